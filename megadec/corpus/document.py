@@ -1,0 +1,113 @@
+"""The document, the one thing that passes between the steps of the corpus, and its Parquet file.
+
+In: documents, one at a time. Out: a Parquet file (zstd, small row groups) and the same documents back, in order.
+Trade-off: row groups are kept small so that reading needs a few tens of megabytes whatever the file's size; larger ones
+would compress a few percent better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from megadec.common.errors import InputError
+from megadec.common.files import storage_errors, whole_file
+
+ROW_GROUP_DOCUMENTS = 4096
+ROW_GROUP_CHARACTERS = 4 * 2**20
+_FORMAT = {b"megadec": b"documents/1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A piece of text that is learned as a whole, and where it came from.
+
+    `variant` is zh-Hans, zh-Hant, mixed, or empty while unknown; `label` is the class that the source gave, if any.
+    """
+
+    id: str
+    source: str
+    text: str
+    title: str = ""
+    label: str = ""
+    url: str = ""
+    licence: str = ""
+    variant: str = ""
+
+
+FIELDS = tuple(field.name for field in fields(Document))
+SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in FIELDS], metadata=_FORMAT)
+
+
+def full_text(document: Document) -> str:
+    """What is tokenised: the title on a line of its own, then the text; the title only once where the text opens with it."""
+    if not document.title or document.text.startswith(document.title):
+        return document.text
+    return f"{document.title}\n{document.text}" if document.text else document.title
+
+
+def write_documents(path: Path, documents: Iterable[Document]) -> int:
+    """Write documents to one Parquet file, streamed in row groups; the file gets its name only when whole.
+
+    Returns the number of documents. Raises StorageError when the disk is full or the folder cannot be written.
+    """
+    count = 0
+    with storage_errors(path), whole_file(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        for group in _row_groups(documents):
+            columns = [[getattr(document, name) for document in group] for name in FIELDS]
+            writer.write_table(pa.table(columns, schema=SCHEMA))
+            count += len(group)
+    return count
+
+
+def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
+    """Documents of the files, in order, in constant memory.
+
+    Raises InputError for a file that is missing, is not Parquet, is damaged, or is not one of documents.
+    """
+    for path in paths:
+        yield from _read_file(Path(path))
+
+
+def is_documents_file(path: Path) -> bool:
+    """Whether the Parquet file at `path` was written by `write_documents` (some other table: False)."""
+    try:
+        return _is_ours(pq.read_schema(path))
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _is_ours(schema: pa.Schema) -> bool:
+    return (schema.metadata or {}).get(b"megadec") == _FORMAT[b"megadec"]
+
+
+def _read_file(path: Path) -> Iterator[Document]:
+    try:
+        with pq.ParquetFile(path) as file:
+            if not _is_ours(file.schema_arrow):
+                found = ", ".join(file.schema_arrow.names)
+                raise InputError(f"{path}: columns {found}: not a file of documents (read it with --source parquet)")
+            for batch in file.iter_batches(batch_size=256, columns=list(FIELDS)):
+                for row in batch.to_pylist():
+                    yield Document(**row)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a whole Parquet file: {error}") from error
+
+
+def _row_groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    group: list[Document] = []
+    characters = 0
+    for document in documents:
+        group.append(document)
+        characters += len(document.text)
+        if len(group) >= ROW_GROUP_DOCUMENTS or characters >= ROW_GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
