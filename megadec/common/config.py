@@ -1,0 +1,205 @@
+"""Configuration: frozen dataclasses in, a checked instance out; defaults < --config FILE.yaml < --section.key VALUE.
+
+jsonargparse reads the files and checks the types. What it lacks stands here: an unknown key names its nearest known one,
+`--key-with-hyphens` is the same as `--key_with_underscores`, and `--input a b c` fills a tuple. Trade-off: a command line
+is a dataclass, so options exist once, with their types, defaults and documentation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from megadec.common.errors import ConfigError, suggest
+
+T = TypeVar("T")
+CONFIG_OPTION = "config"
+
+
+def parse(kind: type[T], argv: Sequence[str], *, description: str, program: str | None = None) -> T:
+    """Build `kind` (a dataclass, nested as it likes) from a command line.
+
+    Raises ConfigError for an unknown key (with the nearest known one), a value of the wrong type, a missing required
+    key, or a configuration file that is missing or no YAML. `--help` prints the options and exits.
+    """
+    arguments = _normalise(kind, argv)
+    for file in _values_of(arguments, CONFIG_OPTION):
+        _check_keys(kind, _load_yaml(Path(file)), origin=file)
+    return _build(kind, lambda parser: parser.parse_args(arguments), description, program)
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any], *, origin: str = "configuration") -> T:
+    """Build `kind` from nested mappings as YAML and JSON give them. Raises ConfigError as `parse` does."""
+    _check_keys(kind, values, origin)
+    return _build(kind, lambda parser: parser.parse_object(dict(values)), origin, None)
+
+
+def from_yaml(kind: type[T], path: Path) -> T:
+    """Build `kind` from a YAML file. Raises ConfigError as `parse` does."""
+    return from_dict(kind, _load_yaml(path), origin=str(path))
+
+
+def to_dict(value: Any) -> Any:
+    """A dataclass instance as plain dicts, lists and scalars that YAML and JSON can hold; `from_dict` reads it back."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_dict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_dict(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def to_yaml(value: Any) -> str:
+    """`to_dict` as YAML text, keys in their order of definition."""
+    return yaml.safe_dump(to_dict(value), allow_unicode=True, sort_keys=False)
+
+
+def take_options(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split `--name VALUE` and `--name=VALUE` for these names off a command line: (their values, the rest).
+
+    For options that a launcher passes beside the run's own. Raises ConfigError when a value is missing.
+    """
+    taken: dict[str, str] = {}
+    rest: list[str] = []
+    waiting = iter(argv)
+    for argument in waiting:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not argument.startswith("--") or name not in names:
+            rest.append(argument)
+            continue
+        found = value if equals else next(waiting, None)
+        if found is None or (not equals and found.startswith("--")):
+            raise ConfigError(f"--{name} needs a value")
+        taken[name] = found
+    return taken, rest
+
+
+def _build(kind: type[T], read: Any, description: str, program: str | None) -> T:
+    parser = ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument(f"--{CONFIG_OPTION}", action=ActionConfigFile, help="a YAML file with any of these keys")
+    noise = io.StringIO()
+    try:
+        parser.add_class_arguments(kind)
+        with contextlib.redirect_stderr(noise):
+            namespace = read(parser)
+            built = parser.instantiate(namespace)
+    except ConfigError:
+        raise
+    except Exception as error:  # jsonargparse raises argparse.ArgumentError, TypeError and ValueError by turns
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        raise ConfigError(" ".join(str(error).split())) from error
+    return kind(**{field.name: built[field.name] for field in dataclasses.fields(cast(Any, kind))})
+
+
+def _normalise(kind: type, argv: Sequence[str]) -> list[str]:
+    """Check option names, turn hyphens into underscores, and gather the values of tuples into one JSON list."""
+    options = dict(_dotted(kind))
+    arguments: list[str] = []
+    position = 0
+    while position < len(argv):
+        argument = argv[position]
+        position += 1
+        if argument in ("-h", "--help"):
+            arguments.append("--help")
+            continue
+        if not argument.startswith("--"):
+            raise ConfigError(f"unexpected argument {argument!r}; every value follows its --option")
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
+        if name not in options and name != CONFIG_OPTION:
+            raise ConfigError(f"unknown option --{name}{suggest(name, [*options, CONFIG_OPTION])}")
+        values = [value] if equals else []
+        while not equals and position < len(argv) and not argv[position].startswith("--"):
+            values.append(argv[position])
+            position += 1
+        arguments.append(f"--{name}={_joined(name, values, options.get(name))}")
+    return arguments
+
+
+def _joined(name: str, values: list[str], annotation: Any) -> str:
+    if _is_tuple(annotation) and not (len(values) == 1 and values[0].startswith("[")):
+        # A mapping such as `{path: a}` stays one; other values are plain text.
+        return json.dumps([yaml.safe_load(v) if v.startswith("{") else v for v in values], ensure_ascii=False)
+    if not values and _bare(annotation) is bool:
+        return "true"
+    if len(values) != 1:
+        raise ConfigError(f"--{name} takes one value, {len(values)} were given: {' '.join(values) or 'none'}")
+    return values[0]
+
+
+def _values_of(arguments: Sequence[str], name: str) -> list[str]:
+    return [argument.partition("=")[2] for argument in arguments if argument.startswith(f"--{name}=")]
+
+
+def _load_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; a configuration file was expected") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path} holds {type(values).__name__}; a mapping of keys was expected")
+    return values
+
+
+def _check_keys(kind: Any, values: Any, origin: str, prefix: str = "") -> None:
+    """Raise ConfigError for the first key in `values` that `kind` does not have, at any depth."""
+    for inner in _dataclasses_in(kind):
+        if _is_tuple(kind) and isinstance(values, list):
+            for number, item in enumerate(values):
+                _check_keys(inner, item, origin, f"{prefix}[{number}]")
+        elif isinstance(values, Mapping):
+            hints = typing.get_type_hints(inner)
+            for key, value in values.items():
+                name = f"{prefix}.{key}".lstrip(".")
+                if key not in hints:
+                    raise ConfigError(f"{origin}: unknown key {name!r}{suggest(str(key), hints)}")
+                _check_keys(hints[key], value, origin, name)
+
+
+def _bare(annotation: Any) -> Any:
+    """`X` of `X | None`."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+        return kinds[0] if len(kinds) == 1 else annotation
+    return annotation
+
+
+def _is_tuple(annotation: Any) -> bool:
+    return typing.get_origin(_bare(annotation)) in (tuple, list)
+
+
+def _dataclasses_in(annotation: Any) -> Iterator[Any]:
+    bare = _bare(annotation)
+    if dataclasses.is_dataclass(bare):
+        yield bare
+    elif _is_tuple(bare):
+        yield from (kind for kind in typing.get_args(bare) if dataclasses.is_dataclass(kind))
+
+
+def _dotted(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option name of a dataclass with its annotation: `seed`, `data`, `data.row_tokens`, ..."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        name = f"{prefix}{field.name}"
+        yield name, hints[field.name]
+        bare = _bare(hints[field.name])
+        if dataclasses.is_dataclass(bare):
+            yield from _dotted(bare, f"{name}.")

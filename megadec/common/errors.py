@@ -1,0 +1,106 @@
+"""The one tree of exceptions, and the one place where an exception becomes an exit status.
+
+    MegadecError
+    ├── ConfigError        2  a key, a value or a command line is wrong
+    ├── InputError         2  a raw source file is missing, cut, or in another encoding
+    ├── TokenizerError     2  a tokenizer file is missing or is another one than expected
+    ├── ShardError         2  a data set has no index, a cut tar, or another tokenizer
+    ├── MissingExtraError  2  an optional package is not installed
+    ├── StorageError       1  the disk is full or may not be written
+    ├── CheckpointError    1  a checkpoint is not whole or does not fit the run
+    ├── TrainingError      1  training cannot go on
+    └── ExportError        1  an export differs from its source or cannot be expressed
+
+A message names the key or file, what was found, and the rule. Trade-off: exit statuses live on the classes, so that a
+command line needs no table of its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, NoReturn
+
+REQUEST_WRONG = 2
+FAILED_ON_THE_WAY = 1
+
+
+class MegadecError(Exception):
+    """Base of every error that is meant for a user; `exit_status` is what a command line ends with."""
+
+    exit_status: ClassVar[int] = FAILED_ON_THE_WAY
+
+
+class ConfigError(MegadecError):
+    """A configuration key, its value, or a command line is wrong."""
+
+    exit_status = REQUEST_WRONG
+
+
+class InputError(MegadecError):
+    """A raw source file cannot be read as what it was said to be."""
+
+    exit_status = REQUEST_WRONG
+
+
+class TokenizerError(MegadecError):
+    """A tokenizer file is missing, unreadable, or not the one that was expected."""
+
+    exit_status = REQUEST_WRONG
+
+
+class ShardError(MegadecError):
+    """A folder is not a whole data set, or belongs to another tokenizer."""
+
+    exit_status = REQUEST_WRONG
+
+
+class MissingExtraError(MegadecError):
+    """An optional package is needed here and is not installed."""
+
+    exit_status = REQUEST_WRONG
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; this command needs it: pip install 'megadec[{extra}]'")
+
+
+class StorageError(MegadecError):
+    """The disk is full, or a file or folder may not be written."""
+
+
+class CheckpointError(MegadecError):
+    """A checkpoint is not whole, or does not fit the run that wants it."""
+
+
+class TrainingError(MegadecError):
+    """Training cannot go on: a loss or gradient is not finite, or a rank is lost."""
+
+
+class ExportError(MegadecError):
+    """An export differs from its source, or the format cannot express the model."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The nearest known word as ` (did you mean 'x'?)`, or an empty string where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Call `main` with the arguments and exit: 0 done, 2 the request was wrong, 1 it failed on the way.
+
+    A MegadecError becomes one line on standard error; any other exception is a defect of ours and keeps its traceback.
+    """
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except MegadecError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone. Point stdout at nothing so that the interpreter's own flush at
+        # exit does not raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED_ON_THE_WAY)
+    sys.exit(0)

@@ -1,0 +1,139 @@
+"""The tokenizer at run time: a sentencepiece model, its hash, and what training needs to know of its pieces.
+
+In comes a `tokenizer.model` trained by tokenizer/train.py; out go ids and text. Trade-off: ids never include `<s>` or
+`</s>` unless the caller adds them, so that text which spells "<s>" stays text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from megadec.common.errors import TokenizerError
+from megadec.common.files import sha256_of
+
+FILE_NAME = "tokenizer.model"
+
+
+class Tokenizer:
+    """A loaded sentencepiece model. Make one with `Tokenizer.load`."""
+
+    def __init__(self, path: Path, processor: sentencepiece.SentencePieceProcessor) -> None:
+        self.path = path
+        self._processor = processor
+        self.sha256 = sha256_of(path)
+        self.vocabulary_size: int = processor.vocab_size()
+        self.unk_id: int = processor.unk_id()
+        self.bos_id: int = processor.bos_id()
+        self.eos_id: int = processor.eos_id()
+
+    @classmethod
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Load a `tokenizer.model`, given as the file or as the folder that holds it.
+
+        Raises TokenizerError when there is none, when it is not a sentencepiece model, or when it has no `<s>`, `</s>`.
+        """
+        path = Path(path)
+        file = path / FILE_NAME if path.is_dir() else path
+        if not file.is_file():
+            raise TokenizerError(f"{file} does not exist; a tokenizer is the file that tokenizer/train.py writes")
+        try:
+            processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        except (RuntimeError, OSError) as error:
+            raise TokenizerError(f"{file} ({file.stat().st_size} bytes) is not a sentencepiece model") from error
+        tokenizer = cls(file, processor)
+        if tokenizer.bos_id < 0 or tokenizer.eos_id < 0:
+            raise TokenizerError(f"{file} has no <s> or no </s>; documents are stored between the two")
+        return tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without `<s>` and `</s>`."""
+        ids: list[int] = self._processor.encode(text)
+        return ids
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text. One process, one thread: callers that want more run more processes."""
+        ids: list[list[int]] = self._processor.encode(list(texts), num_threads=1)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; `<s>` and `</s>` give nothing, bytes that are no UTF-8 give U+FFFD."""
+        text: str = self._processor.decode([int(i) for i in ids])
+        return text
+
+    def piece_bytes(self, piece_id: int) -> bytes:
+        """The UTF-8 bytes that one id stands for: part of a character for a byte piece, nothing for `<s>` and the like."""
+        if self._processor.is_byte(piece_id):
+            return bytes([int(self._processor.id_to_piece(piece_id)[3:-1], 16)])
+        if self._processor.is_control(piece_id) or self._processor.is_unknown(piece_id):
+            return b""
+        # sentencepiece writes a blank as U+2581; our models never escape a real U+2581 apart from it.
+        return self._processor.id_to_piece(piece_id).replace("\u2581", " ").encode("utf-8")
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """`piece_bytes` of every id."""
+        return [self.piece_bytes(i) for i in range(self.vocabulary_size)]
+
+    @cached_property
+    def characters_per_id(self) -> np.ndarray:
+        """int64 [vocabulary_size]: characters that begin in each piece; over a text's ids they sum to its length.
+
+        A byte piece counts 1 where it is a UTF-8 leading byte and 0 where it continues a character.
+        """
+        counts = [sum(byte & 0xC0 != 0x80 for byte in piece) for piece in self.pieces]
+        return np.asarray(counts, dtype=np.int64)
+
+    @cached_property
+    def is_byte(self) -> np.ndarray:
+        """bool [vocabulary_size]: whether the id is one of the 256 byte pieces."""
+        return np.asarray([self._processor.is_byte(i) for i in range(self.vocabulary_size)], dtype=bool)
+
+    def stream(self) -> TextStream:
+        """A decoder that takes ids one at a time and gives whole characters only."""
+        return TextStream(self)
+
+
+class TextStream:
+    """Turns ids into text one by one, holding back bytes until they are whole UTF-8 characters."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._pieces = tokenizer.pieces
+        self._waiting = b""
+
+    def push(self, piece_id: int) -> str:
+        """The text that became whole with this id; often empty inside a character made of byte pieces."""
+        self._waiting += self._pieces[piece_id]
+        whole = _whole_length(self._waiting)
+        text, self._waiting = self._waiting[:whole], self._waiting[whole:]
+        return text.decode("utf-8", errors="replace")
+
+    def flush(self) -> str:
+        """What is left at the end: an unfinished character becomes U+FFFD."""
+        text, self._waiting = self._waiting, b""
+        return text.decode("utf-8", errors="replace")
+
+
+def _whole_length(data: bytes) -> int:
+    """How many bytes of `data` come before a last character that may still be completed."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        needs = (
+            1
+            if byte < 0x80
+            else 2
+            if byte >> 5 == 0b110
+            else 3
+            if byte >> 4 == 0b1110
+            else 4
+            if byte >> 3 == 0b11110
+            else 1
+        )
+        return len(data) - back if needs > back else len(data)
+    return len(data)

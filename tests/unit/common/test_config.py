@@ -1,0 +1,100 @@
+"""Laws of the command line and the configuration files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from megadec.common.config import from_dict, parse, take_options, to_dict, to_yaml
+from megadec.common.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Item:
+    path: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Data:
+    train: tuple[Item, ...] = ()
+    row_tokens: int = 512
+    packing: Literal["cut", "best_fit"] = "cut"
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    data: Data = field(default_factory=Data)
+    rate: float = 1e-3
+    tokenizer: Path | None = None
+    verbose: bool = False
+    input: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ConfigError(f"rate={self.rate}: a positive number is expected")
+
+
+def build(*argv: str) -> Run:
+    return parse(Run, argv, description="a test")
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("name: a\nrate: 1e-4\ndata: {row_tokens: 64, train: [{path: x, weight: 2}]}\n")
+    run = build("--config", str(file), "--data.row_tokens", "128")
+    assert run == Run("a", Data((Item(Path("x"), 2.0),), 128), 1e-4)
+
+
+def test_a_run_survives_the_way_through_a_dict() -> None:
+    run = Run("a", Data((Item(Path("x")),)), tokenizer=Path("t"), input=(Path("p"),))
+    assert from_dict(Run, to_dict(run)) == run
+    assert "row_tokens: 512" in to_yaml(run)
+
+
+def test_hyphens_tuples_and_flags_are_read() -> None:
+    run = build("--name", "a", "--input", "p", "q", "--verbose", "--data.row-tokens=7", "--data.train", "{path: x}")
+    assert run.input == (Path("p"), Path("q"))
+    assert run.verbose
+    assert run.data == Data((Item(Path("x")),), 7)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--name", "a", "--data.row_token", "3"], ["--data.row_token", "did you mean 'data.row_tokens'"]),
+        (["--name", "a", "--data.packing", "zz"], ["data.packing", "best_fit", "zz"]),
+        (["--data.row_tokens", "3"], ["name"]),
+        (["--name", "a", "--rate", "-1"], ["rate=-1.0"]),
+        (["--name", "a", "--data.row_tokens", "many"], ["data.row_tokens", "many"]),
+        (["--name", "a", "stray"], ["--name takes one value"]),
+        (["--config", "/nowhere.yaml"], ["/nowhere.yaml does not exist"]),
+        (["--config", "{file}"], ["{file}", "unknown key 'data.train[0].weigh'", "did you mean 'weight'"]),
+    ],
+)
+def test_a_mistake_is_one_clear_error(argv: list[str], words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: a\ndata: {train: [{path: x, weigh: 3}]}\n")
+    with pytest.raises(ConfigError) as caught:
+        build(*(word.replace("{file}", str(file)) for word in argv))
+    for word in words:
+        assert word.replace("{file}", str(file)) in str(caught.value)
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("name: [a\n")
+    with pytest.raises(ConfigError, match=r"bad\.yaml is not a YAML file"):
+        build("--config", str(file))
+
+
+def test_a_launchers_options_are_taken_off_the_command_line() -> None:
+    taken, rest = take_options(["--local_rank=1", "--name", "a", "--deepspeed", "z.json"], ["local_rank", "deepspeed"])
+    assert taken == {"local_rank": "1", "deepspeed": "z.json"}
+    assert rest == ["--name", "a"]
+    with pytest.raises(ConfigError, match="--deepspeed needs a value"):
+        take_options(["--deepspeed", "--name"], ["deepspeed"])

@@ -1,0 +1,40 @@
+"""Laws of exit statuses and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from megadec.common.errors import ConfigError, MegadecError, MissingExtraError, StorageError, run_main, suggest
+
+
+@pytest.mark.parametrize(("error", "status"), [(ConfigError("key x"), 2), (StorageError("disk"), 1), (None, 0)])
+def test_the_exit_status_says_whose_fault_it_was(
+    error: MegadecError | None, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(argv: Sequence[str]) -> None:
+        if error:
+            raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main, [])
+    assert ended.value.code == status
+    assert capsys.readouterr().err == (f"error: {error}\n" if error else "")
+
+
+def test_a_defect_of_ours_keeps_its_traceback() -> None:
+    def main(argv: Sequence[str]) -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        run_main(main, [])
+
+
+def test_a_missing_extra_says_what_to_install() -> None:
+    assert "pip install 'megadec[export]'" in str(MissingExtraError("transformers", "export"))
+
+
+def test_the_nearest_word_is_suggested_and_a_far_one_is_not() -> None:
+    assert suggest("row_token", ["row_tokens", "seed"]) == " (did you mean 'row_tokens'?)"
+    assert suggest("zzz", ["row_tokens", "seed"]) == ""

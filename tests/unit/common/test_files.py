@@ -1,0 +1,83 @@
+"""Laws of whole files and folders."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megadec.common.errors import ConfigError, StorageError
+from megadec.common.files import read_json, sha256_of, whole_file, whole_folder, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_has_its_name_only_when_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.bin"
+    with pytest.raises(RuntimeError, match="stop"), whole_file(target) as stream:
+        stream.write(b"half")
+        assert not target.exists()
+        raise RuntimeError("stop")
+    assert names(target.parent) == []
+    with whole_file(target) as stream:
+        stream.write(b"whole")
+    assert names(target.parent) == ["a.bin"]
+    assert sha256_of(target) == hashlib.sha256(b"whole").hexdigest()
+
+
+def test_a_folder_has_its_name_only_when_whole(tmp_path: Path) -> None:
+    target = tmp_path / "set"
+    with pytest.raises(RuntimeError, match="stop"), whole_folder(target) as folder:
+        (folder / "x").write_text("half")
+        raise RuntimeError("stop")
+    assert names(tmp_path) == []
+    with whole_folder(target) as folder:
+        (folder / "x").write_text("whole")
+    with pytest.raises(ConfigError, match="exists already"), whole_folder(target):
+        pass
+    with whole_folder(target, replace=True) as folder:
+        (folder / "y").write_text("new")
+    assert names(target) == ["y"]
+    assert names(tmp_path) == ["set"]
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the file size makes the operating system refuse in the middle, as a full disk does."""
+    program = (
+        "import resource, signal, sys, pathlib; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "from megadec.common.files import whole_file\n"
+        "from megadec.common.errors import run_main\n"
+        "def main(argv):\n"
+        "    with whole_file(pathlib.Path(argv[0])) as stream:\n"
+        "        stream.write(bytes(1_000_000))\n"
+        "run_main(main)\n"
+    )
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] in (resource.RLIM_INFINITY, -1)
+    target = tmp_path / "big.bin"
+    done = subprocess.run([sys.executable, "-c", program, str(target)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {target}: cannot write")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="a parent of it is a file"), whole_file(tmp_path / "file" / "x"):
+        pass
+
+
+def test_json_is_read_back_and_broken_json_names_the_place(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"字": 1})
+    assert read_json(tmp_path / "a.json") == {"字": 1}
+    (tmp_path / "b.json").write_text('{"a": 1,\n oops}')
+    with pytest.raises(ConfigError, match="line 2"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_json(tmp_path / "c.json")
