@@ -66,7 +66,7 @@ class Tokenizer:
         return text
 
     def piece_bytes(self, piece_id: int) -> bytes:
-        """The UTF-8 bytes that one id stands for: part of a character for a byte piece, nothing for `<s>` and the like."""
+        """The UTF-8 bytes that one id stands for: part of a character for a byte piece, nothing for `<s>`."""
         if self._processor.is_byte(piece_id):
             return bytes([int(self._processor.id_to_piece(piece_id)[3:-1], 16)])
         if self._processor.is_control(piece_id) or self._processor.is_unknown(piece_id):
@@ -122,18 +122,15 @@ def _whole_length(data: bytes) -> int:
     """How many bytes of `data` come before a last character that may still be completed."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
-        if byte & 0xC0 == 0x80:
-            continue
-        needs = (
-            1
-            if byte < 0x80
-            else 2
-            if byte >> 5 == 0b110
-            else 3
-            if byte >> 4 == 0b1110
-            else 4
-            if byte >> 3 == 0b11110
-            else 1
-        )
-        return len(data) - back if needs > back else len(data)
+        if byte & 0xC0 != 0x80:
+            return len(data) - back if _character_bytes(byte) > back else len(data)
     return len(data)
+
+
+def _character_bytes(leading_byte: int) -> int:
+    """How many bytes the character that starts with this byte has (1 for a byte that starts none)."""
+    if leading_byte >> 5 == 0b110:
+        return 2
+    if leading_byte >> 4 == 0b1110:
+        return 3
+    return 4 if leading_byte >> 3 == 0b11110 else 1
