@@ -19,6 +19,7 @@ from typing import IO, Any
 from megadec.common.errors import ConfigError, MegadecError, StorageError
 
 _STORAGE_RULES = {
+    errno.EEXIST: "a parent of it is a file, not a folder",
     errno.ENOSPC: "the disk is full; free space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free space or choose another folder",
     errno.EFBIG: "the file is larger than this file system or process limit allows",

@@ -49,7 +49,7 @@ def progress(
     total: float | None = None,
     unit: str = "it",
     initial: int = 0,
-) -> tqdm[T]:
+) -> tqdm[Any]:
     """A progress bar on rank 0: live on a terminal, a line every half minute in a log file, nothing on other ranks."""
     live = sys.stderr.isatty()
     return tqdm(
