@@ -1,0 +1,27 @@
+"""Every module imports with the base dependencies alone: an extra is asked for where it is used, not before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+# Packages of the extras that nothing in the base set loads by itself.
+EXTRAS = ["transformers", "ray", "fastapi", "uvicorn", "matplotlib", "sklearn", "onnx", "onnxruntime", "gguf"]
+
+# None in sys.modules makes an import fail as if the package were not installed.
+PROGRAM = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    sys.modules[name] = None
+import megadec
+names = [module.name for module in pkgutil.walk_packages(megadec.__path__, "megadec.")]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
+
+
+def test_every_module_imports_without_the_extras() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *EXTRAS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 20

@@ -1,0 +1,177 @@
+"""The listing is the architecture: what may import what, and through which door a heavy library comes in."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ORDER = ["common", "corpus", "data", "decoder", "engine", "export", "finetune", "serve"]
+SCRIPTS = ("launch", "tools", "tests", "tokenizer", "samples")
+
+# A library and the only files or folders below megadec/ that may import it.
+DOORS = {
+    "deepspeed": ["engine/zero.py", "export/consolidate.py"],
+    "webdataset": ["corpus/shards.py", "data/"],
+    "transformers": ["export/hf.py"],
+    "ray": [],
+    "onnx": ["export/onnx.py"],
+    "onnxruntime": ["export/onnx.py"],
+    "gguf": ["export/gguf.py"],
+    "fastapi": ["serve/app.py"],
+    "sentencepiece": ["common/tokenizer.py", "corpus/vocabulary.py"],
+    "jsonargparse": ["common/config.py"],
+    "mwparserfromhell": ["corpus/clean/"],
+    "opencc": ["corpus/clean/variant.py", "corpus/vocabulary.py"],
+    "pyarrow": ["corpus/"],
+    "matplotlib": ["engine/plot.py"],
+    "tensorboard": ["engine/metrics.py"],
+    "triton": ["decoder/kernels/"],
+}
+# torch takes seconds to import: the corpus side, which starts many short processes, does without it.
+TORCH_FROM = "data"
+
+
+class Import(NamedTuple):
+    file: str
+    line: int
+    module: str
+
+
+def imports_of(path: Path, name: str) -> Iterator[Import]:
+    """Every module that a file imports, at the top or inside a function, as absolute dotted names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (Import(name, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno}: relative import; imports here are absolute"
+            module = node.module or ""
+            yield Import(name, node.lineno, module)
+            if module in ("megadec", "torch"):  # `from megadec import corpus`, `from torch.utils import tensorboard`
+                yield from (Import(name, node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def library_imports(root: Path) -> list[Import]:
+    folder = root / "megadec"
+    return [
+        found
+        for path in sorted(folder.rglob("*.py"))
+        for found in imports_of(path, path.relative_to(folder).as_posix())
+    ]
+
+
+def order_violations(imports: list[Import]) -> list[str]:
+    """A package imports itself and packages that stand before it; the scripts' folders are never imported."""
+    wrong = []
+    for file, line, module in imports:
+        parts = module.split(".")
+        here = file.split("/")[0]
+        if parts[0] in SCRIPTS:
+            wrong.append(
+                f"megadec/{file}:{line}: imports {module}; launch/, tools/ and tests/ import megadec, not the reverse"
+            )
+        if here in ORDER and parts[0] == "megadec" and len(parts) > 1 and parts[1] in ORDER[ORDER.index(here) + 1 :]:
+            wrong.append(f"megadec/{file}:{line}: {here} imports {module}, which stands after it ({' < '.join(ORDER)})")
+    return wrong
+
+
+def door_violations(imports: list[Import]) -> list[str]:
+    wrong = []
+    for file, line, module in imports:
+        library = module.split(".")[0]
+        if "tensorboard" in module:
+            library = "tensorboard"
+        doors = DOORS.get(library)
+        if doors is not None and not any(
+            file == door or (door.endswith("/") and file.startswith(door)) for door in doors
+        ):
+            wrong.append(f"megadec/{file}:{line}: imports {module}; its door is {', '.join(doors) or 'launch/'}")
+        here = file.split("/")[0]
+        if library == "torch" and here in ORDER[: ORDER.index(TORCH_FROM)]:
+            wrong.append(f"megadec/{file}:{line}: imports {module}; torch is for {TORCH_FROM} and what stands after it")
+    return wrong
+
+
+def circles(root: Path) -> list[str]:
+    """Circles among modules, by top-level imports (an import inside a function does not run at import time)."""
+    folder = root / "megadec"
+    names = {
+        ".".join(("megadec", *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in folder.rglob("*.py")
+    }
+    edges = {}
+    for name, path in names.items():
+        targets = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= (whole & names.keys()) or {node.module}
+        edges[name] = (targets & names.keys()) - {name}
+    done: set[str] = set()
+    found: list[str] = []
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if name in trail:
+            found.append(" -> ".join((*trail[trail.index(name) :], name)))
+        elif name not in done:
+            for target in sorted(edges[name]):
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in sorted(edges):
+        visit(name, ())
+    return found
+
+
+def test_a_package_imports_only_what_stands_before_it() -> None:
+    assert order_violations(library_imports(ROOT)) == []
+
+
+def test_each_heavy_library_has_one_door() -> None:
+    assert door_violations(library_imports(ROOT)) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "words"),
+    [
+        ("corpus/filter.py", "from megadec.engine.loop import train", "corpus imports megadec.engine.loop"),
+        ("data/index.py", "from megadec import decoder", "data imports megadec.decoder"),
+        ("engine/step.py", "import tools.convert", "imports tools.convert"),
+        ("engine/step.py", "def f():\n    import deepspeed", "its door is engine/zero.py"),
+        ("corpus/filter.py", "import torch", "torch is for data"),
+        ("export/load.py", "from transformers import AutoConfig", "its door is export/hf.py"),
+    ],
+)
+def test_an_import_against_the_order_is_found(tmp_path: Path, file: str, line: str, words: str) -> None:
+    """The rules above can fail: each breach, made on purpose, is named with its file and line."""
+    path = tmp_path / "megadec" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{line}\n")
+    imports = library_imports(tmp_path)
+    wrong = order_violations(imports) + door_violations(imports)
+    assert len(wrong) == 1
+    assert words in wrong[0]
+    assert f"megadec/{file}:" in wrong[0]
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "megadec" / "data"
+    folder.mkdir(parents=True)
+    (folder / "a.py").write_text("from megadec.data import b\n")
+    (folder / "b.py").write_text("from megadec.data.a import x\n")
+    assert circles(tmp_path) == ["megadec.data.a -> megadec.data.b -> megadec.data.a"]
+
+
+def test_every_python_file_opens_with_a_docstring() -> None:
+    files = [path for folder in ("megadec", *SCRIPTS) for path in (ROOT / folder).rglob("*.py")]
+    assert [str(p) for p in files if p.stat().st_size and not ast.get_docstring(ast.parse(p.read_text()))] == []
