@@ -1,0 +1,79 @@
+"""What tests share: a tiny tokenizer, invented documents, and a data set made of them. Nothing here is copied text."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.document import Document
+from megadec.corpus.shards import write_shards
+
+_WHO = ("小林", "老周", "这位医生", "村里的木匠", "图书馆员", "船长", "年轻的教师", "那只猫")
+_WHEN = ("清晨", "去年冬天", "雨停之后", "每个星期三", "一九八四年", "黄昏时分")
+_WHERE = ("在河边", "在旧车站", "在山上的小屋里", "在城南的市场", "在实验室", "在码头")
+_WHAT = (
+    "种下了一棵柿子树",
+    "修好了三台收音机",
+    "写完一封很长的信",
+    "发现了一张旧地图",
+    "煮了一锅面汤",
+    "数了二十七颗星星",
+)
+_THEN = ("大家都很高兴", "没有人知道原因", "天气慢慢变冷了", "后来这件事被写进了县志", "第二天又重新开始")
+_END = "。。。！？"
+_SOURCES = ("wiki", "news", "comments")
+
+
+def _sentence(chance: random.Random) -> str:
+    parts = (chance.choice(_WHEN), chance.choice(_WHO), chance.choice(_WHERE), chance.choice(_WHAT))
+    return f"{''.join(parts)}，{chance.choice(_THEN)}{chance.choice(_END)}"
+
+
+def _document(number: int) -> Document:
+    chance = random.Random(number)
+    source = _SOURCES[number % len(_SOURCES)]
+    sentences = chance.choice((1, 3, 12, 40, 80, 180))
+    lines = [_sentence(chance) for _ in range(sentences)]
+    text = "".join(line + ("\n" if chance.random() < 0.1 else "") for line in lines).strip()
+    title = "" if source == "comments" else f"{chance.choice(_WHO)}的第{number}天"
+    return Document(id=f"{source}-{number}", source=source, text=text, title=title, licence=f"licence of {source}")
+
+
+@pytest.fixture(scope="session")
+def tiny_documents() -> list[Document]:
+    """200 invented documents of very different lengths from three sources."""
+    return [_document(number) for number in range(200)]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer_path(tmp_path_factory: pytest.TempPathFactory, tiny_documents: list[Document]) -> Path:
+    """A sentencepiece BPE model of 600 pieces, with the settings of our real ones."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for document in tiny_documents for line in document.text.split("\n")]),
+        model_prefix=str(folder / "tokenizer"),
+        model_type="bpe",
+        vocab_size=600,
+        character_coverage=1.0,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return folder / "tokenizer.model"
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(
+    tmp_path_factory: pytest.TempPathFactory, tiny_documents: list[Document], tiny_tokenizer_path: Path
+) -> Path:
+    """A data set of `tiny_documents`: several tars of several blocks each. Treat it as read-only."""
+    folder = tmp_path_factory.mktemp("shards") / "tiny"
+    write_shards(tiny_documents, Tokenizer.load(tiny_tokenizer_path), folder, block_tokens=4096, shard_bytes=2**15)
+    return folder

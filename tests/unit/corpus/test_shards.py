@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import signal
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+
+from megadec.common.errors import ConfigError, InputError, StorageError
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.document import Document, full_text
+from megadec.corpus.report import Report
+from megadec.corpus.shards import token_dtype, write_shards
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
+    return Tokenizer.load(tiny_tokenizer_path)
+
+
+def index_of(folder: Path) -> dict:
+    return json.loads((folder / "index.json").read_text(encoding="utf-8"))
+
+
+def samples_of(folder: Path):
+    for shard in index_of(folder)["shards"]:
+        raw = (folder / shard["name"]).read_bytes()
+        for sample in shard["samples"]:
+            yield raw, sample
+
+
+def test_the_same_documents_give_the_same_bytes(tiny_shards, tiny_documents, tokenizer, tmp_path):
+    write_shards(iter(tiny_documents), tokenizer, tmp_path / "again", block_tokens=4096, shard_bytes=2**15)
+    names = sorted(path.name for path in tiny_shards.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "again").iterdir())
+    for name in names:
+        assert (tiny_shards / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_offsets_in_the_index_point_at_raw_tokens_and_documents(tiny_shards, tiny_documents, tokenizer):
+    entries, tokens = [], []
+    for raw, sample in samples_of(tiny_shards):
+        start, stop = sample["documents_offset"], sample["documents_offset"] + sample["documents_bytes"]
+        documents = json.loads(raw[start:stop])["documents"]
+        assert len(documents) == sample["documents"]
+        block = np.frombuffer(raw, dtype="<u2", count=sample["tokens"], offset=sample["tokens_offset"])
+        for entry in documents:
+            tokens.append(block[entry["first_token"] : entry["first_token"] + entry["tokens"]].tolist())
+        entries.extend(documents)
+    assert [entry["id"] for entry in entries] == [document.id for document in tiny_documents]
+    assert tokens == [[1, *tokenizer.encode(full_text(document)), 2] for document in tiny_documents]
+    assert [entry["characters"] for entry in entries] == [len(full_text(document)) for document in tiny_documents]
+
+
+def test_the_index_adds_up_at_every_level(tiny_shards):
+    index = index_of(tiny_shards)
+    assert len(index["shards"]) > 1
+    for name in ("tokens", "documents"):
+        assert index[name] == sum(shard[name] for shard in index["shards"])
+        assert index[name] == sum(sample[name] for shard in index["shards"] for sample in shard["samples"])
+        assert index[name] == sum(source[name] for source in index["sources"].values())
+    assert index["licences"] == ["licence of comments", "licence of news", "licence of wiki"]
+    for shard in index["shards"]:
+        assert (tiny_shards / shard["name"]).stat().st_size == shard["bytes"]
+
+
+# webdataset leaves the files it has read to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_plain_webdataset_reader_opens_the_shards(tiny_shards):
+    index = index_of(tiny_shards)
+    urls = [str(tiny_shards / shard["name"]) for shard in index["shards"]]
+    keys, total = [], 0
+    for sample in webdataset.WebDataset(urls, shardshuffle=False).decode():
+        keys.append(sample["__key__"])
+        total += len(sample["tokens.npy"])
+        assert sample["tokens.npy"].dtype == np.uint16
+        assert sum(entry["tokens"] for entry in sample["documents.json"]["documents"]) == len(sample["tokens.npy"])
+    assert keys == [f"{number:08d}" for number in range(len(keys))]
+    assert total == index["tokens"]
+    gc.collect()
+
+
+def test_a_plain_tar_reader_sees_two_members_a_sample(tiny_shards):
+    for shard in index_of(tiny_shards)["shards"]:
+        with tarfile.open(tiny_shards / shard["name"]) as tar:
+            members = tar.getmembers()
+        assert [member.name for member in members] == [
+            f"{sample['key']}.{part}" for sample in shard["samples"] for part in ("documents.json", "tokens.npy")
+        ]
+        assert {member.mtime for member in members} == {0}
+
+
+def test_several_processes_write_what_one_process_writes(tiny_shards, tiny_documents, tokenizer, tmp_path):
+    many = tiny_documents * 4
+    one = write_shards(many, tokenizer, tmp_path / "one")
+    two = write_shards(many, tokenizer, tmp_path / "two", workers=2)
+    assert one == two
+
+
+def test_a_vocabulary_over_65535_is_stored_as_uint32():
+    assert [token_dtype(size) for size in (600, 65_535, 65_536)] == ["uint16", "uint16", "uint32"]
+
+
+def test_the_report_and_its_drops_are_in_the_index(tiny_documents, tokenizer, tmp_path):
+    report = Report()
+
+    def steps():
+        for document in tiny_documents[:10]:
+            report.read()
+            if document.source == "news":
+                report.drop(document, "too_short")
+                continue
+            report.keep(document)
+            yield document
+
+    index = write_shards(steps(), tokenizer, tmp_path / "set", report=report)
+    assert index["report"]["dropped"]["too_short"]["documents"] == 3
+    assert index["documents"] == 7
+
+
+def test_text_that_spells_a_control_piece_stays_text(tokenizer, tmp_path):
+    index = write_shards([Document(id="x", source="s", text="<s>好</s>")], tokenizer, tmp_path / "set")
+    assert index["documents"] == 1
+    raw, sample = next(samples_of(tmp_path / "set"))
+    block = np.frombuffer(raw, dtype="<u2", count=sample["tokens"], offset=sample["tokens_offset"])
+    assert np.flatnonzero(block == 1).tolist() == [0]
+
+
+def test_no_documents_is_an_input_error_that_leaves_nothing(tokenizer, tmp_path):
+    with pytest.raises(InputError, match="no documents"):
+        write_shards([], tokenizer, tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_in_the_documents_leaves_nothing(tiny_documents, tokenizer, tmp_path):
+    def broken():
+        yield from tiny_documents
+        raise InputError("the dump ends in the middle")
+
+    with pytest.raises(InputError, match="in the middle"):
+        write_shards(broken(), tokenizer, tmp_path / "set", block_tokens=1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_a_storage_error_that_leaves_nothing(tiny_documents, tokenizer, tmp_path):
+    # A limit on the size of files is refused by the kernel the way a full disk is: in the middle of a write.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"cannot write"):
+            write_shards(tiny_documents, tokenizer, tmp_path / "set", block_tokens=4096)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_data_set_is_replaced_only_on_request(tiny_documents, tokenizer, tmp_path):
+    write_shards(tiny_documents[:5], tokenizer, tmp_path / "set")
+    with pytest.raises(ConfigError, match="exists already"):
+        write_shards(tiny_documents[:6], tokenizer, tmp_path / "set")
+    assert index_of(tmp_path / "set")["documents"] == 5
+    write_shards(tiny_documents[:6], tokenizer, tmp_path / "set", overwrite=True)
+    assert index_of(tmp_path / "set")["documents"] == 6
+
+
+def test_a_folder_that_is_no_data_set_is_never_overwritten(tiny_documents, tokenizer, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"no index\.json"):
+        write_shards(tiny_documents[:5], tokenizer, tmp_path / "home", overwrite=True)
+    assert (tmp_path / "home" / "thesis.txt").exists()
