@@ -1,0 +1,142 @@
+"""Grouped-query causal attention that does not cross documents.
+
+In: activations and a `Layout` (which token may look at which), made once a batch. Out: activations of the same shape.
+Trade-off: three ways to respect documents, chosen by device. On a CPU each document is attended alone, because the
+fused CPU kernel computes every score of a masked row and skips the upper triangle only when it is told `is_causal`;
+on CUDA one boolean mask serves all layers, which needs no copy of lengths to the host. A kernel for rows of several
+lengths belongs in `attend`, beside these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.linear import Linear
+from megadec.decoder.norm import RMSNorm
+from megadec.decoder.rope import rotate
+from megadec.decoder.shape import DecoderShape
+
+# Shapes: B batch, S new tokens, T tokens so far, H query heads, K key-value heads, D head size, N = B * S.
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which tokens a token sees. At most one field is set; with none, all earlier tokens of the row and itself.
+
+    lengths: tokens of each document in reading order of the batch [B, S], each inside a row.
+    mask_B1ST: True where the query may see the key.
+    everything: the (single) new token sees all tokens so far.
+    """
+
+    lengths: tuple[int, ...] | None = None
+    mask_B1ST: Tensor | None = None
+    everything: bool = False
+
+    @property
+    def causal(self) -> bool:
+        """Whether each token sees all earlier tokens of its row and itself, and nothing else needs saying."""
+        return self.lengths is None and self.mask_B1ST is None and not self.everything
+
+
+CAUSAL = Layout()
+
+
+def document_starts(documents_BS: Tensor) -> Tensor:
+    """Index in the row of the first token of each token's document, int64 [B, S]. A document is a run of one number."""
+    columns_S = torch.arange(documents_BS.shape[1], device=documents_BS.device)
+    begins_BS = torch.ones_like(documents_BS, dtype=torch.bool)
+    begins_BS[:, 1:] = documents_BS[:, 1:] != documents_BS[:, :-1]
+    return torch.where(begins_BS, columns_S, 0).cummax(dim=1).values
+
+
+def document_layout(documents_BS: Tensor) -> Layout:
+    """The layout for packed rows: causal inside each run of one document number, nothing across."""
+    starts_BS = document_starts(documents_BS)
+    if documents_BS.device.type == "cpu":
+        if not bool(starts_BS.any()):
+            return CAUSAL
+        return Layout(lengths=_lengths(starts_BS))
+    columns_S = torch.arange(documents_BS.shape[1], device=documents_BS.device)
+    causal_SS = columns_S[:, None] >= columns_S[None, :]
+    return Layout(mask_B1ST=(causal_SS & (columns_S >= starts_BS[:, :, None])).unsqueeze(1))
+
+
+def _lengths(starts_BS: Tensor) -> tuple[int, ...]:
+    columns_S = torch.arange(starts_BS.shape[1], device=starts_BS.device)
+    begins_N = (starts_BS == columns_S).flatten().nonzero().flatten()
+    ends_N = torch.cat([begins_N[1:], begins_N.new_tensor([starts_BS.numel()])])
+    return tuple((ends_N - begins_N).tolist())
+
+
+def cached_layout(new_tokens: int, seen_tokens: int, device: torch.device) -> Layout:
+    """The layout for `new_tokens` behind `seen_tokens` in a cache."""
+    if seen_tokens == 0:
+        return CAUSAL
+    if new_tokens == 1:
+        return Layout(everything=True)
+    ones_ST = torch.ones(new_tokens, seen_tokens + new_tokens, dtype=torch.bool, device=device)
+    return Layout(mask_B1ST=ones_ST.tril(diagonal=seen_tokens)[None, None])
+
+
+def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v over what the layout lets each token see; [B, S, H * D]."""
+    if layout.lengths is not None:
+        return _attend_each_document(q_BSHD, k_BTKD, v_BTKD, layout.lengths)
+    mixed_BHSD: Tensor = scaled_dot_product_attention(
+        q_BSHD.transpose(1, 2),
+        k_BTKD.transpose(1, 2),
+        v_BTKD.transpose(1, 2),
+        attn_mask=layout.mask_B1ST,
+        is_causal=layout.causal,
+        enable_gqa=q_BSHD.shape[2] != k_BTKD.shape[2],
+    )
+    return mixed_BHSD.transpose(1, 2).flatten(2)
+
+
+def _attend_each_document(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    # split, not slices: the gradient of a split is one concatenation, that of a slice is a row of zeros for each
+    # document.
+    pieces = zip(*(x.flatten(0, 1).split(lengths) for x in (q_BSHD, k_BSKD, v_BSKD)), strict=True)
+    mixed_NHD = torch.cat([attend(q[None], k[None], v[None], CAUSAL)[0] for q, k, v in pieces])
+    out_BSHD: Tensor = mixed_NHD.unflatten(0, q_BSHD.shape[:2])
+    return out_BSHD
+
+
+class SelfAttention(nn.Module):
+    """q, k, v, o projections around `attend`; RMSNorm on each head of q and k when shape.qk_norm (Qwen3)."""
+
+    def __init__(self, shape: DecoderShape, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_size = shape.head_size
+        self.q_proj = Linear(shape.hidden_size, shape.query_size)
+        self.k_proj = Linear(shape.hidden_size, shape.key_value_size)
+        self.v_proj = Linear(shape.hidden_size, shape.key_value_size)
+        self.o_proj = Linear(shape.query_size, shape.hidden_size)
+        self.q_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else None
+        self.k_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else None
+
+    def forward(
+        self,
+        x: Tensor,
+        cos_BS1F: Tensor,
+        sin_BS1F: Tensor,
+        layout: Layout,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        q_BSHD, k_BSKD, v_BSKD = (
+            projection(x).unflatten(-1, (-1, self.head_size)) for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BSHD, k_BSKD = self.q_norm(q_BSHD), self.k_norm(k_BSKD)
+        q_BSHD, k_BSKD = rotate(q_BSHD, cos_BS1F, sin_BS1F), rotate(k_BSKD, cos_BS1F, sin_BS1F)
+        if cache is not None:
+            k_BKTD, v_BKTD = cache.append(self.layer, k_BSKD.transpose(1, 2), v_BSKD.transpose(1, 2))
+            k_BSKD, v_BSKD = k_BKTD.transpose(1, 2), v_BKTD.transpose(1, 2)
+        out: Tensor = self.o_proj(attend(q_BSHD, k_BSKD, v_BSKD, layout))
+        return out

@@ -1,0 +1,75 @@
+"""Keys and values of the tokens seen so far, for generation.
+
+In: the keys and values of new tokens, layer by layer. Out: those of all tokens so far. Trade-off: room is allocated
+ahead and doubled when it is short (up to the context), so a short answer does not pay for the whole context and a
+long one is copied a few times only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import InputError
+from megadec.decoder.shape import DecoderShape
+
+FIRST_CAPACITY_TOKENS = 256
+
+
+class KeyValueCache:
+    """Keys and values [layers, batch, kv_heads, capacity, head_size] of `length` tokens, the same for each row.
+
+    All rows advance together: rows of a batch must have prompts of equal length.
+    """
+
+    def __init__(
+        self,
+        shape: DecoderShape,
+        batch: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        capacity_tokens: int = FIRST_CAPACITY_TOKENS,
+    ) -> None:
+        self.shape = shape
+        self.length = 0
+        capacity = min(capacity_tokens, shape.context_tokens)
+        size = (shape.layers, batch, shape.kv_heads, capacity, shape.head_size)
+        self._keys = torch.zeros(size, device=device, dtype=dtype)
+        self._values = torch.zeros(size, device=device, dtype=dtype)
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Tokens for which there is room without growing."""
+        return self._keys.shape[3]
+
+    def reserve(self, new_tokens: int) -> None:
+        """Make room for `new_tokens` more tokens. Raises InputError beyond the decoder's context."""
+        needed = self.length + new_tokens
+        if needed > self.shape.context_tokens:
+            raise InputError(f"{needed} tokens do not fit: the model's context is {self.shape.context_tokens} tokens")
+        if needed > self.capacity_tokens:
+            capacity = min(max(needed, 2 * self.capacity_tokens), self.shape.context_tokens)
+            self._keys, self._values = (self._grown(old, capacity) for old in (self._keys, self._values))
+
+    def _grown(self, old: Tensor, capacity: int) -> Tensor:
+        grown = old.new_zeros((*old.shape[:3], capacity, old.shape[4]))
+        grown[:, :, :, : self.length] = old[:, :, :, : self.length]
+        return grown
+
+    def append(self, layer: int, k_BKSD: Tensor, v_BKSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Write a layer's new keys and values behind the others; return all of them, [B, kv_heads, length + S, D]."""
+        end = self.length + k_BKSD.shape[2]
+        self._keys[layer, :, :, self.length : end] = k_BKSD
+        self._values[layer, :, :, self.length : end] = v_BKSD
+        return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
+
+    def advance(self, new_tokens: int) -> None:
+        """Count `new_tokens` as seen, once all layers have appended them."""
+        self.length += new_tokens
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on."""
+        if not 0 <= length <= self.length:
+            raise InputError(f"the cache holds {self.length} tokens and cannot be cut to {length}")
+        self.length = length

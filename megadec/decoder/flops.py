@@ -1,0 +1,76 @@
+"""How many parameters a shape has, and how many floating-point operations a token costs.
+
+In: a shape, and for attention the lengths of documents. Out: integers. The convention is that of PaLM (arXiv
+2204.02311, appendix B): forward and backward are three times the forward products, 6 operations a token for each
+parameter that takes part in a product, plus attention. Three choices: the embedding is a look-up and counts nothing;
+the head counts, tied or not; attention is counted as causal inside each document (half of PaLM's 12 L H Q T), which
+is the work that has to be done. Operations repeated by activation checkpointing are not counted. Trade-off: figures
+come out lower than those of projects that count the full square; `causal=False` gives theirs.
+"""
+
+from __future__ import annotations
+
+import math
+
+from megadec.decoder.shape import DecoderShape
+
+FORWARD_AND_BACKWARD = 3
+MULTIPLY_AND_ADD = 2
+
+
+def parameter_table(shape: DecoderShape) -> dict[str, tuple[int, ...]]:
+    """Shape of each parameter by name, in the decoder's order; `lm_head.weight` is left out when it is tied."""
+    hidden, vocabulary = shape.hidden_size, shape.vocabulary_size
+    table: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (vocabulary, hidden)}
+    for layer in range(shape.layers):
+        table |= {f"layers.{layer}.{name}.weight": size for name, size in _block_table(shape).items()}
+    table["norm.weight"] = (hidden,)
+    if not shape.tied_embeddings:
+        table["lm_head.weight"] = (vocabulary, hidden)
+    return table
+
+
+def _block_table(shape: DecoderShape) -> dict[str, tuple[int, ...]]:
+    hidden, intermediate = shape.hidden_size, shape.intermediate_size
+    head_norms = {"self_attn.q_norm": (shape.head_size,), "self_attn.k_norm": (shape.head_size,)}
+    return {
+        "input_layernorm": (hidden,),
+        "self_attn.q_proj": (shape.query_size, hidden),
+        "self_attn.k_proj": (shape.key_value_size, hidden),
+        "self_attn.v_proj": (shape.key_value_size, hidden),
+        "self_attn.o_proj": (hidden, shape.query_size),
+        **(head_norms if shape.qk_norm else {}),
+        "post_attention_layernorm": (hidden,),
+        "mlp.gate_proj": (intermediate, hidden),
+        "mlp.up_proj": (intermediate, hidden),
+        "mlp.down_proj": (hidden, intermediate),
+    }
+
+
+def parameter_count(shape: DecoderShape) -> int:
+    """Trainable numbers, a tied matrix counted once."""
+    return sum(math.prod(size) for size in parameter_table(shape).values())
+
+
+def product_parameter_count(shape: DecoderShape) -> int:
+    """Parameters that multiply each token: all matrices but the embedding look-up, and the head even when tied."""
+    block = sum(math.prod(size) for size in _block_table(shape).values() if len(size) == 2)
+    return shape.layers * block + shape.vocabulary_size * shape.hidden_size
+
+
+def attention_flops(shape: DecoderShape, squared_tokens: int, *, causal: bool = True) -> int:
+    """Forward and backward operations of all attention, where squared_tokens is the sum of squared document lengths."""
+    full = FORWARD_AND_BACKWARD * 2 * MULTIPLY_AND_ADD * shape.layers * shape.query_size * squared_tokens
+    return full // 2 if causal else full
+
+
+def model_flops(shape: DecoderShape, tokens: int, squared_tokens: int, *, causal: bool = True) -> int:
+    """Operations to train on `tokens` tokens whose documents' squared lengths sum to squared_tokens."""
+    products = FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * product_parameter_count(shape) * tokens
+    return products + attention_flops(shape, squared_tokens, causal=causal)
+
+
+def flops_per_token(shape: DecoderShape, document_tokens: float, *, causal: bool = True) -> float:
+    """Operations a token to train on documents of this length (for a mixture: the mean square over the mean)."""
+    products = FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * product_parameter_count(shape)
+    return products + attention_flops(shape, 1, causal=causal) * document_tokens

@@ -1,0 +1,27 @@
+"""The SwiGLU feed-forward layer (arXiv 2002.05202).
+
+In and out: activations [B, S, hidden_size]. Trade-off: gate and up are two products, not one, so that the parameters
+keep the names and shapes of Llama and Qwen3.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from megadec.decoder.linear import Linear
+from megadec.decoder.shape import DecoderShape
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.gate_proj = Linear(shape.hidden_size, shape.intermediate_size)
+        self.up_proj = Linear(shape.hidden_size, shape.intermediate_size)
+        self.down_proj = Linear(shape.intermediate_size, shape.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        down: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        return down

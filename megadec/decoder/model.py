@@ -1,0 +1,117 @@
+"""The decoder: token ids to logits, or to the loss.
+
+In: ids, and what the batch knows about them (positions, documents, targets, loss weights), or a cache when generating.
+Out: logits, or the summed loss. Parameter names are Hugging Face's without the leading "model.". Trade-off: one forward
+for training, scoring and generation, so that there is one piece of mathematics to test.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from megadec.common.errors import InputError
+from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout, document_starts
+from megadec.decoder.block import Block
+from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.heads import LanguageModelHead
+from megadec.decoder.linear import Embedding
+from megadec.decoder.norm import RMSNorm
+from megadec.decoder.recompute import Recompute, run_block
+from megadec.decoder.rope import rotations
+from megadec.decoder.shape import DecoderShape
+
+# Shapes: B batch, S sequence, H hidden size, V vocabulary.
+
+
+class Decoder(nn.Module):
+    """A pre-norm Transformer decoder with RMSNorm, RoPE, grouped-query attention and SwiGLU.
+
+    Fresh matrices are zero: call `initialise` or load weights. With tied embeddings `lm_head.weight` is the same
+    Parameter object as `embed_tokens.weight`.
+    """
+
+    def __init__(self, shape: DecoderShape, recompute: Recompute | None = None) -> None:
+        super().__init__()
+        self.shape = shape
+        self.recompute = recompute or Recompute()
+        self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
+        self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
+        self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        tied = self.embed_tokens.weight if shape.tied_embeddings else None
+        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, cast("nn.Parameter | None", tied))
+
+    def forward(
+        self,
+        ids_BS: Tensor,
+        *,
+        positions_BS: Tensor | None = None,
+        documents_BS: Tensor | None = None,
+        targets_BS: Tensor | None = None,
+        weights_BS: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Logits [B, S, V] in the model's dtype; with targets, the float32 sum over tokens of weight * nats.
+
+        documents_BS: int, a run of one number is one document, and attention does not leave it; without, a row is one
+        document. positions_BS: int64 position in the document, counted from the documents when not given.
+        cache: ids follow the tokens it holds, and it then holds them too; not together with documents or targets.
+        last_only: logits of the last token of each row only, [B, 1, V].
+        Raises InputError for more tokens than shape.context_tokens.
+        """
+        h_BSH = self.hidden_states(ids_BS, positions_BS=positions_BS, documents_BS=documents_BS, cache=cache)
+        if last_only:
+            h_BSH = h_BSH[:, -1:]
+        out: Tensor = self.lm_head(h_BSH, targets_BS, weights_BS)
+        return out
+
+    def hidden_states(
+        self,
+        ids_BS: Tensor,
+        *,
+        positions_BS: Tensor | None = None,
+        documents_BS: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """The normalised states [B, S, H] that the head reads; arguments as in `forward`."""
+        self._check_length(ids_BS, cache)
+        layout = self._layout(ids_BS, documents_BS, cache)
+        if positions_BS is None:
+            positions_BS = _positions(ids_BS, documents_BS, cache)
+        shape = self.shape
+        cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.context_tokens)
+        x_BSH: Tensor = self.embed_tokens(ids_BS)
+        for layer, block in enumerate(self.layers):
+            # layout and cache go by keyword: DeepSpeed looks for tensors in positional arguments and warns of other
+            # types.
+            x_BSH = run_block(
+                self.recompute, shape, layer, block, x_BSH, cos_BS1F, sin_BS1F, layout=layout, cache=cache
+            )
+        if cache is not None:
+            cache.advance(ids_BS.shape[1])
+        h_BSH: Tensor = self.norm(x_BSH)
+        return h_BSH
+
+    def _check_length(self, ids_BS: Tensor, cache: KeyValueCache | None) -> None:
+        if cache is not None:
+            cache.reserve(ids_BS.shape[1])
+        elif ids_BS.shape[1] > self.shape.context_tokens:
+            context = self.shape.context_tokens
+            raise InputError(f"a row of {ids_BS.shape[1]} tokens does not fit: the model's context is {context} tokens")
+
+    def _layout(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Layout:
+        if cache is not None:
+            assert documents_BS is None, "a cache holds one document a row"
+            return cached_layout(ids_BS.shape[1], cache.length, ids_BS.device)
+        return CAUSAL if documents_BS is None else document_layout(documents_BS)
+
+
+def _positions(ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+    columns_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
+    if documents_BS is not None:
+        return columns_S - document_starts(documents_BS)
+    seen_tokens = cache.length if cache is not None else 0
+    return (columns_S + seen_tokens).expand_as(ids_BS)

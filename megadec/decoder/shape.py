@@ -1,0 +1,108 @@
+"""The numbers that make a decoder, and the named sizes.
+
+In: fields, or the name of a preset with some fields changed. Out: a checked, immutable `DecoderShape`, the single
+source of every tensor's shape (a partitioned parameter does not know its own). Trade-off: presets are YAML and not
+Python, so that a size can be read, copied and changed without code; they are checked like any other input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from megadec.common.errors import ConfigError, suggest
+
+HEAD_SIZE_STEP = 8
+INTERMEDIATE_STEP = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderShape:
+    """What the Llama (`qk_norm=False`) and Qwen3 (`qk_norm=True`) layouts can express; ConfigError when it cannot be.
+
+    hidden_size: width of the residual stream. heads x head_size: width of the queries, which need not be hidden_size.
+    kv_heads: key and value heads, each shared by heads / kv_heads query heads (arXiv 2305.13245).
+    intermediate_size: width inside the SwiGLU (arXiv 2002.05202). context_tokens: longest row the decoder accepts.
+    """
+
+    vocabulary_size: int = 32000
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    intermediate_size: int
+    context_tokens: int
+    rope_theta: float = 1e6
+    norm_eps: float = 1e-6
+    qk_norm: bool = True
+    tied_embeddings: bool = True
+    initializer_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool):
+                continue
+            if not isinstance(value, (int, float)) or value <= 0:
+                raise ConfigError(f"model.{field.name}={value!r} is not a number greater than zero")
+            if field.type == "int" and not isinstance(value, int):
+                raise ConfigError(f"model.{field.name}={value!r} is not a whole number")
+        if self.heads % self.kv_heads:
+            raise ConfigError(f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}")
+        if self.head_size % HEAD_SIZE_STEP:
+            raise ConfigError(f"model.head_size={self.head_size} is not a multiple of {HEAD_SIZE_STEP}")
+        if self.intermediate_size % INTERMEDIATE_STEP:
+            raise ConfigError(
+                f"model.intermediate_size={self.intermediate_size} is not a multiple of {INTERMEDIATE_STEP}"
+            )
+
+    @property
+    def query_size(self) -> int:
+        """Width of all query heads together."""
+        return self.heads * self.head_size
+
+    @property
+    def key_value_size(self) -> int:
+        """Width of all key (or value) heads together."""
+        return self.kv_heads * self.head_size
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> DecoderShape:
+        """The preset `name`, with the fields in `overrides` changed. Raises ConfigError on an unknown name or field."""
+        return cls.from_mapping({**_read_preset(name), **overrides})
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> DecoderShape:
+        """A shape from plain values. Raises ConfigError on an unknown or a missing field."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"model.{key} is not a field of the decoder's shape{suggest(key, known)}")
+        missing = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in values]
+        if missing:
+            raise ConfigError(f"model.{missing[0]} is missing: give it, or name a preset ({', '.join(preset_names())})")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values; `from_mapping` is its inverse."""
+        return dataclasses.asdict(self)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package, smallest first."""
+    folder = resources.files("megadec.decoder") / "presets"
+    names = [entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    return sorted(names, key=lambda name: float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]])
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    known = preset_names()
+    if name not in known:
+        raise ConfigError(f"model.preset={name!r} is not a preset{suggest(name, known)}; there are {', '.join(known)}")
+    text = (resources.files("megadec.decoder") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
