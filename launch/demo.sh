@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The whole line on the sample corpus, on any machine: raw dump -> documents -> shards -> ZeRO-3 pretraining -> Hugging
+# Face export -> generated text. `make demo` calls it with the environment's programs first in PATH.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+DEMO=${DEMO:-demo}     # everything that is made goes below this folder
+RANKS=${RANKS:-2}      # processes that train together
+TOKENIZER=tokenizer/zh_32k/tokenizer.model
+PORT=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+
+step() { printf '\n== %s\n' "$*"; }
+
+rm -rf "$DEMO"
+step "1. Raw text to documents to shards"
+prepare() { python tools/prepare.py --tokenizer "$TOKENIZER" --held-out-fraction 0.05 "$@"; }
+prepare --source zhwiki --input samples/zhwiki/sample-pages-articles.xml.bz2 \
+  --output "$DEMO/shards/zhwiki" --held-out "$DEMO/shards/held-out/zhwiki"
+prepare --source thucnews --input samples/thucnews \
+  --output "$DEMO/shards/thucnews" --held-out "$DEMO/shards/held-out/thucnews"
+prepare --source comments --input samples/comments/comments.csv \
+  --output "$DEMO/shards/comments" --held-out "$DEMO/shards/held-out/comments"
+
+step "2. Pretraining: DeepSpeed ZeRO-3, $RANKS ranks"
+deepspeed --num_accelerators "$RANKS" --master_port "$PORT" launch/pretrain.py \
+  --deepspeed ds_configs/zero3.json --config launch/runs/demo.yaml --output_folder "$DEMO/runs"
+
+step "3. Checkpoint to Hugging Face, compared before it gets its name"
+python tools/convert.py --input "$DEMO/runs/demo" --to hf --output "$DEMO/exports/demo-hf"
+
+step "4. Generated text"
+for prompt in "茶" "中国的桥梁" "今天的比赛"; do
+  python tools/generate.py --model "$DEMO/exports/demo-hf" --prompt "$prompt" --max-new-tokens 40 \
+    --temperature 0.8 --top-k 40 --repetition-penalty 1.1 --seed 1
+done

@@ -1,0 +1,84 @@
+"""Laws of the tokenizer at run time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megadec.common.errors import TokenizerError
+from megadec.common.tokenizer import Tokenizer
+
+# Characters the tiny model has pieces for, and others that only byte pieces can spell.
+TEXTS = st.text(alphabet="小林在河边，。 \n0123abé𠮷🙂Ａ　<s>▁", max_size=40).filter(lambda text: "\u2581" not in text)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
+    return Tokenizer.load(tiny_tokenizer_path)
+
+
+@settings(deadline=None)
+@given(text=TEXTS)
+def test_encoding_loses_nothing(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@settings(deadline=None)
+@given(text=TEXTS)
+def test_characters_per_id_sum_to_the_length_of_the_text(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.characters_per_id[tokenizer.encode(text)].sum() == len(text)
+
+
+@settings(deadline=None)
+@given(text=TEXTS)
+def test_a_stream_gives_whole_characters_that_join_to_the_text(tokenizer: Tokenizer, text: str) -> None:
+    stream = tokenizer.stream()
+    parts = [stream.push(piece) for piece in tokenizer.encode(text)]
+    assert "".join(parts) + stream.flush() == text
+    assert not any("\ufffd" in part for part in parts)
+
+
+def test_a_character_that_never_ends_shows_as_a_replacement(tokenizer: Tokenizer) -> None:
+    stream = tokenizer.stream()
+    first_byte = tokenizer.pieces.index(b"\xe4")
+    assert stream.push(first_byte) == ""
+    assert stream.flush() == "\ufffd"
+    assert stream.push(first_byte) == ""
+    letter = tokenizer.encode("小")[-1]
+    assert stream.push(letter) == "\ufffd小"
+
+
+def test_text_that_looks_like_a_special_token_is_text(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("<s></s><unk>")
+    assert not {tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id} & set(ids)
+    assert tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.eos_id]) == "<s></s><unk>"
+
+
+def test_the_byte_pieces_are_known(tokenizer: Tokenizer) -> None:
+    assert tokenizer.is_byte.sum() == 256
+    assert tokenizer.is_byte[tokenizer.encode("🙂")].all()
+
+
+def test_many_texts_are_encoded_as_one_by_one(tokenizer: Tokenizer) -> None:
+    texts = ["小林在河边", "", "abc\n"]
+    assert tokenizer.encode_many(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def test_the_folder_serves_as_well_as_the_file(tokenizer: Tokenizer, tiny_tokenizer_path: Path) -> None:
+    folder = tiny_tokenizer_path if tiny_tokenizer_path.is_dir() else tiny_tokenizer_path.parent
+    assert Tokenizer.load(folder).sha256 == tokenizer.sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "does not exist"), (b"not a model", "not a sentencepiece model")]
+)
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    file = tmp_path / "tokenizer.model"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(TokenizerError, match=words) as caught:
+        Tokenizer.load(file)
+    assert str(file) in str(caught.value)
