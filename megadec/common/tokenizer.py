@@ -49,10 +49,11 @@ class Tokenizer:
         if tokenizer.bos_id < 0 or tokenizer.eos_id < 0:
             raise TokenizerError(f"{file} has no <s> or no </s>; documents are stored between the two")
         probe = " a  b "
-        if tokenizer.decode(tokenizer.encode(probe)) != probe:
+        back = tokenizer.decode(tokenizer.encode(probe))
+        if back != probe:
             raise TokenizerError(
-                f"{file} does not keep blanks: {probe!r} comes back as {tokenizer.decode(tokenizer.encode(probe))!r}; train "
-                "it with add_dummy_prefix=false, remove_extra_whitespaces=false and text that holds blanks"
+                f"{file} does not keep blanks: {probe!r} comes back as {back!r}; train it with add_dummy_prefix=false, "
+                "remove_extra_whitespaces=false and text that holds blanks"
             )
         return tokenizer
 
