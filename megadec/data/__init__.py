@@ -1,0 +1,1 @@
+"""Shards -> token batches: index (open a data set), windows (what a row holds), order, stream, batch, prefetch."""

@@ -1,0 +1,97 @@
+"""The token batch, what the decoder eats.
+
+In: the windows of some rows. Out: five tensors of one shape. Trade-off: three of the five could be found again on the
+device from the ids; making them here, in the loader's thread, keeps the decoder free of rules about documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megadec.data.windows import WindowPlan
+
+PADDING_ID = 0
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Shapes: B rows, S tokens."""
+
+    ids_BS: Tensor
+    """int64."""
+    targets_BS: Tensor
+    """int64: the next token of the same document; 0 on padding."""
+    weights_BS: Tensor
+    """float32: weight of each prediction in the loss; 0 on padding and where the target begins another document."""
+    positions_BS: Tensor
+    """int64: position in the document, or in the part of it that is in this row; padding counts from 0 too."""
+    documents_BS: Tensor
+    """int32: running number of the document in the row, from 0; padding has a number of its own."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
+        """The batch on `device`."""
+        return TokenBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors()))
+
+    def pin(self) -> TokenBatch:
+        """The batch in page-locked memory, which copies to a GPU beside computation."""
+        return TokenBatch(*(tensor.pin_memory() for tensor in self.tensors()))
+
+    def rows(self, first: int, stop: int) -> TokenBatch:
+        """Rows first, ..., stop - 1, sharing memory with this batch."""
+        return TokenBatch(*(tensor[first:stop] for tensor in self.tensors()))
+
+    def tensors(self) -> list[Tensor]:
+        """The five tensors in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    @property
+    def valid_tokens(self) -> int:
+        """How many predictions count in the loss (waits for the device where the batch is on one)."""
+        return int((self.weights_BS > 0).sum())
+
+
+def assemble(rows: Sequence[tuple[WindowPlan, int] | None], row_tokens: int, bos_id: int) -> TokenBatch:
+    """A batch of the given (plan, window) rows; a row that is None is all padding."""
+    shape = (len(rows), row_tokens)
+    ids_BS, targets_BS = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
+    piece_starts: list[tuple[int, int]] = []
+    paddings: list[tuple[int, int]] = []
+    for row, source in enumerate(rows):
+        at = 0
+        ids_S, targets_S = ids_BS[row], targets_BS[row]
+        if source is not None:
+            plan, window = source
+            for first, predictions in plan.pieces(window):
+                tokens = plan.data.tokens_at(first, predictions + 1)
+                ids_S[at : at + predictions] = tokens[:-1]
+                targets_S[at : at + predictions] = tokens[1:]
+                if at:
+                    piece_starts.append((row, at))
+                at += predictions
+        if at < row_tokens:
+            ids_S[at:] = targets_S[at:] = PADDING_ID
+            paddings.append((row, at))
+    starts_BS = ids_BS == bos_id
+    for row, at in piece_starts + paddings:
+        starts_BS[row, at] = True
+    weights_BS = (targets_BS != bos_id).astype(np.float32)
+    for row, at in paddings:
+        starts_BS[row, at + 1 :] = False
+        weights_BS[row, at:] = 0.0
+    arrays = (ids_BS, targets_BS, weights_BS, *_boundaries(starts_BS))
+    return TokenBatch(*(torch.from_numpy(array) for array in arrays))
+
+
+def _boundaries(starts_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (int64) and document numbers (int32) of rows, from where in them a document begins (bool)."""
+    places_S = np.arange(starts_BS.shape[1])
+    # The first place of a row counts from 0 whether a document begins there or goes on.
+    begun_BS = np.maximum.accumulate(starts_BS * places_S, axis=1)
+    documents_BS = np.cumsum(starts_BS, axis=1, dtype=np.int32)
+    documents_BS -= documents_BS[:, :1].copy()
+    return places_S - begun_BS, documents_BS

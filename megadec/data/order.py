@@ -1,0 +1,110 @@
+"""The order of windows: which window of which data set stands at place N of the endless sequence.
+
+In: the number of windows of each set, the weights, a seed. Out: set and window at any place, in constant time and
+without any list in memory: a keyed permutation (a Feistel network on the smallest power of two, walked until it lands
+inside; Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). Trade-off: a shuffle by rule is a
+little less random than a drawn one, and needs no memory, no state but the place, and no replay.
+
+A set of weight w gives round(w x windows) windows to each epoch. It is gone through in passes, each pass in an order of
+its own, and an epoch goes on where the last one stopped: weight 0.5 sees all windows in two epochs, none twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from megadec.common.errors import ConfigError
+
+VERSION = 1
+ROUNDS = 6
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK_64 = 2**64 - 1
+# Domains keep the keys of the epoch's shuffle and of the sets' passes apart.
+_EPOCH_DOMAIN = 1
+_SET_DOMAIN = 2
+
+
+class Order:
+    """The sequence for `windows[i]` windows of each set i, of weight `weights[i]`, under `seed`.
+
+    Raises ConfigError for a weight that is negative or not finite, and when no window is left.
+    """
+
+    def __init__(self, windows: Sequence[int], weights: Sequence[float], seed: int) -> None:
+        for weight in weights:
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ConfigError(
+                    f"data weight {weight}: a weight is a number from 0 up, how often a set is seen an epoch"
+                )
+        self.windows = tuple(windows)
+        self.seed = seed
+        self.draws = tuple(round(weight * count) for count, weight in zip(windows, weights, strict=True))
+        self.windows_per_epoch = sum(self.draws)
+        if self.windows_per_epoch < 1:
+            raise ConfigError(f"data weights {list(weights)} leave no window of {list(windows)}: raise one of them")
+        self._bounds = np.cumsum(self.draws)
+
+    def at(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Set numbers and window numbers (int64 [count] each) at the places first, ..., first + count - 1."""
+        epoch, place = np.divmod(np.arange(first, first + count, dtype=np.int64), self.windows_per_epoch)
+        slot = permute(place, self.windows_per_epoch, _key(self.seed, _EPOCH_DOMAIN, 0, epoch))
+        sets = np.searchsorted(self._bounds, slot, side="right")
+        windows = np.empty_like(slot)
+        for number in np.unique(sets).tolist():
+            mine = sets == number
+            draws = self.draws[number]
+            draw = epoch[mine] * draws + slot[mine] - (int(self._bounds[number]) - draws)
+            passed, index = np.divmod(draw, self.windows[number])
+            windows[mine] = permute(index, self.windows[number], _key(self.seed, _SET_DOMAIN, number, passed))
+        return sets, windows
+
+
+def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
+    """int64 [n] in [0, size) -> int64 [n] in [0, size): for each fixed key a permutation of range(size).
+
+    `key` is uint64 [n], a key for each element.
+    """
+    bits = max((size - 1).bit_length(), 2)
+    value = _feistel(index.astype(np.uint64), key, bits)
+    outside = np.flatnonzero(value >= size)
+    while outside.size:
+        value[outside] = _feistel(value[outside], key[outside], bits)
+        outside = outside[value[outside] >= size]
+    return value.astype(np.int64)
+
+
+def _feistel(value: np.ndarray, key: np.ndarray, bits: int) -> np.ndarray:
+    """A permutation of [0, 2^bits): ROUNDS rounds over two halves that may differ by one bit."""
+    right_bits = np.uint64(bits // 2)
+    left_bits = np.uint64(bits) - right_bits
+    one = np.uint64(1)
+    left, right = value >> right_bits, value & ((one << right_bits) - one)
+    # The widths of the halves swap every round; an even number of rounds brings them back.
+    for number in range(ROUNDS):
+        mixed = _mix(right ^ _mix(key + _constant(number + 1)))
+        left, right = right, left ^ (mixed & ((one << left_bits) - one))
+        left_bits, right_bits = right_bits, left_bits
+    return (left << right_bits) | right
+
+
+def _constant(number: int) -> np.uint64:
+    return np.uint64(number * _GOLDEN & _MASK_64)
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014) on uint64 arrays."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = value ^ (value >> np.uint64(31))
+    return mixed
+
+
+def _key(seed: int, domain: int, number: int, passed: np.ndarray) -> np.ndarray:
+    """uint64 [n]: a key for each pass, from the seed, the domain and the number of the set."""
+    key = np.full(passed.shape, seed & _MASK_64, dtype=np.uint64)
+    for part in (np.uint64(domain), np.uint64(number), passed.astype(np.uint64)):
+        key = _mix(key + _constant(1)) ^ _mix(part + np.full(passed.shape, _GOLDEN, dtype=np.uint64))
+    return key

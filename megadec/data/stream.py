@@ -1,0 +1,213 @@
+"""Streams of batches: the batch of step N, for training and for evaluation, on any number of ranks.
+
+In: open data sets, their weights, a seed and the sizes. Out: the token batches of any step, at once. Trade-off: the
+windows of a step are chosen for the whole job and cut into contiguous shares, so a rank touches the shards of all; that
+is what makes the batch of step N the same for any number of ranks, and the state one integer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from megadec.common.errors import ConfigError, ShardError
+from megadec.data.batch import TokenBatch, assemble
+from megadec.data.index import DataSet, DocumentSpan
+from megadec.data.order import VERSION as ORDER_VERSION
+from megadec.data.order import Order
+from megadec.data.windows import PLAN_VERSION, documents_of, plan_windows
+
+ORDER_CHUNK = 4096
+
+
+class Window(NamedTuple):
+    """A window by the number of its data set in the stream and its number in that set."""
+
+    data_set: int
+    window: int
+
+
+class TrainStream:
+    """The endless sequence of training steps over weighted data sets; a pure function of its arguments.
+
+    A weight is how often the windows of a set are seen in an epoch. Raises ConfigError for sizes, weights or packing
+    that cannot be, and ShardError when the sets were written with different tokenizers.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[tuple[DataSet, float]],
+        row_tokens: int,
+        packing: str,
+        seed: int,
+        sequences_per_step: int,
+        cache_folder: Path | None = None,
+    ) -> None:
+        if not sets:
+            raise ConfigError("data.sets is empty: a run needs at least one data set")
+        if sequences_per_step < 1:
+            raise ConfigError(f"train.sequences_per_step={sequences_per_step} is not at least 1")
+        _check_one_tokenizer([data for data, _ in sets])
+        self.sets = tuple(sets)
+        self.row_tokens = row_tokens
+        self.packing = packing
+        self.seed = seed
+        self.sequences_per_step = sequences_per_step
+        self._plans = [plan_windows(data, row_tokens, packing, cache_folder) for data, _ in sets]
+        self._order = Order([plan.windows for plan in self._plans], [weight for _, weight in sets], seed)
+        self._bos_id = sets[0][0].bos_id
+        self._chunk = lru_cache(4)(self._order_chunk)
+        self.windows_per_epoch = self._order.windows_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.windows_per_epoch / self.sequences_per_step
+
+    def batch(
+        self, step: int, rank: int = 0, world_size: int = 1, micro_sequences: int | None = None
+    ) -> list[TokenBatch]:
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_sequences` rows (None: one for all).
+
+        Raises ConfigError when the step does not divide by the micro-batch and the ranks.
+        """
+        own = self.sequences_per_step // world_size
+        micro = own if micro_sequences is None else micro_sequences
+        if micro < 1 or self.sequences_per_step % (world_size * micro):
+            raise ConfigError(
+                f"train.sequences_per_step={self.sequences_per_step} is not a multiple of"
+                f" {micro} (micro) x {world_size} (ranks)"
+            )
+        windows = self.windows_at(step * self.sequences_per_step + rank * own, own)
+        whole = assemble([(self._plans[which], window) for which, window in windows], self.row_tokens, self._bos_id)
+        return [whole.rows(first, first + micro) for first in range(0, own, micro)]
+
+    def windows_of(self, step: int) -> list[Window]:
+        """The windows of a step, in the order of its rows over all ranks."""
+        return self.windows_at(step * self.sequences_per_step, self.sequences_per_step)
+
+    def windows_at(self, first: int, count: int) -> list[Window]:
+        """The windows at places first, ..., first + count - 1 of the sequence."""
+        found: list[Window] = []
+        while count > 0:
+            number, start = divmod(first, ORDER_CHUNK)
+            part = self._chunk(number)[start : start + count]
+            found.extend(part)
+            first, count = first + len(part), count - len(part)
+        return found
+
+    def documents_of(self, window: Window) -> list[DocumentSpan]:
+        """The documents that a window holds, in the order of its row."""
+        return documents_of(self._plans[window.data_set], window.window)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
+        windows = step * self.sequences_per_step
+        return {
+            "step": step,
+            "windows": windows,
+            "epoch": windows // self.windows_per_epoch,
+            "fingerprint": self.fingerprint,
+            "stream": self.description(),
+        }
+
+    def description(self) -> dict[str, Any]:
+        """Everything the sequence is a function of, as a JSON value."""
+        return {
+            "order_version": ORDER_VERSION,
+            "plan_version": PLAN_VERSION,
+            "row_tokens": self.row_tokens,
+            "packing": self.packing,
+            "seed": self.seed,
+            "sequences_per_step": self.sequences_per_step,
+            "sets": [
+                {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}
+                for (data, weight), plan in zip(self.sets, self._plans, strict=True)
+            ],
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the sequence depends on; the names of the folders are not among it."""
+        return _fingerprint(self.description())
+
+    def check(self, state: Mapping[str, Any]) -> int:
+        """The step to go on with from a saved `state`.
+
+        Raises ShardError when the data sets are not those of the state, ConfigError when a setting is another: the run
+        would not see the windows that it has not seen yet.
+        """
+        if state["fingerprint"] != self.fingerprint:
+            _raise_difference(state["stream"], self.description())
+        return int(state["step"])
+
+    def _order_chunk(self, number: int) -> list[Window]:
+        sets, windows = self._order.at(number * ORDER_CHUNK, ORDER_CHUNK)
+        return [Window(*pair) for pair in zip(sets.tolist(), windows.tolist(), strict=True)]
+
+
+class EvaluationStream:
+    """All windows of one data set, in order, each once. Every rank does the same number of steps."""
+
+    def __init__(self, data: DataSet, row_tokens: int, packing: str = "cut", cache_folder: Path | None = None) -> None:
+        self.data = data
+        self.row_tokens = row_tokens
+        self._plan = plan_windows(data, row_tokens, packing, cache_folder)
+        self.windows = self._plan.windows
+
+    def steps(self, world_size: int, micro_sequences: int) -> int:
+        """Steps until every window was seen, the same on each rank."""
+        if micro_sequences < 1:
+            raise ConfigError(f"evaluate.micro_sequences={micro_sequences} is not at least 1")
+        return -(-self.windows // (world_size * micro_sequences))
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1, micro_sequences: int = 1) -> TokenBatch:
+        """This rank's `micro_sequences` rows of step `step`; rows past the last window are padding of weight 0."""
+        first = (step * world_size + rank) * micro_sequences
+        rows = [(self._plan, w) if w < self.windows else None for w in range(first, first + micro_sequences)]
+        return assemble(rows, self.row_tokens, self.data.bos_id)
+
+    def documents_of(self, window: int) -> list[DocumentSpan]:
+        """The documents that a window holds, in the order of its row."""
+        return documents_of(self._plan, window)
+
+
+def _check_one_tokenizer(sets: Sequence[DataSet]) -> None:
+    first = sets[0]
+    for other in sets[1:]:
+        if other.tokenizer_sha256 != first.tokenizer_sha256:
+            raise ShardError(
+                f"{other.folder} was written with tokenizer {other.tokenizer_sha256[:12]}...,"
+                f" {first.folder} with {first.tokenizer_sha256[:12]}...: the sets of a run share one tokenizer"
+            )
+
+
+def _fingerprint(description: Mapping[str, Any]) -> str:
+    nameless = [{key: value for key, value in one.items() if key != "name"} for one in description["sets"]]
+    identity = json.dumps({**description, "sets": nameless}, sort_keys=True)
+    return hashlib.sha256(identity.encode("ascii")).hexdigest()
+
+
+def _raise_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise the error that says what differs between two descriptions."""
+    rule = "the order of the windows depends on it, so the run cannot go on from this state"
+    for key in now:
+        if key != "sets" and saved.get(key) != now[key]:
+            raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {rule}")
+    if len(saved["sets"]) != len(now["sets"]):
+        raise ConfigError(f"there are {len(now['sets'])} data sets, the checkpoint has {len(saved['sets'])}: {rule}")
+    for number, (was, current) in enumerate(zip(saved["sets"], now["sets"], strict=True)):
+        if was["sha256"] != current["sha256"]:
+            raise ShardError(
+                f"data set {number} ({current['name']}) has the contents {current['sha256'][:12]}..., the checkpoint"
+                f" was trained on {was['sha256'][:12]}... ({was['name']}): {rule}"
+            )
+        if was["weight"] != current["weight"]:
+            raise ConfigError(
+                f"the weight of data set {number} ({current['name']}) is {current['weight']}, the checkpoint has"
+                f" {was['weight']}: {rule}"
+            )
+    raise ConfigError(f"the stream of the checkpoint cannot be compared with this one: {rule}")

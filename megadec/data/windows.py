@@ -1,0 +1,140 @@
+"""The plan of windows: which tokens of a data set each row of a batch holds.
+
+In: a data set and the row length. Out: for any window its pieces, as (first token, predictions): a piece of p
+predictions reads the p + 1 tokens from `first` on, p inputs and their p targets.
+
+- `cut`: the documents joined and cut every row_tokens. Nothing is computed or kept; the last window may be short.
+- `best_fit`: whole documents packed by best fit, longest first (Ding et al., "Fewer Truncations Improve Language
+  Modeling", ICML 2024); only documents longer than a row are cut. Computed once and cached in a file.
+
+Trade-off: best_fit learns from documents that are whole, for some padding and 12 bytes of memory a document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from megadec.common.errors import ConfigError, ShardError, StorageError
+from megadec.common.files import whole_file
+from megadec.common.log import logger
+from megadec.data.index import DataSet, DocumentSpan
+from megadec.data.packing import Packed, pack
+
+Packing = Literal["cut", "best_fit"]
+PACKINGS: tuple[Packing, ...] = ("cut", "best_fit")
+PLAN_VERSION = 1
+_log = logger(__name__)
+
+
+class WindowPlan(Protocol):
+    """What a stream needs of a plan: `windows` of `row_tokens` each over `data`."""
+
+    data: DataSet
+    row_tokens: int
+    windows: int
+
+    def pieces(self, window: int) -> list[tuple[int, int]]:
+        """(first token, predictions) of each piece of a window; the predictions add up to at most row_tokens."""
+        ...
+
+
+def plan_windows(data: DataSet, row_tokens: int, packing: str, cache_folder: Path | None = None) -> WindowPlan:
+    """The plan named `packing`. Raises ConfigError for an unknown name or a row shorter than 1."""
+    if row_tokens < 1:
+        raise ConfigError(f"row_tokens={row_tokens} is not at least 1")
+    if packing == "cut":
+        return CutPlan(data, row_tokens)
+    if packing == "best_fit":
+        return BestFitPlan(data, row_tokens, cache_folder or default_cache_folder())
+    raise ConfigError(f"packing={packing!r} is unknown; known are {', '.join(PACKINGS)}")
+
+
+def documents_of(plan: WindowPlan, window: int) -> list[DocumentSpan]:
+    """The documents that a window holds, in the order of the row, each once."""
+    spans = [span for first, count in plan.pieces(window) for span in plan.data.documents_between(first, first + count)]
+    return list(dict.fromkeys(spans))
+
+
+def default_cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/megadec/windows`, or the same below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "megadec" / "windows"
+
+
+class CutPlan:
+    """Window w holds the predictions of tokens w * row_tokens + 1, ..., (w + 1) * row_tokens."""
+
+    def __init__(self, data: DataSet, row_tokens: int) -> None:
+        self.data = data
+        self.row_tokens = row_tokens
+        self._predictions = data.tokens - 1
+        self.windows = -(-self._predictions // row_tokens)
+
+    def pieces(self, window: int) -> list[tuple[int, int]]:
+        first = window * self.row_tokens
+        if not 0 <= first < self._predictions:
+            raise IndexError(f"window {window} of {self.windows}")
+        return [(first, min(self.row_tokens, self._predictions - first))]
+
+
+class BestFitPlan:
+    """Whole documents in rows. A prediction across two documents is in no row, so no place is lost between them."""
+
+    def __init__(self, data: DataSet, row_tokens: int, cache_folder: Path) -> None:
+        self.data = data
+        self.row_tokens = row_tokens
+        self._packed = _cached_pack(data, row_tokens, cache_folder)
+        self.windows = len(self._packed.row_ends) - 1
+
+    def pieces(self, window: int) -> list[tuple[int, int]]:
+        if not 0 <= window < self.windows:
+            raise IndexError(f"window {window} of {self.windows}")
+        packed = self._packed
+        mine = slice(packed.row_ends[window], packed.row_ends[window + 1])
+        return list(zip(packed.first[mine].tolist(), packed.predictions[mine].tolist(), strict=True))
+
+
+def _cached_pack(data: DataSet, row_tokens: int, folder: Path) -> Packed:
+    key = hashlib.sha256(f"{PLAN_VERSION} {data.sha256} {row_tokens}".encode()).hexdigest()
+    path = folder / f"best_fit-{key[:32]}.npz"
+    expected = data.tokens - data.documents
+    if path.is_file():
+        packed = _read_pack(path, expected)
+        if packed is not None:
+            return packed
+        _log.warning("%s is damaged; packing again", path)
+    packed = pack(*_document_starts(data), row_tokens)
+    if (found := int(packed.predictions.sum())) != expected:
+        raise ShardError(f"{data.folder}: its documents hold {found} predictions, the index says {expected}")
+    try:
+        with whole_file(path) as file:
+            np.savez(file, **packed._asdict())
+    except StorageError as error:
+        _log.warning("the plan of windows is not kept, so each start packs again: %s", error)
+    return packed
+
+
+def _read_pack(path: Path, predictions: int) -> Packed | None:
+    """The cached rows, or None when the file is damaged (a zip checks its own sums)."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            packed = Packed(**{name: arrays[name] for name in Packed._fields})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    whole = packed.row_ends[-1] == len(packed.first) == len(packed.predictions)
+    return packed if whole and int(packed.predictions.sum()) == predictions else None
+
+
+def _document_starts(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    """First token and length (int64 each) of every document, found by `<s>`."""
+    blocks = [
+        np.flatnonzero(data.block_tokens(block) == data.bos_id) + data.block_starts[block]
+        for block in range(data.blocks)
+    ]
+    first = np.concatenate(blocks)
+    return first, np.diff(first, append=data.tokens)
