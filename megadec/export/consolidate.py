@@ -1,0 +1,107 @@
+"""A path -> the model behind it: a run, a checkpoint, a megadec folder or a Hugging Face folder.
+
+In comes what a user types after `--input` or `--model`, out goes a ModelSource whose hashes, shapes and tensor names
+were checked. Trade-off: the kind is found by the files that are there, so that a user names a place and not a format.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megadec.common.errors import CheckpointError, ConfigError
+from megadec.common.files import sha256_of
+from megadec.common.log import logger
+from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
+from megadec.decoder.shape import DecoderShape
+from megadec.export import huggingface_files, megadec
+from megadec.export.layout import CONFIG_FILE
+from megadec.export.source import HEAD, ModelSource, check_tensors
+from megadec.export.zero_files import ZeroFiles
+
+CHECKPOINTS = "checkpoints"
+MANIFEST_FILE = "manifest.json"
+ZERO_FOLDER = "zero"
+
+log = logger(__name__)
+
+
+def open_model(path: Path) -> ModelSource:
+    """Open `runs/NAME` (its newest whole checkpoint), a checkpoint, a megadec folder or a Hugging Face folder.
+
+    Raises ConfigError when `path` is none of them, CheckpointError or ExportError when it is one and not whole.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ConfigError(f"{path} is not a folder; give a run, a checkpoint, or an exported model")
+    if (path / CHECKPOINTS).is_dir():
+        return _open_run(path)
+    if (path / megadec.SHAPE_FILE).is_file():
+        return megadec.read_folder(path)
+    if (path / CONFIG_FILE).is_file():
+        return huggingface_files.read_folder(path)
+    if (path / MANIFEST_FILE).is_file() or (path / ZERO_FOLDER).is_dir():
+        return _open_checkpoint(path)
+    raise ConfigError(
+        f"{path} holds no model: neither {CHECKPOINTS}/ (a run), {MANIFEST_FILE} (a checkpoint), {megadec.SHAPE_FILE} "
+        f"(a megadec model) nor {CONFIG_FILE} (a Hugging Face model)"
+    )
+
+
+def _open_run(run: Path) -> ModelSource:
+    """The newest checkpoint that is whole; a warning for each newer one that is not."""
+    from megadec.engine.checkpoint import checkpoints_in
+
+    damaged = None
+    for folder in reversed(checkpoints_in(run / CHECKPOINTS)):
+        try:
+            return _open_checkpoint(folder)
+        except CheckpointError as error:
+            log.warning("%s; trying the checkpoint before it", error)
+            damaged = damaged or error
+    if damaged is None:
+        raise CheckpointError(f"{run / CHECKPOINTS} has no checkpoint; a run writes one every checkpoint.every_steps")
+    raise CheckpointError(f"no checkpoint under {run / CHECKPOINTS} is whole; the newest: {damaged}")
+
+
+def _open_checkpoint(folder: Path) -> ModelSource:
+    """Open a checkpoint of the engine and check its hashes, its tokenizer and its tensors."""
+    # The engine knows what a whole checkpoint is. Imported here: it loads deepspeed, which takes seconds and which
+    # reading an exported folder does not need.
+    from megadec.engine.checkpoint import read_manifest
+
+    manifest = read_manifest(folder)
+    shape = _shape(manifest, folder)
+    _check_tokenizer(folder, manifest["tokenizer"]["sha256"])
+    files = ZeroFiles(folder / ZERO_FOLDER)
+    # Stage 0 stores a tied tensor under both names; stages 1 to 3 store it once.
+    shapes = {name: size for name, size in files.shapes.items() if not (shape.tied_embeddings and name == HEAD)}
+    check_tensors(shapes, shape, folder / ZERO_FOLDER, CheckpointError)
+    return ModelSource(
+        path=folder,
+        kind="checkpoint",
+        shape=shape,
+        tokenizer_path=folder / TOKENIZER_FILE,
+        dtype=torch.bfloat16 if manifest["precision"] == "bf16" else torch.float32,
+        reader=files,
+        step=manifest["step"],
+        tokens=manifest["tokens"],
+    )
+
+
+def _shape(manifest: dict[str, Any], folder: Path) -> DecoderShape:
+    try:
+        return DecoderShape.from_mapping(manifest["shape"])
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
+
+
+def _check_tokenizer(folder: Path, wanted: str) -> None:
+    file = folder / TOKENIZER_FILE
+    if not file.is_file():
+        raise CheckpointError(f"{file} does not exist; a checkpoint carries the tokenizer that its data were made with")
+    found = sha256_of(file)
+    if found != wanted:
+        raise CheckpointError(f"{file} has sha256 {found}; {MANIFEST_FILE} says the run was trained with {wanted}")

@@ -1,0 +1,203 @@
+"""The Hugging Face export: written, loaded again, compared, and only then named. The door to transformers.
+
+In comes a ModelSource, out goes a folder that AutoModelForCausalLM and AutoTokenizer open with no code of ours.
+Trade-off: writing needs the memory of one tensor, but the proof holds the model once in float32 (transformers' weights,
+which our own decoder shares after they were found bit-equal to the source).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megadec import __version__
+from megadec.common.errors import ExportError, MissingExtraError
+from megadec.common.files import whole_folder, write_json
+from megadec.common.log import logger
+from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
+from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.model import Decoder
+from megadec.export.huggingface_files import PROVENANCE_FILE, PROVENANCE_FORMAT, read_folder, write_model
+from megadec.export.layout import choose_layout
+from megadec.export.load import decoder_with
+from megadec.export.names import Layout, to_hugging_face
+from megadec.export.parity import (
+    TEXTS,
+    Parity,
+    compare_greedy,
+    compare_logits,
+    compare_token_ids,
+    prompt_ids,
+)
+from megadec.export.source import ModelSource
+
+MAX_SHARD_BYTES = 5_000_000_000
+
+log = logger(__name__)
+
+
+def to_hf(
+    source: ModelSource,
+    output: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    layout: str = "auto",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Parity:
+    """Export to the folder `output`, which appears when transformers' weights, ids, logits and greedy text equal ours.
+
+    dtype: torch.float32 or torch.bfloat16; None is what the weights were computed in. layout: auto, llama or qwen3.
+    Raises ExportError for a mismatch or a shape that the layout cannot express, ConfigError when `output` exists,
+    MissingExtraError without transformers, StorageError.
+    """
+    chosen = choose_layout(source.shape, layout)
+    dtype = dtype or source.dtype
+    tokenizer = Tokenizer.load(source.tokenizer_path)
+    transformers = _transformers()
+    with whole_folder(output) as folder:
+        log.info("writing %s layout, %s, to %s", chosen, dtype, output)
+        write_model(source, folder, chosen, dtype, tokenizer, max_shard_bytes)
+        _write_tokenizer(transformers, tokenizer, folder, source.shape.context_tokens)
+        parity = check_export(folder, source, dtype)
+        write_json(folder / PROVENANCE_FILE, _provenance(source, tokenizer, parity))
+    log.info(
+        "%s: largest logit difference %.1e over %d prompts, %d greedy tokens and %d texts equal",
+        output,
+        parity.largest_logit_difference,
+        parity.prompts,
+        parity.greedy_tokens,
+        parity.texts,
+    )
+    return parity
+
+
+def check_export(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
+    """Load `folder` with transformers and compare it with its source. Raises ExportError naming what differs."""
+    transformers = _transformers()
+    tokenizer = Tokenizer.load(source.tokenizer_path)
+    layout = choose_layout(source.shape, "auto")
+    read_folder(folder)
+    with _quiet(transformers):
+        texts = _compare_tokenizer(transformers, tokenizer, folder)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        model.eval()
+        decoder = _decoder_of_equal_weights(model, source, layout, dtype)
+        prompts = prompt_ids(tokenizer, source.shape.context_tokens)
+        difference = compare_logits(prompts, decoder, lambda ids_BS: model(ids_BS).logits)
+        greedy = compare_greedy(
+            prompts, decoder, _greedy_by(model, tokenizer.eos_id), tokenizer.eos_id, source.shape.context_tokens
+        )
+    return Parity(difference, len(prompts), greedy, texts)
+
+
+def _decoder_of_equal_weights(model: Any, source: ModelSource, layout: Layout, dtype: torch.dtype) -> Decoder:
+    """Our decoder on transformers' weights, each compared bit for bit with the source rounded to the export's dtype."""
+    theirs = dict(model.named_parameters())
+    shared: dict[str, Tensor] = {}
+    for name in source.names():
+        found = theirs.pop(to_hugging_face(name, layout), None)
+        wanted = source.tensor(name).to(dtype).to(torch.float32)
+        if found is None or not torch.equal(found.detach(), wanted):
+            raise ExportError(f"tensor {name!r}: what transformers loaded is not what {source.path} holds")
+        shared[name] = found.detach()
+    if theirs:
+        raise ExportError(f"transformers loaded {len(theirs)} tensors that {source.path} has not: {min(theirs)!r}, ...")
+    return decoder_with(source.shape, shared)
+
+
+def _compare_tokenizer(transformers: Any, ours: Tokenizer, folder: Path) -> int:
+    theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = theirs(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(sequences: Sequence[Sequence[int]]) -> list[str]:
+        return [str(theirs.decode(list(ids), skip_special_tokens=True)) for ids in sequences]
+
+    compared = compare_token_ids(ours, encode, decode)
+    for text, ids in zip(TEXTS, theirs(list(TEXTS))["input_ids"], strict=True):
+        if ids != [ours.bos_id, *ours.encode(text)]:
+            raise ExportError(
+                f"{folder}: AutoTokenizer gives {ids} for {text!r}; <s> ({ours.bos_id}) and its ids are wanted"
+            )
+    if (theirs.bos_token_id, theirs.eos_token_id) != (ours.bos_id, ours.eos_id):
+        raise ExportError(f"{folder}: AutoTokenizer has <s>={theirs.bos_token_id} and </s>={theirs.eos_token_id}")
+    return compared
+
+
+def _write_tokenizer(transformers: Any, tokenizer: Tokenizer, folder: Path, context_tokens: int) -> None:
+    """tokenizer.json, tokenizer_config.json and tokenizer.model, for fast tokenizers, slow ones, vLLM and llama.cpp."""
+    shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
+    with _quiet(transformers):
+        # `vocab_file=` is silently ignored by transformers 5: from_pretrained on a folder is what reads the model.
+        theirs = transformers.LlamaTokenizer.from_pretrained(
+            folder,
+            local_files_only=True,
+            add_prefix_space=False,
+            add_bos_token=True,
+            add_eos_token=False,
+            legacy=False,
+            # Text that spells "<s>" stays text, as in training.
+            split_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+            model_max_length=context_tokens,
+        )
+        theirs.save_pretrained(folder)
+
+
+def _greedy_by(model: Any, eos_id: int) -> Any:
+    def generate(prompt: list[int], tokens: int) -> list[int]:
+        ids_BS = torch.tensor([prompt])
+        made = model.generate(
+            ids_BS,
+            attention_mask=torch.ones_like(ids_BS),
+            do_sample=False,
+            max_new_tokens=tokens,
+            pad_token_id=eos_id,
+        )
+        ids: list[int] = made[0, len(prompt) :].tolist()
+        return ids
+
+    return generate
+
+
+def _provenance(source: ModelSource, tokenizer: Tokenizer, parity: Parity) -> dict[str, Any]:
+    return {
+        "format": PROVENANCE_FORMAT,
+        "version": 1,
+        "megadec": __version__,
+        "source": source.provenance,
+        "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
+        "parity": dataclasses.asdict(parity),
+    }
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", "export") from error
+    return transformers
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """transformers without progress bars and advice; what it would warn of is compared here and becomes an error."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

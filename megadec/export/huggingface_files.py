@@ -1,0 +1,108 @@
+"""A Hugging Face folder's weights and configuration, written and read as plain files.
+
+In comes a ModelSource, out go config.json, generation_config.json and safetensors; and back. Trade-off: transformers is
+not needed here, so that reading an export costs no import of it; `export/hf.py` proves that transformers agrees.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megadec.common.errors import ExportError
+from megadec.common.files import read_json, sha256_of, write_json
+from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
+from megadec.common.tokenizer import Tokenizer
+from megadec.export.layout import CONFIG_FILE, GENERATION_FILE, config_of, generation_config_of, shape_of
+from megadec.export.names import Layout, from_hugging_face, to_hugging_face
+from megadec.export.safetensor_files import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    SafetensorFiles,
+    index_of,
+    plan_files,
+    write_tensors,
+)
+from megadec.export.source import HEAD, ModelSource, check_tensors, tensor_shapes
+
+PROVENANCE_FILE = "megadec.json"
+PROVENANCE_FORMAT = "megadec-export"
+# Old Llama folders store RoPE's frequencies, which follow from the configuration.
+DERIVED_TENSORS = ("rotary_emb.inv_freq",)
+
+
+def write_model(
+    source: ModelSource, folder: Path, layout: Layout, dtype: torch.dtype, tokenizer: Tokenizer, max_shard_bytes: int
+) -> None:
+    """Write configuration and weights into `folder`, one tensor in memory at a time. Raises ExportError."""
+    if tokenizer.vocabulary_size > source.shape.vocabulary_size:
+        raise ExportError(
+            f"{tokenizer.path} has {tokenizer.vocabulary_size} pieces; the model has rows for "
+            f"{source.shape.vocabulary_size} only"
+        )
+    shapes = {to_hugging_face(name, layout): size for name, size in tensor_shapes(source.shape).items()}
+    plan = plan_files(shapes, dtype, max_shard_bytes)
+    for file, part in plan.items():
+        write_tensors(folder / file, part, dtype, lambda name: source.tensor(from_hugging_face(name, layout)))
+    if len(plan) > 1:
+        write_json(folder / INDEX_FILE, index_of(plan, dtype))
+    write_json(folder / CONFIG_FILE, config_of(source.shape, layout, dtype, tokenizer.bos_id, tokenizer.eos_id))
+    write_json(folder / GENERATION_FILE, generation_config_of(tokenizer.bos_id, tokenizer.eos_id))
+
+
+def read_folder(folder: Path) -> ModelSource:
+    """Open a folder in the llama or qwen3 layout. Raises ExportError naming the file or key that does not fit."""
+    shape, layout = shape_of(read_json(folder / CONFIG_FILE, ExportError), folder / CONFIG_FILE)
+    tokenizer_path = folder / TOKENIZER_FILE
+    if not tokenizer_path.is_file():
+        raise ExportError(f"{folder} has no {TOKENIZER_FILE}; megadec reads models with a sentencepiece tokenizer")
+    files = SafetensorFiles(
+        _weight_files(folder), ExportError, lambda name: from_hugging_face(name, layout), DERIVED_TENSORS
+    )
+    check_tensors(files.shapes, shape, folder, ExportError, lambda name: to_hugging_face(name, layout))
+    _check_tied(files, shape.tied_embeddings, folder)
+    origin = _provenance(folder, tokenizer_path)
+    return ModelSource(
+        path=folder,
+        kind="huggingface",
+        shape=shape,
+        tokenizer_path=tokenizer_path,
+        dtype=files.dtype,
+        reader=files,
+        step=origin.get("step"),
+        tokens=origin.get("tokens"),
+    )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / INDEX_FILE).is_file():
+        index = read_json(folder / INDEX_FILE, ExportError)
+        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+            raise ExportError(f"{folder / INDEX_FILE} has no 'weight_map' from tensor to file")
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    if not (folder / SINGLE_FILE).is_file():
+        raise ExportError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; megadec reads safetensors only")
+    return [folder / SINGLE_FILE]
+
+
+def _check_tied(files: SafetensorFiles, tied: bool, folder: Path) -> None:
+    """A tied folder may hold the output layer too; then it must be the embedding."""
+    if tied and HEAD in files.shapes and not torch.equal(files.read(HEAD), files.read("embed_tokens.weight")):
+        raise ExportError(f"{folder}: tie_word_embeddings is true, but {HEAD!r} differs from the embedding")
+
+
+def _provenance(folder: Path, tokenizer_path: Path) -> dict[str, Any]:
+    """What our own export wrote beside the model, or nothing. Raises ExportError for another tokenizer."""
+    if not (folder / PROVENANCE_FILE).is_file():
+        return {}
+    origin: dict[str, Any] = read_json(folder / PROVENANCE_FILE, ExportError)
+    wanted = origin.get("tokenizer", {}).get("sha256")
+    found = sha256_of(tokenizer_path)
+    if wanted != found:
+        raise ExportError(
+            f"{tokenizer_path} has sha256 {found}; {PROVENANCE_FILE} says the model was trained with {wanted}"
+        )
+    source: dict[str, Any] = origin.get("source", {})
+    return source

@@ -1,0 +1,42 @@
+"""Any model on disk -> a decoder in memory, for generation and evaluation.
+
+In comes a path that `open_model` knows, out come a decoder in eval mode and its tokenizer. Trade-off: tensors are read
+and converted one by one into a decoder that has no memory of its own before, so the peak is the model plus one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.model import Decoder
+from megadec.decoder.shape import DecoderShape
+from megadec.export.consolidate import open_model
+
+
+def load_decoder(path: Path | str, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
+    """The decoder at `path` (a run, a checkpoint, a megadec or a Hugging Face folder), weights in `dtype`, on the CPU.
+
+    Raises ConfigError, CheckpointError or ExportError as `open_model` does, and TokenizerError.
+    """
+    source = open_model(Path(path))
+    tokenizer = Tokenizer.load(source.tokenizer_path)
+    tensors = {name: source.tensor(name).to(dtype) for name in source.names()}
+    return decoder_with(source.shape, tensors), tokenizer
+
+
+def decoder_with(shape: DecoderShape, tensors: Mapping[str, Tensor]) -> Decoder:
+    """A decoder in eval mode whose parameters are these very tensors, not copies."""
+    with torch.device("meta"):
+        decoder = Decoder(shape)
+    for name, _ in list(decoder.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        setattr(decoder.get_submodule(owner), leaf, nn.Parameter(tensors[name], requires_grad=False))
+    if shape.tied_embeddings:
+        decoder.lm_head.weight = cast("nn.Parameter", decoder.embed_tokens.weight)
+    return decoder.eval()

@@ -1,0 +1,65 @@
+"""Tensor names: ours <-> Hugging Face's, as one table that is read both ways.
+
+In comes a name and a layout, out goes the other side's name. A layout is a transformers architecture: `llama` has no
+norm on queries and keys, `qwen3` has. Trade-off: a row per tensor of a block instead of a rule such as "put `model.` in
+front", so that a reader sees what exists and a name that is not in the table is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from megadec.common.errors import ExportError, suggest
+
+Layout = Literal["llama", "qwen3"]
+LAYOUTS: tuple[Layout, ...] = ("llama", "qwen3")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of tensor: `N` stands for the number of the block."""
+
+    ours: str
+    theirs: str
+    layouts: tuple[Layout, ...] = LAYOUTS
+
+
+ROWS: tuple[Row, ...] = (
+    Row("embed_tokens.weight", "model.embed_tokens.weight"),
+    Row("layers.N.input_layernorm.weight", "model.layers.N.input_layernorm.weight"),
+    Row("layers.N.self_attn.q_proj.weight", "model.layers.N.self_attn.q_proj.weight"),
+    Row("layers.N.self_attn.k_proj.weight", "model.layers.N.self_attn.k_proj.weight"),
+    Row("layers.N.self_attn.v_proj.weight", "model.layers.N.self_attn.v_proj.weight"),
+    Row("layers.N.self_attn.o_proj.weight", "model.layers.N.self_attn.o_proj.weight"),
+    Row("layers.N.self_attn.q_norm.weight", "model.layers.N.self_attn.q_norm.weight", ("qwen3",)),
+    Row("layers.N.self_attn.k_norm.weight", "model.layers.N.self_attn.k_norm.weight", ("qwen3",)),
+    Row("layers.N.post_attention_layernorm.weight", "model.layers.N.post_attention_layernorm.weight"),
+    Row("layers.N.mlp.gate_proj.weight", "model.layers.N.mlp.gate_proj.weight"),
+    Row("layers.N.mlp.up_proj.weight", "model.layers.N.mlp.up_proj.weight"),
+    Row("layers.N.mlp.down_proj.weight", "model.layers.N.mlp.down_proj.weight"),
+    Row("norm.weight", "model.norm.weight"),
+    Row("lm_head.weight", "lm_head.weight"),
+)
+
+_BLOCK = re.compile(r"(?<=layers\.)(0|[1-9]\d*)(?=\.)")
+
+
+def to_hugging_face(name: str, layout: Layout) -> str:
+    """Our tensor name in Hugging Face's words. Raises ExportError for a name that the layout does not have."""
+    return _translate(name, {row.ours: row.theirs for row in ROWS if layout in row.layouts}, layout)
+
+
+def from_hugging_face(name: str, layout: Layout) -> str:
+    """Hugging Face's tensor name in our words. Raises ExportError for a name that the layout does not have."""
+    return _translate(name, {row.theirs: row.ours for row in ROWS if layout in row.layouts}, layout)
+
+
+def _translate(name: str, table: dict[str, str], layout: Layout) -> str:
+    numbers = _BLOCK.findall(name)
+    kind = _BLOCK.sub("N", name)
+    other = table.get(kind)
+    if other is None:
+        raise ExportError(f"tensor {name!r} has no counterpart in the {layout} layout{suggest(kind, table)}")
+    return other.replace(".N.", f".{numbers[0]}.") if numbers else other

@@ -1,0 +1,102 @@
+"""What an export reads from: the shape of a model, its tokenizer, and its tensors one at a time.
+
+In comes a folder that `consolidate.open_model` recognised, out go checked tensors. Trade-off: a tensor is read from the
+files each time it is asked for, so memory is bounded by a tensor and time by the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import MegadecError
+from megadec.decoder.model import Decoder
+from megadec.decoder.shape import DecoderShape
+
+EMBEDDING = "embed_tokens.weight"
+HEAD = "lm_head.weight"
+
+Kind = Literal["checkpoint", "megadec", "huggingface"]
+
+
+class TensorReader(Protocol):
+    """Tensors by name, in files."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The size of each tensor by its name, tied ones once or twice."""
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, in memory of its own, in the dtype in which the files hold it."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on disk. `dtype` is what its weights were computed in; `step` and `tokens` are None where unknown."""
+
+    path: Path
+    kind: Kind
+    shape: DecoderShape
+    tokenizer_path: Path
+    dtype: torch.dtype
+    reader: TensorReader
+    step: int | None = None
+    tokens: int | None = None
+
+    def names(self) -> list[str]:
+        """Our names of all tensors in the order of the model; a tied output layer is left out."""
+        return list(tensor_shapes(self.shape))
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor in the dtype in which the files hold it (float32 master weights from a checkpoint)."""
+        return self.reader.read(name)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the weights come from, as it goes into an export's own files."""
+        return {"kind": self.kind, "name": _run_name(self.path), "step": self.step, "tokens": self.tokens}
+
+
+def _run_name(path: Path) -> str:
+    """`runs/NAME/checkpoints/step_00000100` -> `NAME/step_00000100`; any other folder gives its own name."""
+    resolved = path.resolve()
+    if resolved.parent.name == "checkpoints":
+        return f"{resolved.parent.parent.name}/{resolved.name}"
+    return resolved.name
+
+
+def tensor_shapes(shape: DecoderShape) -> dict[str, tuple[int, ...]]:
+    """The size of every tensor that a decoder of this shape has, by our names; a tied output layer is left out."""
+    with torch.device("meta"):
+        decoder = Decoder(shape)
+    return {name: tuple(tensor.shape) for name, tensor in decoder.named_parameters()}
+
+
+def check_tensors(
+    found: Mapping[str, tuple[int, ...]],
+    shape: DecoderShape,
+    where: Path,
+    error: type[MegadecError],
+    theirs: Callable[[str], str] = str,
+) -> None:
+    """Compare the tensors in files with those of a shape. Raises `error` for one missing, left over or of another size.
+
+    `theirs` gives the file's name of one of our tensors, for the message.
+    """
+    wanted = tensor_shapes(shape)
+    missing = [theirs(name) for name in wanted if name not in found]
+    tied = {HEAD} if shape.tied_embeddings else set()
+    left_over = [theirs(name) for name in found if name not in wanted and name not in tied]
+    for names, what in ((missing, "is missing"), (left_over, "is left over")):
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise error(f"{where}: tensor {names[0]!r}{more} {what}; the shape asks for {len(wanted)} tensors")
+    for name, size in found.items():
+        expected = wanted.get(name, wanted[EMBEDDING])
+        if tuple(size) != expected:
+            raise error(f"{where}: tensor {theirs(name)!r} has shape {list(size)}; the model wants {list(expected)}")
