@@ -1,0 +1,65 @@
+"""Every configuration file loads, and every command that the documentation names exists with its options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from megadec.common.config import from_yaml
+from megadec.engine.run import Run
+from megadec.engine.settings import read_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", "README.zh-CN.md", "launch/demo.sh", "ds_configs/README.md", "tokenizer/zh_32k/README.md"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launch" / "runs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_run_file_is_a_run(path: Path) -> None:
+    assert from_yaml(Run, path).name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ds_configs").glob("*.json")), ids=lambda path: path.name)
+def test_every_deepspeed_file_is_one(path: Path) -> None:
+    assert "zero_optimization" in read_settings(path)
+
+
+def commands() -> list[tuple[str, str, tuple[str, ...]]]:
+    """(document, script, its options) for each command line in the documents; a line that ends in a backslash goes on."""
+    found = []
+    for name in DOCUMENTS:
+        text = re.sub(r"\\\n\s*", " ", (ROOT / name).read_text(encoding="utf-8"))
+        for line in text.splitlines():
+            match = re.match(r"\s*(?:python|deepspeed)\s.*?((?:tools|launch|tokenizer)/\w+\.py)(.*)", line.strip("`$ "))
+            if match:
+                words = shlex.split(match[2].split(" #")[0].replace("`", ""), posix=False)
+                options = tuple(word.split("=")[0] for word in words if word.startswith("--"))
+                found.append((name, match[1], options))
+    return found
+
+
+@cache
+def help_of(script: str) -> str:
+    done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{script} --help: {done.stderr}"
+    return done.stdout
+
+
+def test_the_readme_names_commands() -> None:
+    assert len(commands()) > 15
+
+
+@pytest.mark.parametrize(("document", "script", "options"), commands())
+def test_every_command_in_the_documents_exists_with_its_options(
+    document: str, script: str, options: tuple[str, ...]
+) -> None:
+    assert (ROOT / script).is_file(), f"{document} names {script}"
+    text = help_of(script)
+    for option in options:
+        if option != "--deepspeed":  # read before the run's own options
+            assert re.search(rf"{option.replace('-', '[-_]')}\b", text), f"{document}: {script} has no option {option}"
