@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import TracebackType
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,10 +46,49 @@ SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in FIEL
 
 
 def full_text(document: Document) -> str:
-    """What is tokenised: the title on a line of its own, then the text; the title only once where the text opens with it."""
+    """What is tokenised: the title on a line of its own, unless the text opens with it, then the text."""
     if not document.title or document.text.startswith(document.title):
         return document.text
     return f"{document.title}\n{document.text}" if document.text else document.title
+
+
+class DocumentsWriter:
+    """Writes documents to an open binary file as Parquet, a row group at a time.
+
+    Use as a context manager: leaving it writes the rest; leaving it with an exception writes nothing more.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
+        self._group: list[Document] = []
+        self._waiting_characters = 0
+        self.count = 0
+
+    def write(self, document: Document) -> None:
+        self._group.append(document)
+        self._waiting_characters += len(document.text)
+        self.count += 1
+        if len(self._group) >= ROW_GROUP_DOCUMENTS or self._waiting_characters >= ROW_GROUP_CHARACTERS:
+            self._write_group()
+
+    def __enter__(self) -> DocumentsWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            # Or its destructor would try to write the end of a file that is given up and closed.
+            self._writer.is_open = False
+            return
+        if self._group:
+            self._write_group()
+        self._writer.close()
+
+    def _write_group(self) -> None:
+        columns = [[getattr(document, name) for document in self._group] for name in FIELDS]
+        self._group, self._waiting_characters = [], 0
+        self._writer.write_table(pa.table(columns, schema=SCHEMA))
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
@@ -55,13 +96,10 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
 
     Returns the number of documents. Raises StorageError when the disk is full or the folder cannot be written.
     """
-    count = 0
-    with storage_errors(path), whole_file(path) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        for group in _row_groups(documents):
-            columns = [[getattr(document, name) for document in group] for name in FIELDS]
-            writer.write_table(pa.table(columns, schema=SCHEMA))
-            count += len(group)
-    return count
+    with storage_errors(path), whole_file(path) as file, DocumentsWriter(file) as writer:
+        for document in documents:
+            writer.write(document)
+    return writer.count
 
 
 def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
@@ -98,16 +136,3 @@ def _read_file(path: Path) -> Iterator[Document]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a whole Parquet file: {error}") from error
-
-
-def _row_groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    group: list[Document] = []
-    characters = 0
-    for document in documents:
-        group.append(document)
-        characters += len(document.text)
-        if len(group) >= ROW_GROUP_DOCUMENTS or characters >= ROW_GROUP_CHARACTERS:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group

@@ -1,0 +1,98 @@
+"""Markdown and the HTML in it made plain, lightly: prose loses its markup, code and formulas stay as they are.
+
+In: Markdown of one file or section. Out: plain text. Trade-off: patterns, not a parser. What they do not know stays in
+the text, which hurts a language model less than a paragraph lost.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import replace
+
+from megadec.corpus.document import Document
+
+_FRONT_MATTER = re.compile(r"\A\ufeff?\s*(---|\+\+\+)[ \t]*\n.*?\n\1[ \t]*(\n|\Z)", re.DOTALL)
+_KEPT = re.compile(
+    r"(?P<fence>^[ \t]*(?P<mark>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=mark)[`~]*[ \t]*$|\Z))"
+    r"|(?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
+    r"|(?P<formula>\$\$.+?\$\$|(?<!\\)\$[^$\n]+?(?<!\\)\$)",
+    re.DOTALL | re.MULTILINE,
+)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+_BREAK = re.compile(r"<br\s*/?>|</(?:p|div|li|tr|h[1-6]|blockquote|section|ul|ol|table)\s*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]*)?/?>")
+_AUTOLINK = re.compile(r"<(?:https?|mailto|ftp):[^\s>]*>")
+_ONLY_LINK = re.compile(r"^[ \t]*\[[^\[\]\n]*\]\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)[ \t]*$", re.MULTILINE)
+_IMAGE = re.compile(r"!\[[^\[\]\n]*\](?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[[^\]\n]*\])(?:\{[^}\n]*\})?")
+_LINK = re.compile(r"\[([^\[\]\n]*)\](?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[[^\]\n]*\])(?:\{[^}\n]*\})?")
+_DEFINITION = re.compile(r"^[ \t]{0,3}\[(?!\^)[^\]\n]+\]:[ \t]+\S.*$", re.MULTILINE)
+_FOOTNOTE = re.compile(r"\[\^[^\]\n]+\]:?")
+_HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+_EMPHASIS = re.compile(r"(\*{1,3})(?=\S)([^*\n]+?)(?<=\S)\1")
+_RULE = re.compile(r"^[ \t]{0,3}(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})$", re.MULTILINE)
+_TABLE_RULE = re.compile(r"^[ \t]*\|?(?:[ \t]*:?-{2,}:?[ \t]*\|)+[ \t]*(?::?-{2,}:?)?[ \t]*$", re.MULTILINE)
+# Material for MkDocs: `??? note "title"`, `=== "tab"`, `--8<-- "included file"`, `author: names` as the first line.
+_ADMONITION = re.compile(r"^([ \t]*)(?:[!?]{3}\+?|===)[ \t]*[\w-]*[ \t]*\"?([^\"\n]*)\"?[ \t]*$", re.MULTILINE)
+_INCLUDE = re.compile(r"^[ \t]*--8<--.*$", re.MULTILINE)
+_AUTHOR = re.compile(r"\A\s*(?:author|disqus|comments):.*$", re.MULTILINE)
+_ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!<>|~-])")
+_STAMP = re.compile(r"^[ \t]*[(（]更新时间戳[:：].*[)）][ \t]*$", re.MULTILINE)
+
+
+def clean_markdown(document: Document) -> Document | str:
+    """The document with plain text, or the drop reason `empty`; a text that repeats the title has it once."""
+    title = " ".join(plain_markdown(document.title).split())
+    text = plain_markdown(document.text).strip()
+    if title and text.startswith(title + "\n"):
+        text = text[len(title) :].strip()
+    return replace(document, title=title, text=text) if text else "empty"
+
+
+def plain_markdown(text: str) -> str:
+    """Markdown as plain text: front matter, comments, tags, links' addresses and marks of emphasis are gone.
+
+    Fenced code, `inline code`, $formulas$ and tables' cells stay to the letter; fences and dollars too.
+    """
+    text = _FRONT_MATTER.sub("", text.replace("\r\n", "\n"), count=1)
+    text = _COMMENT.sub("", text)
+    parts: list[str] = []
+    kept: list[str] = []
+    position = 0
+    # Kept pieces are taken out first and put back last; \x00 cannot stand in a text that was read.
+    text = text.replace("\x00", "")
+    for match in _KEPT.finditer(text):
+        parts.append(text[position : match.start()])
+        parts.append(f"\x00{len(kept)}\x00")
+        kept.append(_kept_piece(match))
+        position = match.end()
+    parts.append(text[position:])
+    plain = _plain_prose("".join(parts))
+    return re.sub(r"\x00(\d+)\x00", lambda match: kept[int(match.group(1))], plain)
+
+
+def _kept_piece(match: re.Match[str]) -> str:
+    """Code keeps its fence, so that it is known as code; a fence without its include has nothing left."""
+    if match.group("fence") and "--8<--" in match.group("fence"):
+        return ""
+    if match.group("code"):
+        return match.group("code").strip("`").strip()
+    return match.group()
+
+
+def _plain_prose(text: str) -> str:
+    text = _AUTHOR.sub("", text, count=1)
+    text = _HIDDEN.sub("", text)
+    text = _BREAK.sub("\n", text)
+    text = _AUTOLINK.sub("", _TAG.sub("", text))
+    for pattern in (_INCLUDE, _STAMP, _DEFINITION, _ONLY_LINK, _IMAGE):
+        text = pattern.sub("", text)
+    text = _LINK.sub(r"\1", text)
+    text = _FOOTNOTE.sub("", text)
+    text = _HEADING.sub(r"\1", text)
+    text = _ADMONITION.sub(r"\1\2", text)
+    for pattern in (_RULE, _TABLE_RULE):
+        text = pattern.sub("", text)
+    text = _EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", text))
+    return html.unescape(_ESCAPE.sub(r"\1", text))

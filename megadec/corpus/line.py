@@ -1,0 +1,119 @@
+"""From raw documents to those that are learned, in processes: cleaned, judged, each text once.
+
+In: raw documents from a reader. Out: documents with the hash of their text, in the reader's order. Trade-off: workers
+get chunks of documents rather than single ones, so the first result takes as long as a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from megadec.corpus.clean.text import clean_line, clean_text
+from megadec.corpus.clean.variant import to_variant, variant_of
+from megadec.corpus.dedup import ExactDuplicates, digest_of
+from megadec.corpus.document import Document, full_text
+from megadec.corpus.filter import QualityRules, drop_reason
+from megadec.corpus.parallel import map_in_order
+from megadec.corpus.report import Report
+from megadec.corpus.sources import Source, find_source
+
+CHUNK_DOCUMENTS = 256
+CHUNK_CHARACTERS = 1 << 19
+Hashed = tuple[Document, bytes]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to each document: everything that a worker needs to know. `variant` is keep, zh-Hans or zh-Hant."""
+
+    source: str
+    rules: QualityRules
+    variant: str = "keep"
+    name: str = ""
+    licence: str = ""
+
+
+def cleaned(documents: Iterable[Document], recipe: Recipe, report: Report, workers: int) -> Iterator[Hashed]:
+    """Documents that pass, with their hashes; drops and their reasons go to `report`."""
+    work = partial(clean_chunk, recipe)
+    for passed, partial_report in map_in_order(work, _chunks(documents), workers):
+        report.merge(partial_report)
+        yield from passed
+
+
+def without_duplicates(documents: Iterable[Hashed], seen: ExactDuplicates, report: Report) -> Iterator[Hashed]:
+    """Those whose text is new and not excluded; the others are dropped with their reason."""
+    for document, digest in documents:
+        reason = seen.reason(digest)
+        if reason:
+            report.drop(document, reason)
+        else:
+            yield document, digest
+
+
+def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed], Report]:
+    """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
+    report = Report()
+    source = find_source(recipe.source)
+    passed: list[Hashed] = []
+    for document in documents:
+        result = _clean(document, source, recipe)
+        if isinstance(result, str):
+            report.drop(document, result)
+        else:
+            passed.append((result, digest_of(full_text(result))))
+    return passed, report
+
+
+def _clean(document: Document, source: Source, recipe: Recipe) -> Document | str:
+    if not source.prepared:
+        clean = source.clean()
+        plain = clean(document) if clean else document
+        if isinstance(plain, str):
+            return plain
+        document = _uniform(plain)
+        if not document.text:
+            return "empty"
+        reason = drop_reason(full_text(document), recipe.rules)
+        if reason:
+            return reason
+    licence = document.licence or recipe.licence or source.licence
+    document = replace(document, source=recipe.name or document.source, licence=licence)
+    return _in_variant(document, recipe.variant)
+
+
+def _uniform(document: Document) -> Document:
+    title = clean_line(document.title)
+    text = clean_text(document.text)
+    return replace(
+        document,
+        id=clean_line(document.id),
+        title=title,
+        text=text,
+        label=clean_line(document.label),
+        url=clean_line(document.url),
+        variant=document.variant or variant_of(text),
+    )
+
+
+def _in_variant(document: Document, target: str) -> Document:
+    """The text in the variant asked for; `document.variant` goes on saying what the original was written in."""
+    if target in ("keep", document.variant):
+        return document
+    title = to_variant(document.title, document.variant, target) if document.title else ""
+    return replace(document, title=title, text=to_variant(document.text, document.variant, target))
+
+
+def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    chunk: list[Document] = []
+    characters = 0
+    for document in documents:
+        chunk.append(document)
+        characters += len(document.text)
+        if len(chunk) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk

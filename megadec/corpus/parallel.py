@@ -1,0 +1,47 @@
+"""A function over a stream in several processes: the order is kept, and only a few items are on their way.
+
+In: an iterable of items. Out: the results in the same order. Trade-off: a slow item holds back those behind it,
+which is the price of the same output for every number of workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from megadec.common.errors import MegadecError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AHEAD_PER_WORKER = 3
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """`function` of each item, in order; with one worker in this process, else in that many others.
+
+    At most `3 * workers` items are waiting or done. What a worker raises is raised here. Raises MegadecError when a
+    worker was killed.
+    """
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    # spawn: a fork of a process that has threads (pyarrow, a progress bar) may hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    ahead: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) >= AHEAD_PER_WORKER * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    except BrokenProcessPool as error:
+        raise MegadecError(
+            "a worker process was killed, perhaps because memory ran out: try fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

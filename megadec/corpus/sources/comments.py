@@ -1,0 +1,58 @@
+"""Comments and other tables in CSV or TSV.
+
+In: .csv files (quoted newlines, byte order mark), alone, in folders, compressed or in archives. Out: a document a row.
+Trade-off: the columns are named by options or by their usual names; a file without a header line is not read.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from megadec.common.errors import InputError
+from megadec.corpus.document import Document
+from megadec.corpus.report import Report
+from megadec.corpus.sources.encoding import lines
+from megadec.corpus.sources.files import Member, members
+from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions
+
+SOURCE = "comments"
+SUFFIXES = (".csv", ".tsv")
+LONGEST_FIELD_CHARACTERS = 16 << 20
+
+
+def read_comments(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+    """A document for each row. Rows with another number of fields are dropped as malformed, up to the limit.
+
+    Raises InputError for a missing column, an open quote that never closes, another encoding, and damage.
+    """
+    for member in members(path, SUFFIXES, options):
+        try:
+            yield from _rows(member, report, options)
+        except csv.Error as error:
+            raise InputError(f"{member.name}: not a readable table: {error}") from error
+
+
+def _rows(member: Member, report: Report, options: ReadOptions) -> Iterator[Document]:
+    previous = csv.field_size_limit(LONGEST_FIELD_CHARACTERS)
+    delimiter = "\t" if member.path.suffix.lower() == ".tsv" else ","
+    rows = csv.reader(lines(member, options.encoding, report), delimiter=delimiter)
+    try:
+        header = [column.strip() for column in next(rows, [])]
+        if not header:
+            report.note("empty files")
+            return
+        mapping = FieldMapping(options, header, member.name)
+        check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                check.drop(",".join(row), rows.line_num, f"{len(row)} fields where the header has {len(header)}")
+                continue
+            report.read()
+            place = f"{member.path.with_suffix('').as_posix()}:{rows.line_num}"
+            yield mapping.document(dict(zip(header, row, strict=True)), default_id=place, source=SOURCE)
+    finally:
+        csv.field_size_limit(previous)

@@ -1,0 +1,186 @@
+"""Files to read, wherever they lie: alone, in folders, compressed, or inside archives, which are streamed.
+
+In: a path. Out: its members one at a time, each an open stream of bytes. Trade-off: an archive is never unpacked and
+never sought in, so its members come in its own order and cannot be read twice.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+import pyarrow as pa
+
+from megadec.common.errors import InputError
+from megadec.corpus.sources.reading import ReadOptions
+
+_DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile, pa.ArrowException)
+_UTF8_NAME = 0x800
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file to read: `name` for messages, `path` within the folder or archive (the file's own name if alone)."""
+
+    name: str
+    path: PurePosixPath
+    file: IO[bytes]
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what goes wrong while bytes are read into an InputError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file or folder") from None
+    except _DAMAGE as error:
+        raise InputError(f"{name}: cannot be read, it is damaged or cut short: {error}") from error
+
+
+def members(path: Path, suffixes: Sequence[str], options: ReadOptions) -> Iterator[Member]:
+    """The files at `path`: itself, or those inside it with one of the `suffixes` (before .xz and the like).
+
+    `options.include` and `options.exclude` are patterns over the path inside a folder or archive. Hidden files are left
+    out. Raises InputError for what is missing, damaged or cut short.
+    """
+    with reading(str(path)):
+        if path.is_dir():
+            found = _in_folder(path)
+        elif _archive_kind(path.name):
+            found = _in_archive(path)
+        else:
+            with _decompressed(path.name, open(path, "rb")) as file:
+                yield Member(str(path), PurePosixPath(_plain_name(path.name)), file)
+            return
+    yield from _chosen(path, found, suffixes, options)
+
+
+def _chosen(
+    path: Path, found: Iterator[tuple[PurePosixPath, Callable[[], IO[bytes]]]], suffixes: Sequence[str], o: ReadOptions
+) -> Iterator[Member]:
+    while True:
+        with reading(str(path)):
+            entry = next(found, None)
+        if entry is None:
+            return
+        inner, open_it = entry
+        plain = PurePosixPath(_plain_name(inner.as_posix()))
+        if plain.suffix.lower() not in suffixes or any(part.startswith(".") for part in inner.parts):
+            continue
+        if not _wanted(plain.as_posix(), o):
+            continue
+        name = f"{path}:{inner}" if path.is_file() else str(path / inner)
+        with reading(name):
+            file = _decompressed(inner.name, open_it())
+        with file:
+            yield Member(name, plain, file)
+
+
+def _wanted(name: str, options: ReadOptions) -> bool:
+    if options.include and not any(fnmatch(name, pattern) for pattern in options.include):
+        return False
+    return not any(fnmatch(name, pattern) for pattern in options.exclude)
+
+
+def _in_folder(folder: Path) -> Iterator[tuple[PurePosixPath, Callable[[], IO[bytes]]]]:
+    # Sorted a folder at a time: the same order everywhere, and never all names of a large tree in memory.
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            for inner, open_it in _in_folder(entry):
+                yield PurePosixPath(entry.name) / inner, open_it
+        elif entry.is_file():
+            yield PurePosixPath(entry.name), partial(_open, entry)
+
+
+def _open(path: Path) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def _archive_kind(name: str) -> str:
+    lower = name.lower()
+    if lower.endswith(".zip"):
+        return "zip"
+    return "tar" if lower.endswith((".tar", ".tgz", ".txz", ".tbz2")) or _plain_name(lower).endswith(".tar") else ""
+
+
+def _in_archive(path: Path) -> Iterator[tuple[PurePosixPath, Callable[[], IO[bytes]]]]:
+    if _archive_kind(path.name) == "zip":
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if not info.is_dir():
+                    if info.flag_bits & _ENCRYPTED:
+                        raise InputError(f"{path}: {info.filename} is encrypted; unpack it first")
+                    yield PurePosixPath(_zip_name(info)), partial(archive.open, info)
+        return
+    short = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2"}.get(path.suffix.lower(), path.name)
+    with _decompressed(short, open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        for entry in tar:
+            if entry.isfile():
+                inner = PurePosixPath(*(part for part in PurePosixPath(entry.name).parts if part not in ("/", "..")))
+                yield inner, partial(_from_tar, tar, entry)
+
+
+def _from_tar(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    file = tar.extractfile(entry)
+    assert file is not None, "a regular file has contents"
+    return file
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Names without the UTF-8 flag were read as cp437; archives from Chinese Windows hold GBK there."""
+    if info.flag_bits & _UTF8_NAME:
+        return info.filename
+    try:
+        raw = info.filename.encode("cp437")
+    except UnicodeEncodeError:
+        return info.filename
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return info.filename
+
+
+_OPENERS: dict[str, Callable[[Any], Any]] = {
+    ".xz": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
+    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".zst": lambda file: pa.CompressedInputStream(file, "zstd"),
+}
+
+
+def _decompressed(name: str, file: IO[bytes]) -> IO[bytes]:
+    opener = _OPENERS.get(PurePosixPath(name).suffix.lower())
+    return cast(IO[bytes], opener(file)) if opener else file
+
+
+def _plain_name(name: str) -> str:
+    return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix.lower() in _OPENERS else name
+
+
+def read_whole(member: Member, limit_bytes: int) -> bytes:
+    """All bytes of a member. Raises InputError when there are more than `limit_bytes`, or it is damaged."""
+    with reading(member.name):
+        data = member.file.read(limit_bytes + 1)
+        while len(data) <= limit_bytes and (more := member.file.read(limit_bytes + 1 - len(data))):
+            data += more
+    if len(data) > limit_bytes:
+        raise InputError(
+            f"{member.name}: larger than {limit_bytes >> 20} MiB, which is too much for one document; "
+            "for a file of lines give --lines_per_document"
+        )
+    return data

@@ -1,0 +1,64 @@
+"""Markdown files: a file is a document, or each section under a heading is.
+
+In: .md files, alone, in folders, compressed or in archives. Out: documents of raw Markdown, which `clean.markdown`
+makes plain. Trade-off: headings are found line by line with an eye on code fences, not by a full parser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from megadec.corpus.document import Document
+from megadec.corpus.report import Report
+from megadec.corpus.sources.encoding import decode
+from megadec.corpus.sources.files import members, read_whole
+from megadec.corpus.sources.reading import ReadOptions
+
+SOURCE = "markdown"
+SUFFIXES = (".md", ".markdown")
+LARGEST_FILE_BYTES = 64 << 20
+_HEADING = re.compile(r"(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
+_FENCE = re.compile(r"[ \t]*(```+|~~~+)")
+
+
+def read_markdown(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+    """Documents at `path`; the title is the first heading, and the label the folder that holds the file.
+
+    With `options.split_level` a document begins at each heading down to that level. Raises InputError for another
+    encoding, damage, and a file of more than 64 MiB.
+    """
+    for member in members(path, SUFFIXES, options):
+        text = decode(member, read_whole(member, LARGEST_FILE_BYTES), options.encoding, report)
+        stem = member.path.with_suffix("").as_posix()
+        label = member.path.parent.name
+        if not options.split_level:
+            report.read()
+            title = next((title for level, title, _ in sections(text, 1) if level), "")
+            yield Document(stem, SOURCE, text, title=title, label=label)
+            continue
+        for number, (_, title, body) in enumerate(sections(text, options.split_level)):
+            report.read()
+            yield Document(f"{stem}#{number}", SOURCE, body, title=title, label=label)
+
+
+def sections(text: str, deepest: int) -> Iterator[tuple[int, str, str]]:
+    """(level, heading, body) of each section down to the level `deepest`; what stands before the first has level 0."""
+    level, title, body = 0, "", list[str]()
+    fence = ""
+    for line in text.splitlines(keepends=True):
+        mark = _FENCE.match(line)
+        if mark and not fence:
+            fence = mark.group(1)
+        elif mark and mark.group(1).startswith(fence):
+            fence = ""
+        heading = None if fence else _HEADING.match(line)
+        if heading and len(heading.group(1)) <= deepest:
+            if level or "".join(body).strip():
+                yield level, title, "".join(body)
+            level, title, body = len(heading.group(1)), heading.group(2), []
+        else:
+            body.append(line)
+    if level or "".join(body).strip():
+        yield level, title, "".join(body)

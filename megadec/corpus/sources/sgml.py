@@ -1,0 +1,70 @@
+"""The Sogou Lab news form: `<doc>` elements without a root, not XML (bare &), one after the other.
+
+In: .dat, .txt or .sgml files. Out: a document an element, with its address and title. Trade-off: the five known tags
+are found by pattern; an XML parser would refuse the files.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from megadec.common.errors import InputError
+from megadec.corpus.document import Document
+from megadec.corpus.report import Report
+from megadec.corpus.sources.encoding import lines
+from megadec.corpus.sources.files import Member, members
+from megadec.corpus.sources.reading import ReadOptions
+
+SOURCE = "sgml"
+SUFFIXES = (".dat", ".txt", ".sgml", ".xml")
+LARGEST_ELEMENT_CHARACTERS = 16 << 20
+_PART = re.compile(r"<(url|docno|contenttitle|content)>(.*?)</\1>", re.DOTALL)
+# Sogou's converter put this private-use character where a paragraph began.
+_PARAGRAPH = "\ue40c"
+
+
+def read_sgml(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+    """A document for each `<doc>`. Raises InputError for a file without any, one cut inside one, another encoding."""
+    for member in members(path, SUFFIXES, options):
+        found = False
+        for text in _elements(member, report, options):
+            found = True
+            report.read()
+            yield _document(member, text)
+        if not found:
+            raise InputError(f"{member.name}: no <doc> element in it")
+
+
+def _elements(member: Member, report: Report, options: ReadOptions) -> Iterator[str]:
+    parts: list[str] = []
+    size = 0
+    inside = False
+    for line in lines(member, options.encoding, report):
+        if line.strip() == "<doc>":
+            parts, size, inside = [], 0, True
+        elif line.strip() == "</doc>":
+            yield "".join(parts)
+            inside = False
+        elif inside:
+            parts.append(line)
+            size += len(line)
+            if size > LARGEST_ELEMENT_CHARACTERS:
+                raise InputError(
+                    f"{member.name}: a <doc> of more than {LARGEST_ELEMENT_CHARACTERS >> 20} Mi characters"
+                )
+    if inside:
+        raise InputError(f"{member.name}: the last <doc> has no end: the file is cut short")
+
+
+def _document(member: Member, text: str) -> Document:
+    parts = {name: html.unescape(value) for name, value in _PART.findall(text)}
+    return Document(
+        id=parts.get("docno", "") or member.path.stem,
+        source=SOURCE,
+        text=parts.get("content", "").replace(_PARAGRAPH, "\n"),
+        title=parts.get("contenttitle", ""),
+        url=parts.get("url", ""),
+    )

@@ -1,0 +1,55 @@
+"""Plain text files: a file is a document, or so many lines are.
+
+In: .txt files, alone, in folders, compressed or in archives. Out: documents; lines are joined by newlines. Trade-off: a
+file that is one document is read whole, so there is a limit to its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from megadec.corpus.document import Document
+from megadec.corpus.report import Report
+from megadec.corpus.sources.encoding import decode, lines
+from megadec.corpus.sources.files import Member, members, read_whole
+from megadec.corpus.sources.reading import ReadOptions
+
+SUFFIXES = (".txt", ".text")
+LARGEST_DOCUMENT_BYTES = 64 << 20
+
+
+def read_text(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+    """Documents of a plain text file, a folder or an archive of them.
+
+    With `options.lines_per_document` lines are grouped, blank ones left out; the last group of a file may be shorter.
+    Raises InputError for another encoding, for damage, and for a document of more than 64 MiB.
+    """
+    for member in members(path, SUFFIXES, options):
+        if options.lines_per_document:
+            yield from _grouped(member, report, options)
+        else:
+            text = decode(member, read_whole(member, LARGEST_DOCUMENT_BYTES), options.encoding, report)
+            report.read()
+            yield Document(member.path.with_suffix("").as_posix(), "text", text)
+
+
+def _grouped(member: Member, report: Report, options: ReadOptions) -> Iterator[Document]:
+    group: list[str] = []
+    first = 1
+    for number, line in enumerate(lines(member, options.encoding, report), 1):
+        if not line.strip():
+            continue
+        if not group:
+            first = number
+        group.append(line.strip())
+        if len(group) == options.lines_per_document:
+            yield _document(member, group, first, report)
+            group = []
+    if group:
+        yield _document(member, group, first, report)
+
+
+def _document(member: Member, group: list[str], first: int, report: Report) -> Document:
+    report.read()
+    return Document(f"{member.path.with_suffix('').as_posix()}:{first}", "text", "\n".join(group))
