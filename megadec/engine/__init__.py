@@ -1,0 +1,1 @@
+"""Token batches and a decoder in, trained weights out: the loop, the step, ZeRO, evaluation, checkpoints, metrics."""

@@ -1,0 +1,105 @@
+"""Held-out loss: a decoder and held-out shards in, loss and bits per character by set out.
+
+Bits per character compare models with different tokenizers: nats over characters, not over tokens. Trade-off: only
+whole windows are measured, the same ones each time, so curves are smooth and short; the first tokens of a window have
+little context, which makes every figure a little worse than that of a sliding window.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from megadec.common.errors import ConfigError
+from megadec.common.tokenizer import Tokenizer
+from megadec.data.batch import TokenBatch, assemble
+from megadec.data.index import DataSet
+from megadec.data.windows import WindowPlan, plan_windows
+from megadec.engine.interrupt import Interrupt
+from megadec.engine.metrics import Evaluation
+from megadec.engine.zero import ZeroEngine
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """`sets`: name to folder of held-out shards. `windows`: at most this many of each set, spread over it."""
+
+    sets: dict[str, str] = field(default_factory=dict)
+    every_steps: int = 500
+    windows: int = 128
+    micro_sequences: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "windows", "micro_sequences"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
+
+
+class Evaluator:
+    """The same windows of each held-out set, every time, shared among the ranks."""
+
+    def __init__(
+        self,
+        sets: Mapping[str, DataSet],
+        options: EvaluateOptions,
+        row_tokens: int,
+        tokenizer: Tokenizer,
+        engine: ZeroEngine,
+    ) -> None:
+        self._plans = {name: plan_windows(data, row_tokens, "cut") for name, data in sets.items()}
+        self._options = options
+        self._bos_id = tokenizer.bos_id
+        self._engine = engine
+        self._characters_V = torch.from_numpy(tokenizer.characters_per_id).to(engine.ranks.device)
+
+    def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
+        """Loss and bits per character of every set; None as soon as any rank wants to stop. Collective."""
+        found = []
+        with self._engine.evaluating():
+            for name, plan in self._plans.items():
+                evaluation = self._evaluate_set(step, name, plan, interrupt)
+                if evaluation is None:
+                    return None
+                found.append(evaluation)
+        return found
+
+    def _evaluate_set(self, step: int, name: str, plan: WindowPlan, interrupt: Interrupt) -> Evaluation | None:
+        began = time.perf_counter()
+        windows = spread(plan.windows, self._options.windows)
+        ranks, micro = self._engine.ranks, self._options.micro_sequences
+        totals = [0.0, 0.0, 0.0]
+        # Every rank does as many steps as the first, which has the most windows; what is missing is padding.
+        for first in range(0, len(windows), micro * ranks.world_size):
+            mine = windows[first + ranks.rank * micro :][:micro]
+            batch = self._batch(plan, mine).to(ranks.device)
+            nats = float(self._engine.loss_sum(batch))
+            counted = batch.weights_BS > 0
+            characters = int(self._characters_V[batch.targets_BS[counted]].sum())
+            *sums, stops = ranks.sum_over_ranks([nats, batch.valid_tokens, characters, float(interrupt.requested)])
+            if stops:
+                return None
+            totals = [total + value for total, value in zip(totals, sums, strict=True)]
+        all_nats, all_tokens, all_characters = totals
+        return Evaluation(
+            step=step,
+            name=name,
+            loss=all_nats / max(all_tokens, 1),
+            bits_per_character=all_nats / math.log(2) / max(all_characters, 1),
+            tokens=int(all_tokens),
+            characters=int(all_characters),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _batch(self, plan: WindowPlan, windows: list[int]) -> TokenBatch:
+        missing = self._options.micro_sequences - len(windows)
+        return assemble([*((plan, window) for window in windows), *[None] * missing], plan.row_tokens, self._bos_id)
+
+
+def spread(windows: int, wanted: int) -> list[int]:
+    """At most `wanted` window numbers, evenly spaced over all; the same for any number of ranks."""
+    taken = min(windows, wanted)
+    return [number * windows // taken for number in range(taken)]

@@ -1,0 +1,185 @@
+"""What a run tells about itself: metrics.jsonl, TensorBoard, a progress bar.
+
+In come step reports and evaluations, out goes one JSON line each, on rank 0. Trade-off: lines are flushed one by one,
+so that a killed run has told everything; a resumed run cuts the lines of steps that it will do again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+
+from megadec.common.errors import ConfigError
+from megadec.common.files import storage_errors, whole_file
+from megadec.common.log import progress
+from megadec.common.ranks import is_first
+from megadec.decoder.flops import model_flops
+from megadec.decoder.shape import DecoderShape
+
+if TYPE_CHECKING:
+    from megadec.engine.step import StepReport
+
+FILE_NAME = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+# Dense bf16 peak of one device by its makers' data sheets, where the run does not state one. A CPU's is not known.
+PEAK_FLOPS_BY_NAME = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
+
+
+@dataclass(frozen=True)
+class MetricsOptions:
+    """`peak_flops`: what one device could do a second, for the utilisation; unknown where it is left out on a CPU."""
+
+    tensorboard: bool = True
+    peak_flops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.peak_flops is not None and self.peak_flops <= 0:
+            raise ConfigError(f"metrics.peak_flops={self.peak_flops} is not above 0")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One held-out set at one step. `loss` in nats a token."""
+
+    step: int
+    name: str
+    loss: float
+    bits_per_character: float
+    tokens: int
+    characters: int
+    seconds: float
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory this process has held: on the device for CUDA, resident for CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_flops(options: MetricsOptions, device: torch.device) -> float | None:
+    """Peak floating-point operations a second of one device, or None where nobody knows."""
+    if options.peak_flops is not None or device.type != "cuda":
+        return options.peak_flops
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in PEAK_FLOPS_BY_NAME.items() if key in name), None)
+
+
+class Metrics:
+    """Writes on rank 0 and does nothing on the others. A context manager.
+
+    `ranks_peak_flops`: what all devices together could do a second, or None where nobody knows.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        options: MetricsOptions,
+        *,
+        resumed_step: int,
+        evaluated_step: int,
+        steps: int,
+        shape: DecoderShape,
+        ranks_peak_flops: float | None,
+    ) -> None:
+        self._path = folder / FILE_NAME
+        self._shape = shape
+        self._peak = ranks_peak_flops
+        self._stream: IO[str] | None = None
+        self._board: Any = None
+        self._bar = progress(description=folder.name, total=steps, unit="step", initial=resumed_step)
+        if is_first():
+            keep_lines(self._path, resumed_step, evaluated_step)
+            with storage_errors(self._path):
+                self._stream = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 closed in __exit__
+            if options.tensorboard:
+                from torch.utils.tensorboard.writer import SummaryWriter
+
+                self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resumed_step + 1)
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if self._stream is not None:
+            self._stream.close()
+        if self._board is not None:
+            self._board.close()
+
+    def record_step(self, report: StepReport, *, tokens: int, seconds: float, seconds_waiting_for_data: float) -> None:
+        """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before."""
+        rate = report.tokens / seconds
+        flops = model_flops(self._shape, report.tokens, report.squared_document_tokens)
+        used = flops / seconds / self._peak if self._peak else None
+        self._write(
+            "train",
+            {
+                "step": report.step,
+                "tokens": tokens,
+                "loss": report.loss,
+                "learning_rate": report.learning_rate,
+                "grad_norm": report.grad_norm,
+                "tokens_per_second": round(rate, 1),
+                "model_flops_utilisation_fraction": used,
+                "memory_bytes": list(report.memory_bytes),
+                "seconds": round(seconds, 4),
+                "seconds_waiting_for_data": round(seconds_waiting_for_data, 4),
+            },
+        )
+        self._bar.set_postfix(loss=f"{report.loss:.3f}", tokens_per_second=f"{rate:,.0f}", refresh=False)
+        self._bar.update(1)
+
+    def record_evaluations(self, evaluations: Sequence[Evaluation]) -> None:
+        """One line for each held-out set."""
+        for evaluation in evaluations:
+            self._write(
+                f"evaluate/{evaluation.name}",
+                {
+                    "step": evaluation.step,
+                    "set": evaluation.name,
+                    "loss": evaluation.loss,
+                    "perplexity": math.exp(min(evaluation.loss, 700.0)),
+                    "bits_per_character": evaluation.bits_per_character,
+                    "evaluated_tokens": evaluation.tokens,
+                    "evaluated_characters": evaluation.characters,
+                    "seconds": round(evaluation.seconds, 3),
+                },
+            )
+
+    def _write(self, kind: str, values: Mapping[str, Any]) -> None:
+        if self._stream is None:
+            return
+        with storage_errors(self._path):
+            self._stream.write(json.dumps({"kind": kind.partition("/")[0], **values}, ensure_ascii=False) + "\n")
+            self._stream.flush()
+        if self._board is not None:
+            for key, value in values.items():
+                if isinstance(value, int | float) and key != "step":
+                    self._board.add_scalar(f"{kind}/{key}", value, values["step"])
+
+
+def keep_lines(path: Path, step: int, evaluated_step: int) -> None:
+    """Cut the lines of steps after `step`, evaluations after `evaluated_step`, and an unfinished last line."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    last = {"train": step, "evaluate": evaluated_step}
+    with whole_file(path, "w") as stream:
+        for line in lines:
+            if line.endswith("\n"):
+                values = json.loads(line)
+                if values["step"] <= last[values["kind"]]:
+                    stream.write(line)

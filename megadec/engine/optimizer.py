@@ -1,0 +1,81 @@
+"""AdamW and its two parameter groups.
+
+In come named parameters, out goes a torch optimizer over those that decay and those that do not. Trade-off: torch's own
+fused AdamW (one kernel on CPU and on CUDA) needs no compiler, where DeepSpeed's fused Adam must be built first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from megadec.common.errors import ConfigError
+
+EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101). `learning_rate` is the peak that the schedule scales."""
+
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    decay_embeddings: bool = False
+    clip_norm: float = 1.0
+    """Gradients whose global norm is above this are scaled down to it; 0 turns clipping off."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0.0:
+            raise ConfigError(f"optimizer.learning_rate={self.learning_rate} is not above 0")
+        for name in ("weight_decay", "clip_norm", "epsilon"):
+            if getattr(self, name) < 0.0:
+                raise ConfigError(f"optimizer.{name}={getattr(self, name)} is negative")
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1)")
+
+
+def decays(name: str, options: OptimizerOptions) -> bool:
+    """Whether weight decay pulls on the parameter of this name.
+
+    Norm weights and biases never decay. The name decides, not the number of dimensions: under ZeRO-3 every parameter
+    that is not gathered looks empty and one-dimensional.
+    """
+    if name in EMBEDDING_NAMES:
+        return options.decay_embeddings
+    owner = name.removesuffix(".weight").rpartition(".")[2]
+    return not (name.endswith(".bias") or "norm" in owner)
+
+
+def parameter_groups(parameters: Iterable[tuple[str, nn.Parameter]], options: OptimizerOptions) -> list[dict[str, Any]]:
+    """The groups for AdamW: what decays, then what does not; an empty group is left out."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in parameters:
+        if parameter.requires_grad:
+            groups[decays(name, options)].append(parameter)
+    return [
+        {"params": members, "weight_decay": options.weight_decay if decay else 0.0}
+        for decay, members in groups.items()
+        if members
+    ]
+
+
+def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], options: OptimizerOptions) -> torch.optim.AdamW:
+    """AdamW over the two groups.
+
+    Its rate is 0 until a step sets it, so an update that nobody asked for changes nothing.
+    """
+    return torch.optim.AdamW(
+        parameter_groups(parameters, options),
+        lr=0.0,
+        betas=(options.beta1, options.beta2),
+        eps=options.epsilon,
+        fused=True,
+    )

@@ -1,0 +1,260 @@
+"""The one door to DeepSpeed: a decoder and settings in, an engine that steps, saves and loads out.
+
+Everything that DeepSpeed 0.19 does in its own way is made plain here: the shared-memory op that is built on first use,
+weights that are partitioned while they are made, losses that are divided by micro-steps and ranks. Trade-off: the
+engine is narrowed to what pretraining needs; whoever wants more of DeepSpeed adds it here, not beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+# DeepSpeed reads its log level once, at import; its INFO lines would bury ours.
+os.environ.setdefault("DS_LOG_LEVEL", "warning")
+
+import deepspeed
+import torch
+from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from deepspeed.utils import logger as deepspeed_logger
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from megadec.common.errors import CheckpointError, ConfigError, StorageError, TrainingError
+from megadec.common.files import storage_errors
+from megadec.common.ranks import local_rank, rank, world_size
+from megadec.data.batch import TokenBatch
+from megadec.decoder.initialise import initialise
+from megadec.decoder.model import Decoder
+from megadec.decoder.recompute import Recompute
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.optimizer import OptimizerOptions, build_optimizer
+from megadec.engine.settings import DeepSpeedSettings
+
+TAG = "zero"
+PEERS_TIMEOUT = timedelta(minutes=30)
+
+
+def check_zero_section(settings: DeepSpeedSettings) -> None:
+    """Let DeepSpeed check its own section. Raises ConfigError naming file and key, before any process group exists."""
+    try:
+        DeepSpeedZeroConfig(**settings.values["zero_optimization"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{settings.file}: zero_optimization.{key}: {first['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together, seen from one of them. Every method is collective."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
+        """The sums of each value over all ranks, in float64, in one message.
+
+        Raises TrainingError when a rank is lost.
+        """
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.world_size > 1:
+            with lost_ranks("adding up numbers"):
+                torch.distributed.all_reduce(sums)
+        return [float(value) for value in sums.tolist()]
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        box = [value]
+        if self.world_size > 1:
+            with lost_ranks("waiting for rank 0"):
+                torch.distributed.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.sum_over_ranks([0.0])
+
+
+def start_process_group() -> Ranks:
+    """Join the other ranks over gloo (CPU) or nccl (CUDA). Without a launcher the process is a group of one."""
+    deepspeed_logger.setLevel(logging.WARNING)
+    # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename.
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\..*is deprecated", category=FutureWarning)
+    # Built with g++ for 30 to 50 seconds on first use, and leaves 69 MB in /dev/shm for each rank for ever.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in alone.items():
+        os.environ.setdefault(name, value)
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(_free_port())
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank())
+        torch.cuda.set_device(device)
+    deepspeed.init_distributed(
+        dist_backend=get_accelerator().communication_backend_name(), timeout=PEERS_TIMEOUT, verbose=False
+    )
+    return Ranks(rank(), world_size(), device)
+
+
+def end_process_group() -> None:
+    """Leave the process group, if there is one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def build_engine(
+    shape: DecoderShape,
+    recompute: Recompute,
+    optimizer_options: OptimizerOptions,
+    settings: DeepSpeedSettings,
+    *,
+    seed: int,
+    ranks: Ranks,
+) -> ZeroEngine:
+    """A decoder with the initial weights of (shape, seed), partitioned as the settings say, with its optimizer.
+
+    The weights are the same for every ZeRO stage and number of ranks.
+    """
+    if settings.stage == 3:
+        with deepspeed.zero.Init(config_dict_or_path=settings.values):
+            decoder = Decoder(shape, recompute)
+    else:
+        with ranks.device:
+            decoder = Decoder(shape, recompute)
+    initialise(decoder, seed, _whole_for_rank_0 if settings.stage == 3 else None)
+    optimizer = build_optimizer(decoder.named_parameters(), optimizer_options)
+    try:
+        engine, *_ = deepspeed.initialize(model=decoder, optimizer=optimizer, config=settings.values)
+    except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
+        raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
+    return ZeroEngine(engine, settings, ranks)
+
+
+def _whole_for_rank_0(parameter: nn.Parameter) -> contextlib.AbstractContextManager[object]:
+    """The context in which a partitioned parameter is whole;
+
+    What rank 0 wrote into it is partitioned again at the end.
+    """
+    gathered: contextlib.AbstractContextManager[object] = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0)
+    return gathered
+
+
+class ZeroEngine:
+    """DeepSpeed's engine, narrowed to the verbs of training. Every method is collective."""
+
+    def __init__(self, engine: Any, settings: DeepSpeedSettings, ranks: Ranks) -> None:
+        self._engine = engine
+        self.settings = settings
+        self.ranks = ranks
+
+    @property
+    def module(self) -> nn.Module:
+        """The decoder; under ZeRO-3 its parameters are partitioned."""
+        module: nn.Module = self._engine.module
+        return module
+
+    def loss_sum(self, batch: TokenBatch) -> Tensor:
+        """The sum over the batch's tokens of weight * nats, float32 scalar."""
+        loss: Tensor = self._engine(
+            batch.ids_BS,
+            positions_BS=batch.positions_BS,
+            documents_BS=batch.documents_BS,
+            targets_BS=batch.targets_BS,
+            weights_BS=batch.weights_BS,
+        )
+        return loss
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients, as they are, to those of the step; DeepSpeed takes the mean over ranks."""
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def end_micro_step(self) -> None:
+        """Tell DeepSpeed that a micro-step which is not the last one of its step is over."""
+        self._engine.step()
+
+    def update(self, learning_rate: float) -> float:
+        """End the last micro-step: clip, update the weights at this rate, and return the gradients' global norm.
+
+        The norm is the one before clipping; it is not finite when the gradients were not.
+        """
+        norm = self._plain_norm() if self.settings.stage == 0 else None
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm() if norm is None else norm
+        found = float("nan") if norm is None else float(norm)
+        # DeepSpeed's helpers say -1 where a norm is infinite or not a number.
+        return found if found >= 0.0 else float("nan")
+
+    def _plain_norm(self) -> Tensor:
+        """Stage 0 in fp32 has no norm of its own; after the last backward every rank holds the whole mean gradient."""
+        gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """No gradients, evaluation mode; training mode again at the end."""
+        self._engine.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._engine.train()
+
+    def save(self, folder: Path) -> None:
+        """Write every rank's share of weights and optimizer state under `folder`/zero. Raises StorageError."""
+        with storage_errors(folder), stream_errors(folder), lost_ranks("saving a checkpoint"):
+            self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote, at the same number of ranks and ZeRO stage. Raises CheckpointError."""
+        try:
+            found, _ = self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+            raise CheckpointError(f"{folder / TAG}: DeepSpeed cannot load it: {error}") from error
+        if found is None:
+            raise CheckpointError(f"{folder / TAG} holds no DeepSpeed checkpoint")
+
+
+@contextlib.contextmanager
+def lost_ranks(doing: str) -> Iterator[None]:
+    """Turn the transport's complaint about a vanished peer into a TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Connection" in str(error) or "gloo" in str(error) or "NCCL" in str(error):
+            raise TrainingError(
+                f"rank {rank()}: another rank was lost while {doing}; its own message says why"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def stream_errors(folder: Path) -> Iterator[None]:
+    """torch.save reports a full disk as a RuntimeError of its zip writer."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error) or "iostream" in str(error):
+            reason = " ".join(str(error).split())[:200]
+            raise StorageError(f"{folder}: cannot write ({reason}); the disk may be full: free space") from error
+        raise
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
