@@ -1,7 +1,7 @@
 """Page sources in, the sample wiki dumps out.
 
-In: `samples/zhwiki/pages/*.wiki`, each a few `key: value` lines (title, ns, id, optional redirect), a blank line, wikitext.
-Out: the three files that a Wikimedia mirror offers for a wiki: one bz2 stream, several bz2 streams, and the index of those.
+In: `samples/zhwiki/pages/*.wiki`, each a few `key: value` lines (title, ns, id, optional redirect), a blank line and
+wikitext. Out: the three files that a Wikimedia mirror offers: one bz2 stream, several bz2 streams, and their index.
 Trade-off: everything is held in memory and written in one go, which suits a corpus of some hundred kilobytes and makes
 the bytes depend on nothing but the sources.
 """
@@ -13,6 +13,7 @@ import bz2
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
@@ -82,7 +83,7 @@ def read_pages(folder: Path) -> list[Page]:
     pages = sorted((read_page(path) for path in folder.glob("*.wiki")), key=lambda page: page.id)
     if not pages:
         raise InputError(f"{folder}: no .wiki file found; the dump is built from them")
-    for before, after in zip(pages, pages[1:], strict=False):
+    for before, after in pairwise(pages):
         if before.id == after.id:
             raise InputError(f"{folder}: id {after.id} belongs to {before.title} and {after.title}; ids are unique")
     return pages
