@@ -56,14 +56,18 @@ def document_starts(documents_BS: Tensor) -> Tensor:
 
 def document_layout(documents_BS: Tensor) -> Layout:
     """The layout for packed rows: causal inside each run of one document number, nothing across."""
+    if documents_BS.device.type != "cpu":
+        return Layout(mask_B1ST=document_mask(documents_BS))
     starts_BS = document_starts(documents_BS)
-    if documents_BS.device.type == "cpu":
-        if not bool(starts_BS.any()):
-            return CAUSAL
-        return Layout(lengths=_lengths(starts_BS))
+    return Layout(lengths=_lengths(starts_BS)) if bool(starts_BS.any()) else CAUSAL
+
+
+def document_mask(documents_BS: Tensor) -> Tensor:
+    """mask_B1SS, True where the key is in the query's document and not behind it."""
+    starts_BS = document_starts(documents_BS)
     columns_S = torch.arange(documents_BS.shape[1], device=documents_BS.device)
     causal_SS = columns_S[:, None] >= columns_S[None, :]
-    return Layout(mask_B1ST=(causal_SS & (columns_S >= starts_BS[:, :, None])).unsqueeze(1))
+    return (causal_SS & (columns_S >= starts_BS[:, :, None])).unsqueeze(1)
 
 
 def _lengths(starts_BS: Tensor) -> tuple[int, ...]:

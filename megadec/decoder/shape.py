@@ -8,6 +8,7 @@ Python, so that a size can be read, copied and changed without code; they are ch
 from __future__ import annotations
 
 import dataclasses
+import math
 from importlib import resources
 from typing import Any
 
@@ -45,9 +46,11 @@ class DecoderShape:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool):
+            if field.type == "bool":
+                if not isinstance(value, bool):
+                    raise ConfigError(f"model.{field.name}={value!r} is not true or false")
                 continue
-            if not isinstance(value, (int, float)) or value <= 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ConfigError(f"model.{field.name}={value!r} is not a number greater than zero")
             if field.type == "int" and not isinstance(value, int):
                 raise ConfigError(f"model.{field.name}={value!r} is not a whole number")

@@ -1,0 +1,158 @@
+"""Laws of the whole decoder: documents do not see each other, packing changes nothing, first values are sane."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from megadec.common.errors import InputError
+from megadec.decoder.initialise import initialise
+from megadec.decoder.model import Decoder
+from megadec.decoder.shape import DecoderShape
+
+
+@pytest.fixture(autouse=True)
+def _same_ids_each_time() -> None:
+    torch.manual_seed(0)
+
+
+def tiny(**changes: object) -> DecoderShape:
+    values = {
+        "vocabulary_size": 97,
+        "hidden_size": 64,
+        "layers": 3,
+        "heads": 6,
+        "kv_heads": 2,
+        "head_size": 16,
+        "intermediate_size": 128,
+        "context_tokens": 48,
+        "initializer_std": 0.2,  # large, so that what should differ differs visibly
+    }
+    return DecoderShape.from_mapping({**values, **changes})
+
+
+def decoder_of(shape: DecoderShape, dtype: torch.dtype = torch.float32) -> Decoder:
+    decoder = Decoder(shape)
+    initialise(decoder, 1)
+    return decoder.to(dtype)
+
+
+SHAPES = [tiny(), tiny(qk_norm=False, tied_embeddings=False), tiny(kv_heads=6)]
+SPLIT = 19
+DOCUMENTS = torch.tensor([[0] * SPLIT + [1] * (41 - SPLIT)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_changing_document_a_leaves_the_logits_of_document_b_unchanged(shape: DecoderShape, dtype: torch.dtype) -> None:
+    decoder = decoder_of(shape, dtype)
+    ids = torch.randint(0, 97, (1, 41))
+    changed = ids.clone()
+    changed[:, :SPLIT] = (ids[:, :SPLIT] + 1) % 97
+    with torch.no_grad():
+        before, after = (decoder(x, documents_BS=DOCUMENTS) for x in (ids, changed))
+        assert torch.equal(before[:, SPLIT:], after[:, SPLIT:])
+        assert not torch.allclose(before[:, :SPLIT], after[:, :SPLIT])
+        joined, joined_changed = (decoder(x) for x in (ids, changed))
+    assert not torch.allclose(joined[:, SPLIT:], joined_changed[:, SPLIT:]), "without boundaries it must be seen"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_documents_packed_in_rows_have_the_logits_they_have_alone(shape: DecoderShape) -> None:
+    decoder = decoder_of(shape)
+    lengths = [[7, 1, 20, 13], [41], [40, 1]]
+    ids = torch.randint(0, 97, (3, 41))
+    documents = torch.tensor([[n for n, length in enumerate(row) for _ in range(length)] for row in lengths])
+    with torch.no_grad():
+        packed = decoder(ids, documents_BS=documents.int())
+        for row, parts in enumerate(lengths):
+            for part_ids, part_logits in zip(ids[row].split(parts), packed[row].split(parts), strict=True):
+                torch.testing.assert_close(part_logits, decoder(part_ids[None])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_document_that_goes_on_from_another_row_keeps_the_positions_given() -> None:
+    decoder = decoder_of(tiny())
+    ids = torch.randint(0, 97, (1, 10))
+    with torch.no_grad():
+        from_zero = decoder(ids)
+        # Rotary scores depend on distances only: the same document further on gives the same logits.
+        further_on = decoder(ids, positions_BS=torch.arange(30, 40)[None])
+        stretched = decoder(ids, positions_BS=torch.arange(0, 30, 3)[None])
+    torch.testing.assert_close(from_zero, further_on, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(from_zero, stretched, rtol=1e-2, atol=1e-2)
+
+
+def test_later_tokens_never_change_earlier_logits() -> None:
+    decoder = decoder_of(tiny())
+    ids = torch.randint(0, 97, (2, 30))
+    changed = ids.clone()
+    changed[:, 20:] = (ids[:, 20:] + 1) % 97
+    with torch.no_grad():
+        torch.testing.assert_close(decoder(ids)[:, :20], decoder(changed)[:, :20])
+
+
+def test_right_padding_never_changes_logits() -> None:
+    decoder = decoder_of(tiny())
+    ids = torch.randint(0, 97, (1, 20))
+    padded = torch.cat([ids, torch.zeros(1, 10, dtype=torch.int64)], dim=1)
+    documents = torch.tensor([[0] * 20 + [1] * 10])
+    with torch.no_grad():
+        torch.testing.assert_close(decoder(padded, documents_BS=documents)[:, :20], decoder(ids))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_summed_loss_is_the_cross_entropy_of_the_logits(shape: DecoderShape) -> None:
+    decoder = decoder_of(shape)
+    ids, targets = torch.randint(0, 97, (2, 2, 41)).unbind(0)
+    weights = torch.rand(2, 41)
+    documents = DOCUMENTS.expand(2, -1)
+    loss = decoder(ids, documents_BS=documents, targets_BS=targets, weights_BS=weights)
+    logits = decoder(ids, documents_BS=documents).detach().double()
+    nats = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    assert loss.item() == pytest.approx(float((nats * weights.flatten()).sum()), rel=1e-5)
+
+
+def test_gradients_do_not_flow_between_documents() -> None:
+    decoder = decoder_of(tiny())
+    ids = torch.arange(41)[None]  # each id once, so that each token has a row of the embedding to itself
+    weights = torch.zeros(1, 41)
+    weights[:, SPLIT:] = 1
+    untied = Decoder(tiny(tied_embeddings=False))
+    untied.load_state_dict(decoder.state_dict())
+    untied(ids, documents_BS=DOCUMENTS, targets_BS=ids, weights_BS=weights).backward()
+    gradient = untied.embed_tokens.weight.grad
+    assert gradient is not None
+    assert not gradient[:SPLIT].any()
+    assert bool(gradient[SPLIT:41].any(dim=1).all())
+
+
+@pytest.mark.parametrize("name", ["1m", "5m", "10m"])
+def test_a_fresh_decoder_is_nearly_uniform(name: str) -> None:
+    shape = DecoderShape.from_preset(name, vocabulary_size=2000)
+    ids, targets = torch.randint(0, 2000, (2, 2, 64)).unbind(0)
+    with torch.no_grad():
+        nats = decoder_of(shape)(ids, targets_BS=targets).item() / targets.numel()
+    assert nats == pytest.approx(math.log(2000), abs=0.15)
+
+
+def test_tied_embeddings_are_one_parameter_with_both_gradients() -> None:
+    decoder = decoder_of(tiny())
+    assert decoder.lm_head.weight is decoder.embed_tokens.weight
+    assert "lm_head.weight" not in dict(decoder.named_parameters())
+    ids, targets = torch.randint(0, 97, (2, 1, 20)).unbind(0)
+    decoder(ids, targets_BS=targets).backward()
+    untied = Decoder(tiny(tied_embeddings=False))
+    untied.load_state_dict(decoder.state_dict())
+    untied(ids, targets_BS=targets).backward()
+    embedding, head, both = (x.weight.grad for x in (untied.embed_tokens, untied.lm_head, decoder.embed_tokens))
+    assert embedding is not None
+    assert head is not None
+    torch.testing.assert_close(both, embedding + head)
+
+
+def test_a_row_longer_than_the_context_is_refused() -> None:
+    with pytest.raises(InputError, match="a row of 49 tokens does not fit: the model's context is 48 tokens"):
+        decoder_of(tiny())(torch.zeros(1, 49, dtype=torch.int64))

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from megadec.decoder import heads
+from megadec.decoder.heads import LanguageModelHead
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 5 tokens for a vocabulary of 37, so that small batches have several and a shorter last one."""
+    monkeypatch.setitem(heads.CHUNK_BYTES, "cpu", 5 * 37 * 4)
+
+
+def batch(rows: int = 3, tokens: int = 11, hidden: int = 13) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    weights = torch.rand(rows, tokens) * (torch.rand(rows, tokens) > 0.3)
+    return torch.randn(rows, tokens, hidden), torch.randint(0, 37, (rows, tokens)), weights
+
+
+def head_of(hidden: int = 13, dtype: torch.dtype = torch.float32) -> LanguageModelHead:
+    head = LanguageModelHead(hidden, 37)
+    nn.init.normal_(head.weight)
+    return head.to(dtype)
+
+
+def reference(h: Tensor, head: LanguageModelHead, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and gradients of h and weight in float64 through torch's cross_entropy."""
+    h64, weight64 = h.detach().double().requires_grad_(), head.weight.detach().double().requires_grad_()
+    nats = cross_entropy(linear(h64, weight64).flatten(0, 1), targets.flatten(), reduction="none")
+    loss = (nats * weights.flatten().double()).sum()
+    return (loss.detach(), *torch.autograd.grad(loss, (h64, weight64)))
+
+
+@pytest.mark.parametrize(("rows", "tokens", "hidden"), [(3, 11, 13), (1, 1, 1), (1, 5, 8), (2, 5, 16)])
+def test_the_loss_and_its_gradients_are_those_of_cross_entropy(rows: int, tokens: int, hidden: int) -> None:
+    h, targets, weights = batch(rows, tokens, hidden)
+    head = head_of(hidden)
+    loss64, h_gradient64, weight_gradient64 = reference(h, head, targets, weights)
+    h.requires_grad_()
+    loss = head(h, targets, weights)
+    (loss / 3).backward()
+    assert loss.dtype == torch.float32
+    assert loss.shape == ()
+    torch.testing.assert_close(loss.double(), loss64, rtol=1e-6, atol=1e-6)
+    assert h.grad is not None
+    assert head.weight.grad is not None
+    torch.testing.assert_close(h.grad.double(), h_gradient64 / 3, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(head.weight.grad.double(), weight_gradient64 / 3, rtol=1e-5, atol=1e-6)
+
+
+def test_in_float64_the_gradients_are_exact() -> None:
+    h, targets, weights = batch()
+    head = head_of(dtype=torch.float64)
+    loss64, h_gradient64, weight_gradient64 = reference(h, head, targets, weights)
+    h = h.double().requires_grad_()
+    loss = head(h, targets, weights)
+    loss.backward()
+    torch.testing.assert_close(loss, loss64, rtol=1e-13, atol=0)
+    torch.testing.assert_close(h.grad, h_gradient64, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(head.weight.grad, weight_gradient64, rtol=1e-12, atol=1e-14)
+
+
+def test_in_bfloat16_the_loss_is_float32_and_the_gradients_are_near_and_bfloat16() -> None:
+    h, targets, weights = batch(4, 32, 64)
+    head = head_of(64, torch.bfloat16)
+    nn.init.normal_(head.weight, std=0.1)
+    h = h.bfloat16()
+    loss64, h_gradient64, weight_gradient64 = reference(h, head, targets, weights)
+    h.requires_grad_()
+    loss = head(h, targets, weights)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), loss64, rtol=1e-3, atol=0)
+    for found, expected in ((h.grad, h_gradient64), (head.weight.grad, weight_gradient64)):
+        assert found is not None
+        assert found.dtype == torch.bfloat16
+        assert float((found.double() - expected).norm() / expected.norm()) < 1e-2
+
+
+def test_rows_of_zero_weight_give_exactly_nothing_whatever_their_targets() -> None:
+    h, targets, weights = batch()
+    weights[1] = 0
+    targets[1] = -100
+    h.requires_grad_()
+    head = head_of()
+    loss = head(h, targets, weights)
+    loss.backward()
+    without = head(h[[0, 2]], targets[[0, 2]], weights[[0, 2]])
+    torch.testing.assert_close(loss, without)
+    assert h.grad is not None
+    assert not h.grad[1].any()
+    assert head(h, targets, torch.zeros_like(weights)).item() == 0.0
+
+
+def test_without_weights_each_token_counts_one() -> None:
+    h, targets, _ = batch()
+    head = head_of()
+    assert head(h, targets).item() == head(h, targets, torch.ones(3, 11)).item()
+
+
+def test_without_gradients_the_loss_is_the_same_and_no_gradient_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    h, targets, weights = batch()
+    head = head_of()
+    expected = head(h, targets, weights).item()
+    monkeypatch.setattr(heads, "_add_product", None)
+    with torch.no_grad():
+        loss = head(h.requires_grad_(), targets, weights)
+    assert loss.item() == expected
+    assert not loss.requires_grad
+
+
+def test_a_frozen_head_still_passes_the_gradient_on() -> None:
+    h, targets, weights = batch()
+    head = head_of()
+    expected = reference(h, head, targets, weights)[1]
+    head.weight.requires_grad_(False)
+    h.requires_grad_()
+    head(h, targets, weights).backward()
+    assert head.weight.grad is None
+    torch.testing.assert_close(h.grad, expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_weight_may_be_freed_between_forward_and_backward() -> None:
+    h, targets, weights = batch()
+    head = head_of()
+    expected = reference(h, head, targets, weights)[1]
+    h.requires_grad_()
+    loss = head(h, targets, weights)
+    head.weight.data.fill_(float("nan"))  # what ZeRO-3 does when it gives the memory back
+    loss.backward()
+    torch.testing.assert_close(h.grad, expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_no_tensor_as_large_as_all_logits_is_made() -> None:
+    h, targets, weights = batch(8, 64)
+    largest = 0
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                largest = max(largest, out.numel())
+            return out
+
+    with Watch():
+        head_of()(h.requires_grad_(), targets, weights).backward()
+    assert largest < 8 * 64 * 37 / 2
