@@ -1,0 +1,174 @@
+"""The parsed tree of a passage -> its words: links, templates, tables.
+
+In: wikitext that protect.py and leftovers.py have prepared. Out: its text, still with marks. Trade-off: the braces are
+balanced in one linear pass before mwparserfromhell sees the text, because an opening without its end makes that parser
+try again from every opening; passages that nest too deeply or are too long go by rules alone.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import mwparserfromhell
+from mwparserfromhell.nodes import (
+    Argument,
+    Comment,
+    ExternalLink,
+    Heading,
+    HTMLEntity,
+    Node,
+    Tag,
+    Template,
+    Text,
+    Wikilink,
+)
+from mwparserfromhell.wikicode import Wikicode
+
+from megadec.corpus.clean.leftovers import without_templates
+from megadec.corpus.clean.protect import LINE_BREAK
+from megadec.corpus.clean.tables import render_table
+from megadec.corpus.clean.templates import Page, expand
+
+DEEPEST_NESTING = 24
+LONGEST_PASSAGE = 300_000
+
+_BRACES = re.compile(r"\{\{|\}\}|\[\[|\]\]")
+_TABLE_MARK = re.compile(r"^[ \t]*(?:\{\||\|\}(?!\}))", re.MULTILINE)
+_PARTNER = {"}}": "{{", "]]": "[["}
+_OPEN_HEAD = {"[[": re.compile(r"[^\[\]{}|\n]*\|"), "{{": re.compile(r"[^\[\]{}|\n]*(?:\||$)", re.MULTILINE)}
+_NAMESPACE = re.compile(
+    r"\s*(?:file|image|media|category|文件|檔案|档案|图像|圖像|圖片|图片|媒体|媒體|分类|分類|special|特殊)\s*:", re.I
+)
+_PROJECTS = frozenset("w wikt s b n q d v m c mw voy wmf doi rfc iso".split())
+_LANGUAGE = re.compile(r"\s*([a-z]{2,3}(?:-[a-z-]+)?|simple|tokipona)\s*:", re.ASCII)
+_PREFIX = re.compile(r"^\s*:?\s*(?:(?:w|wikt|s|b|n|q|d|v|m|wikipedia|wiktionary|[a-z]{2,3})\s*:\s*)*", re.I)
+_ADDRESS = re.compile(r"(?:https?|ftp)://\S+")
+
+
+def words_of(wikitext: str, page: Page) -> tuple[str, bool]:
+    """The text of a passage, and whether it was too tangled (or too long) for the parser and went by rules alone."""
+    text, deepest = balance(wikitext)
+    if deepest > DEEPEST_NESTING or len(text) > LONGEST_PASSAGE:
+        return without_templates(text), True
+    if not re.search(r"[\[{]|</?t[drha]", text):
+        return text, False
+    return _render(mwparserfromhell.parse(text, skip_style_tags=True), page), False
+
+
+def balance(wikitext: str) -> tuple[str, int]:
+    """Remove braces that have no partner, with the name after an opening; also the deepest nesting of the rest."""
+    text = _balance_tables(wikitext)
+    opened: list[tuple[str, int]] = []
+    unmatched: list[tuple[int, int]] = []
+    deepest = 0
+    for match in _BRACES.finditer(text):
+        partner = _PARTNER.get(match[0])
+        if partner is None:
+            opened.append((match[0], match.start()))
+            deepest = max(deepest, len(opened))
+            continue
+        depth = next(
+            (i for i in range(len(opened) - 1, max(-1, len(opened) - 40), -1) if opened[i][0] == partner), None
+        )
+        if depth is None:
+            unmatched.append(match.span())
+        else:
+            unmatched.extend(_opening_span(text, *lost) for lost in opened[depth + 1 :])
+            del opened[depth:]
+    unmatched.extend(_opening_span(text, *lost) for lost in opened)
+    return _without(text, unmatched), deepest
+
+
+def _opening_span(text: str, brace: str, start: int) -> tuple[int, int]:
+    head = _OPEN_HEAD[brace].match(text, start + 2, start + 102)
+    return start, head.end() if head else start + 2
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    parts, position = [], 0
+    for start, end in sorted(spans):
+        if start >= position:
+            parts.append(text[position:start])
+        position = max(position, end)
+    return "".join(parts) + text[position:]
+
+
+def _balance_tables(text: str) -> str:
+    """Table marks without a partner go; what stood between them goes by lines in `tidy`."""
+    opened: list[tuple[int, int]] = []
+    unmatched: list[tuple[int, int]] = []
+    for match in _TABLE_MARK.finditer(text):
+        if match[0].endswith("{|"):
+            opened.append(match.span())
+        elif opened:
+            opened.pop()
+        else:
+            unmatched.append(match.span())
+    return _without(text, unmatched + [(text.rfind("{|", *span), span[1]) for span in opened])
+
+
+def _render(code: Wikicode, page: Page) -> str:
+    nodes = code.nodes
+    return "".join(_render_node(nodes, index, page) for index in range(len(nodes)))
+
+
+def _render_node(nodes: list[Node], index: int, page: Page) -> str:
+    node = nodes[index]
+    if isinstance(node, Text):
+        return str(node.value)
+    if isinstance(node, Wikilink):
+        return _link(node, page)
+    if isinstance(node, Template):
+        return expand(node, partial(_render, page=page), page, in_sentence=_in_sentence(nodes, index))
+    if isinstance(node, ExternalLink):
+        return _external(node, page)
+    if isinstance(node, Heading):
+        return f"\n{_render(node.title, page).strip()}\n"
+    if isinstance(node, Tag):
+        return _tag(node, page)
+    if isinstance(node, Argument):
+        return _render(node.default, page) if node.default is not None else ""
+    return "" if isinstance(node, Comment) else str(node) if isinstance(node, HTMLEntity) else ""
+
+
+def _link(link: Wikilink, page: Page) -> str:
+    title = str(link.title)
+    if _NAMESPACE.match(title):
+        return ""
+    language = _LANGUAGE.match(title)
+    if language and language[1] not in _PROJECTS:
+        return ""
+    if link.text is not None and (text := _render(link.text, page).strip()):
+        return text
+    return _PREFIX.sub("", _render(link.title, page)).lstrip("#").replace("_", " ").strip()
+
+
+def _external(link: ExternalLink, page: Page) -> str:
+    if not link.brackets:
+        return str(link.url)
+    label = _render(link.title, page).strip() if link.title is not None else ""
+    return "" if _ADDRESS.fullmatch(label) else label
+
+
+def _tag(tag: Tag, page: Page) -> str:
+    name = str(tag.tag).strip().lower()
+    if name == "table":
+        return render_table(tag, partial(_render, page=page))
+    if name in ("ref", "gallery") or tag.contents is None:
+        return ""
+    return _render(tag.contents, page)
+
+
+def _in_sentence(nodes: list[Node], index: int) -> bool:
+    """Whether something stands before or after this node on its line."""
+    before, after = "", ""
+    if index > 0:
+        before = str(nodes[index - 1].value).rpartition("\n")[2] if isinstance(nodes[index - 1], Text) else "x"
+        if isinstance(nodes[index - 1], Template):
+            before = ""
+    if index + 1 < len(nodes):
+        after = str(nodes[index + 1].value).partition("\n")[0] if isinstance(nodes[index + 1], Text) else "x"
+        if isinstance(nodes[index + 1], Template):
+            after = ""
+    return bool(before.strip(f" \t{LINE_BREAK}") or after.strip(f" \t{LINE_BREAK}"))

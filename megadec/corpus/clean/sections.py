@@ -1,0 +1,96 @@
+"""A page as sections: the lead and what stands under each heading.
+
+In: wikitext without comments. Out: sections in order, those that hold no prose of their own (references, links) gone.
+Trade-off: sections are cut by lines before anything is parsed, so an error of markup stays in its section; a template
+or table that reaches over a heading is joined again by counting braces, not by parsing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_HEADING = re.compile(r"^(={1,6})[ \t]*(\S.*?)[ \t]*\1[ \t]*$", re.MULTILINE)
+_TABLE_START = re.compile(r"^[ \t:*#]*\{\|", re.MULTILINE)
+_TABLE_END = re.compile(r"^[ \t]*\|\}(?!\})", re.MULTILINE)
+_BETWEEN_TITLES = re.compile(r"[及与與和、/／&＆,，\s]+")
+_JOIN_AT_MOST = 30
+
+# Simplified and Traditional, as they are spelled in zh.wikipedia.
+BOILERPLATE = frozenset(
+    "参考 参考文献 参考资料 参考来源 参考书目 参考网站 参考链接 参考资料来源 文献 文献来源 资料来源 来源 引用 引文 引用来源 出处 "
+    "參考 參考文獻 參考資料 參考來源 參考書目 參考網站 參考連結 參考資料來源 文獻 文獻來源 資料來源 來源 出處 引用文獻 "
+    "注释 注解 脚注 注脚 备注 附注 尾注 註釋 註解 注釋 腳註 註腳 腳注 備註 附註 尾註 註 注 参考注释 參考註釋 "
+    "外部链接 外部连结 相关链接 相关连结 外部鏈接 外部連結 相關連結 相關鏈接 連結 链接 外部资源 外部資源 官方网站 官方網站 "
+    "参见 参看 参阅 另见 另参见 相关条目 相关项目 关联项目 關聯項目 參見 參看 參閱 另見 另參見 相關條目 相關項目 内部链接 內部連結 "
+    "延伸阅读 扩展阅读 进阶阅读 深入阅读 拓展阅读 延伸閱讀 擴展閱讀 進階閱讀 深入閱讀 相关文献 相關文獻 书目 書目 "
+    "画廊 畫廊 图集 圖集 图片 圖片 图库 圖庫 相册 相簿 图片集 圖片集 "
+    "references notes see also external links further reading".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading (level 0 and no title: the lead) and the wikitext under it up to the next heading."""
+
+    level: int
+    title: str
+    body: str
+
+
+def split_sections(wikitext: str) -> list[Section]:
+    """All sections in order; a heading inside a template or table that was opened before it does not cut."""
+    sections: list[Section] = []
+    level, title, start = 0, "", 0
+    for match in _HEADING.finditer(wikitext):
+        sections.append(Section(level, title, wikitext[start : match.start()]))
+        level, title, start = len(match[1]), match[2], match.end()
+    sections.append(Section(level, title, wikitext[start:]))
+    return _join_open(sections)
+
+
+def without_boilerplate(sections: Iterable[Section]) -> list[Section]:
+    """Sections without references, notes, links and the like, nor what stands below them."""
+    kept: list[Section] = []
+    dropped_level = 99
+    for section in sections:
+        if section.level > dropped_level:
+            continue
+        dropped_level = section.level if is_boilerplate(section.title) else 99
+        if dropped_level == 99:
+            kept.append(section)
+    return kept
+
+
+def is_boilerplate(title: str) -> bool:
+    """Whether a heading announces no prose; `注释与参考文献` is judged by its parts."""
+    words = re.sub(r"<[^<>]*>|\{\{[^{}]*\}\}|['\[\]:：]|\s*[（(].*?[)）]", "", title).strip().lower()
+    if words in BOILERPLATE:
+        return True
+    parts = [part for part in _BETWEEN_TITLES.split(words) if part]
+    return bool(parts) and all(part in BOILERPLATE for part in parts)
+
+
+def _join_open(sections: list[Section]) -> list[Section]:
+    joined: list[Section] = []
+    index = 0
+    while index < len(sections):
+        end = _closing_section(sections, index)
+        first = sections[index]
+        rest = [f"{'=' * s.level} {s.title} {'=' * s.level}{s.body}" for s in sections[index + 1 : end + 1]]
+        joined.append(Section(first.level, first.title, first.body + "".join(rest)))
+        index = end + 1
+    return joined
+
+
+def _closing_section(sections: list[Section], index: int) -> int:
+    """The section in which what `index` leaves open is closed; `index` itself where all is closed or never closed."""
+    templates = tables = 0
+    for end in range(index, min(index + _JOIN_AT_MOST, len(sections))):
+        body = sections[end].body
+        templates += body.count("{{") - body.count("}}")
+        tables += len(_TABLE_START.findall(body)) - len(_TABLE_END.findall(body))
+        if templates <= 0 and tables <= 0:
+            return end
+    return index

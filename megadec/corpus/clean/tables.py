@@ -1,0 +1,73 @@
+"""Tables -> lines of text, or nothing.
+
+In: a table node of mwparserfromhell. Out: the caption, then a line a row, cells joined by ` | `. Decision: a table that
+shows data (class wikitable, or header cells) is kept, because much of what an article says about people, places and
+results stands only there; boxes and tables made for layout go, and so do tables with next to no Han characters (scores,
+dates), which teach a language model numbers without context. Spans of rows and columns are not repeated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from mwparserfromhell.nodes import Tag
+from mwparserfromhell.wikicode import Wikicode
+
+from megadec.corpus.clean.protect import LINE_BREAK
+
+_BOX = re.compile(
+    r"infobox|navbox|metadata|ambox|toc|vertical-navbox|noprint|presentation|succession|plainlinks|sidebar|mbox|"
+    r"messagebox|geography|biota|display\s*:\s*none",
+    re.I,
+)
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_LEAST_HAN_FRACTION = 0.2
+_LEAST_ROWS = 2
+
+
+def render_table(table: Tag, render: Callable[[Wikicode], str]) -> str:
+    """The rows of a data table as lines, or an empty string for a box, a layout table or one of numbers."""
+    if not _shows_data(table):
+        return ""
+    rows = [line for row in _rows(table.contents) if (line := _line(row, render))]
+    text = "\n".join(rows)
+    if len(rows) < _LEAST_ROWS or len(_HAN.findall(text)) < _LEAST_HAN_FRACTION * len(re.sub(r"[\s|]", "", text)):
+        return ""
+    return f"\n{text}\n"
+
+
+def _shows_data(table: Tag) -> bool:
+    attributes = " ".join(str(attribute) for attribute in table.attributes)
+    if _BOX.search(attributes):
+        return False
+    return "wikitable" in attributes or any(str(cell.tag) == "th" for row in _rows(table.contents) for cell in row)
+
+
+def _rows(contents: Wikicode) -> Iterator[list[Tag]]:
+    """Rows of cells; cells before the first row mark make a row of their own, a caption one too."""
+    loose: list[Tag] = []
+    for node in contents.nodes if contents else ():
+        if not isinstance(node, Tag):
+            continue
+        name = str(node.tag).strip().lower()
+        if name in ("td", "th"):
+            loose.append(node)
+        elif name in ("tr", "tbody", "thead"):
+            if loose:
+                yield loose
+                loose = []
+            yield from _rows(node.contents)
+    if loose:
+        yield loose
+
+
+def _line(cells: list[Tag], render: Callable[[Wikicode], str]) -> str:
+    texts = []
+    for cell in cells:
+        words = " ".join(render(cell.contents).replace(LINE_BREAK, " ").split()) if cell.contents else ""
+        if str(cell.wiki_markup or "") == "|" and words.startswith("+"):  # a caption: the parser knows none
+            words = words[1:].strip()
+        if words:
+            texts.append(words)
+    return " | ".join(texts)

@@ -1,0 +1,166 @@
+"""A multistream dump in parallel: its bzip2 streams are read by a pool of processes, the order kept.
+
+In: a .bz2 of many streams, of which each begins with a page (as Wikimedia writes them, 100 pages a stream). Out: the same
+documents as a sequential reading gives. Streams are found through the index file beside the dump, else by their magic
+bytes. Trade-off: the look-ahead is bounded to a few streams a worker, so one slow consumer costs some idle workers and
+never memory.
+"""
+
+from __future__ import annotations
+
+import bz2
+import mmap
+import multiprocessing
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+from megadec.common.errors import InputError
+from megadec.common.files import storage_errors
+from megadec.common.log import logger
+from megadec.corpus.document import Document
+from megadec.corpus.report import Report
+from megadec.corpus.sources.zhwiki import READ_BYTES, PageParser
+
+LOOK_AHEAD_PER_WORKER = 3
+LEAST_TASK_BYTES = 1 << 16
+
+# "BZh", the level, and the 48-bit magic of a block: nothing else in compressed data looks like this.
+_STREAM_START = re.compile(rb"BZh[1-9]1AY&SY")
+_PAGE_START = re.compile(rb"\s*<page>")
+_ROOT_END = b"</mediawiki>"
+
+_log = logger(__name__)
+
+
+def page_streams(path: Path) -> list[tuple[int, int]] | None:
+    """Byte ranges of the file that begin with a page (the first with the header); None where streams are not so cut."""
+    starts = _indexed_starts(path) or _scanned_starts(path)
+    if len(starts) < 3 or not _begins_with_page(path, starts[1]):
+        return None
+    return list(pairwise([*_grouped(starts), path.stat().st_size]))
+
+
+def read_streams(
+    path: Path, ranges: list[tuple[int, int]], report: Report, *, workers: int
+) -> Iterator[Document]:
+    """The articles of all ranges in order; each range is one task, `LOOK_AHEAD_PER_WORKER` tasks a worker in flight.
+
+    Raises InputError as the sequential reader does, after the pages before the damage were given out.
+    """
+    # spawn: a fork of a process that runs threads (torch, a progress bar) may hang.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pending: deque[Future[_Answer]] = deque()
+    tasks = iter(ranges)
+    try:
+        while True:
+            while len(pending) < LOOK_AHEAD_PER_WORKER * workers and (task := next(tasks, None)):
+                pending.append(pool.submit(_read_range, path, *task, task[1] == ranges[-1][1]))
+            if not pending:
+                return
+            documents, counts, failure = pending.popleft().result()
+            report.merge(counts)
+            yield from documents
+            if failure:
+                raise InputError(failure)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_Answer = tuple[list[Document], Report, str]
+
+
+def _read_range(path: Path, start: int, end: int, is_last: bool) -> _Answer:
+    """In a worker: the articles of a range, their counts, and the message of what stopped the reading, if anything did."""
+    report = Report()
+    documents: list[Document] = []
+    parser = PageParser(f"{path} (stream at byte {start:,})", opened=start > 0)
+    tail = b""
+    try:
+        for data in _decompressed(path, start, end, parser):
+            tail = (tail + data)[-64:]
+            for document, reason in parser.feed(data):
+                report.read()
+                if reason:
+                    report.drop(document, reason)
+                else:
+                    documents.append(document)
+        if not tail.rstrip().endswith(_ROOT_END):
+            if is_last:
+                raise parser.error("the dump is cut: no </mediawiki> at its end,")
+            list(parser.feed(_ROOT_END))
+        parser.close()
+    except InputError as error:
+        return documents, report, str(error)
+    return documents, report, ""
+
+
+def _decompressed(path: Path, start: int, end: int, parser: PageParser) -> Iterator[bytes]:
+    """The bytes of all streams in a range, in chunks."""
+    with storage_errors(path), path.open("rb") as file:
+        file.seek(start)
+        left = end - start
+        stream = bz2.BZ2Decompressor()
+        fresh = True  # nothing of the present stream was read yet
+        while left and (raw := file.read(min(left, READ_BYTES))):
+            left -= len(raw)
+            while raw:
+                if stream.eof:
+                    stream, fresh = bz2.BZ2Decompressor(), True
+                try:
+                    data = stream.decompress(raw)
+                except OSError as error:
+                    raise parser.error(f"damaged compressed data ({error})") from None
+                fresh, raw = False, stream.unused_data
+                if data:
+                    yield data
+        if left or not (stream.eof or fresh):
+            raise parser.error("the compressed file is cut: it ends inside a stream")
+
+
+def _indexed_starts(path: Path) -> list[int]:
+    """Stream starts from `...-multistream-index.txt[.bz2]` beside the dump; empty where it is missing or of another dump."""
+    name = path.name.replace("-multistream", "-multistream-index", 1).replace(".xml", ".txt", 1)
+    index = next((path.with_name(n) for n in (name, name.removesuffix(".bz2")) if path.with_name(n).is_file()), None)
+    if index is None or index.name == path.name:
+        return []
+    try:
+        with bz2.open(index, "rt", encoding="utf-8") if index.suffix == ".bz2" else index.open(encoding="utf-8") as file:
+            offsets = sorted({0, *(int(line.partition(":")[0]) for line in file if line.strip())})
+    except (OSError, EOFError, ValueError) as error:
+        _log.warning("%s: not a whole index (%s); looking for the streams in the dump itself", index, error)
+        return []
+    with path.open("rb") as file:
+        for offset in offsets:
+            file.seek(offset)
+            if not _STREAM_START.match(file.read(10)):
+                _log.warning("%s: no stream at byte %d; the index is of another dump, ignored", index, offset)
+                return []
+    return offsets
+
+
+def _scanned_starts(path: Path) -> list[int]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return [match.start() for match in _STREAM_START.finditer(data)]
+
+
+def _grouped(starts: list[int]) -> list[int]:
+    """Starts that are at least LEAST_TASK_BYTES apart, so that tiny streams share a task."""
+    kept = [starts[0]]
+    for start in starts[1:]:
+        if start - kept[-1] >= LEAST_TASK_BYTES:
+            kept.append(start)
+    return kept
+
+
+def _begins_with_page(path: Path, start: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(start)
+        try:
+            head = bz2.BZ2Decompressor().decompress(file.read(1 << 20), 4096)
+        except OSError:
+            return False
+    return _PAGE_START.match(head) is not None
