@@ -39,6 +39,7 @@ from megadec.export.parity import (
 from megadec.export.source import ModelSource
 
 MAX_SHARD_BYTES = 5_000_000_000
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
 log = logger(__name__)
 
@@ -136,21 +137,23 @@ def _compare_tokenizer(transformers: Any, ours: Tokenizer, folder: Path) -> int:
 def _write_tokenizer(transformers: Any, tokenizer: Tokenizer, folder: Path, context_tokens: int) -> None:
     """tokenizer.json, tokenizer_config.json and tokenizer.model, for fast tokenizers, slow ones, vLLM and llama.cpp."""
     shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
+    settings = {
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "legacy": False,
+        "model_max_length": context_tokens,
+        # Text that spells "<s>" stays text, as in training.
+        "split_special_tokens": True,
+    }
     with _quiet(transformers):
         # `vocab_file=` is silently ignored by transformers 5: from_pretrained on a folder is what reads the model.
-        theirs = transformers.LlamaTokenizer.from_pretrained(
-            folder,
-            local_files_only=True,
-            add_prefix_space=False,
-            add_bos_token=True,
-            add_eos_token=False,
-            legacy=False,
-            # Text that spells "<s>" stays text, as in training.
-            split_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-            model_max_length=context_tokens,
-        )
+        theirs = transformers.LlamaTokenizer.from_pretrained(folder, local_files_only=True, **settings)
         theirs.save_pretrained(folder)
+    # transformers 5 saves keys of its own (a list of extra tokens) on which transformers 4 fails.
+    named = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings})
 
 
 def _greedy_by(model: Any, eos_id: int) -> Any:

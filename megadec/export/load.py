@@ -17,6 +17,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.export.consolidate import open_model
+from megadec.export.source import ModelSource
 
 
 def load_decoder(path: Path | str, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
@@ -24,7 +25,11 @@ def load_decoder(path: Path | str, dtype: torch.dtype = torch.float32) -> tuple[
 
     Raises ConfigError, CheckpointError or ExportError as `open_model` does, and TokenizerError.
     """
-    source = open_model(Path(path))
+    return load_source(open_model(Path(path)), dtype)
+
+
+def load_source(source: ModelSource, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
+    """`load_decoder` for a model that is open already."""
     tokenizer = Tokenizer.load(source.tokenizer_path)
     tensors = {name: source.tensor(name).to(dtype) for name in source.names()}
     return decoder_with(source.shape, tensors), tokenizer
