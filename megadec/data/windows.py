@@ -122,7 +122,8 @@ def _cached_pack(data: DataSet, row_tokens: int, folder: Path) -> Packed:
 def _read_pack(path: Path, predictions: int) -> Packed | None:
     """The cached rows, or None when the file is damaged (a zip checks its own sums)."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here: numpy leaves a file that is no archive to the garbage collector.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             packed = Packed(**{name: arrays[name] for name in Packed._fields})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from megadec.data.batch import TokenBatch, assemble
+from megadec.data.index import DataSet
+from megadec.data.windows import WindowPlan, plan_windows
+
+ROW = 300
+
+
+@pytest.fixture(scope="module")
+def data(tiny_shards: Path) -> DataSet:
+    return DataSet.open(tiny_shards)
+
+
+@pytest.fixture(params=["cut", "best_fit"])
+def plan(request, data, tmp_path_factory) -> WindowPlan:
+    return plan_windows(data, ROW, request.param, tmp_path_factory.getbasetemp() / "plans")
+
+
+@pytest.fixture
+def batch(plan) -> TokenBatch:
+    """All windows of the set."""
+    return assemble([(plan, window) for window in range(plan.windows)], ROW, plan.data.bos_id)
+
+
+def used_places(plan: WindowPlan) -> torch.Tensor:
+    """bool [windows, ROW]: the places that hold a token."""
+    counts = [sum(count for _, count in plan.pieces(window)) for window in range(plan.windows)]
+    return torch.arange(ROW) < torch.tensor(counts)[:, None]
+
+
+def by_the_row(plan: WindowPlan) -> list[list[tuple[int, int, float, int, int]]]:
+    """(id, target, weight, position, document) of every used place, said the slow way from the documents."""
+    spans = plan.data.documents_between(0, plan.data.tokens)
+    owner = np.repeat(np.arange(len(spans)), [span.tokens for span in spans])
+    tokens = plan.data.tokens_at(0, plan.data.tokens).tolist()
+    rows = []
+    for window in range(plan.windows):
+        row: list[tuple[int, int, float, int, int]] = []
+        last, position, number = None, 0, -1
+        for first, count in plan.pieces(window):
+            for place in range(first, first + count):
+                fresh = owner[place] != last or (place == first and row)
+                position, number = (0, number + 1) if fresh or last is None else (position + 1, number)
+                last = owner[place]
+                inside = float(owner[place + 1] == owner[place])
+                row.append((tokens[place], tokens[place + 1], inside, position, number))
+        rows.append(row)
+    return rows
+
+
+def test_types_and_shapes_are_those_of_the_contract(batch, plan):
+    types = [torch.int64, torch.int64, torch.float32, torch.int64, torch.int32]
+    assert [tensor.dtype for tensor in batch.tensors()] == types
+    assert all(tensor.shape == (plan.windows, ROW) and tensor.is_contiguous() for tensor in batch.tensors())
+
+
+def test_a_batch_is_what_its_documents_say(batch, plan):
+    for row, expected in enumerate(by_the_row(plan)):
+        used = [tensor[row, : len(expected)].tolist() for tensor in batch.tensors()]
+        assert list(zip(*used, strict=True)) == expected
+
+
+def test_targets_are_ids_shifted_by_one_inside_a_document(batch):
+    same = batch.documents_BS[:, 1:] == batch.documents_BS[:, :-1]
+    counted = same & (batch.weights_BS[:, :-1] > 0)
+    assert counted.any()
+    assert torch.equal(batch.targets_BS[:, :-1][counted], batch.ids_BS[:, 1:][counted])
+
+
+def test_weight_is_zero_exactly_at_document_changes_and_on_padding(batch, plan, data):
+    used = used_places(plan)
+    expected = used & (batch.targets_BS != data.bos_id)
+    assert torch.equal(batch.weights_BS, expected.float())
+    assert batch.valid_tokens == data.tokens - data.documents
+
+
+def test_no_counted_target_lies_in_another_document(batch, data):
+    assert not (batch.targets_BS[batch.weights_BS > 0] == data.bos_id).any()
+    eos_inputs = batch.ids_BS == data.eos_id
+    assert batch.weights_BS[eos_inputs].sum() == 0
+
+
+def test_positions_restart_where_documents_do(batch):
+    restarts = batch.positions_BS[:, 1:] == 0
+    changes = batch.documents_BS[:, 1:] != batch.documents_BS[:, :-1]
+    assert torch.equal(restarts, changes)
+    assert (batch.positions_BS[:, 0] == 0).all()
+    steps = batch.positions_BS[:, 1:] - batch.positions_BS[:, :-1]
+    assert (steps[~restarts] == 1).all()
+
+
+def test_document_numbers_count_up_from_zero(batch):
+    assert (batch.documents_BS[:, 0] == 0).all()
+    assert set((batch.documents_BS[:, 1:] - batch.documents_BS[:, :-1]).unique().tolist()) <= {0, 1}
+
+
+def test_padding_has_a_document_number_of_its_own(batch, plan):
+    used = used_places(plan)
+    for row in range(plan.windows):
+        if not used[row].all():
+            padding = set(batch.documents_BS[row][~used[row]].tolist())
+            assert len(padding) == 1
+            assert padding.isdisjoint(batch.documents_BS[row][used[row]].tolist())
+
+
+def test_a_row_without_window_is_all_padding(plan, data):
+    batch = assemble([None, (plan, 0), None], ROW, data.bos_id)
+    alone = assemble([(plan, 0)], ROW, data.bos_id)
+    for row in (0, 2):
+        assert batch.weights_BS[row].sum() == 0
+        assert batch.documents_BS[row].unique().tolist() == [0]
+        assert batch.positions_BS[row].tolist() == list(range(ROW))
+    for mixed, single in zip(batch.tensors(), alone.tensors(), strict=True):
+        assert torch.equal(mixed[1:2], single)
+
+
+def test_rows_share_memory_with_their_batch(batch):
+    part = batch.rows(1, 3)
+    assert part.ids_BS.data_ptr() == batch.ids_BS[1].data_ptr()
+    assert torch.equal(part.weights_BS, batch.weights_BS[1:3])
+
+
+def test_a_batch_moves_as_a_whole(batch):
+    moved = batch.to("meta")
+    assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}

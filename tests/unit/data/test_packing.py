@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megadec.data.packing import pack
+
+LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=80)
+
+
+def packed_rows(lengths: list[int], row_tokens: int) -> list[list[tuple[int, int]]]:
+    tokens = np.array(lengths, dtype=np.int64)
+    packed = pack(np.cumsum(tokens) - tokens, tokens, row_tokens)
+    ends = packed.row_ends.tolist()
+    pieces = list(zip(packed.first.tolist(), packed.predictions.tolist(), strict=True))
+    return [pieces[start:stop] for start, stop in itertools.pairwise(ends)]
+
+
+def one_by_one(sizes: list[int], row_tokens: int) -> list[int]:
+    """Best fit, longest first, as the textbook says it: the room left in each row."""
+    rooms: list[int] = []
+    for size in sorted(sizes, reverse=True):
+        fitting = [room for room in rooms if room >= size]
+        if fitting:
+            rooms[rooms.index(min(fitting))] -= size
+        else:
+            rooms.append(row_tokens - size)
+    return sorted(rooms)
+
+
+@given(LENGTHS, st.integers(1, 40))
+@settings(max_examples=200, deadline=None)
+def test_every_prediction_of_every_document_is_in_exactly_one_row(lengths, row_tokens):
+    predicted = [
+        first + step for row in packed_rows(lengths, row_tokens) for first, n in row for step in range(1, n + 1)
+    ]
+    starts = np.cumsum([0, *lengths])
+    expected = [
+        token for start, n in zip(starts.tolist(), lengths, strict=False) for token in range(start + 1, start + n)
+    ]
+    assert sorted(predicted) == expected
+
+
+@given(LENGTHS, st.integers(1, 40))
+@settings(max_examples=200, deadline=None)
+def test_no_row_is_empty_or_holds_more_than_its_length(lengths, row_tokens):
+    for row in packed_rows(lengths, row_tokens):
+        assert 1 <= sum(predictions for _, predictions in row) <= row_tokens
+
+
+@given(LENGTHS, st.integers(1, 40))
+@settings(max_examples=200, deadline=None)
+def test_only_documents_longer_than_a_row_are_cut(lengths, row_tokens):
+    starts = np.cumsum([0, *lengths]).tolist()
+    whole = {(start, n - 1) for start, n in zip(starts, lengths, strict=False) if n - 1 <= row_tokens}
+    pieces = {piece for row in packed_rows(lengths, row_tokens) for piece in row}
+    assert whole <= pieces
+
+
+@given(LENGTHS, st.integers(1, 40))
+@settings(max_examples=200, deadline=None)
+def test_placing_groups_fills_rows_as_placing_one_by_one_does(lengths, row_tokens):
+    rows = packed_rows(lengths, row_tokens)
+    sizes = [predictions for row in rows for _, predictions in row]
+    rooms = sorted(row_tokens - sum(predictions for _, predictions in row) for row in rows)
+    assert rooms == one_by_one(sizes, row_tokens)
+
+
+def test_the_same_documents_are_packed_the_same_way():
+    lengths = np.random.default_rng(0).integers(2, 900, 5000).tolist()
+    assert packed_rows(lengths, 512) == packed_rows(lengths, 512)
+
+
+def test_a_million_documents_are_packed_in_seconds():
+    tokens = np.clip(np.random.default_rng(0).lognormal(5.5, 1.2, 1_000_000).astype(np.int64), 2, None)
+    began = time.perf_counter()
+    packed = pack(np.cumsum(tokens) - tokens, tokens, 2048)
+    assert time.perf_counter() - began < 5
+    rows = len(packed.row_ends) - 1
+    assert packed.predictions.sum() / (rows * 2048) > 0.999

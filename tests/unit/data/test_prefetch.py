@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from megadec.common.errors import ShardError
+from megadec.data.batch import TokenBatch
+from megadec.data.prefetch import Prefetcher
+
+
+def batch_of(step: int) -> list[TokenBatch]:
+    shape = (2, 4)
+    whole = torch.full(shape, step)
+    return [
+        TokenBatch(whole, whole + 1, torch.ones(shape), torch.zeros_like(whole), torch.zeros(shape, dtype=torch.int32))
+    ]
+
+
+def steps_of(batches) -> list[int]:
+    return [int(step[0].ids_BS[0, 0]) for step in batches]
+
+
+def wait_until(condition) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_batches_come_in_order_from_the_first_step_up_to_the_last(depth):
+    with Prefetcher(batch_of, 3, 9, depth=depth) as batches:
+        assert steps_of(batches) == [3, 4, 5, 6, 7, 8]
+        assert list(batches) == []
+
+
+def test_no_steps_give_no_batches():
+    with Prefetcher(batch_of, 5, 5) as batches:
+        assert list(batches) == []
+
+
+def test_at_most_depth_batches_and_the_one_in_hand_are_made_ahead():
+    made: list[int] = []
+
+    def make(step: int) -> list[TokenBatch]:
+        made.append(step)
+        return batch_of(step)
+
+    with Prefetcher(make, 0, 100, depth=2) as batches:
+        wait_until(lambda: len(made) == 3)
+        time.sleep(0.02)
+        assert made == [0, 1, 2]
+        next(batches)
+        wait_until(lambda: len(made) == 4)
+
+
+def test_an_error_is_raised_where_its_batch_would_have_come():
+    def make(step: int) -> list[TokenBatch]:
+        if step == 2:
+            raise ShardError("shard-000001.tar is gone")
+        return batch_of(step)
+
+    with Prefetcher(make, 0, 5) as batches:
+        assert steps_of([next(batches), next(batches)]) == [0, 1]
+        for _ in range(2):
+            with pytest.raises(ShardError, match=r"shard-000001\.tar is gone"):
+                next(batches)
+
+
+def test_close_ends_the_thread_and_may_be_called_twice():
+    before = threading.active_count()
+    batches = Prefetcher(batch_of, 0, 1000)
+    next(batches)
+    batches.close()
+    batches.close()
+    assert threading.active_count() == before
+    assert list(batches) == []
+
+
+def test_seconds_waited_is_the_time_that_next_waits_for_a_slow_source():
+    def slow(step: int) -> list[TokenBatch]:
+        time.sleep(0.05)
+        return batch_of(step)
+
+    with Prefetcher(slow, 0, 3) as batches:
+        assert steps_of(batches) == [0, 1, 2]
+        assert 0.1 < batches.seconds_waited < 5
+
+
+def test_a_fast_source_is_not_waited_for():
+    with Prefetcher(batch_of, 0, 3, depth=3) as batches:
+        wait_until(lambda: len(batches._ready) == 3)
+        assert steps_of(batches) == [0, 1, 2]
+        assert batches.seconds_waited < 0.05
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_on_a_gpu_equal_those_on_the_cpu():
+    with Prefetcher(batch_of, 0, 50, device="cuda", depth=3) as batches:
+        for step, (batch,) in enumerate(batches):
+            assert batch.ids_BS.is_cuda
+            assert torch.equal(batch.ids_BS.cpu(), batch_of(step)[0].ids_BS)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from megadec.common.errors import ConfigError, ShardError
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.shards import write_shards
+from megadec.data.index import DataSet
+from megadec.data.stream import EvaluationStream, TrainStream
+
+SETTINGS = {"row_tokens": 64, "packing": "cut", "seed": 1, "sequences_per_step": 12}
+
+
+@pytest.fixture(scope="module")
+def data(tiny_shards: Path) -> DataSet:
+    return DataSet.open(tiny_shards)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory, tiny_documents, tiny_tokenizer_path) -> DataSet:
+    folder = tmp_path_factory.mktemp("other") / "other"
+    write_shards(tiny_documents[:50], Tokenizer.load(tiny_tokenizer_path), folder)
+    return DataSet.open(folder)
+
+
+def test_a_step_that_does_not_divide_is_a_config_error_with_all_three_numbers(data):
+    stream = TrainStream([(data, 1.0)], **SETTINGS)
+    message = r"train\.sequences_per_step=12 is not a multiple of 4 \(micro\) x 2 \(ranks\)"
+    with pytest.raises(ConfigError, match=message):
+        stream.batch(0, 0, 2, 4)
+    with pytest.raises(ConfigError, match=r"not a multiple of .* 5 \(ranks\)"):
+        stream.batch(0, 0, 5)
+
+
+def test_a_run_without_data_sets_or_sequences_is_a_config_error(data):
+    with pytest.raises(ConfigError, match=r"data\.sets is empty"):
+        TrainStream([], **SETTINGS)
+    with pytest.raises(ConfigError, match="sequences_per_step=0"):
+        TrainStream([(data, 1.0)], **{**SETTINGS, "sequences_per_step": 0})
+
+
+def test_sets_of_different_tokenizers_are_not_mixed(data, other):
+    stranger = DataSet.open(other.folder)
+    stranger.tokenizer_sha256 = "f" * 64
+    with pytest.raises(ShardError, match="share one tokenizer"):
+        TrainStream([(data, 1.0), (stranger, 1.0)], **SETTINGS)
+
+
+def test_the_state_is_json_and_gives_back_its_step(data):
+    stream = TrainStream([(data, 1.0)], **SETTINGS)
+    state = json.loads(json.dumps(stream.state(17)))
+    assert state["step"] == 17
+    assert state["windows"] == 17 * 12
+    assert state["epoch"] == 17 * 12 // stream.windows_per_epoch
+    assert TrainStream([(data, 1.0)], **SETTINGS).check(state) == 17
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 2}, "seed is 2, the checkpoint has 1"),
+        ({"row_tokens": 32}, "row_tokens is 32, the checkpoint has 64"),
+        ({"packing": "best_fit"}, "packing is best_fit, the checkpoint has cut"),
+        ({"sequences_per_step": 6}, "sequences_per_step is 6, the checkpoint has 12"),
+    ],
+)
+def test_a_changed_setting_is_a_config_error_that_names_it(data, tmp_path, change, words):
+    state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
+    changed = TrainStream([(data, 1.0)], **{**SETTINGS, **change}, cache_folder=tmp_path)
+    with pytest.raises(ConfigError, match=words):
+        changed.check(state)
+
+
+def test_a_changed_weight_or_number_of_sets_is_a_config_error(data, other):
+    state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
+    with pytest.raises(ConfigError, match=r"weight of data set 0 \(tiny\) is 2\.0, the checkpoint has 1\.0"):
+        TrainStream([(data, 2.0)], **SETTINGS).check(state)
+    with pytest.raises(ConfigError, match="there are 2 data sets, the checkpoint has 1"):
+        TrainStream([(data, 1.0), (other, 1.0)], **SETTINGS).check(state)
+
+
+def test_changed_contents_are_a_shard_error_that_names_the_set(data, other):
+    state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
+    with pytest.raises(ShardError, match=r"data set 0 \(other\) has the contents .* \(tiny\)"):
+        TrainStream([(other, 1.0)], **SETTINGS).check(state)
+
+
+def test_a_set_that_moved_is_the_same_set(data, tmp_path):
+    import shutil
+
+    moved = DataSet.open(shutil.copytree(data.folder, tmp_path / "elsewhere"))
+    state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
+    assert TrainStream([(moved, 1.0)], **SETTINGS).check(state) == 3
+
+
+def test_the_documents_of_a_window_come_from_its_own_set(data, other):
+    stream = TrainStream([(data, 1.0), (other, 1.0)], **SETTINGS)
+    for window in stream.windows_of(0) + stream.windows_of(1):
+        names = {span.id for span in stream.documents_of(window)}
+        own = [data, other][window.data_set]
+        assert names <= {span.id for span in own.documents_between(0, own.tokens)}
+
+
+def test_an_evaluation_without_rows_is_a_config_error(data):
+    with pytest.raises(ConfigError, match="micro_sequences=0"):
+        EvaluationStream(data, 64).steps(1, 0)
