@@ -1,9 +1,13 @@
+"""Shards: the bytes are a function of the documents, any reader opens them, and nothing is left half written."""
+
 from __future__ import annotations
 
 import gc
 import json
 import resource
 import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -176,3 +180,28 @@ def test_a_folder_that_is_no_data_set_is_never_overwritten(tiny_documents, token
     with pytest.raises(ConfigError, match=r"no index\.json"):
         write_shards(tiny_documents[:5], tokenizer, tmp_path / "home", overwrite=True)
     assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.document import Document
+from megadec.corpus.shards import write_shards
+
+def documents():
+    for number in range(2000):
+        yield Document(id=str(number), source="s", text="清晨小林在河边种下了一棵柿子树。")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_shards(documents(), Tokenizer.load(sys.argv[1]), Path(sys.argv[2]), block_tokens=1000, shard_bytes=4000)
+"""
+
+
+def test_a_killed_writer_leaves_nothing_under_the_final_name(tiny_tokenizer_path, tmp_path):
+    arguments = [sys.executable, "-c", KILLED, str(tiny_tokenizer_path), str(tmp_path / "set")]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    assert not (tmp_path / "set").exists()
+    (left,) = tmp_path.iterdir()
+    assert list(left.glob("*.tar"))
+    assert not (left / "index.json").exists()

@@ -1,3 +1,5 @@
+"""A batch says of every place what the documents say."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""What a person is shown of a data set."""
+
 from __future__ import annotations
 
 from megadec.common.tokenizer import Tokenizer

@@ -1,3 +1,5 @@
+"""A data set is opened only if it is whole and of the right tokenizer, and gives back the tokens that were written."""
+
 from __future__ import annotations
 
 import json

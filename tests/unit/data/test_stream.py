@@ -1,6 +1,9 @@
+"""Streams refuse what cannot be, and a state that belongs to another sequence."""
+
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,8 +92,6 @@ def test_changed_contents_are_a_shard_error_that_names_the_set(data, other):
 
 
 def test_a_set_that_moved_is_the_same_set(data, tmp_path):
-    import shutil
-
     moved = DataSet.open(shutil.copytree(data.folder, tmp_path / "elsewhere"))
     state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
     assert TrainStream([(moved, 1.0)], **SETTINGS).check(state) == 3
