@@ -85,15 +85,18 @@ class _SumOfNats(torch.autograd.Function):
         loss = torch.zeros((), dtype=wide, device=h_NH.device)
         for start in range(0, h_NH.shape[0], chunk):
             part = slice(start, start + chunk)
-            h_CH, targets_C1, weights_C = h_NH[part], targets_N[part, None], weights_N[part]
+            h_CH, targets_C1, weights_C1 = h_NH[part], targets_N[part, None], weights_N[part, None]
             logits_CV = at_least_float32(h_CH @ weight_VH.T)
-            log_total_C1 = logits_CV.logsumexp(-1, keepdim=True)
-            loss += (weights_C * (log_total_C1 - logits_CV.gather(1, targets_C1))[:, 0]).sum()
+            # In place and with one exponential: a chunk's logits are read and written as seldom as they can be.
+            logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
+            target_logits_C1 = logits_CV.gather(1, targets_C1)
+            exponentials_CV = logits_CV.exp_()
+            totals_C1 = exponentials_CV.sum(-1, keepdim=True)
+            loss += (weights_C1 * (totals_C1.log() - target_logits_C1)).sum()
             if not (wants_h or wants_weight):
                 continue
-            gradient_CV = logits_CV.sub_(log_total_C1).exp_()
-            gradient_CV.scatter_add_(1, targets_C1, gradient_CV.new_full((1, 1), -1).expand_as(targets_C1))
-            gradient_CV = gradient_CV.mul_(weights_C[:, None]).to(h_NH.dtype)
+            gradient_CV = exponentials_CV.mul_(weights_C1 / totals_C1).scatter_add_(1, targets_C1, -weights_C1)
+            gradient_CV = gradient_CV.to(h_NH.dtype)
             if h_gradient_NH is not None:
                 torch.mm(gradient_CV, weight_VH, out=h_gradient_NH[part])
             if weight_gradient_VH is not None:

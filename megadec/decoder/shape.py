@@ -56,6 +56,11 @@ class DecoderShape:
                 raise ConfigError(f"model.{field.name}={value!r} is not a whole number")
         if self.heads % self.kv_heads:
             raise ConfigError(f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}")
+        if not self.qk_norm and self.hidden_size % self.heads:
+            raise ConfigError(
+                f"model.hidden_size={self.hidden_size} is not a multiple of model.heads={self.heads}: the Llama layout "
+                "(model.qk_norm=false) needs it"
+            )
         if self.head_size % HEAD_SIZE_STEP:
             raise ConfigError(f"model.head_size={self.head_size} is not a multiple of {HEAD_SIZE_STEP}")
         if self.intermediate_size % INTERMEDIATE_STEP:

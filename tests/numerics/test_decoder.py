@@ -22,7 +22,7 @@ def _same_ids_each_time() -> None:
 def tiny(**changes: object) -> DecoderShape:
     values = {
         "vocabulary_size": 97,
-        "hidden_size": 64,
+        "hidden_size": 96,
         "layers": 3,
         "heads": 6,
         "kv_heads": 2,

@@ -59,6 +59,7 @@ def test_a_shape_survives_being_written_and_read() -> None:
     ("change", "message"),
     [
         ({"kv_heads": 2}, "model.heads=3 is not a multiple of model.kv_heads=2"),
+        ({"hidden_size": 200, "qk_norm": False}, "model.hidden_size=200 is not a multiple of model.heads=3"),
         ({"head_size": 63}, "model.head_size=63"),
         ({"intermediate_size": 500}, "model.intermediate_size=500 is not a multiple of 64"),
         ({"layers": 0}, "model.layers=0"),
