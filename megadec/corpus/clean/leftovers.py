@@ -106,7 +106,7 @@ def tidy(text: str) -> str:
 
 
 def tidy_brackets(text: str) -> str:
-    """Remove brackets that removed markup has emptied, and the separators that it left in them: `（；德语：，简称X）`."""
+    """Remove brackets that removed markup has emptied, and the separators that it left: `（；德语：，简称X）`."""
     text = _ROUND.sub(_tidy_round, text)
     for _ in range(3):
         text, count = _EMPTY_BRACKETS.subn("", text)

@@ -40,7 +40,7 @@ _OPEN_HEAD = {"[[": re.compile(r"[^\[\]{}|\n]*\|"), "{{": re.compile(r"[^\[\]{}|
 _NAMESPACE = re.compile(
     r"\s*(?:file|image|media|category|文件|檔案|档案|图像|圖像|圖片|图片|媒体|媒體|分类|分類|special|特殊)\s*:", re.I
 )
-_PROJECTS = frozenset("w wikt s b n q d v m c mw voy wmf doi rfc iso".split())
+_PROJECTS = frozenset(["w", "wikt", "s", "b", "n", "q", "d", "v", "m", "c", "mw", "voy", "wmf", "doi", "rfc", "iso"])
 _LANGUAGE = re.compile(r"\s*([a-z]{2,3}(?:-[a-z-]+)?|simple|tokipona)\s*:", re.ASCII)
 _PREFIX = re.compile(r"^\s*:?\s*(?:(?:w|wikt|s|b|n|q|d|v|m|wikipedia|wiktionary|[a-z]{2,3})\s*:\s*)*", re.I)
 _ADDRESS = re.compile(r"(?:https?|ftp)://\S+")

@@ -31,7 +31,7 @@ _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]
 
 
 def protect(wikitext: str) -> tuple[str, list[str]]:
-    """The text with marks, and the list of texts for them. Linear in the length of the page, also when tags are open."""
+    """The text with marks, and the texts they stand for. Linear in the length of the page, also when tags are open."""
     text = _NONCHARACTERS.sub("", wikitext)
     kept: list[str] = []
     parts: list[str] = []

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from mwparserfromhell.nodes import Template
 from mwparserfromhell.wikicode import Wikicode
 
+from megadec.corpus.clean import template_words as words
 from megadec.corpus.clean.protect import LINE_BREAK
-from megadec.corpus.clean.variant import TRADITIONAL, to_variant
+from megadec.corpus.clean.template_words import COUNTRIES, LANGUAGES, UNITS
+from megadec.corpus.clean.variant import SIMPLIFIED, TRADITIONAL, to_variant
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _INLINE_CHARACTERS = 80
@@ -87,7 +89,7 @@ def _recipe(name: str) -> Recipe | None:
 
 
 def _text_argument(arguments: Arguments) -> str:
-    """Of a template we do not know, inside a sentence: the argument with Han characters, else the last; short ones only."""
+    """Of an unknown template inside a sentence: the argument with Han characters, else the last; short ones only."""
     values = arguments.positional()
     if not values:
         return ""
@@ -97,10 +99,13 @@ def _text_argument(arguments: Arguments) -> str:
 
 def _labelled(code: str, text: str, page: Page) -> str:
     """`英语：tea`, as {{lang-en|tea}} shows it; the text alone for a language that the table lacks."""
-    label = _LANGUAGES.get(code.split("-")[0], "") if text else ""
-    if page.variant == TRADITIONAL:
-        label = to_variant(label, "zh-Hans", "zh-Hant")
+    label = _in_variant(LANGUAGES.get(code.split("-")[0], ""), page) if text else ""
     return f"{label}：{text}" if label else text
+
+
+def _in_variant(shown: str, page: Page) -> str:
+    """Our tables are in Simplified; a Traditional page gets Traditional words."""
+    return to_variant(shown, SIMPLIFIED, TRADITIONAL) if page.variant == TRADITIONAL else shown
 
 
 def _argument(*names: int | str) -> Recipe:
@@ -139,7 +144,7 @@ def _measure(arguments: Arguments) -> str:
 
 
 def _unit(unit: str) -> str:
-    return _UNITS.get(unit, f" {unit}")
+    return UNITS.get(unit, f" {unit}")
 
 
 def _fraction(arguments: Arguments) -> str:
@@ -178,103 +183,68 @@ def _japanese(arguments: Arguments) -> str:
     return to_variant(shown, "zh-Hans", "zh-Hant") if arguments.page.variant == TRADITIONAL else shown
 
 
+def _jpn(arguments: Arguments) -> str:
+    """{{jpn}} alone is Japan's flag and name; with arguments it gives a Japanese spelling."""
+    return _japanese(arguments) or _in_variant(COUNTRIES["jpn"], arguments.page)
+
+
+def _kor(arguments: Arguments) -> str:
+    return arguments.text("k", "hangul", 1) or _in_variant(COUNTRIES["kor"], arguments.page)
+
+
 def _language_argument(arguments: Arguments) -> str:
     return _labelled(arguments.text(1), arguments.text(2), arguments.page)
 
 
-def _title(arguments: Arguments) -> str:
-    return arguments.page.title
+def _country(name: str) -> Recipe:
+    def show(arguments: Arguments) -> str:
+        return _in_variant(COUNTRIES[name], arguments.page)
+
+    return show
 
 
-_LANGUAGES = {
-    "en": "英语", "fr": "法语", "de": "德语", "ja": "日语", "jp": "日语", "ko": "韩语", "ru": "俄语", "es": "西班牙语", "it": "意大利语",
-    "pt": "葡萄牙语", "la": "拉丁语", "el": "希腊语", "grc": "古希腊语", "ar": "阿拉伯语", "he": "希伯来语", "nl": "荷兰语",
-    "sv": "瑞典语", "no": "挪威语", "nb": "书面挪威语", "nn": "新挪威语", "da": "丹麦语", "fi": "芬兰语", "is": "冰岛语", "pl": "波兰语",
-    "cs": "捷克语", "sk": "斯洛伐克语", "hu": "匈牙利语", "ro": "罗马尼亚语", "bg": "保加利亚语", "sr": "塞尔维亚语", "hr": "克罗地亚语",
-    "uk": "乌克兰语", "be": "白俄罗斯语", "lt": "立陶宛语", "lv": "拉脱维亚语", "et": "爱沙尼亚语", "tr": "土耳其语", "fa": "波斯语",
-    "hi": "印地语", "sa": "梵语", "bn": "孟加拉语", "ta": "泰米尔语", "th": "泰语", "vi": "越南语", "id": "印尼语", "ms": "马来语",
-    "mn": "蒙古语", "bo": "藏语", "ug": "维吾尔语", "ga": "爱尔兰语", "cy": "威尔士语", "eo": "世界语", "ca": "加泰罗尼亚语", "eu": "巴斯克语",
-    "fil": "菲律宾语", "tl": "他加禄语", "km": "高棉语", "my": "缅甸语", "lo": "老挝语", "ka": "格鲁吉亚语", "hy": "亚美尼亚语", "kk": "哈萨克语",
-    "uz": "乌兹别克语", "mnc": "满语", "yue": "粤语", "nan": "闽南语", "ur": "乌尔都语", "sw": "斯瓦希里语", "sl": "斯洛文尼亚语",
-}  # fmt: skip
-_UNITS = {
-    "m": "米", "km": "公里", "cm": "厘米", "mm": "毫米", "mi": "英里", "ft": "英尺", "in": "英寸", "yd": "码", "nmi": "海里",
-    "kg": "公斤", "g": "克", "t": "吨", "lb": "磅", "oz": "盎司", "km2": "平方公里", "sqkm": "平方公里", "m2": "平方米",
-    "sqmi": "平方英里", "sqft": "平方英尺", "ha": "公顷", "acre": "英亩", "acres": "英亩", "l": "升", "L": "升", "km/h": "公里/小时",
-    "mph": "英里/小时", "kn": "节", "C": "°C", "F": "°F", "K": "K", "°C": "°C", "°F": "°F",
-}  # fmt: skip
-
-# (names, what is text of them). Names in lower case, Simplified and Traditional.
-_TABLE: tuple[tuple[str, Recipe], ...] = (
-    ("lang zh-lang color 字体颜色 font color fontcolor colored text background color bg bgcolor resize transl "
-     "audio 音频 sort tooltip2 rubyja notatypo", _argument(2, "text", 1)),
-    ("langx", _language_argument),
-    ("link-en le liw link interlanguage ill illm ilh internal-link-helper red-link lw lwh lww",
-     _argument("zh_text", "d", "nt", 3, "zh", 1)),
-    ("link-interwiki link-wd 跨语言链接", _argument("zh_text", "zh", 1)),
-    ("le ill", _argument("d", "zh", 1)),
-    ("tsl translink tslh tsll", _argument(4, 3, 2)),
-    ("nowrap nobr nobreak nobold noitalic small smaller big larger large center align-center u underline s strike del sub "
-     "sup bold b i em strong abbr tooltip hover title kbd code mono monospace tt var mvar math unicode ipa ipa2 cjk jan "
-     "zhm zh-hans zh-hant 僻字 專名號 专名号 專名 专名 書名號 书名号 波浪線 uw 地名 red green blue orange gray grey "
-     "purple brown black white pink yellow flag flagcountry 国旗 flagu fb 國旗 lj lk jp vertical 直排 poem 诗 hl mark highlight "
-     "linkjp nts ntsh num number gapnum dts formatnum ruby-zh zhongwen wikt wiktionary 维基词典 spaced ordinal transliteration "
-     "chem2 ce pua 楷体 楷體 宋体 标楷体 dialect tq tqq", _argument(1, "text")),
-    ("linktext gaps chem key keypress 化学式 zh-linktext", _joined("")),
-    ("quote cquote quotation blockquote quote box rquote 引用 引言 引文 古文 bquote quote2 quotex", _quote),
-    ("ruby ruby-py ruby-ja rubi 注音 拼音 ruby2", _ruby),
-    ("nihongo nihongo2 nihongo3", _nihongo),
-    ("jpn", _japanese),
-    ("kor korean", _argument("k", "hangul", 1)),
-    ("convert cvt conv 换算 換算", _measure),
-    ("frac fraction sfrac tfrac 分数 分數", _fraction),
-    ("val", _value),
-    ("start date end date birth date death date birth date and age death date and age film date 日期 date dob "
-     "start date and age 生年 bda", _date),
-    ("bd", _life),
-    ("pagename fullpagename basepagename subpagename pagenamee", _title),
-    ("e", lambda arguments: f"×10^{arguments.text(1)}"),
-    ("10^", lambda arguments: f"10^{arguments.text(1)}"),
-    ("circa", lambda arguments: f"约{arguments.text(1)}"),
-    ('" “ 引號 引号', lambda arguments: f"“{arguments.text(1)}”"),
-    ("! !-", _constant("|")),
-    ("= equals", _constant("=")),
-    ("· • dot bullet middot", _constant("·")),
-    ("-- —— dash mdash 破折號 破折号", _constant("——")),
-    ("ndash snd spaced ndash en dash", _constant("–")),
-    ("nbsp space spaces -sp", _constant(" ")),
-    ("' apostrophe", _constant("'")),
-    ("br break clear- brk", _constant(LINE_BREAK)),
-)  # fmt: skip
-# Names of more than one word cannot be split by blanks.
-_LONG_NAMES = (
-    "font color", "colored text", "background color", "hover title", "quote box", "birth date", "death date",
-    "start date", "end date", "film date", "birth date and age", "death date and age", "start date and age",
-    "spaced ndash", "en dash",
-)  # fmt: skip
-
-# Inside a sentence these still show no words of the page.
-_DROPPED = re.compile(
-    r"#|cite|citation|harv|sfn|efn|ref|note|rp$|r$|fn$|ndash$|fact|cn$|citation|来源|來源|需要|需|fact|clarif|who$|when$|which$|why$|"
-    r"where$|by whom|according|谁$|誰$|何时|何時|哪|dead|失效|死链|死鏈|webarchive|wayback|archive|需要引文|原创研究|原創研究|original|"
-    r"dubious|vague|pov|peacock|weasel|update|expand|stub|小作品|小條目|coord|坐标|座標|flagicon|旗|icon|file|image|navbox|infobox|"
-    r"信息框|資訊框|sidebar|portal|commons|wikisource|wikiquote|authority|defaultsort|displaytitle|anchor|visible|clear|toc|main|"
-    r"see|about|other|distinguish|redirect|hatnote|for$|not$|更多|主条目|主條目|参见|參見|消歧|disambig|doi|isbn|issn|oclc|pmid|"
-    r"pmc|jstor|arxiv|bibcode|asin|imdb|official|url$|website|twitter|facebook|youtube|lang icon|.{2,3} icon|en$|ja$|zh$|"
-    r"ipac|pronunciation|listen|audio|multiple|unreferenced|refimprove|copyedit|cleanup|noteta|地区用词|db-|delete|vfd|"
-    r"increase|decrease|steady|growth|rating|stars?$|yes$|no$|won$|nom$|n/a|tba|unknown|good article|featured|link ga|link fa",
+# (names, what is text of them)
+_TABLE: tuple[tuple[list[str], Recipe], ...] = (
+    (words.FIRST_ARGUMENT, _argument(1, "text")),
+    (words.SECOND_ARGUMENT, _argument(2, "text", 1)),
+    (words.FOREIGN_LINK, _argument("zh_text", "d", "nt", 3, "zh", 1)),
+    (words.FOREIGN_LINK_NAMED, _argument("zh_text", "d", "zh", 1)),
+    (words.FOREIGN_LINK_LANGUAGE_FIRST, _argument(4, 3, 2)),
+    (words.JOINED, _joined("")),
+    (words.QUOTE, _quote),
+    (words.RUBY, _ruby),
+    (words.MEASURE, _measure),
+    (words.FRACTION, _fraction),
+    (words.DATE, _date),
+    (["langx"], _language_argument),
+    (["transl", "transliteration"], _argument(3, 2)),
+    (["nihongo", "nihongo2", "nihongo3"], _nihongo),
+    (["jpn"], _jpn),
+    (["kor", "korean"], _kor),
+    (["val"], _value),
+    (["bd", "bd2"], _life),
+    (["pagename", "fullpagename", "basepagename", "subpagename"], lambda arguments: arguments.page.title),
+    (["e"], lambda arguments: f"×10^{arguments.text(1)}"),
+    (["10^"], lambda arguments: f"10^{arguments.text(1)}"),
+    (["circa"], lambda arguments: f"约{arguments.text(1)}"),
+    (['"', "“", "引號", "引号"], lambda arguments: f"“{arguments.text(1)}”"),
+    (["!", "!-"], _constant("|")),
+    (["=", "equals"], _constant("=")),
+    (["·", "•", "dot", "bullet", "middot"], _constant("·")),
+    (["--", "——", "dash", "mdash", "破折號", "破折号"], _constant("——")),
+    (["ndash", "snd", "spaced ndash", "en dash"], _constant("–")),
+    (["nbsp", "space", "spaces", "-sp"], _constant(" ")),
+    (["'", "apostrophe"], _constant("'")),
+    (["br", "break", "brk"], _constant(LINE_BREAK)),
 )
 
 
 def _build() -> dict[str, Recipe]:
-    recipes: dict[str, Recipe] = {}
+    recipes = {name: _country(name) for name in COUNTRIES}
     for names, recipe in _TABLE:
-        for long_name in _LONG_NAMES:
-            if re.search(rf"(?:^|\s){long_name}(?:\s|$)", names):
-                recipes.setdefault(long_name, recipe)
-        for name in names.split():
-            recipes.setdefault(name, recipe)
+        recipes.update(dict.fromkeys(names, recipe))
     return recipes
 
 
 _RECIPES = _build()
+_DROPPED = re.compile("|".join(words.DROPPED))

@@ -4,9 +4,9 @@ In: a document whose text is wikitext (or what WikiExtractor left). Out: the doc
 or the reason it has none. Order: comments, formulas and footnotes aside; `-{ }-` resolved for the variant that the page
 is mostly written in; sections cut and boilerplate dropped; each section parsed; leftovers tidied.
 
-Decisions: the authors' own words are kept, so NoteTA's rules are applied only when a `target` variant is asked for; data
-tables become lines (tables.py); list items, headings and table rows are lines of their own; no blank lines. Trade-off:
-correctness before speed: a page costs a few milliseconds in mwparserfromhell, so a dump wants a process pool.
+Decisions: the authors' own words are kept, so NoteTA's rules are applied only when a `target` variant is asked for;
+data tables become lines (tables.py); list items, headings and table rows are lines of their own; no blank lines.
+Trade-off: correctness before speed: a page costs milliseconds in mwparserfromhell, so a dump wants a process pool.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ DISAMBIGUATION, EMPTY = "disambiguation", "empty"
 TANGLED_NOTE = "wikitext sections too tangled for the parser, cleaned by rules alone"
 
 _DISAMBIGUATION_TEMPLATE = re.compile(
-    r"\{\{\s*(?:template:)?(?:disambig(?:uation)?(?:[ _-](?:page|cleanup|name|geo))?|disamb|dab|aimai|hndis|geodis|numberdis|"
-    r"letter[- ]?number[ _]?combdisambig|letter-?disambig|mathdab|schooldis|roaddis|songdis|airport[ _]disambig|"
+    r"\{\{\s*(?:template:)?(?:disambig(?:uation)?(?:[ _-](?:page|cleanup|name|geo))?|disamb|dab|aimai|hndis|geodis|"
+    r"numberdis|letter-?number ?combdisambig|letter-?disambig|mathdab|schooldis|roaddis|songdis|airport disambig|"
     r"(?:人名|地名|字母|数字|學校|学校|車站|车站|國際機場|宗教|化學|生物|數學)?消歧[义義](?:[页頁]面?)?)\s*(?:\||\}\})",
     re.I,
 )
 _DISAMBIGUATION_TITLE = re.compile(r"[（(]消歧[义義][）)]$")
-_EXTRACTED_FORMULA = re.compile(r"formula_\d+")
+_EXTRACTED_FORMULA = re.compile(r"[（(]\s*formula_\d+\s*[）)]|formula_\d+")
 _NOWIKI = re.compile(r"</?nowiki\s*/?>", re.I)
 
 _log = logger(__name__)

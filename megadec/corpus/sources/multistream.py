@@ -1,6 +1,6 @@
 """A multistream dump in parallel: its bzip2 streams are read by a pool of processes, the order kept.
 
-In: a .bz2 of many streams, of which each begins with a page (as Wikimedia writes them, 100 pages a stream). Out: the same
+In: a .bz2 of many streams, of which each begins with a page (Wikimedia puts 100 pages in a stream). Out: the same
 documents as a sequential reading gives. Streams are found through the index file beside the dump, else by their magic
 bytes. Trade-off: the look-ahead is bounded to a few streams a worker, so one slow consumer costs some idle workers and
 never memory.
@@ -23,7 +23,7 @@ from megadec.common.files import storage_errors
 from megadec.common.log import logger
 from megadec.corpus.document import Document
 from megadec.corpus.report import Report
-from megadec.corpus.sources.zhwiki import READ_BYTES, PageParser
+from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser
 
 LOOK_AHEAD_PER_WORKER = 3
 LEAST_TASK_BYTES = 1 << 16
@@ -44,9 +44,7 @@ def page_streams(path: Path) -> list[tuple[int, int]] | None:
     return list(pairwise([*_grouped(starts), path.stat().st_size]))
 
 
-def read_streams(
-    path: Path, ranges: list[tuple[int, int]], report: Report, *, workers: int
-) -> Iterator[Document]:
+def read_streams(path: Path, ranges: list[tuple[int, int]], report: Report, *, workers: int) -> Iterator[Document]:
     """The articles of all ranges in order; each range is one task, `LOOK_AHEAD_PER_WORKER` tasks a worker in flight.
 
     Raises InputError as the sequential reader does, after the pages before the damage were given out.
@@ -74,7 +72,7 @@ _Answer = tuple[list[Document], Report, str]
 
 
 def _read_range(path: Path, start: int, end: int, is_last: bool) -> _Answer:
-    """In a worker: the articles of a range, their counts, and the message of what stopped the reading, if anything did."""
+    """In a worker: the articles of a range, their counts, and the message of what stopped the reading, if any."""
     report = Report()
     documents: list[Document] = []
     parser = PageParser(f"{path} (stream at byte {start:,})", opened=start > 0)
@@ -122,21 +120,23 @@ def _decompressed(path: Path, start: int, end: int, parser: PageParser) -> Itera
 
 
 def _indexed_starts(path: Path) -> list[int]:
-    """Stream starts from `...-multistream-index.txt[.bz2]` beside the dump; empty where it is missing or of another dump."""
+    """Stream starts from `...-multistream-index.txt[.bz2]` beside the dump; empty where none fits."""
     name = path.name.replace("-multistream", "-multistream-index", 1).replace(".xml", ".txt", 1)
     index = next((path.with_name(n) for n in (name, name.removesuffix(".bz2")) if path.with_name(n).is_file()), None)
     if index is None or index.name == path.name:
         return []
     try:
-        with bz2.open(index, "rt", encoding="utf-8") if index.suffix == ".bz2" else index.open(encoding="utf-8") as file:
+        with (
+            bz2.open(index, "rt", encoding="utf-8") if index.suffix == ".bz2" else index.open(encoding="utf-8") as file
+        ):
             offsets = sorted({0, *(int(line.partition(":")[0]) for line in file if line.strip())})
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         _log.warning("%s: not a whole index (%s); looking for the streams in the dump itself", index, error)
         return []
-    with path.open("rb") as file:
+    with path.open("rb") as dump:
         for offset in offsets:
-            file.seek(offset)
-            if not _STREAM_START.match(file.read(10)):
+            dump.seek(offset)
+            if not _STREAM_START.match(dump.read(10)):
                 _log.warning("%s: no stream at byte %d; the index is of another dump, ignored", index, offset)
                 return []
     return offsets

@@ -1,0 +1,119 @@
+"""MediaWiki's export XML -> pages, from chunks of bytes, in constant memory.
+
+In: bytes of an export, or of the pages inside one. Out: a document a page, with the reason to drop it where there is
+one. Trade-off: a pull parser is fed by hand, so that an error can name the last whole page and how far it came.
+
+Format: https://www.mediawiki.org/wiki/Help:Export and the schema export-0.11.xsd.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from typing import Any, cast
+
+from megadec.common.errors import InputError
+from megadec.corpus.document import Document
+
+SOURCE, LICENCE = "zhwiki", "CC-BY-SA-4.0"
+OTHER_NAMESPACE, REDIRECT, NOT_WIKITEXT, NO_TEXT = "other_namespace", "redirect", "not_wikitext", "no_text"
+READ_BYTES = 1 << 18
+
+_REDIRECT = re.compile(r"\s*#(?:redirect|重定向)\s*:?\s*\[\[", re.IGNORECASE)
+_NOT_IN_ADDRESS = re.compile(r'[%?#"&+\\^`{|}<>]')
+
+
+class PageParser:
+    """An export as chunks of bytes -> documents and drop reasons; keeps what an error message needs to name."""
+
+    def __init__(self, name: str, *, opened: bool = False) -> None:
+        """`opened`: the bytes begin between two pages, as in the streams of a multistream dump."""
+        self.name = name
+        self.bytes_read = 0
+        self.last_page = "none"
+        self._parser: Any = ElementTree.XMLPullParser(("start", "end"))
+        self._root: ElementTree.Element | None = None
+        if opened:
+            self._parser.feed(b"<mediawiki>")
+
+    def feed(self, data: bytes) -> Iterator[tuple[Document, str]]:
+        """The pages that end in this chunk, each with its drop reason (empty: an article)."""
+        try:
+            self._parser.feed(data)
+            yield from self._pages()
+        except ElementTree.ParseError as error:
+            raise self.error(f"damaged XML ({error})") from None
+        self.bytes_read += len(data)
+
+    def close(self) -> None:
+        """Raises InputError when the XML does not end here."""
+        try:
+            self._parser.close()
+        except ElementTree.ParseError as error:
+            raise self.error(f"the XML is cut ({error})") from None
+        if self._root is None:
+            raise self.error("no XML in it")
+
+    def error(self, found: str) -> InputError:
+        """An InputError that tells how far the dump could be read."""
+        return InputError(
+            f"{self.name}: {found} after {self.bytes_read:,} bytes of XML, last whole page: {self.last_page}; "
+            "a dump must be whole: fetch it again and compare its checksum"
+        )
+
+    def _pages(self) -> Iterator[tuple[Document, str]]:
+        for event, element in cast(Iterator[tuple[str, ElementTree.Element]], self._parser.read_events()):
+            if self._root is None:
+                self._root = element
+                if _local(element.tag) != "mediawiki":
+                    raise InputError(f"{self.name}: root element <{_local(element.tag)}>: a dump's is <mediawiki>")
+            elif event == "end" and _local(element.tag) == "page":
+                page = _page(element, self)
+                self.last_page = f"{page[0].id} {page[0].title}"
+                yield page
+                # The root keeps every child it has seen: without this a dump would grow in memory.
+                self._root.clear()
+
+
+def _page(element: ElementTree.Element, parser: PageParser) -> tuple[Document, str]:
+    """A <page> as a document, and the reason to drop it (empty: none)."""
+    fields: dict[str, str] = {}
+    redirect = False
+    for child in element:
+        name = _local(child.tag)
+        if name == "revision":  # in a full history the last one wins
+            fields.update(
+                (_local(part.tag), part.text or "") for part in child if _local(part.tag) in ("text", "model")
+            )
+        elif name == "redirect":
+            redirect = True
+        else:
+            fields[name] = child.text or ""
+    if not fields.get("id") or not fields.get("title"):
+        raise parser.error(f"a <page> without {'<title>' if fields.get('id') else '<id>'}")
+    text = fields.get("text", "")
+    document = Document(
+        id=f"{SOURCE}:{fields['id']}",
+        source=SOURCE,
+        text=text,
+        title=fields["title"],
+        url=_address(fields["title"]),
+        licence=LICENCE,
+    )
+    if fields.get("ns", "0") != "0":
+        return document, OTHER_NAMESPACE
+    if redirect or _REDIRECT.match(text):
+        return document, REDIRECT
+    if fields.get("model", "wikitext") != "wikitext":
+        return document, NOT_WIKITEXT
+    return document, "" if text.strip() else NO_TEXT
+
+
+def _address(title: str) -> str:
+    escaped = _NOT_IN_ADDRESS.sub(lambda match: f"%{ord(match[0]):02X}", title)
+    return f"https://zh.wikipedia.org/wiki/{escaped.replace(' ', '_')}"
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
