@@ -58,7 +58,9 @@ RULES = {
     "short": QualityRules(
         min_characters=4, min_han_fraction=0.2, min_letter_fraction=0.3, max_repeated_ngram_fraction=0.7
     ),
-    "technical": QualityRules(min_han_fraction=0.1, min_letter_fraction=0.4, max_repeated_ngram_fraction=0.7),
+    "technical": QualityRules(
+        min_han_fraction=0.05, min_letter_fraction=0.4, max_repeated_line_fraction=0.6, max_repeated_ngram_fraction=0.7
+    ),
     "none": QualityRules(1, 1 << 62, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0),
 }
 

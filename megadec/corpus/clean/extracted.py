@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from megadec.corpus.clean.conversion import resolve_conversion
 from megadec.corpus.clean.variant import variant_of
+from megadec.corpus.clean.web import plain_web
 from megadec.corpus.document import Document
 
 _EMPTY_BRACKETS = re.compile("（[\\s，、；;,：:]*）|\\([\\s，、；;,：:]*\\)")
@@ -22,7 +23,7 @@ def clean_extracted(document: Document) -> Document | str:
     text = document.text
     if "-{" in text:
         text = resolve_conversion(text, variant_of(text))
-    text = _EMPTY_BRACKETS.sub("", text).strip()
+    text = _EMPTY_BRACKETS.sub("", plain_web(text)).strip()
     first, _, rest = text.partition("\n")
     if document.title and first.strip() == document.title.strip():
         text = rest.strip()

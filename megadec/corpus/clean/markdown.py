@@ -24,9 +24,12 @@ _HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNOR
 _BREAK = re.compile(r"<br\s*/?>|</(?:p|div|li|tr|h[1-6]|blockquote|section|ul|ol|table)\s*>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s[^<>]*)?/?>")
 _AUTOLINK = re.compile(r"<(?:https?|mailto|ftp):[^\s>]*>")
-_ONLY_LINK = re.compile(r"^[ \t]*\[[^\[\]\n]*\]\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)[ \t]*$", re.MULTILINE)
-_IMAGE = re.compile(r"!\[[^\[\]\n]*\](?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[[^\]\n]*\])(?:\{[^}\n]*\})?")
-_LINK = re.compile(r"\[([^\[\]\n]*)\](?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\[[^\]\n]*\])(?:\{[^}\n]*\})?")
+# A link's text may hold one level of brackets, its address one of parentheses.
+_TEXT = r"\[((?:[^\[\]\n]|\[[^\[\]\n]*\])*)\]"
+_TARGET = r"\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)"
+_ONLY_LINK = re.compile(rf"^[ \t]*{_TEXT}{_TARGET}[ \t]*$", re.MULTILINE)
+_IMAGE = re.compile(rf"!{_TEXT}(?:{_TARGET}|\[[^\]\n]*\])(?:\{{[^}}\n]*\}})?")
+_LINK = re.compile(rf"{_TEXT}(?:{_TARGET}|\[[^\]\n]*\])(?:\{{[^}}\n]*\}})?")
 _DEFINITION = re.compile(r"^[ \t]{0,3}\[(?!\^)[^\]\n]+\]:[ \t]+\S.*$", re.MULTILINE)
 _FOOTNOTE = re.compile(r"\[\^[^\]\n]+\]:?")
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$", re.MULTILINE)

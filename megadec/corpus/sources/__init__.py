@@ -52,7 +52,8 @@ def _function(address: str) -> Callable[..., Any]:
     return cast(Callable[..., Any], getattr(import_module(f"megadec.corpus.{module}"), name))
 
 
-_WIKIPEDIA = "CC BY-SA 4.0"
+_WIKIPEDIA = "CC-BY-SA-4.0"
+_WEB = "clean.web:clean_web"
 SOURCES: Sequence[Source] = (
     Source(
         "zhwiki",
@@ -68,9 +69,9 @@ SOURCES: Sequence[Source] = (
         cleaner="clean.extracted:clean_extracted",
         licence=_WIKIPEDIA,
     ),
-    Source("thucnews", "sources.thucnews:read_thucnews", "category folders of .txt, or title<TAB>label lists"),
-    Source("comments", "sources.comments:read_comments", "CSV or TSV with a header line", rules="short"),
-    Source("jsonl", "sources.jsonl:read_jsonl", "a JSON object a line, or paragraphs in SQuAD form"),
+    Source("thucnews", "sources.thucnews:read_thucnews", "category folders of .txt, or title<TAB>label lists", _WEB),
+    Source("comments", "sources.comments:read_comments", "CSV or TSV with a header line", _WEB, rules="short"),
+    Source("jsonl", "sources.jsonl:read_jsonl", "a JSON object a line, or paragraphs in SQuAD form", _WEB),
     Source("parquet", "sources.parquet:read_parquet", "Parquet with a column of text, or documents of an earlier run"),
     Source("text", "sources.text:read_text", "plain text: a file or so many lines a document"),
     Source(
@@ -79,7 +80,7 @@ SOURCES: Sequence[Source] = (
         "Markdown with HTML in it: a file or a section a document",
         cleaner="clean.markdown:clean_markdown",
     ),
-    Source("sgml", "sources.sgml:read_sgml", "Sogou Lab news: <doc> elements without a root"),
+    Source("sgml", "sources.sgml:read_sgml", "Sogou Lab news: <doc> elements without a root", _WEB),
     Source("documents", "sources.parquet:read_prepared", "documents of an earlier run", rules="none", prepared=True),
 )
 _BY_NAME = {source.name: source for source in SOURCES}
