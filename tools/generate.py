@@ -40,8 +40,10 @@ def main(argv: Sequence[str]) -> None:
     decoder, tokenizer = load_decoder(options.model, getattr(torch, options.dtype))
     decoder.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     for prompt in options.prompt:
+        # Asked for first: a prompt that does not fit is refused before anything is printed.
+        continuation = generate_text(decoder, tokenizer, prompt, options.sampling)
         sys.stdout.write(prompt)
-        for text in generate_text(decoder, tokenizer, prompt, options.sampling):
+        for text in continuation:
             sys.stdout.write(text)
             sys.stdout.flush()
         sys.stdout.write("\n")

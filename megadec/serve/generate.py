@@ -139,6 +139,8 @@ def kept_probabilities(logits_V: Tensor, top_k: int, top_p: float) -> Tensor:
 
     Equal logits are kept in order of id, so exactly k stay.
     """
+    if not top_k and top_p == 1:
+        return logits_V.softmax(-1)
     ordered_V, order_V = logits_V.sort(descending=True, stable=True)
     probabilities_V = ordered_V.softmax(-1)
     if top_k:

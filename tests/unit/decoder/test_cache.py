@@ -1,3 +1,5 @@
+"""The key-value cache: what goes in comes back, up to the context."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The chunked loss against cross_entropy in float64, values and gradients."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Rotary positions: distances only, in float32, wherever the table was first made."""
+
 from __future__ import annotations
 
 import pytest
