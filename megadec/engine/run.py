@@ -59,8 +59,8 @@ class ModelOptions:
         changes.setdefault("vocabulary_size", tokenizer.vocabulary_size)
         if changes["vocabulary_size"] < tokenizer.vocabulary_size:
             raise ConfigError(
-                f"model.vocabulary_size={changes['vocabulary_size']} is less than the {tokenizer.vocabulary_size} pieces"
-                f" of {tokenizer.path}"
+                f"model.vocabulary_size={changes['vocabulary_size']} is less than the {tokenizer.vocabulary_size} of"
+                f" {tokenizer.path}"
             )
         if self.preset is None:
             return DecoderShape.from_mapping(changes)

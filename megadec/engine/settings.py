@@ -118,9 +118,9 @@ def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
     stage = int(values.setdefault("zero_optimization", {}).get("stage", 0))
     if stage == 0 and share.precision == "bf16":
         raise ConfigError(
-            f"{file}: ZeRO stage 0 with train.precision=bf16: DeepSpeed 0.19 then accumulates gradients in bf16 and takes"
-            " an optimizer step at initialisation, so the losses are not those of stages 1 to 3; choose zero1.json, or"
-            " fp32"
+            f"{file}: ZeRO stage 0 with train.precision=bf16: DeepSpeed 0.19 then accumulates gradients in bf16 and"
+            " takes an optimizer step at initialisation, so the losses are not those of stages 1 to 3;"
+            " choose zero1.json, or fp32"
         )
     return DeepSpeedSettings(file=file, values=values, stage=stage, precision=share.precision)
 
