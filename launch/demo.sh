@@ -29,7 +29,5 @@ step "3. Checkpoint to Hugging Face, compared before it gets its name"
 python tools/convert.py --input "$DEMO/runs/demo" --to hf --output "$DEMO/exports/demo-hf"
 
 step "4. Generated text"
-for prompt in "茶" "中国的桥梁" "今天的比赛"; do
-  python tools/generate.py --model "$DEMO/exports/demo-hf" --prompt "$prompt" --max-new-tokens 40 \
-    --temperature 0.8 --top-k 40 --repetition-penalty 1.1 --seed 1
-done
+python tools/generate.py --model "$DEMO/exports/demo-hf" --prompt "茶" "石桥" "今天的比赛" \
+  --sampling.max-new-tokens 40 --sampling.temperature 0.8 --sampling.top-k 40 --sampling.repetition-penalty 1.1
