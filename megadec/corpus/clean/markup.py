@@ -43,17 +43,47 @@ _NAMESPACE = re.compile(
 _PROJECTS = frozenset(["w", "wikt", "s", "b", "n", "q", "d", "v", "m", "c", "mw", "voy", "wmf", "doi", "rfc", "iso"])
 _LANGUAGE = re.compile(r"\s*([a-z]{2,3}(?:-[a-z-]+)?|simple|tokipona)\s*:", re.ASCII)
 _PREFIX = re.compile(r"^\s*:?\s*(?:(?:w|wikt|s|b|n|q|d|v|m|wikipedia|wiktionary|[a-z]{2,3})\s*:\s*)*", re.I)
-_ADDRESS = re.compile(r"(?:https?|ftp)://\S+")
+_SCHEMES = "https?|ftps?|sftp|mailto|news|nntp|ircs?|tel|git|svn|gopher|magnet|sips?|sms|ssh|telnet|urn|xmpp|geo|mms"
+_EXTERNAL_TOKEN = re.compile(
+    rf"\[\[|\[(?=//|(?:{_SCHEMES}|bitcoin|redis|worldwind):)[^\s\[\]<>{{}}|\"]*[ \t]*|\]|\n", re.IGNORECASE
+)
 
 
 def words_of(wikitext: str, page: Page) -> tuple[str, bool]:
     """The text of a passage, and whether it was too tangled (or too long) for the parser and went by rules alone."""
-    text, deepest = balance(wikitext)
+    text, deepest = balance(external_labels(wikitext))
     if deepest > DEEPEST_NESTING or len(text) > LONGEST_PASSAGE:
         return without_templates(text), True
-    if not re.search(r"[\[{]|</?t[drha]", text):
+    if not re.search(r"\[\[|\{|<t", text):
         return text, False
     return _render(mwparserfromhell.parse(text, skip_style_tags=True), page), False
+
+
+def external_labels(wikitext: str) -> str:
+    """`[http://a label]` -> `label`, `[http://a]` -> nothing; one pass, also where the bracket is never closed.
+
+    The parser would do it too, but it starts anew from every bracket that has no end.
+    """
+    removed: list[tuple[int, int]] = []
+    opened: list[str] = []  # "[" for an external link, "[[" for one inside the wiki
+    position = 0
+    while match := _EXTERNAL_TOKEN.search(wikitext, position):
+        token, position = match[0], match.end()
+        if token == "\n":
+            opened.clear()
+        elif token == "[[":
+            opened.append(token)
+        elif token != "]":
+            opened.append("[")
+            removed.append(match.span())
+        elif opened and opened[-1] == "[":
+            opened.pop()
+            removed.append(match.span())
+        elif wikitext.startswith("]]", match.start()):
+            position += 1
+            if opened:
+                opened.pop()
+    return _without(wikitext, removed)
 
 
 def balance(wikitext: str) -> tuple[str, int]:
@@ -122,7 +152,7 @@ def _render_node(nodes: list[Node], index: int, page: Page) -> str:
     if isinstance(node, Template):
         return expand(node, partial(_render, page=page), page, in_sentence=_in_sentence(nodes, index))
     if isinstance(node, ExternalLink):
-        return _external(node, page)
+        return str(node)  # a bare address; those in brackets are gone
     if isinstance(node, Heading):
         return f"\n{_render(node.title, page).strip()}\n"
     if isinstance(node, Tag):
@@ -142,13 +172,6 @@ def _link(link: Wikilink, page: Page) -> str:
     if link.text is not None and (text := _render(link.text, page).strip()):
         return text
     return _PREFIX.sub("", _render(link.title, page)).lstrip("#").replace("_", " ").strip()
-
-
-def _external(link: ExternalLink, page: Page) -> str:
-    if not link.brackets:
-        return str(link.url)
-    label = _render(link.title, page).strip() if link.title is not None else ""
-    return "" if _ADDRESS.fullmatch(label) else label
 
 
 def _tag(tag: Tag, page: Page) -> str:

@@ -104,7 +104,10 @@ def _stand_in(name: str, attributes: str, content: str, kept: list[str]) -> str:
         return ""
     kept.append(shown)
     mark = f"{MARK_START}{len(kept) - 1}{MARK_END}"
-    is_block = name in _CODE_TAGS.split("|") and not re.search(r"\binline\b", attributes, re.IGNORECASE)
+    if name in _CODE_TAGS.split("|"):
+        is_block = not re.search(r"\binline\b", attributes, re.IGNORECASE)
+    else:
+        is_block = re.search(r"display\s*=\s*[\"']?block", attributes, re.IGNORECASE) is not None
     return f"\n{mark}\n" if is_block else mark
 
 

@@ -26,7 +26,7 @@ FIRST_ARGUMENT = names("""
     專名, 专名, 書名號, 书名号, 波浪線, uw, 地名, red, green, blue, orange, gray, grey, purple, brown, black
     white, pink, yellow, flag, flagcountry, 国旗, 國旗, flagu, fb, lj, lk, jp, vertical, 直排, poem, 诗, hl
     mark, highlight, linkjp, nts, num, number, gapnum, dts, formatnum, zhongwen, wikt, wiktionary, 维基词典
-    spaced, ordinal, chem2, ce, pua, 楷体, 楷體, 宋体, 標楷體, 标楷体, tq, no wrap, lang-zh
+    spaced, ordinal, chem2, ce, pua, 楷体, 楷體, 宋体, 標楷體, 标楷体, tq, no wrap, lang-zh, url
 """)
 # The second argument is shown, the first names a language, a colour, a file or a key.
 SECOND_ARGUMENT = names("""
@@ -38,6 +38,7 @@ FOREIGN_LINK = names("link-en, le, liw, link, interlanguage link, internal link 
 FOREIGN_LINK_NAMED = names("link-interwiki, link-wd, 跨语言链接, 跨語言連結, ilh, ill, illm")
 # {{tsl|en|English|中文|shown}}
 FOREIGN_LINK_LANGUAGE_FIRST = names("tsl, translink, tslh, tsll")
+LIST = names("hlist, plainlist, flatlist, unbulleted list, ubl, bulleted list, 无序列表, plain list, flat list")
 JOINED = names("linktext, gaps, chem, key, keypress, 化学式, zh-linktext")
 QUOTE = names("quote, cquote, quotation, blockquote, quote box, rquote, 引用, 引言, 引文, 古文, bquote, quote2, quotex")
 RUBY = names("ruby, ruby-py, ruby-ja, rubi, 注音, 拼音, ruby2, ruby-zh")
@@ -60,7 +61,7 @@ DROPPED = names(r"""
     official, url$, website, twitter, facebook, youtube, lang icon, ... icon, .. icon, en$, ja$, zh$, ipac
     pronunciation, listen, multiple, unreferenced, refimprove, copyedit, cleanup, noteta, 地区用词, 地區用詞
     db-, delete, vfd, increase, decrease, steady, growth, rating, stars?$, yes$, no$, won$, nom$, n/a, tba
-    unknown, good article, featured, link ga, link fa, ntsh
+    unknown, good article, featured, link ga, link fa, ntsh, 註, 注, smiley
 """)
 
 LANGUAGES = pairs("""

@@ -211,6 +211,7 @@ _TABLE: tuple[tuple[list[str], Recipe], ...] = (
     (words.FOREIGN_LINK_NAMED, _argument("zh_text", "d", "zh", 1)),
     (words.FOREIGN_LINK_LANGUAGE_FIRST, _argument(4, 3, 2)),
     (words.JOINED, _joined("")),
+    (words.LIST, _joined(LINE_BREAK)),
     (words.QUOTE, _quote),
     (words.RUBY, _ruby),
     (words.MEASURE, _measure),

@@ -43,6 +43,10 @@ class PageParser:
             self._parser.feed(data)
             yield from self._pages()
         except ElementTree.ParseError as error:
+            if self._root is None:
+                raise InputError(
+                    f"{self.name}: holds {data[:16]!r}...: a dump is XML with <mediawiki> at its root"
+                ) from None
             raise self.error(f"damaged XML ({error})") from None
         self.bytes_read += len(data)
 
