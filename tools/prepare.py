@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from megadec.common.config import parse
@@ -17,8 +16,8 @@ from megadec.corpus.prepare import PrepareOptions, prepare
 
 def main(argv: Sequence[str]) -> None:
     """Prepare what the command line asks for and print the report."""
-    options = parse(PrepareOptions, argv, description=__doc__ or "", program="prepare.py")
-    print(prepare(options).render(), file=sys.stdout)
+    options = parse(PrepareOptions, argv, description="Raw text to documents and token shards.", program="prepare.py")
+    print(prepare(options).render())
 
 
 if __name__ == "__main__":

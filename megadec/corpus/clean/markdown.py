@@ -14,7 +14,8 @@ from megadec.corpus.document import Document
 
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*(---|\+\+\+)[ \t]*\n.*?\n\1[ \t]*(\n|\Z)", re.DOTALL)
 _KEPT = re.compile(
-    r"(?P<fence>^[ \t]*(?P<mark>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=mark)[`~]*[ \t]*$|\Z))"
+    r"(?P<escape>\\[\\`*_{}\[\]()#+.!<>|~$-])"
+    r"|(?P<fence>^[ \t]*(?P<mark>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=mark)[`~]*[ \t]*$|\Z))"
     r"|(?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
     r"|(?P<formula>\$\$.+?\$\$|(?<!\\)\$[^$\n]+?(?<!\\)\$)",
     re.DOTALL | re.MULTILINE,
@@ -33,14 +34,16 @@ _LINK = re.compile(rf"{_TEXT}(?:{_TARGET}|\[[^\]\n]*\])(?:\{{[^}}\n]*\}})?")
 _DEFINITION = re.compile(r"^[ \t]{0,3}\[(?!\^)[^\]\n]+\]:[ \t]+\S.*$", re.MULTILINE)
 _FOOTNOTE = re.compile(r"\[\^[^\]\n]+\]:?")
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
-_EMPHASIS = re.compile(r"(\*{1,3})(?=\S)([^*\n]+?)(?<=\S)\1")
+# Not after an ASCII letter or digit: 2*3*4 is arithmetic.
+_EMPHASIS = re.compile(r"(?<![0-9A-Za-z*])(\*)(?=[^\s*])([^*\n]+?)(?<=\S)\1(?!\*)")
+_STRONG = re.compile(r"(\*{2,3})(?=[^\s*])([^*\n]+?)(?<=\S)\1")
 _RULE = re.compile(r"^[ \t]{0,3}(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})$", re.MULTILINE)
-_TABLE_RULE = re.compile(r"^[ \t]*\|?(?:[ \t]*:?-{2,}:?[ \t]*\|)+[ \t]*(?::?-{2,}:?)?[ \t]*$", re.MULTILINE)
+_CELL = r"[ \t]*:?-+:?[ \t]*"
+_TABLE_RULE = re.compile(rf"^(?=[^\n]*\|)[ \t]*\|?{_CELL}(?:\|{_CELL})*\|?[ \t]*(?:\n|\Z)", re.MULTILINE)
 # Material for MkDocs: `??? note "title"`, `=== "tab"`, `--8<-- "included file"`, `author: names` as the first line.
 _ADMONITION = re.compile(r"^([ \t]*)(?:[!?]{3}\+?|===)[ \t]*[\w-]*[ \t]*\"?([^\"\n]*)\"?[ \t]*$", re.MULTILINE)
 _INCLUDE = re.compile(r"^[ \t]*--8<--.*$", re.MULTILINE)
 _AUTHOR = re.compile(r"\A\s*(?:author|disqus|comments):.*$", re.MULTILINE)
-_ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!<>|~-])")
 _STAMP = re.compile(r"^[ \t]*[(（]更新时间戳[:：].*[)）][ \t]*$", re.MULTILINE)
 
 
@@ -79,6 +82,8 @@ def _kept_piece(match: re.Match[str]) -> str:
     """Code keeps its fence, so that it is known as code; a fence without its include has nothing left."""
     if match.group("fence") and "--8<--" in match.group("fence"):
         return ""
+    if match.group("escape"):
+        return match.group("escape")[1]
     if match.group("code"):
         return match.group("code").strip("`").strip()
     return match.group()
@@ -97,5 +102,6 @@ def _plain_prose(text: str) -> str:
     text = _ADMONITION.sub(r"\1\2", text)
     for pattern in (_RULE, _TABLE_RULE):
         text = pattern.sub("", text)
-    text = _EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", text))
-    return html.unescape(_ESCAPE.sub(r"\1", text))
+    for pattern in (_STRONG, _EMPHASIS):
+        text = pattern.sub(r"\2", text)
+    return html.unescape(text)

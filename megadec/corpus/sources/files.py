@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -84,8 +84,8 @@ def _chosen(
             continue
         name = f"{path}:{inner}" if path.is_file() else str(path / inner)
         with reading(name):
-            file = _decompressed(inner.name, open_it())
-        with file:
+            raw = open_it()
+        with _decompressed(inner.name, raw) as file:
             yield Member(name, plain, file)
 
 
@@ -125,7 +125,7 @@ def _in_archive(path: Path) -> Iterator[tuple[PurePosixPath, Callable[[], IO[byt
                         raise InputError(f"{path}: {info.filename} is encrypted; unpack it first")
                     yield PurePosixPath(_zip_name(info)), partial(archive.open, info)
         return
-    short = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2"}.get(path.suffix.lower(), path.name)
+    short = {".tgz": "tar.gz", ".txz": "tar.xz", ".tbz2": "tar.bz2"}.get(path.suffix.lower(), path.name)
     with _decompressed(short, open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r|") as tar:
         for entry in tar:
             if entry.isfile():
@@ -163,9 +163,15 @@ _OPENERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _decompressed(name: str, file: IO[bytes]) -> IO[bytes]:
+@contextmanager
+def _decompressed(name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
     opener = _OPENERS.get(PurePosixPath(name).suffix.lower())
-    return cast(IO[bytes], opener(file)) if opener else file
+    with file:
+        if opener is None:
+            yield file
+        else:
+            with opener(file) as plain:
+                yield plain
 
 
 def _plain_name(name: str) -> str:

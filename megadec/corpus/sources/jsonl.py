@@ -7,8 +7,8 @@ Trade-off: what a .json file is, is decided by its first line: an object that is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +35,25 @@ def read_jsonl(path: Path, report: Report, options: ReadOptions) -> Iterator[Doc
 
 
 def _documents(member: Member, report: Report, options: ReadOptions) -> Iterator[Document]:
-    all_lines = lines(member, options.encoding, report)
-    first = next((line for line in all_lines if line.strip()), None)
-    if first is None:
+    numbered = enumerate(lines(member, options.encoding, report), 1)
+    rows = ((number, line) for number, line in numbered if line.strip())
+    head = list(islice(rows, 2))
+    if not head:
         report.note("empty files")
         return
-    value = _parsed(first)
-    following = next((line for line in all_lines if line.strip()), None) if isinstance(value, dict) else None
-    if isinstance(value, dict) and not (following is None and _is_squad(value)):
-        yield from _from_lines(member, chain([first], [following] if following else [], all_lines), report, options)
+    value = _parsed(head[0][1])
+    if isinstance(value, dict) and not (len(head) == 1 and _is_squad(value)):
+        yield from _from_lines(member, chain(head, rows), report, options)
     else:
-        yield from _from_whole(member, _whole(member, first, all_lines), report, options)
+        yield from _from_whole(member, _whole(member, chain(head, rows)), report, options)
 
 
-def _from_lines(member: Member, rows: Iterator[str], report: Report, options: ReadOptions) -> Iterator[Document]:
+def _from_lines(
+    member: Member, rows: Iterable[tuple[int, str]], report: Report, options: ReadOptions
+) -> Iterator[Document]:
     check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
     mapping: FieldMapping | None = None
-    for number, line in enumerate(rows, 1):
-        if not line.strip():
-            continue
+    for number, line in rows:
         value = _parsed(line)
         if not isinstance(value, dict):
             check.drop(line, number, "not a JSON object")
@@ -75,15 +75,15 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def _whole(member: Member, first: str, rest: Iterator[str]) -> Any:
-    parts, size = [first], len(first)
-    for line in rest:
+def _whole(member: Member, rows: Iterable[tuple[int, str]]) -> Any:
+    parts: list[str] = []
+    size = 0
+    for _, line in rows:
         parts.append(line)
         size += len(line)
         if size > LARGEST_WHOLE_CHARACTERS:
-            raise InputError(
-                f"{member.name}: one JSON value of more than {LARGEST_WHOLE_CHARACTERS >> 20} Mi characters"
-            )
+            limit = LARGEST_WHOLE_CHARACTERS >> 20
+            raise InputError(f"{member.name}: one JSON value of more than {limit} Mi characters; give a value a line")
     try:
         return json.loads("".join(parts))
     except (ValueError, RecursionError) as error:

@@ -1,0 +1,266 @@
+"""Each reader on small files with the quirks of the real ones."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.corpus.document import Document, write_documents
+from megadec.corpus.report import Report
+from megadec.corpus.sources import SOURCES, find_source
+from megadec.corpus.sources.comments import read_comments
+from megadec.corpus.sources.jsonl import read_jsonl
+from megadec.corpus.sources.markdown import read_markdown, sections
+from megadec.corpus.sources.parquet import is_prepared, read_parquet, read_prepared
+from megadec.corpus.sources.reading import MALFORMED_ALLOWED, ReadOptions
+from megadec.corpus.sources.sgml import read_sgml
+from megadec.corpus.sources.text import read_text
+from megadec.corpus.sources.thucnews import read_thucnews, split_title
+
+PLAIN = ReadOptions()
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+# --- THUCNews
+
+
+def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path: Path) -> None:
+    write(tmp_path / "体育" / "1.txt", "决赛今晚开战\n　　本报讯　球队已经到达。\n　　教练说。\n")
+    write(tmp_path / "财 经" / "2.txt", "　　没有标题的文章。\n　　第二段。")
+    report = Report()
+    one, two = read_thucnews(tmp_path, report, PLAIN)
+    assert (one.id, one.label, one.title) == ("体育/1", "体育", "决赛今晚开战")
+    assert one.text.startswith("　　本报讯")
+    assert (two.id, two.label, two.title) == ("财 经/2", "财 经", "")
+    assert report.documents_read == 2
+
+
+def test_a_zip_of_folders_is_the_same_as_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "THUCNews.zip", "w") as archive:
+        archive.writestr("THUCNews/体育/1.txt", "标题\n　　正文。")
+    (document,) = read_thucnews(tmp_path / "THUCNews.zip", Report(), PLAIN)
+    assert (document.label, document.title, document.text) == ("体育", "标题", "　　正文。")
+
+
+def test_the_mark_at_the_end_of_forum_posts_is_not_text(tmp_path: Path) -> None:
+    write(tmp_path / "体育" / "1.txt", "坚持到了最后$LOTOzf$\n", "gb18030")
+    (document,) = read_thucnews(tmp_path, Report(), ReadOptions(encoding="auto"))
+    assert document.text == "坚持到了最后"
+
+
+@pytest.mark.parametrize("classes", ["finance\nsports\n", "0\tfinance\n1\tsports\n"])
+def test_a_list_of_titles_takes_its_labels_from_class_txt(tmp_path: Path, classes: str) -> None:
+    write(tmp_path / "class.txt", classes)
+    write(tmp_path / "train.txt", "\ufeff股价上涨\t0\n\n球队\t夺冠\t1\n")
+    for path in (tmp_path / "train.txt", tmp_path):
+        titles = [(document.text, document.label) for document in read_thucnews(path, Report(), PLAIN)]
+        assert titles == [("股价上涨", "finance"), ("球队\t夺冠", "sports")]
+
+
+def test_a_label_that_class_txt_does_not_have_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "class.txt", "finance\n")
+    path = write(tmp_path / "train.txt", "甲\t0\n乙\t7\n")
+    with pytest.raises(InputError, match=r"line 2: label 7, but class\.txt has 1"):
+        list(read_thucnews(path, Report(), PLAIN))
+
+
+def test_few_malformed_lines_are_dropped_and_many_are_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.txt", "标题\t0\n" + "没有制表符\n" * MALFORMED_ALLOWED)
+    report = Report()
+    assert len(list(read_thucnews(path, report, PLAIN))) == 1
+    assert report.dropped["malformed_line"] == MALFORMED_ALLOWED
+    write(path, "标题\t0\n" + "没有制表符\n" * (MALFORMED_ALLOWED + 1))
+    with pytest.raises(InputError, match=r"train\.txt: line 12: no title<TAB>label; 11 of 12 lines are malformed"):
+        list(read_thucnews(path, Report(), PLAIN))
+
+
+def test_a_first_line_is_a_title_only_before_indented_lines() -> None:
+    assert split_title("题\n　　文") == ("题", "　　文")
+    for text in ("题\n文", "　　题\n　　文", "题", "题" * 80 + "\n　　文", "\n\n"):
+        assert split_title(text)[0] == ""
+
+
+# --- comments
+
+
+def test_rows_may_hold_newlines_quotes_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", '\ufefflabel,review\r\n1,"很好，\n""真的"""\r\n0,\ufeff差\r\n')
+    documents = list(read_comments(path, Report(), PLAIN))
+    assert [(document.text, document.label) for document in documents] == [('很好，\n"真的"', "1"), ("\ufeff差", "0")]
+    assert len({document.id for document in documents}) == 2
+
+
+def test_columns_are_named_by_options_and_a_wrong_name_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "cat,stars,words,more\n书,5,好,续\n")
+    chosen = ReadOptions(text_field="words,more", label_field="cat")
+    (document,) = read_comments(path, Report(), chosen)
+    assert (document.text, document.label) == ("好\n续", "书")
+    with pytest.raises(InputError, match=r"no column 'word' .did you mean 'words'.*it has cat, stars"):
+        list(read_comments(path, Report(), ReadOptions(text_field="word")))
+    with pytest.raises(InputError, match="no column of text among cat, stars, words, more; name it with --text_field"):
+        list(read_comments(path, Report(), PLAIN))
+
+
+def test_a_row_of_another_length_is_dropped_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "label,review\n1,好\n1,很,好\n0,差\n")
+    report = Report()
+    assert [document.text for document in read_comments(path, report, PLAIN)] == ["好", "差"]
+    assert "a.csv:3: 1,很,好" in report.samples["malformed_line"][0]
+
+
+def test_an_empty_table_is_noted(tmp_path: Path) -> None:
+    report = Report()
+    assert list(read_comments(write(tmp_path / "a.csv", ""), report, PLAIN)) == []
+    assert report.notes["empty files"] == 1
+
+
+# --- JSON
+
+
+def test_json_lines_become_documents_and_a_broken_line_is_dropped(tmp_path: Path) -> None:
+    rows = ['{"id": 7, "title": "甲", "text": "正文", "url": "u"}', "{broken", "", '["no object"]', '{"text": null}']
+    report = Report()
+    one, two = read_jsonl(write(tmp_path / "a.jsonl", "\n".join(rows)), report, PLAIN)
+    assert one == Document("7", "jsonl", "正文", title="甲", url="u")
+    assert (two.text, two.id) == ("", "a:5")
+    assert report.dropped["malformed_line"] == 2
+
+
+def test_squad_form_gives_a_document_a_paragraph(tmp_path: Path) -> None:
+    paragraphs = [{"context": "第一段", "qas": []}, {"context": "第二段"}]
+    value = {"version": "1", "data": [{"title": "梵文", "paragraphs": paragraphs}]}
+    for indent in (None, 2):
+        path = write(tmp_path / "a.json", json.dumps(value, ensure_ascii=False, indent=indent))
+        assert [(d.title, d.text) for d in read_jsonl(path, Report(), PLAIN)] == [
+            ("梵文", "第一段"),
+            ("梵文", "第二段"),
+        ]
+
+
+def test_a_list_of_objects_is_read_and_another_json_is_an_error(tmp_path: Path) -> None:
+    (document,) = read_jsonl(write(tmp_path / "a.json", '[\n{"content": "正文"}\n]'), Report(), PLAIN)
+    assert document.text == "正文"
+    with pytest.raises(InputError, match="neither objects nor paragraphs"):
+        list(read_jsonl(write(tmp_path / "b.json", "[1,\n2]"), Report(), PLAIN))
+    with pytest.raises(InputError, match="neither a JSON object a line nor one JSON value"):
+        list(read_jsonl(write(tmp_path / "c.json", "{\n"), Report(), PLAIN))
+
+
+def test_an_empty_json_file_is_noted(tmp_path: Path) -> None:
+    report = Report()
+    assert list(read_jsonl(write(tmp_path / "a.json", "\n"), report, PLAIN)) == []
+    assert report.notes["empty files"] == 1
+
+
+# --- Parquet
+
+
+def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"content": ["甲", None], "label": [1, 2]}), tmp_path / "t.parquet")
+    found = list(read_parquet(tmp_path / "t.parquet", Report(), PLAIN))
+    assert [(document.text, document.label, document.id) for document in found] == [
+        ("甲", "1", "t:1"),
+        ("", "2", "t:2"),
+    ]
+    assert not is_prepared(tmp_path / "t.parquet", PLAIN)
+    (tmp_path / "ours").mkdir()
+    write_documents(tmp_path / "ours" / "d.parquet", [Document("1", "wiki", "甲")])
+    assert is_prepared(tmp_path / "ours", PLAIN)
+    assert list(read_prepared(tmp_path / "ours", Report(), PLAIN)) == [Document("1", "wiki", "甲")]
+    with pytest.raises(InputError, match="holds both"):
+        is_prepared(tmp_path, PLAIN)
+
+
+def test_a_file_that_is_no_parquet_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.parquet: cannot be read"):
+        list(read_parquet(write(tmp_path / "a.parquet", "no"), Report(), PLAIN))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no \.parquet files"):
+        list(read_parquet(tmp_path / "empty", Report(), PLAIN))
+
+
+# --- plain text
+
+
+def test_a_text_file_is_a_document_or_so_many_lines_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "一\n\n二\n三\n四\n")
+    (whole,) = read_text(path, Report(), PLAIN)
+    assert whole == Document("a", "text", "一\n\n二\n三\n四\n")
+    grouped = list(read_text(path, Report(), ReadOptions(lines_per_document=3)))
+    assert [(document.id, document.text) for document in grouped] == [("a:1", "一\n二\n三"), ("a:5", "四")]
+
+
+# --- Markdown
+
+
+def test_a_markdown_file_is_a_document_with_its_first_heading(tmp_path: Path) -> None:
+    write(tmp_path / "刑法" / "a.md", "前言\n# 某法\n正文\n## 第一章\n")
+    (document,) = read_markdown(tmp_path, Report(), PLAIN)
+    assert (document.id, document.title, document.label) == ("刑法/a", "某法", "刑法")
+    assert document.text.startswith("前言\n# 某法")
+
+
+def test_sections_begin_at_headings_down_to_a_level_and_not_in_code() -> None:
+    text = "前言\n# 一\n甲\n```\n# 注释\n```\n### 三\n乙\n"
+    assert list(sections(text, 1)) == [(0, "", "前言\n"), (1, "一", "甲\n```\n# 注释\n```\n### 三\n乙\n")]
+    assert [title for _, title, _ in sections(text, 3)] == ["", "一", "三"]
+
+
+def test_split_level_makes_a_document_of_each_section(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.md", "# 日报\n\n## 甲\n新闻一\n## 乙\n新闻二\n")
+    found = list(read_markdown(path, Report(), ReadOptions(split_level=2)))
+    assert [(document.id, document.title, document.text.strip()) for document in found] == [
+        ("a#0", "日报", ""),
+        ("a#1", "甲", "新闻一"),
+        ("a#2", "乙", "新闻二"),
+    ]
+
+
+# --- Sogou Lab SGML
+
+DOC = """<doc>
+<url>http://e.org/?a=1&b=2</url>
+<docno>x-1</docno>
+<contenttitle>题　目</contenttitle>
+<content>第一段。\ue40c第二段</content>
+</doc>
+"""
+
+
+def test_sgml_without_a_root_and_with_bare_ampersands_is_read(tmp_path: Path) -> None:
+    (document,) = read_sgml(write(tmp_path / "a.dat", DOC), Report(), PLAIN)
+    assert document == Document("x-1", "sgml", "第一段。\n第二段", title="题　目", url="http://e.org/?a=1&b=2")
+
+
+def test_sgml_that_is_cut_or_is_none_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the last <doc> has no end"):
+        list(read_sgml(write(tmp_path / "a.dat", DOC + DOC[:80]), Report(), PLAIN))
+    with pytest.raises(InputError, match="no <doc> element"):
+        list(read_sgml(write(tmp_path / "b.dat", "正文"), Report(), PLAIN))
+
+
+# --- the registry
+
+
+def test_every_source_has_a_reader_and_cleaner_that_can_be_imported() -> None:
+    from megadec.corpus.sources import _function
+
+    for source in SOURCES:
+        assert callable(_function(source.reader))
+        assert source.cleaner == "" or callable(source.clean())
+
+
+def test_an_unknown_source_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"source=thucnew: no such source .did you mean 'thucnews'"):
+        find_source("thucnew")

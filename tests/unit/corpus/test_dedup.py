@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.corpus.dedup import DIGEST_BYTES, ExactDuplicates, digest_of, excluded_digests, is_held_out
+from megadec.corpus.document import Document, write_documents
+from megadec.corpus.report import Report
+
+
+def texts(*all_texts: str) -> list[Document]:
+    return [Document(str(number), f"source {number}", text) for number, text in enumerate(all_texts)]
+
+
+def test_the_first_of_equal_texts_stays_whatever_their_sources() -> None:
+    report = Report()
+    documents = texts("今天下雨。", "明天晴。", "今天下雨。")
+    assert [d.id for d in ExactDuplicates().step(documents, report)] == ["0", "1"]
+    assert dict(report.dropped) == {"duplicate": 1}
+
+
+def test_blanks_punctuation_width_and_case_do_not_make_another_text() -> None:
+    assert digest_of("很快，很好！ ABC １２") == digest_of("很快很好\nabc12")
+    assert digest_of("很快很好") != digest_of("很快很坏")
+    assert len(digest_of("")) == DIGEST_BYTES
+
+
+def test_texts_without_letters_are_not_all_one() -> None:
+    assert digest_of("？？？") != digest_of("！！！")
+
+
+def test_title_and_text_count_together() -> None:
+    documents = [Document("1", "s", "正文", "甲"), Document("2", "s", "正文", "乙")]
+    assert len(list(ExactDuplicates().step(documents, Report()))) == 2
+
+
+def test_excluded_texts_are_dropped_for_that_reason(tmp_path: Path) -> None:
+    (tmp_path / "dev.txt").write_text("测试标题\t3\n另一个\n", encoding="utf-8")
+    write_documents(tmp_path / "held.parquet", [Document("1", "s", "正文", title="题")])
+    excluded = excluded_digests([tmp_path / "dev.txt", tmp_path / "held.parquet"])
+    report = Report()
+    left = ExactDuplicates(excluded).step(texts("测试标题", "另一个", "题\n正文", "新的", "测试标题"), report)
+    assert [document.text for document in left] == ["新的"]
+    assert dict(report.dropped) == {"excluded": 4}
+
+
+def test_what_is_excluded_has_to_be_a_file_that_exists(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a folder"):
+        list(excluded_digests([tmp_path]))
+    with pytest.raises(InputError, match="no such file"):
+        list(excluded_digests([tmp_path / "none.txt"]))
+
+
+def test_the_held_out_share_is_a_function_of_the_text_and_about_the_fraction() -> None:
+    chance = random.Random(0)
+    digests = [digest_of(f"第{chance.random()}篇") for _ in range(4000)]
+    held = {digest for digest in digests if is_held_out(digest, 0.1)}
+    assert 0.08 < len(held) / len(digests) < 0.12
+    assert held <= {digest for digest in digests if is_held_out(digest, 0.2)}
+    assert not any(is_held_out(digest, 0.0) for digest in digests)

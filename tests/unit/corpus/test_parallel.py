@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from megadec.common.errors import InputError, MegadecError
+from megadec.corpus.parallel import AHEAD_PER_WORKER, map_in_order
+
+
+def slow_square(number: int) -> int:
+    time.sleep(0.02 if number % 3 == 0 else 0)
+    return number * number
+
+
+def refuse_seven(number: int) -> int:
+    if number == 7:
+        raise InputError("seven.txt: is refused")
+    return number
+
+
+def kill_itself(_: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_items(workers: int) -> None:
+    assert list(map_in_order(slow_square, range(20), workers)) == [number * number for number in range(20)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_s_error_reaches_the_caller(workers: int) -> None:
+    with pytest.raises(InputError, match=r"seven\.txt: is refused"):
+        list(map_in_order(refuse_seven, range(20), workers))
+
+
+def test_a_killed_worker_is_an_error_that_says_so() -> None:
+    with pytest.raises(MegadecError, match="a worker process was killed"):
+        list(map_in_order(kill_itself, range(3), 2))
+
+
+def test_only_a_few_items_are_taken_before_their_results_are_wanted() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = map_in_order(slow_square, items(), 2)
+    next(results)
+    assert len(taken) <= 2 * AHEAD_PER_WORKER
+    results.close()

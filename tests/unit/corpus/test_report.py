@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+from megadec.corpus.document import Document
+from megadec.corpus.report import SAMPLES_PER_REASON, Report
+
+
+def document(text: str, source: str = "wiki") -> Document:
+    return Document(f"id of {text[:3]}", source, text)
+
+
+def filled(start: int, count: int) -> Report:
+    report = Report()
+    for number in range(start, start + count):
+        report.read()
+        report.drop(document(f"{number}短"), "too_short")
+        report.keep(document("留下的正文", f"source {number % 2}"))
+    report.note("files read as utf-8", count)
+    return report
+
+
+def test_merged_reports_count_as_one_report_of_everything() -> None:
+    parts = [filled(0, 2), filled(2, 5)]
+    merged = Report()
+    for part in parts:
+        merged.merge(part)
+    assert merged.to_dict() == filled(0, 7).to_dict()
+
+
+def test_a_report_keeps_a_few_short_samples_a_reason() -> None:
+    report = filled(0, 20)
+    assert len(report.samples["too_short"]) == SAMPLES_PER_REASON
+    report.drop(document("很长\n\x00的" * 500), "too_long")
+    (sample,) = report.samples["too_long"]
+    assert len(sample) < 100
+    assert "\x00" not in sample
+    assert "\n" not in sample
+
+
+def test_a_report_survives_pickling_and_json() -> None:
+    report = filled(0, 3)
+    assert pickle.loads(pickle.dumps(report)).to_dict() == report.to_dict()
+    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
+
+
+def test_the_same_counts_in_another_order_give_the_same_dictionary() -> None:
+    one, two = Report(), Report()
+    for report, reasons in ((one, ["b", "a"]), (two, ["a", "b"])):
+        for reason in reasons:
+            report.drop(document("x"), reason)
+    assert json.dumps(one.to_dict()) == json.dumps(two.to_dict())
+
+
+def test_the_table_shows_counts_reasons_and_samples() -> None:
+    table = filled(0, 4).render()
+    for words in (
+        "4                read",
+        "kept from source 0",
+        "dropped: too_short",
+        "| id of 0短",
+        "files read as utf-8",
+    ):
+        assert words in table
