@@ -27,6 +27,7 @@ _FORMULA_TAGS = "math|chem|ce"
 _CODE_TAGS = "syntaxhighlight|source|pre"
 _OPENER = re.compile(rf"<!--|<(nowiki|{_FORMULA_TAGS}|{_CODE_TAGS}|{_DROPPED_TAGS})(\s[^<>]*?)?(/?)>", re.IGNORECASE)
 _REFERENCE = re.compile(r"<ref(?:\s[^<>]*?)?/>|(<ref(?:\s[^<>]*)?>)|(</ref\s*>)", re.IGNORECASE)
+_NOWIKI_TAG = re.compile(r"</?nowiki\s*>\n?", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
@@ -123,7 +124,7 @@ def _code(content: str) -> str:
 
 _RENDERED: dict[str, Callable[[str], str]] = {
     "nowiki": unescape_entities,
-    "pre": lambda content: _code(unescape_entities(content)),
+    "pre": lambda content: _code(unescape_entities(_NOWIKI_TAG.sub("", content))),
     "source": _code,
     "syntaxhighlight": _code,
     **dict.fromkeys(_FORMULA_TAGS.split("|"), _formula),

@@ -51,7 +51,9 @@ def _rows(contents: Wikicode) -> Iterator[list[Tag]]:
         if not isinstance(node, Tag):
             continue
         name = str(node.tag).strip().lower()
-        if name in ("td", "th"):
+        if _is_caption(node):
+            yield [node]
+        elif name in ("td", "th"):
             loose.append(node)
         elif name in ("tr", "tbody", "thead"):
             if loose:
@@ -62,12 +64,20 @@ def _rows(contents: Wikicode) -> Iterator[list[Tag]]:
         yield loose
 
 
+def _is_caption(cell: Tag) -> bool:
+    """`|+ caption`: the parser knows no captions and takes it for a cell that begins with a plus."""
+    if str(cell.wiki_markup or "") != "|":
+        return False
+    first = cell.attributes[0] if cell.attributes else cell.contents
+    return str(first or "").lstrip().startswith("+")
+
+
 def _line(cells: list[Tag], render: Callable[[Wikicode], str]) -> str:
     texts = []
     for cell in cells:
         words = " ".join(render(cell.contents).replace(LINE_BREAK, " ").split()) if cell.contents else ""
-        if str(cell.wiki_markup or "") == "|" and words.startswith("+"):  # a caption: the parser knows none
-            words = words[1:].strip()
+        if _is_caption(cell):
+            words = words.removeprefix("+").strip()
         if words:
             texts.append(words)
     return " | ".join(texts)
