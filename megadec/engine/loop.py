@@ -49,12 +49,16 @@ def train(run: Run, deepspeed_file: Path) -> None:
     with Interrupt() as interrupt:
         ranks = start_process_group()
         try:
-            _train(job, ranks, interrupt)
+            train_job(job, ranks, interrupt)
         finally:
             end_process_group()
 
 
-def _train(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
+def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
+    """Train an opened run in a process group that stands. Collective.
+
+    Raises CheckpointError, TrainingError, StorageError.
+    """
     run, stream = job.run, job.stream
     found = _find_checkpoint(job, ranks)
     engine = build_engine(job.shape, run.model.recompute, run.optimizer, job.settings, seed=run.seed, ranks=ranks)
