@@ -1,0 +1,156 @@
+"""What a run of the corpus line is asked for, and the check that it fits together before any text is read.
+
+In: options. Out: a plan of what is read, how it is judged, and where each result goes. Trade-off: one flat list of
+options for every source; the check finds those that contradict each other, not those that a source ignores.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megadec.common.errors import ConfigError, InputError, suggest
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.filter import FilterOptions, choose_rules
+from megadec.corpus.line import Recipe
+from megadec.corpus.shards import INDEX_NAME
+from megadec.corpus.sources import Source, find_source
+from megadec.corpus.sources.encoding import check_encoding
+from megadec.corpus.sources.parquet import is_prepared
+from megadec.corpus.sources.reading import ReadOptions
+
+VARIANTS = ("keep", "zh-Hans", "zh-Hant")
+LARGEST_DEFAULT_WORKERS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(ReadOptions):
+    """One run of the corpus line, beside how its files are read.
+
+    Attributes:
+        source: the kind of raw input: zhwiki, wikiextractor, thucnews, comments, jsonl, parquet, text, markdown, sgml.
+        input: files or folders of that kind.
+        documents: folder for NAME.parquet and NAME.report.json, or the .parquet file itself.
+        tokenizer: tokenizer.model; with it shards are written.
+        output: folder for the shards.
+        held_out_fraction: share of the documents that is kept from training, chosen by a hash of their text.
+        held_out: folder for that share: shards with a tokenizer, otherwise NAME.parquet.
+        exclude_texts: files whose texts must not be learned: documents in .parquet, or a text a line.
+        name: what the documents' source is called; default: the source.
+        licence: their licence, where the source does not say.
+        variant: keep, or convert all to zh-Hans or zh-Hant.
+        workers: processes that clean; 0: as many as there are processors.
+        overwrite: replace what is there.
+        filter: quality rules and their thresholds.
+    """
+
+    source: str
+    input: tuple[Path, ...]
+    documents: Path | None = None
+    tokenizer: Path | None = None
+    output: Path | None = None
+    held_out_fraction: float = 0.0
+    held_out: Path | None = None
+    exclude_texts: tuple[Path, ...] = ()
+    name: str = ""
+    licence: str = ""
+    variant: str = "keep"
+    workers: int = 0
+    overwrite: bool = False
+    filter: FilterOptions = field(default_factory=FilterOptions)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for, checked: where each result goes. None: it is not wanted."""
+
+    source: Source
+    recipe: Recipe
+    workers: int
+    tokenizer: Tokenizer | None
+    documents_file: Path | None
+    report_file: Path | None
+    held_out_file: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        return [file for file in (self.documents_file, self.report_file, self.held_out_file) if file]
+
+
+def plan_of(options: PrepareOptions) -> Plan:
+    """Check everything that can be checked before any text is read. Raises ConfigError and InputError."""
+    source = find_source(options.source)
+    check_encoding(options.encoding)
+    _check_values(options)
+    for path in (*options.input, *options.exclude_texts):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    if source.name == "parquet" and all(is_prepared(path, options) for path in options.input):
+        source = find_source("documents")
+    recipe = Recipe(
+        source.name, choose_rules(options.filter, source.rules), options.variant, options.name, options.licence
+    )
+    name = options.name or options.source
+    documents = _named(options.documents, f"{name}.parquet")
+    held_out = _named(options.held_out, f"{name}.parquet") if not options.tokenizer else None
+    plan = Plan(
+        source=source,
+        recipe=recipe,
+        workers=options.workers or min(len(os.sched_getaffinity(0)), LARGEST_DEFAULT_WORKERS),
+        tokenizer=Tokenizer.load(options.tokenizer) if options.tokenizer else None,
+        documents_file=documents,
+        report_file=documents.with_suffix(".report.json") if documents else None,
+        held_out_file=held_out,
+    )
+    _check_results(options, plan)
+    return plan
+
+
+def _named(place: Path | None, name: str) -> Path | None:
+    return place if place is None or place.suffix == ".parquet" else place / name
+
+
+def _check_values(options: PrepareOptions) -> None:
+    if not options.input:
+        raise ConfigError("input: no file was given")
+    if options.variant not in VARIANTS:
+        known = ", ".join(VARIANTS)
+        raise ConfigError(f"variant={options.variant}: not one of {known}{suggest(options.variant, VARIANTS)}")
+    if (options.tokenizer is None) != (options.output is None):
+        raise ConfigError("tokenizer and output go together: both for shards, none for documents only")
+    if options.output is None and options.documents is None:
+        raise ConfigError("nothing to write: give documents (a folder), or tokenizer and output (for shards), or all")
+    if not 0 <= options.held_out_fraction < 1:
+        raise ConfigError(f"held_out_fraction={options.held_out_fraction}: not from 0 up to 1")
+    if (options.held_out is None) != (options.held_out_fraction == 0):
+        raise ConfigError("held_out_fraction and held_out go together: how much, and the folder it goes to")
+    for name, least in (("workers", 0), ("lines_per_document", 0), ("split_level", 0)):
+        if getattr(options, name) < least:
+            raise ConfigError(f"{name}={getattr(options, name)}: not at least {least}")
+
+
+def _check_results(options: PrepareOptions, plan: Plan) -> None:
+    folders = [folder for folder in (options.output, options.held_out if plan.tokenizer else None) if folder]
+    places = [place.resolve() for place in (*folders, *plan.files)]
+    for number, place in enumerate(places):
+        for other in places[:number]:
+            if place == other or other in place.parents or place in other.parents:
+                raise ConfigError(f"{place} and {other}: two results in one place; choose separate ones")
+        for path in options.input:
+            if path.resolve() == place or place in path.resolve().parents:
+                raise ConfigError(f"{place}: is both input and result")
+    for folder in folders:
+        _check_folder(folder, options.overwrite)
+    for file in plan.files:
+        if file.exists() and not options.overwrite:
+            raise ConfigError(f"{file}: exists already; choose another place or give --overwrite")
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / INDEX_NAME).is_file():
+        raise ConfigError(f"{folder}: exists and is not a data set (no {INDEX_NAME}), which alone may be overwritten")
+    if not overwrite:
+        raise ConfigError(f"{folder}: exists already; choose another place or give --overwrite")

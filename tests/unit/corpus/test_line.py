@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from megadec.common.errors import InputError
+from megadec.corpus.dedup import ExactDuplicates, digest_of
+from megadec.corpus.document import Document, full_text
+from megadec.corpus.filter import RULES
+from megadec.corpus.line import Recipe, cleaned, without_duplicates
+from megadec.corpus.report import Report
+
+RECIPE = Recipe("comments", RULES["short"])
+
+
+def comments(count: int) -> list[Document]:
+    return [Document(str(n), "comments", "坏" if n % 10 == 0 else f"第{n}号菜很好吃，送餐也快。") for n in range(count)]
+
+
+def run(documents: list[Document], recipe: Recipe = RECIPE, workers: int = 1) -> tuple[list[Document], Report]:
+    report = Report()
+    return [document for document, _ in cleaned(documents, recipe, report, workers)], report
+
+
+def test_the_number_of_workers_changes_nothing() -> None:
+    one, two = run(comments(1000), workers=1), run(comments(1000), workers=2)
+    assert one[0] == two[0]
+    assert one[1].to_dict() == two[1].to_dict()
+    assert one[1].dropped["too_short"] == 100
+
+
+def test_a_reader_s_error_comes_through_the_pool() -> None:
+    def broken() -> Iterator[Document]:
+        yield from comments(600)
+        raise InputError("dump.bz2: cut short")
+
+    with pytest.raises(InputError, match="cut short"):
+        list(cleaned(broken(), RECIPE, Report(), 2))
+
+
+def test_every_part_of_a_document_becomes_uniform() -> None:
+    raw = Document("a\n1", "comments", "很好&hellip;\r\n　　ＯＫ，下次再来", title=" 题\t目 ", label="１", url=" u ")
+    (document,), _ = run([raw])
+    assert document == Document("a 1", "comments", "很好…\nOK，下次再来", "题 目", "1", "u", "", document.variant)
+
+
+def test_the_hash_is_that_of_the_cleaned_text() -> None:
+    for document, digest in cleaned(comments(3), RECIPE, Report(), 1):
+        assert digest == digest_of(full_text(document))
+
+
+def test_name_and_licence_of_the_run_reach_the_documents() -> None:
+    raw = [Document("1", "comments", "这家店的菜很好吃"), Document("2", "comments", "送餐很快很好", licence="MIT")]
+    documents, _ = run(raw, replace(RECIPE, name="reviews", licence="CC0-1.0"))
+    assert [(document.source, document.licence) for document in documents] == [
+        ("reviews", "CC0-1.0"),
+        ("reviews", "MIT"),
+    ]
+
+
+def test_the_text_changes_variant_and_the_label_keeps_the_original() -> None:
+    raw = [Document("1", "comments", "這家飯館的飯菜很便宜", title="飯館")]
+    (kept,), _ = run(raw)
+    assert (kept.text, kept.variant) == (raw[0].text, "zh-Hant")
+    (converted,), _ = run(raw, replace(RECIPE, variant="zh-Hans"))
+    assert (converted.text, converted.title, converted.variant) == ("这家饭馆的饭菜很便宜", "饭馆", "zh-Hant")
+
+
+def test_prepared_documents_are_not_judged_again() -> None:
+    raw = [Document("1", "titles", "短", variant="zh-Hans")]
+    assert run(raw, Recipe("documents", RULES["none"]))[0] == raw
+
+
+def test_duplicates_go_across_chunks_and_sources() -> None:
+    documents = [*comments(600), *(replace(document, source="other") for document in comments(600))]
+    report = Report()
+    passed = without_duplicates(cleaned(documents, RECIPE, report, 1), ExactDuplicates(), report)
+    assert {document.source for document, _ in passed} == {"comments"}
+    assert report.dropped["duplicate"] == 540

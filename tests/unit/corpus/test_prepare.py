@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megadec.common.errors import ConfigError, InputError, TokenizerError
+from megadec.corpus.dedup import digest_of, is_held_out
+from megadec.corpus.document import Document, full_text, read_documents, write_documents
+from megadec.corpus.prepare import PrepareOptions, prepare
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    rows = [f"{n % 2},第{n}次来这里吃饭，味道一直很好。" for n in range(200)]
+    path = tmp_path / "reviews.csv"
+    path.write_text("\n".join(["label,review", *rows, "1,坏", rows[0]]), encoding="utf-8")
+    return path
+
+
+def options(path: Path, **others: Any) -> PrepareOptions:
+    return PrepareOptions(**{"source": "comments", "input": (path,), "workers": 1, **others})
+
+
+def texts(path: Path) -> list[str]:
+    return [full_text(document) for document in read_documents([path])]
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_documents_and_their_report_are_written_together(tmp_path: Path, reviews: Path) -> None:
+    report = prepare(options(reviews, documents=tmp_path / "out", name="food", licence="CC0-1.0"))
+    assert visible(tmp_path / "out") == ["food.parquet", "food.report.json"]
+    documents = list(read_documents([tmp_path / "out" / "food.parquet"]))
+    assert len(documents) == 200
+    assert {(document.source, document.licence) for document in documents} == {("food", "CC0-1.0")}
+    written = json.loads((tmp_path / "out" / "food.report.json").read_text(encoding="utf-8"))
+    assert written["report"] == report.to_dict()
+    assert written["report"]["dropped"]["too_short"]["documents"] == 1
+    assert written["report"]["dropped"]["duplicate"]["documents"] == 1
+    assert written["report"]["read"] == 202
+    assert written["options"]["source"] == "comments"
+
+
+def test_the_held_out_share_is_a_function_of_the_text_and_missing_from_the_rest(tmp_path: Path, reviews: Path) -> None:
+    prepare(options(reviews, documents=tmp_path / "all.parquet"))
+    some = {"documents": tmp_path / "rest.parquet", "held_out": tmp_path / "held", "held_out_fraction": 0.2}
+    prepare(options(reviews, **some))
+    held, rest = texts(tmp_path / "held" / "comments.parquet"), texts(tmp_path / "rest.parquet")
+    assert sorted(held + rest) == sorted(texts(tmp_path / "all.parquet"))
+    assert held == [text for text in texts(tmp_path / "all.parquet") if is_held_out(digest_of(text), 0.2)]
+    assert 10 < len(held) < 80
+
+
+def test_excluded_texts_are_not_in_the_documents(tmp_path: Path, reviews: Path) -> None:
+    (tmp_path / "dev.txt").write_text("第7次来这里吃饭，味道一直很好。\t1\n", encoding="utf-8")
+    report = prepare(options(reviews, documents=tmp_path / "out", exclude_texts=(tmp_path / "dev.txt",)))
+    assert report.dropped["excluded"] == 1
+    assert report.documents_kept == 199
+
+
+def test_shards_come_with_the_report_and_the_held_out_shards(
+    tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path
+) -> None:
+    places = {"output": tmp_path / "shards", "held_out": tmp_path / "held", "held_out_fraction": 0.2}
+    report = prepare(options(reviews, tokenizer=tiny_tokenizer_path, **places))
+    train, held = (
+        json.loads((tmp_path / name / "index.json").read_text(encoding="utf-8")) for name in ("shards", "held")
+    )
+    assert train["documents"] + held["documents"] == 200
+    assert train["documents"] == report.documents_kept
+    assert train["report"]["dropped"]["too_short"]["documents"] == 1
+    assert not [name for name in visible(tmp_path) if ".documents-" in name or "partial" in name]
+
+
+def test_documents_of_earlier_runs_become_shards_as_they_are(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
+    paths = []
+    for source in ("titles", "wiki"):
+        paths.append(tmp_path / f"{source}.parquet")
+        write_documents(paths[-1], [Document("1", source, f"{source}短"), Document("2", source, "同")])
+    shards = {"tokenizer": tiny_tokenizer_path, "output": tmp_path / "shards"}
+    report = prepare(PrepareOptions(source="parquet", input=tuple(paths), workers=1, **shards))
+    assert dict(report.kept) == {"titles": 2, "wiki": 1}
+    assert dict(report.dropped) == {"duplicate": 1}
+
+
+def test_what_is_there_is_only_replaced_with_overwrite(
+    tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path
+) -> None:
+    wanted = {"documents": tmp_path / "out", "tokenizer": tiny_tokenizer_path, "output": tmp_path / "shards"}
+    prepare(options(reviews, **wanted))
+    before = visible(tmp_path)
+    for part in ({"documents": wanted["documents"]}, {key: wanted[key] for key in ("tokenizer", "output")}):
+        with pytest.raises(ConfigError, match="exists already"):
+            prepare(options(reviews, **part))
+    prepare(options(reviews, overwrite=True, **wanted))
+    assert visible(tmp_path) == before
+
+
+def test_a_folder_that_is_no_data_set_is_never_overwritten(
+    tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("…")
+    with pytest.raises(ConfigError, match="is not a data set"):
+        prepare(options(reviews, tokenizer=tiny_tokenizer_path, output=tmp_path / "mine", overwrite=True))
+    assert visible(tmp_path / "mine") == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "coments"}, "did you mean 'comments'"),
+        ({"variant": "zh-hans"}, "variant=zh-hans: not one of .*did you mean 'zh-Hans'"),
+        ({"encoding": "gbk2"}, "encoding=gbk2"),
+        ({"documents": None}, "nothing to write"),
+        ({"output": Path("x")}, "tokenizer and output go together"),
+        ({"held_out_fraction": 0.1}, "held_out_fraction and held_out go together"),
+        ({"held_out_fraction": 1.0, "held_out": Path("x")}, "held_out_fraction=1.0: not from 0 up to 1"),
+        ({"workers": -1}, "workers=-1: not at least 0"),
+        ({"input": ()}, "no file was given"),
+    ],
+)
+def test_options_that_do_not_fit_stop_before_anything_is_read(
+    tmp_path: Path, reviews: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare(options(reviews, **{"documents": tmp_path / "out", **change}))
+    assert visible(tmp_path) == ["reviews.csv"]
+
+
+def test_one_place_for_two_results_or_for_input_and_result_is_refused(tmp_path: Path, reviews: Path) -> None:
+    same = {"documents": tmp_path / "a.parquet", "held_out": tmp_path / "a.parquet", "held_out_fraction": 0.1}
+    with pytest.raises(ConfigError, match="two results in one place"):
+        prepare(options(reviews, **same))
+    prepare(options(reviews, documents=tmp_path / "a.parquet"))
+    with pytest.raises(ConfigError, match="both input and result"):
+        prepare(options(tmp_path / "a.parquet", source="parquet", documents=tmp_path / "a.parquet", overwrite=True))
+
+
+def test_a_missing_input_or_tokenizer_leaves_nothing(tmp_path: Path, reviews: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.csv: no such file"):
+        prepare(options(tmp_path / "none.csv", documents=tmp_path / "out"))
+    with pytest.raises(TokenizerError, match="does not exist"):
+        prepare(options(reviews, tokenizer=tmp_path / "no.model", output=tmp_path / "out"))
+    assert visible(tmp_path) == ["reviews.csv"]
+
+
+@pytest.mark.parametrize("with_shards", [False, True])
+def test_nothing_left_is_an_error_with_the_reasons_and_no_output(
+    tmp_path: Path, tiny_tokenizer_path: Path, with_shards: bool
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("label,review\n1,好\n0,坏\n", encoding="utf-8")
+    places: dict[str, Any] = {"documents": tmp_path / "out"}
+    if with_shards:
+        places |= {"tokenizer": tiny_tokenizer_path, "output": tmp_path / "shards"}
+    with pytest.raises(InputError, match=r"a\.csv: no documents to train on of 2 read \(too_short 2\)"):
+        prepare(options(path, **places))
+    assert visible(tmp_path) == ["a.csv"]
