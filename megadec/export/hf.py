@@ -39,6 +39,7 @@ from megadec.export.parity import (
 from megadec.export.source import ModelSource
 
 MAX_SHARD_BYTES = 5_000_000_000
+TOKENIZER_JSON_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
 log = logger(__name__)
@@ -150,8 +151,9 @@ def _write_tokenizer(transformers: Any, tokenizer: Tokenizer, folder: Path, cont
     with _quiet(transformers):
         # `vocab_file=` is silently ignored by transformers 5: from_pretrained on a folder is what reads the model.
         theirs = transformers.LlamaTokenizer.from_pretrained(folder, local_files_only=True, **settings)
-        theirs.save_pretrained(folder)
-    # transformers 5 saves keys of its own (a list of extra tokens) on which transformers 4 fails.
+        # Not save_pretrained: it reports a full disk as a bare Exception, and writes a tokenizer_config.json on which
+        # transformers 4 fails.
+        (folder / TOKENIZER_JSON_FILE).write_text(theirs.backend_tokenizer.to_str(pretty=True), encoding="utf-8")
     named = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings})
 

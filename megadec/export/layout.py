@@ -78,10 +78,6 @@ def choose_layout(shape: DecoderShape, wanted: str) -> Layout:
         raise ExportError(
             f"--layout {wanted}: the model {has} norms on queries and keys, which is the {fitting} layout"
         )
-    if fitting == "llama" and shape.hidden_size % shape.heads:
-        raise ExportError(
-            f"the llama layout wants hidden_size to be a multiple of heads; found {shape.hidden_size} and {shape.heads}"
-        )
     return fitting
 
 
