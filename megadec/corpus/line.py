@@ -6,7 +6,8 @@ get chunks of documents rather than single ones, so the first result takes as lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -35,12 +36,18 @@ class Recipe:
     licence: str = ""
 
 
-def cleaned(documents: Iterable[Document], recipe: Recipe, report: Report, workers: int) -> Iterator[Hashed]:
-    """Documents that pass, with their hashes; drops and their reasons go to `report`."""
+def cleaned(
+    documents: Iterable[Document], recipe: Recipe, report: Report, workers: int
+) -> Generator[Hashed, None, None]:
+    """Documents that pass, with their hashes; drops and their reasons go to `report`.
+
+    Close it (`contextlib.closing`) when it is left before its end: it ends the worker processes.
+    """
     work = partial(clean_chunk, recipe)
-    for passed, partial_report in map_in_order(work, _chunks(documents), workers):
-        report.merge(partial_report)
-        yield from passed
+    with closing(map_in_order(work, _chunks(documents), workers)) as results:
+        for passed, partial_report in results:
+            report.merge(partial_report)
+            yield from passed
 
 
 def without_duplicates(documents: Iterable[Hashed], seen: ExactDuplicates, report: Report) -> Iterator[Hashed]:

@@ -7,7 +7,7 @@ which is the price of the same output for every number of workers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -20,11 +20,13 @@ Result = TypeVar("Result")
 AHEAD_PER_WORKER = 3
 
 
-def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
     """`function` of each item, in order; with one worker in this process, else in that many others.
 
     At most `3 * workers` items are waiting or done. What a worker raises is raised here. Raises MegadecError when a
-    worker was killed.
+    worker was killed. Close it when it is left before its end: a collector would do so in any thread, even the pool's.
     """
     if workers <= 1:
         yield from map(function, items)

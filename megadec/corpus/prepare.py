@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -72,7 +72,7 @@ def _write_documents(
     name = plan.recipe.name or options.source
     with ExitStack() as stack:
         raw = progress(_raw(options, plan, report), description=f"prepare {name}", unit="doc")
-        judged = cleaned(stack.enter_context(raw), plan.recipe, report, plan.workers)
+        judged = stack.enter_context(closing(cleaned(stack.enter_context(raw), plan.recipe, report, plan.workers)))
         to_kept = stack.enter_context(DocumentsWriter(kept))
         to_held = stack.enter_context(DocumentsWriter(held)) if held else None
         for document, digest in without_duplicates(judged, seen, report):

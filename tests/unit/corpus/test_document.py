@@ -1,3 +1,5 @@
+"""Documents and their Parquet file."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,6 +1,10 @@
+"""Raw documents to those that are learned: cleaning, judging and duplicates, in one process or several."""
+
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -38,6 +42,13 @@ def test_a_reader_s_error_comes_through_the_pool() -> None:
 
     with pytest.raises(InputError, match="cut short"):
         list(cleaned(broken(), RECIPE, Report(), 2))
+
+
+def test_a_stream_that_is_left_early_ends_its_processes() -> None:
+    with closing(cleaned(comments(5000), RECIPE, Report(), 2)) as documents:
+        next(documents)
+        assert multiprocessing.active_children()
+    assert not multiprocessing.active_children()
 
 
 def test_every_part_of_a_document_becomes_uniform() -> None:

@@ -1,3 +1,5 @@
+"""Counts by reason: merging, samples, the table."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""What extractors of Wikipedia text leave behind."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Entities and layout tags in text from web pages."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Strict decoding, what auto finds, and lines."""
+
 from __future__ import annotations
 
 from io import BytesIO

@@ -1,0 +1,241 @@
+"""Laws of reading a dump: every form gives the same pages, nothing is lost silently, memory does not grow."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from megadec.common.errors import InputError
+from megadec.corpus.document import Document
+from megadec.corpus.report import Report
+from megadec.corpus.sources.multistream import page_streams
+from megadec.corpus.sources.zhwiki import read_zhwiki
+
+HEAD = (
+    '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="zh">\n'
+    "  <siteinfo>\n    <sitename>样例</sitename>\n  </siteinfo>\n"
+)
+TAIL = "</mediawiki>\n"
+
+
+def xml_page(number: int, text: str = "", *, ns: int = 0, extra: str = "", model: str = "wikitext") -> str:
+    body = text or f"第{number}页的'''正文'''，&lt;ref&gt;注&lt;/ref&gt; 完。"
+    return (
+        f"  <page>\n    <title>第{number}页 &amp; 题</title>\n    <ns>{ns}</ns>\n    <id>{number}</id>\n    {extra}\n"
+        f"    <revision>\n      <id>{number + 5000}</id>\n      <model>{model}</model>\n"
+        f'      <text bytes="1" xml:space="preserve">{body}</text>\n    </revision>\n  </page>\n'
+    )
+
+
+PAGES = [xml_page(number) for number in range(1, 41)]
+
+
+def multistream(path: Path, *, per_stream: int = 5, index: bool = False) -> Path:
+    streams = ["".join(PAGES[start : start + per_stream]) for start in range(0, len(PAGES), per_stream)]
+    data, lines = bz2.compress(HEAD.encode()), []
+    for number, stream in enumerate(streams):
+        lines += [f"{len(data)}:{number * per_stream + n + 1}:题" for n in range(per_stream)]
+        data += bz2.compress(stream.encode())
+    path.write_bytes(data + bz2.compress(TAIL.encode()))
+    if index:
+        name = path.name.replace("-multistream.xml", "-multistream-index.txt")
+        path.with_name(name).write_bytes(bz2.compress("\n".join(lines).encode()))
+    return path
+
+
+def read(path: Path, workers: int = 1) -> tuple[list[Document], Report]:
+    report = Report()
+    return list(read_zhwiki(path, report, workers=workers)), report
+
+
+@pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megadec.corpus.sources.multistream.LEAST_TASK_BYTES", 1)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dump") / "dump.xml"
+    path.write_text(HEAD + "".join(PAGES) + TAIL, encoding="utf-8")
+    return path
+
+
+def test_a_page_becomes_a_document_with_id_title_address_and_raw_wikitext(plain: Path) -> None:
+    documents, report = read(plain)
+    assert documents[0] == Document(
+        id="zhwiki:1",
+        source="zhwiki",
+        text="第1页的'''正文'''，<ref>注</ref> 完。",
+        title="第1页 & 题",
+        url="https://zh.wikipedia.org/wiki/第1页_%26_题",
+        licence="CC-BY-SA-4.0",
+    )
+    assert len(documents) == report.documents_read == 40
+
+
+def test_every_form_of_a_dump_gives_the_same_documents(plain: Path, tmp_path: Path, small_tasks: None) -> None:
+    expected = read(plain)[0]
+    (tmp_path / "a.xml.bz2").write_bytes(bz2.compress(plain.read_bytes()))
+    (tmp_path / "a.xml.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    several = multistream(tmp_path / "a-multistream.xml.bz2")
+    assert read(tmp_path / "a.xml.bz2", workers=2)[0] == expected
+    assert read(tmp_path / "a.xml.gz")[0] == expected
+    assert read(several)[0] == expected
+    parallel, report = read(several, workers=2)
+    assert parallel == expected
+    assert report.documents_read == 40
+
+
+def test_streams_are_found_by_the_index_and_by_their_magic_alike(tmp_path: Path, small_tasks: None) -> None:
+    path = multistream(tmp_path / "a-multistream.xml.bz2")
+    scanned = page_streams(path)
+    assert scanned is not None
+    multistream(path, index=True)
+    indexed = page_streams(path)
+    assert indexed is not None
+    assert [start for start, _ in indexed] == [start for start, _ in scanned][:-1]  # an index leaves out the tail
+    assert indexed[-1][1] == scanned[-1][1] == path.stat().st_size
+
+
+def test_an_index_of_another_dump_is_not_believed(tmp_path: Path, small_tasks: None) -> None:
+    path = multistream(tmp_path / "a-multistream.xml.bz2", index=True)
+    expected = page_streams(multistream(tmp_path / "b-multistream.xml.bz2"))
+    (tmp_path / "a-multistream-index.txt.bz2").write_bytes(bz2.compress(b"7:1:x\n9:2:y\n"))
+    assert page_streams(path) == expected
+
+
+def test_streams_that_cut_pages_are_read_in_sequence(plain: Path, tmp_path: Path, small_tasks: None) -> None:
+    data = plain.read_bytes()
+    path = tmp_path / "blocks.xml.bz2"
+    path.write_bytes(b"".join(bz2.compress(data[start : start + 1000]) for start in range(0, len(data), 1000)))
+    assert page_streams(path) is None
+    assert read(path, workers=2)[0] == read(plain)[0]
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (xml_page(1, ns=10), "other_namespace"),
+        (xml_page(1, extra='<redirect title="x" />'), "redirect"),
+        (xml_page(1, text="#REDIRECT [[x]]"), "redirect"),
+        (xml_page(1, text="#重定向 [[x]]"), "redirect"),
+        (xml_page(1, model="javascript"), "not_wikitext"),
+        (xml_page(1, text=" "), "no_text"),
+    ],
+)
+def test_pages_that_are_no_articles_are_dropped_with_a_reason(tmp_path: Path, page: str, reason: str) -> None:
+    path = tmp_path / "dump.xml"
+    path.write_text(HEAD + page + PAGES[1] + TAIL, encoding="utf-8")
+    documents, report = read(path)
+    assert [document.id for document in documents] == ["zhwiki:2"]
+    assert dict(report.dropped) == {reason: 1}
+
+
+def read_until_error(path: Path, workers: int = 1) -> tuple[list[str], str]:
+    ids: list[str] = []
+    with pytest.raises(InputError) as caught:
+        for document in read_zhwiki(path, Report(), workers=workers):
+            ids.append(document.id)
+    assert str(path) in str(caught.value)
+    return ids, str(caught.value)
+
+
+def test_a_cut_bz2_is_an_error_after_its_whole_pages(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.xml.bz2"
+    path.write_bytes(bz2.compress(plain.read_bytes())[:-20])
+    _, message = read_until_error(path)
+    assert "cut" in message
+    assert "bytes of XML, last whole page" in message
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_multistream_cut_inside_a_stream_gives_all_pages_before_it(
+    tmp_path: Path, small_tasks: None, workers: int
+) -> None:
+    path = multistream(tmp_path / "a-multistream.xml.bz2")
+    starts = page_streams(path)
+    assert starts is not None
+    path.write_bytes(path.read_bytes()[: starts[4][0] + 60])
+    ids, message = read_until_error(path, workers)
+    assert ids == [f"zhwiki:{number}" for number in range(1, 16)]
+    assert "cut" in message
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_multistream_cut_between_streams_is_an_error_too(tmp_path: Path, small_tasks: None, workers: int) -> None:
+    path = multistream(tmp_path / "a-multistream.xml.bz2")
+    starts = page_streams(path)
+    assert starts is not None
+    path.write_bytes(path.read_bytes()[: starts[4][0]])
+    ids, message = read_until_error(path, workers)
+    assert len(ids) == 15
+    assert "cut" in message
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_stream_is_an_error_that_names_the_file(tmp_path: Path, small_tasks: None, workers: int) -> None:
+    path = multistream(tmp_path / "a-multistream.xml.bz2")
+    starts = page_streams(path)
+    assert starts is not None
+    data = bytearray(path.read_bytes())
+    data[starts[3][0] + 40 : starts[3][0] + 60] = bytes(20)
+    path.write_bytes(data)
+    ids, message = read_until_error(path, workers)
+    assert len(ids) == 10
+    assert "damaged" in message
+
+
+def test_cut_xml_names_the_last_whole_page(tmp_path: Path) -> None:
+    path = tmp_path / "dump.xml"
+    path.write_text(HEAD + "".join(PAGES[:3]) + PAGES[3][:80], encoding="utf-8")
+    ids, message = read_until_error(path)
+    assert len(ids) == 3
+    assert "last whole page: zhwiki:3 第3页 & 题" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("a.xml.bz2", b"<mediawiki></mediawiki>", "begins with"),
+        ("a.xml", b"PK\x03\x04zip", "begins with"),
+        ("a.xml", b"", "begins with"),
+        ("a.xml", b"<html><body/></html>", "root element <html>"),
+        ("a.txt.bz2", bz2.compress(b"0:1:x\n"), "a dump is XML"),
+        ("a.xml", (HEAD + "<page><title>x</title></page>" + TAIL).encode(), "without <id>"),
+    ],
+)
+def test_what_is_no_dump_is_an_input_error(tmp_path: Path, name: str, data: bytes, found: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    assert found in read_until_error(path)[1]
+
+
+def test_a_missing_file_and_a_folder_are_input_errors(tmp_path: Path) -> None:
+    assert "no such file" in read_until_error(tmp_path / "none.xml")[1]
+    assert "a folder" in read_until_error(tmp_path)[1]
+
+
+def test_a_reader_that_stops_early_leaves_no_process_behind(tmp_path: Path, small_tasks: None) -> None:
+    documents = read_zhwiki(multistream(tmp_path / "a-multistream.xml.bz2"), Report(), workers=2)
+    assert next(documents).id == "zhwiki:1"
+    documents.close()  # type: ignore[attr-defined]
+
+
+def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
+    path = tmp_path / "large.xml"
+    with path.open("w", encoding="utf-8") as file:
+        file.write(HEAD)
+        for number in range(2000):
+            file.write(xml_page(number + 1, text="字" * 3300))
+        file.write(TAIL)
+    assert path.stat().st_size > 20_000_000
+    tracemalloc.start()
+    count = sum(1 for _ in read_zhwiki(path, Report()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 2000
+    assert peak < 3_000_000
