@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -170,6 +169,3 @@ def zero_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
-
-
-STOP_SIGNAL = signal.SIGTERM

@@ -1,0 +1,118 @@
+"""A request that cannot be met costs one clear message and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dist.conftest import deepspeed, environment
+
+ASK_MANY = Path(__file__).parent / "ask_many.py"
+
+
+def ask(requests: list[list[str]], folder: Path) -> list[tuple[int, str]]:
+    file = folder / "requests.json"
+    file.write_text(json.dumps(requests))
+    command = [sys.executable, str(ASK_MANY), str(file)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [(status, message) for status, message in json.loads(done.stdout.splitlines()[-1])]
+
+
+@pytest.mark.timeout(120)
+def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_was_found_and_the_rule(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
+) -> None:
+    other = tmp_path / "other-tokenizer"
+    shutil.copytree(tiny_shards, other)
+    index = json.loads((other / "index.json").read_text())
+    index["tokenizer"]["sha256"] = "0" * 64
+    (other / "index.json").write_text(json.dumps(index))
+    cut = tmp_path / "cut"
+    shutil.copytree(tiny_shards, cut)
+    tar = cut / "shard-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:1000])
+    (tmp_path / "empty").mkdir()
+
+    def settings(name: str, **values: Any) -> str:
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(values))
+        return str(path)
+
+    run, zero = str(make_run("wrong")), str(zero_file("zero3"))
+    usual = ["--deepspeed", zero, "--config", run]
+    typing_error = tmp_path / "typing-error.yaml"
+    typing_error.write_text(Path(run).read_text().replace("learning_rate:", "learning_rat:"))
+
+    def train_on(folder: Path) -> str:
+        return f"--data.train={json.dumps({str(folder): 1.0})}"
+
+    cases: list[tuple[list[str], list[str]]] = [
+        (["--deepspeed", zero, "--config", str(typing_error)], ["optimizer.learning_rat", "'learning_rate'"]),
+        ([*usual, "--train.stepz", "3"], ["train.stepz", "train.steps"]),
+        (
+            [*usual, "--train.micro_sequences", "3"],
+            ["train.sequences_per_step=8 is not a multiple of 3 (train.micro_sequences) x 1 (ranks)"],
+        ),
+        ([*usual, train_on(tmp_path / "nowhere")], ["nowhere"]),
+        ([*usual, train_on(tmp_path / "empty")], ["empty", "index.json"]),
+        ([*usual, "--data.train={}"], ["data.train"]),
+        ([*usual, train_on(other)], ["other-tokenizer", "tokenizer"]),
+        ([*usual, train_on(cut)], ["shard-000000.tar"]),
+        ([*usual, "--tokenizer", "none.model"], ["none.model"]),
+        (
+            [*usual, "--data.row_tokens", "65"],
+            ["data.row_tokens=65", "context_tokens=64"],
+        ),
+        ([*usual, "--model.vocabulary_size", "7"], ["model.vocabulary_size=7"]),
+        (["--config", run], ["--deepspeed"]),
+        (["--deepspeed", str(tmp_path / "no.json"), "--config", run], ["no.json"]),
+        (
+            ["--deepspeed", settings("batch", train_batch_size=7), "--config", run],
+            ["batch.json", "train_batch_size=7", "train.sequences_per_step"],
+        ),
+        (
+            ["--deepspeed", settings("key", zero_optimisation={}), "--config", run],
+            ["key.json", "zero_optimisation", "zero_optimization"],
+        ),
+        (
+            ["--deepspeed", settings("zero-key", zero_optimization={"stage": 3, "stagee": 1}), "--config", run],
+            ["zero-key.json", "zero_optimization.stagee"],
+        ),
+        (["--deepspeed", settings("removed", elasticity={}), "--config", run], ["removed.json", "elasticity"]),
+        (
+            [
+                "--deepspeed",
+                settings("stage0", zero_optimization={"stage": 0}),
+                "--config",
+                run,
+                "--train.precision=bf16",
+            ],
+            ["zero0.json", "stage 0", "bf16"],
+        ),
+    ]
+    answers = ask([request for request, _ in cases], tmp_path)
+    for (request, expected), (status, message) in zip(cases, answers, strict=True):
+        assert status == 2, (request, message)
+        for part in expected:
+            assert part in message, (request, message)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.timeout(120)
+def test_the_launcher_shows_one_message_for_all_ranks_and_passes_the_status_on(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    log = tmp_path / "log"
+    arguments = ["--deepspeed", str(zero_file("zero3")), "--config", str(make_run("odd")), "--train.micro_sequences=8"]
+    with deepspeed(arguments, 2, log) as launcher:
+        assert launcher.wait(100) == 2, log.read_text()
+    said = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    assert said == ["error: train.sequences_per_step=8 is not a multiple of 8 (train.micro_sequences) x 2 (ranks)"]
