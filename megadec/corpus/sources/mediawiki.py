@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
+from megadec.corpus.report import Report
 
 SOURCE, LICENCE = "zhwiki", "CC-BY-SA-4.0"
 OTHER_NAMESPACE, REDIRECT, NOT_WIKITEXT, NO_TEXT = "other_namespace", "redirect", "not_wikitext", "no_text"
@@ -50,14 +51,18 @@ class PageParser:
             raise self.error(f"damaged XML ({error})") from None
         self.bytes_read += len(data)
 
-    def close(self) -> None:
-        """Raises InputError when the XML does not end here."""
+    def close(self) -> Iterator[tuple[Document, str]]:
+        """The pages that the parser still held back. Raises InputError when the XML does not end here."""
+        cut: ElementTree.ParseError | None = None
         try:
             self._parser.close()
         except ElementTree.ParseError as error:
-            raise self.error(f"the XML is cut ({error})") from None
+            cut = error
+        yield from self._pages()
         if self._root is None:
             raise self.error("no XML in it")
+        if cut is not None:
+            raise self.error(f"the XML is cut ({cut})")
 
     def error(self, found: str) -> InputError:
         """An InputError that tells how far the dump could be read."""
@@ -78,6 +83,16 @@ class PageParser:
                 yield page
                 # The root keeps every child it has seen: without this a dump would grow in memory.
                 self._root.clear()
+
+
+def articles(pages: Iterable[tuple[Document, str]], report: Report) -> Iterator[Document]:
+    """The pages that are articles; all are counted as read, the others as dropped with their reason."""
+    for document, reason in pages:
+        report.read()
+        if reason:
+            report.drop(document, reason)
+        else:
+            yield document
 
 
 def _page(element: ElementTree.Element, parser: PageParser) -> tuple[Document, str]:

@@ -23,7 +23,7 @@ from megadec.common.files import storage_errors
 from megadec.common.log import logger
 from megadec.corpus.document import Document
 from megadec.corpus.report import Report
-from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser
+from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser, articles
 
 LOOK_AHEAD_PER_WORKER = 3
 LEAST_TASK_BYTES = 1 << 16
@@ -80,17 +80,12 @@ def _read_range(path: Path, start: int, end: int, is_last: bool) -> _Answer:
     try:
         for data in _decompressed(path, start, end, parser):
             tail = (tail + data)[-64:]
-            for document, reason in parser.feed(data):
-                report.read()
-                if reason:
-                    report.drop(document, reason)
-                else:
-                    documents.append(document)
+            documents.extend(articles(parser.feed(data), report))
         if not tail.rstrip().endswith(_ROOT_END):
             if is_last:
                 raise parser.error("the dump is cut: no </mediawiki> at its end,")
-            list(parser.feed(_ROOT_END))
-        parser.close()
+            documents.extend(articles(parser.feed(_ROOT_END), report))
+        documents.extend(articles(parser.close(), report))
     except InputError as error:
         return documents, report, str(error)
     return documents, report, ""

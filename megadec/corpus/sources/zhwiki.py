@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
 from megadec.corpus.report import Report
-from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser
+from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser, articles
 from megadec.corpus.sources.multistream import page_streams, read_streams
 
 _MAGIC = {"bz2": b"BZh", "gz": b"\x1f\x8b"}
@@ -41,21 +41,16 @@ def read_zhwiki(path: Path, report: Report, *, workers: int = 1) -> Iterator[Doc
         yield from read_pages(file, PageParser(str(path)), report)
 
 
-def read_pages(file: IO[bytes], parser: PageParser, report: Report) -> Iterator[Document]:
+def read_pages(file: io.BufferedIOBase, parser: PageParser, report: Report) -> Iterator[Document]:
     """The articles in an open, decompressed file."""
     while data := _read(file, parser):
-        for document, reason in parser.feed(data):
-            report.read()
-            if reason:
-                report.drop(document, reason)
-            else:
-                yield document
-    parser.close()
+        yield from articles(parser.feed(data), report)
+    yield from articles(parser.close(), report)
 
 
-def _read(file: IO[bytes], parser: PageParser) -> bytes:
+def _read(file: io.BufferedIOBase, parser: PageParser) -> bytes:
     try:
-        return file.read(READ_BYTES)
+        return file.read1(READ_BYTES)  # not read(): on an error that one loses what it has read so far
     except EOFError:
         raise parser.error("the compressed file is cut: it ends inside a stream") from None
     except (OSError, zlib.error) as error:
@@ -83,7 +78,7 @@ def _kind(path: Path) -> str:
     return "xml"
 
 
-def _open(path: Path, kind: str) -> IO[bytes]:
+def _open(path: Path, kind: str) -> io.BufferedIOBase:
     if kind == "bz2":
         return bz2.open(path, "rb")
-    return gzip.open(path, "rb") if kind == "gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if kind == "gz" else path.open("rb")
