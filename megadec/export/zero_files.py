@@ -67,6 +67,7 @@ class ZeroFiles:
         key = _STAGE_3_GROUPS if stage_3 else _STAGE_1_2_GROUPS
         vectors = [_need(state, key, file) for state, file in zip(states, rank_files, strict=True)]
         if stage_3:
+            _check_stage_3_lengths(self._shapes, vectors, rank_files)
             self._pieces = _stage_3_pieces(self._shapes, vectors)
         else:
             self._pieces = _stage_1_2_pieces(groups, vectors, states[0].get("param_alignment_paddings"))
@@ -92,6 +93,16 @@ class ZeroFiles:
                     f"{self.folder}: {name!r} has {found} elements over all ranks; its shape {list(size)} wants "
                     f"{math.prod(size)}: a rank's file is cut or of another run"
                 )
+
+
+def _check_stage_3_lengths(
+    shapes: Mapping[str, tuple[int, ...]], vectors: Sequence[Sequence[Tensor]], files: Sequence[Path]
+) -> None:
+    wanted = sum(-(-math.prod(size) // len(files)) for size in shapes.values())
+    for of_rank, file in zip(vectors, files, strict=True):
+        found = sum(vector.numel() for vector in of_rank)
+        if found != wanted:
+            raise CheckpointError(f"{file} has {found} elements; the shapes of the run want {wanted} from each rank")
 
 
 def _stage_3_pieces(

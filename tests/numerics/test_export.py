@@ -1,0 +1,172 @@
+"""The export is the model: transformers gives our logits, ids and text, and whatever differs is refused."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from megadec.common.errors import ConfigError, ExportError, StorageError
+from megadec.common.tokenizer import Tokenizer
+from megadec.export.consolidate import open_model
+from megadec.export.hf import check_export, to_hf
+from megadec.export.load import load_decoder
+from megadec.export.megadec import to_megadec
+from megadec.export.source import ModelSource
+from tests.unit.export.conftest import InMemory, random_source
+
+transformers = pytest.importorskip("transformers")
+
+VARIANTS = [(qk_norm, tied) for qk_norm in (True, False) for tied in (True, False)]
+
+
+@pytest.fixture(
+    scope="module", params=VARIANTS, ids=lambda v: f"{'qwen3' if v[0] else 'llama'}-{'tied' if v[1] else ''}"
+)
+def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
+    """A random decoder with grouped-query attention and its float32 export in several files."""
+    qk_norm, tied = request.param
+    source = random_source(tiny_tokenizer_path, qk_norm=qk_norm, tied_embeddings=tied)
+    folder = tmp_path_factory.mktemp("exports") / "model-hf"
+    parity = to_hf(source, folder, max_shard_bytes=60_000)
+    assert parity.greedy_tokens > 50
+    return source, folder
+
+
+def test_our_logits_are_those_of_transformers(exported):
+    _, folder = exported
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    ours, tokenizer = load_decoder(folder)
+    ids_BS = torch.randint(3, tokenizer.vocabulary_size, (3, 40))
+    with torch.no_grad():
+        assert (theirs(ids_BS).logits - ours(ids_BS)).abs().max() < 1e-4
+        assert ours(ids_BS).std() > 0.1
+
+
+def test_transformers_finds_every_tensor_of_its_own_and_no_other(exported):
+    _, folder = exported
+    _, found = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+
+
+def test_the_tokenizer_adds_the_beginning_of_a_document_and_nothing_else(exported):
+    source, folder = exported
+    ours = Tokenizer.load(source.tokenizer_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    for text in ("清晨，小林在河边。", " <s>𠮷\n", ""):
+        assert theirs(text)["input_ids"] == [ours.bos_id, *ours.encode(text)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_to_megadec_and_back_every_file_of_weights_is_the_same(tmp_path, tiny_tokenizer_path, dtype):
+    to_hf(random_source(tiny_tokenizer_path), tmp_path / "first", dtype=dtype)
+    to_megadec(open_model(tmp_path / "first"), tmp_path / "middle")
+    to_hf(open_model(tmp_path / "middle"), tmp_path / "second")
+    for name in ("model.safetensors", "config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+@pytest.fixture
+def fresh(tmp_path, tiny_tokenizer_path) -> Iterator[tuple[ModelSource, Path]]:
+    source = random_source(tiny_tokenizer_path)
+    to_hf(source, tmp_path / "model-hf")
+    return source, tmp_path / "model-hf"
+
+
+def test_one_changed_weight_is_refused(fresh):
+    source, folder = fresh
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"][3, 5] += 1e-6
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=r"'layers.1.mlp.down_proj.weight'"):
+        check_export(folder, source, torch.float32)
+
+
+def test_two_swapped_pieces_of_the_tokenizer_are_refused(fresh):
+    source, folder = fresh
+    content = json.loads((folder / "tokenizer.json").read_text())
+    pieces = content["model"]["vocab"]
+    one, other = (next(piece for piece, number in pieces.items() if number == wanted) for wanted in (450, 451))
+    pieces[one], pieces[other] = pieces[other], pieces[one]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ExportError, match="ids"):
+        check_export(folder, source, torch.float32)
+
+
+def test_another_base_of_rope_is_refused_by_the_logits(fresh):
+    source, folder = fresh
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_theta"] = config["rope_parameters"]["rope_theta"] = 20000.0
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=r"logits of ids .* differ"):
+        check_export(folder, source, torch.float32)
+
+
+class _Unsteady(InMemory):
+    """Gives another value the second time a tensor is read."""
+
+    def read(self, name: str) -> Tensor:
+        found = super().read(name)
+        self.tensors["norm.weight"][0] += 1.0
+        return found
+
+
+def test_an_export_that_differs_leaves_nothing_under_its_name(tmp_path, tiny_tokenizer_path):
+    source = random_source(tiny_tokenizer_path)
+    source.__dict__["reader"] = _Unsteady(source.shape)
+    with pytest.raises(ExportError, match=r"'norm.weight': what transformers loaded is not what"):
+        to_hf(source, tmp_path / "model-hf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_is_kept_as_it_is(tmp_path, tiny_tokenizer_path):
+    (tmp_path / "model-hf").mkdir()
+    (tmp_path / "model-hf" / "precious").touch()
+    with pytest.raises(ConfigError, match="exists already"):
+        to_hf(random_source(tiny_tokenizer_path), tmp_path / "model-hf")
+    assert [path.name for path in (tmp_path / "model-hf").iterdir()] == ["precious"]
+
+
+def test_a_full_disk_leaves_nothing_under_the_exports_name(tmp_path, tiny_tokenizer_path):
+    source = random_source(tiny_tokenizer_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="model-hf: cannot write"):
+            to_hf(source, tmp_path / "model-hf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_another_tokenizer_than_it_was_exported_with_is_refused(fresh):
+    _, folder = fresh
+    (folder / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes() + b"\n")
+    with pytest.raises(ExportError, match=r"tokenizer\.model has sha256"):
+        open_model(folder)
+
+
+def test_a_tied_folder_may_hold_the_output_layer_only_if_it_is_the_embedding(fresh):
+    source, folder = fresh
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors")
+    assert open_model(folder).names() == source.names()
+    tensors["lm_head.weight"][0, 0] += 1
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ExportError, match=r"'lm_head.weight' differs from the embedding"):
+        open_model(folder)
+
+
+def test_a_vocabulary_with_unused_rows_is_exported(tmp_path, tiny_tokenizer_path):
+    size = Tokenizer.load(tiny_tokenizer_path).vocabulary_size
+    to_hf(random_source(tiny_tokenizer_path, vocabulary_size=size + 24), tmp_path / "model-hf")
+    with pytest.raises(ExportError, match="the model has rows for"):
+        to_hf(random_source(tiny_tokenizer_path, vocabulary_size=size - 8), tmp_path / "small-hf")

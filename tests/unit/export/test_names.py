@@ -1,0 +1,40 @@
+"""The table of tensor names, read both ways."""
+
+from __future__ import annotations
+
+import pytest
+
+from megadec.common.errors import ExportError
+from megadec.decoder.shape import DecoderShape
+from megadec.export.names import LAYOUTS, ROWS, from_hugging_face, to_hugging_face
+from megadec.export.source import tensor_shapes
+from tests.unit.export.conftest import TINY_SHAPE
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_tensor_of_a_decoder_has_another_name_and_comes_back(layout, tied):
+    shape = DecoderShape.from_mapping(
+        {**TINY_SHAPE, "layers": 12, "qk_norm": layout == "qwen3", "tied_embeddings": tied}
+    )
+    ours = list(tensor_shapes(shape))
+    theirs = [to_hugging_face(name, layout) for name in ours]
+    assert len(set(theirs)) == len(ours) == 3 + (11 if layout == "qwen3" else 9) * 12 - tied
+    assert [from_hugging_face(name, layout) for name in theirs] == ours
+
+
+def test_no_name_stands_twice_in_the_table():
+    assert len({row.ours for row in ROWS}) == len({row.theirs for row in ROWS}) == len(ROWS)
+
+
+def test_the_llama_layout_has_no_norms_of_queries():
+    with pytest.raises(ExportError, match=r"'layers.0.self_attn.q_norm.weight' has no counterpart in the llama layout"):
+        to_hugging_face("layers.0.self_attn.q_norm.weight", "llama")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.1.self_attn.q_proj.bias", "model.layers.x.mlp.up_proj.weight", "transformer.wte.weight"]
+)
+def test_a_name_that_is_not_in_the_table_is_refused(name):
+    with pytest.raises(ExportError, match="has no counterpart"):
+        from_hugging_face(name, "llama")
