@@ -31,6 +31,7 @@ _MAGIC_WORD = re.compile(r"__[A-Z]{3,}__|__[\u4e00-\u9fff]{2,}__")
 _TABLE_LINE = re.compile(r"^[ \t]*(?:\{\||\|\}|[|!]).*$", re.MULTILINE)
 _FILE_LINK = re.compile(r"\[\[\s*(?:file|image|文件|檔案|档案|图像|圖像|圖片)\s*:[^\[\]\n]*", re.I)
 _MARKUP_REST = re.compile(r"\[\[[^\[\]{}|\n]*\||\[\[|\]\]|\{\{+|\}\}+|-\{|\}-")
+_REST_PASSES = 5
 _SPACES = re.compile(r"[ \t\u00a0\u2002-\u200a\u202f]+")
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff\u00ad\ufdd0-\ufdef]")
 
@@ -101,7 +102,11 @@ def tidy(text: str) -> str:
     """After parsing: what is left of markup goes, entities become characters, then brackets and blanks are tidied."""
     text = _QUOTES.sub("", text.replace(LINE_BREAK, "\n").replace(LESS_THAN, "<"))
     text = _ANY_TAG.sub("", _MAGIC_WORD.sub("", text))
-    text = _MARKUP_REST.sub("", _FILE_LINK.sub("", _TABLE_LINE.sub("", text)))
+    text = _FILE_LINK.sub("", _TABLE_LINE.sub("", text))
+    for _ in range(_REST_PASSES):  # what goes may bring two halves of a mark together
+        text, count = _MARKUP_REST.subn("", text)
+        if not count:
+            break
     return tidy_lines(tidy_brackets(unescape_entities(text)))
 
 

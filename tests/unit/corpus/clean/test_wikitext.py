@@ -176,7 +176,7 @@ def test_everything_but_text_and_variant_of_the_document_stays() -> None:
 
 _PIECES = [
     "{{", "}}", "[[", "]]", "{|", "|}", "\n|-\n", "|", "||", "!", "\n", "==", "'''", "<ref>", "</ref>", "<!--", "-->",
-    "<math>", "</math>", "-{", "}-", "zh-cn:", ";", "=>", "H|", "字", "abc ", "http://x.y ", "[http://a.b ", "]", "[",
+    "<math>", "</math>", "-{", "}-", "zh-cn:", ";", "=>", "H|", "字", "abc ", "http://x.y ", "[http://a.b x]",
     "<br>", "<table>", "</table>", "<td>", "*", "#", "{{{", "}}}", "File:", "lang|en|", "nowrap|", "&amp;",
     "<pre>", "</pre>", "{{noteTA|1=", "<", ">", "\ufdd0", "\ufdd1",
 ]  # fmt: skip
