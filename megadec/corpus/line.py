@@ -6,9 +6,9 @@ get chunks of documents rather than single ones, so the first result takes as lo
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from megadec.corpus.clean.text import clean_line, clean_text
@@ -27,10 +27,15 @@ Hashed = tuple[Document, bytes]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to each document: everything that a worker needs to know. `variant` is keep, zh-Hans or zh-Hant."""
+    """What is done to each document: everything that a worker needs to know.
+
+    `rules_of` holds other quality rules by the source that the reader gave a document. `variant` is keep, zh-Hans or
+    zh-Hant.
+    """
 
     source: str
     rules: QualityRules
+    rules_of: Mapping[str, QualityRules] = field(default_factory=dict)
     variant: str = "keep"
     name: str = ""
     licence: str = ""
@@ -83,7 +88,7 @@ def _clean(document: Document, source: Source, recipe: Recipe) -> Document | str
         document = _uniform(plain)
         if not document.text:
             return "empty"
-        reason = drop_reason(full_text(document), recipe.rules)
+        reason = drop_reason(full_text(document), recipe.rules_of.get(document.source, recipe.rules))
         if reason:
             return reason
     licence = document.licence or recipe.licence or source.licence

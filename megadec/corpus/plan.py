@@ -89,7 +89,12 @@ def plan_of(options: PrepareOptions) -> Plan:
     if source.name == "parquet" and all(is_prepared(path, options) for path in options.input):
         source = find_source("documents")
     recipe = Recipe(
-        source.name, choose_rules(options.filter, source.rules), options.variant, options.name, options.licence
+        source=source.name,
+        rules=choose_rules(options.filter, source.rules),
+        rules_of={kind: choose_rules(options.filter, rules) for kind, rules in source.rules_of},
+        variant=options.variant,
+        name=options.name,
+        licence=options.licence,
     )
     name = options.name or options.source
     documents = _named(options.documents, f"{name}.parquet")

@@ -24,7 +24,8 @@ Cleaned = Document | str
 class Source:
     """A kind of raw input. `reader` and `cleaner` are `module:function` below `megadec.corpus`.
 
-    `rules` names the quality rules; `prepared` says that its documents were cleaned and judged by an earlier run.
+    `rules` names the quality rules, `rules_of` other ones for documents that the reader gives another source than this;
+    `prepared` says that its documents were cleaned and judged by an earlier run.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Source:
     description: str
     cleaner: str = ""
     rules: str = "article"
+    rules_of: tuple[tuple[str, str], ...] = ()
     licence: str = ""
     prepared: bool = False
 
@@ -69,7 +71,13 @@ SOURCES: Sequence[Source] = (
         cleaner="clean.extracted:clean_extracted",
         licence=_WIKIPEDIA,
     ),
-    Source("thucnews", "sources.thucnews:read_thucnews", "category folders of .txt, or title<TAB>label lists", _WEB),
+    Source(
+        "thucnews",
+        "sources.thucnews:read_thucnews",
+        "category folders of .txt, or title<TAB>label lists, whose documents have the source titles",
+        _WEB,
+        rules_of=(("titles", "short"),),
+    ),
     Source("comments", "sources.comments:read_comments", "CSV or TSV with a header line", _WEB, rules="short"),
     Source("jsonl", "sources.jsonl:read_jsonl", "a JSON object a line, or paragraphs in SQuAD form", _WEB),
     Source("parquet", "sources.parquet:read_parquet", "Parquet with a column of text, or documents of an earlier run"),

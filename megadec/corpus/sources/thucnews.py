@@ -20,6 +20,7 @@ from megadec.corpus.sources.files import Member, members, read_whole, reading
 from megadec.corpus.sources.reading import LineCheck, ReadOptions
 
 SOURCE = "thucnews"
+TITLES = "titles"
 SUFFIXES = (".txt",)
 LARGEST_ARTICLE_BYTES = 16 << 20
 LONGEST_TITLE_CHARACTERS = 60
@@ -82,7 +83,7 @@ def split_title(text: str) -> tuple[str, str]:
 
 
 def _titles(member: Member, classes: list[str], report: Report, options: ReadOptions) -> Iterator[Document]:
-    check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
+    check = LineCheck(member.name, TITLES, report, options.malformed_fraction)
     for number, line in enumerate(lines(member, options.encoding, report), 1):
         if not line.strip():
             continue
@@ -92,7 +93,7 @@ def _titles(member: Member, classes: list[str], report: Report, options: ReadOpt
             continue
         report.read()
         name = _class_name(label.strip(), classes, member.name, number)
-        yield Document(f"{member.path.with_suffix('').as_posix()}:{number}", SOURCE, title, label=name)
+        yield Document(f"{member.path.with_suffix('').as_posix()}:{number}", TITLES, title, label=name)
 
 
 def _class_name(label: str, classes: list[str], name: str, number: int) -> str:

@@ -58,6 +58,16 @@ def test_the_held_out_share_is_a_function_of_the_text_and_missing_from_the_rest(
     assert 10 < len(held) < 80
 
 
+def test_a_folder_of_articles_and_title_lists_is_judged_each_by_its_own_rules(tmp_path: Path) -> None:
+    folder = tmp_path / "raw" / "体育"
+    folder.mkdir(parents=True)
+    (folder / "1.txt").write_text("太短的文章。", encoding="utf-8")
+    (tmp_path / "raw" / "train.txt").write_text("球队夺冠归来\t0\n", encoding="utf-8")
+    report = prepare(options(tmp_path / "raw", source="thucnews", documents=tmp_path / "out"))
+    assert dict(report.kept) == {"titles": 1}
+    assert dict(report.dropped) == {"too_short": 1}
+
+
 def test_excluded_texts_are_not_in_the_documents(tmp_path: Path, reviews: Path) -> None:
     (tmp_path / "dev.txt").write_text("第7次来这里吃饭，味道一直很好。\t1\n", encoding="utf-8")
     report = prepare(options(reviews, documents=tmp_path / "out", exclude_texts=(tmp_path / "dev.txt",)))
