@@ -1,0 +1,57 @@
+"""N micro-batches of one row are one batch of N rows, because the loss is a sum that is divided once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from megadec.data.index import DataSet
+from megadec.data.stream import TrainStream
+from megadec.decoder.initialise import initialise
+from megadec.decoder.model import Decoder
+from megadec.decoder.shape import DecoderShape
+
+SHAPE = DecoderShape(
+    vocabulary_size=600,
+    hidden_size=32,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    head_size=16,
+    intermediate_size=64,
+    context_tokens=64,
+)
+
+
+def gradients(stream: TrainStream, micro_sequences: int) -> tuple[float, dict[str, torch.Tensor]]:
+    decoder = Decoder(SHAPE).double()
+    initialise(decoder, seed=3)
+    batches = stream.batch(0, micro_sequences=micro_sequences)
+    tokens = sum(batch.valid_tokens for batch in batches)
+    total = 0.0
+    for batch in batches:
+        loss = decoder(
+            batch.ids_BS,
+            positions_BS=batch.positions_BS,
+            documents_BS=batch.documents_BS,
+            targets_BS=batch.targets_BS,
+            weights_BS=batch.weights_BS,
+        )
+        (loss / tokens).backward()
+        total += float(loss.detach()) / tokens
+    return total, {name: parameter.grad for name, parameter in decoder.named_parameters() if parameter.grad is not None}
+
+
+def test_n_micro_batches_of_one_row_are_one_batch_of_n_rows(tiny_shards: Path) -> None:
+    data = DataSet.open(tiny_shards)
+    stream = TrainStream([(data, 1.0)], 64, "cut", seed=1, sequences_per_step=8)
+    valid = [batch.valid_tokens for batch in stream.batch(0, micro_sequences=1)]
+    assert len(set(valid)) > 1, "rows that differ in valid tokens are what a mean of means gets wrong"
+    loss, whole = gradients(stream, 8)
+    for micro_sequences in (1, 2):
+        divided_loss, divided = gradients(stream, micro_sequences)
+        assert divided_loss == pytest.approx(loss, rel=1e-6)
+        for name, gradient in whole.items():
+            torch.testing.assert_close(divided[name], gradient, rtol=1e-5, atol=1e-9)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from megadec.common.errors import ConfigError
+from megadec.decoder.flops import model_flops
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.metrics import Evaluation, Metrics, MetricsOptions, keep_lines, peak_flops, peak_memory_bytes
+from megadec.engine.step import StepReport
+
+SHAPE = DecoderShape(
+    vocabulary_size=64,
+    hidden_size=16,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    head_size=8,
+    intermediate_size=64,
+    context_tokens=16,
+)
+REPORT = StepReport(1, 6.5, 1000, 16000, 0.001, 2.0, 0.5, (10, 20))
+
+
+def record(folder: Path, ranks_peak_flops: float | None) -> list[dict[str, object]]:
+    options = MetricsOptions(tensorboard=False)
+    peak = ranks_peak_flops
+    with Metrics(
+        folder, options, resumed_step=0, evaluated_step=-1, steps=2, shape=SHAPE, ranks_peak_flops=peak
+    ) as metrics:
+        metrics.record_evaluations([Evaluation(0, "wiki", 2.0, 1.25, 640, 900, 0.1)])
+        metrics.record_step(REPORT, tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_step_is_one_line_with_every_figure(tmp_path: Path) -> None:
+    evaluation, step = record(tmp_path, ranks_peak_flops=1e9)
+    assert step == {
+        "kind": "train",
+        "step": 1,
+        "tokens": 1000,
+        "loss": 6.5,
+        "learning_rate": 0.001,
+        "grad_norm": 2.0,
+        "tokens_per_second": 500.0,
+        "model_flops_utilisation_fraction": model_flops(SHAPE, 1000, 16000) / 2.0 / 1e9,
+        "memory_bytes": [10, 20],
+        "seconds": 2.0,
+        "seconds_waiting_for_data": 0.25,
+    }
+    assert evaluation["perplexity"] == pytest.approx(7.389056)
+    assert evaluation["bits_per_character"] == 1.25
+
+
+def test_an_unknown_peak_is_null_and_not_a_guess(tmp_path: Path) -> None:
+    assert record(tmp_path, ranks_peak_flops=None)[1]["model_flops_utilisation_fraction"] is None
+    assert peak_flops(MetricsOptions(), torch.device("cpu")) is None
+    assert peak_flops(MetricsOptions(peak_flops=5.0), torch.device("cpu")) == 5.0
+
+
+def test_a_resumed_run_cuts_what_it_will_do_again_and_a_line_that_a_kill_left_unfinished(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    steps = [{"kind": "train", "step": n} for n in (1, 2, 3, 4)]
+    evaluations = [{"kind": "evaluate", "step": n, "set": "wiki"} for n in (0, 2, 4)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*evaluations, *steps]) + '{"kind": "tra')
+    keep_lines(path, step=2, evaluated_step=0)
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    assert kept == [evaluations[0], steps[0], steps[1]]
+
+
+def test_memory_is_counted_in_bytes() -> None:
+    assert 2**24 < peak_memory_bytes(torch.device("cpu")) < 2**42
+
+
+def test_a_peak_that_is_not_above_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"metrics\.peak_flops"):
+        MetricsOptions(peak_flops=0.0)

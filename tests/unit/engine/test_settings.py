@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megadec.common.errors import ConfigError
+from megadec.engine.settings import RunsShare, merge_settings, read_settings
+
+PROJECT = Path(__file__).resolve().parents[3]
+SHARE = RunsShare(sequences_per_step=24, micro_sequences=4, precision="bf16", clip_norm=1.0, ranks=2)
+
+
+def write(folder: Path, **values: Any) -> Path:
+    path = folder / "zero.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "zero3_offload"])
+def test_each_shipped_file_is_read_and_holds_the_stage_of_its_name(name: str) -> None:
+    values = read_settings(PROJECT / "ds_configs" / f"{name}.json")
+    assert values["zero_optimization"]["stage"] == int(name.removeprefix("zero")[0])
+
+
+def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
+    values = merge_settings(write(tmp_path, zero_optimization={"stage": 2}), SHARE).values
+    assert values["train_batch_size"] == 24
+    assert values["train_micro_batch_size_per_gpu"] == 4
+    assert values["gradient_accumulation_steps"] == 3
+    assert values["gradient_clipping"] == 1.0
+    assert values["bf16"] == {"enabled": True}
+
+
+def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        zero_optimization={"stage": 1},
+        train_batch_size=24,
+        gradient_clipping="auto",
+        bf16={"enabled": "auto"},
+    )
+    assert merge_settings(file, SHARE).stage == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_batch_size", 32),
+        ("train_micro_batch_size_per_gpu", 1),
+        ("gradient_accumulation_steps", 1),
+        ("gradient_clipping", 0.5),
+        ("gradient_allreduce_op", "sum"),
+        ("bf16", {"enabled": False}),
+        ("fp16", {"enabled": True}),
+        ("optimizer", {"type": "AdamW"}),
+        ("scheduler", {"type": "WarmupLR"}),
+        ("elasticity", {}),
+        ("zero_optimization", {"stage": 4}),
+        ("zero_optimization", {"stage": True}),
+        ("zero_optimization", {"mics_shard_size": 2}),
+        ("zero_optimization", 3),
+        ("train_batch_sise", 24),
+    ],
+)
+def test_a_file_that_contradicts_the_run_or_deepspeed_is_refused_by_file_and_key(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    file = write(tmp_path, **{"zero_optimization": {"stage": 1}, key: value})
+    with pytest.raises(ConfigError, match=key if key != "fp16" else "fp16 is not supported") as refused:
+        merge_settings(file, SHARE)
+    assert str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(("micro", "ranks"), [(5, 2), (4, 5), (0, 1), (48, 1)])
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(micro: int, ranks: int) -> None:
+    share = RunsShare(sequences_per_step=24, micro_sequences=micro, precision="fp32", clip_norm=0.0, ranks=ranks)
+    with pytest.raises(ConfigError, match=rf"=24 is not a multiple of {micro} \(.*\) x {ranks} \(ranks\)"):
+        _ = share.accumulation_steps
+
+
+def test_stage_0_in_bf16_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stage 0 with train\.precision=bf16"):
+        merge_settings(write(tmp_path, zero_optimization={"stage": 0}), SHARE)
