@@ -28,7 +28,11 @@ def digest_of(text: str) -> bytes:
 
     A text without letters or digits is hashed as it is, so that such texts do not all share one hash.
     """
-    plain = clean_text(text)
+    return digest_of_cleaned(clean_text(text))
+
+
+def digest_of_cleaned(plain: str) -> bytes:
+    """`digest_of` for text that `clean_text` was already applied to."""
     return hashlib.blake2b((_IGNORED.sub("", plain).lower() or plain).encode(), digest_size=DIGEST_BYTES).digest()
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from megadec.corpus.clean.text import clean_line, clean_text
 from megadec.corpus.clean.variant import to_variant, variant_of
-from megadec.corpus.dedup import ExactDuplicates, digest_of
+from megadec.corpus.dedup import ExactDuplicates, digest_of, digest_of_cleaned
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import QualityRules, drop_reason
 from megadec.corpus.parallel import map_in_order
@@ -69,13 +69,16 @@ def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed]
     """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
     report = Report()
     source = find_source(recipe.source)
+    # Titles are joined to texts after cleaning, which cannot make the whole unclean. Documents of earlier runs may have
+    # been changed since by anyone.
+    hashed = digest_of if source.prepared else digest_of_cleaned
     passed: list[Hashed] = []
     for document in documents:
         result = _clean(document, source, recipe)
         if isinstance(result, str):
             report.drop(document, result)
         else:
-            passed.append((result, digest_of(full_text(result))))
+            passed.append((result, hashed(full_text(result))))
     return passed, report
 
 

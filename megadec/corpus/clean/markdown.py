@@ -16,8 +16,8 @@ _FRONT_MATTER = re.compile(r"\A\ufeff?\s*(---|\+\+\+)[ \t]*\n.*?\n\1[ \t]*(\n|\Z
 _KEPT = re.compile(
     r"(?P<escape>\\[\\`*_{}\[\]()#+.!<>|~$-])"
     r"|(?P<fence>^[ \t]*(?P<mark>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=mark)[`~]*[ \t]*$|\Z))"
-    r"|(?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
-    r"|(?P<formula>\$\$.+?\$\$|(?<!\\)\$[^$\n]+?(?<!\\)\$)",
+    r"|(?P<code>(?P<ticks>`+)(?!`)[^\n]+?(?<!`)(?P=ticks)(?!`))"
+    r"|(?P<formula>\$\$.{1,8000}?\$\$|(?<!\\)\$[^$\n]+?(?<!\\)\$)",
     re.DOTALL | re.MULTILINE,
 )
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)

@@ -74,4 +74,6 @@ def _clean_line(line: str) -> str:
 
 def clean_line(text: str) -> str:
     """`clean_text` for what is one line by nature, a title or a label: newlines become blanks."""
+    if text.isascii() and text.isprintable():  # most ids and labels, and all empty ones: nothing to look up
+        return " ".join(text.split())
     return " ".join(clean_text(text).split())
