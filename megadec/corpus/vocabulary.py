@@ -1,0 +1,342 @@
+"""From documents to a vocabulary: which text it is learned from, cut into segments, and sentencepiece's training.
+
+In: files of documents and options. Out: the bytes of a byte-pair sentencepiece model, and a record of what went into
+it. Trade-off: the chosen text is held in memory (tens of megabytes are plenty for 32,000 pieces), so that characters
+can be counted before the pieces are learned; files of any size are read twice instead.
+
+A piece may reach over punctuation (`，但是`, `。\\n`): on Chinese prose that is worth a tenth of the tokens. It never
+reaches over the beginning of a line.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sentencepiece
+
+from megadec.common.errors import ConfigError, InputError, suggest
+from megadec.common.log import logger, progress
+from megadec.corpus.clean.variant import to_variant
+from megadec.corpus.dedup import digest_of, is_held_out
+from megadec.corpus.document import Document, full_text, read_documents
+from megadec.corpus.parallel import map_in_order
+
+log = logger(__name__)
+
+CHUNK_DOCUMENTS = 256
+BYTE_PIECES, SPECIAL_PIECES = 256, 3
+LONGEST_PIECE_CHARACTERS = 16
+# Converted text brings the other script's words; of its characters those that are this many times rarer stay out.
+CONVERTED_REST = 6
+# sentencepiece writes a blank so.
+BLANK = "\u2581"
+# sentencepiece strips newlines at the end of what it is given, and no piece reaches over the beginning of a blank.
+SEGMENT_END = " "
+# Always single pieces, so that code, tables and paragraphs never need bytes.
+ALWAYS = frozenset(map(chr, range(0x21, 0x7F))) | {BLANK, "\n"}
+_MILLIONS = {"": 1, "K": 1_000, "M": 1_000_000}
+_PORTION = re.compile(
+    r"(?P<source>[^/>=@]+)(?:/(?P<variant>[\w-]+))?(?:>(?P<target>[\w-]+))?=(?P<weight>\d+)(?:@(?P<size>\d+)(?P<unit>[KM]?))?"
+)
+_LINES = re.compile(r"[^\n]*\n+|[^\n]+")
+_SENTENCE_END = re.compile(r"[。！？；][”’」』）]*|[.!?;] ")
+_PUNCTUATION = "。！？；，、：“”‘’「」『』（）《》〈〉【】…—"
+_BETWEEN_PUNCTUATION = re.compile(f"[^{_PUNCTUATION}]+|[{_PUNCTUATION}]+")
+
+
+@dataclass(frozen=True)
+class VocabularyOptions:
+    """How a vocabulary is learned.
+
+    Attributes:
+        input: files of documents (.parquet).
+        vocab_size: pieces in all, with `<unk>`, `<s>`, `</s>` and the 256 byte pieces.
+        sample: `SOURCE=WEIGHT`, `SOURCE/VARIANT>TARGET=WEIGHT@CHARACTERS`: how often a source's text counts, of which
+            variant, into which it is converted first, and how much of it at most; `*` stands for any letters in SOURCE.
+            The first that fits a document decides for its text as it is; conversions come on top. Others count once.
+        characters_per_source: text taken of one source, unless `sample` says otherwise.
+        held_out_fraction: documents that are not learned from, by hash of their text, as in tools/prepare.py.
+        character_coverage: characters become pieces until they make up this share of each source's text.
+        max_piece_characters: the longest piece.
+        pieces_cross_punctuation: whether a piece may hold Chinese punctuation and letters.
+        segment_characters: the longest stretch of text that is looked at as a whole.
+        workers: processes that read and hash.
+    """
+
+    input: tuple[Path, ...]
+    vocab_size: int = 32_000
+    sample: tuple[str, ...] = ()
+    characters_per_source: int = 10_000_000
+    held_out_fraction: float = 0.1
+    character_coverage: float = 0.9997
+    max_piece_characters: int = 6
+    pieces_cross_punctuation: bool = True
+    segment_characters: int = 1_000
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Portion:
+    """One entry of `sample`, read. `characters` None: the options' own limit."""
+
+    source: str
+    variant: str = ""
+    target: str = ""
+    weight: int = 1
+    characters: int | None = None
+
+    def fits(self, document: Surveyed) -> bool:
+        return fnmatchcase(document.source, self.source) and self.variant in ("", document.variant)
+
+
+class Surveyed(NamedTuple):
+    """What the first reading keeps of a document."""
+
+    source: str
+    variant: str
+    characters: int
+    held_out: bool
+    chance: float
+
+
+@dataclass
+class Share:
+    """The text of one portion: what was there and what was taken."""
+
+    portion: Portion
+    found_characters: int = 0
+    texts: list[str] = field(default_factory=list)
+
+
+def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]:
+    """Train a byte-pair model with byte fallback; returns the model file's bytes and the record of what it saw.
+
+    Nothing is normalised, blanks and newlines are kept, digits stay single: decode(encode(text)) == text for any text
+    without U+2581 and U+0000. Raises ConfigError for options that do not fit and for text that gives fewer pieces than
+    asked for, InputError for files.
+    """
+    portions = [read_portion(text) for text in options.sample]
+    check_options(options)
+    shares = choose_texts(options, portions)
+    characters = choose_characters(shares, options.character_coverage)
+    room = options.vocab_size - SPECIAL_PIECES - BYTE_PIECES
+    if len(characters) >= room:
+        raise ConfigError(
+            f"vocab_size={options.vocab_size}: {len(characters)} single characters leave no room for pieces; "
+            f"lower character_coverage={options.character_coverage}"
+        )
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    segments = _known_parts(_segments(shares, options, counts), characters)
+    model = train_pieces(segments, characters, options)
+    seconds = round(time.monotonic() - began, 1)
+    log.info("%d pieces from %d M characters in %.0f s", options.vocab_size, counts["characters"] / 1e6, seconds)
+    record = {
+        "shares": [_share_record(share) for share in shares],
+        "segments": dict(counts),
+        "single_characters": len(characters),
+        "training_seconds": seconds,
+    }
+    return model, record
+
+
+def read_portion(text: str) -> Portion:
+    """`wiki/zh-Hans>zh-TW=3@2M` as a Portion. Raises ConfigError."""
+    match = _PORTION.fullmatch(text)
+    if not match:
+        raise ConfigError(f"sample={text!r}: not SOURCE=WEIGHT or SOURCE/VARIANT>TARGET=WEIGHT@CHARACTERS (3M, 500K)")
+    source, variant, target, weight, size, unit = match.groups(default="")
+    return Portion(source, variant, target, int(weight), int(size) * _MILLIONS[unit] if size else None)
+
+
+def check_options(options: VocabularyOptions) -> None:
+    """Raise ConfigError for a value out of its range and InputError for a file that is missing."""
+    if not options.input:
+        raise ConfigError("input: no file was given")
+    for path in options.input:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; files of documents come from tools/prepare.py --documents")
+    if not 0.5 <= options.character_coverage <= 1:
+        raise ConfigError(f"character_coverage={options.character_coverage}: not from 0.5 to 1")
+    if not 0 <= options.held_out_fraction < 1:
+        raise ConfigError(f"held_out_fraction={options.held_out_fraction}: not from 0 up to 1")
+    if not 1 <= options.max_piece_characters <= LONGEST_PIECE_CHARACTERS:
+        raise ConfigError(f"max_piece_characters={options.max_piece_characters}: not 1 to {LONGEST_PIECE_CHARACTERS}")
+    smallest = {"vocab_size": 512, "characters_per_source": 1, "segment_characters": 16, "workers": 1}
+    for name, least in smallest.items():
+        if getattr(options, name) < least:
+            raise ConfigError(f"{name}={getattr(options, name)}: not at least {least}")
+
+
+def choose_texts(options: VocabularyOptions, portions: Sequence[Portion]) -> list[Share]:
+    """Read the files twice: to see what is there, and to take each portion's share of it, spread over all of it."""
+    surveyed = list(progress(survey(options), description="look at documents", unit="doc"))
+    known = sorted({document.source for document in surveyed})
+    unlisted = [Portion(source) for source in known]
+    shares = [Share(portion) for portion in (*portions, *unlisted)]
+    of_kind = {kind: _shares_of(kind, shares, len(portions)) for kind in {document[:2] for document in surveyed}}
+    for document in surveyed:
+        for share in of_kind[document[:2]] if not document.held_out else ():
+            share.found_characters += document.characters
+    for share in shares[: len(portions)]:
+        if share.portion.weight and not share.found_characters:
+            name = share.portion.source
+            raise ConfigError(
+                f"sample={name}: no such documents; there are {', '.join(known)}{suggest(name, known)}"
+                if not any(fnmatchcase(source, name) for source in known)
+                else f"sample={name}/{share.portion.variant}: none of its documents is of that variant or to be learned"
+            )
+    for seen, document in zip(surveyed, read_documents(options.input), strict=True):
+        for share in of_kind[seen[:2]] if not seen.held_out else ():
+            limit = share.portion.characters or options.characters_per_source
+            if share.portion.weight and seen.chance * share.found_characters < limit:
+                share.texts.append(to_variant(full_text(document), document.variant, share.portion.target))
+    if not any(share.texts for share in shares):
+        raise ConfigError(f"no text to learn from: {len(surveyed)} documents read, sample leaves none of them")
+    return [share for share in shares if share.texts]
+
+
+def survey(options: VocabularyOptions) -> Iterator[Surveyed]:
+    """Each document's source, variant, size, and what its hash decides."""
+    chunks = _chunks(read_documents(options.input))
+    for digests, kinds in map_in_order(_look_at, chunks, options.workers):
+        for digest, (source, variant, characters) in zip(digests, kinds, strict=True):
+            chance = int.from_bytes(digest[8:16], "big") / 2.0**64
+            yield Surveyed(source, variant, characters, is_held_out(digest, options.held_out_fraction), chance)
+
+
+def choose_characters(shares: Iterable[Share], coverage: float) -> set[str]:
+    """For each share its most frequent characters, as many as make up `coverage` of it; and those that always are."""
+    chosen = set(ALWAYS)
+    for share in shares:
+        counts: Counter[str] = Counter()
+        for text in share.texts:
+            counts.update(text)
+        rest = 1 - coverage if not share.portion.target else CONVERTED_REST * (1 - coverage)
+        allowed = rest * counts.total()
+        for character, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
+            allowed -= count
+            if allowed < 0:
+                chosen.add(character)
+    return chosen - {" ", "\0"}
+
+
+def segments_of(text: str, longest: int, cross_punctuation: bool, counts: Counter[str]) -> Iterator[str]:
+    """Cut a text where no piece shall reach over: after newlines, and lines over `longest` characters at sentence ends.
+
+    Joined, the segments are the text. `counts` learns how many lines were cut, and how often inside a sentence.
+    """
+    for line in _LINES.findall(text):
+        if len(line) > longest:
+            counts["long_lines_cut"] += 1
+        for part in _cut(line, longest, counts):
+            yield from [part] if cross_punctuation else _BETWEEN_PUNCTUATION.findall(part)
+
+
+def train_pieces(segments: Iterator[str], characters: set[str], options: VocabularyOptions) -> bytes:
+    """Run sentencepiece over the segments. Raises ConfigError when the text has too few different pieces."""
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=segments,
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=options.vocab_size,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            split_by_unicode_script=False,
+            max_sentencepiece_length=options.max_piece_characters,
+            # The characters are chosen before, source by source: the segments hold no others.
+            required_chars="".join(sorted(characters)),
+            character_coverage=1.0,
+            # In bytes; longer ones would be dropped without a word, and our segments are shorter.
+            max_sentence_length=8 * max(options.segment_characters, 1024),
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        # sentencepiece gives up only when no pair of pieces is left to join.
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"vocab_size={options.vocab_size}: the text is too little for it ({reason})") from error
+    return model.getvalue()
+
+
+def _known_parts(segments: Iterator[str], characters: set[str]) -> Iterator[str]:
+    """The segments without characters that become no piece: cut there, since no piece can reach over one."""
+    known = re.compile(f"[{re.escape(''.join(sorted(characters - {BLANK})))} ]+")
+    for segment in segments:
+        for part in known.findall(segment):
+            yield part + SEGMENT_END
+
+
+def _cut(line: str, longest: int, counts: Counter[str]) -> Iterator[str]:
+    while len(line) > longest:
+        ends = [match.end() for match in _SENTENCE_END.finditer(line, 0, longest)]
+        if not ends:
+            counts["cut_inside_a_sentence"] += 1
+        end = ends[-1] if ends else longest
+        yield line[:end]
+        line = line[end:]
+    yield line
+
+
+def _segments(shares: Sequence[Share], options: VocabularyOptions, counts: Counter[str]) -> Iterator[str]:
+    total = sum(len(share.texts) * share.portion.weight for share in shares)
+    bar = progress(total=total, description="learn pieces", unit="doc")
+    for share in shares:
+        for text in share.texts:
+            passed = list(segments_of(text, options.segment_characters, options.pieces_cross_punctuation, counts))
+            counts["segments"] += len(passed) * share.portion.weight
+            counts["characters"] += len(text) * share.portion.weight
+            yield from passed * share.portion.weight
+            bar.update(share.portion.weight)
+    bar.close()
+
+
+def _shares_of(kind: Sequence[Any], shares: Sequence[Share], listed: int) -> list[Share]:
+    """Where the text of such documents goes: the first share that takes it as it is, and all that convert it."""
+    fitting = [share for share in shares if share.portion.fits(Surveyed(kind[0], kind[1], 0, False, 0.0))]
+    conversions = [share for share in fitting[:] if share.portion.target]
+    plain = [share for share in fitting if not share.portion.target]
+    return plain[:1] + conversions
+
+
+def _look_at(documents: list[Document]) -> tuple[list[bytes], list[tuple[str, str, int]]]:
+    texts = [full_text(document) for document in documents]
+    kinds = [(doc.source, doc.variant, len(text)) for doc, text in zip(documents, texts, strict=True)]
+    return [digest_of(text) for text in texts], kinds
+
+
+def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    while chunk := list(islice(documents, CHUNK_DOCUMENTS)):
+        yield chunk
+
+
+def _share_record(share: Share) -> dict[str, Any]:
+    portion = share.portion
+    return {
+        "source": portion.source,
+        "variant": portion.variant,
+        "converted_to": portion.target,
+        "weight": portion.weight,
+        "documents": len(share.texts),
+        "characters": sum(map(len, share.texts)),
+        "characters_found": share.found_characters,
+    }
