@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,7 @@ transformers = pytest.importorskip("transformers")
 VARIANTS = [(qk_norm, tied) for qk_norm in (True, False) for tied in (True, False)]
 
 
-@pytest.fixture(
-    scope="module", params=VARIANTS, ids=lambda v: f"{'qwen3' if v[0] else 'llama'}-{'tied' if v[1] else ''}"
-)
+@pytest.fixture(scope="module", params=VARIANTS, ids=["qwen3-tied", "qwen3-untied", "llama-tied", "llama-untied"])
 def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
     """A random decoder with grouped-query attention and its float32 export in several files."""
     qk_norm, tied = request.param
@@ -74,7 +71,7 @@ def test_to_megadec_and_back_every_file_of_weights_is_the_same(tmp_path, tiny_to
 
 
 @pytest.fixture
-def fresh(tmp_path, tiny_tokenizer_path) -> Iterator[tuple[ModelSource, Path]]:
+def fresh(tmp_path, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
     source = random_source(tiny_tokenizer_path)
     to_hf(source, tmp_path / "model-hf")
     return source, tmp_path / "model-hf"

@@ -1,0 +1,112 @@
+"""A checkpoint that the engine wrote gives the weights that it trained, at every ZeRO stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+from megadec.common.errors import CheckpointError
+from megadec.export.consolidate import open_model
+from megadec.export.hf import to_hf
+from tests.dist.conftest import metrics_of, run_ranks
+from tools.evaluate import ScoreOptions, score
+
+TRAIN_MANY = Path(__file__).parent / "train_many.py"
+# Stage, precision, tied embeddings, norms on queries and keys.
+CASES = [
+    ("zero0", "fp32", True, True),
+    ("zero1", "fp32", False, True),
+    ("zero1", "bf16", True, True),
+    ("zero2", "fp32", True, False),
+    ("zero2", "bf16", False, True),
+    ("zero3", "fp32", True, True),
+    ("zero3", "fp32", False, False),
+    ("zero3", "bf16", True, True),
+]
+WINDOWS = {"windows": 9, "micro_sequences": 4}
+
+
+@pytest.mark.timeout(300)
+def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
+) -> None:
+    plan = []
+    for stage, precision, tied, qk_norm in CASES:
+        run = make_run(
+            name(stage, precision, tied, qk_norm),
+            # One key-value head for two heads, and sizes that two ranks do not share evenly.
+            model={"tied_embeddings": tied, "qk_norm": qk_norm, "vocabulary_size": 601, "hidden_size": 34},
+            train={"steps": 4, "precision": precision},
+            evaluate=WINDOWS,
+        )
+        plan.append({"run": str(run), "deepspeed": str(zero_file(stage))})
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    for case in CASES:
+        run_folder = tmp_path / "runs" / name(*case)
+        check_equals_what_deepspeed_says(run_folder, case[0], case[1])
+        if case[1] == "fp32":
+            check_scores_what_training_last_recorded(run_folder, tiny_shards)
+    check_exports(tmp_path / "runs" / name(*CASES[-1]), tmp_path / "model-hf")
+    check_damage_is_noticed(tmp_path / "runs" / name(*CASES[-1]))
+
+
+def name(stage: str, precision: str, tied: bool, qk_norm: bool) -> str:
+    return f"{stage}-{precision}-{'tied' if tied else 'untied'}-{'qwen3' if qk_norm else 'llama'}"
+
+
+def check_equals_what_deepspeed_says(run_folder: Path, stage: str, precision: str) -> None:
+    source = open_model(run_folder)
+    if stage != "zero3" and (stage == "zero0" or precision == "bf16"):
+        # DeepSpeed's reader does not know stage 0, nor what stage 1 in bf16 with float32 gradients writes. There the
+        # module holds whole tensors, in bf16 the rounded master weights.
+        file = source.path / "zero" / "mp_rank_00_model_states.pt"
+        wanted = torch.load(file, weights_only=True)["module"]
+    else:
+        wanted = get_fp32_state_dict_from_zero_checkpoint(str(source.path), tag="zero")
+    assert ("lm_head.weight" in source.names()) != source.shape.tied_embeddings
+    for tensor_name in source.names():
+        found, expected = source.tensor(tensor_name), wanted[tensor_name]
+        assert found.dtype == torch.float32
+        assert torch.equal(found.to(expected.dtype), expected), (run_folder.name, tensor_name)
+
+
+def check_scores_what_training_last_recorded(run_folder: Path, shards: Path) -> None:
+    """The one number that proves names, shapes, order and configuration together."""
+    recorded = metrics_of(run_folder, "evaluate")[-1]
+    assert recorded["step"] == 4
+    found = score(ScoreOptions(model=run_folder, data=(shards,), row_tokens=32, device="cpu", **WINDOWS))
+    figures = found["sets"][shards.name]
+    assert figures["tokens"] == recorded["evaluated_tokens"]
+    assert figures["bits_per_character"] == pytest.approx(recorded["bits_per_character"], rel=1e-6), run_folder.name
+
+
+def check_exports(run_folder: Path, output: Path) -> None:
+    """A bf16 run is exported in bfloat16: its master weights, rounded."""
+    source = open_model(run_folder)
+    to_hf(source, output)
+    exported = open_model(output)
+    assert (exported.dtype, exported.step, exported.tokens) == (torch.bfloat16, source.step, source.tokens)
+    for tensor_name in source.names():
+        assert torch.equal(exported.tensor(tensor_name), source.tensor(tensor_name).to(torch.bfloat16))
+
+
+def check_damage_is_noticed(run_folder: Path) -> None:
+    folder = open_model(run_folder).path
+    file = next((folder / "zero").glob("*rank_1_*optim_states.pt"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    with pytest.raises(CheckpointError, match=file.name):
+        open_model(folder)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=file.name):
+        open_model(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
+        open_model(run_folder)
