@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,3 +40,57 @@ def test_a_resumed_run_has_exactly_the_losses_of_one_never_stopped(
         assert [line[0] for line in wanted] == [0, 4, 8, 12]
         saved = sorted(path.name for path in (parts / "checkpoints").iterdir())
         assert saved == ["step_00000003", "step_00000008", "step_00000012"]
+
+
+@pytest.mark.timeout(200)
+def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    run, zero = str(make_run("refused", train={"steps": 4})), str(zero_file("zero3"))
+    diverging = str(make_run("diverging", optimizer={"learning_rate": 1e30, "clip_norm": 0.0}))
+    begun = {"run": run, "deepspeed": zero, "options": ["--train.stop_at_step=2"]}
+    first = str(tmp_path / "runs" / "refused" / "checkpoints" / "step_00000002")
+    plan = [
+        begun,
+        {**begun, "options": ["--optimizer.learning_rate=0.1"], "refused": "ConfigError"},
+        {**begun, "deepspeed": str(zero_file("zero2")), "refused": "CheckpointError"},
+        {**begun, "options": []},
+        {**begun, "options": [f"--checkpoint.resume={first}"], "refused": "CheckpointError"},
+        # From a checkpoint that is named, another course may begin: here under another name, so the first run stays.
+        {**begun, "options": [f"--checkpoint.resume={first}", "--name=branch", "--train.steps=3"]},
+        {"run": diverging, "deepspeed": zero, "refused": "TrainingError"},
+    ]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    for rank in (0, 1):
+        said = (tmp_path / f"refused.rank{rank}.ConfigError").read_text()
+        assert "optimizer.learning_rate: 0.003 there, 0.1 here" in said
+        assert "step_00000004 is newer" in (tmp_path / f"refused.rank{rank}.CheckpointError").read_text()
+        said = (tmp_path / f"diverging.rank{rank}.TrainingError").read_text()
+        assert re.match(r"step \d+.* not finite", said), said
+        assert "rank" in said
+    assert len(losses_of(tmp_path / "runs" / "refused")) == 4
+    assert [line["step"] for line in metrics_of(tmp_path / "runs" / "branch")] == [3]
+    assert not list((tmp_path / "runs" / "diverging" / "checkpoints").iterdir())
+
+
+@pytest.mark.timeout(120)
+def test_an_evaluation_measures_every_token_and_character_and_is_the_same_for_any_number_of_ranks(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
+) -> None:
+    found = []
+    for ranks in (1, 2):
+        name = f"ranks{ranks}"
+        evaluate = {"windows": 10**6, "micro_sequences": 64}
+        run = make_run(name, train={"steps": 1}, data={"row_tokens": 64}, evaluate=evaluate)
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"run": str(run), "deepspeed": str(zero_file("zero1"))}]))
+        run_ranks(TRAIN_MANY, [str(tmp_path / f"{name}.json")], ranks)
+        found.append(metrics_of(tmp_path / "runs" / name, "evaluate"))
+    index = json.loads((tiny_shards / "index.json").read_text())
+    for line in found[0] + found[1]:
+        # Every token but the first of each document is predicted.
+        assert line["evaluated_tokens"] == index["tokens"] - index["documents"]
+        assert line["evaluated_characters"] == index["characters"]
+        nats = line["loss"] * line["evaluated_tokens"]
+        assert line["bits_per_character"] == pytest.approx(nats / math.log(2) / index["characters"])
+    assert [line["loss"] for line in found[0]] == pytest.approx([line["loss"] for line in found[1]], rel=1e-6)

@@ -1,6 +1,7 @@
 """A rank of several short trainings, one after the other in one process: imports cost more than they do.
 
-Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...]}, done in order.
+Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR}, done in
+order. With "refused" the training must end with that error; its message goes to a file beside the plan.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 from megadec.common.config import parse
+from megadec.common.errors import MegadecError
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.loop import train_job
 from megadec.engine.run import Run, open_run
@@ -20,8 +22,15 @@ def main(plan: Path) -> None:
     ranks = start_process_group()
     for training in json.loads(plan.read_text()):
         run = parse(Run, ["--config", training["run"], *training.get("options", [])], description="a test")
-        with Interrupt() as interrupt:
-            train_job(open_run(run, Path(training["deepspeed"])), ranks, interrupt)
+        try:
+            with Interrupt() as interrupt:
+                train_job(open_run(run, Path(training["deepspeed"])), ranks, interrupt)
+        except MegadecError as error:
+            if type(error).__name__ != training.get("refused"):
+                raise
+            (plan.parent / f"{run.name}.rank{ranks.rank}.{type(error).__name__}").write_text(str(error))
+        else:
+            assert "refused" not in training, training
     end_process_group()
 
 
