@@ -30,11 +30,14 @@ from megadec.corpus.parallel import map_in_order
 CHUNK_DOCUMENTS = 256
 LOSSES_SHOWN = 10
 PIECES_SHOWN = 16
+VARIANT_OF = ", "
+# The page leaves out the variants of a source that are only strays, and the one that is all but those.
+STRAYS_FRACTION = 0.02
 
 
 @dataclass
 class Tally:
-    """Counts over some documents; `characters_seconds` are those of encoding alone, in one process."""
+    """Counts over some documents."""
 
     documents: int = 0
     characters: int = 0
@@ -150,13 +153,19 @@ def render(report: Mapping[str, Any], title: str) -> str:
         f"{report['pieces_never_used']:,} pieces were never used.",
         "",
         f"Held out: {100 * report['held_out_fraction']:g} % of the documents, by a hash of their text; the vocabulary "
-        "was not learned from them. Byte tokens are pieces `<0x..>` of characters that have no piece, of all tokens.",
+        "was not learned from them, though it may have seen other documents of the same article or work. Byte tokens "
+        "are pieces `<0x..>` of characters that have no piece, of all tokens.",
         "",
         "| kind | documents | characters | characters per token | byte tokens | held out: documents | characters "
         "| characters per token | byte tokens |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_line(name, row["all"], row["held_out"]) for name, row in report["kinds"].items()]
+    kinds = report["kinds"]
+    for name, row in kinds.items():
+        whole = kinds[name.partition(VARIANT_OF)[0]]["all"]["documents"]
+        fraction = row["all"]["documents"] / whole
+        if VARIANT_OF not in name or STRAYS_FRACTION < fraction < 1 - STRAYS_FRACTION:
+            lines.append(_line(name, row["all"], row["held_out"]))
     lines += ["", "## Pieces", "", "| sort | pieces | the first ones |", "|---|---|---|"]
     for name, (count, *pieces) in report["pieces"].items():
         shown = " ".join(f"`{_visible(piece)}`" for piece in pieces)
@@ -189,7 +198,7 @@ def render_training(record: Mapping[str, Any]) -> str:
         f"{record['single_characters']:,} single characters, {record['segments']['characters']:,} characters of text "
         f"with their weights, learned in {record['training_seconds']:g} s. Hashes of the input: training.json.",
         "",
-        "| source | variant | converted to | weight | documents | characters | of characters |",
+        "| source | variant | converted to | weight | documents | characters | there were |",
         "|---|---|---|---|---|---|---|",
     ]
     for share in record["shares"]:
@@ -225,7 +234,7 @@ def _rows(total: Measured, groups: Mapping[str, Sequence[str]]) -> dict[str, Any
         variants = sorted({variant for source, variant, _ in total.tallies if source == name})
         for wanted in variants if len(variants) > 1 else ():
             if wanted:
-                rows[f"{name}, {wanted}"] = _row(
+                rows[f"{name}{VARIANT_OF}{wanted}"] = _row(
                     total, lambda source, variant, kind=(name, wanted): (source, variant) == kind
                 )
     rows["all"] = _row(total, lambda source, variant: True)
