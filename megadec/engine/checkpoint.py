@@ -194,20 +194,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint under `folder` whose files are all as its manifest says; None when there is none at all.
+def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint whose files are all as its manifest says, with that; None when there is none at all.
 
     Raises CheckpointError when there are checkpoints and every one is damaged: a run never silently begins anew.
     """
     damaged = None
     for path in reversed(checkpoints_in(folder)):
         try:
-            read_manifest(path)
+            return path, read_manifest(path)
         except CheckpointError as error:
             log.warning("%s; trying the checkpoint before it", error)
             damaged = damaged or error
-        else:
-            return path
     if damaged is not None:
         raise CheckpointError(f"no checkpoint under {folder} is whole; the newest: {damaged}")
     return None

@@ -10,29 +10,17 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from megadec.common.config import to_dict
-from megadec.common.errors import CheckpointError, MegadecError
-from megadec.common.files import storage_errors
 from megadec.common.log import logger
+from megadec.data.batch import TokenBatch
 from megadec.data.prefetch import Prefetcher
 from megadec.decoder.flops import parameter_count
-from megadec.engine.checkpoint import (
-    Contents,
-    Progress,
-    check_fits,
-    checkpoints_in,
-    load_checkpoint,
-    newest_whole,
-    read_manifest,
-    remove_partial,
-    save_checkpoint,
-)
+from megadec.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
 from megadec.engine.evaluate import Evaluator
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.metrics import Metrics, peak_flops
-from megadec.engine.run import Job, Run, check_same_run, open_run
+from megadec.engine.resume import contents_of, find_checkpoint
+from megadec.engine.run import Job, Run, open_run
 from megadec.engine.schedule import learning_rate_factor
 from megadec.engine.step import train_step
 from megadec.engine.zero import Ranks, ZeroEngine, build_engine, end_process_group, start_process_group
@@ -48,10 +36,8 @@ def train(run: Run, deepspeed_file: Path) -> None:
     job = open_run(run, deepspeed_file)
     with Interrupt() as interrupt:
         ranks = start_process_group()
-        try:
-            train_job(job, ranks, interrupt)
-        finally:
-            end_process_group()
+        train_job(job, ranks, interrupt)
+        end_process_group(ranks)
 
 
 def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
@@ -59,63 +45,52 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
 
     Raises CheckpointError, TrainingError, StorageError.
     """
-    run, stream = job.run, job.stream
-    found = _find_checkpoint(job, ranks)
+    run = job.run
+    found = find_checkpoint(job, ranks)
     engine = build_engine(job.shape, run.model.recompute, run.optimizer, job.settings, seed=run.seed, ranks=ranks)
-    progress = load_checkpoint(engine, *found) if found else Progress()
-    _announce(job, progress)
+    begun = load_checkpoint(engine, *found) if found else Progress()
+    _announce(job, begun)
+    with _metrics(job, ranks, begun) as metrics, _batches(job, ranks, begun.step) as batches:
+        ended = _loop(job, engine, batches, metrics, interrupt, begun)
+    log.info(_farewell(run, ended, interrupt))
 
-    def save() -> None:
-        state = stream.state(progress.step)
-        save_checkpoint(engine, run.checkpoints, _contents(job), progress, state, run.checkpoint.keep_last)
 
+def _loop(
+    job: Job, engine: ZeroEngine, batches: Prefetcher, metrics: Metrics, interrupt: Interrupt, progress: Progress
+) -> Progress:
+    """Evaluate when it is due, step, save when it is due; at the end or at a wish to stop, save what is not saved."""
+    run = job.run
     evaluator = Evaluator(job.held_out, run.evaluate, run.data.row_tokens, job.tokenizer, engine)
-    saved_step, last_step = progress.step, run.train.last_step
-    with (
-        Metrics(
-            run.folder,
-            run.metrics,
-            resumed_step=progress.step,
-            evaluated_step=progress.evaluated_step,
-            steps=run.train.steps,
-            shape=job.shape,
-            ranks_peak_flops=_ranks_peak_flops(job, ranks),
-        ) as metrics,
-        _batches(job, engine, progress.step) as batches,
-    ):
-        while True:
-            if _evaluation_due(run, progress):
-                evaluations = evaluator.evaluate(progress.step, interrupt)
-                if evaluations is None:
-                    break
-                metrics.record_evaluations(evaluations)
-                progress = replace(progress, evaluated_step=progress.step)
-            if progress.step >= last_step:
+    saved_step = progress.step
+    while True:
+        if _evaluation_due(run, progress):
+            evaluations = evaluator.evaluate(progress.step, interrupt)
+            if evaluations is None:
                 break
-            began, waited = time.perf_counter(), batches.seconds_waited
-            report = train_step(
-                engine,
-                next(batches),
-                step=progress.step + 1,
-                learning_rate=run.optimizer.learning_rate
-                * learning_rate_factor(run.schedule, progress.step, run.train.steps),
-                wants_stop=interrupt.requested,
-            )
-            if report is None:
-                break
-            progress = replace(progress, step=report.step, tokens=progress.tokens + report.tokens, loss=report.loss)
-            metrics.record_step(
-                report,
-                tokens=progress.tokens,
-                seconds=time.perf_counter() - began,
-                seconds_waiting_for_data=batches.seconds_waited - waited,
-            )
-            if run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0:
-                save()
-                saved_step = progress.step
-        if progress.step != saved_step:
-            save()
-    log.info(_farewell(run, progress, interrupt))
+            metrics.record_evaluations(evaluations)
+            progress = replace(progress, evaluated_step=progress.step)
+        if progress.step >= run.train.last_step:
+            break
+        began, waited = time.perf_counter(), batches.seconds_waited
+        rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
+        report = train_step(
+            engine, next(batches), step=progress.step + 1, learning_rate=rate, wants_stop=interrupt.requested
+        )
+        if report is None:
+            break
+        progress = replace(progress, step=report.step, tokens=progress.tokens + report.tokens, loss=report.loss)
+        metrics.record_step(
+            report,
+            tokens=progress.tokens,
+            seconds=time.perf_counter() - began,
+            seconds_waiting_for_data=batches.seconds_waited - waited,
+        )
+        if run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0:
+            _save(job, engine, progress)
+            saved_step = progress.step
+    if progress.step != saved_step:
+        _save(job, engine, progress)
+    return progress
 
 
 def _evaluation_due(run: Run, progress: Progress) -> bool:
@@ -124,58 +99,31 @@ def _evaluation_due(run: Run, progress: Progress) -> bool:
     return bool(run.evaluate.sets) and due and progress.evaluated_step != progress.step
 
 
-def _batches(job: Job, engine: ZeroEngine, step: int) -> Prefetcher:
-    ranks, train_options = engine.ranks, job.run.train
+def _save(job: Job, engine: ZeroEngine, progress: Progress) -> None:
+    run, state = job.run, job.stream.state(progress.step)
+    save_checkpoint(engine, run.checkpoints, contents_of(job), progress, state, run.checkpoint.keep_last)
 
-    def make(number: int) -> Any:
+
+def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
+    train_options = job.run.train
+
+    def make(number: int) -> list[TokenBatch]:
         return job.stream.batch(number, ranks.rank, ranks.world_size, train_options.micro_sequences)
 
     return Prefetcher(make, step, train_options.last_step, ranks.device)
 
 
-def _find_checkpoint(job: Job, ranks: Ranks) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint to go on from and its manifest, chosen and checked by rank 0; an error reaches every rank."""
-    found: tuple[Path, dict[str, Any]] | MegadecError | None = None
-    if ranks.rank == 0:
-        try:
-            found = _choose_checkpoint(job)
-        except MegadecError as error:
-            found = error
-    found = ranks.from_first(found)
-    if isinstance(found, MegadecError):
-        raise found
-    return found
-
-
-def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
-    run = job.run
-    with storage_errors(run.checkpoints):
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-        remove_partial(run.checkpoints)
-    named = run.checkpoint.resume not in ("auto", "none")
-    path = Path(run.checkpoint.resume) if named else newest_whole(run.checkpoints)
-    if path is None:
-        return None
-    manifest = read_manifest(path)
-    check_same_run(path, manifest["run"], to_dict(run), named=named)
-    check_fits(path, manifest, _contents(job))
-    job.stream.check(manifest["data"])
-    newer = [p for p in checkpoints_in(run.checkpoints) if p.name > path.name]
-    if newer:
-        raise CheckpointError(
-            f"checkpoint.resume={path}, but {newer[-1]} is newer: remove what you go back behind, or say"
-            " checkpoint.resume=auto"
-        )
-    return path, manifest
-
-
-def _contents(job: Job) -> Contents:
-    return Contents(job.run, job.shape, job.tokenizer, job.settings, job.ranks)
-
-
-def _ranks_peak_flops(job: Job, ranks: Ranks) -> float | None:
-    peak = peak_flops(job.run.metrics, ranks.device)
-    return None if peak is None else peak * ranks.world_size
+def _metrics(job: Job, ranks: Ranks, begun: Progress) -> Metrics:
+    run, peak = job.run, peak_flops(job.run.metrics, ranks.device)
+    return Metrics(
+        run.folder,
+        run.metrics,
+        resumed_step=begun.step,
+        evaluated_step=begun.evaluated_step,
+        steps=run.train.steps,
+        shape=job.shape,
+        ranks_peak_flops=None if peak is None else peak * ranks.world_size,
+    )
 
 
 def _announce(job: Job, progress: Progress) -> None:

@@ -7,10 +7,9 @@ shards and turns a mistake into one message instead of a crash on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from megadec.common.errors import ConfigError
 from megadec.common.ranks import world_size
@@ -191,34 +190,3 @@ def _check_folder(run: Run) -> None:
         )
     if run.folder.exists() and not run.folder.is_dir():
         raise ConfigError(f"{run.folder} is a file; the run wants to make a folder of this name")
-
-
-# What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
-FREE_KEYS = ("output_folder", "checkpoint", "evaluate", "metrics", "train.stop_at_step", "train.micro_sequences")
-FREE_KEYS_FROM_PATH = ("name", "seed", "train.steps", "schedule", "optimizer")
-
-
-def check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], *, named: bool) -> None:
-    """Compare the run in a checkpoint with the one that wants to go on from it.
-
-    Raises ConfigError naming the keys that differ, unless they are free to.
-    """
-    free = FREE_KEYS + (FREE_KEYS_FROM_PATH if named else ())
-    before, now = dict(_flat(saved)), dict(_flat(wanted))
-    differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    differing = [key for key in differing if not any(key == name or key.startswith(f"{name}.") for name in free)]
-    if differing:
-        listed = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in differing[:5])
-        raise ConfigError(
-            f"{path} belongs to a run with another configuration ({listed}): choose another name for this run"
-        )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            pairs += _flat(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs

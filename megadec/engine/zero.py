@@ -108,10 +108,10 @@ def start_process_group() -> Ranks:
     return Ranks(rank(), world_size(), device)
 
 
-def end_process_group() -> None:
-    """Leave the process group, if there is one."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+def end_process_group(ranks: Ranks) -> None:
+    """Leave the process group after the last rank has come here. Not after an error: the others may wait elsewhere."""
+    ranks.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def build_engine(

@@ -95,7 +95,7 @@ def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_
                 run,
                 "--train.precision=bf16",
             ],
-            ["zero0.json", "stage 0", "bf16"],
+            ["stage0.json", "stage 0", "bf16"],
         ),
     ]
     answers = ask([request for request, _ in cases], tmp_path)

@@ -31,7 +31,7 @@ def main(plan: Path) -> None:
             (plan.parent / f"{run.name}.rank{ranks.rank}.{type(error).__name__}").write_text(str(error))
         else:
             assert "refused" not in training, training
-    end_process_group()
+    end_process_group(ranks)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+"""What is whole is found, what is damaged is named."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -56,7 +58,7 @@ def test_the_newest_whole_one_is_found_and_partial_ones_are_not_seen(tmp_path: P
     (tmp_path / ".step_00000300.partial").mkdir()
     (tmp_path / "notes").mkdir()
     assert [path.name for path in checkpoints_in(tmp_path)] == ["step_00000005", "step_00000020", "step_00000100"]
-    assert newest_whole(tmp_path) == paths[1]
+    assert newest_whole(tmp_path) == (paths[1], read_manifest(paths[1]))
 
 
 def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(tmp_path: 
     damage(newer)
     with pytest.raises(CheckpointError, match="step_00000002"):
         read_manifest(newer)
-    assert newest_whole(tmp_path) == older
+    assert newest_whole(tmp_path) == (older, read_manifest(older))
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""Which windows of a held-out set are measured."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,3 +1,5 @@
+"""One line a step, and what a resumed run cuts."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Which parameters decay, and what AdamW does without a rate."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The DeepSpeed file and the run: what is derived, what is refused."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""What a step counts."""
+
 from __future__ import annotations
 
 from pathlib import Path
