@@ -16,7 +16,7 @@ step "1. Raw text to documents to shards"
 prepare() { python tools/prepare.py --tokenizer "$TOKENIZER" --held-out-fraction 0.05 "$@"; }
 prepare --source zhwiki --input samples/zhwiki/sample-pages-articles.xml.bz2 \
   --output "$DEMO/shards/zhwiki" --held-out "$DEMO/shards/held-out/zhwiki"
-prepare --source thucnews --input samples/thucnews \
+prepare --source thucnews --input samples/thucnews --exclude '*dev.txt' \
   --output "$DEMO/shards/thucnews" --held-out "$DEMO/shards/held-out/thucnews"
 prepare --source comments --input samples/comments/comments.csv \
   --output "$DEMO/shards/comments" --held-out "$DEMO/shards/held-out/comments"

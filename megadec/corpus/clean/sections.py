@@ -7,8 +7,9 @@ or table that reaches over a heading is joined again by counting braces, not by 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 _HEADING = re.compile(r"^(={1,6})[ \t]*(\S.*?)[ \t]*\1[ \t]*$", re.MULTILINE)
@@ -28,6 +29,11 @@ _BOILERPLATE_TITLES = """
     拓展阅读 延伸閱讀 擴展閱讀 進階閱讀 深入閱讀 相关文献 相關文獻 书目 書目 画廊 畫廊 图集 圖集 图片 圖片
     图库 圖庫 相册 相簿 图片集 圖片集 references notes
 """
+# This announces references or prose alike: 来源 of an article on salt is where salt comes from.
+AMBIGUOUS = frozenset(("来源", "來源"))
+_NO_PROSE_START = tuple("*#:;|!{}<[=")
+_PROSE_HAN = 40
+_HAN = re.compile("[\u4e00-\u9fff]")
 BOILERPLATE = frozenset({*_BOILERPLATE_TITLES.split(), "see also", "external links", "further reading"})
 
 
@@ -51,26 +57,46 @@ def split_sections(wikitext: str) -> list[Section]:
     return _join_open(sections)
 
 
-def without_boilerplate(sections: Iterable[Section]) -> list[Section]:
+def without_boilerplate(sections: Sequence[Section]) -> list[Section]:
     """Sections without references, notes, links and the like, nor what stands below them."""
     kept: list[Section] = []
     dropped_level = 99
-    for section in sections:
+    for index, section in enumerate(sections):
         if section.level > dropped_level:
             continue
-        dropped_level = section.level if is_boilerplate(section.title) else 99
-        if dropped_level == 99:
+        dropped = is_boilerplate(section.title) and not (
+            _words(section.title) in AMBIGUOUS and any(_has_prose(part.body) for part in _with_below(sections, index))
+        )
+        dropped_level = section.level if dropped else 99
+        if not dropped:
             kept.append(section)
     return kept
 
 
+def _with_below(sections: Sequence[Section], index: int) -> Iterator[Section]:
+    """The section and those that stand below it."""
+    yield sections[index]
+    yield from itertools.takewhile(lambda section: section.level > sections[index].level, sections[index + 1 :])
+
+
+def _has_prose(body: str) -> bool:
+    """Whether a line that is no list item, table, template or link holds a sentence's worth of Han characters."""
+    lines = (line.lstrip() for line in body.splitlines())
+    return any(len(_HAN.findall(line)) >= _PROSE_HAN for line in lines if not line.startswith(_NO_PROSE_START))
+
+
 def is_boilerplate(title: str) -> bool:
     """Whether a heading announces no prose; `注释与参考文献` is judged by its parts."""
-    words = re.sub(r"<[^<>]*>|\{\{[^{}]*\}\}|['\[\]:：]|\s*[（(].*?[)）]", "", title).strip().lower()
+    words = _words(title)
     if words in BOILERPLATE:
         return True
     parts = [part for part in _BETWEEN_TITLES.split(words) if part]
     return bool(parts) and all(part in BOILERPLATE for part in parts)
+
+
+def _words(title: str) -> str:
+    """A heading without markup, brackets and their content."""
+    return re.sub(r"<[^<>]*>|\{\{[^{}]*\}\}|['\[\]:：]|\s*[（(].*?[)）]", "", title).strip().lower()
 
 
 def _join_open(sections: list[Section]) -> list[Section]:

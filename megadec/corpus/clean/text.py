@@ -12,6 +12,8 @@ import unicodedata
 
 _FULL_WIDTH_OFFSET = 0xFEE0
 _HALVED = "%+-=#&*@\\^_|<>/$'\"" + "".join(map(chr, (*range(0x30, 0x3A), *range(0x41, 0x5B), *range(0x61, 0x7B))))
+# sentencepiece writes a blank as U+2581 and would give this sign back as a blank.
+_LOWER_BLOCK = {0x2581: "_"}
 _HALF_WIDTH_CHINESE = {0xFF61: "。", 0xFF62: "「", 0xFF63: "」", 0xFF64: "、"}
 _IDEOGRAPHIC_SPACE = "\u3000"
 _NEWLINES = "\n\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -43,7 +45,7 @@ def _replacement(character: str) -> str | None:
 
 
 _CHARACTERS = _Characters(
-    {ord(character) + _FULL_WIDTH_OFFSET: character for character in _HALVED} | dict(_HALF_WIDTH_CHINESE)
+    {ord(character) + _FULL_WIDTH_OFFSET: character for character in _HALVED} | _HALF_WIDTH_CHINESE | _LOWER_BLOCK
 )
 
 

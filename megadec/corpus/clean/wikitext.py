@@ -1,6 +1,6 @@
 """A page of Wikipedia -> the text a reader sees.
 
-In: a document whose text is wikitext (or what WikiExtractor left). Out: the document with plain text and its variant,
+In: a document whose text is wikitext. Out: the document with plain text and its variant,
 or the reason it has none. Order: comments, formulas and footnotes aside; `-{ }-` resolved for the variant that the page
 is mostly written in; sections cut and boilerplate dropped; each section parsed; leftovers tidied.
 
@@ -35,8 +35,6 @@ _DISAMBIGUATION_TEMPLATE = re.compile(
     re.I,
 )
 _DISAMBIGUATION_TITLE = re.compile(r"[（(]消歧[义義][）)]$")
-_EXTRACTED_FORMULA = re.compile(r"[（(]\s*formula_\d+\s*[）)]|formula_\d+")
-_NOWIKI = re.compile(r"</?nowiki\s*/?>", re.I)
 
 _log = logger(__name__)
 
@@ -67,18 +65,6 @@ def clean_wikitext(document: Document, *, target: str = "", report: Report | Non
     text = _converted(_joined(passages), rules, written, target)
     text = drop_invisible(restore(text, kept)).strip("\n")
     return replace(document, text=text, variant=variant_of(text)) if text.strip() else EMPTY
-
-
-def clean_extracted(document: Document) -> Document | str:
-    """Tidy text that WikiExtractor left: `-{ }-`, empty brackets, `formula_1`, tags, entities, blank lines.
-
-    Returns the document with its variant, or `empty`.
-    """
-    written = dominating_variant(document.text)
-    text = conversion.resolve_conversion(document.text, written)
-    text = _NOWIKI.sub("", _EXTRACTED_FORMULA.sub("", text))
-    text = drop_invisible(tidy(strip_line_markup(text)))
-    return replace(document, text=text, variant=variant_of(text)) if text else EMPTY
 
 
 def _clean_section(section: Section, page: Page) -> tuple[tuple[str, str], bool]:

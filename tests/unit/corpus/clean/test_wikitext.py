@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megadec.corpus.clean.wikitext import TANGLED_NOTE, clean_extracted, clean_wikitext
+from megadec.corpus.clean.wikitext import TANGLED_NOTE, clean_wikitext
 from megadec.corpus.document import Document
 from megadec.corpus.report import Report
 
@@ -212,9 +212,13 @@ def test_text_nested_too_deeply_is_cleaned_by_rules_and_counted() -> None:
     assert report.notes[TANGLED_NOTE] == 1
 
 
-def test_what_an_extractor_left_is_tidied() -> None:
-    text = "数学\n\n数学（；德语：）是-{zh-cn:域;zh-tw:体}-论()，碳-12(formula_1)<br>与「<nowiki>http://</nowiki>」。\n\n\n"
-    result = clean_extracted(Document(id="13", source="w", text=text, title="数学"))
-    assert isinstance(result, Document)
-    assert result.text == "数学\n数学是域论，碳-12\n与「http://」。"
-    assert clean_extracted(Document(id="1", source="w", text="-{H|zh-cn:a;zh-tw:b}-（）")) == "empty"
+def test_a_section_on_sources_goes_when_it_lists_them_and_stays_when_it_is_prose() -> None:
+    prose = (
+        "海盐来自海水，内陆的盐来自地下的卤水和干涸的湖泊，人们把它们晒干或者熬干，再运到各地去卖。"
+    )
+    listed = clean_wikitext(page(f"正文在此。\n== 来源 ==\n* [http://a.example 某报]{prose}\n== 历史 ==\n历史悠久。"))
+    assert isinstance(listed, Document)
+    assert listed.text == "正文在此。\n历史\n历史悠久。"
+    told = clean_wikitext(page(f"正文在此。\n== 来源 ==\n=== 海盐 ===\n{prose}"))
+    assert isinstance(told, Document)
+    assert told.text == f"正文在此。\n来源\n海盐\n{prose}"
