@@ -1,0 +1,76 @@
+"""What `make demo` does, shorter: from a raw dump to generated text through the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = ["--train.steps", "16", "--schedule.warmup_steps", "4", "--evaluate.every_steps", "16"]
+
+
+def run_demo(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    settings = {"DEMO": str(folder), "PATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        ["bash", str(ROOT / "launch" / "demo.sh"), *options],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The demo's folder and what it printed."""
+    folder = tmp_path_factory.mktemp("line") / "demo"
+    done = run_demo(folder, *SHORT)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder, done.stdout
+
+
+def test_the_line_ends_with_generated_text(demo: tuple[Path, str]) -> None:
+    text = demo[1].split("== 4. Generated text\n")[1]
+    assert text.startswith("茶")
+    for prompt in ("茶", "石桥", "今天的比赛"):
+        assert any(line.startswith(prompt) for line in text.splitlines())
+    assert len(text) > 60
+
+
+def test_the_loss_falls_on_the_sample_corpus(demo: tuple[Path, str]) -> None:
+    lines = (demo[0] / "runs" / "demo" / "metrics.jsonl").read_text().splitlines()
+    losses = [record["loss"] for record in map(json.loads, lines) if record["kind"] == "train"]
+    assert len(losses) == 16
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_the_export_is_a_causal_model_of_transformers_with_the_same_ids(demo: tuple[Path, str]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from megadec.export.load import load_decoder
+
+    folder = demo[0] / "exports" / "demo-hf"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    text = "石桥横在河上，桥下的水流得很慢。\n第二行 with English 123"
+    ids = AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    decoder, tokenizer = load_decoder(demo[0] / "runs" / "demo")
+    assert ids == [tokenizer.bos_id, *tokenizer.encode(text)]
+    with torch.no_grad():
+        difference = model(torch.tensor([ids])).logits - decoder(torch.tensor([ids]))
+    assert difference.abs().max() < 1e-4
+
+
+def test_the_demo_never_removes_a_folder_that_it_did_not_make(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("")
+    done = run_demo(tmp_path)
+    assert done.returncode == 2
+    assert "was not made by the demo" in done.stderr
+    assert (tmp_path / "precious").exists()
