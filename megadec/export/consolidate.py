@@ -13,7 +13,6 @@ import torch
 
 from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.files import sha256_of
-from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.decoder.shape import DecoderShape
 from megadec.export import huggingface_files, megadec
@@ -24,8 +23,6 @@ from megadec.export.zero_files import ZeroFiles
 CHECKPOINTS = "checkpoints"
 MANIFEST_FILE = "manifest.json"
 ZERO_FOLDER = "zero"
-
-log = logger(__name__)
 
 
 def open_model(path: Path) -> ModelSource:
@@ -50,29 +47,25 @@ def open_model(path: Path) -> ModelSource:
     )
 
 
+# The engine knows what a whole checkpoint is. It is imported inside these two: it loads deepspeed, which takes seconds
+# and which reading an exported folder does not need.
+
+
 def _open_run(run: Path) -> ModelSource:
-    """The newest checkpoint that is whole; a warning for each newer one that is not."""
-    from megadec.engine.checkpoint import checkpoints_in
+    """The newest checkpoint that is whole; the engine warns of each newer one that is not."""
+    from megadec.engine.checkpoint import newest_whole
 
-    damaged = None
-    for folder in reversed(checkpoints_in(run / CHECKPOINTS)):
-        try:
-            return _open_checkpoint(folder)
-        except CheckpointError as error:
-            log.warning("%s; trying the checkpoint before it", error)
-            damaged = damaged or error
-    if damaged is None:
+    found = newest_whole(run / CHECKPOINTS)
+    if found is None:
         raise CheckpointError(f"{run / CHECKPOINTS} has no checkpoint; a run writes one every checkpoint.every_steps")
-    raise CheckpointError(f"no checkpoint under {run / CHECKPOINTS} is whole; the newest: {damaged}")
+    return _open_checkpoint(*found)
 
 
-def _open_checkpoint(folder: Path) -> ModelSource:
-    """Open a checkpoint of the engine and check its hashes, its tokenizer and its tensors."""
-    # The engine knows what a whole checkpoint is. Imported here: it loads deepspeed, which takes seconds and which
-    # reading an exported folder does not need.
+def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> ModelSource:
+    """Open a checkpoint and check its tokenizer and its tensors, and its hashes unless `manifest` is given."""
     from megadec.engine.checkpoint import read_manifest
 
-    manifest = read_manifest(folder)
+    manifest = manifest or read_manifest(folder)
     shape = _shape(manifest, folder)
     _check_tokenizer(folder, manifest["tokenizer"]["sha256"])
     files = ZeroFiles(folder / ZERO_FOLDER)
