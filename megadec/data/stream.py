@@ -1,4 +1,4 @@
-"""Streams of batches: the batch of step N, for training and for evaluation, on any number of ranks.
+"""The stream of batches: the batch of step N, on any number of ranks.
 
 In: open data sets, their weights, a seed and the sizes. Out: the token batches of any step, at once. Trade-off: the
 windows of a step are chosen for the whole job and cut into contiguous shares, so a rank touches the shards of all; that
@@ -147,32 +147,6 @@ class TrainStream:
     def _order_chunk(self, number: int) -> list[Window]:
         sets, windows = self._order.at(number * ORDER_CHUNK, ORDER_CHUNK)
         return [Window(*pair) for pair in zip(sets.tolist(), windows.tolist(), strict=True)]
-
-
-class EvaluationStream:
-    """All windows of one data set, in order, each once. Every rank does the same number of steps."""
-
-    def __init__(self, data: DataSet, row_tokens: int, packing: str = "cut", cache_folder: Path | None = None) -> None:
-        self.data = data
-        self.row_tokens = row_tokens
-        self._plan = plan_windows(data, row_tokens, packing, cache_folder)
-        self.windows = self._plan.windows
-
-    def steps(self, world_size: int, micro_sequences: int) -> int:
-        """Steps until every window was seen, the same on each rank."""
-        if micro_sequences < 1:
-            raise ConfigError(f"evaluate.micro_sequences={micro_sequences} is not at least 1")
-        return -(-self.windows // (world_size * micro_sequences))
-
-    def batch(self, step: int, rank: int = 0, world_size: int = 1, micro_sequences: int = 1) -> TokenBatch:
-        """This rank's `micro_sequences` rows of step `step`; rows past the last window are padding of weight 0."""
-        first = (step * world_size + rank) * micro_sequences
-        rows = [(self._plan, w) if w < self.windows else None for w in range(first, first + micro_sequences)]
-        return assemble(rows, self.row_tokens, self.data.bos_id)
-
-    def documents_of(self, window: int) -> list[DocumentSpan]:
-        """The documents that a window holds, in the order of its row."""
-        return documents_of(self._plan, window)
 
 
 def _check_one_tokenizer(sets: Sequence[DataSet]) -> None:

@@ -13,7 +13,7 @@ from megadec.corpus.shards import write_shards
 from megadec.data.batch import TokenBatch
 from megadec.data.index import DataSet
 from megadec.data.prefetch import Prefetcher
-from megadec.data.stream import EvaluationStream, TrainStream
+from megadec.data.stream import TrainStream
 
 LAYOUTS = [(1, 24), (1, 8), (1, 1), (2, 12), (2, 3), (3, 4), (4, 6), (4, 1)]
 
@@ -91,18 +91,3 @@ def test_an_epoch_of_cut_windows_predicts_every_token_but_boundaries_once(sets):
     stream = TrainStream([(data, 1.0)], 96, "cut", 0, 1)
     valid = sum(stream.batch(step)[0].valid_tokens for step in range(stream.windows_per_epoch))
     assert valid == data.tokens - data.documents
-
-
-@pytest.mark.parametrize("packing", ["cut", "best_fit"])
-@pytest.mark.parametrize(("ranks", "micro"), [(1, 1), (1, 7), (2, 4), (3, 5), (4, 64), (64, 64)])
-def test_evaluation_counts_every_prediction_once_on_any_ranks(sets, tmp_path, packing, ranks, micro):
-    data = sets[0][0]
-    stream = EvaluationStream(data, 128, packing, cache_folder=tmp_path)
-    steps = stream.steps(ranks, micro)
-    batches = [stream.batch(step, rank, ranks, micro) for step in range(steps) for rank in range(ranks)]
-    assert {len(batch.ids_BS) for batch in batches} == {micro}
-    assert (steps - 1) * ranks * micro < stream.windows <= steps * ranks * micro
-    everything = stream.batch(0, 0, 1, stream.windows)
-    for whole, part in zip(everything.tensors(), joined(batches), strict=True):
-        assert torch.equal(whole, part[: stream.windows])
-    assert sum(batch.valid_tokens for batch in batches) == data.tokens - data.documents

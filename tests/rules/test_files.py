@@ -30,7 +30,7 @@ def test_every_deepspeed_file_is_one(path: Path) -> None:
 
 
 def commands() -> list[tuple[str, str, tuple[str, ...]]]:
-    """(document, script, its options) for each command line in the documents; a line that ends in a backslash goes on."""
+    """(document, script, its options) for each command line in the documents, joined over line ends."""
     found = []
     for name in DOCUMENTS:
         text = re.sub(r"\\\n\s*", " ", (ROOT / name).read_text(encoding="utf-8"))

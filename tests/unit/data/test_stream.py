@@ -12,7 +12,7 @@ from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
 from megadec.data.index import DataSet
-from megadec.data.stream import EvaluationStream, TrainStream
+from megadec.data.stream import TrainStream
 
 SETTINGS = {"row_tokens": 64, "packing": "cut", "seed": 1, "sequences_per_step": 12}
 
@@ -103,8 +103,3 @@ def test_the_documents_of_a_window_come_from_its_own_set(data, other):
         names = {span.id for span in stream.documents_of(window)}
         own = [data, other][window.data_set]
         assert names <= {span.id for span in own.documents_between(0, own.tokens)}
-
-
-def test_an_evaluation_without_rows_is_a_config_error(data):
-    with pytest.raises(ConfigError, match="micro_sequences=0"):
-        EvaluationStream(data, 64).steps(1, 0)
