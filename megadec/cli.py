@@ -1,6 +1,6 @@
 """The `megadec` command: a verb in, the script of that verb run with the rest of the arguments.
 
-The table is all there is: `megadec prepare ...` is `python tools/prepare.py ...`. Trade-off: the scripts live beside the
+The table is all there is: `megadec prepare` is `python tools/prepare.py`. Trade-off: the scripts live beside the
 package in the source tree (users read and change them), so the command needs an editable install or a checkout.
 """
 
