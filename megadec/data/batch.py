@@ -49,6 +49,10 @@ class TokenBatch:
         """The five tensors in the order of the fields."""
         return [getattr(self, field.name) for field in fields(self)]
 
+    def beside_ids(self) -> dict[str, Tensor]:
+        """All but the ids, under the names of the decoder's keyword arguments."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ids_BS"}
+
     @property
     def valid_tokens(self) -> int:
         """How many predictions count in the loss (waits for the device where the batch is on one)."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
@@ -21,7 +24,7 @@ from megadec.data.index import DataSet
 from megadec.data.windows import WindowPlan, plan_windows
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.metrics import Evaluation
-from megadec.engine.zero import ZeroEngine
+from megadec.engine.zero import Ranks
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,20 @@ class EvaluateOptions:
                 raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
 
 
+class Scorer(Protocol):
+    """What an Evaluator needs of a model: a ZeroEngine in training, a single process when scoring an export."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share the work."""
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """No gradients, evaluation mode."""
+
+    def loss_sum(self, batch: TokenBatch) -> Tensor:
+        """The sum over the batch's tokens of weight * nats."""
+
+
 class Evaluator:
     """The same windows of each held-out set, every time, shared among the ranks."""
 
@@ -48,7 +65,7 @@ class Evaluator:
         options: EvaluateOptions,
         row_tokens: int,
         tokenizer: Tokenizer,
-        engine: ZeroEngine,
+        engine: Scorer,
     ) -> None:
         self._plans = {name: plan_windows(data, row_tokens, "cut") for name, data in sets.items()}
         self._options = options

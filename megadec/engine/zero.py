@@ -167,13 +167,7 @@ class ZeroEngine:
 
     def loss_sum(self, batch: TokenBatch) -> Tensor:
         """The sum over the batch's tokens of weight * nats, float32 scalar."""
-        loss: Tensor = self._engine(
-            batch.ids_BS,
-            positions_BS=batch.positions_BS,
-            documents_BS=batch.documents_BS,
-            targets_BS=batch.targets_BS,
-            weights_BS=batch.weights_BS,
-        )
+        loss: Tensor = self._engine(batch.ids_BS, **batch.beside_ids())
         return loss
 
     def backward(self, loss: Tensor) -> None:

@@ -14,8 +14,8 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 from megadec.common.errors import CheckpointError
 from megadec.export.consolidate import open_model
 from megadec.export.hf import to_hf
+from megadec.export.score import ScoreOptions, score
 from tests.dist.conftest import metrics_of, run_ranks
-from tools.evaluate import ScoreOptions, score
 
 TRAIN_MANY = Path(__file__).parent / "train_many.py"
 # Stage, precision, tied embeddings, norms on queries and keys.

@@ -80,13 +80,7 @@ def plain_losses(file: Path) -> list[float]:
     losses = []
     for step in range(run.train.steps):
         [batch] = stream.batch(step)
-        loss = decoder(
-            batch.ids_BS,
-            positions_BS=batch.positions_BS,
-            documents_BS=batch.documents_BS,
-            targets_BS=batch.targets_BS,
-            weights_BS=batch.weights_BS,
-        )
+        loss = decoder(batch.ids_BS, **batch.beside_ids())
         mean = loss / batch.valid_tokens
         optimizer.zero_grad()
         mean.backward()

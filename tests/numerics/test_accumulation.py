@@ -32,13 +32,7 @@ def gradients(stream: TrainStream, micro_sequences: int) -> tuple[float, dict[st
     tokens = sum(batch.valid_tokens for batch in batches)
     total = 0.0
     for batch in batches:
-        loss = decoder(
-            batch.ids_BS,
-            positions_BS=batch.positions_BS,
-            documents_BS=batch.documents_BS,
-            targets_BS=batch.targets_BS,
-            weights_BS=batch.weights_BS,
-        )
+        loss = decoder(batch.ids_BS, **batch.beside_ids())
         (loss / tokens).backward()
         total += float(loss.detach()) / tokens
     return total, {name: parameter.grad for name, parameter in decoder.named_parameters() if parameter.grad is not None}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import ConfigError, InputError, MissingExtraError
-from tools.plot import draw, main, read_curves, running_mean
+from megadec.engine.plot import draw, read_curves, running_mean
+from tools.plot import main
 
 
 def write_run(folder: Path, steps: int, end: str = "\n") -> Path:

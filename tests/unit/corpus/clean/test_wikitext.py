@@ -213,9 +213,7 @@ def test_text_nested_too_deeply_is_cleaned_by_rules_and_counted() -> None:
 
 
 def test_a_section_on_sources_goes_when_it_lists_them_and_stays_when_it_is_prose() -> None:
-    prose = (
-        "海盐来自海水，内陆的盐来自地下的卤水和干涸的湖泊，人们把它们晒干或者熬干，再运到各地去卖。"
-    )
+    prose = "海盐来自海水，内陆的盐来自地下的卤水和干涸的湖泊，人们把它们晒干或者熬干，再运到各地去卖。"
     listed = clean_wikitext(page(f"正文在此。\n== 来源 ==\n* [http://a.example 某报]{prose}\n== 历史 ==\n历史悠久。"))
     assert isinstance(listed, Document)
     assert listed.text == "正文在此。\n历史\n历史悠久。"

@@ -1,0 +1,123 @@
+"""Scoring a model on held-out shards: bits per character and perplexity by data set.
+
+In: a run, a checkpoint, a megadec or a Hugging Face folder, and folders of shards. Out: a dictionary of figures. The
+numbers are those that the engine computes during training, by the same code. Trade-off: windows are cut without
+overlap, so the first tokens of a window have little context and every figure is a little worse than possible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ConfigError, TrainingError
+from megadec.data.batch import TokenBatch
+from megadec.data.index import DataSet
+from megadec.decoder.model import Decoder
+from megadec.engine.evaluate import EvaluateOptions, Evaluator
+from megadec.engine.interrupt import Interrupt
+from megadec.engine.metrics import Evaluation
+from megadec.engine.zero import Ranks
+from megadec.export.consolidate import open_model
+from megadec.export.load import load_source
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreOptions:
+    """model: a run (its newest whole checkpoint), a checkpoint, a megadec or a Hugging Face folder.
+
+    data: folders of held-out shards, named by their last part in the result.
+    output: a JSON file for the result beside standard output.
+    row_tokens: length of a window; the model's context, at most 1024, when left out.
+    windows: at most this many windows of each set, spread over it; all when left out.
+    dtype: of the weights. device: such as cpu or cuda; without, cuda where there is one.
+    """
+
+    model: Path
+    data: tuple[Path, ...]
+    output: Path | None = None
+    row_tokens: int | None = None
+    windows: int | None = None
+    micro_sequences: int = 8
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ConfigError("data names no folder; give at least one folder of held-out shards")
+        names = [folder.name for folder in self.data]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"data: the last parts of the folders name the results and must differ; found {names}")
+
+
+DEFAULT_ROW_TOKENS = 1024
+ALL_WINDOWS = 2**62
+
+
+class _Alone:
+    """A decoder in one process, as an Evaluator wants it."""
+
+    def __init__(self, decoder: Decoder, device: torch.device) -> None:
+        self._decoder = decoder.to(device)
+        self.ranks = Ranks(rank=0, world_size=1, device=device)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        with torch.inference_mode():
+            yield
+
+    def loss_sum(self, batch: TokenBatch) -> Tensor:
+        loss: Tensor = self._decoder(batch.ids_BS, **batch.beside_ids())
+        return loss
+
+
+def score(options: ScoreOptions) -> dict[str, Any]:
+    """Evaluate the model on every set.
+
+    Raises ConfigError, CheckpointError, ExportError or ShardError (another tokenizer, no index), and TrainingError when
+    it is stopped by a signal.
+    """
+    source = open_model(options.model)
+    decoder, tokenizer = load_source(source, getattr(torch, options.dtype))
+    row_tokens = options.row_tokens or min(source.shape.context_tokens, DEFAULT_ROW_TOKENS)
+    if not 1 <= row_tokens <= source.shape.context_tokens:
+        raise ConfigError(
+            f"row_tokens={row_tokens} is not from 1 to {source.shape.context_tokens}, the model's context"
+        )
+    sets = {folder.name: DataSet.open(folder, tokenizer.sha256) for folder in options.data}
+    windows = ALL_WINDOWS if options.windows is None else options.windows
+    how = EvaluateOptions(windows=windows, micro_sequences=options.micro_sequences)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with Interrupt() as interrupt:
+        evaluator = Evaluator(sets, how, row_tokens, tokenizer, _Alone(decoder, device))
+        found = evaluator.evaluate(source.step or 0, interrupt)
+        if found is None:
+            raise TrainingError(f"the evaluation was stopped: {interrupt.reason}")
+    return {
+        "model": str(options.model),
+        "step": source.step,
+        "trained_tokens": source.tokens,
+        "dtype": options.dtype,
+        "row_tokens": row_tokens,
+        "sets": {evaluation.name: _figures(evaluation) for evaluation in found},
+    }
+
+
+def _figures(evaluation: Evaluation) -> dict[str, float]:
+    if evaluation.tokens == 0:
+        raise ConfigError(f"data {evaluation.name}: the set holds no token to predict")
+    return {
+        "bits_per_character": evaluation.bits_per_character,
+        "perplexity": math.exp(min(evaluation.loss, 700.0)),
+        "loss": evaluation.loss,
+        "tokens": evaluation.tokens,
+        "characters": evaluation.characters,
+        "seconds": round(evaluation.seconds, 3),
+    }
