@@ -19,7 +19,8 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 PRETRAIN = PROJECT / "launch" / "pretrain.py"
-DEADLINE_SECONDS = 240.0
+# Generous: two ranks on a machine that others load take many times as long as on an idle one.
+DEADLINE_SECONDS = 800.0
 
 TINY_RUN: dict[str, Any] = {
     "name": "tiny",
@@ -75,6 +76,7 @@ def run_ranks(script: Path, arguments: list[str], ranks: int) -> None:
         for process in processes:
             if process.poll() is None:
                 process.kill()
+                process.communicate()  # closes the pipe, whose warning would hide why it was killed
     for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
         assert process.returncode == 0, f"rank {rank} ended with {process.returncode}:\n{output[-4000:]}"
 

@@ -92,7 +92,6 @@ def plain_losses(file: Path) -> list[float]:
     return losses
 
 
-@pytest.mark.timeout(420)
 def test_the_loss_is_that_of_plain_torch_however_the_step_is_divided(tmp_path: Path, losses: Losses) -> None:
     reference = plain_losses(tmp_path / "fp32-zero0-1-none-8.yaml")
     assert len(reference) == STEPS
