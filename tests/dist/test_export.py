@@ -32,7 +32,6 @@ CASES = [
 WINDOWS = {"windows": 9, "micro_sequences": 4}
 
 
-@pytest.mark.timeout(300)
 def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
 ) -> None:

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.dist.conftest import (
     PRETRAIN,
     deepspeed,
@@ -33,7 +31,6 @@ def checkpoints(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").glob("step_*"))
 
 
-@pytest.mark.timeout(300)
 def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_start_goes_on_exactly(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
@@ -66,7 +63,6 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
     assert losses_of(folder) == losses_of(tmp_path / "runs" / "whole")
 
 
-@pytest.mark.timeout(200)
 def test_a_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before_it_whole(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
@@ -98,7 +94,6 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before_it_whole(
     assert len(losses_of(folder)) == kept[-1] + 1
 
 
-@pytest.mark.timeout(200)
 def test_a_full_disk_is_one_error_and_leaves_no_checkpoint(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.dist.conftest import deepspeed, environment
 
 ASK_MANY = Path(__file__).parent / "ask_many.py"
@@ -26,7 +24,6 @@ def ask(requests: list[list[str]], folder: Path) -> list[tuple[int, str]]:
     return [(status, message) for status, message in json.loads(done.stdout.splitlines()[-1])]
 
 
-@pytest.mark.timeout(120)
 def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_was_found_and_the_rule(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
 ) -> None:
@@ -106,7 +103,6 @@ def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.timeout(120)
 def test_the_launcher_shows_one_message_for_all_ranks_and_passes_the_status_on(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
