@@ -12,8 +12,8 @@ INSTALLED := $(VENV)/.installed
 # Two processes on two cores: one thread each, or they take turns.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-# The pinned build is a CPU build; saying so saves DeepSpeed's probing.
-DEMO_ENV := PATH=$(abspath $(BIN)):$$PATH
+# DeepSpeed's launcher finds its own programs through PATH.
+WITH_PATH := PATH=$(abspath $(BIN)):$$PATH
 
 .PHONY: demo test test-slow check install clean
 
@@ -30,13 +30,13 @@ $(INSTALLED): requirements.txt pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)
-	$(DEMO_ENV) DEMO=$(DEMO) RANKS=$(RANKS) bash launch/demo.sh
+	$(WITH_PATH) DEMO=$(DEMO) RANKS=$(RANKS) bash launch/demo.sh
 
 test: $(INSTALLED)
-	$(DEMO_ENV) $(BIN)/python -m pytest
+	$(WITH_PATH) $(BIN)/python -m pytest
 
 test-slow: $(INSTALLED)
-	$(DEMO_ENV) $(BIN)/python -m pytest -m slow
+	$(WITH_PATH) $(BIN)/python -m pytest -m slow
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
