@@ -119,7 +119,10 @@ def draw(runs: Sequence[Curves], output: Path, x: str) -> None:
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, title) in zip(all_axes, panels, strict=True):
         for number, run in enumerate(runs):
-            _draw_held_out(axes, run, x, number) if name == "held_out" else _draw_train(axes, run, name, x, number)
+            if name == "held_out":
+                _draw_held_out(axes, run, x, number if len(runs) > 1 else None)
+            else:
+                _draw_train(axes, run, name, x, number)
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
@@ -140,8 +143,16 @@ def _draw_train(axes: Any, run: Curves, name: str, x: str, number: int) -> None:
     axes.plot(places, running_mean(values, width), color=color, label=run.name)
 
 
-def _draw_held_out(axes: Any, run: Curves, x: str, number: int) -> None:
-    for style, (name, points) in zip("os^vDPX*" * 8, sorted(run.held_out.items()), strict=False):
+def _draw_held_out(axes: Any, run: Curves, x: str, number: int | None) -> None:
+    """One curve a set, told apart by markers; a run alone (`number` None) has a colour for each set too."""
+    for place, (style, (name, points)) in enumerate(zip("os^vDPX*" * 8, sorted(run.held_out.items()), strict=False)):
         places = [tokens if x == "tokens" else step for step, tokens, _ in points]
         bits = [value for _, _, value in points]
-        axes.plot(places, bits, color=f"C{number}", marker=style, markersize=4, label=f"{run.name}: {name}")
+        axes.plot(
+            places,
+            bits,
+            color=f"C{place if number is None else number}",
+            marker=style,
+            markersize=4,
+            label=f"{run.name}: {name}",
+        )
