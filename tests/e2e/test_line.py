@@ -39,9 +39,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_line_ends_with_generated_text(demo: tuple[Path, str]) -> None:
     text = demo[1].split("== 4. Generated text\n")[1]
     assert text.startswith("茶")
-    for prompt in ("茶", "石桥", "今天的比赛"):
+    prompts = ("茶", "石桥", "今天的比赛")
+    for prompt in prompts:
         assert any(line.startswith(prompt) for line in text.splitlines())
-    assert len(text) > 60
+    assert len(text) > len("\n".join(prompts)) + 5, "nothing was generated behind the prompts"
 
 
 def test_the_loss_falls_on_the_sample_corpus(demo: tuple[Path, str]) -> None:
