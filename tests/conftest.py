@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sentencepiece
 
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
 from megadec.corpus.shards import write_shards
+
+# No time limit an example: other work may hold the machine. In CI the examples are the same each time, so that a change
+# is judged by itself; on a developer's machine they are drawn anew.
+hypothesis.settings.register_profile("megadec", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("megadec")
 
 _WHO = ("小林", "老周", "这位医生", "村里的木匠", "图书馆员", "船长", "年轻的教师", "那只猫")
 _WHEN = ("清晨", "去年冬天", "雨停之后", "每个星期三", "一九八四年", "黄昏时分")
