@@ -18,14 +18,19 @@ FORWARD_AND_BACKWARD = 3
 MULTIPLY_AND_ADD = 2
 
 
-def parameter_table(shape: DecoderShape) -> dict[str, tuple[int, ...]]:
-    """Shape of each parameter by name, in the decoder's order; `lm_head.weight` is left out when it is tied."""
+def parameter_table(shape: DecoderShape, classes: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Shape of each parameter by name, in the decoder's order; `lm_head.weight` is left out when it is tied.
+
+    With `classes`, those of a classifier: `score.weight` in place of `lm_head.weight`.
+    """
     hidden, vocabulary = shape.hidden_size, shape.vocabulary_size
     table: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (vocabulary, hidden)}
     for layer in range(shape.layers):
         table |= {f"layers.{layer}.{name}.weight": size for name, size in _block_table(shape).items()}
     table["norm.weight"] = (hidden,)
-    if not shape.tied_embeddings:
+    if classes is not None:
+        table["score.weight"] = (classes, hidden)
+    elif not shape.tied_embeddings:
         table["lm_head.weight"] = (vocabulary, hidden)
     return table
 
@@ -47,15 +52,18 @@ def _block_table(shape: DecoderShape) -> dict[str, tuple[int, ...]]:
     }
 
 
-def parameter_count(shape: DecoderShape) -> int:
+def parameter_count(shape: DecoderShape, classes: int | None = None) -> int:
     """Trainable numbers, a tied matrix counted once."""
-    return sum(math.prod(size) for size in parameter_table(shape).values())
+    return sum(math.prod(size) for size in parameter_table(shape, classes).values())
 
 
-def product_parameter_count(shape: DecoderShape) -> int:
-    """Parameters that multiply each token: all matrices but the embedding look-up, and the head even when tied."""
+def product_parameter_count(shape: DecoderShape, classes: int | None = None) -> int:
+    """Parameters that multiply each token: all matrices but the embedding look-up, and the head even when tied.
+
+    A classifier's head is left out: it multiplies one token of a text.
+    """
     block = sum(math.prod(size) for size in _block_table(shape).values() if len(size) == 2)
-    return shape.layers * block + shape.vocabulary_size * shape.hidden_size
+    return shape.layers * block + (shape.vocabulary_size * shape.hidden_size if classes is None else 0)
 
 
 def attention_flops(shape: DecoderShape, squared_tokens: int, *, causal: bool = True) -> int:
@@ -64,9 +72,11 @@ def attention_flops(shape: DecoderShape, squared_tokens: int, *, causal: bool = 
     return full // 2 if causal else full
 
 
-def model_flops(shape: DecoderShape, tokens: int, squared_tokens: int, *, causal: bool = True) -> int:
+def model_flops(
+    shape: DecoderShape, tokens: int, squared_tokens: int, *, causal: bool = True, classes: int | None = None
+) -> int:
     """Operations to train on `tokens` tokens whose documents' squared lengths sum to squared_tokens."""
-    products = FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * product_parameter_count(shape) * tokens
+    products = FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * product_parameter_count(shape, classes) * tokens
     return products + attention_flops(shape, squared_tokens, causal=causal)
 
 

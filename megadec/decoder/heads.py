@@ -1,10 +1,10 @@
 """From the last hidden states to logits, or to the loss without ever holding all logits.
 
-In: hidden states, and for a loss the target ids and loss weights. Out: logits, or one float32 number. A batch of 8
-rows of 4,096 tokens with 32,000 ids is 4 GiB of float32 logits, and as much again for their gradient; here only a
-chunk of tokens exists at a time. Trade-off: the gradients are computed during the forward pass (as the loss is the
-end of the model, they need nothing that comes later but one factor), which holds a float32 gradient of the weight
-until the backward pass.
+In: hidden states, and for a loss the targets (ids or labels) and loss weights. Out: logits, or one float32 number. A
+batch of 8 rows of 4,096 tokens with 32,000 ids is 4 GiB of float32 logits, and as much again for their gradient; here
+only a chunk of tokens exists at a time, and a classifier looks at its few targets only. Trade-off: the gradients are
+computed during the forward pass (as the loss is the end of the model, they need nothing that comes later but one
+factor), which holds a float32 gradient of the weight until the backward pass.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+from torch.nn.functional import cross_entropy, linear
 
 from megadec.decoder.norm import at_least_float32
 
-# Shapes: B batch, S sequence, N tokens of the batch, C tokens of a chunk, H hidden size, V vocabulary.
+# Shapes: B batch, S sequence, N tokens of the batch, C tokens of a chunk, H hidden size, V vocabulary, L labels.
 
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}  # of float32 logits
 
@@ -56,6 +56,37 @@ class LanguageModelHead(nn.Module):
             chunk,
             torch.is_grad_enabled(),
         )
+        return loss
+
+
+class ClassifierHead(nn.Module):
+    """logits = h weight^T, one for each label; the weight is Hugging Face's `score.weight`, without a bias.
+
+    Under ZeRO-3 the weight is whole only inside this module's forward, so the loss is computed here.
+    """
+
+    def __init__(self, hidden_size: int, classes: int, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(classes, hidden_size))
+        self.label_smoothing = label_smoothing
+
+    def forward(self, h_BSH: Tensor, targets_BS: Tensor | None = None, weights_BS: Tensor | None = None) -> Tensor:
+        """Logits [B, S, L] in h's dtype; with targets, the sum over the weighted tokens of weight * nats, in float32.
+
+        targets_BS: int64 labels; where the weight is 0 any value is allowed and nothing is computed. weights_BS: float,
+        1 for each token when not given. With label smoothing e (arXiv 1512.00567, section 7) a token's nats are the
+        cross-entropy with (1 - e) * its label + e * the uniform distribution; the weight is the token's, so it scales
+        both parts (torch's `cross_entropy(weight=...)` scales the uniform part by each class's own weight).
+        """
+        if targets_BS is None:
+            return linear(h_BSH, self.weight)
+        if weights_BS is None:
+            weights_BS = torch.ones_like(targets_BS, dtype=torch.float32)
+        counted_N = weights_BS.flatten().nonzero().flatten()
+        logits_NL = at_least_float32(linear(h_BSH.flatten(0, -2)[counted_N], self.weight))
+        targets_N, weights_N = targets_BS.flatten()[counted_N], weights_BS.flatten()[counted_N]
+        nats_N = cross_entropy(logits_NL, targets_N, reduction="none", label_smoothing=self.label_smoothing)
+        loss: Tensor = (weights_N.to(nats_N.dtype) * nats_N).sum()
         return loss
 
 

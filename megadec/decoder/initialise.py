@@ -35,7 +35,7 @@ def initial_std(shape: DecoderShape, name: str) -> float:
     does not have.
     """
     kind = name.removesuffix(".weight").rsplit(".", 1)[-1]
-    if kind in ("embed_tokens", "lm_head") or kind in _INPUTS:
+    if kind in ("embed_tokens", "lm_head", "score") or kind in _INPUTS:
         return shape.initializer_std
     if kind in _OUTPUTS:
         return shape.initializer_std / math.sqrt(2 * shape.layers)
@@ -61,7 +61,7 @@ def initialise(decoder: Decoder, seed: int, gather: Gather | None = None) -> Non
     `deepspeed.zero.GatheredParameters(parameter, modifier_rank=0)`). Sizes come from the shape, because a partitioned
     parameter has none.
     """
-    sizes = parameter_table(decoder.shape)
+    sizes = parameter_table(decoder.shape, decoder.classes)
     for name, parameter in decoder.named_parameters():
         if name not in sizes:
             raise ConfigError(f"parameter {name!r} is not one of the decoder's")
@@ -70,10 +70,10 @@ def initialise(decoder: Decoder, seed: int, gather: Gather | None = None) -> Non
             parameter.copy_(first)
 
 
-def initialisation_table(shape: DecoderShape) -> str:
+def initialisation_table(shape: DecoderShape, classes: int | None = None) -> str:
     """A line for each kind of parameter: how many tensors, the size of each, and how it starts."""
     rows: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-    for name, size in parameter_table(shape).items():
+    for name, size in parameter_table(shape, classes).items():
         kind = ".".join("N" if part.isdigit() else part for part in name.split("."))
         rows.setdefault((kind, size), []).append(name)
     lines = [f"{'parameter':<42}{'tensors':>8}  {'size':<16}start"]

@@ -1,4 +1,4 @@
-"""The decoder: token ids to logits, or to the loss.
+"""The decoder: token ids to logits of the next token or of labels, or to the loss.
 
 In: ids, and what the batch knows about them (positions, documents, targets, loss weights), or a cache when generating.
 Out: logits, or the summed loss. Parameter names are Hugging Face's without the leading "model.". Trade-off: one forward
@@ -16,30 +16,41 @@ from megadec.common.errors import InputError
 from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout, document_starts
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
-from megadec.decoder.heads import LanguageModelHead
+from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 from megadec.decoder.linear import Embedding
 from megadec.decoder.norm import RMSNorm
 from megadec.decoder.recompute import Recompute, run_block
 from megadec.decoder.rope import rotations
 from megadec.decoder.shape import DecoderShape
 
-# Shapes: B batch, S sequence, H hidden size, V vocabulary.
+# Shapes: B batch, S sequence, H hidden size, V vocabulary, or labels in a classifier.
 
 
 class Decoder(nn.Module):
     """A pre-norm Transformer decoder with RMSNorm, RoPE, grouped-query attention and SwiGLU.
 
     Fresh matrices are zero: call `initialise` or load weights. With tied embeddings `lm_head.weight` is the same
-    Parameter object as `embed_tokens.weight`.
+    Parameter object as `embed_tokens.weight`. With `classes` it is a classifier: `score` stands in place of `lm_head`,
+    and the logits behind the last token of a text are those of the text's labels.
     """
 
-    def __init__(self, shape: DecoderShape, recompute: Recompute | None = None) -> None:
+    def __init__(
+        self,
+        shape: DecoderShape,
+        recompute: Recompute | None = None,
+        classes: int | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
         self.shape = shape
+        self.classes = classes
         self.recompute = recompute or Recompute()
         self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
         self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
         self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        if classes is not None:
+            self.score = ClassifierHead(shape.hidden_size, classes, label_smoothing)
+            return
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
         self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, cast("nn.Parameter | None", tied))
 
@@ -65,7 +76,8 @@ class Decoder(nn.Module):
         h_BSH = self.hidden_states(ids_BS, positions_BS=positions_BS, documents_BS=documents_BS, cache=cache)
         if last_only:
             h_BSH = h_BSH[:, -1:]
-        out: Tensor = self.lm_head(h_BSH, targets_BS, weights_BS)
+        head = self.lm_head if self.classes is None else self.score
+        out: Tensor = head(h_BSH, targets_BS, weights_BS)
         return out
 
     def hidden_states(

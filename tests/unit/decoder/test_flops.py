@@ -51,3 +51,10 @@ def test_the_head_costs_the_same_whether_tied_or_not(tied: bool) -> None:
     assert product_parameter_count(shape) == product_parameter_count(TINY)
     matrix = TINY.vocabulary_size * TINY.hidden_size
     assert parameter_count(shape) == parameter_count(TINY) + (0 if tied else matrix)
+
+
+def test_a_classifier_costs_its_blocks_and_no_vocabulary() -> None:
+    matrix = TINY.vocabulary_size * TINY.hidden_size
+    assert product_parameter_count(TINY, classes=14) == product_parameter_count(TINY) - matrix
+    assert model_flops(TINY, 40, 400, classes=14) == model_flops(TINY, 40, 400) - 6 * 40 * matrix
+    assert parameter_count(TINY, classes=14) == parameter_count(TINY) + 14 * TINY.hidden_size

@@ -1,4 +1,4 @@
-"""The chunked loss against cross_entropy in float64, values and gradients."""
+"""The chunked loss, and the classifier's, against cross_entropy in float64: values and gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from megadec.decoder import heads
-from megadec.decoder.heads import LanguageModelHead
+from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +152,78 @@ def test_no_tensor_as_large_as_all_logits_is_made() -> None:
     with Watch():
         head_of()(h.requires_grad_(), targets, weights).backward()
     assert largest < 8 * 64 * 37 / 2
+
+
+def classifier_of(label_smoothing: float = 0.0, dtype: torch.dtype = torch.float32) -> ClassifierHead:
+    head = ClassifierHead(13, 5, label_smoothing)
+    nn.init.normal_(head.weight)
+    return head.to(dtype)
+
+
+def labelled() -> tuple[Tensor, Tensor, Tensor]:
+    """Rows in which a few tokens have a label (of 5) with a weight; the others have targets that are no labels."""
+    h, targets, _ = batch()
+    counted = torch.rand(targets.shape) > 0.8
+    weights = torch.where(counted, torch.rand(targets.shape) + 0.1, 0.0)
+    return h, torch.where(counted, targets % 5, -7), weights
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_classifiers_loss_and_gradients_are_those_of_cross_entropy(label_smoothing: float) -> None:
+    h, targets, weights = labelled()
+    head = classifier_of(label_smoothing)
+    h64, weight64 = h.double().requires_grad_(), head.weight.detach().double().requires_grad_()
+    counted = weights > 0
+    nats = cross_entropy(
+        linear(h64, weight64)[counted], targets[counted], reduction="none", label_smoothing=label_smoothing
+    )
+    expected = (nats * weights[counted].double()).sum()
+    expected.backward()
+    h.requires_grad_()
+    loss = head(h, targets, weights)
+    loss.backward()
+    assert (loss.dtype, loss.shape) == (torch.float32, ())
+    for found, wanted in ((loss, expected), (h.grad, h64.grad), (head.weight.grad, weight64.grad)):
+        assert found is not None
+        assert wanted is not None
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_class_weights_on_the_labelled_tokens_are_torchs_weighted_cross_entropy() -> None:
+    h, targets, weights = labelled()
+    head, of_class = classifier_of(dtype=torch.float64), torch.tensor([0.5, 1.0, 3.0, 0.1, 2.0]).double()
+    counted = weights > 0
+    expected = cross_entropy(
+        linear(h.double(), head.weight)[counted], targets[counted], weight=of_class, reduction="sum"
+    )
+    weights = torch.where(counted, of_class[targets.clamp(min=0)], 0.0)
+    torch.testing.assert_close(head(h.double(), targets, weights), expected)
+
+
+def test_label_smoothing_asks_for_less_than_certainty() -> None:
+    """A classifier that is sure and right has no loss without smoothing and a large one with it."""
+    head = classifier_of(label_smoothing=0.1)
+    certain = 100 * head.weight[2] / head.weight[2].square().sum()
+    h, target = certain.detach()[None, None], torch.tensor([[2]])
+    smooth = head(h, target).item()
+    head.label_smoothing = 0.0
+    assert smooth > 1 > head(h, target).item()
+
+
+def test_a_classifiers_batch_without_a_label_costs_nothing_and_has_zero_gradients() -> None:
+    h, targets, weights = labelled()
+    head = classifier_of()
+    h.requires_grad_()
+    loss = head(h, targets, torch.zeros_like(weights))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert h.grad is not None
+    assert head.weight.grad is not None
+    assert not h.grad.any()
+    assert not head.weight.grad.any()
+
+
+def test_in_bfloat16_the_classifiers_loss_is_computed_in_float32() -> None:
+    h, targets, weights = labelled()
+    loss = classifier_of(dtype=torch.bfloat16)(h.bfloat16(), targets, weights)
+    assert loss.dtype == torch.float32

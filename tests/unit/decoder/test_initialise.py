@@ -91,3 +91,14 @@ def test_the_table_names_every_kind_once() -> None:
     lines = initialisation_table(TINY).splitlines()
     assert len(lines) == 1 + len(parameter_table(DecoderShape.from_mapping({**TINY.to_dict(), "layers": 1})))
     assert any("layers.N.mlp.down_proj.weight" in line and "0.00816" in line for line in lines)
+
+
+def test_a_classifier_begins_with_the_values_of_its_decoder_and_a_narrow_score() -> None:
+    classifier, decoder = Decoder(TINY, classes=5), Decoder(TINY)
+    initialise(classifier, 7)
+    initialise(decoder, 7)
+    values = dict(decoder.named_parameters())
+    for name, parameter in classifier.named_parameters():
+        if name != "score.weight":
+            assert torch.equal(parameter, values[name])
+    assert float(classifier.score.weight.detach().std()) == pytest.approx(TINY.initializer_std, rel=0.2)

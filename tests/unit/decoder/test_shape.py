@@ -47,6 +47,17 @@ def test_the_table_of_parameters_is_that_of_the_module(name: str) -> None:
     assert list(found.items()) == list(parameter_table(shape).items())
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_table_of_a_classifier_has_its_score_and_no_language_head(tied: bool) -> None:
+    shape = DecoderShape.from_preset("5m", tied_embeddings=tied)
+    with torch.device("meta"):
+        decoder = Decoder(shape, classes=7)
+    found = {key: tuple(parameter.shape) for key, parameter in decoder.named_parameters()}
+    assert list(found.items()) == list(parameter_table(shape, classes=7).items())
+    assert found["score.weight"] == (7, shape.hidden_size)
+    assert "lm_head.weight" not in found
+
+
 def test_a_presets_field_can_be_overridden() -> None:
     shape = DecoderShape.from_preset("10m", vocabulary_size=600, qk_norm=False)
     assert (shape.vocabulary_size, shape.qk_norm, shape.layers) == (600, False, DecoderShape.from_preset("10m").layers)
