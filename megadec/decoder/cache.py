@@ -73,3 +73,7 @@ class KeyValueCache:
         if not 0 <= length <= self.length:
             raise InputError(f"the cache holds {self.length} tokens and cannot be cut to {length}")
         self.length = length
+
+    def select(self, rows_N: Tensor) -> None:
+        """Keep these rows of the batch, in this order; a row may be taken more than once (int64)."""
+        self._keys, self._values = self._keys[:, rows_N], self._values[:, rows_N]

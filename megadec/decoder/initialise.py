@@ -47,8 +47,11 @@ def initial_std(shape: DecoderShape, name: str) -> float:
 def initial_tensor(shape: DecoderShape, name: str, tensor_shape: tuple[int, ...], seed: int) -> Tensor:
     """The first value of parameter `name`: float32 on the CPU, a pure function of its arguments."""
     std = initial_std(shape, name)
-    if std == 0.0:
-        return torch.ones(tensor_shape, device="cpu")
+    return torch.ones(tensor_shape, device="cpu") if std == 0.0 else normal_tensor(name, tensor_shape, std, seed)
+
+
+def normal_tensor(name: str, tensor_shape: tuple[int, ...], std: float, seed: int) -> Tensor:
+    """Normal numbers around 0 for parameter `name`: float32 on the CPU, a pure function of the arguments."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big", signed=True))
     return torch.empty(tensor_shape, device="cpu").normal_(0.0, std, generator=generator)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -44,16 +45,7 @@ class DecoderShape:
     initializer_std: float = 0.02
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "bool":
-                if not isinstance(value, bool):
-                    raise ConfigError(f"model.{field.name}={value!r} is not true or false")
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ConfigError(f"model.{field.name}={value!r} is not a number greater than zero")
-            if field.type == "int" and not isinstance(value, int):
-                raise ConfigError(f"model.{field.name}={value!r} is not a whole number")
+        check_fields(self)
         if self.heads % self.kv_heads:
             raise ConfigError(f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}")
         if not self.qk_norm and self.hidden_size % self.heads:
@@ -86,18 +78,42 @@ class DecoderShape:
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> DecoderShape:
         """A shape from plain values. Raises ConfigError on an unknown or a missing field."""
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        for key in values:
-            if key not in known:
-                raise ConfigError(f"model.{key} is not a field of the decoder's shape{suggest(key, known)}")
-        missing = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in values]
-        if missing:
-            raise ConfigError(f"model.{missing[0]} is missing: give it, or name a preset ({', '.join(preset_names())})")
+        check_names(cls, values, "decoder", f"give it, or name a preset ({', '.join(preset_names())})")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values; `from_mapping` is its inverse."""
         return dataclasses.asdict(self)
+
+
+def check_fields(shape: Any) -> None:
+    """Check each field of a shape (a dataclass whose annotations are text) against its type.
+
+    Numbers are over zero. A text field's values are checked by the shape itself. Raises ConfigError.
+    """
+    for field in dataclasses.fields(shape):
+        value = getattr(shape, field.name)
+        if field.type == "bool":
+            if not isinstance(value, bool):
+                raise ConfigError(f"model.{field.name}={value!r} is not true or false")
+            continue
+        if field.type not in ("int", "float"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ConfigError(f"model.{field.name}={value!r} is not a number greater than zero")
+        if field.type == "int" and not isinstance(value, int):
+            raise ConfigError(f"model.{field.name}={value!r} is not a whole number")
+
+
+def check_names(kind: Any, values: Mapping[str, Any], what: str, advice: str) -> None:
+    """Raise ConfigError for a value that the shape dataclass `kind` does not know, and for a field that needs one."""
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"model.{key} is not a field of the {what}'s shape{suggest(key, known)}")
+    missing = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in values]
+    if missing:
+        raise ConfigError(f"model.{missing[0]} is missing: {advice}")
 
 
 def preset_names() -> list[str]:
