@@ -26,7 +26,12 @@ def main(argv: Sequence[str]) -> None:
         run = parse(Run, rest, description=__doc__ or "", program="launch/pretrain.py")
         if "deepspeed" not in options:
             raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
-        train(run, Path(options["deepspeed"]))
+        initial = None
+        if run.model.initial is not None:
+            from megadec.export.consolidate import open_model
+
+            initial = open_model(Path(run.model.initial))
+        train(run, Path(options["deepspeed"]), initial)
     except MegadecError:
         if not is_first():
             # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,34 @@ from torch import Tensor
 from megadec.data.windows import WindowPlan
 
 PADDING_ID = 0
+
+
+class Batch(Protocol):
+    """What training needs of a micro-batch: ids, the model's other arguments, and two numbers."""
+
+    @property
+    def ids_BS(self) -> Tensor:
+        """int64: what the model reads first."""
+
+    @property
+    def valid_tokens(self) -> int:
+        """How many predictions count in the loss."""
+
+    @property
+    def squared_document_tokens(self) -> int:
+        """The squared lengths of what attention mixes, added up."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch on `device`."""
+
+    def pin(self) -> Batch:
+        """The batch in page-locked memory."""
+
+    def tensors(self) -> list[Tensor]:
+        """All its tensors."""
+
+    def beside_ids(self) -> dict[str, Tensor]:
+        """All but the ids, under the names of the model's keyword arguments."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,12 @@ class TokenBatch:
     def valid_tokens(self) -> int:
         """How many predictions count in the loss (waits for the device where the batch is on one)."""
         return int((self.weights_BS > 0).sum())
+
+    @property
+    def squared_document_tokens(self) -> int:
+        """The sum over the documents of their squared length in tokens; padding counts as a document."""
+        # A document of n tokens has positions 0 to n - 1, and 1 + 3 + ... + (2n - 1) = n squared.
+        return int((2 * self.positions_BS + 1).sum())
 
 
 def assemble(rows: Sequence[tuple[WindowPlan, int] | None], row_tokens: int, bos_id: int) -> TokenBatch:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 import torch
 
-from megadec.data.batch import TokenBatch
+from megadec.data.batch import Batch
 
 JOIN_SECONDS = 10.0
-_Ready = tuple[list[TokenBatch], "torch.cuda.Event | None"]
+_Ready = tuple[Sequence[Batch], "torch.cuda.Event | None"]
 
 
-class Prefetcher(Iterator[list[TokenBatch]]):
+class Prefetcher(Iterator[Sequence[Batch]]):
     """Iterates over make_batch(step) for step = first_step, ..., last_step - 1, up to `depth` steps ahead.
 
     On a CUDA device batches are copied from page-locked memory on a stream of their own. An error in `make_batch` is
@@ -31,7 +31,7 @@ class Prefetcher(Iterator[list[TokenBatch]]):
 
     def __init__(
         self,
-        make_batch: Callable[[int], list[TokenBatch]],
+        make_batch: Callable[[int], Sequence[Batch]],
         first_step: int,
         last_step: int,
         device: torch.device | str = "cpu",
@@ -51,7 +51,7 @@ class Prefetcher(Iterator[list[TokenBatch]]):
         )
         self._thread.start()
 
-    def __next__(self) -> list[TokenBatch]:
+    def __next__(self) -> Sequence[Batch]:
         began = time.perf_counter()
         with self._changed:
             if self._closed or self._left == 0:
@@ -100,7 +100,7 @@ class Prefetcher(Iterator[list[TokenBatch]]):
                 self._error = error
                 self._changed.notify_all()
 
-    def _copy(self, batches: list[TokenBatch], side: torch.cuda.Stream | None) -> _Ready:
+    def _copy(self, batches: Sequence[Batch], side: torch.cuda.Stream | None) -> _Ready:
         if side is None:
             return [batch.to(self._device) for batch in batches], None
         with torch.cuda.stream(side):
@@ -109,7 +109,7 @@ class Prefetcher(Iterator[list[TokenBatch]]):
             copied.record(side)
         return copies, copied
 
-    def _hand_over(self, batches: list[TokenBatch], copied: torch.cuda.Event) -> None:
+    def _hand_over(self, batches: Sequence[Batch], copied: torch.cuda.Event) -> None:
         """Make the caller's stream wait for the copy, and its memory stay until that stream is done with it."""
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(copied)

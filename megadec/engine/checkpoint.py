@@ -11,7 +11,7 @@ import os
 import random
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,15 @@ from megadec.common.files import read_json, sha256_of, storage_errors, sync_fold
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.shape import DecoderShape
+from megadec.engine.early_stopping import Best
 from megadec.engine.settings import DeepSpeedSettings
+from megadec.engine.task import Task
 from megadec.engine.zero import ZeroEngine, stream_errors
 
 FORMAT, VERSION = "megadec-checkpoint", 1
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 RUN_FILE = "run.yaml"
-TIED_NAMES = ("embed_tokens.weight", "lm_head.weight")
 _NAME = re.compile(r"step_(\d{8,})")
 
 log = logger(__name__)
@@ -62,24 +62,25 @@ class CheckpointOptions:
 class Progress:
     """How far a run is.
 
-    `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none.
+    `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those.
     """
 
     step: int = 0
     tokens: int = 0
     loss: float | None = None
     evaluated_step: int = -1
+    best: Best = field(default_factory=Best)
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a checkpoint says beside weights:
 
-    The resolved run, its shape, tokenizer and the state of its data stream.
+    The resolved run, its task, tokenizer and DeepSpeed settings.
     """
 
     run: Any
-    shape: DecoderShape
+    task: Task
     tokenizer: Tokenizer
     settings: DeepSpeedSettings
     ranks: int
@@ -90,9 +91,10 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder`/step_N and give it its name when it is whole; then remove all but the newest `keep_last`.
 
+    The best checkpoint so far stays too.
     Collective. Raises StorageError (disk full, no permission) with nothing under the final name.
     """
-    final = folder / f"step_{progress.step:08d}"
+    final = folder / checkpoint_name(progress.step)
     partial = folder / f".{final.name}.partial"
     try:
         if engine.ranks.rank == 0:
@@ -107,7 +109,7 @@ def save_checkpoint(
         if engine.ranks.rank == 0:
             with storage_errors(partial):
                 _finish(partial, final, contents, progress, data_state)
-                _remove_old(folder, keep_last)
+                _remove_old(folder, keep_last, progress.best.step)
         engine.ranks.barrier()
     except BaseException:
         if engine.ranks.rank == 0:
@@ -133,14 +135,16 @@ def _finish(partial: Path, final: Path, contents: Contents, progress: Progress, 
         "tokens": progress.tokens,
         "loss": progress.loss,
         "evaluated_step": progress.evaluated_step,
+        "best": asdict(progress.best),
         "world_size": contents.ranks,
         "zero_stage": contents.settings.stage,
         "precision": contents.settings.precision,
         "data": data_state,
-        "shape": contents.shape.to_dict(),
+        "task": contents.task.manifest,
+        "shape": contents.task.shape.to_dict(),
         "run": to_dict(contents.run),
         "tokenizer": {"sha256": contents.tokenizer.sha256, "vocabulary_size": contents.tokenizer.vocabulary_size},
-        "tied": [list(TIED_NAMES)] if contents.shape.tied_embeddings else [],
+        "tied": [list(names) for names in contents.task.tied],
         "files": files,
         "versions": {"megadec": megadec.__version__, "torch": torch.__version__, "deepspeed": _deepspeed_version()},
     }
@@ -152,6 +156,11 @@ def _finish(partial: Path, final: Path, contents: Contents, progress: Progress, 
     sync_folder(final.parent)
 
 
+def checkpoint_name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step_{step:08d}"
+
+
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints under `folder` by name, oldest first; partial ones have no such name."""
     if not folder.is_dir():
@@ -160,8 +169,10 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return [path for _, path in sorted(named)]
 
 
-def _remove_old(folder: Path, keep_last: int) -> None:
+def _remove_old(folder: Path, keep_last: int, best_step: int) -> None:
     for path in checkpoints_in(folder)[:-keep_last]:
+        if path.name == checkpoint_name(best_step):
+            continue
         # Renamed first: a removal that is interrupted must not leave half a checkpoint under its name.
         doomed = path.with_name(f".{path.name}.partial")
         os.replace(path, doomed)
@@ -222,9 +233,11 @@ def check_fits(path: Path, manifest: dict[str, Any], contents: Contents) -> None
     for key, (what, wanted) in found.items():
         if manifest[key] != wanted:
             raise CheckpointError(f"{path} was saved with {what} = {manifest[key]}; this run has {wanted}")
-    if manifest["shape"] != contents.shape.to_dict():
+    kind, shape = contents.task.kind, contents.task.shape.to_dict()
+    saved_kind = manifest.get("task", {}).get("kind", "language_model")
+    if (saved_kind, manifest["shape"]) != (kind, shape):
         raise CheckpointError(
-            f"{path} holds another model: {manifest['shape']}; this run has {contents.shape.to_dict()}"
+            f"{path} holds another model: {saved_kind} {manifest['shape']}; this run has {kind} {shape}"
         )
     if manifest["tokenizer"]["sha256"] != contents.tokenizer.sha256:
         raise CheckpointError(f"{path} was trained with another tokenizer than {contents.tokenizer.path}")
@@ -235,7 +248,8 @@ def load_checkpoint(engine: ZeroEngine, path: Path, manifest: dict[str, Any]) ->
     engine.load(path)
     _restore_random_state(torch.load(path / _random_file(engine.ranks.rank), weights_only=True))
     log.info("going on from %s", path)
-    return Progress(manifest["step"], manifest["tokens"], manifest["loss"], manifest["evaluated_step"])
+    best = Best(**manifest.get("best", {}))
+    return Progress(manifest["step"], manifest["tokens"], manifest["loss"], manifest["evaluated_step"], best)
 
 
 def _random_file(rank: int) -> str:

@@ -10,12 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
@@ -24,7 +21,7 @@ from megadec.data.index import DataSet
 from megadec.data.windows import WindowPlan, plan_windows
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.metrics import Evaluation
-from megadec.engine.zero import Ranks
+from megadec.engine.task import Scorer
 
 
 @dataclass(frozen=True)
@@ -42,21 +39,7 @@ class EvaluateOptions:
                 raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
 
 
-class Scorer(Protocol):
-    """What an Evaluator needs of a model: a ZeroEngine in training, a single process when scoring an export."""
-
-    @property
-    def ranks(self) -> Ranks:
-        """The processes that share the work."""
-
-    def evaluating(self) -> AbstractContextManager[None]:
-        """No gradients, evaluation mode."""
-
-    def loss_sum(self, batch: TokenBatch) -> Tensor:
-        """The sum over the batch's tokens of weight * nats."""
-
-
-class Evaluator:
+class WindowEvaluator:
     """The same windows of each held-out set, every time, shared among the ranks."""
 
     def __init__(
@@ -104,16 +87,25 @@ class Evaluator:
         return Evaluation(
             step=step,
             name=name,
-            loss=all_nats / max(all_tokens, 1),
-            bits_per_character=all_nats / math.log(2) / max(all_characters, 1),
-            tokens=int(all_tokens),
-            characters=int(all_characters),
+            values=figures(all_nats, int(all_tokens), int(all_characters)),
             seconds=time.perf_counter() - began,
         )
 
     def _batch(self, plan: WindowPlan, windows: list[int]) -> TokenBatch:
         missing = self._options.micro_sequences - len(windows)
         return assemble([*((plan, window) for window in windows), *[None] * missing], plan.row_tokens, self._bos_id)
+
+
+def figures(nats: float, tokens: int, characters: int) -> dict[str, float]:
+    """What is told of a set: loss in nats a token, perplexity, bits per character, and what they were taken over."""
+    loss = nats / max(tokens, 1)
+    return {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "bits_per_character": nats / math.log(2) / max(characters, 1),
+        "evaluated_tokens": tokens,
+        "evaluated_characters": characters,
+    }
 
 
 def spread(windows: int, wanted: int) -> list[int]:

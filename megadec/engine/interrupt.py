@@ -9,12 +9,16 @@ ranks. A signal to a rank reaches that rank only; all agree, save, and the whole
 `deepspeed.launcher.launch` is passed on to the ranks, which have 30 seconds before SIGKILL; they save, and the launcher
 ends with 1. SIGTERM to `deepspeed` itself kills it alone and leaves launcher and ranks running as orphans: that is why
 the ranks also watch their launcher's parent.
+
+Ray Train calls the loop in a thread of its worker. Python gives signals to the main thread alone, which there is Ray's:
+no handler is set, signals keep Ray's meaning (the worker ends, and is replaced), and the flag comes from other ranks only.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -36,7 +40,8 @@ class Interrupt:
         self._ancestors = _launcher_ancestors()
 
     def __enter__(self) -> Interrupt:
-        for number in STOP_SIGNALS:
+        handled = STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ()
+        for number in handled:
             self._former[number] = signal.signal(number, self._receive)
         return self
 

@@ -7,33 +7,41 @@ is the order in which they are written.
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from megadec.common.log import logger
-from megadec.data.batch import TokenBatch
+from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
-from megadec.decoder.flops import parameter_count
 from megadec.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
-from megadec.engine.evaluate import Evaluator
+from megadec.engine.early_stopping import after_evaluation, exhausted, write_best
 from megadec.engine.interrupt import Interrupt
+from megadec.engine.job import CommonRun, Job
 from megadec.engine.metrics import Metrics, peak_flops
 from megadec.engine.resume import contents_of, find_checkpoint
-from megadec.engine.run import Job, Run, open_run
+from megadec.engine.run import Run, open_run
 from megadec.engine.schedule import learning_rate_factor
 from megadec.engine.step import train_step
+from megadec.engine.task import InitialWeights
 from megadec.engine.zero import Ranks, ZeroEngine, build_engine, end_process_group, start_process_group
 
 log = logger(__name__)
 
 
-def train(run: Run, deepspeed_file: Path) -> None:
-    """Train `run` to its last step, or save and return when a signal asks to stop.
+def train(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> None:
+    """Pretrain `run` to its last step, or save and return when a signal asks to stop.
 
-    Every rank calls this. Raises MegadecError: of the request before anything costs, of training and storage later.
+    Every rank calls this. initial: the opened model of run.model.initial. Raises MegadecError: of the request before
+    anything costs, of training and storage later.
     """
-    job = open_run(run, deepspeed_file)
+    train_opened(open_run(run, deepspeed_file, initial))
+
+
+def train_opened(job: Job) -> None:
+    """Join the other ranks, train any opened run, and leave. Every rank calls this. Raises MegadecError."""
     with Interrupt() as interrupt:
         ranks = start_process_group()
         train_job(job, ranks, interrupt)
@@ -47,7 +55,7 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
     """
     run = job.run
     found = find_checkpoint(job, ranks)
-    engine = build_engine(job.shape, run.model.recompute, run.optimizer, job.settings, seed=run.seed, ranks=ranks)
+    engine = build_engine(job.task, run.optimizer, job.settings, ranks)
     begun = load_checkpoint(engine, *found) if found else Progress()
     _announce(job, begun)
     with _metrics(job, ranks, begun) as metrics, _batches(job, ranks, begun.step) as batches:
@@ -60,16 +68,21 @@ def _loop(
 ) -> Progress:
     """Evaluate when it is due, step, save when it is due; at the end or at a wish to stop, save what is not saved."""
     run = job.run
-    evaluator = Evaluator(job.held_out, run.evaluate, run.data.row_tokens, job.tokenizer, engine)
+    evaluator = job.task.evaluator(engine)
     saved_step = progress.step
-    while True:
-        if _evaluation_due(run, progress):
+    while not exhausted(run.early_stopping, progress.best):
+        if _evaluation_due(job, progress):
             evaluations = evaluator.evaluate(progress.step, interrupt)
             if evaluations is None:
                 break
             metrics.record_evaluations(evaluations)
-            progress = replace(progress, evaluated_step=progress.step)
-        if progress.step >= run.train.last_step:
+            best = after_evaluation(run.early_stopping, progress.best, progress.step, evaluations)
+            gained = best.step != progress.best.step
+            progress = replace(progress, evaluated_step=progress.step, best=best)
+            if gained:
+                _save_best(job, engine, progress)
+                saved_step = progress.step
+        if exhausted(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
             break
         began, waited = time.perf_counter(), batches.seconds_waited
         rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
@@ -93,22 +106,31 @@ def _loop(
     return progress
 
 
-def _evaluation_due(run: Run, progress: Progress) -> bool:
+def _evaluation_due(job: Job, progress: Progress) -> bool:
     """At the start, every so many steps, and at the end; never twice at one step."""
-    due = progress.step % run.evaluate.every_steps == 0 or progress.step == run.train.steps
-    return bool(run.evaluate.sets) and due and progress.evaluated_step != progress.step
+    every = job.task.evaluate_every_steps
+    if not every or progress.evaluated_step == progress.step:
+        return False
+    return progress.step % every == 0 or progress.step == job.run.train.steps
 
 
 def _save(job: Job, engine: ZeroEngine, progress: Progress) -> None:
-    run, state = job.run, job.stream.state(progress.step)
+    run, state = job.run, job.task.stream.state(progress.step)
     save_checkpoint(engine, run.checkpoints, contents_of(job), progress, state, run.checkpoint.keep_last)
+
+
+def _save_best(job: Job, engine: ZeroEngine, progress: Progress) -> None:
+    """The checkpoint first, then the file that names it: what best.json names is there."""
+    _save(job, engine, progress)
+    if engine.ranks.rank == 0:
+        write_best(job.run.folder, job.run.early_stopping, progress.best)
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
     train_options = job.run.train
 
-    def make(number: int) -> list[TokenBatch]:
-        return job.stream.batch(number, ranks.rank, ranks.world_size, train_options.micro_sequences)
+    def make(number: int) -> Sequence[Batch]:
+        return job.task.stream.batch(number, ranks.rank, ranks.world_size, train_options.micro_sequences)
 
     return Prefetcher(make, step, train_options.last_step, ranks.device)
 
@@ -121,7 +143,7 @@ def _metrics(job: Job, ranks: Ranks, begun: Progress) -> Metrics:
         resumed_step=begun.step,
         evaluated_step=begun.evaluated_step,
         steps=run.train.steps,
-        shape=job.shape,
+        flops=job.task.flops,
         ranks_peak_flops=None if peak is None else peak * ranks.world_size,
     )
 
@@ -129,21 +151,27 @@ def _metrics(job: Job, ranks: Ranks, begun: Progress) -> Metrics:
 def _announce(job: Job, progress: Progress) -> None:
     run = job.run
     log.info(
-        "%s: %s parameters, ZeRO stage %d, %s, %d rank(s), %d x %d tokens a step, %s windows an epoch; step %d of %d",
+        "%s: %s, %s parameters, ZeRO stage %d, %s, %d rank(s), %d rows a step, %s rows an epoch; step %d of %d",
         run.name,
-        f"{parameter_count(job.shape):,}",
+        job.task.kind.replace("_", " "),
+        f"{sum(math.prod(size) for size in job.task.sizes.values()):,}",
         job.settings.stage,
         run.train.precision,
         job.ranks,
         run.train.sequences_per_step,
-        run.data.row_tokens,
-        f"{job.stream.windows_per_epoch:,}",
+        f"{job.task.stream.windows_per_epoch:,}",
         progress.step,
         run.train.steps,
     )
 
 
-def _farewell(run: Run, progress: Progress, interrupt: Interrupt) -> str:
+def _farewell(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
+    if exhausted(run.early_stopping, progress.best):
+        best = progress.best
+        return (
+            f"stopped early at step {progress.step}: {run.early_stopping.metric} was best at step {best.step}"
+            f" ({best.value}) and did not get better in {best.waited} evaluations"
+        )
     if progress.step < run.train.last_step:
         return f"stopped at step {progress.step} ({interrupt.reason}); the same command goes on from there"
     return f"done: step {progress.step}, {progress.tokens:,} tokens, loss {progress.loss}"

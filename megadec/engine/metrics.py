@@ -7,10 +7,9 @@ so that a killed run has told everything; a resumed run cuts the lines of steps 
 from __future__ import annotations
 
 import json
-import math
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +21,6 @@ from megadec.common.errors import ConfigError
 from megadec.common.files import storage_errors, whole_file
 from megadec.common.log import progress
 from megadec.common.ranks import is_first
-from megadec.decoder.flops import model_flops
-from megadec.decoder.shape import DecoderShape
 
 if TYPE_CHECKING:
     from megadec.engine.step import StepReport
@@ -48,14 +45,11 @@ class MetricsOptions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One held-out set at one step. `loss` in nats a token."""
+    """One held-out set at one step. `values`: the figures by name, `loss` in nats a prediction among them."""
 
     step: int
     name: str
-    loss: float
-    bits_per_character: float
-    tokens: int
-    characters: int
+    values: Mapping[str, float]
     seconds: float
 
 
@@ -78,7 +72,8 @@ def peak_flops(options: MetricsOptions, device: torch.device) -> float | None:
 class Metrics:
     """Writes on rank 0 and does nothing on the others. A context manager.
 
-    `ranks_peak_flops`: what all devices together could do a second, or None where nobody knows.
+    `flops`: (tokens, sum of squared document lengths) -> operations; `ranks_peak_flops`: what all devices together
+    could do a second, or None where nobody knows.
     """
 
     def __init__(
@@ -89,11 +84,11 @@ class Metrics:
         resumed_step: int,
         evaluated_step: int,
         steps: int,
-        shape: DecoderShape,
+        flops: Callable[[int, int], int],
         ranks_peak_flops: float | None,
     ) -> None:
         self._path = folder / FILE_NAME
-        self._shape = shape
+        self._flops = flops
         self._peak = ranks_peak_flops
         self._stream: IO[str] | None = None
         self._board: Any = None
@@ -122,7 +117,7 @@ class Metrics:
     def record_step(self, report: StepReport, *, tokens: int, seconds: float, seconds_waiting_for_data: float) -> None:
         """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before."""
         rate = report.tokens / seconds
-        flops = model_flops(self._shape, report.tokens, report.squared_document_tokens)
+        flops = self._flops(report.tokens, report.squared_document_tokens)
         used = flops / seconds / self._peak if self._peak else None
         self._write(
             "train",
@@ -150,11 +145,7 @@ class Metrics:
                 {
                     "step": evaluation.step,
                     "set": evaluation.name,
-                    "loss": evaluation.loss,
-                    "perplexity": math.exp(min(evaluation.loss, 700.0)),
-                    "bits_per_character": evaluation.bits_per_character,
-                    "evaluated_tokens": evaluation.tokens,
-                    "evaluated_characters": evaluation.characters,
+                    **evaluation.values,
                     "seconds": round(evaluation.seconds, 3),
                 },
             )

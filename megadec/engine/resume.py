@@ -21,11 +21,19 @@ from megadec.engine.checkpoint import (
     read_manifest,
     remove_partial,
 )
-from megadec.engine.run import Job
+from megadec.engine.job import Job
 from megadec.engine.zero import Ranks
 
 # What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
-FREE_KEYS = ("output_folder", "checkpoint", "evaluate", "metrics", "train.stop_at_step", "train.micro_sequences")
+FREE_KEYS = (
+    "output_folder",
+    "checkpoint",
+    "evaluate",
+    "early_stopping",
+    "metrics",
+    "train.stop_at_step",
+    "train.micro_sequences",
+)
 FREE_KEYS_FROM_PATH = ("name", "train.steps", "schedule", "optimizer")
 
 
@@ -60,7 +68,7 @@ def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
     path, manifest = found
     check_same_run(path, manifest["run"], to_dict(run), named=named)
     check_fits(path, manifest, contents_of(job))
-    job.stream.check(manifest["data"])
+    job.task.stream.check(manifest["data"])
     newer = [p for p in checkpoints_in(run.checkpoints) if p.name > path.name]
     if named and newer:
         raise CheckpointError(
@@ -72,7 +80,7 @@ def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
 
 def contents_of(job: Job) -> Contents:
     """What a checkpoint of this job says beside weights."""
-    return Contents(job.run, job.shape, job.tokenizer, job.settings, job.ranks)
+    return Contents(job.run, job.task, job.tokenizer, job.settings, job.ranks)
 
 
 def check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], *, named: bool) -> None:

@@ -1,4 +1,4 @@
-"""A run: what a YAML file and a command line say, checked against what is on the disk.
+"""A pretraining run: what a YAML file and a command line say, checked against what is on the disk.
 
 In come options, out comes a `Job` that is known to be possible: tokenizer, shards, shape, batch and DeepSpeed settings
 fit each other. Trade-off: every data set is opened before a process group exists, which takes a moment with very many
@@ -7,31 +7,44 @@ shards and turns a mistake into one message instead of a crash on every rank.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from megadec.common.errors import ConfigError
+from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
+from megadec.decoder.flops import model_flops, parameter_table
+from megadec.decoder.initialise import initial_tensor
+from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.checkpoint import FOLDER, CheckpointOptions
-from megadec.engine.evaluate import EvaluateOptions
-from megadec.engine.metrics import FILE_NAME, MetricsOptions
-from megadec.engine.optimizer import OptimizerOptions
-from megadec.engine.schedule import ScheduleOptions
-from megadec.engine.settings import DeepSpeedSettings, Precision, RunsShare, merge_settings
-from megadec.engine.zero import check_zero_section
+from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
+from megadec.engine.job import CommonRun, Job, check_folder, open_settings
+from megadec.engine.task import InitialWeights, Scorer, Task
+
+TIED_NAMES = ("embed_tokens.weight", "lm_head.weight")
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """A preset of megadec/decoder/presets, any of its fields changed, and how activations are recomputed."""
+    """A preset of megadec/decoder/presets, any of its fields changed, and how activations are recomputed.
+
+    initial: a model whose weights the run begins from (a run, a checkpoint, a megadec or a Hugging Face folder) instead
+    of random ones; the fields that are not given are then that model's.
+    """
 
     preset: str | None = None
+    initial: str | None = None
     vocabulary_size: int | None = None
     """The tokenizer's when left out; a larger one leaves unused rows."""
     hidden_size: int | None = None
@@ -48,13 +61,15 @@ class ModelOptions:
     initializer_std: float | None = None
     recompute: Recompute = field(default_factory=Recompute)
 
-    def shape(self, tokenizer: Tokenizer) -> DecoderShape:
+    def shape(self, tokenizer: Tokenizer, initial: InitialWeights | None = None) -> DecoderShape:
         """The decoder's shape.
 
         Raises ConfigError for an unknown preset, a missing field, a vocabulary that is too small.
         """
-        changes = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("preset", "recompute")}
-        changes = {name: value for name, value in changes.items() if value is not None}
+        names = [f.name for f in fields(self) if f.name not in ("preset", "initial", "recompute")]
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if initial is not None and self.preset is None:
+            changes = {**initial.shape.to_dict(), **changes}
         changes.setdefault("vocabulary_size", tokenizer.vocabulary_size)
         if changes["vocabulary_size"] < tokenizer.vocabulary_size:
             raise ConfigError(
@@ -76,91 +91,24 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """`sequences_per_step`: rows of a step over all ranks; `micro_sequences`: rows of one rank in one micro-step.
-
-    `stop_at_step`: save and end there; schedule and data stay those of `steps`, so a later start goes on as if it had
-    not stopped.
-    """
-
-    steps: int = 1000
-    sequences_per_step: int = 64
-    micro_sequences: int = 8
-    precision: Precision = "bf16"
-    stop_at_step: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "sequences_per_step", "micro_sequences", "stop_at_step"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"train.{name}={value} is not at least 1")
-
-    @property
-    def last_step(self) -> int:
-        """The step after which this start of the run ends."""
-        return min(self.steps, self.stop_at_step or self.steps)
-
-
-@dataclass(frozen=True)
-class Run:
+class Run(CommonRun):
     """Everything that `launch/pretrain.py` needs to know beside DeepSpeed's own file."""
 
-    name: str
-    tokenizer: str
-    """The tokenizer.model, or the folder that holds it."""
-    output_folder: str = "runs"
-    seed: int = 0
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
-    train: TrainOptions = field(default_factory=TrainOptions)
-    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
-    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
-    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
-    metrics: MetricsOptions = field(default_factory=MetricsOptions)
-
-    def __post_init__(self) -> None:
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ConfigError(f"name={self.name!r} cannot name a folder: not empty, no '/', no leading '.'")
-
-    @property
-    def folder(self) -> Path:
-        """`output_folder`/`name`: metrics, TensorBoard and checkpoints."""
-        return Path(self.output_folder) / self.name
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where the checkpoints of this run lie."""
-        return self.folder / FOLDER
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run that has been found possible, with what it opened."""
-
-    run: Run
-    settings: DeepSpeedSettings
-    tokenizer: Tokenizer
-    shape: DecoderShape
-    stream: TrainStream
-    held_out: dict[str, DataSet]
-    ranks: int
-
-
-def open_run(run: Run, deepspeed_file: Path) -> Job:
+def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> Job:
     """Check everything that can be wrong with the request before anything costs.
 
-    Raises ConfigError (batch does not divide, rows longer than the context, settings that disagree, a folder that holds
-    a run while checkpoint.resume=none), TokenizerError, ShardError (no shards, a cut tar, another tokenizer).
+    initial: the opened model of `model.initial`. Raises ConfigError (batch does not divide, rows longer than the
+    context, settings that disagree, a folder that holds a run while checkpoint.resume=none, initial weights of another
+    size), TokenizerError, ShardError (no shards, a cut tar, another tokenizer).
     """
-    ranks = world_size()
-    share = RunsShare(
-        run.train.sequences_per_step, run.train.micro_sequences, run.train.precision, run.optimizer.clip_norm, ranks
-    )
-    settings = merge_settings(deepspeed_file, share)
-    check_zero_section(settings)
+    settings = open_settings(run, deepspeed_file)
     tokenizer = Tokenizer.load(run.tokenizer)
-    shape = run.model.shape(tokenizer)
+    shape = run.model.shape(tokenizer, initial)
     if run.data.row_tokens > shape.context_tokens:
         raise ConfigError(
             f"data.row_tokens={run.data.row_tokens} is more than the model's context_tokens={shape.context_tokens}"
@@ -171,7 +119,7 @@ def open_run(run: Run, deepspeed_file: Path) -> Job:
         )
     sets = [(DataSet.open(Path(folder), tokenizer.sha256), weight) for folder, weight in run.data.train.items()]
     held_out = {name: DataSet.open(Path(folder), tokenizer.sha256) for name, folder in run.evaluate.sets.items()}
-    _check_folder(run)
+    check_folder(run)
     stream = TrainStream(
         sets,
         row_tokens=run.data.row_tokens,
@@ -179,14 +127,56 @@ def open_run(run: Run, deepspeed_file: Path) -> Job:
         seed=run.seed,
         sequences_per_step=run.train.sequences_per_step,
     )
-    return Job(run, settings, tokenizer, shape, stream, held_out, ranks)
+    task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
+    return Job(run, settings, tokenizer, world_size(), task)
 
 
-def _check_folder(run: Run) -> None:
-    if run.checkpoint.resume == "none" and (run.checkpoints.exists() or (run.folder / FILE_NAME).exists()):
+def _task(
+    run: Run,
+    tokenizer: Tokenizer,
+    shape: DecoderShape,
+    stream: TrainStream,
+    held_out: dict[str, DataSet],
+    first_value: Callable[[str], Tensor],
+) -> Task:
+    def evaluator(engine: Scorer) -> WindowEvaluator:
+        return WindowEvaluator(held_out, run.evaluate, run.data.row_tokens, tokenizer, engine)
+
+    return Task(
+        kind="language_model",
+        shape=shape,
+        build=lambda: Decoder(shape, run.model.recompute),
+        sizes=parameter_table(shape),
+        first_value=first_value,
+        flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
+        stream=stream,
+        evaluator=evaluator,
+        evaluate_every_steps=run.evaluate.every_steps if held_out else 0,
+        tied=(TIED_NAMES,) if shape.tied_embeddings else (),
+    )
+
+
+def first_values(
+    run: Run, shape: DecoderShape, tokenizer: Tokenizer, initial: InitialWeights | None
+) -> Callable[[str], Tensor]:
+    """Name -> first value: random from the run's seed, or the tensor of the initial model.
+
+    Raises ConfigError when the initial model has other tensors than `shape`, or another tokenizer.
+    """
+    sizes = parameter_table(shape)
+    if initial is None:
+        return lambda name: initial_tensor(shape, name, sizes[name], run.seed)
+    theirs = parameter_table(initial.shape)
+    differing = [name for name in sorted(sizes.keys() | theirs.keys()) if sizes.get(name) != theirs.get(name)]
+    if differing:
+        name = differing[0]
         raise ConfigError(
-            f"{run.folder} already holds a run and checkpoint.resume=none: choose another name, or say"
-            " checkpoint.resume=auto"
+            f"model.initial={initial.path}: tensor {name!r} is {theirs.get(name)} there and {sizes.get(name)} here"
+            f" ({len(differing)} differ); a run begins from a model of its own shape"
         )
-    if run.folder.exists() and not run.folder.is_dir():
-        raise ConfigError(f"{run.folder} is a file; the run wants to make a folder of this name")
+    if Tokenizer.load(initial.tokenizer_path).sha256 != tokenizer.sha256:
+        raise ConfigError(f"model.initial={initial.path} was trained with another tokenizer than {tokenizer.path}")
+    changed = [key for key, value in shape.to_dict().items() if initial.shape.to_dict()[key] != value]
+    if changed:
+        log.info("beginning from %s with another %s", initial.path, ", ".join(changed))
+    return lambda name: initial.tensor(name).to(torch.float32)

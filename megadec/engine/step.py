@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from megadec.common.errors import TrainingError
-from megadec.data.batch import TokenBatch
+from megadec.data.batch import Batch
 from megadec.engine.metrics import peak_memory_bytes
 from megadec.engine.zero import ZeroEngine
 
@@ -38,7 +38,7 @@ class StepReport:
 
 
 def train_step(
-    engine: ZeroEngine, batches: Sequence[TokenBatch], *, step: int, learning_rate: float, wants_stop: bool
+    engine: ZeroEngine, batches: Sequence[Batch], *, step: int, learning_rate: float, wants_stop: bool
 ) -> StepReport | None:
     """Train on this rank's micro-batches of one step; `step` is the number the step has once it is done.
 
@@ -47,7 +47,11 @@ def train_step(
     """
     began = time.perf_counter()
     valid_tokens, squared_tokens, stops = engine.ranks.sum_over_ranks(
-        [sum(batch.valid_tokens for batch in batches), sum(map(squared_document_tokens, batches)), float(wants_stop)]
+        [
+            sum(batch.valid_tokens for batch in batches),
+            sum(batch.squared_document_tokens for batch in batches),
+            float(wants_stop),
+        ]
     )
     if stops:
         return None
@@ -73,12 +77,6 @@ def train_step(
     return StepReport(
         step, loss_sum / valid_tokens, int(valid_tokens), int(squared_tokens), learning_rate, norm, seconds, memory
     )
-
-
-def squared_document_tokens(batch: TokenBatch) -> int:
-    """The sum over the documents of a batch of their squared length in tokens; padding counts as a document."""
-    # A document of n tokens has positions 0 to n - 1, and 1 + 3 + ... + (2n - 1) = n squared.
-    return int((2 * batch.positions_BS + 1).sum())
 
 
 def _gather(engine: ZeroEngine, loss_sum: float, step: int) -> tuple[float, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The one door to DeepSpeed: a decoder and settings in, an engine that steps, saves and loads out.
+"""The one door to DeepSpeed: a task and settings in, an engine that steps, saves and loads out.
 
 Everything that DeepSpeed 0.19 does in its own way is made plain here: the shared-memory op that is built on first use,
 weights that are partitioned while they are made, losses that are divided by micro-steps and ranks. Trade-off: the
@@ -13,6 +13,7 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -32,15 +33,13 @@ from torch import Tensor, nn
 from megadec.common.errors import CheckpointError, ConfigError, StorageError, TrainingError
 from megadec.common.files import storage_errors
 from megadec.common.ranks import local_rank, rank, world_size
-from megadec.data.batch import TokenBatch
-from megadec.decoder.initialise import initialise
-from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import Recompute
-from megadec.decoder.shape import DecoderShape
+from megadec.data.batch import Batch
 from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.settings import DeepSpeedSettings
+from megadec.engine.task import Task
 
 TAG = "zero"
+TARGETS = ("targets_BS", "weights_BS")
 PEERS_TIMEOUT = timedelta(minutes=30)
 
 
@@ -115,40 +114,37 @@ def end_process_group(ranks: Ranks) -> None:
 
 
 def build_engine(
-    shape: DecoderShape,
-    recompute: Recompute,
-    optimizer_options: OptimizerOptions,
-    settings: DeepSpeedSettings,
-    *,
-    seed: int,
-    ranks: Ranks,
+    task: Task, optimizer_options: OptimizerOptions, settings: DeepSpeedSettings, ranks: Ranks
 ) -> ZeroEngine:
-    """A decoder with the initial weights of (shape, seed), partitioned as the settings say, with its optimizer.
+    """The task's model with its first weights, partitioned as the settings say, with its optimizer.
 
-    The weights are the same for every ZeRO stage and number of ranks.
+    The weights are the same for every ZeRO stage and number of ranks. A parameter that does not require a gradient is
+    frozen. Raises ConfigError, and whatever reading the first weights raises.
     """
     if settings.stage == 3:
         with deepspeed.zero.Init(config_dict_or_path=settings.values):
-            decoder = Decoder(shape, recompute)
+            model = task.build()
     else:
         with ranks.device:
-            decoder = Decoder(shape, recompute)
-    initialise(decoder, seed, _whole_for_rank_0 if settings.stage == 3 else None)
-    optimizer = build_optimizer(decoder.named_parameters(), optimizer_options)
+            model = task.build()
+    _fill(model, task, settings.stage)
+    optimizer = build_optimizer(model.named_parameters(), optimizer_options)
     try:
-        engine, *_ = deepspeed.initialize(model=decoder, optimizer=optimizer, config=settings.values)
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
     except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
         raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
     return ZeroEngine(engine, settings, ranks)
 
 
-def _whole_for_rank_0(parameter: nn.Parameter) -> contextlib.AbstractContextManager[object]:
-    """The context in which a partitioned parameter is whole;
-
-    What rank 0 wrote into it is partitioned again at the end.
-    """
-    gathered: contextlib.AbstractContextManager[object] = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0)
-    return gathered
+def _fill(model: nn.Module, task: Task, stage: int) -> None:
+    """Give every parameter its first value; a partitioned one is whole inside, and what rank 0 wrote counts."""
+    for name, parameter in model.named_parameters():
+        first = task.first_value(name)
+        # copy_ would stretch a tensor of another size without a word.
+        assert tuple(first.shape) == task.sizes[name], (name, first.shape, task.sizes[name])
+        whole = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0) if stage == 3 else nullcontext()
+        with whole, torch.no_grad():
+            parameter.copy_(first)
 
 
 class ZeroEngine:
@@ -161,14 +157,20 @@ class ZeroEngine:
 
     @property
     def module(self) -> nn.Module:
-        """The decoder; under ZeRO-3 its parameters are partitioned."""
+        """The model; under ZeRO-3 its parameters are partitioned."""
         module: nn.Module = self._engine.module
         return module
 
-    def loss_sum(self, batch: TokenBatch) -> Tensor:
-        """The sum over the batch's tokens of weight * nats, float32 scalar."""
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """The sum over the batch's predictions of weight * nats, float32 scalar."""
         loss: Tensor = self._engine(batch.ids_BS, **batch.beside_ids())
         return loss
+
+    def logits(self, batch: Batch) -> Tensor:
+        """What the model says of the batch when it is given no targets."""
+        context = {name: value for name, value in batch.beside_ids().items() if name not in TARGETS}
+        logits: Tensor = self._engine(batch.ids_BS, **context)
+        return logits
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients, as they are, to those of the step; DeepSpeed takes the mean over ranks."""

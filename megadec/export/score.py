@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +17,13 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError, TrainingError
-from megadec.data.batch import TokenBatch
+from megadec.data.batch import Batch
 from megadec.data.index import DataSet
 from megadec.decoder.model import Decoder
-from megadec.engine.evaluate import EvaluateOptions, Evaluator
+from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.metrics import Evaluation
-from megadec.engine.zero import Ranks
+from megadec.engine.zero import TARGETS, Ranks
 from megadec.export.consolidate import open_model
 from megadec.export.load import load_source
 
@@ -73,9 +72,14 @@ class _Alone:
         with torch.inference_mode():
             yield
 
-    def loss_sum(self, batch: TokenBatch) -> Tensor:
+    def loss_sum(self, batch: Batch) -> Tensor:
         loss: Tensor = self._decoder(batch.ids_BS, **batch.beside_ids())
         return loss
+
+    def logits(self, batch: Batch) -> Tensor:
+        context = {name: value for name, value in batch.beside_ids().items() if name not in TARGETS}
+        logits: Tensor = self._decoder(batch.ids_BS, **context)
+        return logits
 
 
 def score(options: ScoreOptions) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def score(options: ScoreOptions) -> dict[str, Any]:
     how = EvaluateOptions(windows=windows, micro_sequences=options.micro_sequences)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with Interrupt() as interrupt:
-        evaluator = Evaluator(sets, how, row_tokens, tokenizer, _Alone(decoder, device))
+        evaluator = WindowEvaluator(sets, how, row_tokens, tokenizer, _Alone(decoder, device))
         found = evaluator.evaluate(source.step or 0, interrupt)
         if found is None:
             raise TrainingError(f"the evaluation was stopped: {interrupt.reason}")
@@ -111,13 +115,12 @@ def score(options: ScoreOptions) -> dict[str, Any]:
 
 
 def _figures(evaluation: Evaluation) -> dict[str, float]:
-    if evaluation.tokens == 0:
+    values = evaluation.values
+    if values["evaluated_tokens"] == 0:
         raise ConfigError(f"data {evaluation.name}: the set holds no token to predict")
     return {
-        "bits_per_character": evaluation.bits_per_character,
-        "perplexity": math.exp(min(evaluation.loss, 700.0)),
-        "loss": evaluation.loss,
-        "tokens": evaluation.tokens,
-        "characters": evaluation.characters,
+        **{name: values[name] for name in ("bits_per_character", "perplexity", "loss")},
+        "tokens": values["evaluated_tokens"],
+        "characters": values["evaluated_characters"],
         "seconds": round(evaluation.seconds, 3),
     }

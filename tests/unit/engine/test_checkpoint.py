@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ from megadec.engine.checkpoint import (
     remove_partial,
 )
 from megadec.engine.settings import DeepSpeedSettings
+from megadec.engine.task import Task
 
 SHAPE = DecoderShape(
     vocabulary_size=600,
@@ -36,6 +38,21 @@ SHAPE = DecoderShape(
     intermediate_size=64,
     context_tokens=16,
 )
+
+
+def language_task(**changes: Any) -> Task:
+    """A task as far as a checkpoint looks at it."""
+    task = Task(
+        kind="language_model",
+        shape=SHAPE,
+        build=torch.nn.Module,
+        sizes={},
+        first_value=torch.zeros,
+        flops=lambda tokens, squared_tokens: 0,
+        stream=None,  # type: ignore[arg-type]
+        evaluator=None,  # type: ignore[arg-type]
+    )
+    return dataclasses.replace(task, **changes)
 
 
 def make(folder: Path, step: int) -> Path:
@@ -109,7 +126,7 @@ def test_another_number_of_ranks_stage_precision_model_or_tokenizer_is_refused(
 ) -> None:
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
     settings = DeepSpeedSettings(file=Path("zero3.json"), values={}, stage=3, precision="bf16")
-    contents = Contents(run=None, shape=SHAPE, tokenizer=tokenizer, settings=settings, ranks=2)
+    contents = Contents(run=None, task=language_task(), tokenizer=tokenizer, settings=settings, ranks=2)
     manifest = {
         "world_size": 2,
         "zero_stage": 3,
@@ -128,6 +145,9 @@ def test_another_number_of_ranks_stage_precision_model_or_tokenizer_is_refused(
     for key, other in others.items():
         with pytest.raises(CheckpointError, match=r"ranks = 4|stage .* = 2|precision = fp32|another (model|tokenizer)"):
             check_fits(tmp_path, {**manifest, key: other}, contents)
+    classifier = dataclasses.replace(contents, task=language_task(kind="classification"))
+    with pytest.raises(CheckpointError, match="another model: language_model"):
+        check_fits(tmp_path, manifest, classifier)
 
 
 @given(st.integers(-5, 5), st.integers(-5, 5))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from megadec.common.errors import ConfigError
 from megadec.decoder.flops import model_flops
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.evaluate import figures
 from megadec.engine.metrics import Evaluation, Metrics, MetricsOptions, keep_lines, peak_flops, peak_memory_bytes
 from megadec.engine.step import StepReport
 
@@ -31,9 +34,15 @@ def record(folder: Path, ranks_peak_flops: float | None) -> list[dict[str, objec
     options = MetricsOptions(tensorboard=False)
     peak = ranks_peak_flops
     with Metrics(
-        folder, options, resumed_step=0, evaluated_step=-1, steps=2, shape=SHAPE, ranks_peak_flops=peak
+        folder,
+        options,
+        resumed_step=0,
+        evaluated_step=-1,
+        steps=2,
+        flops=partial(model_flops, SHAPE),
+        ranks_peak_flops=peak,
     ) as metrics:
-        metrics.record_evaluations([Evaluation(0, "wiki", 2.0, 1.25, 640, 900, 0.1)])
+        metrics.record_evaluations([Evaluation(0, "wiki", figures(1280.0, 640, 900), 0.1)])
         metrics.record_step(REPORT, tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -54,7 +63,8 @@ def test_a_step_is_one_line_with_every_figure(tmp_path: Path) -> None:
         "seconds_waiting_for_data": 0.25,
     }
     assert evaluation["perplexity"] == pytest.approx(7.389056)
-    assert evaluation["bits_per_character"] == 1.25
+    assert evaluation["bits_per_character"] == pytest.approx(1280 / math.log(2) / 900)
+    assert (evaluation["evaluated_tokens"], evaluation["evaluated_characters"]) == (640, 900)
 
 
 def test_an_unknown_peak_is_null_and_not_a_guess(tmp_path: Path) -> None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from megadec.common.config import from_yaml
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
-from megadec.engine.run import ModelOptions, Run, TrainOptions
+from megadec.decoder.flops import parameter_table
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.job import TrainOptions
+from megadec.engine.run import ModelOptions, Run, first_values
 
 PROJECT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("file", sorted((PROJECT / "launch" / "runs").glob("*.yaml")), ids=lambda file: file.stem)
+RUNS = [
+    file for file in sorted((PROJECT / "launch" / "runs").glob("*.yaml")) if "launch/pretrain.py" in file.read_text()
+]
+
+
+@pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
 def test_each_shipped_run_is_read_and_has_the_name_of_its_file(file: Path) -> None:
     run = from_yaml(Run, file)
     assert run.name == file.stem
@@ -31,6 +41,56 @@ def test_a_preset_takes_changes_and_the_tokenizers_vocabulary(tiny_tokenizer_pat
 def test_a_shape_without_preset_names_what_is_missing(tiny_tokenizer_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.layers is missing"):
         ModelOptions(hidden_size=64).shape(Tokenizer.load(tiny_tokenizer_path))
+
+
+class Initial:
+    """A model on disk, as far as a run looks at it before it reads tensors."""
+
+    def __init__(self, shape: DecoderShape, tokenizer_path: Path) -> None:
+        self.path = Path("runs/before")
+        self.shape = shape
+        self.tokenizer_path = tokenizer_path
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return torch.full(parameter_table(self.shape)[name], 0.5, dtype=torch.bfloat16)
+
+
+SMALL = {
+    "hidden_size": 16,
+    "layers": 1,
+    "heads": 2,
+    "kv_heads": 1,
+    "head_size": 8,
+    "intermediate_size": 64,
+    "context_tokens": 32,
+}
+
+
+def test_a_run_that_begins_from_a_model_has_its_shape_and_its_weights_and_may_lengthen_its_context(
+    tiny_tokenizer_path: Path,
+) -> None:
+    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+    initial = Initial(DecoderShape(vocabulary_size=tokenizer.vocabulary_size, **SMALL), tiny_tokenizer_path)
+    run = Run(name="x", tokenizer="t", model=ModelOptions(initial="runs/before", context_tokens=64))
+    shape = run.model.shape(tokenizer, initial)
+    assert shape == dataclasses.replace(initial.shape, context_tokens=64)
+    first = first_values(run, shape, tokenizer, initial)("norm.weight")
+    assert (first.dtype, float(first.sum())) == (torch.float32, 8.0)
+
+
+def test_a_run_does_not_begin_from_a_model_of_another_size_or_tokenizer(
+    tiny_tokenizer_path: Path, tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+    initial = Initial(DecoderShape(vocabulary_size=tokenizer.vocabulary_size, **SMALL), tiny_tokenizer_path)
+    run = Run(name="x", tokenizer="t")
+    with pytest.raises(ConfigError, match=r"model\.initial=runs/before: tensor 'layers\.1"):
+        first_values(run, dataclasses.replace(initial.shape, layers=2), tokenizer, initial)
+    other = tmp_path / "tokenizer.model"
+    other.write_bytes(tiny_tokenizer_path.read_bytes() + b"\x2a\x00")
+    initial.tokenizer_path = other
+    with pytest.raises(ConfigError, match="another tokenizer"):
+        first_values(run, initial.shape, tokenizer, initial)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden"])

@@ -1,0 +1,121 @@
+"""What a run trains: a model, its first weights, its batches and its measure, as one value.
+
+The loop, the step, the checkpoints and the metrics know a `Task` and nothing of decoders, classes or pairs. In comes an
+opened run (`engine/run.py` for pretraining, `finetune/task.py`, ...), out go the functions that the loop calls.
+Trade-off: functions in a frozen dataclass instead of a base class, so that a task is assembled in one place and there
+is nothing to override.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from torch import Tensor, nn
+
+from megadec.data.batch import Batch
+
+if TYPE_CHECKING:
+    from megadec.engine.interrupt import Interrupt
+    from megadec.engine.metrics import Evaluation
+    from megadec.engine.zero import Ranks
+
+Kind = Literal["language_model", "classification", "seq2seq"]
+
+
+class Shape(Protocol):
+    """The numbers that make a model: a frozen dataclass."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, as they go into a checkpoint's manifest."""
+
+
+class Stream(Protocol):
+    """The endless sequence of training batches; a pure function of its settings."""
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Rows until every one was seen as often as its weight says."""
+
+    def batch(self, step: int, rank: int, world_size: int, micro_sequences: int | None) -> Sequence[Batch]:
+        """This rank's micro-batches of step `step`, counted from 0."""
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps before step `step`; JSON."""
+
+    def check(self, state: Mapping[str, Any]) -> int:
+        """The step to go on with. Raises ShardError or ConfigError when the sequence is not that of the state."""
+
+
+class Scorer(Protocol):
+    """What an evaluator needs of a model: a ZeroEngine in training, a single process when scoring an export."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share the work."""
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """No gradients, evaluation mode."""
+
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """The sum over the batch's predictions of weight * nats."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The model's logits, without targets."""
+
+
+class Evaluator(Protocol):
+    """Measures the held-out sets of a task."""
+
+    def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
+        """The figures of every set; None as soon as any rank wants to stop. Collective."""
+
+
+class InitialWeights(Protocol):
+    """A model on disk to begin from; `export.consolidate.open_model` gives one."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies, for messages."""
+
+    @property
+    def shape(self) -> Any:
+        """The numbers that made it."""
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer that it was trained with."""
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor by our name."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """build: makes the model, inside DeepSpeed's zero.Init at stage 3; its forward(ids_BS, **batch.beside_ids()) gives
+    the float32 sum over predictions of weight * nats.
+
+    sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
+    flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate_every_steps: 0 for
+    never. details: JSON that goes into the checkpoint's manifest. tied: names of one and the same tensor.
+    """
+
+    kind: Kind
+    shape: Shape
+    build: Callable[[], nn.Module]
+    sizes: Mapping[str, tuple[int, ...]]
+    first_value: Callable[[str], Tensor]
+    flops: Callable[[int, int], int]
+    stream: Stream
+    evaluator: Callable[[Scorer], Evaluator]
+    evaluate_every_steps: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+    tied: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What a checkpoint says of the task."""
+        return {"kind": self.kind, **self.details}
