@@ -1,8 +1,8 @@
-"""Text from a decoder, one token at a time.
+"""Text from a language model, one token at a time.
 
-In: a decoder, a prompt, how to draw. Out: ids or text as they come, each new token computed against the cache of those
-before it. Trade-off: a token is drawn on the CPU in float64, which moves one row of logits off the accelerator for each
-token, and gives the same text for the same seed and logits on every device.
+In: a model, a prompt, how to draw. Out: ids or text as they come, each new token computed against what the session
+remembers of those before it. Trade-off: a token is drawn on the CPU in float64, which moves one row of logits off the
+accelerator for each token, and gives the same text for the same seed and logits on every device.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.model import Decoder
+from megadec.serve.session import DecoderModel, LanguageModel, Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +57,83 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0, top_p=1.0)
 
 
-def generate_text(decoder: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> Iterator[str]:
+Finish = Literal["stop", "length"]
+# A long prompt is read in parts of this many tokens, so that other sequences advance between them.
+PROMPT_PART_TOKENS = 512
+
+
+class Continuation:
+    """A sequence being continued: `advance` until `finished` says why it ended.
+
+    Raises InputError at once, before anything is computed, for an empty prompt, an id outside the vocabulary, or a
+    prompt and max_new_tokens that do not fit the model's context together.
+
+    eos_id: the sequence ends before it ("stop"); otherwise after max_new_tokens ("length").
+    drawn_ids: only ids below it are drawn, for a model with more rows than its tokenizer has pieces.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        eos_id: int | None = None,
+        drawn_ids: int | None = None,
+    ) -> None:
+        _check_prompt(model, prompt_ids, sampling)
+        self.finished: Finish | None = None
+        self._model = model
+        self._session: Session | None = None
+        self._sampling = sampling
+        self._eos_id = eos_id
+        self._drawn_ids = drawn_ids
+        self._generator = torch.Generator("cpu").manual_seed(sampling.seed)
+        self._seen_ids = list(prompt_ids)
+        self._fed_tokens = 0
+        self._end_tokens = len(prompt_ids) + sampling.max_new_tokens
+
+    def advance(self) -> int | None:
+        """Read a part of the prompt or draw one id; None where no id came out of it."""
+        # Made here and not above: a request that waits for its turn holds no cache.
+        self._session = self._session or self._model.session()
+        part_ids = self._seen_ids[self._fed_tokens : self._fed_tokens + PROMPT_PART_TOKENS]
+        logits_V = self._session.feed(part_ids)
+        self._fed_tokens += len(part_ids)
+        if self._fed_tokens < len(self._seen_ids):
+            return None
+        next_id = draw(logits_V[: self._drawn_ids], self._seen_ids, self._sampling, self._generator)
+        if next_id == self._eos_id:
+            self.finished = "stop"
+            return None
+        self._seen_ids.append(next_id)
+        if len(self._seen_ids) == self._end_tokens:
+            self.finished = "length"
+        return next_id
+
+
+def _check_prompt(model: LanguageModel, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+    if not prompt_ids:
+        raise InputError("the prompt has no tokens; at least one is needed, such as <s>")
+    wrong = [i for i in prompt_ids if not 0 <= i < model.vocabulary_size]
+    if wrong:
+        raise InputError(f"the prompt holds id {wrong[0]}; the model's vocabulary has {model.vocabulary_size} ids")
+    if len(prompt_ids) + sampling.max_new_tokens > model.context_tokens:
+        raise InputError(
+            f"a prompt of {len(prompt_ids)} tokens and sampling.max_new_tokens={sampling.max_new_tokens} do not fit "
+            f"the model's context of {model.context_tokens} tokens"
+        )
+
+
+def generate_text(
+    model: LanguageModel | Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling
+) -> Iterator[str]:
     """The continuation of `prompt` as pieces of whole characters, without the prompt; ends before `</s>`.
 
-    A last character that the token limit cut in the middle is left out. Raises InputError as `generate_ids` does.
+    A last character that the token limit cut in the middle is left out. Raises InputError as `Continuation` does.
     """
-    ids = generate_ids(decoder, [tokenizer.bos_id, *tokenizer.encode(prompt)], sampling, tokenizer.eos_id)
-    return _whole_characters(ids, tokenizer)
+    prompt_ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    continuation = Continuation(_as_model(model), prompt_ids, sampling, tokenizer.eos_id, tokenizer.vocabulary_size)
+    return _whole_characters(_ids_of(continuation), tokenizer)
 
 
 def _whole_characters(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
@@ -74,46 +145,24 @@ def _whole_characters(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]
 
 
 def generate_ids(
-    decoder: Decoder, prompt_ids: Sequence[int], sampling: Sampling, eos_id: int | None = None
+    model: LanguageModel | Decoder, prompt_ids: Sequence[int], sampling: Sampling, eos_id: int | None = None
 ) -> Iterator[int]:
     """The ids that follow the prompt, as they are drawn; ends before eos_id or after max_new_tokens.
 
-    Raises InputError at once, before anything is computed, for an empty prompt, an id outside the vocabulary, or a
-    prompt and max_new_tokens that do not fit the decoder's context together.
+    Raises InputError at once, as `Continuation` does.
     """
-    shape = decoder.shape
-    if not prompt_ids:
-        raise InputError("the prompt has no tokens; at least one is needed, such as <s>")
-    wrong = [i for i in prompt_ids if not 0 <= i < shape.vocabulary_size]
-    if wrong:
-        raise InputError(f"the prompt holds id {wrong[0]}; the model's vocabulary has {shape.vocabulary_size} ids")
-    if len(prompt_ids) + sampling.max_new_tokens > shape.context_tokens:
-        raise InputError(
-            f"a prompt of {len(prompt_ids)} tokens and sampling.max_new_tokens={sampling.max_new_tokens} do not fit "
-            f"the model's context of {shape.context_tokens} tokens"
-        )
-    return _draw_ids(decoder, list(prompt_ids), sampling, eos_id)
+    return _ids_of(Continuation(_as_model(model), prompt_ids, sampling, eos_id))
 
 
-def _draw_ids(decoder: Decoder, ids: list[int], sampling: Sampling, eos_id: int | None) -> Iterator[int]:
-    weight = decoder.embed_tokens.weight
-    cache = KeyValueCache(decoder.shape, 1, device=weight.device, dtype=weight.dtype)
-    generator = torch.Generator("cpu").manual_seed(sampling.seed)
-    seen_ids, new_ids = ids, ids
-    for _ in range(sampling.max_new_tokens):
-        next_id = draw(_last_logits(decoder, new_ids, cache), seen_ids, sampling, generator)
-        if next_id == eos_id:
-            return
-        yield next_id
-        seen_ids, new_ids = [*seen_ids, next_id], [next_id]
+def _as_model(model: LanguageModel | Decoder) -> LanguageModel:
+    return DecoderModel(model) if isinstance(model, Decoder) else model
 
 
-@torch.inference_mode()
-def _last_logits(decoder: Decoder, new_ids: Sequence[int], cache: KeyValueCache) -> Tensor:
-    """Logits [V] behind the last of new_ids, float64 on the CPU."""
-    ids_BS = torch.tensor([new_ids], device=decoder.embed_tokens.weight.device)
-    logits_B1V: Tensor = decoder(ids_BS, cache=cache, last_only=True)
-    return logits_B1V[0, -1].to("cpu", torch.float64)
+def _ids_of(continuation: Continuation) -> Iterator[int]:
+    while continuation.finished is None:
+        next_id = continuation.advance()
+        if next_id is not None:
+            yield next_id
 
 
 def draw(logits_V: Tensor, seen_ids: Sequence[int], sampling: Sampling, generator: torch.Generator) -> int:

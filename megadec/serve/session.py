@@ -1,0 +1,79 @@
+"""What the service asks of a model, whatever runs it: one sequence fed with ids, logits behind the last.
+
+In: a decoder of ours; other runtimes (llama.cpp, onnxruntime) have the same surface. Out: sessions. Trade-off: a
+session holds one sequence and gives its logits on the CPU in float64, so any runtime fits and a text is the same with
+each; sequences of different lengths are not computed in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.model import Decoder
+
+
+class Session(Protocol):
+    """One sequence being generated."""
+
+    def feed(self, ids: Sequence[int]) -> Tensor:
+        """Logits [V] behind the last of `ids`, float64 on the CPU; the session remembers all that it was fed."""
+
+
+class LanguageModel(Protocol):
+    """A model that continues a sequence of ids."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many logits there are."""
+
+    @property
+    def context_tokens(self) -> int:
+        """The most ids that a session can be fed."""
+
+    def session(self) -> Session:
+        """A new, empty sequence; its memory is freed with the object."""
+
+
+class TextClassifier(Protocol):
+    """A model that gives each text a probability for each label."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The labels in the model's order."""
+
+    def classify(self, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:
+        """For each text, label -> probability. Raises InputError for a text that the model cannot take."""
+
+
+class DecoderModel:
+    """Our own decoder as a LanguageModel, on whatever device it is."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.vocabulary_size: int = decoder.shape.vocabulary_size
+        self.context_tokens: int = decoder.shape.context_tokens
+
+    def session(self) -> DecoderSession:
+        """A new sequence with a cache of its own."""
+        return DecoderSession(self.decoder)
+
+
+class DecoderSession:
+    """One sequence in a decoder's key-value cache."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        weight = decoder.embed_tokens.weight
+        self._decoder = decoder
+        self._cache = KeyValueCache(decoder.shape, 1, device=weight.device, dtype=weight.dtype)
+
+    @torch.inference_mode()
+    def feed(self, ids: Sequence[int]) -> Tensor:
+        """Logits [V] behind the last of `ids`, float64 on the CPU. Raises InputError beyond the context."""
+        ids_BS = torch.tensor([list(ids)], device=self._decoder.embed_tokens.weight.device)
+        logits_B1V: Tensor = self._decoder(ids_BS, cache=self._cache, last_only=True)
+        return logits_B1V[0, -1].to("cpu", torch.float64)
