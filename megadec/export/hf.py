@@ -7,7 +7,6 @@ which our own decoder shares after they were found bit-equal to the source).
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megadec import __version__
 from megadec.common.errors import ExportError, MissingExtraError
 from megadec.common.files import whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
-from megadec.export.huggingface_files import PROVENANCE_FILE, PROVENANCE_FORMAT, read_folder, write_model
+from megadec.export.huggingface_files import read_folder, write_model
 from megadec.export.layout import choose_layout
 from megadec.export.load import decoder_with
 from megadec.export.names import Layout, to_hugging_face
@@ -36,6 +34,7 @@ from megadec.export.parity import (
     compare_token_ids,
     prompt_ids,
 )
+from megadec.export.provenance import PROVENANCE_FILE, provenance
 from megadec.export.source import ModelSource
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -68,15 +67,8 @@ def to_hf(
         write_model(source, folder, chosen, dtype, tokenizer, max_shard_bytes)
         _write_tokenizer(transformers, tokenizer, folder, source.shape.context_tokens)
         parity = check_export(folder, source, dtype)
-        write_json(folder / PROVENANCE_FILE, _provenance(source, tokenizer, parity))
-    log.info(
-        "%s: largest logit difference %.1e over %d prompts, %d greedy tokens and %d texts equal",
-        output,
-        parity.largest_logit_difference,
-        parity.prompts,
-        parity.greedy_tokens,
-        parity.texts,
-    )
+        write_json(folder / PROVENANCE_FILE, provenance(source, tokenizer, parity))
+    log.info("%s: %s", output, parity)
     return parity
 
 
@@ -172,17 +164,6 @@ def _greedy_by(model: Any, eos_id: int) -> Any:
         return ids
 
     return generate
-
-
-def _provenance(source: ModelSource, tokenizer: Tokenizer, parity: Parity) -> dict[str, Any]:
-    return {
-        "format": PROVENANCE_FORMAT,
-        "version": 1,
-        "megadec": __version__,
-        "source": source.provenance,
-        "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
-        "parity": dataclasses.asdict(parity),
-    }
 
 
 def _transformers() -> Any:

@@ -17,6 +17,7 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.export.layout import CONFIG_FILE, GENERATION_FILE, config_of, generation_config_of, shape_of
 from megadec.export.names import Layout, from_hugging_face, to_hugging_face
+from megadec.export.provenance import PROVENANCE_FILE
 from megadec.export.safetensor_files import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -27,8 +28,6 @@ from megadec.export.safetensor_files import (
 )
 from megadec.export.source import HEAD, ModelSource, check_tensors, tensor_shapes
 
-PROVENANCE_FILE = "megadec.json"
-PROVENANCE_FORMAT = "megadec-export"
 # Old Llama folders store RoPE's frequencies, which follow from the configuration.
 DERIVED_TENSORS = ("rotary_emb.inv_freq",)
 

@@ -10,10 +10,12 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.export.parity import (
     GREEDY_TOKENS,
     LOGIT_TOLERANCE,
+    PROMPTS,
     TEXTS,
     compare_greedy,
     compare_logits,
     compare_token_ids,
+    greedy_by,
     prompt_ids,
 )
 
@@ -83,8 +85,49 @@ def test_one_other_greedy_token_is_found():
         compare_greedy([[1]], best_next, lambda ids, n: [2, 9], 45, 100)
 
 
-def test_a_tie_may_go_either_way():
-    assert compare_greedy([[1]], lambda ids_BS: torch.zeros(1, ids_BS.shape[1], 5), lambda ids, n: [4], 2, 100) == 1
+def test_a_tie_may_go_either_way_and_ends_the_comparison_of_its_prompt():
+    def indifferent(ids_BS):
+        return torch.zeros(1, ids_BS.shape[1], 5)
+
+    assert compare_greedy([[1], [1]], indifferent, lambda ids, n: [0, 4, 3], 2, 100) == 2
+
+
+def test_a_token_far_from_a_tie_of_two_others_is_found():
+    def two_alike(ids_BS):
+        return torch.tensor([1.0, 1.0, 0.5]).expand(1, ids_BS.shape[1], 3)
+
+    with pytest.raises(ExportError, match="the export gives id 2, the model 0"):
+        compare_greedy([[1]], two_alike, lambda ids, n: [2], 9, 100)
+
+
+def test_a_wider_tolerance_is_in_units_of_the_spread_of_the_logits():
+    wide = [[-10.0, 0.0, 10.0]]
+
+    def model(shift):
+        return lambda ids_BS: torch.tensor([[row for _ in ids_BS[0] for row in wide]]) + shift
+
+    assert compare_logits([[1, 2]], model(0.0), model(0.8), tolerance=0.1) == pytest.approx(0.8)
+    with pytest.raises(ExportError, match=r"differ by 1\.00e\+00; at most"):
+        compare_logits([[1, 2]], model(0.0), model(1.0), tolerance=0.1)
+
+
+def test_a_runtime_with_sessions_generates_until_the_end_of_the_document():
+    class Counting:
+        """Prefers the id after the last one that it was fed."""
+
+        def feed(self, ids):
+            return torch.nn.functional.one_hot(torch.tensor(ids[-1] + 1), 50).double()
+
+    generate = greedy_by(Counting, eos_id=9)
+    assert generate([3, 4], 3) == [5, 6, 7]
+    assert generate([7], 16) == [8, 9]
+    assert compare_greedy([[1], [20]], best_next, generate, 9, 100) == 8 + GREEDY_TOKENS
+
+
+def test_there_are_fifty_prompts_and_each_is_a_text_too():
+    assert len(PROMPTS) == len(set(PROMPTS)) == 50
+    assert set(PROMPTS) < set(TEXTS)
+    assert max(map(len, PROMPTS)) > 300
 
 
 def test_prompts_leave_room_in_a_small_context(tokenizer):
