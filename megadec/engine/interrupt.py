@@ -10,8 +10,8 @@ ranks. A signal to a rank reaches that rank only; all agree, save, and the whole
 ends with 1. SIGTERM to `deepspeed` itself kills it alone and leaves launcher and ranks running as orphans: that is why
 the ranks also watch their launcher's parent.
 
-Ray Train calls the loop in a thread of its worker. Python gives signals to the main thread alone, which there is Ray's:
-no handler is set, signals keep Ray's meaning (the worker ends, and is replaced), and the flag comes from other ranks only.
+Ray Train calls the loop in a thread of its worker, and Python gives signals to the main thread alone, which there is
+Ray's: no handler is set, a signal keeps Ray's meaning (the worker ends, and is replaced), and the flag stays down.
 """
 
 from __future__ import annotations

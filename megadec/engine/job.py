@@ -7,13 +7,14 @@ one file with all sections of all kinds would accept keys that do nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from megadec.common.errors import ConfigError
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
-from megadec.engine.checkpoint import FOLDER, CheckpointOptions
+from megadec.engine.checkpoint import FOLDER, CheckpointOptions, Progress
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.metrics import FILE_NAME, MetricsOptions
 from megadec.engine.optimizer import OptimizerOptions
@@ -89,6 +90,8 @@ class Job:
     tokenizer: Tokenizer
     ranks: int
     task: Task
+    saved: Callable[[Path, Progress], None] | None = None
+    """Called on every rank when a checkpoint has its name; the launcher's, which may want to tell others."""
 
 
 def open_settings(run: CommonRun, deepspeed_file: Path) -> DeepSpeedSettings:

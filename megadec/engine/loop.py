@@ -116,7 +116,9 @@ def _evaluation_due(job: Job, progress: Progress) -> bool:
 
 def _save(job: Job, engine: ZeroEngine, progress: Progress) -> None:
     run, state = job.run, job.task.stream.state(progress.step)
-    save_checkpoint(engine, run.checkpoints, contents_of(job), progress, state, run.checkpoint.keep_last)
+    path = save_checkpoint(engine, run.checkpoints, contents_of(job), progress, state, run.checkpoint.keep_last)
+    if job.saved is not None:
+        job.saved(path, progress)
 
 
 def _save_best(job: Job, engine: ZeroEngine, progress: Progress) -> None:

@@ -86,7 +86,10 @@ class Ranks:
 
 
 def start_process_group() -> Ranks:
-    """Join the other ranks over gloo (CPU) or nccl (CUDA). Without a launcher the process is a group of one."""
+    """Join the other ranks over gloo (CPU) or nccl (CUDA). Without a launcher the process is a group of one.
+
+    A process group that stands already, as in a worker of Ray Train, is taken as it is.
+    """
     deepspeed_logger.setLevel(logging.WARNING)
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename.
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\..*is deprecated", category=FutureWarning)
