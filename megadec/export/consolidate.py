@@ -17,7 +17,8 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.decoder.shape import DecoderShape
 from megadec.export import huggingface_files, megadec
 from megadec.export.layout import CONFIG_FILE
-from megadec.export.source import HEAD, ModelSource, check_tensors
+from megadec.export.lora import merged
+from megadec.export.source import CLASSIFICATION, HEAD, LANGUAGE_MODEL, ModelSource, check_tensors, classes_of
 from megadec.export.zero_files import ZeroFiles
 
 CHECKPOINTS = "checkpoints"
@@ -26,7 +27,7 @@ ZERO_FOLDER = "zero"
 
 
 def open_model(path: Path) -> ModelSource:
-    """Open `runs/NAME` (its newest whole checkpoint), a checkpoint, a megadec folder or a Hugging Face folder.
+    """Open a run (its best checkpoint, or the newest whole one), a checkpoint, a megadec or a Hugging Face folder.
 
     Raises ConfigError when `path` is none of them, CheckpointError or ExportError when it is one and not whole.
     """
@@ -52,9 +53,13 @@ def open_model(path: Path) -> ModelSource:
 
 
 def _open_run(run: Path) -> ModelSource:
-    """The newest checkpoint that is whole; the engine warns of each newer one that is not."""
-    from megadec.engine.checkpoint import newest_whole
+    """The best checkpoint where evaluations chose one; else the newest that is whole, with a warning of newer ones."""
+    from megadec.engine.checkpoint import checkpoint_name, newest_whole
+    from megadec.engine.early_stopping import read_best
 
+    best = read_best(run)
+    if best is not None:
+        return _open_checkpoint(run / CHECKPOINTS / checkpoint_name(best["step"]))
     found = newest_whole(run / CHECKPOINTS)
     if found is None:
         raise CheckpointError(f"{run / CHECKPOINTS} has no checkpoint; a run writes one every checkpoint.every_steps")
@@ -66,12 +71,13 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
     from megadec.engine.checkpoint import read_manifest
 
     manifest = manifest or read_manifest(folder)
+    task = _task(manifest, folder)
     shape = _shape(manifest, folder)
     _check_tokenizer(folder, manifest["tokenizer"]["sha256"])
-    files = ZeroFiles(folder / ZERO_FOLDER)
+    files = merged(ZeroFiles(folder / ZERO_FOLDER), task)
     # Stage 0 stores a tied tensor under both names; stages 1 to 3 store it once.
     shapes = {name: size for name, size in files.shapes.items() if not (shape.tied_embeddings and name == HEAD)}
-    check_tensors(shapes, shape, folder / ZERO_FOLDER, CheckpointError)
+    check_tensors(shapes, shape, folder / ZERO_FOLDER, CheckpointError, classes=classes_of(task))
     return ModelSource(
         path=folder,
         kind="checkpoint",
@@ -81,7 +87,15 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
         reader=files,
         step=manifest["step"],
         tokens=manifest["tokens"],
+        task=task,
     )
+
+
+def _task(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
+    task: dict[str, Any] = manifest.get("task", {"kind": LANGUAGE_MODEL})
+    if task["kind"] not in (LANGUAGE_MODEL, CLASSIFICATION):
+        raise ConfigError(f"{folder} holds a {task['kind']} model; a decoder or a classifier was expected here")
+    return task
 
 
 def _shape(manifest: dict[str, Any], folder: Path) -> DecoderShape:

@@ -29,19 +29,19 @@ def load_decoder(path: Path | str, dtype: torch.dtype = torch.float32) -> tuple[
 
 
 def load_source(source: ModelSource, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
-    """`load_decoder` for a model that is open already."""
+    """`load_decoder` for a model that is open already; a classifier gets its score."""
     tokenizer = Tokenizer.load(source.tokenizer_path)
     tensors = {name: source.tensor(name).to(dtype) for name in source.names()}
-    return decoder_with(source.shape, tensors), tokenizer
+    return decoder_with(source.shape, tensors, source.classes), tokenizer
 
 
-def decoder_with(shape: DecoderShape, tensors: Mapping[str, Tensor]) -> Decoder:
+def decoder_with(shape: DecoderShape, tensors: Mapping[str, Tensor], classes: int | None = None) -> Decoder:
     """A decoder in eval mode whose parameters are these very tensors, not copies."""
     with torch.device("meta"):
-        decoder = Decoder(shape)
+        decoder = Decoder(shape, classes=classes)
     for name, _ in list(decoder.named_parameters()):
         owner, _, leaf = name.rpartition(".")
         setattr(decoder.get_submodule(owner), leaf, nn.Parameter(tensors[name], requires_grad=False))
-    if shape.tied_embeddings:
+    if shape.tied_embeddings and classes is None:
         decoder.lm_head.weight = cast("nn.Parameter", decoder.embed_tokens.weight)
     return decoder.eval()

@@ -20,7 +20,15 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.export.safetensor_files import SINGLE_FILE, SafetensorFiles, write_tensors
-from megadec.export.source import ModelSource, check_tensors, tensor_shapes
+from megadec.export.source import (
+    EMBEDDING,
+    HEAD,
+    LANGUAGE_MODEL,
+    ModelSource,
+    check_tensors,
+    classes_of,
+    tensor_shapes,
+)
 
 FORMAT = "megadec-model"
 VERSION = 1
@@ -40,7 +48,7 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
     stored = dtype or (source.dtype if source.kind != "checkpoint" else torch.float32)
     with whole_folder(output) as folder:
         log.info("writing megadec folder, %s, to %s", stored, output)
-        write_tensors(folder / SINGLE_FILE, tensor_shapes(source.shape), stored, source.tensor)
+        write_tensors(folder / SINGLE_FILE, tensor_shapes(source.shape, source.classes), stored, source.tensor)
         write_json(folder / SHAPE_FILE, source.shape.to_dict())
         shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
         write_json(folder / MANIFEST_FILE, _manifest(folder, source, tokenizer, stored))
@@ -55,7 +63,8 @@ def read_folder(folder: Path) -> ModelSource:
     except ConfigError as error:
         raise ExportError(f"{folder / SHAPE_FILE}: {error}") from error
     files = SafetensorFiles([folder / SINGLE_FILE], ExportError)
-    check_tensors(files.shapes, shape, folder, ExportError)
+    task = manifest.get("task", {"kind": LANGUAGE_MODEL})
+    check_tensors(files.shapes, shape, folder, ExportError, classes=classes_of(task))
     origin = manifest.get("source", {})
     return ModelSource(
         path=folder,
@@ -66,6 +75,7 @@ def read_folder(folder: Path) -> ModelSource:
         reader=files,
         step=origin.get("step"),
         tokens=origin.get("tokens"),
+        task=task,
     )
 
 
@@ -92,9 +102,10 @@ def _manifest(folder: Path, source: ModelSource, tokenizer: Tokenizer, dtype: to
         "version": VERSION,
         "megadec": __version__,
         "source": source.provenance,
+        "task": dict(source.task),
         "dtype": str(dtype).removeprefix("torch."),
         "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
-        "tied": [["embed_tokens.weight", "lm_head.weight"]] if source.shape.tied_embeddings else [],
+        "tied": [[EMBEDDING, HEAD]] if source.shape.tied_embeddings and source.classes is None else [],
         "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files},
     }
 

@@ -7,7 +7,7 @@ files each time it is asked for, so memory is bounded by a tensor and time by th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,6 +22,8 @@ EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
 
 Kind = Literal["checkpoint", "megadec", "huggingface"]
+LANGUAGE_MODEL = "language_model"
+CLASSIFICATION = "classification"
 
 
 class TensorReader(Protocol):
@@ -37,7 +39,11 @@ class TensorReader(Protocol):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model on disk. `dtype` is what its weights were computed in; `step` and `tokens` are None where unknown."""
+    """A model on disk. `dtype` is what its weights were computed in; `step` and `tokens` are None where unknown.
+
+    task: what it was trained for, as a checkpoint's manifest says it: its `kind`, and of a classifier its `labels` in
+    the order of the logits and the `template` into which a text is put.
+    """
 
     path: Path
     kind: Kind
@@ -47,10 +53,16 @@ class ModelSource:
     reader: TensorReader
     step: int | None = None
     tokens: int | None = None
+    task: Mapping[str, Any] = field(default_factory=lambda: {"kind": LANGUAGE_MODEL})
+
+    @property
+    def classes(self) -> int | None:
+        """How many labels a classifier has; None for a language model."""
+        return classes_of(self.task)
 
     def names(self) -> list[str]:
         """Our names of all tensors in the order of the model; a tied output layer is left out."""
-        return list(tensor_shapes(self.shape))
+        return list(tensor_shapes(self.shape, self.classes))
 
     def tensor(self, name: str) -> Tensor:
         """One tensor in the dtype in which the files hold it (float32 master weights from a checkpoint)."""
@@ -70,10 +82,18 @@ def _run_name(path: Path) -> str:
     return resolved.name
 
 
-def tensor_shapes(shape: DecoderShape) -> dict[str, tuple[int, ...]]:
-    """The size of every tensor that a decoder of this shape has, by our names; a tied output layer is left out."""
+def classes_of(task: Mapping[str, Any]) -> int | None:
+    """How many labels the task of a manifest has; None when it is no classification."""
+    return len(task["labels"]) if task["kind"] == CLASSIFICATION else None
+
+
+def tensor_shapes(shape: DecoderShape, classes: int | None = None) -> dict[str, tuple[int, ...]]:
+    """The size of every tensor that a decoder of this shape has, by our names; a tied output layer is left out.
+
+    With `classes`, those of a classifier: `score.weight` in place of an output layer.
+    """
     with torch.device("meta"):
-        decoder = Decoder(shape)
+        decoder = Decoder(shape, classes=classes)
     return {name: tuple(tensor.shape) for name, tensor in decoder.named_parameters()}
 
 
@@ -83,14 +103,15 @@ def check_tensors(
     where: Path,
     error: type[MegadecError],
     theirs: Callable[[str], str] = str,
+    classes: int | None = None,
 ) -> None:
     """Compare the tensors in files with those of a shape. Raises `error` for one missing, left over or of another size.
 
     `theirs` gives the file's name of one of our tensors, for the message.
     """
-    wanted = tensor_shapes(shape)
+    wanted = tensor_shapes(shape, classes)
     missing = [theirs(name) for name in wanted if name not in found]
-    tied = {HEAD} if shape.tied_embeddings else set()
+    tied = {HEAD} if shape.tied_embeddings and classes is None else set()
     left_over = [theirs(name) for name in found if name not in wanted and name not in tied]
     for names, what in ((missing, "is missing"), (left_over, "is left over")):
         if names:

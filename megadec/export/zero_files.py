@@ -3,8 +3,10 @@
 In comes the folder that `save_checkpoint` wrote; out goes each parameter, put together from all ranks' partitions. The
 files are memory-mapped: optimizer moments are never read, and a tensor costs its own size. The layout of the files is
 that of deepspeed/utils/zero_to_fp32.py (0.19): stages 1 and 2 cut each parameter group into one piece a rank, stage 3
-cuts each parameter. Trade-off: our own reading instead of DeepSpeed's, because that one holds stages 1 and 2 whole in
-memory and unpickles whatever the file asks for; here a class of DeepSpeed's becomes an inert record.
+cuts each parameter. What the optimizer does not own (frozen parameters) has no master weight: stages 1 and 2 keep it
+whole in the module's state, stage 3 in pieces beside it, in the dtype in which it was computed with. Trade-off: our own
+reading instead of DeepSpeed's, because that one holds stages 1 and 2 whole in memory and unpickles whatever the file
+asks for; here a class of DeepSpeed's becomes an inert record.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from megadec.common.errors import CheckpointError
 
 _RANK_FILE = re.compile(r"^(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt$")
 _MODEL_FILE = "mp_rank_00_model_states.pt"
-_MODEL_FILE_STAGE_3 = "zero_pp_rank_0_mp_rank_00_model_states.pt"
+_MODEL_FILE_STAGE_3 = "zero_pp_rank_{}_mp_rank_00_model_states.pt"
 _STAGE_3_GROUPS = "fp32_flat_groups"
 _STAGE_1_2_GROUPS = "single_partition_of_fp32_groups"
 
@@ -54,8 +56,8 @@ class ZeroFiles:
         """Map the files and find every parameter in them; reads no weights. Raises CheckpointError."""
         self.folder = folder
         rank_files = _rank_files(folder)
-        stage_3 = (folder / _MODEL_FILE_STAGE_3).is_file()
-        model_file = folder / (_MODEL_FILE_STAGE_3 if stage_3 else _MODEL_FILE)
+        stage_3 = (folder / _MODEL_FILE_STAGE_3.format(0)).is_file()
+        model_file = folder / (_MODEL_FILE_STAGE_3.format(0) if stage_3 else _MODEL_FILE)
         model = _load(model_file)
         if not rank_files:
             self._pieces, self._shapes = _whole_parameters(model, model_file)
@@ -71,6 +73,9 @@ class ZeroFiles:
             self._pieces = _stage_3_pieces(self._shapes, vectors)
         else:
             self._pieces = _stage_1_2_pieces(groups, vectors, states[0].get("param_alignment_paddings"))
+        frozen = _frozen_stage_3(folder, model, len(rank_files)) if stage_3 else _frozen_stage_1_2(model, self._shapes)
+        for name, (size, pieces) in frozen.items():
+            self._shapes[name], self._pieces[name] = size, pieces
         self._check_lengths()
 
     @property
@@ -79,11 +84,11 @@ class ZeroFiles:
         return self._shapes
 
     def read(self, name: str) -> Tensor:
-        """One parameter: float32 (at stage 0 the module's own dtype), copied out of the mapped files."""
+        """One parameter in float32, copied out of the mapped files."""
         size = self._shapes[name]
         parts = [piece.vector.narrow(0, piece.start, piece.length) for piece in self._pieces[name]]
         flat = parts[0].clone() if len(parts) == 1 else torch.cat(parts)
-        return flat[: math.prod(size)].view(size)
+        return flat[: math.prod(size)].view(size).float()
 
     def _check_lengths(self) -> None:
         for name, size in self._shapes.items():
@@ -132,6 +137,32 @@ def _stage_1_2_pieces(
             pieces[name] = _cut(partitions, offset, math.prod(size))
             offset += math.prod(size) + (paddings[number][position] if paddings else 0)
     return pieces
+
+
+_Whole = dict[str, tuple[tuple[int, ...], list[_Piece]]]
+
+
+def _frozen_stage_1_2(model: Mapping[str, Any], trained: Mapping[str, tuple[int, ...]]) -> _Whole:
+    """What stands whole in the module's state and in no group: neither a buffer nor the second name of a tied one."""
+    others = {*trained, *(model.get("buffer_names") or ()), *(model.get("shared_params") or ())}
+    return {
+        name: (tuple(tensor.shape), [_Piece(tensor.reshape(-1), 0, tensor.numel())])
+        for name, tensor in (model.get("module") or {}).items()
+        if name not in others
+    }
+
+
+def _frozen_stage_3(folder: Path, model: Mapping[str, Any], ranks: int) -> _Whole:
+    """Frozen parameters cut like the others; each rank's part lies in its own model file."""
+    sizes = _sizes(model.get("frozen_param_shapes") or {})
+    if not sizes:
+        return {}
+    files = [folder / _MODEL_FILE_STAGE_3.format(rank) for rank in range(ranks)]
+    fragments = [_need(_load(file), "frozen_param_fragments", file) for file in files]
+    return {
+        name: (size, [_Piece(of_rank[name].reshape(-1), 0, of_rank[name].numel()) for of_rank in fragments])
+        for name, size in sizes.items()
+    }
 
 
 def _cut(vectors: Sequence[Tensor], start: int, length: int) -> list[_Piece]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ import torch
 from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.files import sha256_of, write_json
 from megadec.export.consolidate import open_model
-from megadec.export.load import load_decoder
+from megadec.export.load import load_decoder, load_source
+from megadec.export.megadec import to_megadec
 from megadec.export.source import ModelSource
 
 
@@ -21,7 +24,7 @@ def write_checkpoint(source: ModelSource, folder: Path, leave_out: str = "", **m
     """A stage 0 checkpoint made by hand; the engine's own are read in tests/dist/test_export.py."""
     (folder / "zero").mkdir(parents=True)
     module = {name: source.tensor(name) for name in source.names() if name != leave_out}
-    if source.shape.tied_embeddings:
+    if source.shape.tied_embeddings and source.classes is None:
         module["lm_head.weight"] = module["embed_tokens.weight"]
     torch.save({"module": {**module, **more}, "buffer_names": []}, folder / "zero" / "mp_rank_00_model_states.pt")
     shutil.copyfile(source.tokenizer_path, folder / "tokenizer.model")
@@ -37,6 +40,7 @@ def write_manifest(source: ModelSource, folder: Path) -> None:
         "step": 12,
         "tokens": 3456,
         "precision": "fp32",
+        "task": dict(source.task),
         "shape": source.shape.to_dict(),
         "tokenizer": {"sha256": sha256_of(source.tokenizer_path)},
         "files": {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_of(folder / n)} for n in files},
@@ -107,6 +111,59 @@ def test_a_tensor_of_another_size_is_named(tmp_path, make_source):
     folder = write_checkpoint(make_source(), tmp_path / "c", **{"norm.weight": torch.zeros(47)})
     with pytest.raises(CheckpointError, match=r"'norm.weight' has shape \[47\]; the model wants \[48\]"):
         open_model(folder)
+
+
+CLASSIFICATION = {"kind": "classification", "labels": ["体育", "财经", "科技"], "template": "{text}"}
+
+
+def classifier_source(make_source: Callable[..., ModelSource]) -> ModelSource:
+    source = replace(make_source(), task=CLASSIFICATION)
+    source.reader.tensors["score.weight"] = torch.randn(3, source.shape.hidden_size)
+    return source
+
+
+def test_a_classifiers_checkpoint_has_its_labels_and_its_score(tmp_path, make_source):
+    source = classifier_source(make_source)
+    found = open_model(write_checkpoint(source, tmp_path / "c"))
+    assert (found.task, found.classes) == (CLASSIFICATION, 3)
+    assert found.names()[-1] == "score.weight"
+    classifier, _ = load_source(found)
+    assert torch.equal(classifier.score.weight, source.tensor("score.weight"))
+    with pytest.raises(CheckpointError, match=r"'score.weight' is missing"):
+        open_model(write_checkpoint(source, tmp_path / "without", leave_out="score.weight"))
+
+
+def test_a_classifier_keeps_its_labels_in_a_megadec_folder(tmp_path, make_source):
+    source = classifier_source(make_source)
+    to_megadec(source, tmp_path / "m")
+    found = open_model(tmp_path / "m")
+    assert found.task == CLASSIFICATION
+    assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
+
+
+def test_a_lora_checkpoint_gives_merged_tensors_under_the_plain_names(tmp_path, make_source):
+    source = replace(classifier_source(make_source), task={**CLASSIFICATION, "lora": {"rank": 2, "alpha": 6.0}})
+    name = "layers.1.self_attn.q_proj"
+    a, b = torch.randn(2, 48), torch.randn(64, 2)
+    found = open_model(write_checkpoint(source, tmp_path / "c", **{f"{name}.lora_a": a, f"{name}.lora_b": b}))
+    assert found.names() == source.names()
+    whole = source.tensor(f"{name}.weight").double() + 3 * b.double() @ a.double()
+    torch.testing.assert_close(found.tensor(f"{name}.weight").double(), whole, rtol=1e-5, atol=1e-5)
+    others = [other for other in source.names() if other != f"{name}.weight"]
+    assert all(torch.equal(found.tensor(other), source.tensor(other)) for other in others)
+
+
+def test_a_run_gives_its_best_checkpoint_where_an_evaluation_chose_one(tmp_path, make_source):
+    for step in (5, 20):
+        write_checkpoint(make_source(), tmp_path / f"checkpoints/step_{step:08d}")
+    write_json(tmp_path / "best.json", {"step": 5, "metric": "dev/accuracy", "value": 0.9})
+    assert open_model(tmp_path).path.name == "step_00000005"
+
+
+def test_a_model_of_another_kind_is_refused_by_its_name(tmp_path, make_source):
+    source = replace(make_source(), task={"kind": "seq2seq"})
+    with pytest.raises(ConfigError, match="holds a seq2seq model"):
+        open_model(write_checkpoint(source, tmp_path / "c"))
 
 
 def test_what_is_no_model_is_refused(tmp_path):

@@ -122,3 +122,50 @@ def test_code_in_a_checkpoint_is_refused_and_never_runs(tmp_path, tensors, monke
 def test_no_folder_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"mp_rank_00_model_states\.pt does not exist"):
         ZeroFiles(tmp_path / "nothing")
+
+
+def test_frozen_parameters_stand_in_the_modules_state_at_stages_1_and_2(tmp_path, tensors):
+    """Beside them the module has the trained ones in 16 bits, second names of tied ones, and buffers: none count."""
+    frozen = torch.randn(4, 3).bfloat16()
+    module = {
+        **{name: tensor.bfloat16() for name, tensor in tensors.items()},
+        "frozen": frozen,
+        "second": frozen,
+        "table": torch.zeros(3),
+    }
+    save_stage_2(tmp_path, tensors, 2)
+    more = {"module": module, "buffer_names": ["table"], "shared_params": {"second": "frozen"}}
+    save_model_file(tmp_path, "mp_rank_00_model_states.pt", **more)
+    files = ZeroFiles(tmp_path)
+    assert files.shapes.keys() == {*tensors, "frozen"}
+    assert torch.equal(files.read("frozen"), frozen.float())
+    assert all(torch.equal(files.read(name), tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_frozen_parameters_are_put_together_from_all_ranks_at_stage_3(tmp_path, tensors, ranks):
+    save_stage_3(tmp_path, tensors, ranks)
+    frozen = {"one": torch.randn(4, 3), "two": torch.randn(5)}
+    for rank in range(ranks):
+        fragments = {}
+        for name, tensor in frozen.items():
+            part = math.ceil(tensor.numel() / ranks)
+            padded = torch.cat([tensor.reshape(-1), torch.zeros(part * ranks)])
+            fragments["frozen_" + name] = padded[rank * part : (rank + 1) * part]
+        save_model_file(
+            tmp_path,
+            f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt",
+            frozen_param_shapes={"frozen_" + name: tensor.shape for name, tensor in frozen.items()},
+            frozen_param_fragments=fragments,
+        )
+    files = ZeroFiles(tmp_path)
+    for name, tensor in {**tensors, **{"frozen_" + name: tensor for name, tensor in frozen.items()}}.items():
+        assert torch.equal(files.read(name), tensor)
+
+
+def test_a_ranks_missing_part_of_the_frozen_parameters_is_named(tmp_path, tensors):
+    save_stage_3(tmp_path, tensors, 2)
+    frozen = {"frozen_param_shapes": {"frozen": torch.Size([4])}, "frozen_param_fragments": {"frozen": torch.zeros(2)}}
+    save_model_file(tmp_path, "zero_pp_rank_0_mp_rank_00_model_states.pt", **frozen)
+    with pytest.raises(CheckpointError, match=r"zero_pp_rank_1_mp_rank_00_model_states\.pt"):
+        ZeroFiles(tmp_path)
