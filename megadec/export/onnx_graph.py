@@ -1,0 +1,113 @@
+"""An ONNX graph in the making: operators one after another, small constants in it, weights beside it.
+
+In come operators and names, out goes a ModelProto. Trade-off: a thin layer over onnx.helper instead of tracing by
+torch.onnx or a builder library, so that the file holds what `onnx_decoder.py` says, with every version of torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from megadec import __version__
+from megadec.common.errors import MissingExtraError
+
+# Opset 18 is the first with all operators that are needed, and so runs in the most runtimes.
+OPSET = 18
+
+Number = Literal["float", "int64"]
+
+
+def onnx_library() -> Any:
+    """The onnx package. Raises MissingExtraError without it."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("onnx", "onnx") from error
+    return onnx
+
+
+class Graph:
+    """Operators in the order in which they are applied; a value is its name. `scope` goes in front of new names."""
+
+    def __init__(self) -> None:
+        self.onnx = onnx_library()
+        self.scope = ""
+        self.weights: dict[str, tuple[int, ...]] = {}
+        self._nodes: list[Any] = []
+        self._constants: dict[str, Any] = {}
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+
+    def input(self, name: str, number: Number, *size: int | str) -> str:
+        """Declare an input; a size given as a word may differ from call to call."""
+        self._inputs.append(self._value(name, number, size))
+        return name
+
+    def output(self, name: str, number: Number, *size: int | str) -> str:
+        """Declare an output, which `apply(..., to=name)` computes."""
+        self._outputs.append(self._value(name, number, size))
+        return name
+
+    def weight(self, name: str, size: tuple[int, ...]) -> str:
+        """A float32 tensor that lies outside the graph. Asked for twice, it is there once."""
+        self.weights[name] = size
+        return name
+
+    def constant(self, values: np.ndarray) -> str:
+        """A small tensor inside the graph; equal ones are there once."""
+        name = f"constant/{values.dtype}{list(values.shape)}/{'_'.join(str(value) for value in values.flat)}"
+        self._constants.setdefault(name, self.onnx.numpy_helper.from_array(values, name))
+        return name
+
+    def integers(self, *values: int) -> str:
+        """An int64 vector."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def integer(self, value: int) -> str:
+        """An int64 scalar."""
+        return self.constant(np.array(value, dtype=np.int64))
+
+    def number(self, value: float) -> str:
+        """A float32 scalar."""
+        return self.constant(np.array(value, dtype=np.float32))
+
+    def apply(self, operator: str, *inputs: str, to: str | None = None, **attributes: Any) -> str:
+        """Apply an operator with one output, named `to` where that is given."""
+        name = self._new_name(operator)
+        output = to or name
+        self._nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=name, **attributes))
+        return output
+
+    def halves(self, value: str) -> tuple[str, str]:
+        """Both halves of the last dimension."""
+        name = self._new_name("Split")
+        outputs = (f"{name}.0", f"{name}.1")
+        self._nodes.append(
+            self.onnx.helper.make_node("Split", [value], list(outputs), name=name, axis=-1, num_outputs=2)
+        )
+        return outputs
+
+    def model(self, name: str, weights: list[Any]) -> Any:
+        """The ModelProto; `weights` are the TensorProtos of `self.weights`."""
+        helper = self.onnx.helper
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, initializer=[*self._constants.values(), *weights]
+        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        # The oldest version of the file format that has this opset: a runtime refuses one newer than itself.
+        return helper.make_model(
+            graph,
+            opset_imports=opsets,
+            ir_version=helper.find_min_ir_version_for(opsets),
+            producer_name="megadec",
+            producer_version=__version__,
+        )
+
+    def _new_name(self, operator: str) -> str:
+        return f"{self.scope}/{operator}.{len(self._nodes)}"
+
+    def _value(self, name: str, number: Number, size: tuple[int | str, ...]) -> Any:
+        kind = {"float": self.onnx.TensorProto.FLOAT, "int64": self.onnx.TensorProto.INT64}[number]
+        return self.onnx.helper.make_tensor_value_info(name, kind, list(size))

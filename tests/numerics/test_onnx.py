@@ -1,0 +1,182 @@
+"""The ONNX export is the decoder: whole prompts, steps with a cache and padded batches give our logits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from megadec.common.errors import ConfigError, ExportError, InputError
+from megadec.common.tokenizer import Tokenizer
+from megadec.export.load import load_source
+from megadec.export.onnx import check_onnx, to_onnx
+from megadec.export.onnx_runtime import OnnxModel
+from megadec.export.source import ModelSource
+from tests.unit.export.conftest import random_source
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["qwen3-tied", "llama-untied"])
+def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
+    """A random decoder with grouped-query attention and its export."""
+    source = random_source(
+        tiny_tokenizer_path, qk_norm=request.param, tied_embeddings=request.param, context_tokens=300
+    )
+    folder = tmp_path_factory.mktemp("exports") / "model-onnx"
+    parity = to_onnx(source, folder, threads=1)
+    assert parity.prompts == 50
+    assert parity.greedy_tokens > 50
+    return source, folder
+
+
+@pytest.fixture(scope="module")
+def ours(exported):
+    return load_source(exported[0])[0]
+
+
+@pytest.fixture(scope="module")
+def theirs(exported) -> OnnxModel:
+    return OnnxModel(exported[1], threads=1)
+
+
+def random_ids(*size: int) -> torch.Tensor:
+    return torch.randint(3, 600, size, generator=torch.Generator().manual_seed(3))
+
+
+def test_a_whole_sequence_gives_our_logits_up_to_the_end_of_the_context(ours, theirs):
+    ids_BS = random_ids(1, 300)  # more than one piece
+    with torch.inference_mode():
+        wanted_SV = ours(ids_BS)[0]
+    assert wanted_SV.std() > 0.1
+    assert (theirs.logits(ids_BS[0].tolist()) - wanted_SV).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("parts", [[1] * 12, [5, 7], [1, 4, 1, 6], [11, 1]])
+def test_a_sequence_fed_in_parts_gives_the_logits_of_the_whole(ours, theirs, parts):
+    ids = random_ids(sum(parts)).tolist()
+    with torch.inference_mode():
+        wanted_SV = ours(torch.tensor([ids]))[0]
+    session, end = theirs.session(), 0
+    for part in parts:
+        end += part
+        found_V = session.feed(ids[end - part : end])
+        assert found_V.dtype == torch.float64
+        assert (found_V - wanted_SV[end - 1]).abs().max() < TOLERANCE
+
+
+def test_sessions_do_not_know_of_each_other(theirs):
+    one, other, alone = theirs.session(), theirs.session(), theirs.session()
+    one.feed([1, 50])
+    other.feed([1, 70, 80, 90])
+    assert (one.feed([60]) - alone.feed([1, 50, 60])).abs().max() < TOLERANCE
+
+
+def test_padding_in_front_changes_no_logits_with_and_without_a_past(ours, theirs):
+    """Two rows of other lengths, as Optimum batches them: the mask says what is padding, the positions begin behind."""
+    ids_BS = random_ids(2, 9).numpy()
+    padding = [0, 4]
+    mask_BT = np.array([[0] * n + [1] * (9 - n) for n in padding])
+    positions_BS = np.maximum(mask_BT.cumsum(1) - 1, 0)
+    shape = theirs.shape
+    names = [f"{layer}.{what}" for layer in range(shape.layers) for what in ("key", "value")]
+    empty = np.zeros((2, shape.kv_heads, 0, shape.head_size), np.float32)
+    past = {f"past_key_values.{name}": empty for name in names}
+    found = []
+    for part in (slice(0, 6), slice(6, 9)):
+        tokens = {"input_ids": ids_BS[:, part], "position_ids": positions_BS[:, part]}
+        outputs = theirs.runtime.run(None, {**tokens, "attention_mask": mask_BT[:, : part.stop], **past})
+        by_name = dict(zip((output.name for output in theirs.runtime.get_outputs()), outputs, strict=True))
+        past = {f"past_key_values.{name}": by_name[f"present.{name}"] for name in names}
+        found.append(by_name["logits"])
+    logits_BSV = np.concatenate(found, axis=1)
+    assert np.isfinite(logits_BSV).all()
+    for row, start in enumerate(padding):
+        with torch.inference_mode():
+            wanted_SV = ours(torch.from_numpy(ids_BS[row : row + 1, start:]))[0].numpy()
+        assert np.abs(logits_BSV[row, start:] - wanted_SV).max() < TOLERANCE
+
+
+def test_the_file_is_one_that_old_runtimes_read_and_stores_a_tied_weight_once(exported):
+    source, folder = exported
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    assert (model.ir_version, model.opset_import[0].version) == (8, 18)
+    beside = [entry for entry in model.graph.initializer if entry.data_location == onnx.TensorProto.EXTERNAL]
+    assert len(beside) == len(source.names()) + 2  # and RoPE's two tables
+    assert sum(entry.ByteSize() for entry in model.graph.initializer if entry not in beside) < 10_000
+    weights = 4 * sum(int(np.prod(entry.dims)) for entry in beside)
+    assert weights <= (folder / "model.onnx.data").stat().st_size < weights + 4096 * len(beside)
+
+
+def test_the_folder_says_where_it_comes_from(exported):
+    source, folder = exported
+    assert json.loads((folder / "shape.json").read_text()) == source.shape.to_dict()
+    origin = json.loads((folder / "megadec.json").read_text())
+    assert origin["source"]["step"] == 12
+    assert origin["tokenizer"]["sha256"] == Tokenizer.load(folder).sha256
+    assert origin["parity"]["largest_logit_difference"] < TOLERANCE
+
+
+@pytest.fixture
+def copy(exported, tmp_path) -> tuple[ModelSource, Path]:
+    return exported[0], shutil.copytree(exported[1], tmp_path / "copy")
+
+
+def test_one_changed_bit_of_a_weight_is_refused(copy):
+    source, folder = copy
+    data = bytearray((folder / "model.onnx.data").read_bytes())
+    data[-1 - 4 * 700] ^= 0x80
+    (folder / "model.onnx.data").write_bytes(data)
+    with pytest.raises(ExportError, match=r"tensor '.*' as written is not what"):
+        check_onnx(folder, source, threads=1)
+
+
+def test_another_tokenizer_is_refused(copy):
+    source, folder = copy
+    sentencepiece_model = pytest.importorskip("sentencepiece.sentencepiece_model_pb2").ModelProto()
+    sentencepiece_model.ParseFromString((folder / "tokenizer.model").read_bytes())
+    one, other = sentencepiece_model.pieces[450], sentencepiece_model.pieces[451]
+    one.piece, other.piece = other.piece, one.piece
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model.SerializeToString())
+    with pytest.raises(ExportError, match=r"tokenizer\.model has sha256"):
+        check_onnx(folder, source, threads=1)
+
+
+def test_a_graph_with_another_constant_is_refused_by_the_logits(copy):
+    source, folder = copy
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    eps = next(entry for entry in model.graph.initializer if entry.name.endswith("1e-06"))
+    eps.CopyFrom(onnx.numpy_helper.from_array(np.array(1.0, np.float32), eps.name))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ExportError, match=r"logits of ids .* differ"):
+        check_onnx(folder, source, threads=1)
+
+
+def test_a_cut_file_of_weights_is_refused(copy):
+    source, folder = copy
+    data = (folder / "model.onnx.data").read_bytes()
+    (folder / "model.onnx.data").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ExportError, match=r"model\.onnx"):
+        check_onnx(folder, source, threads=1)
+    with pytest.raises(ExportError, match="onnxruntime cannot load it"):
+        OnnxModel(folder)
+
+
+def test_a_session_refuses_what_the_model_cannot_take(theirs):
+    for ids, words in ([], "no tokens"), ([1, 600], "id 600"), ([-1], "id -1"), ([1] * 301, "301 tokens do not fit"):
+        with pytest.raises(InputError, match=words):
+            theirs.session().feed(ids)
+
+
+def test_an_existing_output_is_kept_as_it_is(exported, tmp_path):
+    (tmp_path / "precious").touch()
+    with pytest.raises(ConfigError, match="exists already"):
+        to_onnx(exported[0], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
