@@ -1,0 +1,147 @@
+"""The service over HTTP: a FastAPI application, and the process that serves it.
+
+In: what the command line names. Out: answers until a signal. Trade-off: one process and one computing thread; more of
+them are more servers, behind a proxy that counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import signal
+import socket
+from types import FrameType
+from typing import Any
+
+import torch
+
+from megadec.common.errors import ConfigError, MissingExtraError
+from megadec.common.log import logger
+from megadec.serve.asgi import Guard, refusal
+from megadec.serve.limits import RequestError, ServeOptions
+from megadec.serve.open import open_classifier, open_language_model
+from megadec.serve.routes import Routes
+from megadec.serve.service import Service
+
+log = logger(__name__)
+
+CLOSING_SECONDS = 2.0  # to write the ends of answers after the grace time
+
+
+def build_app(service: Service) -> Any:
+    """The application. Raises MissingExtraError without fastapi."""
+    try:
+        from fastapi import FastAPI
+        from starlette.exceptions import HTTPException
+    except ImportError as error:
+        raise MissingExtraError("fastapi", "serve") from error
+    # Its generated documentation would load scripts from the network.
+    app = FastAPI(title="megadec", openapi_url=None, docs_url=None, redoc_url=None)
+    routes = Routes(service)
+    table = (
+        ("POST", "/v1/completions", routes.completions),
+        ("POST", "/v1/chat/completions", routes.chat),
+        ("POST", "/v1/classify", routes.classify),
+        ("GET", "/v1/models", routes.models),
+        ("GET", "/v1/models/{name}", routes.model),
+        ("GET", "/healthz", routes.health),
+        ("GET", "/metrics", routes.metrics),
+        ("GET", "/", routes.page),
+    )
+    for method, path, endpoint in table:
+        app.router.add_route(path, endpoint, methods=[method])
+    app.add_exception_handler(RequestError, _refused)
+    app.add_exception_handler(HTTPException, _unrouted)
+    metrics = service.metrics
+    paths = frozenset(path for _, path, _ in table)
+    app.add_middleware(Guard, routes=paths, begins=metrics.request_begins, ends=metrics.request_ends)
+    return app
+
+
+async def _refused(request: Any, error: Any) -> Any:
+    return refusal(error)
+
+
+async def _unrouted(request: Any, error: Any) -> Any:
+    what = {404: "is no route of this server", 405: f"does not take {request.method}"}
+    message = f"{request.url.path} {what.get(error.status_code, error.detail)}"
+    return refusal(RequestError(message, status=error.status_code, code="unknown_route"))
+
+
+def serve(options: ServeOptions) -> None:
+    """Load what the options name, and answer until SIGTERM or SIGINT; then end within the grace time.
+
+    Raises ConfigError when the port is taken, and what opening a model raises.
+    """
+    listener = _listen(options.host, options.port)
+    with contextlib.closing(listener):
+        model = classifier = None
+        if options.model is not None:
+            model = open_language_model(options.model, options.name, getattr(torch, options.dtype), options.device)
+            # What a model cannot do shall be seen here and not by the first client.
+            model.model.session().feed([model.tokenizer.bos_id])
+        if options.classifier is not None:
+            classifier = open_classifier(options.classifier)
+            classifier.classifier.classify(["。"])
+        with contextlib.closing(Service(options.limits, model, classifier)) as service:
+            names = " and ".join(found["id"] for found in service.models())
+            host, port = listener.getsockname()[:2]
+            log.info("serving %s at http://%s:%d", names, f"[{host}]" if ":" in host else host, port)
+            _run(service, listener)
+    log.info("ended")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens: who comes while the model is loaded waits instead of being turned away."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except socket.gaierror as error:
+        raise ConfigError(f"--host={host} is no address of this machine: {error.strerror}") from error
+    except OSError as error:
+        rules = {
+            errno.EADDRINUSE: f"--port={port} is used by another program; choose another, or 0 for any free one",
+            errno.EACCES: f"--port={port} may not be opened by this user; choose one from 1024",
+            errno.EADDRNOTAVAIL: f"--host={host} is no address of this machine",
+        }
+        raise ConfigError(rules.get(error.errno or 0, f"cannot listen on {host}:{port}: {error.strerror}")) from error
+    return listener
+
+
+def _run(service: Service, listener: socket.socket) -> None:
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingExtraError("uvicorn", "serve") from error
+    grace = service.limits.grace_seconds
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            log.info("stopping; answers have %.3g seconds to end", grace)
+            service.scheduler.drain(grace)
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        build_app(service),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=math.ceil(grace + CLOSING_SECONDS),
+    )
+    server = Server(config)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn raises a signal again when it has ended; with this handler the process then ends by itself, with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    server.run(sockets=[listener])

@@ -1,0 +1,95 @@
+"""What the service allows, and how it says no.
+
+In: limits from the command line. Out: RequestError, which carries an HTTP status and the body of OpenAI's errors.
+Trade-off: every refusal is made before anything is computed, so a request that was let in can only end early by time,
+by shutdown or by a defect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from megadec.common.errors import ConfigError, InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one server takes on.
+
+    context_tokens: most tokens of a prompt and its answer together; 0 is the model's context, the most possible.
+    answer_tokens: most tokens of an answer for which the request names no number; 0 fills the context.
+    body_bytes: most bytes of a request's body.
+    texts: most texts of one classification.
+    running: requests computed at the same time, taking turns. waiting: requests that wait for one of these places.
+    request_seconds: from the arrival of a request to the end of its answer.
+    grace_seconds: at shutdown, how long answers may still go on.
+    """
+
+    context_tokens: int = 0
+    answer_tokens: int = 512
+    body_bytes: int = 2**20
+    texts: int = 256
+    running: int = 16
+    waiting: int = 64
+    request_seconds: float = 300.0
+    grace_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        least = {"body_bytes": 1, "texts": 1, "running": 1}
+        for field in dataclasses.fields(self):
+            value, lowest = getattr(self, field.name), least.get(field.name, 0)
+            if not value >= lowest:
+                raise ConfigError(f"limits.{field.name}={value!r} is out of range: at least {lowest}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeOptions:
+    """model: an exported folder (Hugging Face, megadec, GGUF, ONNX), a run or a checkpoint that continues text.
+
+    classifier: a fine-tuned classifier's folder, run or checkpoint. At least one of the two is needed.
+    name: what clients call the model; the folder's own name when left out.
+    host, port: where to listen; port 0 takes a free one. The default host answers this machine only.
+    dtype: of the weights of a Hugging Face or megadec folder. device: such as cpu or cuda; without, cuda where there is
+    one.
+    """
+
+    model: Path | None = None
+    classifier: Path | None = None
+    name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str | None = None
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.classifier is None:
+            raise ConfigError("--model and --classifier are both missing; a server needs at least one of them")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port={self.port} is out of range: from 0 (any free port) to 65535")
+
+
+class RequestError(InputError):
+    """A request that is refused or could not be finished, as a client sees it."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        parameter: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.parameter = parameter
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+    def body(self) -> dict[str, Any]:
+        """The error object of OpenAI's API."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.parameter, "code": self.code}}

@@ -1,0 +1,111 @@
+"""A path -> what can be served: the format is found by the files that are there.
+
+In: what a user types after `--model` or `--classifier`. Out: a LanguageModel or a TextClassifier of whichever runtime.
+Trade-off: a runtime is imported only when a folder needs it, so a server of one format does without the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megadec.common.errors import ConfigError
+from megadec.common.files import read_json
+from megadec.common.tokenizer import Tokenizer
+from megadec.export.consolidate import open_model
+from megadec.export.load import load_source
+from megadec.export.source import CLASSIFICATION, LANGUAGE_MODEL
+from megadec.serve.session import DecoderModel, LanguageModel, TextClassifier
+from megadec.serve.template import ChatTemplate, read_template
+
+GGUF_FILE = "model.gguf"
+ONNX_FILE = "model.onnx"
+PROVENANCE_FILE = "megadec.json"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that continues text. kind: megadec, huggingface, checkpoint, gguf or onnx."""
+
+    name: str
+    kind: str
+    model: LanguageModel
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ServedClassifier:
+    """A model that labels text."""
+
+    name: str
+    classifier: TextClassifier
+
+
+def open_language_model(
+    path: Path, name: str | None = None, dtype: torch.dtype = torch.float32, device: str | None = None
+) -> ServedModel:
+    """Open a run, a checkpoint, or a Hugging Face, megadec, GGUF or ONNX folder.
+
+    dtype and device are those of our own decoder; GGUF and ONNX hold theirs. Raises ConfigError, CheckpointError,
+    ExportError, TokenizerError, or MissingExtraError for a runtime that is not installed.
+    """
+    path = _folder(path)
+    _check_task(path, _provenance(path).get("task", {}))
+    kind, model, tokenizer = _open(path, dtype, device)
+    provenance = _provenance(path).get("source", {})
+    return ServedModel(name or path.resolve().name, kind, model, tokenizer, read_template(path), provenance)
+
+
+def open_classifier(path: Path) -> ServedClassifier:
+    """Open a classifier: a run, a checkpoint, a Hugging Face or an ONNX folder. Raises as above."""
+    path = _folder(path)
+    if _provenance(path) and _provenance(path).get("task", {}).get("kind") != CLASSIFICATION:
+        raise ConfigError(f"--classifier {path} continues text and has no labels; it is given as --model")
+    if (path / ONNX_FILE).is_file():
+        from megadec.export.onnx_classifier import OnnxClassifier
+
+        return ServedClassifier(path.resolve().name, OnnxClassifier(path))
+    from megadec.finetune.classify import load_classifier
+
+    return ServedClassifier(path.resolve().name, load_classifier(path))
+
+
+def _open(path: Path, dtype: torch.dtype, device: str | None) -> tuple[str, LanguageModel, Tokenizer]:
+    if (path / GGUF_FILE).is_file():
+        from megadec.export.llama_cpp import LlamaCppModel
+
+        return "gguf", LlamaCppModel(path / GGUF_FILE), Tokenizer.load(path)
+    if (path / ONNX_FILE).is_file():
+        from megadec.export.onnx_runtime import OnnxModel
+
+        return "onnx", OnnxModel(path), Tokenizer.load(path)
+    source = open_model(path)
+    _check_task(path, source.task)
+    decoder, tokenizer = load_source(source, dtype)
+    decoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return source.kind, DecoderModel(decoder), tokenizer
+
+
+def _folder(path: Path) -> Path:
+    if path.is_file() and path.name == GGUF_FILE:
+        return path.parent
+    if not path.is_dir():
+        raise ConfigError(f"{path} is not a folder; give an exported model, a run or a checkpoint")
+    return path
+
+
+def _check_task(path: Path, task: Mapping[str, Any]) -> None:
+    kind = task.get("kind", LANGUAGE_MODEL)
+    if kind != LANGUAGE_MODEL:
+        raise ConfigError(f"--model {path} is a model for {kind}; a classifier is given as --classifier")
+
+
+def _provenance(path: Path) -> Mapping[str, Any]:
+    found = read_json(path / PROVENANCE_FILE) if (path / PROVENANCE_FILE).is_file() else {}
+    return found if isinstance(found, Mapping) else {}
