@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError
+from megadec.common.errors import ConfigError, ExportError
 from megadec.common.files import read_json, sha256_of, whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
@@ -21,7 +21,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.export.load import decoder_with
 from megadec.export.megadec import SHAPE_FILE
 from megadec.export.onnx_decoder import decoder_graph
-from megadec.export.onnx_files import compare_weights, tensors_for, write_onnx
+from megadec.export.onnx_files import compare_weights, write_onnx
 from megadec.export.onnx_runtime import OnnxModel
 from megadec.export.parity import Parity, compare_greedy, compare_logits, greedy_by, prompt_ids
 from megadec.export.provenance import PROVENANCE_FILE, provenance
@@ -37,12 +37,14 @@ def to_onnx(source: ModelSource, output: Path, *, threads: int = 0) -> Parity:
     """Export to the folder `output`, which appears when onnxruntime's logits and greedy text equal ours.
 
     threads: of onnxruntime while comparing; 0 takes every core. Raises ExportError for a mismatch, ConfigError when
-    `output` exists, MissingExtraError without onnx and onnxruntime, StorageError.
+    `output` exists or the source is a classifier, MissingExtraError without onnx and onnxruntime, StorageError.
     """
+    if source.classes is not None:
+        raise ConfigError(f"{source.path} is a classifier; its export is that of `to_onnx_classifier`")
     tokenizer = Tokenizer.load(source.tokenizer_path)
     with whole_folder(output) as folder:
         log.info("writing ONNX, float32, to %s", output)
-        write_onnx(folder, "decoder", decoder_graph(source.shape), tensors_for(source))
+        write_onnx(folder, decoder_graph(source.shape), source)
         write_companions(folder, source)
         parity = check_onnx(folder, source, threads=threads)
         write_json(folder / PROVENANCE_FILE, provenance(source, tokenizer, parity))

@@ -7,6 +7,7 @@ at a time, for the price of two files that must stay together.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,15 +26,21 @@ from megadec.export.source import ModelSource
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
+TASK_NOTE = "megadec.task"
 # Where a tensor may begin, so that a runtime can map it.
 PAGE_BYTES = 4096
 
 
-def write_onnx(folder: Path, name: str, graph: Graph, read: Callable[[str], Tensor]) -> None:
-    """Write both files, one tensor in memory at a time, in float32. Raises ExportError for a tensor of another size."""
+def write_onnx(folder: Path, graph: Graph, source: ModelSource) -> None:
+    """Write both files, one tensor in memory at a time, in float32. Raises ExportError for a tensor of another size.
+
+    The graph carries the source's task, so that what is loaded knows its labels.
+    """
+    read = _tensors_for(source)
     with open(folder / DATA_FILE, "wb") as stream:
-        weights = [_write_tensor(stream, weight, size, read) for weight, size in graph.weights.items()]
-    (folder / MODEL_FILE).write_bytes(graph.model(name, weights).SerializeToString())
+        weights = [_write_tensor(stream, name, size, read) for name, size in graph.weights.items()]
+    model = graph.model(source.task["kind"], weights, {TASK_NOTE: json.dumps(dict(source.task), ensure_ascii=False)})
+    (folder / MODEL_FILE).write_bytes(model.SerializeToString())
 
 
 def _write_tensor(stream: IO[bytes], name: str, size: tuple[int, ...], read: Callable[[str], Tensor]) -> Any:
@@ -52,7 +59,7 @@ def _write_tensor(stream: IO[bytes], name: str, size: tuple[int, ...], read: Cal
     return entry
 
 
-def tensors_for(source: ModelSource) -> Callable[[str], Tensor]:
+def _tensors_for(source: ModelSource) -> Callable[[str], Tensor]:
     """A source's tensors, and RoPE's tables under the names that the graph has for them."""
     tables = rope_tables(source.shape)
 
@@ -115,7 +122,7 @@ def _checked_model(folder: Path) -> Any:
 def compare_weights(folder: Path, source: ModelSource) -> dict[str, Tensor]:
     """The model's own tensors, mapped, each compared bit for bit with the source. Raises ExportError naming one."""
     written = OnnxWeights(folder)
-    wanted = tensors_for(source)
+    wanted = _tensors_for(source)
     names = [*source.names(), *rope_tables(source.shape)]
     if written.shapes.keys() != set(names):
         other = min(written.shapes.keys() ^ set(names))

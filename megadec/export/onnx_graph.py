@@ -6,6 +6,7 @@ torch.onnx or a builder library, so that the file holds what `onnx_decoder.py` s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -89,21 +90,23 @@ class Graph:
         )
         return outputs
 
-    def model(self, name: str, weights: list[Any]) -> Any:
-        """The ModelProto; `weights` are the TensorProtos of `self.weights`."""
+    def model(self, name: str, weights: list[Any], notes: Mapping[str, str]) -> Any:
+        """The ModelProto; `weights` are the TensorProtos of `self.weights`, `notes` text that a runtime can ask for."""
         helper = self.onnx.helper
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, initializer=[*self._constants.values(), *weights]
         )
         opsets = [helper.make_opsetid("", OPSET)]
         # The oldest version of the file format that has this opset: a runtime refuses one newer than itself.
-        return helper.make_model(
+        model = helper.make_model(
             graph,
             opset_imports=opsets,
             ir_version=helper.find_min_ir_version_for(opsets),
             producer_name="megadec",
             producer_version=__version__,
         )
+        helper.set_model_props(model, dict(notes))
+        return model
 
     def _new_name(self, operator: str) -> str:
         return f"{self.scope}/{operator}.{len(self._nodes)}"

@@ -7,6 +7,7 @@ piece, and a long prompt costs a few calls more.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, ExportError, InputError, MissingExtraError
 from megadec.common.files import read_json
+from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.export.megadec import SHAPE_FILE
 from megadec.export.onnx_decoder import past_name, present_name
-from megadec.export.onnx_files import MODEL_FILE
+from megadec.export.onnx_files import MODEL_FILE, TASK_NOTE
+from megadec.export.source import CLASSIFICATION
 
 PIECE_TOKENS = 256
+BATCH_TEXTS = 16
 
-# Shapes: B batch, S new tokens, V vocabulary.
+# Shapes: B batch, S new tokens, V vocabulary, L labels.
 
 
 def open_session(folder: Path, threads: int) -> Any:
@@ -114,6 +118,47 @@ class OnnxSession:
         self._cache = dict(zip(self._cache, presents, strict=True))
         self.length = end
         return torch.from_numpy(logits_BSV[0])
+
+
+class OnnxClassifier:
+    """A classifier in onnxruntime, on the CPU."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        """Load `folder`; threads=0 takes every core. Raises ExportError, TokenizerError, MissingExtraError."""
+        self.shape = read_shape(folder)
+        self.runtime = open_session(Path(folder), threads)
+        self.tokenizer = Tokenizer.load(folder)
+        self.task: dict[str, Any] = json.loads(self.runtime.get_modelmeta().custom_metadata_map.get(TASK_NOTE, "{}"))
+        if self.task.get("kind") != CLASSIFICATION:
+            raise ExportError(f"{folder / MODEL_FILE} is for {self.task.get('kind')} and has no labels")
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels in the order of the logits."""
+        return list(self.task["labels"])
+
+    def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """For each text, label -> probability. A text that is longer than the context is cut."""
+        tokenizer, template = self.tokenizer, self.task.get("template", "{text}")
+        encoded = tokenizer.encode_many([template.replace("{text}", text) for text in texts])
+        rows = [[tokenizer.bos_id, *ids][: self.shape.context_tokens] for ids in encoded]
+        found: list[dict[str, float]] = []
+        for start in range(0, len(rows), BATCH_TEXTS):
+            shares_BL = self.logits(rows[start : start + BATCH_TEXTS]).double().softmax(-1)
+            found += [dict(zip(self.labels, shares_L, strict=True)) for shares_L in shares_BL.tolist()]
+        return found
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Logits [B, L] of the ids of B texts, float32; shorter ones are padded here. Raises InputError."""
+        for ids in rows:
+            check_ids(ids, self.shape)
+        longest = max(len(ids) for ids in rows)
+        pads = [longest - len(ids) for ids in rows]
+        tokens = {
+            "input_ids": np.asarray([[*ids, *[0] * pad] for ids, pad in zip(rows, pads, strict=True)], np.int64),
+            "attention_mask": np.asarray([[1] * (longest - pad) + [0] * pad for pad in pads], np.int64),
+        }
+        return torch.from_numpy(self.runtime.run(["logits"], tokens)[0])
 
 
 def check_ids(ids: Sequence[int], shape: DecoderShape, before: int = 0) -> None:

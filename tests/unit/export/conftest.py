@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
-from megadec.export.source import ModelSource, tensor_shapes
+from megadec.export.source import CLASSIFICATION, ModelSource, tensor_shapes
 
 TINY_SHAPE = {
     "hidden_size": 48,
@@ -28,10 +29,10 @@ TINY_SHAPE = {
 class InMemory:
     """Random tensors of a shape's sizes; norms near 1, matrices large enough that the logits differ clearly."""
 
-    def __init__(self, shape: DecoderShape) -> None:
+    def __init__(self, shape: DecoderShape, classes: int | None = None) -> None:
         generator = torch.Generator().manual_seed(7)
         self.tensors: dict[str, Tensor] = {}
-        for name, size in tensor_shapes(shape).items():
+        for name, size in tensor_shapes(shape, classes).items():
             noise = torch.randn(size, generator=generator)
             self.tensors[name] = 1 + 0.1 * noise if len(size) == 1 else 0.1 * noise
 
@@ -57,6 +58,13 @@ def random_source(tokenizer_path: Path, **changes: object) -> ModelSource:
         step=12,
         tokens=3456,
     )
+
+
+def random_classifier(tokenizer_path: Path, template: str = "{text}", **changes: object) -> ModelSource:
+    """`random_source` with a score of three labels."""
+    source = random_source(tokenizer_path, **changes)
+    task = {"kind": CLASSIFICATION, "labels": ["体育", "财经", "房产"], "template": template}
+    return dataclasses.replace(source, reader=InMemory(source.shape, classes=3), task=task)
 
 
 @pytest.fixture(scope="session")

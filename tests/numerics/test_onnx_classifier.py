@@ -1,0 +1,104 @@
+"""The ONNX export of a classifier is the classifier, however its texts are batched."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from megadec.common.errors import ConfigError, ExportError, InputError
+from megadec.export.load import load_source
+from megadec.export.onnx import to_onnx
+from megadec.export.onnx_classifier import check_onnx_classifier, to_onnx_classifier
+from megadec.export.onnx_runtime import OnnxClassifier
+from megadec.export.source import ModelSource
+from tests.unit.export.conftest import random_classifier, random_source
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
+    source = random_classifier(tiny_tokenizer_path)
+    folder = tmp_path_factory.mktemp("exports") / "model-onnx"
+    assert to_onnx_classifier(source, folder, threads=1).prompts == 50
+    return source, folder
+
+
+@pytest.fixture(scope="module")
+def theirs(exported) -> OnnxClassifier:
+    return OnnxClassifier(exported[1], threads=1)
+
+
+def test_texts_of_other_lengths_in_one_batch_keep_their_logits(exported, theirs):
+    ours = load_source(exported[0])[0]
+    rows = [torch.randint(3, 600, (tokens,)).tolist() for tokens in (1, 48, 7, 20)]
+    with torch.inference_mode():
+        wanted_BL = torch.stack([ours(torch.tensor([ids]))[0, -1] for ids in rows])
+    assert wanted_BL.std() > 0.1
+    assert (theirs.logits(rows) - wanted_BL).abs().max() < 1e-4
+
+
+def test_padding_in_front_of_a_text_is_understood_too(exported, theirs):
+    ids = torch.randint(3, 600, (9,)).tolist()
+    tokens = {"input_ids": np.array([[0] * 5 + ids]), "attention_mask": np.array([[0] * 5 + [1] * 9])}
+    found_BL = theirs.runtime.run(["logits"], tokens)[0]
+    assert np.abs(found_BL - theirs.logits([ids]).numpy()).max() < 1e-4
+
+
+def test_texts_get_a_probability_for_each_label(theirs):
+    texts = ["清晨，小林在河边。", "", "大家都很高兴" * 30] * 7
+    found = theirs.classify(texts)
+    assert len(found) == 21
+    assert all(list(shares) == ["体育", "财经", "房产"] for shares in found)
+    assert all(abs(sum(shares.values()) - 1) < 1e-9 for shares in found)
+    assert found[0] == pytest.approx(theirs.classify(texts[:1])[0], abs=1e-5)
+
+
+def test_the_template_stands_around_the_text(tmp_path, tiny_tokenizer_path):
+    source = random_classifier(tiny_tokenizer_path, template="标题：{text}。类别：")
+    to_onnx_classifier(source, tmp_path / "model-onnx", threads=1)
+    theirs = OnnxClassifier(tmp_path / "model-onnx", threads=1)
+    tokenizer = theirs.tokenizer
+    logits_L = theirs.logits([[tokenizer.bos_id, *tokenizer.encode("标题：小林。类别：")]])[0]
+    assert list(theirs.classify(["小林"])[0].values()) == pytest.approx(logits_L.softmax(-1).tolist(), abs=1e-6)
+
+
+def test_the_folder_says_what_it_is_for(exported):
+    source, folder = exported
+    assert json.loads((folder / "megadec.json").read_text())["task"] == source.task
+
+
+def test_a_changed_weight_of_the_score_is_refused(exported, tmp_path):
+    source, folder = exported[0], shutil.copytree(exported[1], tmp_path / "copy")
+    data = bytearray((folder / "model.onnx.data").read_bytes())
+    data[-1] ^= 0x01  # the score is the last tensor
+    (folder / "model.onnx.data").write_bytes(data)
+    with pytest.raises(ExportError, match=r"tensor 'score.weight' as written is not what"):
+        check_onnx_classifier(folder, source, threads=1)
+
+
+def test_two_swapped_labels_are_refused(exported):
+    source, folder = exported
+    swapped = dataclasses.replace(source, task={**source.task, "labels": ["财经", "体育", "房产"]})
+    with pytest.raises(ExportError, match="the graph says its task is"):
+        check_onnx_classifier(folder, swapped, threads=1)
+
+
+def test_the_wrong_kind_of_model_is_refused(exported, tmp_path, tiny_tokenizer_path):
+    with pytest.raises(ConfigError, match="is a classifier"):
+        to_onnx(exported[0], tmp_path / "model-onnx")
+    with pytest.raises(ConfigError, match="has no labels"):
+        to_onnx_classifier(random_source(tiny_tokenizer_path), tmp_path / "model-onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_beyond_the_context_is_refused(theirs):
+    with pytest.raises(InputError, match="49 tokens do not fit"):
+        theirs.logits([[1], [1] * 49])
