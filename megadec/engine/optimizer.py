@@ -51,7 +51,7 @@ def decays(name: str, options: OptimizerOptions) -> bool:
     if name in EMBEDDING_NAMES:
         return options.decay_embeddings
     owner = name.removesuffix(".weight").rpartition(".")[2]
-    return not (name.endswith(".bias") or "norm" in owner)
+    return not (name.rpartition(".")[2].startswith("bias") or "norm" in owner)
 
 
 def parameter_groups(parameters: Iterable[tuple[str, nn.Parameter]], options: OptimizerOptions) -> list[dict[str, Any]]:

@@ -1,0 +1,167 @@
+"""Batches of pairs, and the stream of them: the batch of step N, on any number of ranks.
+
+In: a `PairSet`, a seed and the sizes. Out: the batches of any step, at once. Trade-off: rows are padded to the longest
+of their micro-batch, and sorted by length within a rank's share of the step so that little is padding; pairs of equal
+length are not searched beyond the step, which keeps its batch a pure function of the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ConfigError, ShardError
+from megadec.data.batch import PADDING_ID
+from megadec.data.order import VERSION as ORDER_VERSION
+from megadec.data.order import Order
+from megadec.data.pairs import PairSet
+
+STREAM_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Shapes: B rows, S target tokens, T source tokens."""
+
+    ids_BS: Tensor
+    """int64: `<s>` and the target."""
+    targets_BS: Tensor
+    """int64: the target and `</s>`."""
+    weights_BS: Tensor
+    """float32: 1 for each prediction, 0 on padding."""
+    source_ids_BT: Tensor
+    """int64: the source and `</s>`."""
+    source_lengths_B: Tensor
+    """int64: what is not padding of it, from 1."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
+        """The batch on `device`."""
+        return PairBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors()))
+
+    def pin(self) -> PairBatch:
+        """The batch in page-locked memory, which copies to a GPU beside computation."""
+        return PairBatch(*(tensor.pin_memory() for tensor in self.tensors()))
+
+    def tensors(self) -> list[Tensor]:
+        """The five tensors in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def beside_ids(self) -> dict[str, Tensor]:
+        """All but the ids, under the names of the model's keyword arguments."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ids_BS"}
+
+    @property
+    def valid_tokens(self) -> int:
+        """How many predictions count in the loss (waits for the device where the batch is on one)."""
+        return int((self.weights_BS > 0).sum())
+
+    @property
+    def squared_document_tokens(self) -> int:
+        """Source tokens times target tokens of each pair, added up: what cross-attention compares."""
+        return int(((self.weights_BS > 0).sum(dim=1) * self.source_lengths_B).sum())
+
+
+def assemble_pairs(pairs: PairSet, numbers: Sequence[int | None]) -> PairBatch:
+    """A batch of these pairs, padded on the right; a number that is None is a row of padding without weight."""
+    sources = [pairs.sources[n] if n is not None else pairs.sources.values[:1] for n in numbers]
+    targets = [pairs.targets[n] if n is not None else pairs.targets.values[:0] for n in numbers]
+    source_lengths_B = np.array([len(ids) for ids in sources], dtype=np.int64)
+    # A prediction more than the target has tokens: </s>.
+    predictions_B = np.array([0 if n is None else len(t) + 1 for n, t in zip(numbers, targets, strict=True)])
+    source_ids_BT = np.full((len(numbers), int(source_lengths_B.max())), PADDING_ID, dtype=np.int64)
+    ids_BS = np.full((len(numbers), max(1, int(predictions_B.max()))), PADDING_ID, dtype=np.int64)
+    targets_BS = ids_BS.copy()
+    for row, (number, source, target) in enumerate(zip(numbers, sources, targets, strict=True)):
+        source_ids_BT[row, : len(source)] = source
+        if number is not None:
+            ids_BS[row, 0], targets_BS[row, len(target)] = pairs.bos_id, pairs.eos_id
+            ids_BS[row, 1 : len(target) + 1] = targets_BS[row, : len(target)] = target
+    weights_BS = (np.arange(ids_BS.shape[1]) < predictions_B[:, None]).astype(np.float32)
+    arrays = (ids_BS, targets_BS, weights_BS, source_ids_BT, source_lengths_B)
+    return PairBatch(*(torch.from_numpy(array) for array in arrays))
+
+
+class PairStream:
+    """The endless sequence of training steps over a `PairSet`; a pure function of its arguments. Raises ConfigError."""
+
+    def __init__(self, pairs: PairSet, seed: int, sequences_per_step: int) -> None:
+        if sequences_per_step < 1:
+            raise ConfigError(f"train.sequences_per_step={sequences_per_step} is not at least 1")
+        self.pairs, self.seed, self.sequences_per_step = pairs, seed, sequences_per_step
+        self._order = Order([len(pairs)], [1.0], seed)
+        self._lengths = (np.diff(pairs.targets.starts), np.diff(pairs.sources.starts))
+        self.windows_per_epoch = self._order.windows_per_epoch
+
+    def batch(
+        self, step: int, rank: int = 0, world_size: int = 1, micro_sequences: int | None = None
+    ) -> list[PairBatch]:
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_sequences` rows (None: one for all).
+
+        Raises ConfigError when the step does not divide by the micro-batch and the ranks.
+        """
+        own = self.sequences_per_step // world_size
+        micro = own if micro_sequences is None else micro_sequences
+        if micro < 1 or self.sequences_per_step % (world_size * micro):
+            raise ConfigError(
+                f"train.sequences_per_step={self.sequences_per_step} is not a multiple of"
+                f" {micro} (micro) x {world_size} (ranks)"
+            )
+        numbers = self.pairs_of(step)[rank * own : (rank + 1) * own]
+        targets, sources = self._lengths
+        ordered = sorted(numbers, key=lambda number: (targets[number], sources[number], number))
+        return [assemble_pairs(self.pairs, ordered[first : first + micro]) for first in range(0, own, micro)]
+
+    def pairs_of(self, step: int) -> list[int]:
+        """The numbers of the pairs of a step, over all ranks."""
+        _, numbers = self._order.at(step * self.sequences_per_step, self.sequences_per_step)
+        found: list[int] = numbers.tolist()
+        return found
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
+        windows = step * self.sequences_per_step
+        return {
+            "step": step,
+            "windows": windows,
+            "epoch": windows // self.windows_per_epoch,
+            "fingerprint": self.fingerprint,
+            "stream": self.description(),
+        }
+
+    def description(self) -> dict[str, Any]:
+        """Everything the sequence is a function of, as a JSON value."""
+        return {
+            "stream_version": STREAM_VERSION,
+            "order_version": ORDER_VERSION,
+            "seed": self.seed,
+            "sequences_per_step": self.sequences_per_step,
+            "pairs": len(self.pairs),
+            "pairs_sha256": self.pairs.sha256,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the sequence depends on."""
+        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode("ascii")).hexdigest()
+
+    def check(self, state: Mapping[str, Any]) -> int:
+        """The step to go on with from a saved `state`.
+
+        Raises ShardError when the pairs are not those of the state, ConfigError when a setting is another.
+        """
+        if state["fingerprint"] != self.fingerprint:
+            was, now = state["stream"], self.description()
+            key = next(key for key in now if was.get(key) != now[key])
+            error = ShardError if key.startswith("pairs") else ConfigError
+            raise error(
+                f"{key} is {now[key]}, the checkpoint has {was.get(key)}: the order of the pairs depends on it, so the"
+                " run cannot go on from this state"
+            )
+        return int(state["step"])
