@@ -5,38 +5,33 @@ deepspeed launch/pretrain.py --deepspeed ds_configs/zero3.json --config launch/r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from megadec.common.config import parse, take_options
-from megadec.common.errors import ConfigError, MegadecError, run_main
-from megadec.common.ranks import is_first
+from megadec.common.errors import run_main
 
-FIRST_SPEAKS_SECONDS = 20.0
+if TYPE_CHECKING:
+    from megadec.engine.job import Job
+    from megadec.engine.run import Run
 
 
 def main(argv: Sequence[str]) -> None:
-    """Arguments in, `megadec.engine.loop.train`, nothing out: results are in the run's folder."""
-    options, rest = take_options(argv, ("deepspeed", "local_rank"))  # the launcher passes --local_rank
-    try:
-        from megadec.engine.loop import train
-        from megadec.engine.run import Run
+    """Arguments in, `megadec.engine.run.open_run` and training, nothing out: results are in the run's folder."""
+    from megadec.engine.command import train_command
+    from megadec.engine.run import Run
 
-        run = parse(Run, rest, description=__doc__ or "", program="launch/pretrain.py")
-        if "deepspeed" not in options:
-            raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
-        initial = None
-        if run.model.initial is not None:
-            from megadec.export.consolidate import open_model
+    train_command(argv, Run, _open, description=__doc__ or "", program="launch/pretrain.py")
 
-            initial = open_model(Path(run.model.initial))
-        train(run, Path(options["deepspeed"]), initial)
-    except MegadecError:
-        if not is_first():
-            # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.
-            time.sleep(FIRST_SPEAKS_SECONDS)
-        raise
+
+def _open(run: Run, deepspeed_file: Path) -> Job:
+    from megadec.engine.run import open_run
+
+    if run.model.initial is None:
+        return open_run(run, deepspeed_file)
+    from megadec.export.consolidate import open_model
+
+    return open_run(run, deepspeed_file, open_model(Path(run.model.initial)))
 
 
 if __name__ == "__main__":

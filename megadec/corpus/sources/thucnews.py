@@ -45,7 +45,7 @@ def read_thucnews(path: Path, report: Report, options: ReadOptions) -> Iterator[
             head = member.file.read(HEAD_BYTES)
         whole = Member(member.name, member.path, cast(IO[bytes], _Rejoined(head, member.file)))
         if _LIST.match(head):
-            classes = _class_names(path, report, options) if classes is None else classes
+            classes = class_names(path, report, options) if classes is None else classes
             yield from _titles(whole, classes, report, options)
         else:
             yield _article(whole, report, options)
@@ -104,7 +104,7 @@ def _class_name(label: str, classes: list[str], name: str, number: int) -> str:
     return classes[int(label)]
 
 
-def _class_names(path: Path, report: Report, options: ReadOptions) -> list[str]:
+def class_names(path: Path, report: Report, options: ReadOptions) -> list[str]:
     """Names from `class_file`, or from class.txt in the folder or archive or beside the file; none: labels stay."""
     place = Path(options.class_file) if options.class_file else path
     if not options.class_file and path.is_file() and path.suffix.lower() in SUFFIXES:

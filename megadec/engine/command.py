@@ -1,0 +1,40 @@
+"""The command line that every rank of a training runs, whatever is trained.
+
+In come the arguments that a launcher passes on, a run's dataclass and what opens it; nothing comes out: results are in
+the run's folder. Trade-off: all ranks parse and check the same request, so an error is known before they have met, and
+only rank 0 says it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from megadec.common.config import parse, take_options
+from megadec.common.errors import ConfigError, MegadecError
+from megadec.common.ranks import is_first
+from megadec.engine.job import CommonRun, Job
+from megadec.engine.loop import train_opened
+
+R = TypeVar("R", bound=CommonRun)
+
+FIRST_SPEAKS_SECONDS = 20.0
+
+
+def train_command(
+    argv: Sequence[str], kind: type[R], open_job: Callable[[R, Path], Job], *, description: str, program: str
+) -> None:
+    """Parse `argv` as a run of this kind with `--deepspeed FILE`, open it, train it. Raises MegadecError."""
+    options, rest = take_options(argv, ("deepspeed", "local_rank"))  # the launcher passes --local_rank
+    try:
+        run = parse(kind, rest, description=description, program=program)
+        if "deepspeed" not in options:
+            raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
+        train_opened(open_job(run, Path(options["deepspeed"])))
+    except MegadecError:
+        if not is_first():
+            # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.
+            time.sleep(FIRST_SPEAKS_SECONDS)
+        raise

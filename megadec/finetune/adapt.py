@@ -1,0 +1,140 @@
+"""What of a pretrained decoder is trained for a task: all of it, its head, or low-rank parts beside its products.
+
+In come a method and the shape of a decoder, out go a classifier in which what must not change is frozen, and its
+parameters by name. Trade-off: our own LoRA of a dozen lines instead of peft: a frozen weight and its low-rank parts
+belong to one module, so ZeRO-3 gathers them together where they are used, and a checkpoint has them under the
+decoder's own names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from megadec.common.errors import ConfigError, suggest
+from megadec.decoder.flops import FORWARD_AND_BACKWARD, parameter_table
+from megadec.decoder.initialise import normal_tensor
+from megadec.decoder.linear import Linear
+from megadec.decoder.model import Decoder
+from megadec.decoder.recompute import Recompute
+from megadec.decoder.shape import DecoderShape
+
+Method = Literal["full", "frozen", "lora", "scratch"]
+METHODS: tuple[Method, ...] = ("full", "frozen", "lora", "scratch")
+PRODUCTS = {
+    "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
+    "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
+}  # fmt: skip
+HEAD = "score.weight"
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """rank: of the added products. alpha: they are multiplied by alpha / rank. targets: the products that get one."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = tuple(PRODUCTS)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"lora.rank={self.rank} is not at least 1")
+        if not self.alpha > 0:
+            raise ConfigError(f"lora.alpha={self.alpha} is not above 0")
+        for target in self.targets:
+            if target not in PRODUCTS:
+                known = ", ".join(PRODUCTS)
+                raise ConfigError(f"lora.targets: no product {target!r}{suggest(target, PRODUCTS)}; there are {known}")
+        if not self.targets:
+            raise ConfigError("lora.targets is empty: name at least one product, such as q_proj")
+
+    @property
+    def scale(self) -> float:
+        """What the added product is multiplied by."""
+        return self.alpha / self.rank
+
+
+class LoraLinear(Linear):
+    """y = x W^T + scale * x A^T B^T with W frozen (arXiv 2106.09685). A is [rank, inputs], B [outputs, rank]."""
+
+    def __init__(self, inputs: int, outputs: int, options: LoraOptions) -> None:
+        super().__init__(inputs, outputs)
+        self.scale = options.scale
+        self.lora_a = nn.Parameter(torch.zeros(options.rank, inputs))
+        self.lora_b = nn.Parameter(torch.zeros(outputs, options.rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.scale * linear(linear(x, self.lora_a), self.lora_b)
+
+
+def trains(method: Method, name: str) -> bool:
+    """Whether `method` trains the parameter of this name."""
+    if method in ("full", "scratch"):
+        return True
+    return name == HEAD or name.endswith((".lora_a", ".lora_b"))
+
+
+def build_classifier(
+    shape: DecoderShape,
+    classes: int,
+    method: Method,
+    lora: LoraOptions,
+    recompute: Recompute | None = None,
+    label_smoothing: float = 0.0,
+) -> Decoder:
+    """A classifier with zero weights whose parameters require a gradient where `method` trains them."""
+    classifier = Decoder(shape, recompute, classes, label_smoothing)
+    if method == "lora":
+        for block in classifier.layers:
+            for target in lora.targets:
+                owner = block.get_submodule(PRODUCTS[target])
+                plain = cast(Linear, getattr(owner, target))
+                setattr(owner, target, LoraLinear(plain.in_features, plain.out_features, lora))
+    for name, parameter in classifier.named_parameters():
+        parameter.requires_grad_(trains(method, name))
+    return classifier
+
+
+def classifier_sizes(
+    shape: DecoderShape, classes: int, method: Method, lora: LoraOptions
+) -> Mapping[str, tuple[int, ...]]:
+    """Every parameter's size by name."""
+    sizes = parameter_table(shape, classes)
+    if method == "lora":
+        for name, size in list(sizes.items()):
+            owner, _, leaf = name.removesuffix(".weight").rpartition(".")
+            if leaf in lora.targets:
+                sizes[f"{owner}.{leaf}.lora_a"] = (lora.rank, size[1])
+                sizes[f"{owner}.{leaf}.lora_b"] = (size[0], lora.rank)
+    return sizes
+
+
+def first_lora_value(name: str, size: tuple[int, ...], seed: int) -> Tensor:
+    """A starts small and random (its variance that of the paper's uniform numbers), B at zero: nothing is added yet."""
+    if name.endswith(".lora_b"):
+        return torch.zeros(size, device="cpu")
+    return normal_tensor(name, size, 1 / math.sqrt(3 * size[1]), seed)
+
+
+def trained_share(method: Method) -> float:
+    """The operations of a step as a share of those of full training.
+
+    Without gradients of the trunk's weights (lora) a third of them falls away, without any of the trunk's (frozen) two
+    thirds; the small products that are added are not counted.
+    """
+    return {"full": FORWARD_AND_BACKWARD, "scratch": FORWARD_AND_BACKWARD, "lora": 2, "frozen": 1}[
+        method
+    ] / FORWARD_AND_BACKWARD
+
+
+def manifest_of(method: Method, lora: LoraOptions) -> dict[str, Any]:
+    """What a checkpoint must say so that its tensors can be read: the method, and how LoRA's parts are merged."""
+    if method != "lora":
+        return {"method": method}
+    return {"method": method, "lora": {"rank": lora.rank, "alpha": lora.alpha, "targets": list(lora.targets)}}

@@ -1,0 +1,92 @@
+"""A finished classifier: texts in, a probability for each label out.
+
+Opens what training and export leave: a run (its best checkpoint), a checkpoint, a megadec or a Hugging Face folder.
+Trade-off: texts are packed into rows as in training, and a text's answer may differ from that of the text alone in the
+last bits, because products of other sizes are added up in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.model import Decoder
+from megadec.export.consolidate import open_model
+from megadec.export.load import load_source
+from megadec.export.source import ModelSource
+from megadec.finetune.examples import TEXT, Form, LabelledSet
+from megadec.finetune.rows import assemble_texts, pack_rows
+
+ROWS_AT_A_TIME = 8
+
+
+class Classifier:
+    """A classifier in memory. Make one with `load_classifier`; `classify` may be called from several threads."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, labels: Sequence[str], form: Form) -> None:
+        self.decoder = decoder
+        self.tokenizer = tokenizer
+        self.labels = list(labels)
+        self.form = form
+
+    def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The probability of each label, by its name, for each text. Raises InputError for an empty text."""
+        return [dict(zip(self.labels, row, strict=True)) for row in self.probabilities(texts).tolist()]
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The most probable label of each text."""
+        return [self.labels[number] for number in self.probabilities(texts).argmax(-1).tolist()]
+
+    def probabilities(self, texts: Sequence[str]) -> Tensor:
+        """float32 [texts, labels], in the order of `labels`. Raises InputError for an empty text."""
+        return self.logits(texts).softmax(-1)
+
+    @torch.inference_mode()
+    def logits(self, texts: Sequence[str]) -> Tensor:
+        """float32 [texts, labels] behind the last token of each text. Raises InputError for an empty text."""
+        found = torch.empty(len(texts), len(self.labels))
+        if not texts:
+            return found
+        data = self._as_set(texts)
+        row_tokens = int(max(data.lengths.max(), min(self.form.longest_tokens, data.lengths.sum())))
+        rows = pack_rows(np.arange(len(texts)), data.lengths, row_tokens)
+        for first in range(0, len(rows), ROWS_AT_A_TIME):
+            part = rows[first : first + ROWS_AT_A_TIME]
+            batch = assemble_texts(data, part, row_tokens)
+            logits_BSL = self.decoder(batch.ids_BS, positions_BS=batch.positions_BS, documents_BS=batch.documents_BS)
+            found[torch.from_numpy(np.concatenate(part))] = logits_BSL[batch.weights_BS > 0].float()
+        return found
+
+    def _as_set(self, texts: Sequence[str]) -> LabelledSet:
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise InputError(f"text {number} is empty; there is nothing to classify")
+        encoded = self.tokenizer.encode_many([self.form.put(text.strip()) for text in texts])
+        ids = [np.asarray(self.form.ids(self.tokenizer.bos_id, one), dtype=np.int32) for one in encoded]
+        starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        unknown = np.zeros(len(ids), dtype=np.int64)
+        return LabelledSet(Path(), tuple(self.labels), np.concatenate(ids), starts, unknown)
+
+
+def load_classifier(path: Path | str, dtype: torch.dtype = torch.float32) -> Classifier:
+    """The classifier at `path`, on the CPU.
+
+    Raises ConfigError when there is a model of another kind, and what `open_model` raises.
+    """
+    return classifier_of(open_model(Path(path)), dtype)
+
+
+def classifier_of(source: ModelSource, dtype: torch.dtype = torch.float32) -> Classifier:
+    """`load_classifier` for a model that is open already."""
+    if source.classes is None:
+        raise ConfigError(f"{source.path} holds a {source.task['kind'].replace('_', ' ')}, not a classifier")
+    decoder, tokenizer = load_source(source, dtype)
+    task, context = source.task, source.shape.context_tokens
+    form = Form(task.get("template", TEXT), min(task.get("row_tokens", context), context), task.get("cut", "head"))
+    return Classifier(decoder, tokenizer, task["labels"], form)

@@ -1,0 +1,278 @@
+"""Labelled texts -> ids: what a classifier learns from and is measured on.
+
+In come files that the corpus readers know (THUCNews folders, `title<TAB>label` lists, JSON lines, CSV, Parquet), out
+goes a `LabelledSet`: the ids of every text end to end, and a label for each. Trade-off: a malformed line, an empty text
+and an unknown label are errors and not drops, because a label that is lost without a word is a figure that is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from megadec.common.errors import ConfigError, InputError, suggest
+from megadec.common.log import logger
+from megadec.corpus.document import Document, full_text
+from megadec.corpus.report import Report
+from megadec.corpus.sources import find_source
+from megadec.corpus.sources.reading import ReadOptions
+from megadec.corpus.sources.thucnews import class_names
+
+TEXT = "{text}"
+ENCODED_AT_A_TIME = 4096
+SHOWN_LABELS = 12
+SOURCE_OF_SUFFIX = {
+    "": "thucnews", ".txt": "thucnews", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl",
+    ".csv": "comments", ".tsv": "comments", ".parquet": "parquet",
+}  # fmt: skip
+
+Cut = Literal["head", "tail"]
+Encode = Callable[[Sequence[str]], list[list[int]]]
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a text becomes ids: `<s>`, then the template with the text in it, cut to the length of a row.
+
+    template: what stands around `{text}`. longest_tokens: what is longer is cut. cut: whether the head or the tail of a
+    longer one is kept (`<s>` always is).
+    """
+
+    template: str = TEXT
+    longest_tokens: int = 256
+    cut: Cut = "head"
+
+    def __post_init__(self) -> None:
+        if self.template.count(TEXT) != 1:
+            raise ConfigError(f"data.template={self.template!r} does not have {TEXT} in it exactly once")
+        if self.longest_tokens < 2:
+            raise ConfigError(f"data.row_tokens={self.longest_tokens} is less than 2: <s> and a piece of text")
+        if self.cut not in ("head", "tail"):
+            raise ConfigError(f"data.cut={self.cut!r} is none of head, tail")
+
+    def put(self, text: str) -> str:
+        """The text in the template."""
+        return self.template.replace(TEXT, text)
+
+    def ids(self, bos_id: int, encoded: list[int]) -> list[int]:
+        """`<s>` and as many ids as fit; never `</s>`, as the last token of the text is what the label is read from."""
+        room = self.longest_tokens - 1
+        return [bos_id, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
+
+
+class LabelledText(NamedTuple):
+    """A text, its label's name, and where it stands, for messages."""
+
+    text: str
+    label: str
+    place: str
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Texts as ids. tokens int32 [all tokens], starts int64 [texts + 1]: text n is tokens[starts[n] : starts[n + 1]].
+
+    labels: int64 [texts], numbers into `names`. cut: how many texts were too long. path: where they come from.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    tokens: np.ndarray
+    starts: np.ndarray
+    labels: np.ndarray
+    cut: int = 0
+
+    @property
+    def texts(self) -> int:
+        """How many there are."""
+        return len(self.labels)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """int64 [texts]: tokens of each."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """int64 [labels]: texts of each label."""
+        return np.bincount(self.labels, minlength=len(self.names))
+
+    def ids(self, text: int) -> np.ndarray:
+        """int32: the ids of one text."""
+        ids: np.ndarray = self.tokens[self.starts[text] : self.starts[text + 1]]
+        return ids
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of every id and label: two sets that train alike are equal in it."""
+        digest = hashlib.sha256("\0".join(self.names).encode())
+        for array in (self.tokens, self.starts, self.labels):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class LabelledOptions:
+    """Where labelled texts come from.
+
+    train, dev: files or folders. source: a reader's name (thucnews, jsonl, comments, parquet, ...), by the file's
+    suffix when not given. read: encoding and column names. template, cut: see `Form`. row_tokens: the length of a row;
+    longer texts are cut, shorter ones share a row.
+    """
+
+    train: str = ""
+    dev: str = ""
+    source: str = ""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    template: str = TEXT
+    cut: Cut = "head"
+    row_tokens: int = 256
+
+    @property
+    def form(self) -> Form:
+        """How its texts become ids."""
+        return Form(self.template, self.row_tokens, self.cut)
+
+
+def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText]:
+    """The texts at `path` with their labels.
+
+    Raises InputError naming file and line for a malformed line, an empty text, and a text without a label; ConfigError
+    for a source that does not exist.
+    """
+    report = Report()
+    for document in find_source(_source_name(path, options)).read(path, report, options.read):
+        _check_whole(path, report)
+        place, text = _place(path, document), full_text(document).strip()
+        if not text:
+            raise InputError(f"{place}: the text is empty; every line of a labelled set has a text")
+        if not document.label.strip():
+            raise InputError(f"{place}: {text[:20]!r} has no label; name its column with data.read.label_field")
+        yield LabelledText(text, document.label.strip(), place)
+    _check_whole(path, report)
+
+
+def read_sets(options: LabelledOptions, bos_id: int, encode: Encode) -> tuple[LabelledSet, LabelledSet | None]:
+    """The training set and the held-out one (None where none is named), with one list of labels.
+
+    encode: texts -> ids of each, without `<s>`. The labels are those of class.txt in its order, else those of the
+    training set, sorted. Raises ConfigError and InputError: see `read_labelled`; also for a label that is not in the
+    list, fewer than two labels, no text at all, and a held-out set inside the training set.
+    """
+    if not options.train:
+        raise ConfigError("data.train names no labelled texts: give a file or folder such as data/titles/train.txt")
+    train_path = Path(options.train)
+    train = read_set(train_path, options, bos_id, encode, _class_list(train_path, options))
+    if len(train.names) < 2:
+        raise InputError(f"{train_path} has the label {train.names[0]!r} only; a classifier needs at least two")
+    for name, count in zip(train.names, train.counts.tolist(), strict=True):
+        if not count:
+            log.warning("%s: no text has the label %r, so it will not be learned", train_path, name)
+    if not options.dev:
+        return train, None
+    dev_path = Path(options.dev)
+    if dev_path.resolve() == train_path.resolve() or train_path.resolve() in dev_path.resolve().parents:
+        raise ConfigError(f"data.dev={dev_path} is within data.train={train_path}; what is learned measures nothing")
+    dev = read_set(dev_path, options, bos_id, encode, train.names)
+    if shared := _texts_in_both(train, dev):
+        log.warning("%s: %d of %d texts stand in %s too; they measure memory", dev_path, shared, dev.texts, train_path)
+    return train, dev
+
+
+def read_set(
+    path: Path, options: LabelledOptions, bos_id: int, encode: Encode, names: Sequence[str] | None = None
+) -> LabelledSet:
+    """One set. names: the labels that there may be; None takes what is found, sorted. Raises as `read_sets` does."""
+    form, ids, labels = options.form, [], []
+    numbers = {name: number for number, name in enumerate(names or ())}
+    cut = 0
+    texts = read_labelled(path, options)
+    while some := list(islice(texts, ENCODED_AT_A_TIME)):
+        for one, encoded in zip(some, encode([form.put(one.text) for one in some]), strict=True):
+            if names is not None and one.label not in numbers:
+                raise InputError(f"{one.place}: {_unknown(one.label, names)}")
+            ids.append(np.asarray(form.ids(bos_id, encoded), dtype=np.int32))
+            labels.append(numbers.setdefault(one.label, len(numbers)))
+            cut += len(encoded) > form.longest_tokens - 1
+    if not ids:
+        raise InputError(f"{path} has no labelled text at all")
+    if cut:
+        log.info("%s: %d of %d texts are longer than %d tokens and were cut (%s kept)",
+                 path, cut, len(ids), form.longest_tokens, form.cut)  # fmt: skip
+    starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    final = tuple(names) if names is not None else tuple(sorted(numbers, key=_by_number))
+    places = np.asarray([final.index(name) for name in numbers], dtype=np.int64)
+    return LabelledSet(path, final, np.concatenate(ids), starts, places[labels], cut)
+
+
+def label_weights(train: LabelledSet, kind: str, given: dict[str, float]) -> list[float]:
+    """The loss weight of each label.
+
+    kind: `none` is 1 for all; `balanced` is texts / (labels x texts of the label), so that every label counts the same
+    and the mean over the texts is 1. given: weights by name, in place of those. Raises ConfigError.
+    """
+    for name, weight in given.items():
+        if name not in train.names:
+            raise ConfigError(f"loss.weights: {_unknown(name, train.names)}")
+        if not weight > 0:
+            raise ConfigError(f"loss.weights.{name}={weight} is not above 0")
+    counts = train.counts
+    present = int((counts > 0).sum())
+    weights = [1.0] * len(counts)
+    if kind == "balanced":
+        weights = [train.texts / (present * count) if count else 1.0 for count in counts.tolist()]
+    return [given.get(name, weight) for name, weight in zip(train.names, weights, strict=True)]
+
+
+def _source_name(path: Path, options: LabelledOptions) -> str:
+    if options.source:
+        return options.source
+    suffixes = [suffix for suffix in path.suffixes if suffix.lower() in SOURCE_OF_SUFFIX]
+    return SOURCE_OF_SUFFIX[suffixes[-1].lower()] if suffixes else "thucnews"
+
+
+def _class_list(path: Path, options: LabelledOptions) -> Sequence[str] | None:
+    """The names of class.txt in its order, or None where there is none."""
+    if _source_name(path, options) != "thucnews" and not options.read.class_file:
+        return None
+    names = class_names(path, Report(), options.read)
+    twice = [name for name, after in pairwise(sorted(names)) if name == after]
+    if twice:
+        raise InputError(f"the class list of {path} has {twice[0]!r} twice")
+    return names or None
+
+
+def _check_whole(path: Path, report: Report) -> None:
+    for reason, samples in report.samples.items():
+        raise InputError(f"{path}: {reason.replace('_', ' ')}: {samples[0]}; a line of a labelled set is not dropped")
+
+
+def _place(path: Path, document: Document) -> str:
+    """`FILE: line N` where the reader counts lines or rows, else the file and the document's own id."""
+    stem, colon, number = document.id.rpartition(":")
+    if colon and number.isdecimal():
+        return f"{path}: line {number}" if path.is_file() else f"{path}: {stem}, line {number}"
+    return f"{path}: {document.id}"
+
+
+def _by_number(name: str) -> tuple[bool, int, str]:
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def _unknown(label: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN_LABELS]) + (", ..." if len(names) > SHOWN_LABELS else "")
+    return f"the label {label!r} is not one of the {len(names)}{suggest(label, names)}: {shown}"
+
+
+def _texts_in_both(train: LabelledSet, dev: LabelledSet) -> int:
+    known = {train.ids(text).tobytes() for text in range(train.texts)}
+    return sum(dev.ids(text).tobytes() in known for text in range(dev.texts))

@@ -1,0 +1,163 @@
+"""Labelled texts -> token batches: whole texts packed into rows, a label's number at the last token of each.
+
+In comes a `LabelledSet`, out come `TokenBatch`es: the training stream's, and those of a set that is measured. A text
+sees nothing of its neighbours (documents_BS) and counts its own positions, so a packed text is computed as it would be
+alone. Trade-off: texts are packed anew for each epoch, so that neighbours change, by best fit over their lengths, so
+that every epoch has equally many rows and step N needs no list of what came before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.data.batch import PADDING_ID, TokenBatch
+from megadec.data.order import VERSION as ORDER_VERSION
+from megadec.data.order import Order
+from megadec.data.packing import pack
+from megadec.finetune.examples import LabelledSet
+
+# Changes when the same texts would be packed in another way.
+PACKING_VERSION = 1
+KEPT_EPOCHS = 2
+
+
+def pack_rows(texts: np.ndarray, lengths: np.ndarray, row_tokens: int) -> list[np.ndarray]:
+    """Whole texts into rows by best fit: the numbers (of `texts`) in each row, longest first.
+
+    texts: int64 numbers; lengths: int64 [texts] in tokens, none above row_tokens. Which of several equally long texts
+    shares a row with which follows their order in `texts`.
+    """
+    # pack() counts predictions, one less than the tokens that it is told.
+    packed = pack(texts, lengths + 1, row_tokens)
+    return np.split(packed.first, packed.row_ends[1:-1])
+
+
+def assemble_texts(
+    data: LabelledSet, rows: Sequence[np.ndarray], row_tokens: int, weights: Sequence[float] | None = None
+) -> TokenBatch:
+    """A batch of the given texts by row. weights: the loss weight of each label, 1 when not given."""
+    of_label = np.ones(len(data.names)) if weights is None else np.asarray(weights)
+    shape = (len(rows), row_tokens)
+    ids_BS, targets_BS = np.full(shape, PADDING_ID, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    weights_BS, positions_BS = np.zeros(shape, dtype=np.float32), np.empty(shape, dtype=np.int64)
+    documents_BS = np.empty(shape, dtype=np.int32)
+    for row, texts in enumerate(rows):
+        lengths = data.lengths[texts]
+        ends = np.cumsum(lengths)
+        used = int(ends[-1]) if len(ends) else 0
+        if used:
+            ids_BS[row, :used] = np.concatenate([data.ids(text) for text in texts.tolist()])
+        targets_BS[row, ends - 1] = data.labels[texts]
+        weights_BS[row, ends - 1] = of_label[data.labels[texts]]
+        # Padding is one more document.
+        lengths = np.append(lengths, row_tokens - used)
+        documents_BS[row] = np.repeat(np.arange(len(lengths)), lengths)
+        positions_BS[row] = np.arange(row_tokens) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    arrays = (ids_BS, targets_BS, weights_BS, positions_BS, documents_BS)
+    return TokenBatch(*(torch.from_numpy(array) for array in arrays))
+
+
+class ClassifyStream:
+    """The endless sequence of training steps over a labelled set (`engine.task.Stream`); a pure function of its
+    arguments. Every text is seen once an epoch; a step may hold the end of one epoch and the beginning of the next."""
+
+    def __init__(
+        self, data: LabelledSet, weights: Sequence[float], row_tokens: int, seed: int, sequences_per_step: int
+    ) -> None:
+        self.data = data
+        self.weights = list(weights)
+        self.row_tokens = row_tokens
+        self.seed = seed
+        self.sequences_per_step = sequences_per_step
+        self._text_order = Order([data.texts], [1.0], seed)
+        self._epoch = lru_cache(KEPT_EPOCHS)(self._pack_epoch)
+        self.windows_per_epoch = len(self._packed(0))
+        self._row_order = Order([self.windows_per_epoch], [1.0], seed)
+
+    def batch(
+        self, step: int, rank: int = 0, world_size: int = 1, micro_sequences: int | None = None
+    ) -> list[TokenBatch]:
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_sequences` rows (None: one for all).
+
+        Raises ConfigError when the step does not divide by the micro-batch and the ranks.
+        """
+        own = self.sequences_per_step // world_size
+        micro = own if micro_sequences is None else micro_sequences
+        if micro < 1 or self.sequences_per_step % (world_size * micro):
+            raise ConfigError(
+                f"train.sequences_per_step={self.sequences_per_step} is not a multiple of"
+                f" {micro} (micro) x {world_size} (ranks)"
+            )
+        first = step * self.sequences_per_step + rank * own
+        whole = assemble_texts(self.data, self.rows_at(first, own), self.row_tokens, self.weights)
+        return [whole.rows(start, start + micro) for start in range(0, own, micro)]
+
+    def rows_at(self, first: int, count: int) -> list[np.ndarray]:
+        """The texts in the rows at places first, ..., first + count - 1 of the sequence."""
+        places = (divmod(place, self.windows_per_epoch) for place in range(first, first + count))
+        return [self._epoch(epoch)[row] for epoch, row in places]
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
+        rows = step * self.sequences_per_step
+        return {
+            "step": step,
+            "windows": rows,
+            "epoch": rows // self.windows_per_epoch,
+            "fingerprint": self.fingerprint,
+            "stream": self.description(),
+        }
+
+    def description(self) -> dict[str, Any]:
+        """Everything the sequence is a function of, as a JSON value."""
+        return {
+            "order_version": ORDER_VERSION,
+            "packing_version": PACKING_VERSION,
+            "row_tokens": self.row_tokens,
+            "seed": self.seed,
+            "sequences_per_step": self.sequences_per_step,
+            "labels": list(self.data.names),
+            "weights": self.weights,
+            "texts": self.data.texts,
+            "sha256": self.data.sha256,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the sequence depends on."""
+        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode("ascii")).hexdigest()
+
+    def check(self, state: Mapping[str, Any]) -> int:
+        """The step to go on with from a saved `state`.
+
+        Raises InputError when the texts are not those of the state, ConfigError when a setting is another.
+        """
+        if state["fingerprint"] == self.fingerprint:
+            return int(state["step"])
+        rule = "the order of the rows depends on it, so the run cannot go on from this state"
+        saved, now = state["stream"], self.description()
+        if (saved.get("sha256"), saved.get("texts")) != (now["sha256"], now["texts"]):
+            raise InputError(
+                f"{self.data.path} has {now['texts']} labelled texts {now['sha256'][:12]}..., the checkpoint was"
+                f" trained on {saved.get('texts')} {str(saved.get('sha256'))[:12]}...: {rule}"
+            )
+        key = next(key for key in now if saved.get(key) != now[key])
+        raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {rule}")
+
+    def _packed(self, epoch: int) -> list[np.ndarray]:
+        """The rows of an epoch in the order of packing."""
+        _, texts = self._text_order.at(epoch * self.data.texts, self.data.texts)
+        return pack_rows(texts, self.data.lengths[texts], self.row_tokens)
+
+    def _pack_epoch(self, epoch: int) -> list[np.ndarray]:
+        rows = self._packed(epoch)
+        _, order = self._row_order.at(epoch * self.windows_per_epoch, self.windows_per_epoch)
+        return [rows[row] for row in order.tolist()]

@@ -1,0 +1,194 @@
+"""A fine-tuning run: what its YAML and command line say, checked against the disk, as a task for the engine.
+
+In come a pretrained model (a run, a checkpoint, a megadec or a Hugging Face folder) and labelled texts, out comes a
+`Job` that `engine.loop.train_opened` trains. Trade-off: every rank reads and packs all texts before a process group
+exists: a moment for hundreds of thousands of titles, and a mistake is one message before anything costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ConfigError, suggest
+from megadec.common.log import logger
+from megadec.common.ranks import world_size
+from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.flops import model_flops
+from megadec.decoder.initialise import initial_tensor
+from megadec.decoder.recompute import Recompute
+from megadec.engine.job import CommonRun, Job, check_folder, open_settings
+from megadec.engine.task import Scorer, Task
+from megadec.export.consolidate import open_model
+from megadec.export.source import ModelSource
+from megadec.finetune.adapt import (
+    HEAD,
+    METHODS,
+    LoraOptions,
+    Method,
+    build_classifier,
+    classifier_sizes,
+    first_lora_value,
+    manifest_of,
+    trained_share,
+)
+from megadec.finetune.examples import LabelledOptions, LabelledSet, label_weights, read_sets
+from megadec.finetune.measure import ClassifyEvaluator, MeasureOptions
+from megadec.finetune.rows import ClassifyStream
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """`path`: the pretrained model, anything that tools/convert.py can read. `recompute`: as in pretraining."""
+
+    path: str = ""
+    recompute: Recompute = field(default_factory=Recompute)
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Weighted cross-entropy over the texts of a step.
+
+    class_weights: `none`, or `balanced`, so that every label counts the same. weights: a label's own weight by its
+    name, in place of that. label_smoothing: the share of the target that is spread over all labels.
+    """
+
+    class_weights: Literal["none", "balanced"] = "none"
+    weights: dict[str, float] = field(default_factory=dict)
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"loss.label_smoothing={self.label_smoothing} is not in [0, 1)")
+
+
+@dataclass(frozen=True)
+class FineTuneRun(CommonRun):
+    """Everything that `launch/finetune.py` needs to know beside DeepSpeed's own file.
+
+    `method`: full trains everything; frozen only the head; lora small products beside the frozen ones; scratch
+    everything, from random first values. `epochs`: so many passes over the texts, in place of train.steps.
+    """
+
+    tokenizer: str = ""
+    """The model's own when left out; another one is an error."""
+    method: Method = "full"
+    epochs: float | None = None
+    model: StartOptions = field(default_factory=StartOptions)
+    data: LabelledOptions = field(default_factory=LabelledOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    evaluate: MeasureOptions = field(default_factory=MeasureOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise ConfigError(
+                f"method={self.method!r} is none of {', '.join(METHODS)}{suggest(str(self.method), METHODS)}"
+            )
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ConfigError(f"epochs={self.epochs} is not a number above 0")
+
+
+def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
+    """Check everything that can be wrong with the request before anything costs.
+
+    Raises ConfigError (no model, another tokenizer, rows longer than the context, settings that disagree),
+    CheckpointError or ExportError (the model is not whole), TokenizerError, InputError (the texts: see `read_sets`).
+    """
+    settings = open_settings(run, deepspeed_file)
+    check_folder(run)
+    if not run.model.path:
+        raise ConfigError("model.path names no model to start from: give a run, a checkpoint or an exported folder")
+    source = open_model(Path(run.model.path))
+    tokenizer = _tokenizer(run, source)
+    if run.data.row_tokens > source.shape.context_tokens:
+        raise ConfigError(
+            f"data.row_tokens={run.data.row_tokens} is more than the context of {run.model.path}, which is"
+            f" {source.shape.context_tokens} tokens"
+        )
+    train, dev = read_sets(run.data, tokenizer.bos_id, tokenizer.encode_many)
+    weights = label_weights(train, run.loss.class_weights, run.loss.weights)
+    stream = ClassifyStream(train, weights, run.data.row_tokens, run.seed, run.train.sequences_per_step)
+    if run.epochs is not None:
+        steps = math.ceil(run.epochs * stream.windows_per_epoch / run.train.sequences_per_step)
+        run = replace(run, train=replace(run.train, steps=steps))
+    if dev is None and run.early_stopping.metric is not None:
+        raise ConfigError(f"early_stopping.metric={run.early_stopping.metric} without data.dev to measure it on")
+    return Job(run, settings, tokenizer, world_size(), _task(run, source, stream, dev))
+
+
+def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: LabelledSet | None) -> Task:
+    shape, method = source.shape, run.method
+    names = stream.data.names
+    step_tokens = run.train.sequences_per_step * run.data.row_tokens
+    details = {
+        "labels": list(names),
+        "template": run.data.template,
+        "row_tokens": run.data.row_tokens,
+        "cut": run.data.cut,
+        "initial": None if method == "scratch" else source.provenance,
+        **manifest_of(method, run.lora),
+    }
+
+    def evaluator(scorer: Scorer) -> ClassifyEvaluator:
+        assert dev is not None, "evaluate_every_steps says that there is nothing to measure"
+        return ClassifyEvaluator(dev, run.data.row_tokens, run.evaluate.micro_sequences, scorer)
+
+    def flops(_texts: int, squared_tokens: int) -> int:
+        # The loop counts predictions, which are texts here; what is computed are the rows.
+        whole = model_flops(shape, step_tokens, squared_tokens, classes=len(names))
+        return round(whole * trained_share(method))
+
+    return Task(
+        kind="classification",
+        shape=shape,
+        build=lambda: build_classifier(
+            shape, len(names), method, run.lora, run.model.recompute, run.loss.label_smoothing
+        ),
+        sizes=classifier_sizes(shape, len(names), method, run.lora),
+        first_value=first_values(run, source, names),
+        flops=flops,
+        stream=stream,
+        evaluator=evaluator,
+        evaluate_every_steps=run.evaluate.every_steps if dev is not None else 0,
+        details=details,
+    )
+
+
+def first_values(run: FineTuneRun, source: ModelSource, names: tuple[str, ...]) -> Callable[[str], Tensor]:
+    """Name -> first value: the source's tensor, or random from the run's seed for what is new or from scratch.
+
+    The head is new unless the source is a classifier of the same labels in the same order.
+    """
+    shape = source.shape
+    sizes = classifier_sizes(shape, len(names), run.method, run.lora)
+    has_head = list(source.task.get("labels", ())) == list(names)
+    if source.classes is not None and not has_head:
+        log.info("%s knows other labels; its head is not taken over", source.path)
+
+    def first_value(name: str) -> Tensor:
+        if name.endswith((".lora_a", ".lora_b")):
+            return first_lora_value(name, sizes[name], run.seed)
+        if run.method == "scratch" or (name == HEAD and not has_head):
+            return initial_tensor(shape, name, sizes[name], run.seed)
+        return source.tensor(name).to(torch.float32)
+
+    return first_value
+
+
+def _tokenizer(run: FineTuneRun, source: ModelSource) -> Tokenizer:
+    own = Tokenizer.load(source.tokenizer_path)
+    if run.tokenizer and (other := Tokenizer.load(run.tokenizer)).sha256 != own.sha256:
+        raise ConfigError(
+            f"{run.model.path} was trained with another tokenizer than tokenizer={other.path}; leave it out"
+        )
+    return own
