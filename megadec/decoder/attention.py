@@ -104,10 +104,11 @@ def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Te
 
 def _attend_each_document(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, lengths: tuple[int, ...]) -> Tensor:
     # split, not slices: the gradient of a split is one concatenation, that of a slice is a row of zeros for each
-    # document.
-    pieces = zip(*(x.flatten(0, 1).split(lengths) for x in (q_BSHD, k_BSKD, v_BSKD)), strict=True)
+    # document. In float32: for short documents the CPU kernel's bf16 gradient costs several times as much.
+    wide = (x.flatten(0, 1).to(torch.promote_types(x.dtype, torch.float32)) for x in (q_BSHD, k_BSKD, v_BSKD))
+    pieces = zip(*(x.split(lengths) for x in wide), strict=True)
     mixed_NHD = torch.cat([attend(q[None], k[None], v[None], CAUSAL)[0] for q, k, v in pieces])
-    out_BSHD: Tensor = mixed_NHD.unflatten(0, q_BSHD.shape[:2])
+    out_BSHD: Tensor = mixed_NHD.to(q_BSHD.dtype).unflatten(0, q_BSHD.shape[:2])
     return out_BSHD
 
 
