@@ -7,8 +7,10 @@ In comes a `tokenizer.model` trained by tokenizer/train.py; out go ids and text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import sentencepiece
@@ -17,6 +19,17 @@ from megadec.common.errors import TokenizerError
 from megadec.common.files import sha256_of
 
 FILE_NAME = "tokenizer.model"
+
+Kind = Literal["normal", "unknown", "control", "unused", "byte"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the vocabulary: the text as sentencepiece writes it (a blank is U+2581), its score, what it is."""
+
+    text: str
+    score: float
+    kind: Kind
 
 
 class Tokenizer:
@@ -85,6 +98,20 @@ class Tokenizer:
     def pieces(self) -> list[bytes]:
         """`piece_bytes` of every id."""
         return [self.piece_bytes(i) for i in range(self.vocabulary_size)]
+
+    def entry(self, piece_id: int) -> Entry:
+        """One row of the vocabulary, for formats that hold their own copy of it."""
+        processor = self._processor
+        kind: Kind = "normal"
+        if processor.is_byte(piece_id):
+            kind = "byte"
+        elif processor.is_unknown(piece_id):
+            kind = "unknown"
+        elif processor.is_control(piece_id):
+            kind = "control"
+        elif processor.is_unused(piece_id):
+            kind = "unused"
+        return Entry(processor.id_to_piece(piece_id), processor.get_score(piece_id), kind)
 
     @cached_property
     def characters_per_id(self) -> np.ndarray:

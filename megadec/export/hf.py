@@ -8,7 +8,7 @@ which our own decoder shares after they were found bit-equal to the source).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from megadec.export.layout import choose_layout
 from megadec.export.load import decoder_with
 from megadec.export.names import Layout, to_hugging_face
 from megadec.export.parity import (
+    GREEDY_TOKENS,
     TEXTS,
     Parity,
     compare_greedy,
@@ -38,6 +39,7 @@ from megadec.export.provenance import PROVENANCE_FILE, provenance
 from megadec.export.source import ModelSource
 
 MAX_SHARD_BYTES = 5_000_000_000
+GENERATED_AT_ONCE = 8
 TOKENIZER_JSON_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
@@ -85,9 +87,8 @@ def check_export(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parit
         decoder = _decoder_of_equal_weights(model, source, layout, dtype)
         prompts = prompt_ids(tokenizer, source.shape.context_tokens)
         difference = compare_logits(prompts, decoder, lambda ids_BS: model(ids_BS).logits)
-        greedy = compare_greedy(
-            prompts, decoder, _greedy_by(model, tokenizer.eos_id), tokenizer.eos_id, source.shape.context_tokens
-        )
+        generate = _greedy_by(model, prompts, tokenizer.eos_id)
+        greedy = compare_greedy(prompts, decoder, generate, tokenizer.eos_id, source.shape.context_tokens)
     return Parity(difference, len(prompts), greedy, texts)
 
 
@@ -150,20 +151,23 @@ def _write_tokenizer(transformers: Any, tokenizer: Tokenizer, folder: Path, cont
     write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings})
 
 
-def _greedy_by(model: Any, eos_id: int) -> Any:
-    def generate(prompt: list[int], tokens: int) -> list[int]:
-        ids_BS = torch.tensor([prompt])
-        made = model.generate(
-            ids_BS,
-            attention_mask=torch.ones_like(ids_BS),
+def _greedy_by(model: Any, prompts: Sequence[Sequence[int]], eos_id: int) -> Callable[[list[int], int], list[int]]:
+    """transformers' greedy text of all prompts, computed some at a time: left of the shorter ones stands padding."""
+    made: dict[tuple[int, ...], list[int]] = {}
+    ordered = sorted(prompts, key=len)
+    for start in range(0, len(ordered), GENERATED_AT_ONCE):
+        rows = ordered[start : start + GENERATED_AT_ONCE]
+        pads = [len(rows[-1]) - len(row) for row in rows]
+        text_BS = model.generate(
+            torch.tensor([[eos_id] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]),
+            attention_mask=torch.tensor([[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]),
             do_sample=False,
-            max_new_tokens=tokens,
+            max_new_tokens=GREEDY_TOKENS,
             pad_token_id=eos_id,
         )
-        ids: list[int] = made[0, len(prompt) :].tolist()
-        return ids
-
-    return generate
+        for row, new in zip(rows, text_BS[:, len(rows[-1]) :].tolist(), strict=True):
+            made[tuple(row)] = new[: new.index(eos_id) + 1] if eos_id in new else new
+    return lambda prompt, tokens: made[tuple(prompt)][:tokens]
 
 
 def _transformers() -> Any:

@@ -1,4 +1,4 @@
-"""Tensor names: ours <-> Hugging Face's, as one table that is read both ways.
+"""Tensor names: ours <-> Hugging Face's, and ours <-> llama.cpp's, as tables that are read both ways.
 
 In comes a name and a layout, out goes the other side's name. A layout is a transformers architecture: `llama` has no
 norm on queries and keys, `qwen3` has. Trade-off: a row per tensor of a block instead of a rule such as "put `model.` in
@@ -43,7 +43,25 @@ ROWS: tuple[Row, ...] = (
     Row("lm_head.weight", "lm_head.weight"),
 )
 
-_BLOCK = re.compile(r"(?<=layers\.)(0|[1-9]\d*)(?=\.)")
+# Ours, and what a GGUF file calls it (gguf-py/gguf/constants.py). The layouts are those of ROWS.
+LLAMA_CPP: dict[str, str] = {
+    "embed_tokens.weight": "token_embd.weight",
+    "layers.N.input_layernorm.weight": "blk.N.attn_norm.weight",
+    "layers.N.self_attn.q_proj.weight": "blk.N.attn_q.weight",
+    "layers.N.self_attn.k_proj.weight": "blk.N.attn_k.weight",
+    "layers.N.self_attn.v_proj.weight": "blk.N.attn_v.weight",
+    "layers.N.self_attn.o_proj.weight": "blk.N.attn_output.weight",
+    "layers.N.self_attn.q_norm.weight": "blk.N.attn_q_norm.weight",
+    "layers.N.self_attn.k_norm.weight": "blk.N.attn_k_norm.weight",
+    "layers.N.post_attention_layernorm.weight": "blk.N.ffn_norm.weight",
+    "layers.N.mlp.gate_proj.weight": "blk.N.ffn_gate.weight",
+    "layers.N.mlp.up_proj.weight": "blk.N.ffn_up.weight",
+    "layers.N.mlp.down_proj.weight": "blk.N.ffn_down.weight",
+    "norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+
+_BLOCK = re.compile(r"(?:(?<=\blayers\.)|(?<=\bblk\.))(0|[1-9]\d*)(?=\.)")
 
 
 def to_hugging_face(name: str, layout: Layout) -> str:
@@ -54,6 +72,20 @@ def to_hugging_face(name: str, layout: Layout) -> str:
 def from_hugging_face(name: str, layout: Layout) -> str:
     """Hugging Face's tensor name in our words. Raises ExportError for a name that the layout does not have."""
     return _translate(name, {row.theirs: row.ours for row in ROWS if layout in row.layouts}, layout)
+
+
+def to_llama_cpp(name: str, layout: Layout) -> str:
+    """Our tensor name in a GGUF file's words. Raises ExportError for a name that the layout does not have."""
+    return _translate(name, _llama_cpp(layout), layout)
+
+
+def from_llama_cpp(name: str, layout: Layout) -> str:
+    """A GGUF file's tensor name in our words. Raises ExportError for a name that the layout does not have."""
+    return _translate(name, {theirs: ours for ours, theirs in _llama_cpp(layout).items()}, layout)
+
+
+def _llama_cpp(layout: Layout) -> dict[str, str]:
+    return {row.ours: LLAMA_CPP[row.ours] for row in ROWS if layout in row.layouts and row.ours in LLAMA_CPP}
 
 
 def _translate(name: str, table: dict[str, str], layout: Layout) -> str:

@@ -1,0 +1,150 @@
+"""A GGUF file in llama.cpp: token ids, logits, text. The door to llama.cpp's Python binding, cyllama (it has wheels).
+
+In comes the path of a `model.gguf`, out go logits and ids. Trade-off: keys and values are kept in float32, twice the
+memory of llama.cpp's habit: in float16 they alone move the logits of a float32 model by 1e-3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ExportError, InputError, MissingExtraError
+
+EXTRA = "gguf"
+# Tokens that one call of llama.cpp computes; its buffer holds so many rows of logits.
+BATCH_TOKENS = 256
+FENCE = "。"
+
+_FLOAT32 = 0  # GGML_TYPE_F32
+_NO_FLASH_ATTENTION = 0
+
+
+class LlamaCppModel:
+    """A language model in llama.cpp, on the CPU."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """Map the file; threads=0 takes as many as torch does. Raises ExportError, MissingExtraError."""
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ExportError(f"{path} does not exist; a GGUF file was expected")
+        self._library = _llama_cpp()
+        options = self._library.LlamaModelParams()
+        options.n_gpu_layers = 0
+        try:
+            self._model = _model_class(self._library)(str(path), options)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ExportError(f"{path}: llama.cpp cannot load it: {error}") from error
+        self._vocabulary = self._model.get_vocab()
+        self._threads = threads or torch.get_num_threads()
+        self.vocabulary_size: int = self._vocabulary.n_vocab
+        self.context_tokens: int = self._model.n_ctx_train
+        self.bos_id: int = self._vocabulary.token_bos()
+        self.eos_id: int = self._vocabulary.token_eos()
+        self._fence = self.encode(FENCE)
+
+    def session(self) -> LlamaCppSession:
+        """One sequence, empty so far. Sessions share the weights and nothing else."""
+        options = self._library.LlamaContextParams()
+        options.n_ctx = self.context_tokens
+        options.n_batch = options.n_ubatch = BATCH_TOKENS
+        options.n_threads = options.n_threads_batch = self._threads
+        options.type_k = options.type_v = _FLOAT32
+        options.flash_attn_type = _NO_FLASH_ATTENTION
+        try:
+            context = self._library.LlamaContext(self._model, options)
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(
+                f"{self.path}: llama.cpp has no memory for {self.context_tokens} tokens: {error}"
+            ) from error
+        batch = self._library.LlamaBatch(n_tokens=BATCH_TOKENS, embd=0, n_seq_max=1)
+        return LlamaCppSession(self, context, batch)
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Logits [S, V] behind each of `ids`, float32. Raises InputError."""
+        return torch.stack(self.session().feed_all(ids)).float()
+
+    def encode(self, text: str, *, add_special: bool = False) -> list[int]:
+        """The ids of `text`, in which nothing is read as a special token; with `<s>` in front if `add_special`."""
+        ids: list[int] = self._vocabulary.tokenize(text, add_special, False)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; `<s>` and `</s>` give nothing, bytes that are no UTF-8 give U+FFFD."""
+        # The binding strips blanks from both ends; between two full stops there are none.
+        text: str = self._vocabulary.detokenize([*self._fence, *ids, *self._fence])
+        return text.removeprefix(FENCE).removesuffix(FENCE)
+
+
+class LlamaCppSession:
+    """One sequence: the keys and values of the tokens that it was fed."""
+
+    def __init__(self, model: LlamaCppModel, context: Any, batch: Any) -> None:
+        self._model = model
+        self._context = context
+        self._batch = batch
+        self.length = 0
+
+    def feed(self, ids: Sequence[int]) -> Tensor:
+        """Logits [V] behind the last of `ids`, float64; they follow what was fed before. Raises InputError."""
+        return self._feed(ids, every=False)[-1]
+
+    def feed_all(self, ids: Sequence[int]) -> list[Tensor]:
+        """Logits [V] behind each of `ids`, float64. Raises InputError."""
+        return self._feed(ids, every=True)
+
+    def _feed(self, ids: Sequence[int], every: bool) -> list[Tensor]:
+        self._check(ids)
+        found: list[Tensor] = []
+        for start in range(0, len(ids), BATCH_TOKENS):
+            piece = ids[start : start + BATCH_TOKENS]
+            wanted = range(len(piece)) if every else [len(piece) - 1]
+            self._batch.clear()
+            for place, piece_id in enumerate(piece):
+                self._batch.add(int(piece_id), self.length + place, [0], place in wanted)
+            try:
+                self._context.decode(self._batch)
+            except (ValueError, RuntimeError) as error:
+                raise ExportError(
+                    f"{self._model.path}: llama.cpp failed after {self.length} tokens: {error}"
+                ) from error
+            self.length += len(piece)
+            found += [torch.tensor(self._context.get_logits_ith(place), dtype=torch.float64) for place in wanted]
+        return found
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if not ids:
+            raise InputError("there are no tokens to feed; at least one is needed, such as <s>")
+        wrong = [i for i in ids if not 0 <= i < self._model.vocabulary_size]
+        if wrong:
+            raise InputError(f"id {wrong[0]} is not one of the model's {self._model.vocabulary_size} ids")
+        needed = self.length + len(ids)
+        if needed > self._model.context_tokens:
+            raise InputError(f"{needed} tokens do not fit: the model's context is {self._model.context_tokens} tokens")
+
+
+def _model_class(library: Any) -> Any:
+    """cyllama 0.2.18 asks a model for `n_vocab` when logits are read, and its own class has none."""
+
+    class Model(library.LlamaModel):
+        @property
+        def n_vocab(self) -> int:
+            size: int = self.get_vocab().n_vocab
+            return size
+
+    return Model
+
+
+def _llama_cpp() -> Any:
+    """The binding, silent: what llama.cpp would log is compared, or becomes an error, here."""
+    try:
+        from cyllama.llama import llama_cpp
+    except ImportError as error:
+        raise MissingExtraError("cyllama", EXTRA) from error
+    llama_cpp.disable_logging()
+    llama_cpp.llama_backend_init()
+    return llama_cpp
