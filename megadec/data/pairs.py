@@ -66,7 +66,7 @@ class PairCounts:
     def __str__(self) -> str:
         return (
             f"{self.kept:,} of {self.read:,} pairs ({self.other_part:,} in the other part, {self.empty:,} with an empty"
-            f" side, {self.source_too_long:,} with a source and {self.target_too_long:,} with a target that is too long)"
+            f" side, {self.source_too_long:,} with too long a source, {self.target_too_long:,} with too long a target)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Recurrent cells and the bidirectional recurrent encoder: GRU (arXiv 1406.1078) and LSTM (Hochreiter, Schmidhuber 1997).
+"""Recurrent cells and the bidirectional encoder: GRU (arXiv 1406.1078), LSTM (Hochreiter and Schmidhuber 1997).
 
 In: embedded tokens. Out: a state for each. The equations and the order of the gates are those of torch.nn.GRU and
 torch.nn.LSTM. Trade-off: the loop over time is Python's, several times slower than torch's own on a GPU. In exchange a
@@ -62,7 +62,7 @@ class RecurrentLayer(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """Layers of two directions, each of half the hidden size; a layer reads what both directions of the last one say."""
+    """Layers of two directions, each of half the hidden size; a layer reads both directions of the one below."""
 
     def __init__(self, cell: Cell, hidden_size: int, layers: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class RecurrentEncoder(nn.Module):
         self.back = nn.ModuleList(RecurrentLayer(cell, hidden_size, hidden_size // 2) for _ in range(layers))
 
     def forward(self, x_BTH: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """memory_BTH, the states of each token (those of padding mean nothing), and last_BH, where each direction ended.
+        """memory_BTH, each token's states (those of padding mean nothing), and last_BH, where each direction ended.
 
         Padding follows what is there, in both directions: no state of a token has seen it.
         """

@@ -56,6 +56,7 @@ class EncoderDecoder(Protocol):
     """What generation needs of an encoder-decoder."""
 
     shape: Any
+    embed_tokens: nn.Embedding
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Any:
         """Encode the sources into a SourceCache."""
@@ -131,7 +132,7 @@ def _product_parameters(name: str, shape: Any) -> int:
     """Numbers of all matrices that multiply a token: none of the look-up, the head even when it is tied."""
     sizes = ARCHITECTURES[name].sizes(shape)
     matrices = (math.prod(size) for key, size in sizes.items() if len(size) == 2 and key not in EMBEDDING_NAMES)
-    return sum(matrices) + shape.vocabulary_size * shape.hidden_size
+    return sum(matrices) + int(shape.vocabulary_size * shape.hidden_size)
 
 
 def _flops_of_pairs(name: str, attention_sizes: Callable[[Any], int]) -> Callable[[Any, int, int], int]:

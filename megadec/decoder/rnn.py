@@ -2,8 +2,8 @@
 
 Attention as Bahdanau et al. have it (arXiv 1409.0473: asked with the state before the token, additive score, the answer
 goes into the cell) or as Luong et al. do (arXiv 1508.04025: asked with the state after it, score h W m, the attentional
-vector is fed to the next token). In and out as in seq2seq.py. Trade-off: a loop over the target's tokens in training too,
-since each token's input holds what attention found for the one before.
+vector is fed to the next token). In and out as in seq2seq.py. Trade-off: a loop over the target's tokens in training
+too, since each token's input holds what attention found for the one before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RnnShape:
     """hidden_size: of the embedding, the decoder's state and the memory (two directions of half of it).
 
     cell: gru or lstm. attention: bahdanau or luong. context_tokens: the longest source and the longest target.
-    initializer_std: of the embedding; other matrices start with 1 / sqrt(inputs). Raises ConfigError for what cannot be.
+    initializer_std: of the embedding; other matrices start with 1 / sqrt(inputs). ConfigError for what cannot be.
     """
 
     vocabulary_size: int
@@ -176,10 +176,11 @@ class RnnSeq2Seq(nn.Module):
         last_only: bool = False,
     ) -> Tensor:
         """Logits [B, S, V] or the summed loss; arguments and errors as in TransformerSeq2Seq."""
-        if cache is None:
+        seen = cache
+        if seen is None:
             assert source_ids_BT is not None, "source_ids_BT or a cache"
             assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
-        seen = self.read(source_ids_BT, source_lengths_B) if cache is None else cache
+            seen = self.read(source_ids_BT, source_lengths_B)
         tokens, context = seen.length + ids_BS.shape[1], self.shape.context_tokens
         if tokens > context:
             raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")

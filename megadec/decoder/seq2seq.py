@@ -1,4 +1,4 @@
-"""The Transformer encoder-decoder (arXiv 1706.03762) from this project's parts: source and target ids to logits or loss.
+"""The Transformer encoder-decoder (arXiv 1706.03762) from this project's parts: two rows of ids to logits or loss.
 
 In: source ids and their lengths, target ids, and for a loss what they should predict; or a cache when generating. Out:
 logits, or the summed loss. Source and target share one vocabulary and one embedding. Trade-off: RoPE turns the queries

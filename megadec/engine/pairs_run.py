@@ -1,8 +1,8 @@
 """A run that trains an encoder-decoder on pairs: what a YAML file and a command line say, checked and opened.
 
 In come options, out comes a `Job` whose task is "seq2seq": one of the registry's architectures that read pairs, the
-training part of a file of pairs, and the loss on its held-out part. Trade-off: the model's options are the fields of all
-such architectures together, and one that does not belong to the chosen one is an error, so that a run file stays flat.
+training part of a file of pairs, and the loss on its held-out part. Trade-off: the model's options are the fields of
+all such architectures together, and one that does not belong to the chosen one is an error: a run file stays flat.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PairModelOptions:
     initializer_std: float | None = None
 
     def shape(self, tokenizer: Tokenizer) -> Any:
-        """The shape. Raises ConfigError for a field that is missing or of another architecture, or a small vocabulary."""
+        """The shape. Raises ConfigError for a field that is missing or of another architecture."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "architecture"}
         values = {name: value for name, value in values.items() if value is not None}
         size = values.setdefault("vocabulary_size", tokenizer.vocabulary_size)

@@ -35,7 +35,7 @@ def open_model(path: Path) -> ModelSource:
     if not path.is_dir():
         raise ConfigError(f"{path} is not a folder; give a run, a checkpoint, or an exported model")
     if (path / CHECKPOINTS).is_dir():
-        return _open_run(path)
+        return _open_checkpoint(*checkpoint_of(path))
     if (path / megadec.SHAPE_FILE).is_file():
         return megadec.read_folder(path)
     if (path / CONFIG_FILE).is_file():
@@ -52,18 +52,22 @@ def open_model(path: Path) -> ModelSource:
 # and which reading an exported folder does not need.
 
 
-def _open_run(run: Path) -> ModelSource:
-    """The best checkpoint where evaluations chose one; else the newest that is whole, with a warning of newer ones."""
-    from megadec.engine.checkpoint import checkpoint_name, newest_whole
+def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
+    """A run's checkpoint and its checked manifest: the best where evaluations chose one, else the newest whole.
+
+    Raises CheckpointError when there is none.
+    """
+    from megadec.engine.checkpoint import checkpoint_name, newest_whole, read_manifest
     from megadec.engine.early_stopping import read_best
 
     best = read_best(run)
     if best is not None:
-        return _open_checkpoint(run / CHECKPOINTS / checkpoint_name(best["step"]))
+        folder = run / CHECKPOINTS / checkpoint_name(best["step"])
+        return folder, read_manifest(folder)
     found = newest_whole(run / CHECKPOINTS)
     if found is None:
         raise CheckpointError(f"{run / CHECKPOINTS} has no checkpoint; a run writes one every checkpoint.every_steps")
-    return _open_checkpoint(*found)
+    return found
 
 
 def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> ModelSource:
@@ -73,7 +77,7 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
     manifest = manifest or read_manifest(folder)
     task = _task(manifest, folder)
     shape = _shape(manifest, folder)
-    _check_tokenizer(folder, manifest["tokenizer"]["sha256"])
+    check_tokenizer(folder, manifest["tokenizer"]["sha256"])
     files = merged(ZeroFiles(folder / ZERO_FOLDER), task)
     # Stage 0 stores a tied tensor under both names; stages 1 to 3 store it once.
     shapes = {name: size for name, size in files.shapes.items() if not (shape.tied_embeddings and name == HEAD)}
@@ -105,7 +109,8 @@ def _shape(manifest: dict[str, Any], folder: Path) -> DecoderShape:
         raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
 
 
-def _check_tokenizer(folder: Path, wanted: str) -> None:
+def check_tokenizer(folder: Path, wanted: str) -> None:
+    """Raise CheckpointError when the checkpoint's tokenizer is missing or has another SHA-256 than `wanted`."""
     file = folder / TOKENIZER_FILE
     if not file.is_file():
         raise CheckpointError(f"{file} does not exist; a checkpoint carries the tokenizer that its data were made with")

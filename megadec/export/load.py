@@ -39,9 +39,14 @@ def decoder_with(shape: DecoderShape, tensors: Mapping[str, Tensor], classes: in
     """A decoder in eval mode whose parameters are these very tensors, not copies."""
     with torch.device("meta"):
         decoder = Decoder(shape, classes=classes)
-    for name, _ in list(decoder.named_parameters()):
-        owner, _, leaf = name.rpartition(".")
-        setattr(decoder.get_submodule(owner), leaf, nn.Parameter(tensors[name], requires_grad=False))
+    set_parameters(decoder, tensors)
     if shape.tied_embeddings and classes is None:
         decoder.lm_head.weight = cast("nn.Parameter", decoder.embed_tokens.weight)
     return decoder.eval()
+
+
+def set_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Make the module's parameters these very tensors, by name; a tied one keeps a parameter for each of its names."""
+    for name, _ in list(module.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, nn.Parameter(tensors[name], requires_grad=False))
