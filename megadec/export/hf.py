@@ -8,9 +8,10 @@ which our own decoder shares after they were found bit-equal to the source).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -63,11 +64,11 @@ def to_hf(
     chosen = choose_layout(source.shape, layout)
     dtype = dtype or source.dtype
     tokenizer = Tokenizer.load(source.tokenizer_path)
-    transformers = _transformers()
+    transformers = load_transformers()
     with whole_folder(output) as folder:
         log.info("writing %s layout, %s, to %s", chosen, dtype, output)
         write_model(source, folder, chosen, dtype, tokenizer, max_shard_bytes)
-        _write_tokenizer(transformers, tokenizer, folder, source.shape.context_tokens)
+        write_tokenizer(transformers, tokenizer, folder, source.shape.context_tokens)
         parity = check_export(folder, source, dtype)
         write_json(folder / PROVENANCE_FILE, provenance(source, tokenizer, parity))
     log.info("%s: %s", output, parity)
@@ -76,15 +77,15 @@ def to_hf(
 
 def check_export(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
     """Load `folder` with transformers and compare it with its source. Raises ExportError naming what differs."""
-    transformers = _transformers()
+    transformers = load_transformers()
     tokenizer = Tokenizer.load(source.tokenizer_path)
     layout = choose_layout(source.shape, "auto")
     read_folder(folder)
-    with _quiet(transformers):
-        texts = _compare_tokenizer(transformers, tokenizer, folder)
+    with quiet(transformers):
+        texts = compare_tokenizer(transformers, tokenizer, folder)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         model.eval()
-        decoder = _decoder_of_equal_weights(model, source, layout, dtype)
+        decoder = decoder_of_equal_weights(model, source, layout, dtype)
         prompts = prompt_ids(tokenizer, source.shape.context_tokens)
         difference = compare_logits(prompts, decoder, lambda ids_BS: model(ids_BS).logits)
         generate = _greedy_by(model, prompts, tokenizer.eos_id)
@@ -92,7 +93,7 @@ def check_export(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parit
     return Parity(difference, len(prompts), greedy, texts)
 
 
-def _decoder_of_equal_weights(model: Any, source: ModelSource, layout: Layout, dtype: torch.dtype) -> Decoder:
+def decoder_of_equal_weights(model: Any, source: ModelSource, layout: Layout, dtype: torch.dtype) -> Decoder:
     """Our decoder on transformers' weights, each compared bit for bit with the source rounded to the export's dtype."""
     theirs = dict(model.named_parameters())
     shared: dict[str, Tensor] = {}
@@ -104,10 +105,11 @@ def _decoder_of_equal_weights(model: Any, source: ModelSource, layout: Layout, d
         shared[name] = found.detach()
     if theirs:
         raise ExportError(f"transformers loaded {len(theirs)} tensors that {source.path} has not: {min(theirs)!r}, ...")
-    return decoder_with(source.shape, shared)
+    return decoder_with(source.shape, shared, source.classes)
 
 
-def _compare_tokenizer(transformers: Any, ours: Tokenizer, folder: Path) -> int:
+def compare_tokenizer(transformers: Any, ours: Tokenizer, folder: Path) -> int:
+    """Compare AutoTokenizer with ours on the fixed texts and every piece; gives how many. Raises ExportError."""
     theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
@@ -128,8 +130,17 @@ def _compare_tokenizer(transformers: Any, ours: Tokenizer, folder: Path) -> int:
     return compared
 
 
-def _write_tokenizer(transformers: Any, tokenizer: Tokenizer, folder: Path, context_tokens: int) -> None:
-    """tokenizer.json, tokenizer_config.json and tokenizer.model, for fast tokenizers, slow ones, vLLM and llama.cpp."""
+def write_tokenizer(
+    transformers: Any,
+    tokenizer: Tokenizer,
+    folder: Path,
+    context_tokens: int,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """tokenizer.json, tokenizer_config.json and tokenizer.model, for fast tokenizers, slow ones, vLLM and llama.cpp.
+
+    more: further keys of tokenizer_config.json.
+    """
     shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
     settings = {
         "add_bos_token": True,
@@ -141,14 +152,14 @@ def _write_tokenizer(transformers: Any, tokenizer: Tokenizer, folder: Path, cont
         # Text that spells "<s>" stays text, as in training.
         "split_special_tokens": True,
     }
-    with _quiet(transformers):
+    with quiet(transformers):
         # `vocab_file=` is silently ignored by transformers 5: from_pretrained on a folder is what reads the model.
         theirs = transformers.LlamaTokenizer.from_pretrained(folder, local_files_only=True, **settings)
         # Not save_pretrained: it reports a full disk as a bare Exception, and writes a tokenizer_config.json on which
         # transformers 4 fails.
         (folder / TOKENIZER_JSON_FILE).write_text(theirs.backend_tokenizer.to_str(pretty=True), encoding="utf-8")
     named = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings})
+    write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings, **more})
 
 
 def _greedy_by(model: Any, prompts: Sequence[Sequence[int]], eos_id: int) -> Callable[[list[int], int], list[int]]:
@@ -170,7 +181,8 @@ def _greedy_by(model: Any, prompts: Sequence[Sequence[int]], eos_id: int) -> Cal
     return lambda prompt, tokens: made[tuple(prompt)][:tokens]
 
 
-def _transformers() -> Any:
+def load_transformers() -> Any:
+    """The library. Raises MissingExtraError."""
     try:
         import transformers
     except ImportError as error:
@@ -179,7 +191,7 @@ def _transformers() -> Any:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet(transformers: Any) -> Iterator[None]:
     """transformers without progress bars and advice; what it would warn of is compared here and becomes an error."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
