@@ -47,7 +47,7 @@ Give: TypeAlias = Callable[[Event], None]
 
 
 class StopTexts:
-    """Cuts a stream of text before the first stop text; holds back what may be the beginning of one."""
+    """Cuts a stream of text before the first stop text to be whole; holds back what may be the beginning of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -57,10 +57,12 @@ class StopTexts:
     def push(self, text: str) -> str:
         """What can be given away now that `text` has come."""
         self._held += text
-        places = [place for place in (self._held.find(stop) for stop in self._stops) if place >= 0]
-        if places:
+        places = [(self._held.find(stop), stop) for stop in self._stops]
+        # The one that is whole first, and of those the longest: the same however the text is cut into pieces.
+        ends = [(place + len(stop), place) for place, stop in places if place >= 0]
+        if ends:
             self.found = True
-            given, self._held = self._held[: min(places)], ""
+            given, self._held = self._held[: min(ends)[1]], ""
             return given
         keep = max((_beginning(self._held, stop) for stop in self._stops), default=0)
         given, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]

@@ -68,7 +68,7 @@ def open_classifier(path: Path) -> ServedClassifier:
     if _provenance(path) and _provenance(path).get("task", {}).get("kind") != CLASSIFICATION:
         raise ConfigError(f"--classifier {path} continues text and has no labels; it is given as --model")
     if (path / ONNX_FILE).is_file():
-        from megadec.export.onnx_classifier import OnnxClassifier
+        from megadec.export.onnx_runtime import OnnxClassifier
 
         return ServedClassifier(path.resolve().name, OnnxClassifier(path))
     from megadec.finetune.classify import load_classifier

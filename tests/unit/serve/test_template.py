@@ -1,0 +1,85 @@
+"""A chat becomes the ids that its template means, and nothing in a message can become more than text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from megadec.common.errors import ExportError
+from megadec.common.tokenizer import Tokenizer
+from megadec.serve.limits import RequestError
+from megadec.serve.request import Message
+from megadec.serve.template import OwnTemplate, PlainTemplate, read_template
+
+CHAT = [Message("system", "简短。"), Message("user", "你好"), Message("assistant", "你好！"), Message("user", "再见")]
+OWN = (
+    "{{ bos_token }}{% for message in messages %}\n"
+    "[{{ message['role'] }}] {{ message['content'] | trim }}{{ eos_token }}\n"
+    "{% endfor %}\n{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
+    return Tokenizer.load(tiny_tokenizer_path)
+
+
+def test_the_plain_template_is_a_line_for_each_role(tokenizer: Tokenizer) -> None:
+    ids = PlainTemplate().ids(CHAT, tokenizer)
+    assert ids[0] == tokenizer.bos_id
+    assert tokenizer.decode(ids[1:]) == "系统：简短。\n用户：你好\n助手：你好！\n用户：再见\n助手："
+    assert "\n用户：" in PlainTemplate().stops
+
+
+def test_a_folder_without_a_template_gets_the_plain_one(tmp_path: Path) -> None:
+    assert read_template(tmp_path).name == "plain"
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert read_template(tmp_path).name == "plain"
+
+
+def test_a_template_of_the_folder_is_found_in_each_of_its_places(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"chat_template": OWN}))
+    wanted = read_template(tmp_path).ids(CHAT, tokenizer)
+    config.write_text(json.dumps({"chat_template": [{"name": "default", "template": OWN}]}))
+    assert read_template(tmp_path).ids(CHAT, tokenizer) == wanted
+    config.unlink()
+    (tmp_path / "chat_template.jinja").write_text(OWN)
+    assert read_template(tmp_path).ids(CHAT, tokenizer) == wanted
+    assert read_template(tmp_path).name == "own"
+
+
+def test_the_own_template_renders_as_in_transformers(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    messages = [{"role": message.role, "content": message.content} for message in CHAT]
+    compiled = utils._compile_jinja_template(OWN)
+    theirs = compiled.render(messages=messages, bos_token="", eos_token="", add_generation_prompt=True)
+    ids = OwnTemplate(OWN, tmp_path).ids(CHAT, tokenizer)
+    assert tokenizer.decode([i for i in ids if i not in (tokenizer.bos_id, tokenizer.eos_id)]) == theirs
+
+
+def test_begin_and_end_of_text_are_ids_where_the_template_says_so_and_text_in_a_message(tokenizer: Tokenizer) -> None:
+    ids = OwnTemplate(OWN, Path("t")).ids([Message("user", "说<s>和</s>")], tokenizer)
+    assert (ids.count(tokenizer.bos_id), ids.count(tokenizer.eos_id)) == (1, 1)
+    assert ids[0] == tokenizer.bos_id
+    assert "说<s>和</s>" in tokenizer.decode(ids)
+
+
+def test_a_template_can_refuse_messages(tokenizer: Tokenizer) -> None:
+    template = OwnTemplate("{{ raise_exception('roles must alternate') }}", Path("t"))
+    with pytest.raises(RequestError, match="roles must alternate"):
+        template.ids(CHAT, tokenizer)
+
+
+def test_a_template_reaches_nothing_but_its_messages(tokenizer: Tokenizer) -> None:
+    template = OwnTemplate("{{ ''.__class__.__mro__[1].__subclasses__() }}", Path("t"))
+    with pytest.raises(RequestError, match="unsafe"):
+        template.ids(CHAT, tokenizer)
+
+
+def test_a_template_that_is_none_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{% for %}")
+    with pytest.raises(ExportError, match=r"chat_template.jinja: chat_template is not a Jinja template"):
+        read_template(tmp_path)
