@@ -1,7 +1,8 @@
-"""Pictures of what runs wrote into metrics.jsonl: loss, held-out bits per character, learning rate, tokens per second.
+"""Pictures of what runs wrote into metrics.jsonl: loss, held-out bits per character, learning rate, tokens per second;
+and of a classifier's confusion matrix.
 
-In: run folders, or metrics.jsonl files. Out: a PNG. Trade-off: the loss is drawn as the mean of neighbouring steps over
-the steps themselves in a pale line, so that both the trend and the noise can be seen.
+In: run folders, or metrics.jsonl files; a matrix and its labels. Out: a PNG. Trade-off: the loss is drawn as the mean
+of neighbouring steps over the steps themselves in a pale line, so that both the trend and the noise can be seen.
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ import numpy as np
 
 from megadec.common.errors import ConfigError, InputError, MissingExtraError
 from megadec.common.files import whole_file
+from megadec.common.log import logger
 from megadec.engine.metrics import FILE_NAME
+
+log = logger(__name__)
 
 POINTS_OF_A_MEAN = 50
 PANEL_INCHES = (9.0, 3.0)
+CELL_INCHES, LEAST_INCHES, MOST_INCHES = 0.55, 5.0, 24.0
+# More labels than this leave no room for a number in each cell.
+MOST_LABELS_WITH_NUMBERS = 40
+# Parts of file names of fonts that have Chinese characters, the better ones first.
+CHINESE_FONTS = ("notosanscjk", "notosanssc", "sourcehansans", "wqy", "simhei", "msyh", "pingfang", "song", "cjk")
 
 # Field of a line of kind "train", title of its panel.
 PANELS: tuple[tuple[str, str], ...] = (
@@ -105,17 +114,22 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
     return means
 
 
-def draw(runs: Sequence[Curves], output: Path, x: str) -> None:
-    """Draw the runs over each other, a panel for each quantity. Raises MissingExtraError and StorageError."""
+def _figure(width_inches: float, height_inches: float) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw(runs: Sequence[Curves], output: Path, x: str) -> None:
+    """Draw the runs over each other, a panel for each quantity. Raises MissingExtraError and StorageError."""
     panels = [*PANELS[:1], *([("held_out", "held-out bits per character")] if any(r.held_out for r in runs) else [])]
     panels += PANELS[1:]
-    figure = Figure(figsize=(PANEL_INCHES[0], PANEL_INCHES[1] * len(panels)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(PANEL_INCHES[0], PANEL_INCHES[1] * len(panels))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, title) in zip(all_axes, panels, strict=True):
         for number, run in enumerate(runs):
@@ -156,3 +170,58 @@ def _draw_held_out(axes: Any, run: Curves, x: str, number: int | None) -> None:
             markersize=4,
             label=f"{run.name}: {name}",
         )
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], output: Path, title: str = "") -> None:
+    """Draw a confusion matrix: a row for each true label, a column for each that was said, darker for a larger share of
+    the row. Where no installed font has the labels' characters they are numbered, and the picture and the log say so.
+
+    Raises MissingExtraError and StorageError.
+    """
+    counts = np.asarray(matrix, dtype=np.int64)
+    assert counts.shape == (len(labels), len(labels)), "a row and a column for each label"
+    side = min(MOST_INCHES, max(LEAST_INCHES, 2.0 + CELL_INCHES * len(labels)))
+    figure = _figure(side, side)
+    font = font_with({character for text in (*labels, title) for character in text})
+    names = list(labels) if font else [str(number) for number in range(len(labels))]
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    places = range(len(labels))
+    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", font=font)
+    axes.set_yticks(places, names, font=font)
+    axes.set_xlabel("said")
+    axes.set_ylabel("true")
+    if font:
+        axes.set_title(title, font=font)
+    else:
+        log.warning("no installed font has all characters of the labels; %s numbers them: %s", output, list(labels))
+        axes.set_title("labels numbered in their order: no installed font has their characters", fontsize="small")
+    if len(labels) <= MOST_LABELS_WITH_NUMBERS:
+        _write_counts(axes, counts, shares)
+    with whole_file(output) as stream:
+        figure.savefig(stream, format="png", dpi=120)
+
+
+def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small", color=color)
+
+
+def font_with(characters: set[str]) -> Any:
+    """A font (`matplotlib.font_manager.FontProperties`) that has these characters; None where no such is installed."""
+    from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, get_font
+
+    wanted = {ord(character) for character in characters if not character.isspace()}
+    files = sorted((rank, file) for file in findSystemFonts() if (rank := _chinese_rank(file)) is not None)
+    for font in (FontProperties(), *(FontProperties(fname=file) for _, file in files)):
+        if wanted <= get_font(findfont(font)).get_charmap().keys():
+            return font
+    return None
+
+
+def _chinese_rank(file: str) -> int | None:
+    name = Path(file).name.lower().replace("-", "").replace("_", "")
+    return next((rank for rank, part in enumerate(CHINESE_FONTS) if part in name and "bold" not in name), None)
