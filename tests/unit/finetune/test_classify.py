@@ -1,0 +1,74 @@
+"""A finished classifier gives each text the answer that it would get alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.export.megadec import to_megadec
+from megadec.finetune.classify import Classifier, classifier_of, load_classifier
+from tests.unit.export.conftest import random_source
+from tests.unit.finetune.conftest import titles
+
+TASK = {
+    "kind": "classification",
+    "labels": ["体育", "财经", "科技"],
+    "template": "{text}。",
+    "row_tokens": 40,
+    "cut": "tail",
+}
+
+
+@pytest.fixture
+def classifier(tiny_tokenizer_path: Path) -> Classifier:
+    source = replace(random_source(tiny_tokenizer_path), task=TASK)
+    source.reader.tensors["score.weight"] = torch.randn(3, source.shape.hidden_size)  # type: ignore[attr-defined]
+    return classifier_of(source)
+
+
+def test_many_texts_at_once_get_the_answers_of_each_alone(classifier):
+    texts = [title for title, _ in titles(50, 3)]
+    together = classifier.logits(texts)
+    alone = torch.cat([classifier.logits([text]) for text in texts])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    plain = torch.stack([by_hand(classifier, text) for text in texts])
+    torch.testing.assert_close(together, plain, rtol=1e-4, atol=1e-5)
+
+
+def by_hand(classifier: Classifier, text: str) -> torch.Tensor:
+    ids = [classifier.tokenizer.bos_id, *classifier.tokenizer.encode(f"{text}。")[-39:]]
+    with torch.no_grad():
+        return classifier.decoder(torch.tensor([ids]), last_only=True)[0, 0]
+
+
+def test_a_long_text_is_cut_as_in_training(classifier):
+    text = "没有人知道原因" * 30
+    torch.testing.assert_close(classifier.logits([text])[0], by_hand(classifier, text), rtol=1e-4, atol=1e-5)
+
+
+def test_probabilities_stand_under_their_labels_and_sum_to_one(classifier):
+    [found] = classifier.classify(["木匠修好了收音机"])
+    assert list(found) == TASK["labels"]
+    assert sum(found.values()) == pytest.approx(1)
+    assert classifier.predict(["木匠修好了收音机"]) == [max(found, key=found.__getitem__)]
+    assert classifier.classify([]) == []
+
+
+def test_an_empty_text_is_an_error(classifier):
+    with pytest.raises(InputError, match="text 1 is empty"):
+        classifier.classify(["木匠", " \n"])
+
+
+def test_a_folder_of_a_classifier_loads_and_a_language_model_is_refused(tmp_path, tiny_tokenizer_path, pretrained):
+    source = replace(random_source(tiny_tokenizer_path), task=TASK)
+    source.reader.tensors["score.weight"] = torch.randn(3, source.shape.hidden_size)
+    to_megadec(source, tmp_path / "m")
+    found = load_classifier(tmp_path / "m")
+    assert found.labels == TASK["labels"]
+    assert found.form.template == "{text}。"
+    with pytest.raises(ConfigError, match="holds a language model, not a classifier"):
+        load_classifier(pretrained)

@@ -1,0 +1,151 @@
+"""A fine-tuning run is checked before anything costs, and begins from the pretrained values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from megadec.common.config import from_dict, from_yaml, parse
+from megadec.common.errors import ConfigError, InputError
+from megadec.engine.job import Job
+from megadec.export.consolidate import open_model
+from megadec.finetune.task import FineTuneRun, open_finetune
+from tests.unit.finetune.conftest import write_titles
+
+PROJECT = Path(__file__).resolve().parents[3]
+ZERO2 = PROJECT / "ds_configs" / "zero2.json"
+RUN_FILES = [
+    file for file in sorted((PROJECT / "launch" / "runs").glob("*.yaml")) if "launch/finetune.py" in file.read_text()
+]
+
+
+def run_of(folder: Path, pretrained: Path, **sections: object) -> FineTuneRun:
+    values = {
+        "name": "titles",
+        "output_folder": str(folder / "runs"),
+        "model": {"path": str(pretrained)},
+        "data": {
+            "train": str(folder / "titles" / "train.txt"),
+            "dev": str(folder / "titles" / "dev.txt"),
+            "row_tokens": 32,
+        },
+        "train": {"sequences_per_step": 4, "micro_sequences": 2, "precision": "fp32"},
+    }
+    for key, value in sections.items():
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value  # type: ignore[dict-item]
+    return from_dict(FineTuneRun, values)
+
+
+def opened(folder: Path, pretrained: Path, **sections: object) -> Job:
+    write_titles(folder / "titles")
+    return open_finetune(run_of(folder, pretrained, **sections), ZERO2)
+
+
+@pytest.mark.parametrize("file", RUN_FILES, ids=lambda file: file.name)
+def test_every_fine_tuning_run_file_loads(file: Path) -> None:
+    assert from_yaml(FineTuneRun, file).name == file.stem
+
+
+def test_the_method_is_an_option_of_the_command_line() -> None:
+    run = parse(FineTuneRun, ["--name", "x", "--method", "lora", "--lora.targets", "q_proj", "v_proj"], description="")
+    assert (run.method, run.lora.targets) == ("lora", ("q_proj", "v_proj"))
+
+
+def test_epochs_become_steps(tmp_path, pretrained):
+    job = opened(tmp_path, pretrained, epochs=2.5)
+    rows = job.task.stream.windows_per_epoch
+    assert job.run.train.steps == -(-2.5 * rows // 4)
+
+
+@pytest.mark.parametrize("method", ["full", "frozen", "lora"])
+def test_the_first_values_are_the_pretrained_ones_and_a_new_head(tmp_path, pretrained, method):
+    task = opened(tmp_path, pretrained, method=method).task
+    source = open_model(pretrained)
+    for name, size in task.sizes.items():
+        value = task.first_value(name)
+        assert (tuple(value.shape), value.dtype) == (size, torch.float32)
+        if name.endswith("lora_b"):
+            assert not value.any()
+        elif "lora_a" not in name and name != "score.weight":
+            assert torch.equal(value, source.tensor(name))
+    assert task.sizes["score.weight"] == (3, source.shape.hidden_size)
+    assert task.manifest["labels"] == ["体育", "财经", "科技"]
+    assert ("lora" in task.manifest) == (method == "lora")
+
+
+def test_from_scratch_nothing_is_pretrained(tmp_path, pretrained):
+    task, source = opened(tmp_path, pretrained, method="scratch").task, open_model(pretrained)
+    matrices = [name for name, size in task.sizes.items() if len(size) == 2 and name != "score.weight"]
+    assert not any(torch.equal(task.first_value(name), source.tensor(name)) for name in matrices)
+
+
+def test_a_classifier_gives_its_head_to_one_of_the_same_labels_only(tmp_path, pretrained, monkeypatch):
+    head = torch.randn(3, open_model(pretrained).shape.hidden_size)
+    labels = ["体育", "财经", "科技"]
+
+    def classifier(path: Path) -> object:
+        source = open_model(path)
+        reader = source.reader
+
+        class WithHead:
+            shapes = {**reader.shapes, "score.weight": tuple(head.shape)}
+
+            def read(self, name: str) -> torch.Tensor:
+                return head if name == "score.weight" else reader.read(name)
+
+        return replace(source, reader=WithHead(), task={"kind": "classification", "labels": labels})
+
+    monkeypatch.setattr("megadec.finetune.task.open_model", classifier)
+    assert torch.equal(opened(tmp_path, pretrained).task.first_value("score.weight"), head)
+    labels.reverse()
+    assert not torch.equal(opened(tmp_path, pretrained).task.first_value("score.weight"), head)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"method": "lorra"}, "'full', 'frozen', 'lora', 'scratch'.*lorra"),
+        ({"model": {"path": ""}}, "model.path names no model"),
+        ({"data": {"row_tokens": 4096}}, "data.row_tokens=4096 is more than the context"),
+        ({"data": {"train": ""}}, "data.train names no labelled texts"),
+        ({"epochs": 0.0}, "epochs=0.0"),
+        ({"loss": {"label_smoothing": 1.0}}, "loss.label_smoothing=1.0"),
+        ({"loss": {"weights": {"体": 2.0}}}, "did you mean '体育'"),
+        ({"data": {"dev": ""}, "early_stopping": {"metric": "dev/accuracy"}}, "without data.dev"),
+        ({"train": {"sequences_per_step": 5}}, "not a multiple"),
+        ({"data": {"source": "thucnewz"}}, "did you mean 'thucnews'"),
+        ({"data": {"trian": "x"}}, "did you mean 'train'"),
+    ],
+)
+def test_a_wrong_request_is_one_message(tmp_path, pretrained, sections, words):
+    with pytest.raises(ConfigError, match=words):
+        opened(tmp_path, pretrained, **sections)
+
+
+def test_another_tokenizer_than_the_models_is_refused(tmp_path, pretrained):
+    other = PROJECT / "tokenizer" / "zh_32k" / "tokenizer.model"
+    with pytest.raises(ConfigError, match=r"another tokenizer than tokenizer=.*zh_32k"):
+        opened(tmp_path, pretrained, tokenizer=str(other))
+    assert opened(tmp_path, pretrained, tokenizer=str(pretrained / "tokenizer.model")).tokenizer.bos_id > 0
+
+
+def test_an_unknown_label_is_an_input_error(tmp_path, pretrained):
+    write_titles(tmp_path / "titles")
+    (tmp_path / "titles" / "dev.txt").write_text("船长\t9\n")
+    with pytest.raises(InputError, match=r"dev\.txt: line 1"):
+        open_finetune(run_of(tmp_path, pretrained), ZERO2)
+
+
+def test_the_cost_counts_rows_not_texts_and_less_where_less_is_trained(tmp_path, pretrained):
+    flops = {m: opened(tmp_path, pretrained, method=m).task.flops(99, 5000) for m in ("full", "lora", "frozen")}
+    assert 3 * flops["frozen"] == pytest.approx(flops["full"])
+    assert 3 * flops["lora"] == pytest.approx(2 * flops["full"])
+
+
+def test_the_manifest_is_json(tmp_path, pretrained):
+    manifest = opened(tmp_path, pretrained, method="lora").task.manifest
+    assert json.loads(json.dumps(manifest)) == manifest
