@@ -1,0 +1,366 @@
+"""The service as its clients see it: a real server process, OpenAI's own client, and clients that behave badly."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from megadec.common.tokenizer import Tokenizer
+from megadec.export.load import load_source
+from megadec.export.megadec import to_megadec
+from megadec.export.source import ModelSource
+from megadec.serve.generate import Sampling, generate_text
+from tests.unit.export.conftest import random_source
+
+openai = pytest.importorskip("openai")
+pytest.importorskip("fastapi")
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 240.0
+CONTEXT_TOKENS = 8192
+# Characters of four, two and three bytes, none of them a piece of the tokenizer, no byte twice.
+RECITED = "𠮷é骉"
+RUNNING, WAITING = 16, 4
+BODY_BYTES = 100_000
+
+
+def reciting_source(tokenizer_path: Path) -> ModelSource:
+    """A model that most likely goes round RECITED byte by byte, and draws anything else at times.
+
+    Its layers add nothing, so the state is the embedding of the last id, and the output layer maps that to the next.
+    """
+    source = random_source(tokenizer_path, tied_embeddings=False, context_tokens=CONTEXT_TOKENS)
+    tokenizer = Tokenizer.load(tokenizer_path)
+    by_byte = {tokenizer.piece_bytes(i): i for i in range(tokenizer.vocabulary_size) if tokenizer.is_byte[i]}
+    circle = [by_byte[bytes([byte])] for byte in RECITED.encode("utf-8")]
+    tensors = source.reader.tensors  # type: ignore[attr-defined]
+    for name in tensors:
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            tensors[name] = torch.zeros_like(tensors[name])
+    embedding = torch.nn.functional.normalize(tensors["embed_tokens.weight"], dim=1)
+    head = torch.zeros_like(embedding)
+    for here, there in zip([*circle, circle[-1]], [*circle[1:], circle[0], circle[0]], strict=True):
+        head[there] = embedding[here]
+    tensors.update({"embed_tokens.weight": embedding, "lm_head.weight": head, "norm.weight": torch.ones(48)})
+    # A text may begin in any way: what comes behind `<s>` or a full stop begins the circle.
+    for first in (tokenizer.bos_id, *tokenizer.encode("。")):
+        head[circle[0]] += embedding[first]
+    return source
+
+
+class Server:
+    """A running launch/serve.py."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.port = self._wait_for_port()
+
+    def _wait_for_port(self) -> int:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < end:
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)", self.log.read_text()):
+                return int(found[1])
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        raise AssertionError(f"no address within {PATIENCE_SECONDS} s: {self.log.read_text()}")
+
+    def client(self) -> Any:
+        return openai.OpenAI(
+            base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, timeout=PATIENCE_SECONDS
+        )
+
+    def ask(self, path: str, body: bytes | None = None, method: str | None = None) -> tuple[int, Any, Any]:
+        """(status, headers, JSON or text) of one request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+        connection.request(method or ("GET" if body is None else "POST"), path, body)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        kind = answer.headers["content-type"] or ""
+        return answer.status, answer.headers, json.loads(content) if "json" in kind else content.decode("utf-8")
+
+    def connect(self, request: bytes) -> socket.socket:
+        """A connection on which `request` was sent and nothing was read."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS)
+        connection.sendall(request)
+        return connection
+
+    def metric(self, name: str) -> float:
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.ask("/metrics")[2], re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def until_idle(self) -> None:
+        until(lambda: self.ask("/healthz")[2] == {"status": "ok", "running": 0, "waiting": 0})
+
+
+def until(holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@contextmanager
+def serving(folder: Path, log: Path, *options: str) -> Iterator[Server]:
+    command = [sys.executable, str(ROOT / "launch" / "serve.py"), "--model", str(folder), "--port", "0", *options]
+    with open(log, "w") as stream:
+        process = subprocess.Popen(command, stderr=stream, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
+    try:
+        yield Server(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def source(tiny_tokenizer_path: Path) -> ModelSource:
+    return reciting_source(tiny_tokenizer_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, source: ModelSource) -> Path:
+    path = tmp_path_factory.mktemp("served") / "tiny"
+    to_megadec(source, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Server]:
+    limits = {"running": RUNNING, "waiting": WAITING, "body_bytes": BODY_BYTES}
+    options = [word for name, value in limits.items() for word in (f"--limits.{name}", str(value))]
+    with serving(folder, tmp_path_factory.mktemp("log") / "server.log", *options) as started:
+        yield started
+        assert started.process.poll() is None, started.log.read_text()
+        assert "Traceback" not in started.log.read_text()
+
+
+def post(path: str, body: dict[str, Any]) -> bytes:
+    content = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+
+
+ENDLESS = {"prompt": "。", "max_tokens": CONTEXT_TOKENS - 100, "temperature": 0}
+
+
+def streamed(chunks: Any) -> tuple[str, list[str], str | None, Any]:
+    """(text, its pieces, why it ended, usage) of a stream of either kind."""
+    pieces, reason, usage = [], None, None
+    for chunk in chunks:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            pieces.append((choice.delta.content if hasattr(choice, "delta") else choice.text) or "")
+            reason = choice.finish_reason or reason
+    return "".join(pieces), pieces, reason, usage
+
+
+def test_a_completion_is_the_text_of_the_command_line(server: Server, source: ModelSource) -> None:
+    decoder, tokenizer = load_source(source)
+    for seed in (1, 2):
+        wanted = "".join(generate_text(decoder, tokenizer, "小林。", Sampling(30, 1.0, top_p=0.9, seed=seed)))
+        found = server.client().completions.create(
+            model="tiny", prompt="小林。", max_tokens=30, temperature=1.0, top_p=0.9, seed=seed
+        )
+        assert found.choices[0].text == wanted
+        assert found.usage.prompt_tokens == 1 + len(tokenizer.encode("小林。"))
+        assert found.usage.completion_tokens <= 30
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_streamed_answer_is_the_unstreamed_one(server: Server, temperature: float) -> None:
+    client = server.client()
+    how = {"model": "tiny", "max_tokens": 60, "temperature": temperature, "seed": 5}
+    chat = {**how, "messages": [{"role": "user", "content": "你好。"}]}
+    text = {**how, "prompt": "。"}
+    whole = client.chat.completions.create(**chat)
+    parts = client.chat.completions.create(**chat, stream=True, stream_options={"include_usage": True})
+    found, _, reason, usage = streamed(parts)
+    assert (found, reason) == (whole.choices[0].message.content, whole.choices[0].finish_reason)
+    assert usage == whole.usage
+    whole_text = client.completions.create(**text)
+    found, _, reason, _ = streamed(client.completions.create(**text, stream=True))
+    assert (found, reason) == (whole_text.choices[0].text, whole_text.choices[0].finish_reason)
+
+
+def test_a_stream_holds_whole_characters_only(server: Server) -> None:
+    chunks = server.client().completions.create(model="tiny", prompt="。", max_tokens=45, temperature=0, stream=True)
+    text, pieces, reason, _ = streamed(chunks)
+    assert text == (RECITED * 5)[: len(text)]
+    assert [piece for piece in pieces if piece] == list(RECITED * 5)
+    assert reason == "length"
+
+
+def test_a_stop_text_ends_an_answer_before_it(server: Server) -> None:
+    found = server.client().completions.create(model="tiny", prompt="。", max_tokens=90, temperature=0, stop=["é骉𠮷é"])
+    assert (found.choices[0].text, found.choices[0].finish_reason) == ("𠮷", "stop")
+
+
+def test_sixteen_clients_at_once_get_what_each_would_get_alone(server: Server) -> None:
+    def ask(seed: int) -> str:
+        chunks = server.client().chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": f"第{seed}个。"}],
+            max_tokens=40,
+            temperature=1.0,
+            seed=seed,
+            stream=seed % 2 == 0,
+        )
+        return streamed(chunks)[0] if seed % 2 == 0 else chunks.choices[0].message.content
+
+    with ThreadPoolExecutor(RUNNING) as pool:
+        together = list(pool.map(ask, range(RUNNING)))
+    assert together == [ask(seed) for seed in range(RUNNING)]
+    assert len(set(together)) > RUNNING // 2
+
+
+def test_a_client_that_leaves_frees_its_place_at_once(server: Server) -> None:
+    for stream in (True, False):
+        connection = server.connect(post("/v1/completions", {**ENDLESS, "stream": stream}))
+        if stream:
+            assert connection.recv(20).startswith(b"HTTP/1.1 200")
+        until(lambda: server.ask("/healthz")[2]["running"] == 1)
+        before = server.metric("megadec_generated_tokens_total")
+        connection.close()
+        server.until_idle()
+        assert server.metric("megadec_generated_tokens_total") - before < ENDLESS["max_tokens"] / 2
+    until(lambda: server.metric('megadec_requests_total{route="/v1/completions",status="499"}') == 2)
+
+
+def test_a_full_queue_refuses_and_is_open_again_when_clients_have_left(server: Server) -> None:
+    request = post("/v1/completions", {**ENDLESS, "stream": True})
+    connections = [server.connect(request) for _ in range(RUNNING + WAITING)]
+    full = {"status": "ok", "running": RUNNING, "waiting": WAITING}
+    until(lambda: server.ask("/healthz")[2] == full)
+    assert server.metric("megadec_queue_length") == WAITING
+    status, headers, body = server.ask("/v1/completions", json.dumps(ENDLESS).encode())
+    assert (status, body["error"]["code"]) == (503, "queue_full")
+    assert int(headers["retry-after"]) >= 1
+    with pytest.raises(openai.InternalServerError, match="busy"):
+        server.client().completions.create(model="tiny", prompt="。")
+    for connection in connections:
+        connection.close()
+    server.until_idle()
+    assert server.client().completions.create(model="tiny", prompt="。", max_tokens=3).choices[0].text is not None
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(server: Server) -> None:
+    declared = server.connect(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n{")
+    assert declared.recv(12) == b"HTTP/1.1 413"
+    declared.close()
+    undeclared = server.connect(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with pytest.raises((BrokenPipeError, ConnectionResetError, TimeoutError)):
+        undeclared.settimeout(60)
+        for _ in range(20_000):
+            undeclared.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
+    undeclared.close()
+    with pytest.raises(openai.APIStatusError, match="at most 100000") as refused:
+        server.client().completions.create(model="tiny", prompt="字" * BODY_BYTES)
+    assert refused.value.status_code == 413
+    server.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"), [(b"{", "not JSON"), (b"", "not JSON"), (b"\xff", "not UTF-8"), (b"[]", "an object")]
+)
+def test_a_body_that_is_no_json_object_is_a_400(server: Server, body: bytes, words: str) -> None:
+    status, _, answer = server.ask("/v1/chat/completions", body)
+    assert status == 400
+    assert words in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "parameter", "words"),
+    [
+        ({"temperature": 9}, "temperature", "out of range"),
+        ({"max_tokens": CONTEXT_TOKENS}, "max_tokens", "do not fit into the context of 8192"),
+        ({"prompt": "字" * 9000}, "prompt", "do not fit"),
+        ({"prompt": [10**6]}, "prompt", "the model's vocabulary has 600 ids"),
+        ({"n": 2}, "n", "not supported"),
+        ({"logprobs": 1}, "logprobs", "not supported"),
+        ({"extra_body": {"tempo": 1}}, "tempo", "unknown parameter"),
+    ],
+)
+def test_a_wrong_parameter_is_named_to_the_client(
+    server: Server, parameters: dict[str, Any], parameter: str, words: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=words) as refused:
+        server.client().completions.create(**{"model": "tiny", "prompt": "。", **parameters})
+    assert refused.value.param == parameter
+
+
+def test_what_is_not_there_is_a_404(server: Server) -> None:
+    with pytest.raises(openai.NotFoundError, match="'other' is not served here; this route serves 'tiny'"):
+        server.client().completions.create(model="other", prompt="。")
+    status, _, body = server.ask("/v1/classify", b'{"texts": "a"}')
+    assert (status, body["error"]["message"]) == (
+        404,
+        "this server has no classifier: it was started with --model only",
+    )
+    assert server.ask("/v1/nothing")[0] == 404
+    assert server.ask("/v1/completions")[0] == 405
+
+
+def test_the_models_are_listed_with_what_they_can(server: Server) -> None:
+    (model,) = server.client().models.list().data
+    assert model.id == "tiny"
+    assert model.context_tokens == CONTEXT_TOKENS
+    assert "not tuned for chat" in model.note
+    assert server.client().models.retrieve("tiny").id == "tiny"
+
+
+def test_requests_and_tokens_are_counted(server: Server) -> None:
+    route = 'megadec_requests_total{route="/v1/completions",status="200"}'
+    names = (route, "megadec_generated_tokens_total", "megadec_time_to_first_token_seconds_count")
+    before = [server.metric(name) for name in names]
+    server.client().completions.create(model="tiny", prompt="。", max_tokens=7, temperature=0)
+    assert [server.metric(name) - old for name, old in zip(names, before, strict=True)] == [1, 7, 1]
+    assert server.metric("megadec_requests_in_flight") == 1, "the request for the metrics itself"
+
+
+def test_the_page_loads_nothing_from_elsewhere(server: Server) -> None:
+    status, headers, page = server.ask("/")
+    assert status == 200
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert set(re.findall(r"https?://[^'\"\s]+", page)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_a_signal_ends_the_server_within_the_grace_time(tmp_path: Path, folder: Path) -> None:
+    with serving(folder, tmp_path / "log", "--limits.grace_seconds", "0.5") as server:
+        connection = server.connect(post("/v1/completions", {**ENDLESS, "stream": True}))
+        assert connection.recv(20).startswith(b"HTTP/1.1 200")
+        taken = subprocess.run(
+            [sys.executable, str(ROOT / "launch" / "serve.py"), "--model", str(folder), "--port", str(server.port)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert taken.returncode == 2
+        assert taken.stderr.startswith(f"error: --port={server.port} is used by another program")
+        assert len(taken.stderr.splitlines()) == 1
+        received = bytearray()
+        reading = threading.Thread(
+            target=lambda: [received.extend(part) for part in iter(lambda: connection.recv(4096), b"")]
+        )
+        reading.start()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE_SECONDS) == 0
+        reading.join(PATIENCE_SECONDS)
+        connection.close()
+        assert "Traceback" not in server.log.read_text()
+        assert b"shutting down" in received or b'"finish_reason":"length"' in received
