@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError, MissingExtraError
+from megadec.common.errors import ConfigError, ExportError, MissingExtraError
 from megadec.common.files import whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
@@ -58,9 +58,11 @@ def to_hf(
     """Export to the folder `output`, which appears when transformers' weights, ids, logits and greedy text equal ours.
 
     dtype: torch.float32 or torch.bfloat16; None is what the weights were computed in. layout: auto, llama or qwen3.
-    Raises ExportError for a mismatch or a shape that the layout cannot express, ConfigError when `output` exists,
-    MissingExtraError without transformers, StorageError.
+    Raises ExportError for a mismatch or a shape that the layout cannot express, ConfigError when `output` exists or
+    the source is a classifier, MissingExtraError without transformers, StorageError.
     """
+    if source.classes is not None:
+        raise ConfigError(f"{source.path} is a classifier; its export is that of `to_hf_classifier`")
     chosen = choose_layout(source.shape, layout)
     dtype = dtype or source.dtype
     tokenizer = Tokenizer.load(source.tokenizer_path)

@@ -1,13 +1,13 @@
-"""config.json <-> DecoderShape, as one table that is read both ways.
+"""config.json <-> DecoderShape and labels, as one table that is read both ways.
 
-In comes a shape, out goes the content of config.json and generation_config.json, and back. Trade-off: RoPE's base
-stands twice in what we write, as `rope_parameters` (transformers 5) and as `rope_theta` (transformers 4, vLLM,
-llama.cpp), so that one folder serves them all; when read, the two must agree.
+In comes a shape (and the labels of a classifier), out goes the content of config.json and generation_config.json, and
+back. Trade-off: RoPE's base stands twice in what we write, as `rope_parameters` (transformers 5) and as `rope_theta`
+(transformers 4, vLLM, llama.cpp), so that one folder serves them all; when read, the two must agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ KEYS: tuple[tuple[str, str], ...] = (
 )
 
 ARCHITECTURES: dict[Layout, str] = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+CLASSIFIERS: dict[Layout, str] = {"llama": "LlamaForSequenceClassification", "qwen3": "Qwen3ForSequenceClassification"}
+# How many labels transformers gives a classifier whose config.json names none.
+SILENT_LABELS = 2
 
 # What transformers assumes where config.json is silent and the value is not the same as ours.
 SILENT: dict[Layout, dict[str, Any]] = {
@@ -81,23 +84,53 @@ def choose_layout(shape: DecoderShape, wanted: str) -> Layout:
     return fitting
 
 
-def config_of(shape: DecoderShape, layout: Layout, dtype: torch.dtype, bos_id: int, eos_id: int) -> dict[str, Any]:
-    """The content of config.json."""
+def config_of(
+    shape: DecoderShape,
+    layout: Layout,
+    dtype: torch.dtype,
+    bos_id: int,
+    eos_id: int,
+    labels: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The content of config.json; with labels that of a classifier."""
     dtype_name = str(dtype).removeprefix("torch.")
     return {
-        "architectures": [ARCHITECTURES[layout]],
+        "architectures": [(ARCHITECTURES if labels is None else CLASSIFIERS)[layout]],
         "model_type": layout,
         **{key: getattr(shape, field) for key, field in KEYS},
         **{key: FIXED[key][0] for key in WRITTEN[layout]},
         "attention_dropout": 0.0,
         "rope_theta": shape.rope_theta,
         "rope_parameters": {"rope_theta": shape.rope_theta, "rope_type": "default"},
-        "use_cache": True,
+        "use_cache": labels is None,
         "bos_token_id": bos_id,
         "eos_token_id": eos_id,
         "torch_dtype": dtype_name,
         "dtype": dtype_name,
+        **({} if labels is None else _labels_config(labels, eos_id)),
     }
+
+
+def _labels_config(labels: Sequence[str], eos_id: int) -> dict[str, Any]:
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        # transformers reads the logits behind the last id that is not this one; no text holds `</s>`.
+        "pad_token_id": eos_id,
+    }
+
+
+def labels_of(config: Mapping[str, Any], file: Path) -> list[str] | None:
+    """The labels of a classifier in their order; None for another model. Raises ExportError for a gap in them."""
+    if not set(config.get("architectures") or ()) & set(CLASSIFIERS.values()):
+        return None
+    named = config.get("id2label")
+    if named is None:
+        return [f"LABEL_{number}" for number in range(config.get("num_labels") or SILENT_LABELS)]
+    labels = [named.get(str(number)) for number in range(len(named))] if isinstance(named, Mapping) else [None]
+    if not all(isinstance(label, str) for label in labels) or len(set(labels)) != len(labels):
+        raise ExportError(f"{file}: id2label={named!r} does not give each of the numbers from 0 on a label of its own")
+    return [str(label) for label in labels]
 
 
 def generation_config_of(bos_id: int, eos_id: int) -> dict[str, Any]:

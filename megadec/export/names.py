@@ -41,6 +41,7 @@ ROWS: tuple[Row, ...] = (
     Row("layers.N.mlp.down_proj.weight", "model.layers.N.mlp.down_proj.weight"),
     Row("norm.weight", "model.norm.weight"),
     Row("lm_head.weight", "lm_head.weight"),
+    Row("score.weight", "score.weight"),
 )
 
 # Ours, and what a GGUF file calls it (gguf-py/gguf/constants.py). The layouts are those of ROWS.

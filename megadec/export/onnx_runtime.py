@@ -138,15 +138,23 @@ class OnnxClassifier:
         return list(self.task["labels"])
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        """For each text, label -> probability. A text that is longer than the context is cut."""
-        tokenizer, template = self.tokenizer, self.task.get("template", "{text}")
-        encoded = tokenizer.encode_many([template.replace("{text}", text) for text in texts])
-        rows = [[tokenizer.bos_id, *ids][: self.shape.context_tokens] for ids in encoded]
+        """The probability of each label, by its name, for each text. Raises InputError for an empty text."""
         found: list[dict[str, float]] = []
-        for start in range(0, len(rows), BATCH_TEXTS):
-            shares_BL = self.logits(rows[start : start + BATCH_TEXTS]).double().softmax(-1)
+        for start in range(0, len(texts), BATCH_TEXTS):
+            shares_BL = self.logits(self.ids(texts[start : start + BATCH_TEXTS])).softmax(-1)
             found += [dict(zip(self.labels, shares_L, strict=True)) for shares_L in shares_BL.tolist()]
         return found
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Each text as in training (`finetune.examples.Form`): in the template, behind `<s>`, cut to a row."""
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise InputError(f"text {number} is empty; there is nothing to classify")
+        template, context = self.task.get("template", "{text}"), self.shape.context_tokens
+        room = min(self.task.get("row_tokens", context), context) - 1
+        part = slice(-room, None) if self.task.get("cut") == "tail" else slice(room)
+        encoded = self.tokenizer.encode_many([template.replace("{text}", text.strip()) for text in texts])
+        return [[self.tokenizer.bos_id, *ids[part]] for ids in encoded]
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Logits [B, L] of the ids of B texts, float32; shorter ones are padded here. Raises InputError."""

@@ -53,7 +53,7 @@ def test_padding_in_front_of_a_text_is_understood_too(exported, theirs):
 
 
 def test_texts_get_a_probability_for_each_label(theirs):
-    texts = ["清晨，小林在河边。", "", "大家都很高兴" * 30] * 7
+    texts = ["清晨，小林在河边。", "老周 ", "大家都很高兴" * 30] * 7
     found = theirs.classify(texts)
     assert len(found) == 21
     assert all(list(shares) == ["体育", "财经", "房产"] for shares in found)

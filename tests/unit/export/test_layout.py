@@ -10,7 +10,7 @@ import torch
 
 from megadec.common.errors import ExportError
 from megadec.decoder.shape import DecoderShape, preset_names
-from megadec.export.layout import choose_layout, config_of, generation_config_of, shape_of
+from megadec.export.layout import choose_layout, config_of, generation_config_of, labels_of, shape_of
 from tests.unit.export.conftest import TINY_SHAPE
 
 FILE = Path("model/config.json")
@@ -97,3 +97,30 @@ def test_old_and_new_readers_find_the_base_of_rope():
 
 def test_generation_ends_at_the_end_of_the_document():
     assert generation_config_of(1, 2)["eos_token_id"] == 2
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_labels_come_back_from_the_config_of_a_classifier(qk_norm):
+    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm})
+    labels = [f"第{number}类" for number in range(12)]  # 10 stands before 2 as text
+    config = json.loads(json.dumps(config_of(shape, choose_layout(shape, "auto"), torch.float32, 1, 2, labels)))
+    assert labels_of(config, FILE) == labels
+    assert shape_of(config, FILE)[0] == shape
+    assert [config["label2id"][label] for label in labels] == list(range(12))
+
+
+def test_a_language_model_has_no_labels():
+    assert labels_of({**config_for(), "id2label": {"0": "LABEL_0"}}, FILE) is None
+
+
+def test_a_classifier_whose_config_names_no_labels_has_those_of_transformers():
+    config = {**config_for(), "architectures": ["LlamaForSequenceClassification"]}
+    assert labels_of(config, FILE) == ["LABEL_0", "LABEL_1"]
+    assert labels_of({**config, "num_labels": 3}, FILE) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+
+
+@pytest.mark.parametrize("named", [{"0": "a", "2": "b"}, {"0": "a", "1": "a"}, ["a", "b"], {"0": 5}])
+def test_labels_with_a_gap_or_twice_the_same_are_refused(named):
+    config = {**config_for(), "architectures": ["Qwen3ForSequenceClassification"], "id2label": named}
+    with pytest.raises(ExportError, match=r"config\.json: id2label"):
+        labels_of(config, FILE)

@@ -23,6 +23,15 @@ def test_every_tensor_of_a_decoder_has_another_name_and_comes_back(layout, tied)
     assert [from_hugging_face(name, layout) for name in theirs] == ours
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_tensor_of_a_classifier_has_another_name_or_that_of_its_score(layout):
+    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": layout == "qwen3"})
+    ours = list(tensor_shapes(shape, classes=3))
+    theirs = [to_hugging_face(name, layout) for name in ours]
+    assert {*ours} & {*theirs} == {"score.weight"}
+    assert [from_hugging_face(name, layout) for name in theirs] == ours
+
+
 def test_no_name_stands_twice_in_the_table():
     assert len({row.ours for row in ROWS}) == len({row.theirs for row in ROWS}) == len(ROWS)
 

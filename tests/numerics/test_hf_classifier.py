@@ -1,0 +1,138 @@
+"""The Hugging Face export of a classifier is the classifier, in transformers and read back by us."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from megadec.common.errors import ConfigError, ExportError
+from megadec.export.consolidate import open_model
+from megadec.export.hf import to_hf
+from megadec.export.hf_classifier import check_classifier, to_hf_classifier
+from megadec.export.load import load_source
+from megadec.export.source import ModelSource
+from tests.unit.export.conftest import random_classifier, random_source
+
+transformers = pytest.importorskip("transformers")
+
+VARIANTS = {"qwen3-tied-bfloat16": (True, torch.bfloat16), "llama-untied-float32": (False, torch.float32)}
+
+
+class Exported(NamedTuple):
+    source: ModelSource
+    folder: Path
+    dtype: torch.dtype
+
+
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS)
+def exported(request, tmp_path_factory, tiny_tokenizer_path) -> Exported:
+    modern, dtype = request.param
+    source = random_classifier(tiny_tokenizer_path, "标题：{text}", qk_norm=modern, tied_embeddings=modern)
+    folder = tmp_path_factory.mktemp("exports") / "model-hf"
+    parity = to_hf_classifier(source, folder, dtype=dtype)
+    assert (parity.prompts, parity.greedy_tokens) == (50, 0)
+    return Exported(source, folder, dtype)
+
+
+def test_transformers_classifies_a_padded_batch_of_texts_as_we_do_one_by_one(exported):
+    folder = exported.folder
+    texts = ["清晨，小林在河边。", "老周", "去年冬天，船长在码头修好了三台收音机。abc"]
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    batch = transformers.AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+    assert batch["attention_mask"].sum(1).unique().numel() == 3
+    ours, tokenizer = load_source(open_model(folder))
+    with torch.inference_mode():
+        found_BL = model(**batch).logits
+        rows = [torch.tensor([[tokenizer.bos_id, *tokenizer.encode(text)]]) for text in texts]
+        wanted_BL = torch.cat([ours(ids_BS)[:, -1] for ids_BS in rows])
+    assert wanted_BL.std() > 0.1
+    assert (found_BL - wanted_BL).abs().max() < 1e-4
+
+
+def test_transformers_finds_every_tensor_of_its_own_and_no_other(exported):
+    folder = exported.folder
+    model, found = transformers.AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    assert (model.config.num_labels, model.config.id2label[1]) == (3, "财经")
+
+
+def test_the_pipeline_of_transformers_names_the_labels(exported):
+    folder = exported.folder
+    classify = transformers.pipeline("text-classification", model=str(folder))
+    found = classify(["清晨，小林在河边。", "老周"], top_k=None, batch_size=2)
+    assert [{answer["label"] for answer in answers} for answers in found] == [{"体育", "财经", "房产"}] * 2
+
+
+def test_it_is_read_back_with_its_task_and_its_weights(exported):
+    source, folder, _ = exported
+    found = open_model(folder)
+    assert (found.task, found.shape, found.step) == (source.task, source.shape, 12)
+    assert found.names() == source.names()
+    assert all(torch.equal(found.tensor(name), source.tensor(name).to(found.dtype)) for name in source.names())
+
+
+def test_a_folder_without_our_own_file_has_the_labels_of_its_config(exported, tmp_path):
+    folder = shutil.copytree(exported.folder, tmp_path / "copy")
+    (folder / "megadec.json").unlink()
+    assert open_model(folder).task == {"kind": "classification", "labels": ["体育", "财经", "房产"]}
+
+
+@pytest.fixture
+def copy(exported, tmp_path) -> Exported:
+    return exported._replace(folder=shutil.copytree(exported.folder, tmp_path / "copy"))
+
+
+def test_one_changed_weight_of_the_score_is_refused(copy):
+    source, folder, dtype = copy
+    tensors = load_file(folder / "model.safetensors")
+    tensors["score.weight"][2, 5] *= 1.01
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=r"'score.weight': what transformers loaded"):
+        check_classifier(folder, source, dtype)
+
+
+def test_two_swapped_labels_are_refused(copy):
+    source, folder, dtype = copy
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"]["0"], config["id2label"]["1"] = config["id2label"]["1"], config["id2label"]["0"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=r"config\.json has labels .* megadec\.json says"):
+        open_model(folder)
+    (folder / "megadec.json").unlink()
+    with pytest.raises(ExportError, match="transformers has labels"):
+        check_classifier(folder, source, dtype)
+
+
+def test_two_swapped_pieces_of_the_tokenizer_are_refused(copy):
+    source, folder, dtype = copy
+    content = json.loads((folder / "tokenizer.json").read_text())
+    pieces = content["model"]["vocab"]
+    one, other = (next(piece for piece, number in pieces.items() if number == wanted) for wanted in (450, 451))
+    pieces[one], pieces[other] = pieces[other], pieces[one]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ExportError, match="ids"):
+        check_classifier(folder, source, dtype)
+
+
+def test_a_tokenizer_that_pads_with_another_id_than_the_model_knows_is_refused(copy):
+    """Then transformers would read the logits behind padding."""
+    source, folder, dtype = copy
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pad_token": "<unk>"}))
+    with pytest.raises(ExportError, match=r"logits of ids .* differ"):
+        check_classifier(folder, source, dtype)
+
+
+def test_the_wrong_kind_of_model_is_refused(tmp_path, tiny_tokenizer_path):
+    with pytest.raises(ConfigError, match="has no labels"):
+        to_hf_classifier(random_source(tiny_tokenizer_path), tmp_path / "model-hf")
+    with pytest.raises(ConfigError, match="is a classifier"):
+        to_hf(random_classifier(tiny_tokenizer_path), tmp_path / "model-hf")
+    assert list(tmp_path.iterdir()) == []
