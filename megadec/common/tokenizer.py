@@ -80,6 +80,15 @@ class Tokenizer:
         ids: list[list[int]] = self._processor.encode(list(texts), num_threads=1)
         return ids
 
+    def encode_with_dropout(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
+        """The ids of each text when every merge of two pieces is left out with this probability (BPE-dropout, Provilkov
+        et al., arXiv 1910.13267). The same arguments give the same ids."""
+        sentencepiece.set_random_generator_seed(seed)
+        ids: list[list[int]] = self._processor.encode(
+            list(texts), num_threads=1, enable_sampling=True, alpha=dropout, nbest_size=-1
+        )
+        return ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; `<s>` and `</s>` give nothing, bytes that are no UTF-8 give U+FFFD."""
         text: str = self._processor.decode([int(i) for i in ids])

@@ -126,7 +126,9 @@ class LabelledOptions:
 
     train, dev: files or folders. source: a reader's name (thucnews, jsonl, comments, parquet, ...), by the file's
     suffix when not given. read: encoding and column names. template, cut: see `Form`. row_tokens: the length of a row;
-    longer texts are cut, shorter ones share a row.
+    longer texts are cut, shorter ones share a row. segmentations: the training set holds every text so many times, once
+    as the tokenizer cuts it, then with merges left out at random (`bpe_dropout` is their probability), so that rare
+    words are seen as their parts too; an epoch is a pass over all of them.
     """
 
     train: str = ""
@@ -136,6 +138,14 @@ class LabelledOptions:
     template: str = TEXT
     cut: Cut = "head"
     row_tokens: int = 256
+    segmentations: int = 1
+    bpe_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.segmentations < 1:
+            raise ConfigError(f"data.segmentations={self.segmentations} is not at least 1")
+        if not 0.0 < self.bpe_dropout < 1.0:
+            raise ConfigError(f"data.bpe_dropout={self.bpe_dropout} is not between 0 and 1; segmentations=1 is without")
 
     @property
     def form(self) -> Form:
@@ -161,10 +171,13 @@ def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText
     _check_whole(path, report)
 
 
-def read_sets(options: LabelledOptions, bos_id: int, encode: Encode) -> tuple[LabelledSet, LabelledSet | None]:
+def read_sets(
+    options: LabelledOptions, bos_id: int, encode: Encode, encode_again: Callable[[int], Encode] | None = None
+) -> tuple[LabelledSet, LabelledSet | None]:
     """The training set and the held-out one (None where none is named), with one list of labels.
 
-    encode: texts -> ids of each, without `<s>`. The labels are those of class.txt in its order, else those of the
+    encode: texts -> ids of each, without `<s>`. encode_again: the same for another segmentation, by its number from 1;
+    needed for more than one. The labels are those of class.txt in its order, else those of the
     training set, sorted. Raises ConfigError and InputError: see `read_labelled`; also for a label that is not in the
     list, fewer than two labels, no text at all, and a held-out set inside the training set.
     """
@@ -177,15 +190,29 @@ def read_sets(options: LabelledOptions, bos_id: int, encode: Encode) -> tuple[La
     for name, count in zip(train.names, train.counts.tolist(), strict=True):
         if not count:
             log.warning("%s: no text has the label %r, so it will not be learned", train_path, name)
+    again = [train]
+    for number in range(1, options.segmentations):
+        assert encode_again is not None, "more than one segmentation"
+        again.append(read_set(train_path, options, bos_id, encode_again(number), train.names))
     if not options.dev:
-        return train, None
+        return joined(again), None
     dev_path = Path(options.dev)
     if dev_path.resolve() == train_path.resolve() or train_path.resolve() in dev_path.resolve().parents:
         raise ConfigError(f"data.dev={dev_path} is within data.train={train_path}; what is learned measures nothing")
     dev = read_set(dev_path, options, bos_id, encode, train.names)
     if shared := _texts_in_both(train, dev):
         log.warning("%s: %d of %d texts stand in %s too; they measure memory", dev_path, shared, dev.texts, train_path)
-    return train, dev
+    return joined(again), dev
+
+
+def joined(sets: Sequence[LabelledSet]) -> LabelledSet:
+    """The texts of several sets of the same labels, one set behind the other."""
+    if len(sets) == 1:
+        return sets[0]
+    first = sets[0]
+    starts = np.concatenate([[0], np.cumsum(np.concatenate([one.lengths for one in sets]))])
+    tokens, labels = (np.concatenate([getattr(one, name) for one in sets]) for name in ("tokens", "labels"))
+    return LabelledSet(first.path, first.names, tokens, starts, labels, sum(one.cut for one in sets))
 
 
 def read_set(

@@ -1,4 +1,5 @@
-"""Labelled texts -> token batches: whole texts packed into rows, a label's number at the last token of each.
+"""Labelled texts -> token batches: whole texts packed into rows, a label's number at the last token of each (and
+at the earlier ones where a run wants it).
 
 In comes a `LabelledSet`, out come `TokenBatch`es: the training stream's, and those of a set that is measured. A text
 sees nothing of its neighbours (documents_BS) and counts its own positions, so a packed text is computed as it would be
@@ -41,9 +42,17 @@ def pack_rows(texts: np.ndarray, lengths: np.ndarray, row_tokens: int) -> list[n
 
 
 def assemble_texts(
-    data: LabelledSet, rows: Sequence[np.ndarray], row_tokens: int, weights: Sequence[float] | None = None
+    data: LabelledSet,
+    rows: Sequence[np.ndarray],
+    row_tokens: int,
+    weights: Sequence[float] | None = None,
+    prefix_weight: float = 0.0,
 ) -> TokenBatch:
-    """A batch of the given texts by row. weights: the loss weight of each label, 1 when not given."""
+    """A batch of the given texts by row. weights: the loss weight of each label, 1 when not given.
+
+    prefix_weight: the label is asked at the earlier tokens of a text too (target replication, Lipton et al., arXiv
+    1511.03677), `<s>` left out; they share this part of the text's weight evenly, beside the 1 of its last token.
+    """
     of_label = np.ones(len(data.names)) if weights is None else np.asarray(weights)
     shape = (len(rows), row_tokens)
     ids_BS, targets_BS = np.full(shape, PADDING_ID, dtype=np.int64), np.zeros(shape, dtype=np.int64)
@@ -55,8 +64,13 @@ def assemble_texts(
         used = int(ends[-1]) if len(ends) else 0
         if used:
             ids_BS[row, :used] = np.concatenate([data.ids(text) for text in texts.tolist()])
-        targets_BS[row, ends - 1] = data.labels[texts]
-        weights_BS[row, ends - 1] = of_label[data.labels[texts]]
+        labels = data.labels[texts]
+        if prefix_weight and used:
+            targets_BS[row, :used] = np.repeat(labels, lengths)
+            weights_BS[row, :used] = np.repeat(of_label[labels] * prefix_weight / np.maximum(lengths - 2, 1), lengths)
+            weights_BS[row, ends - lengths] = 0.0
+        targets_BS[row, ends - 1] = labels
+        weights_BS[row, ends - 1] = of_label[labels]
         # Padding is one more document.
         lengths = np.append(lengths, row_tokens - used)
         documents_BS[row] = np.repeat(np.arange(len(lengths)), lengths)
@@ -70,10 +84,17 @@ class ClassifyStream:
     arguments. Every text is seen once an epoch; a step may hold the end of one epoch and the beginning of the next."""
 
     def __init__(
-        self, data: LabelledSet, weights: Sequence[float], row_tokens: int, seed: int, sequences_per_step: int
+        self,
+        data: LabelledSet,
+        weights: Sequence[float],
+        row_tokens: int,
+        seed: int,
+        sequences_per_step: int,
+        prefix_weight: float = 0.0,
     ) -> None:
         self.data = data
         self.weights = list(weights)
+        self.prefix_weight = prefix_weight
         self.row_tokens = row_tokens
         self.seed = seed
         self.sequences_per_step = sequences_per_step
@@ -97,7 +118,7 @@ class ClassifyStream:
                 f" {micro} (micro) x {world_size} (ranks)"
             )
         first = step * self.sequences_per_step + rank * own
-        whole = assemble_texts(self.data, self.rows_at(first, own), self.row_tokens, self.weights)
+        whole = assemble_texts(self.data, self.rows_at(first, own), self.row_tokens, self.weights, self.prefix_weight)
         return [whole.rows(start, start + micro) for start in range(0, own, micro)]
 
     def rows_at(self, first: int, count: int) -> list[np.ndarray]:
@@ -126,6 +147,7 @@ class ClassifyStream:
             "sequences_per_step": self.sequences_per_step,
             "labels": list(self.data.names),
             "weights": self.weights,
+            "prefix_weight": self.prefix_weight,
             "texts": self.data.texts,
             "sha256": self.data.sha256,
         }

@@ -7,8 +7,10 @@ exists: a moment for hundreds of thousands of titles, and a mistake is one messa
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -38,7 +40,7 @@ from megadec.finetune.adapt import (
     manifest_of,
     trained_share,
 )
-from megadec.finetune.examples import LabelledOptions, LabelledSet, label_weights, read_sets
+from megadec.finetune.examples import Encode, LabelledOptions, LabelledSet, label_weights, read_sets
 from megadec.finetune.measure import ClassifyEvaluator, MeasureOptions
 from megadec.finetune.rows import ClassifyStream
 
@@ -58,16 +60,21 @@ class LossOptions:
     """Weighted cross-entropy over the texts of a step.
 
     class_weights: `none`, or `balanced`, so that every label counts the same. weights: a label's own weight by its
-    name, in place of that. label_smoothing: the share of the target that is spread over all labels.
+    name, in place of that. label_smoothing: the share of the target that is spread over all labels. prefix_weight: what
+    asking the label at every earlier token of a text weighs beside asking it at the last (the loss of a step is then
+    the mean over tokens).
     """
 
     class_weights: Literal["none", "balanced"] = "none"
     weights: dict[str, float] = field(default_factory=dict)
     label_smoothing: float = 0.0
+    prefix_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ConfigError(f"loss.label_smoothing={self.label_smoothing} is not in [0, 1)")
+        if not 0.0 <= self.prefix_weight < math.inf:
+            raise ConfigError(f"loss.prefix_weight={self.prefix_weight} is not a number from 0")
 
 
 @dataclass(frozen=True)
@@ -115,15 +122,30 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
             f"data.row_tokens={run.data.row_tokens} is more than the context of {run.model.path}, which is"
             f" {source.shape.context_tokens} tokens"
         )
-    train, dev = read_sets(run.data, tokenizer.bos_id, tokenizer.encode_many)
+    train, dev = read_sets(
+        run.data, tokenizer.bos_id, tokenizer.encode_many, lambda number: _with_dropout(run, tokenizer, number)
+    )
     weights = label_weights(train, run.loss.class_weights, run.loss.weights)
-    stream = ClassifyStream(train, weights, run.data.row_tokens, run.seed, run.train.sequences_per_step)
+    stream = ClassifyStream(
+        train, weights, run.data.row_tokens, run.seed, run.train.sequences_per_step, run.loss.prefix_weight
+    )
     if run.epochs is not None:
         steps = math.ceil(run.epochs * stream.windows_per_epoch / run.train.sequences_per_step)
         run = replace(run, train=replace(run.train, steps=steps))
     if dev is None and run.early_stopping.metric is not None:
         raise ConfigError(f"early_stopping.metric={run.early_stopping.metric} without data.dev to measure it on")
     return Job(run, settings, tokenizer, world_size(), _task(run, source, stream, dev))
+
+
+def _with_dropout(run: FineTuneRun, tokenizer: Tokenizer, number: int) -> Encode:
+    """Texts -> ids by BPE-dropout: other ones for each number and each part of a set, the same in every run."""
+    parts = itertools.count()
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        seed = zlib.crc32(f"{run.seed} {number} {next(parts)}".encode())
+        return tokenizer.encode_with_dropout(texts, run.data.bpe_dropout, seed)
+
+    return encode
 
 
 def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: LabelledSet | None) -> Task:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -169,3 +171,26 @@ def test_other_texts_labels_or_names_give_another_hash(titles_folder, tokenizer)
     train, dev = read(tokenizer, titles_folder / "train.txt", titles_folder / "dev.txt")
     again, _ = read(tokenizer, titles_folder / "train.txt")
     assert train.sha256 == again.sha256 != dev.sha256
+
+
+def test_other_segmentations_spell_the_same_texts_with_the_same_labels(titles_folder, tokenizer):
+    options = LabelledOptions(str(titles_folder / "train.txt"), segmentations=3, bpe_dropout=0.5)
+
+    def again(number: int) -> Callable[[Sequence[str]], list[list[int]]]:
+        return lambda texts: tokenizer.encode_with_dropout(texts, options.bpe_dropout, number)
+
+    train, _ = read_sets(options, tokenizer.bos_id, tokenizer.encode_many, again)
+    plain, _ = read_sets(replace(options, segmentations=1), tokenizer.bos_id, tokenizer.encode_many)
+    assert train.texts == 3 * plain.texts
+    assert train.labels.tolist() == plain.labels.tolist() * 3
+    texts = [tokenizer.decode(train.ids(text)[1:].tolist()) for text in range(train.texts)]
+    assert texts == texts[: plain.texts] * 3
+    assert train.ids(0).tolist() == plain.ids(0).tolist()
+    assert len(train.tokens) > 3 * len(plain.tokens)
+    assert read_sets(options, tokenizer.bos_id, tokenizer.encode_many, again)[0].sha256 == train.sha256
+
+
+@pytest.mark.parametrize(("name", "value"), [("segmentations", 0), ("bpe_dropout", 0.0), ("bpe_dropout", 1.0)])
+def test_impossible_segmentations_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"data.{name}={value}"):
+        LabelledOptions(**{name: value})

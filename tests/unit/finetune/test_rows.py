@@ -97,3 +97,27 @@ def test_the_state_is_checked_against_texts_and_settings() -> None:
         stream_of(labelled(56)).check(state)
     with pytest.raises(ConfigError, match="seed is 4"):
         stream_of(labelled(), seed=4).check(state)
+
+
+def test_with_a_prefix_weight_the_label_is_asked_at_every_token_but_the_first() -> None:
+    data = labelled()
+    rows = [np.asarray([text]) for text in np.flatnonzero(data.lengths > 3)[:2]]
+    plain, asked = (assemble_texts(data, rows, ROW_TOKENS, [1.0, 2.0, 0.5], weight) for weight in (0.0, 0.4))
+    for row, [text] in enumerate(rows):
+        length, label = int(data.lengths[text]), int(data.labels[text])
+        weight = [1.0, 2.0, 0.5][label]
+        assert asked.weights_BS[row, 0] == 0
+        assert asked.weights_BS[row, 1 : length - 1].sum().item() == pytest.approx(0.4 * weight)
+        assert asked.weights_BS[row, length - 1] == plain.weights_BS[row, length - 1] == weight
+        assert set(asked.targets_BS[row, :length].tolist()) == {label}
+        assert not asked.weights_BS[row, length:].any()
+    assert torch.equal(asked.ids_BS, plain.ids_BS)
+    assert torch.equal(asked.documents_BS, plain.documents_BS)
+
+
+def test_a_run_does_not_go_on_with_another_prefix_weight() -> None:
+    data = labelled()
+    state = stream_of(data).state(2)
+    other = ClassifyStream(data, [1.0, 2.0, 0.5], ROW_TOKENS, 3, 4, prefix_weight=0.4)
+    with pytest.raises(ConfigError, match=r"prefix_weight is 0\.4"):
+        other.check(state)

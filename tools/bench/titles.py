@@ -1,0 +1,168 @@
+"""Fine-tuned decoders against a linear SVM on labelled texts: one table, every row measured on the same held-out set.
+
+    python tools/bench/titles.py --data FOLDER --model exports/NAME-hf --output tools/bench/results/thucnews_cpu \
+        [--runs full:0 full:1 lora:0 frozen:0 scratch:0] [--ranks 2]
+
+In: a folder with train.txt, dev.txt and class.txt (a title, a tab, a number a line), and a pretrained model. Out: a
+folder with results.json and a confusion matrix of each row as a picture, and JSON on standard output. Each run is
+`launch/finetune.py` through the deepspeed launcher; one that has ended already (runs/NAME) is measured and not trained
+again. The baseline is scikit-learn's LinearSVC on TF-IDF of character 1-3-grams. Trade-off: the held-out set also
+chooses each run's best checkpoint, which flatters the decoders by a few tenths of a point against the SVM; figures of
+the last step are given beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from megadec.common.config import parse
+from megadec.common.errors import ConfigError, MissingExtraError, TrainingError, run_main
+from megadec.common.files import write_json
+from megadec.engine.metrics import FILE_NAME as METRICS_FILE
+from megadec.engine.plot import draw_confusion
+from megadec.export.consolidate import open_model
+from megadec.finetune.adapt import METHODS, LoraOptions, Method, classifier_sizes, trains
+from megadec.finetune.examples import LabelledOptions, LabelledText, read_labelled
+from megadec.finetune.score import ClassifierScoreOptions, figures, label_numbers, score_classifier
+
+TRAIN, HELD_OUT, CLASSES = "train.txt", "dev.txt", "class.txt"
+# The best of C in {0.3, 0.5, 1} x {all n-grams, those of two texts} x {tf, 1 + log tf} on THUCNews titles.
+SVM_C, SVM_LEAST_TEXTS = 1.0, 2
+SHOWN = ("method", "seed", "trained_parameters", "steps", "seconds", "accuracy", "accuracy_of_last_step")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """data: the folder of titles. model: the pretrained decoder. output: a folder for the results.
+
+    runs: METHOD:SEED each; none gives the baseline alone. config, deepspeed: of launch/finetune.py. name: of the runs,
+    followed by method and seed. ranks: processes. options: further options of a method, `{lora: "--epochs 4"}`.
+    """
+
+    data: Path
+    model: Path
+    output: Path
+    runs: tuple[str, ...] = ("full:0", "full:1", "lora:0", "frozen:0", "scratch:0")
+    config: Path = Path("launch/runs/thucnews.yaml")
+    deepspeed: Path = Path("ds_configs/zero2.json")
+    name: str = "thucnews"
+    ranks: int = 2
+    options: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for run in self.runs:
+            method, _, seed = run.partition(":")
+            if method not in METHODS or not seed.isdecimal():
+                raise ConfigError(f"runs: {run!r} is not METHOD:SEED with a method of {', '.join(METHODS)}")
+
+
+def linear_svm(
+    train: Sequence[LabelledText], held_out: Sequence[LabelledText], labels: Sequence[str]
+) -> dict[str, Any]:
+    """The baseline's figures, the number of its features, and the seconds that it took."""
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.svm import LinearSVC
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "finetune") from error
+    began = time.perf_counter()
+    grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=SVM_LEAST_TEXTS, sublinear_tf=True)
+    model = LinearSVC(C=SVM_C, random_state=0)
+    model.fit(grams.fit_transform([one.text for one in train]), label_numbers(train, labels))
+    said_N = model.predict(grams.transform([one.text for one in held_out]))
+    return {
+        "method": "linear SVM, character 1-3-grams",
+        "trained_parameters": int(model.coef_.size + model.intercept_.size),
+        "seconds": round(time.perf_counter() - began, 1),
+        **figures(label_numbers(held_out, labels), np.asarray(said_N), labels),
+    }
+
+
+def fine_tune(options: BenchOptions, method: Method, seed: int) -> dict[str, Any]:
+    """Train (unless that was done before) and measure one run. Raises TrainingError when it fails."""
+    name = f"{options.name}_{method}_{seed}"
+    command = [
+        *(str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", str(options.ranks)),
+        *("--master_port", str(_free_port()), "launch/finetune.py", "--deepspeed", str(options.deepspeed)),
+        *("--config", str(options.config), "--name", name, "--method", method, "--seed", str(seed)),
+        *("--model.path", str(options.model)),
+        *("--data.train", str(options.data / TRAIN), "--data.dev", str(options.data / HELD_OUT)),
+        *options.options.get(method, "").split(),
+    ]
+    began = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    status = subprocess.run(command, check=False, stdout=sys.stderr, env=environment).returncode
+    if status:
+        raise TrainingError(f"{' '.join(command)} ended with status {status}")
+    wall_seconds = time.perf_counter() - began
+    folder = Path("runs") / name
+    result = score_classifier(ClassifierScoreOptions(model=folder, data=options.data / HELD_OUT))
+    lines = [json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if line["kind"] == "train"]
+    measured = [line for line in lines if line["kind"] == "evaluate"]
+    return {
+        "method": method,
+        "seed": seed,
+        "command": " ".join(["deepspeed", *command[1:]]),
+        "trained_parameters": _trained_parameters(folder, method),
+        "seconds": round(sum(line["seconds"] for line in steps), 1),
+        "wall_seconds": round(wall_seconds, 1),
+        "steps": steps[-1]["step"],
+        "accuracy_of_last_step": measured[-1]["accuracy"],
+        **result,
+    }
+
+
+def _trained_parameters(folder: Path, method: Method) -> int:
+    source = open_model(folder)
+    assert source.classes is not None, "a run of launch/finetune.py holds a classifier"
+    lora = source.task.get("lora")
+    known = LoraOptions(lora["rank"], lora["alpha"], tuple(lora["targets"])) if lora else LoraOptions()
+    sizes = classifier_sizes(source.shape, source.classes, method, known)
+    return sum(math.prod(size) for name, size in sizes.items() if trains(method, name))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure the baseline, train and measure each run, write after each what is known."""
+    options = parse(BenchOptions, argv, description="Fine-tuned decoders against a linear SVM.")
+    labels = (options.data / CLASSES).read_text(encoding="utf-8").split()
+    train, held_out = (list(read_labelled(options.data / name, LabelledOptions())) for name in (TRAIN, HELD_OUT))
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for run in ("svm", *options.runs):
+        method, _, seed = run.partition(":")
+        if method == "svm":
+            row = linear_svm(train, held_out, labels)
+        else:
+            row = fine_tune(options, cast(Method, method), int(seed))
+        title = f"{row['method']}: {row['accuracy']:.4f} of {row['texts']:,} titles"
+        draw_confusion(row["confusion"], row["labels"], options.output / f"{run.replace(':', '_')}.png", title)
+        rows.append(row)
+        result = {"model": str(options.model), "train": len(train), "held_out": len(held_out), "rows": rows}
+        write_json(options.output / "results.json", result)
+    print(
+        json.dumps([{key: row.get(key) for key in SHOWN} | row["macro"] for row in rows], ensure_ascii=False, indent=1)
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)
