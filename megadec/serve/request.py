@@ -121,6 +121,9 @@ def classify_request(body: Mapping[str, Any], most_texts: int) -> ClassifyReques
     if len(texts) > most_texts:
         refuse("texts", f"holds {len(texts)} texts; at most {most_texts} are classified in one request")
     checked = tuple(text(item, f"texts[{position}]") for position, item in enumerate(texts))
+    for position, one in enumerate(checked):
+        if not one.strip():
+            refuse(f"texts[{position}]", "is empty; there is nothing to classify")
     return ClassifyRequest(checked, optional_text(body, "model"))
 
 

@@ -26,7 +26,7 @@ from megadec.export.load import load_source
 from megadec.export.megadec import to_megadec
 from megadec.export.source import ModelSource
 from megadec.serve.generate import Sampling, generate_text
-from tests.unit.export.conftest import random_source
+from tests.unit.export.conftest import random_classifier, random_source
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
@@ -142,9 +142,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, source: ModelSource) -> Pat
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, folder: Path, source: ModelSource) -> Iterator[Server]:
     limits = {"running": RUNNING, "waiting": WAITING, "body_bytes": BODY_BYTES}
     options = [word for name, value in limits.items() for word in (f"--limits.{name}", str(value))]
+    labels = folder.parent / "labels"
+    to_megadec(random_classifier(source.tokenizer_path), labels)
+    options += ["--classifier", str(labels)]
     with serving(folder, tmp_path_factory.mktemp("log") / "server.log", *options) as started:
         yield started
         assert started.process.poll() is None, started.log.read_text()
@@ -307,18 +310,26 @@ def test_a_wrong_parameter_is_named_to_the_client(
 def test_what_is_not_there_is_a_404(server: Server) -> None:
     with pytest.raises(openai.NotFoundError, match="'other' is not served here; this route serves 'tiny'"):
         server.client().completions.create(model="other", prompt="。")
-    status, _, body = server.ask("/v1/classify", b'{"texts": "a"}')
-    assert (status, body["error"]["message"]) == (
-        404,
-        "this server has no classifier: it was started with --model only",
-    )
     assert server.ask("/v1/nothing")[0] == 404
     assert server.ask("/v1/completions")[0] == 405
 
 
+def test_texts_get_a_label_and_probabilities(server: Server) -> None:
+    texts = ["小林在河边", "老周" * 30, "𠮷"]
+    status, _, body = server.ask("/v1/classify", json.dumps({"texts": texts}).encode())
+    assert (status, body["model"]) == (200, "labels")
+    for index, one in enumerate(body["data"]):
+        assert one["index"] == index
+        assert list(one["probabilities"]) == ["体育", "财经", "房产"]
+        assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert one["probabilities"][one["label"]] == max(one["probabilities"].values())
+    status, _, body = server.ask("/v1/classify", json.dumps({"texts": [*texts, " "]}).encode())
+    assert (status, body["error"]["param"]) == (400, "texts[3]")
+
+
 def test_the_models_are_listed_with_what_they_can(server: Server) -> None:
-    (model,) = server.client().models.list().data
-    assert model.id == "tiny"
+    model, classifier = server.client().models.list().data
+    assert (model.id, classifier.id) == ("tiny", "labels")
     assert model.context_tokens == CONTEXT_TOKENS
     assert "not tuned for chat" in model.note
     assert server.client().models.retrieve("tiny").id == "tiny"

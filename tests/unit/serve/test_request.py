@@ -136,8 +136,14 @@ def test_what_is_wrong_is_named_with_what_was_found_and_the_rule(
 
 def test_texts_are_one_or_many_up_to_the_limit() -> None:
     assert classify_request({"texts": "一"}, 3).texts == ("一",)
-    assert classify_request({"texts": ["一", ""]}, 3).texts == ("一", "")
-    for texts, words in (([], "at least one"), (["一"] * 4, "at most 3"), (["一", 2], "texts[1]"), (None, "missing")):
+    assert classify_request({"texts": ["一", " 二"]}, 3).texts == ("一", " 二")
+    for texts, words in (
+        ([], "at least one"),
+        (["一"] * 4, "at most 3"),
+        (["一", 2], "texts[1]"),
+        (["一", "\n"], "texts[1] is empty"),
+        (None, "missing"),
+    ):
         with pytest.raises(RequestError, match="texts") as refused:
             classify_request({"texts": texts}, 3)
         assert words in str(refused.value) or refused.value.parameter == words

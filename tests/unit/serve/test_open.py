@@ -1,0 +1,93 @@
+"""Every exported folder can be served, found by its files alone, and says the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from megadec.common.errors import ConfigError
+from megadec.common.files import write_json
+from megadec.common.tokenizer import Tokenizer
+from megadec.export.gguf import to_gguf
+from megadec.export.huggingface_files import write_model
+from megadec.export.load import load_source
+from megadec.export.megadec import to_megadec
+from megadec.export.onnx import to_onnx
+from megadec.export.onnx_classifier import to_onnx_classifier
+from megadec.export.source import ModelSource
+from megadec.serve.generate import Sampling, generate_text
+from megadec.serve.open import open_classifier, open_language_model
+from tests.unit.export.conftest import random_classifier, random_source
+
+SIZES = {"hidden_size": 64, "context_tokens": 128}
+HOW = Sampling(30, 1.0, seed=3)
+
+
+def to_hugging_face(source: ModelSource, folder: Path) -> None:
+    """A Hugging Face folder, without asking transformers what it thinks of it."""
+    folder.mkdir()
+    write_model(source, folder, "qwen3", torch.float32, Tokenizer.load(source.tokenizer_path), 2**30)
+    shutil.copyfile(source.tokenizer_path, folder / "tokenizer.model")
+    write_json(folder / "tokenizer_config.json", {"chat_template": "{{ messages[0].content }}"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "export", "needs"),
+    [
+        ("megadec", to_megadec, "torch"),
+        ("huggingface", to_hugging_face, "torch"),
+        ("gguf", lambda source, folder: to_gguf(source, folder, dtype="float32"), "cyllama"),
+        ("onnx", to_onnx, "onnxruntime"),
+    ],
+)
+def test_each_format_is_found_and_gives_the_same_text(
+    tmp_path: Path, tiny_tokenizer_path: Path, kind: str, export: Callable[[ModelSource, Path], object], needs: str
+) -> None:
+    pytest.importorskip(needs)
+    source = random_source(tiny_tokenizer_path, **SIZES)
+    export(source, tmp_path / "model")
+    served = open_language_model(tmp_path / "model")
+    assert (served.kind, served.name) == (kind, "model")
+    assert served.model.context_tokens == 128
+    assert served.template.name == ("own" if kind == "huggingface" else "plain")
+    decoder, tokenizer = load_source(source)
+    for prompt in ("", "清晨，小林在河边", "𠮷"):
+        wanted = "".join(generate_text(decoder, tokenizer, prompt, HOW))
+        assert "".join(generate_text(served.model, served.tokenizer, prompt, HOW)) == wanted
+
+
+@pytest.mark.parametrize(("export", "needs"), [(to_megadec, "torch"), (to_onnx_classifier, "onnxruntime")])
+def test_a_classifier_of_each_format_gives_the_same_labels(
+    tmp_path: Path, tiny_tokenizer_path: Path, export: Callable[[ModelSource, Path], object], needs: str
+) -> None:
+    pytest.importorskip(needs)
+    source = random_classifier(tiny_tokenizer_path, **SIZES)
+    to_megadec(source, tmp_path / "wanted")
+    export(source, tmp_path / "labels")
+    served = open_classifier(tmp_path / "labels")
+    texts = ["小林在河边种下了一棵柿子树", "老周"]
+    for one, wanted in zip(
+        served.classifier.classify(texts), open_classifier(tmp_path / "wanted").classifier.classify(texts), strict=True
+    ):
+        assert list(one) == ["体育", "财经", "房产"]
+        assert one == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_model_in_the_place_of_the_other_is_refused(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
+    to_megadec(random_classifier(tiny_tokenizer_path), tmp_path / "labels")
+    to_megadec(random_source(tiny_tokenizer_path), tmp_path / "words")
+    with pytest.raises(ConfigError, match="is a model for classification; a classifier is given as --classifier"):
+        open_language_model(tmp_path / "labels")
+    with pytest.raises(ConfigError, match="not a classifier"):
+        open_classifier(tmp_path / "words")
+
+
+def test_a_path_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a folder"):
+        open_language_model(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="holds no model"):
+        open_language_model(tmp_path)
