@@ -126,9 +126,10 @@ class LabelledOptions:
 
     train, dev: files or folders. source: a reader's name (thucnews, jsonl, comments, parquet, ...), by the file's
     suffix when not given. read: encoding and column names. template, cut: see `Form`. row_tokens: the length of a row;
-    longer texts are cut, shorter ones share a row. segmentations: the training set holds every text so many times, once
-    as the tokenizer cuts it, then with merges left out at random (`bpe_dropout` is their probability), so that rare
-    words are seen as their parts too; an epoch is a pass over all of them.
+    longer texts are cut, shorter ones share a row. variants: the training set holds every text so many times, once as
+    it is, then with merges of the tokenizer left out at random (`bpe_dropout` is their probability), so that rare words
+    are seen as their parts too, and with tokens left out (`token_dropout`), so that no single one decides; an epoch is
+    a pass over all of them.
     """
 
     train: str = ""
@@ -138,14 +139,16 @@ class LabelledOptions:
     template: str = TEXT
     cut: Cut = "head"
     row_tokens: int = 256
-    segmentations: int = 1
+    variants: int = 1
     bpe_dropout: float = 0.1
+    token_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.segmentations < 1:
-            raise ConfigError(f"data.segmentations={self.segmentations} is not at least 1")
-        if not 0.0 < self.bpe_dropout < 1.0:
-            raise ConfigError(f"data.bpe_dropout={self.bpe_dropout} is not between 0 and 1; segmentations=1 is without")
+        if self.variants < 1:
+            raise ConfigError(f"data.variants={self.variants} is not at least 1")
+        for name in ("bpe_dropout", "token_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"data.{name}={getattr(self, name)} is not in [0, 1)")
 
     @property
     def form(self) -> Form:
@@ -176,10 +179,10 @@ def read_sets(
 ) -> tuple[LabelledSet, LabelledSet | None]:
     """The training set and the held-out one (None where none is named), with one list of labels.
 
-    encode: texts -> ids of each, without `<s>`. encode_again: the same for another segmentation, by its number from 1;
-    needed for more than one. The labels are those of class.txt in its order, else those of the
-    training set, sorted. Raises ConfigError and InputError: see `read_labelled`; also for a label that is not in the
-    list, fewer than two labels, no text at all, and a held-out set inside the training set.
+    encode: texts -> ids of each, without `<s>`. encode_again: the same for a variant, by its number from 1; needed for
+    more than one. The labels are those of class.txt in its order, else those of the training set, sorted. Raises
+    ConfigError and InputError: see `read_labelled`; also for a label that is not in the list, fewer than two labels, no
+    text at all, and a held-out set inside the training set.
     """
     if not options.train:
         raise ConfigError("data.train names no labelled texts: give a file or folder such as data/titles/train.txt")
@@ -191,8 +194,8 @@ def read_sets(
         if not count:
             log.warning("%s: no text has the label %r, so it will not be learned", train_path, name)
     again = [train]
-    for number in range(1, options.segmentations):
-        assert encode_again is not None, "more than one segmentation"
+    for number in range(1, options.variants):
+        assert encode_again is not None, "more than one variant"
         again.append(read_set(train_path, options, bos_id, encode_again(number), train.names))
     if not options.dev:
         return joined(again), None

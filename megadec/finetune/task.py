@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,12 +139,16 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
 
 
 def _with_dropout(run: FineTuneRun, tokenizer: Tokenizer, number: int) -> Encode:
-    """Texts -> ids by BPE-dropout: other ones for each number and each part of a set, the same in every run."""
+    """Texts -> ids with pieces cut finer and tokens left out: other ones for each number and each part of a set, the
+    same whenever the run starts. At least one token of a text stays."""
     parts = itertools.count()
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         seed = zlib.crc32(f"{run.seed} {number} {next(parts)}".encode())
-        return tokenizer.encode_with_dropout(texts, run.data.bpe_dropout, seed)
+        chance = np.random.default_rng(seed)
+        encoded = tokenizer.encode_with_dropout(texts, run.data.bpe_dropout, seed)
+        kept = [chance.random(len(ids)) >= run.data.token_dropout for ids in encoded]
+        return [np.asarray(ids)[stays].tolist() or ids[:1] for ids, stays in zip(encoded, kept, strict=True)]
 
     return encode
 

@@ -112,7 +112,7 @@ def test_sets_that_teach_or_measure_nothing_are_refused(tmp_path, titles_folder,
         read(tokenizer, titles_folder, titles_folder / "dev.txt")
     with pytest.raises(InputError, match="nothing"):
         read(tokenizer, tmp_path / "nothing.txt")
-    with pytest.raises(ConfigError, match="data.train names no labelled texts"):
+    with pytest.raises(ConfigError, match=r"data\.train names no labelled texts"):
         read_sets(LabelledOptions(), 1, tokenizer.encode_many)
 
 
@@ -173,14 +173,14 @@ def test_other_texts_labels_or_names_give_another_hash(titles_folder, tokenizer)
     assert train.sha256 == again.sha256 != dev.sha256
 
 
-def test_other_segmentations_spell_the_same_texts_with_the_same_labels(titles_folder, tokenizer):
-    options = LabelledOptions(str(titles_folder / "train.txt"), segmentations=3, bpe_dropout=0.5)
+def test_variants_cut_finer_spell_the_same_texts_with_the_same_labels(titles_folder, tokenizer):
+    options = LabelledOptions(str(titles_folder / "train.txt"), variants=3, bpe_dropout=0.5)
 
     def again(number: int) -> Callable[[Sequence[str]], list[list[int]]]:
         return lambda texts: tokenizer.encode_with_dropout(texts, options.bpe_dropout, number)
 
     train, _ = read_sets(options, tokenizer.bos_id, tokenizer.encode_many, again)
-    plain, _ = read_sets(replace(options, segmentations=1), tokenizer.bos_id, tokenizer.encode_many)
+    plain, _ = read_sets(replace(options, variants=1), tokenizer.bos_id, tokenizer.encode_many)
     assert train.texts == 3 * plain.texts
     assert train.labels.tolist() == plain.labels.tolist() * 3
     texts = [tokenizer.decode(train.ids(text)[1:].tolist()) for text in range(train.texts)]
@@ -190,7 +190,7 @@ def test_other_segmentations_spell_the_same_texts_with_the_same_labels(titles_fo
     assert read_sets(options, tokenizer.bos_id, tokenizer.encode_many, again)[0].sha256 == train.sha256
 
 
-@pytest.mark.parametrize(("name", "value"), [("segmentations", 0), ("bpe_dropout", 0.0), ("bpe_dropout", 1.0)])
-def test_impossible_segmentations_are_refused(name, value):
+@pytest.mark.parametrize(("name", "value"), [("variants", 0), ("bpe_dropout", -0.1), ("token_dropout", 1.0)])
+def test_impossible_variants_are_refused(name, value):
     with pytest.raises(ConfigError, match=f"data.{name}={value}"):
         LabelledOptions(**{name: value})
