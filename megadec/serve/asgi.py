@@ -30,6 +30,8 @@ GONE_STATUS = 499  # nginx's number for a client that went before the end of its
 # is read and thrown away.
 DRAINED_BYTES = 2**26
 DRAIN_SECONDS = 5.0
+# A client that reads nothing for so long is as good as gone.
+STALLED_SECONDS = 60.0
 
 
 class ClientGone(Exception):  # noqa: N818 -- an event that ends the work, not an error of anybody
@@ -102,7 +104,11 @@ class EventStream:
         async with contextlib.aclosing(self._events) as events:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for event in events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+                try:
+                    async with asyncio.timeout(STALLED_SECONDS):
+                        await send({"type": "http.response.body", "body": event, "more_body": True})
+                except TimeoutError as error:
+                    raise ClientGone from error
         await send({"type": "http.response.body", "body": b""})
 
 
