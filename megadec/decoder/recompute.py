@@ -13,19 +13,24 @@ Trade-off, for a block of hidden size H and intermediate size I, in numbers kept
 Measured for H = 768, I = 2048, float32, 1,024 tokens: 22.0 H, 4.7 H, and 1.0 H with full.
 
 Selective keeps what is dear to compute for its size: attention grows with the length of the document, while gate and up
-are wide and cheap for each number that would be kept.
+are wide and cheap for each number that would be kept. It is written here and not taken from torch, whose own selective
+checkpointing wants both passes to run the same operations: ZeRO-3 gathers a weight in the one or in the other, or ahead
+of both.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.checkpoint import checkpoint
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.shape import DecoderShape
@@ -72,19 +77,60 @@ def run_block(
         return plain
     options: dict[str, Any] = {}
     if recompute.mode == "selective":
-        policy = _policy(shape.intermediate_size)
-        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, policy)
+        options["context_fn"] = functools.partial(_passes, _chosen(shape.intermediate_size))
     # The decoder draws no random numbers, so there is no generator's state to keep.
     out: Tensor = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False, **options, **kwargs)
     return out
 
 
-def _policy(intermediate_size: int) -> Callable[..., CheckpointPolicy]:
-    def decide(_context: Any, operation: Any, *args: Any, **_kwargs: Any) -> CheckpointPolicy:
-        if operation in _ATTENTION:
-            return CheckpointPolicy.MUST_SAVE
-        if operation is _aten.mm.default and intermediate_size not in args[1].shape:
-            return CheckpointPolicy.MUST_SAVE
-        return CheckpointPolicy.PREFER_RECOMPUTE
+Chosen = Callable[[Any, tuple[Any, ...]], bool]
 
-    return decide
+
+def _chosen(intermediate_size: int) -> Chosen:
+    """Whether an operation's result is kept: attention's, and that of products but for gate's and up's."""
+
+    def choose(operation: Any, arguments: tuple[Any, ...]) -> bool:
+        return operation in _ATTENTION or (
+            operation is _aten.mm.default and intermediate_size not in arguments[1].shape
+        )
+
+    return choose
+
+
+def _passes(chosen: Chosen) -> tuple[TorchDispatchMode, TorchDispatchMode]:
+    """The contexts of a block's first pass, and of its second one in the backward pass."""
+    kept: deque[Any] = deque()
+    return _Keep(chosen, kept), _Give(chosen, kept)
+
+
+class _Keep(TorchDispatchMode):
+    """Keeps the results of chosen operations in their order."""
+
+    def __init__(self, chosen: Chosen, kept: deque[Any]) -> None:
+        super().__init__()
+        self.chosen, self.kept = chosen, kept
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if self.chosen(func, args):
+            self.kept.append(_detached(out))
+        return out
+
+
+class _Give(TorchDispatchMode):
+    """Gives chosen operations the results that were kept; all others run again."""
+
+    def __init__(self, chosen: Chosen, kept: deque[Any]) -> None:
+        super().__init__()
+        self.chosen, self.kept = chosen, kept
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.chosen(func, args):
+            assert self.kept, "a block is computed again once, with the operations of its first pass"
+            return _detached(self.kept.popleft())
+        return func(*args, **(kwargs or {}))
+
+
+def _detached(value: Any) -> Any:
+    """The same numbers in a tensor object of their own: autograd writes what it knows of a result into the object."""
+    return tree_map_only(Tensor, Tensor.detach, value)
