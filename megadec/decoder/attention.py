@@ -10,6 +10,7 @@ lengths belongs in `attend`, beside these.
 from __future__ import annotations
 
 import dataclasses
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -106,8 +107,14 @@ def _attend_each_document(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, length
     # split, not slices: the gradient of a split is one concatenation, that of a slice is a row of zeros for each
     # document. In float32: for short documents the CPU kernel's bf16 gradient costs several times as much.
     wide = (x.flatten(0, 1).to(torch.promote_types(x.dtype, torch.float32)) for x in (q_BSHD, k_BSKD, v_BSKD))
-    pieces = zip(*(x.split(lengths) for x in wide), strict=True)
-    mixed_NHD = torch.cat([attend(q[None], k[None], v[None], CAUSAL)[0] for q, k, v in pieces])
+    # Neighbours of one length are attended as a batch: short texts, packed longest first, are mostly such.
+    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
+    pieces = zip(*(x.split([length * count for length, count in runs]) for x in wide), strict=True)
+    mixed = []
+    for (length, count), qkv in zip(runs, pieces, strict=True):
+        q, k, v = (x.unflatten(0, (count, length)) for x in qkv)
+        mixed.append(attend(q, k, v, CAUSAL).flatten(0, 1))
+    mixed_NHD = torch.cat(mixed)
     out_BSHD: Tensor = mixed_NHD.to(q_BSHD.dtype).unflatten(0, q_BSHD.shape[:2])
     return out_BSHD
 
