@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_merged_lora_gives_the_logits_of_unmerged() -> None:
     state = dict(adapted.named_parameters())
 
     class State:
-        shapes = {name: tuple(parameter.shape) for name, parameter in state.items()}
+        shapes: ClassVar = {name: tuple(parameter.shape) for name, parameter in state.items()}
 
         def read(self, name: str) -> Tensor:
             return state[name].detach().clone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_a_classifier_gives_its_head_to_one_of_the_same_labels_only(tmp_path, pr
         reader = source.reader
 
         class WithHead:
-            shapes = {**reader.shapes, "score.weight": tuple(head.shape)}
+            shapes: ClassVar = {**reader.shapes, "score.weight": tuple(head.shape)}
 
             def read(self, name: str) -> torch.Tensor:
                 return head if name == "score.weight" else reader.read(name)
