@@ -19,6 +19,7 @@ import numpy as np
 
 from megadec.common.errors import ConfigError, InputError, suggest
 from megadec.common.log import logger
+from megadec.common.ranks import is_first
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.report import Report
 from megadec.corpus.sources import find_source
@@ -191,7 +192,7 @@ def read_sets(
     if len(train.names) < 2:
         raise InputError(f"{train_path} has the label {train.names[0]!r} only; a classifier needs at least two")
     for name, count in zip(train.names, train.counts.tolist(), strict=True):
-        if not count:
+        if not count and is_first():
             log.warning("%s: no text has the label %r, so it will not be learned", train_path, name)
     again = [train]
     for number in range(1, options.variants):
@@ -203,7 +204,7 @@ def read_sets(
     if dev_path.resolve() == train_path.resolve() or train_path.resolve() in dev_path.resolve().parents:
         raise ConfigError(f"data.dev={dev_path} is within data.train={train_path}; what is learned measures nothing")
     dev = read_set(dev_path, options, bos_id, encode, train.names)
-    if shared := _texts_in_both(train, dev):
+    if is_first() and (shared := _texts_in_both(train, dev)):
         log.warning("%s: %d of %d texts stand in %s too; they measure memory", dev_path, shared, dev.texts, train_path)
     return joined(again), dev
 

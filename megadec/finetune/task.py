@@ -130,6 +130,11 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     stream = ClassifyStream(
         train, weights, run.data.row_tokens, run.seed, run.train.sequences_per_step, run.loss.prefix_weight
     )
+    log.info(
+        "%s: %s texts of %d labels, %.1f tokens each, in %s rows of %d",
+        train.path, f"{train.texts:,}", len(train.names), len(train.tokens) / train.texts,
+        f"{stream.windows_per_epoch:,}", run.data.row_tokens,
+    )  # fmt: skip
     if run.epochs is not None:
         steps = math.ceil(run.epochs * stream.windows_per_epoch / run.train.sequences_per_step)
         run = replace(run, train=replace(run.train, steps=steps))

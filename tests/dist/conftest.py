@@ -82,9 +82,11 @@ def run_ranks(script: Path, arguments: list[str], ranks: int) -> None:
 
 
 @contextmanager
-def deepspeed(arguments: list[str], ranks: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The real launcher around launch/pretrain.py; whatever is left of it is gone at the end."""
-    command = ["deepspeed", "--num_accelerators", str(ranks), "--master_port", str(free_port()), str(PRETRAIN)]
+def deepspeed(
+    arguments: list[str], ranks: int, log: Path, script: Path = PRETRAIN
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The real launcher around a script; whatever is left of it is gone at the end."""
+    command = ["deepspeed", "--num_accelerators", str(ranks), "--master_port", str(free_port()), str(script)]
     with open(log, "wb") as stream:
         process = subprocess.Popen(
             [*command, *arguments], env=environment(), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True

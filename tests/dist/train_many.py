@@ -1,7 +1,8 @@
 """A rank of several short trainings, one after the other in one process: imports cost more than they do.
 
-Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR}, done in
-order. With "refused" the training must end with that error; its message goes to a file beside the plan.
+Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "kind":
+"finetune"}, done in order; without a kind it is pretraining. With "refused" the training must end with that error; its
+message goes to a file beside the plan. What a launcher adds comes before the file and is not looked at.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ from megadec.engine.interrupt import Interrupt
 from megadec.engine.loop import train_job
 from megadec.engine.run import Run, open_run
 from megadec.engine.zero import end_process_group, start_process_group
+from megadec.finetune.task import FineTuneRun, open_finetune
+
+KINDS = {"pretrain": (Run, open_run), "finetune": (FineTuneRun, open_finetune)}
 
 
 def main(plan: Path) -> None:
     ranks = start_process_group()
     for training in json.loads(plan.read_text()):
-        run = parse(Run, ["--config", training["run"], *training.get("options", [])], description="a test")
+        kind, open_job = KINDS[training.get("kind", "pretrain")]
+        run = parse(kind, ["--config", training["run"], *training.get("options", [])], description="a test")
         try:
             with Interrupt() as interrupt:
-                train_job(open_run(run, Path(training["deepspeed"])), ranks, interrupt)
+                train_job(open_job(run, Path(training["deepspeed"])), ranks, interrupt)
         except MegadecError as error:
             if type(error).__name__ != training.get("refused"):
                 raise
@@ -35,4 +40,4 @@ def main(plan: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[-1]))

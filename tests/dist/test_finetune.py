@@ -1,0 +1,177 @@
+"""Fine-tuning through the deepspeed launcher on two ranks: plain torch's losses, and what is frozen stays as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from megadec.common.config import from_yaml
+from megadec.engine.early_stopping import read_best
+from megadec.engine.job import Job
+from megadec.engine.optimizer import build_optimizer
+from megadec.engine.schedule import learning_rate_factor
+from megadec.export.consolidate import open_model
+from megadec.export.megadec import to_megadec
+from megadec.export.zero_files import ZeroFiles
+from megadec.finetune.adapt import METHODS, Method, trains
+from megadec.finetune.classify import load_classifier
+from megadec.finetune.examples import read_labelled
+from megadec.finetune.task import FineTuneRun, open_finetune
+from tests.dist.conftest import DEADLINE_SECONDS, PROJECT, deepspeed, losses_of, metrics_of
+from tests.unit.export.conftest import random_source
+from tests.unit.finetune.conftest import write_titles
+
+TRAIN_MANY = Path(__file__).parent / "train_many.py"
+FINETUNE = PROJECT / "launch" / "finetune.py"
+STEPS = 6
+# (name, method, ZeRO, how activations are recomputed, the step to stop at once). Sizes are odd: ranks do not share them
+# evenly.
+CASES = [
+    *((f"{method}-zero2", method, "zero2", "none", None) for method in METHODS),
+    ("full-zero3", "full", "zero3", "selective", None),
+    ("frozen-zero3", "frozen", "zero3", "full", None),
+    ("lora-zero3", "lora", "zero3", "full", None),
+    ("lora-zero3-selective", "lora", "zero3", "selective", None),
+    ("lora-zero1", "lora", "zero1", "none", None),
+    ("lora-zero3-bf16", "lora", "zero3", "none", None),
+    ("lora-zero2-stopped", "lora", "zero2", "none", 2),
+    ("lora-zero3-stopped", "lora", "zero3", "none", 2),
+    ("frozen-zero3-stopped", "frozen", "zero3", "none", 4),
+]
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, tiny_tokenizer_path: Path) -> Callable[..., Path]:
+    """Writes a tiny run's YAML with some sections changed; the pretrained decoder and the titles are there."""
+    write_titles(tmp_path / "titles")
+    to_megadec(random_source(tiny_tokenizer_path, hidden_size=33, vocabulary_size=601), tmp_path / "pretrained")
+
+    def write(name: str, **sections: Any) -> Path:
+        run: dict[str, Any] = {
+            "name": name,
+            "output_folder": str(tmp_path / "runs"),
+            "model": {"path": str(tmp_path / "pretrained")},
+            "data": {
+                "train": str(tmp_path / "titles" / "train.txt"),
+                "dev": str(tmp_path / "titles" / "dev.txt"),
+                "row_tokens": 48,
+            },
+            "loss": {"class_weights": "balanced", "weights": {"体育": 2.0}, "label_smoothing": 0.1},
+            "lora": {"rank": 3, "alpha": 6.0},
+            "train": {"steps": STEPS, "sequences_per_step": 4, "micro_sequences": 1, "precision": "fp32"},
+            "optimizer": {"learning_rate": 0.01, "clip_norm": 0.5},
+            "schedule": {"warmup_steps": 2},
+            "evaluate": {"every_steps": 3, "micro_sequences": 2},
+            "early_stopping": {"metric": "dev/accuracy"},
+            "checkpoint": {"every_steps": 0},
+            "metrics": {"tensorboard": False},
+        }
+        for key, value in sections.items():
+            run[key] = {**run.get(key, {}), **value} if isinstance(value, dict) else value
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(run, allow_unicode=True), encoding="utf-8")
+        return path
+
+    return write
+
+
+def launch(script: Path, arguments: list[str], log: Path) -> tuple[int, str]:
+    with deepspeed(arguments, 2, log, script) as process:
+        status = process.wait(timeout=DEADLINE_SECONDS)
+    return status, log.read_text(errors="replace")
+
+
+def plain_losses(job: Job) -> list[float]:
+    """The same run in plain torch: no DeepSpeed, no engine, one process, the whole step as one batch."""
+    model, run, task = job.task.build(), job.run, job.task
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(task.first_value(name))
+    optimizer = build_optimizer(model.named_parameters(), run.optimizer)
+    losses = []
+    for step in range(run.train.steps):
+        [batch] = task.stream.batch(step, 0, 1, None)
+        mean = model(batch.ids_BS, **batch.beside_ids()) / batch.valid_tokens
+        optimizer.zero_grad()
+        mean.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = run.optimizer.learning_rate * learning_rate_factor(run.schedule, step, run.train.steps)
+        optimizer.step()
+        losses.append(float(mean.detach()))
+    return losses
+
+
+def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_it_was(
+    tmp_path: Path, write_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    plan = []
+    for name, method, stage, recompute, stop in CASES:
+        precision = {"precision": "bf16"} if "bf16" in name else {}
+        file = write_run(name, method=method, model={"recompute": {"mode": recompute}}, train=precision)
+        training = {"kind": "finetune", "run": str(file), "deepspeed": str(zero_file(stage))}
+        if stop is not None:
+            plan.append({**training, "options": ["--train.stop_at_step", str(stop)]})
+        plan.append(training)
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    status, output = launch(TRAIN_MANY, [str(tmp_path / "plan.json")], tmp_path / "log")
+    assert status == 0, output[-4000:]
+    losses = {name: losses_of(tmp_path / "runs" / name) for name, *_ in CASES}
+    for name, method, stage, *_ in CASES:
+        job = open_finetune(from_yaml(FineTuneRun, tmp_path / f"{name}.yaml"), zero_file(stage))
+        assert losses[name] == pytest.approx(plain_losses(job), rel=1e-2 if "bf16" in name else 1e-5), name
+        assert losses[name][-1] < losses[name][0] - 0.05, (
+            "something must be learned for the comparison to mean something"
+        )
+        check_checkpoint(job, tmp_path / "runs" / name, method)
+        if "bf16" not in name:
+            check_best(job, tmp_path / "runs" / name)
+    for name in ("lora-zero2", "lora-zero3", "frozen-zero3"):
+        assert losses[f"{name}-stopped"] == losses[name], "a run that was stopped is one that was not"
+
+
+def check_checkpoint(job: Job, folder: Path, method: Method) -> None:
+    """What is frozen is bit-equal to its first value, what is trained is not; the names and sizes are all there."""
+    files = ZeroFiles(folder / f"checkpoints/step_{STEPS:08d}/zero")
+    assert files.shapes == dict(job.task.sizes)
+    held = torch.bfloat16 if job.run.train.precision == "bf16" else torch.float32
+    for name in files.shapes:
+        first = job.task.first_value(name).to(held).float()
+        assert torch.equal(files.read(name), first) != trains(method, name), name
+
+
+def check_best(job: Job, folder: Path) -> None:
+    """The run opens as the classifier that was measured best, and classifies as it did then."""
+    best = read_best(folder)
+    assert best is not None
+    assert isinstance(job.run, FineTuneRun)
+    source = open_model(folder)
+    assert (source.step, source.task["labels"]) == (best["step"], ["体育", "财经", "科技"])
+    assert not any("lora" in name for name in source.names())
+    classifier = load_classifier(folder)
+    dev = list(read_labelled(Path(job.run.data.dev), job.run.data))
+    right = [said == one.label for said, one in zip(classifier.predict([one.text for one in dev]), dev, strict=True)]
+    assert sum(right) / len(right) == best["value"]
+    [measured] = [line for line in metrics_of(folder, "evaluate") if line["step"] == best["step"]]
+    assert measured["accuracy"] == best["value"]
+
+
+def test_the_command_fine_tunes_or_says_what_is_wrong_with_the_texts(
+    tmp_path: Path, write_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    """launch/finetune.py with an option behind the file."""
+    file, zero = write_run("titles"), zero_file("zero2")
+    arguments = ["--deepspeed", str(zero), "--config", str(file), "--method", "lora"]
+    status, output = launch(FINETUNE, arguments, tmp_path / "first")
+    assert status == 0, output[-4000:]
+    assert load_classifier(tmp_path / "runs" / "titles").labels == ["体育", "财经", "科技"]
+    (tmp_path / "titles" / "dev.txt").write_text("木匠\t3\n", encoding="utf-8")
+    status, output = launch(FINETUNE, arguments, tmp_path / "second")
+    assert (status, "dev.txt: line 1: label 3" in output) == (2, True), output[-4000:]
+    assert "Traceback" not in output
