@@ -33,6 +33,7 @@ from megadec.export.source import (
     LANGUAGE_MODEL,
     ModelSource,
     check_tensors,
+    check_vocabulary,
     classes_of,
     tensor_shapes,
 )
@@ -48,11 +49,7 @@ def write_model(
 
     Raises ExportError.
     """
-    if tokenizer.vocabulary_size > source.shape.vocabulary_size:
-        raise ExportError(
-            f"{tokenizer.path} has {tokenizer.vocabulary_size} pieces; the model has rows for "
-            f"{source.shape.vocabulary_size} only"
-        )
+    check_vocabulary(source, tokenizer)
     shapes = {to_hugging_face(name, layout): size for name, size in tensor_shapes(source.shape, source.classes).items()}
     plan = plan_files(shapes, dtype, max_shard_bytes)
     for file, part in plan.items():

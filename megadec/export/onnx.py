@@ -25,7 +25,7 @@ from megadec.export.onnx_files import compare_weights, write_onnx
 from megadec.export.onnx_runtime import OnnxModel
 from megadec.export.parity import Parity, compare_greedy, compare_logits, greedy_by, prompt_ids
 from megadec.export.provenance import PROVENANCE_FILE, provenance
-from megadec.export.source import ModelSource
+from megadec.export.source import ModelSource, check_vocabulary
 
 # The last tokens of a prompt, fed as these many at a time behind the cache of the others.
 STEPS = (2, 1, 1)
@@ -42,6 +42,7 @@ def to_onnx(source: ModelSource, output: Path, *, threads: int = 0) -> Parity:
     if source.classes is not None:
         raise ConfigError(f"{source.path} is a classifier; its export is that of `to_onnx_classifier`")
     tokenizer = Tokenizer.load(source.tokenizer_path)
+    check_vocabulary(source, tokenizer)
     with whole_folder(output) as folder:
         log.info("writing ONNX, float32, to %s", output)
         write_onnx(folder, decoder_graph(source.shape), source)

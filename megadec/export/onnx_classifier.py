@@ -21,7 +21,7 @@ from megadec.export.onnx_files import compare_weights, write_onnx
 from megadec.export.onnx_runtime import OnnxClassifier
 from megadec.export.parity import Parity, prompt_ids
 from megadec.export.provenance import PROVENANCE_FILE, provenance
-from megadec.export.source import ModelSource
+from megadec.export.source import ModelSource, check_vocabulary
 
 log = logger(__name__)
 
@@ -35,6 +35,7 @@ def to_onnx_classifier(source: ModelSource, output: Path, *, threads: int = 0) -
     if source.classes is None:
         raise ConfigError(f"{source.path} is a language model and has no labels; its export is that of `to_onnx`")
     tokenizer = Tokenizer.load(source.tokenizer_path)
+    check_vocabulary(source, tokenizer)
     with whole_folder(output) as folder:
         log.info("writing ONNX of a classifier, float32, to %s", output)
         write_onnx(folder, classifier_graph(source.shape, source.classes), source)

@@ -23,7 +23,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.export.megadec import SHAPE_FILE
 from megadec.export.onnx_decoder import past_name, present_name
 from megadec.export.onnx_files import MODEL_FILE, TASK_NOTE
-from megadec.export.source import CLASSIFICATION
+from megadec.export.source import CLASSIFICATION, LANGUAGE_MODEL
 
 PIECE_TOKENS = 256
 BATCH_TEXTS = 16
@@ -56,13 +56,22 @@ def read_shape(folder: Path) -> DecoderShape:
         raise ExportError(f"{folder / SHAPE_FILE}: {error}") from error
 
 
+def task_of(folder: Path, runtime: Any, kind: str) -> dict[str, Any]:
+    """The task that the graph carries. Raises ExportError when it is not of this kind."""
+    task: dict[str, Any] = json.loads(runtime.get_modelmeta().custom_metadata_map.get(TASK_NOTE, "{}"))
+    if task.get("kind") != kind:
+        raise ExportError(f"{folder / MODEL_FILE} is for {task.get('kind')}; a {kind} was wanted")
+    return task
+
+
 class OnnxModel:
     """A decoder in onnxruntime, on the CPU."""
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
         """Load `folder`; threads=0 takes every core. Raises ExportError, MissingExtraError."""
         self.shape = read_shape(folder)
-        self.runtime = open_session(Path(folder), threads)
+        self.runtime = open_session(folder, threads)
+        task_of(folder, self.runtime, LANGUAGE_MODEL)
 
     @property
     def vocabulary_size(self) -> int:
@@ -126,11 +135,9 @@ class OnnxClassifier:
     def __init__(self, folder: Path, threads: int = 0) -> None:
         """Load `folder`; threads=0 takes every core. Raises ExportError, TokenizerError, MissingExtraError."""
         self.shape = read_shape(folder)
-        self.runtime = open_session(Path(folder), threads)
+        self.runtime = open_session(folder, threads)
+        self.task = task_of(folder, self.runtime, CLASSIFICATION)
         self.tokenizer = Tokenizer.load(folder)
-        self.task: dict[str, Any] = json.loads(self.runtime.get_modelmeta().custom_metadata_map.get(TASK_NOTE, "{}"))
-        if self.task.get("kind") != CLASSIFICATION:
-            raise ExportError(f"{folder / MODEL_FILE} is for {self.task.get('kind')} and has no labels")
 
     @property
     def labels(self) -> list[str]:

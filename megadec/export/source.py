@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from megadec.common.errors import MegadecError
+from megadec.common.errors import ExportError, MegadecError
+from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 
@@ -80,6 +81,15 @@ def _run_name(path: Path) -> str:
     if resolved.parent.name == "checkpoints":
         return f"{resolved.parent.parent.name}/{resolved.name}"
     return resolved.name
+
+
+def check_vocabulary(source: ModelSource, tokenizer: Tokenizer) -> None:
+    """Raise ExportError when the tokenizer has pieces that the model has no rows for."""
+    if tokenizer.vocabulary_size > source.shape.vocabulary_size:
+        raise ExportError(
+            f"{tokenizer.path} has {tokenizer.vocabulary_size} pieces; the model has rows for "
+            f"{source.shape.vocabulary_size} only"
+        )
 
 
 def classes_of(task: Mapping[str, Any]) -> int | None:

@@ -180,3 +180,9 @@ def test_an_existing_output_is_kept_as_it_is(exported, tmp_path):
     with pytest.raises(ConfigError, match="exists already"):
         to_onnx(exported[0], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_tokenizer_with_more_pieces_than_rows_is_refused(tmp_path, tiny_tokenizer_path):
+    with pytest.raises(ExportError, match="the model has rows for 592 only"):
+        to_onnx(random_source(tiny_tokenizer_path, vocabulary_size=592), tmp_path / "model-onnx")
+    assert list(tmp_path.iterdir()) == []

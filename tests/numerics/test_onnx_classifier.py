@@ -17,7 +17,7 @@ from megadec.export.onnx import to_onnx, write_companions
 from megadec.export.onnx_classifier import check_onnx_classifier, to_onnx_classifier
 from megadec.export.onnx_decoder import classifier_graph
 from megadec.export.onnx_files import write_onnx
-from megadec.export.onnx_runtime import OnnxClassifier
+from megadec.export.onnx_runtime import OnnxClassifier, OnnxModel
 from megadec.export.source import ModelSource
 from megadec.finetune.classify import classifier_of
 from tests.unit.export.conftest import random_classifier, random_source
@@ -106,6 +106,8 @@ def test_the_wrong_kind_of_model_is_refused(exported, tmp_path, tiny_tokenizer_p
         to_onnx(exported[0], tmp_path / "model-onnx")
     with pytest.raises(ConfigError, match="has no labels"):
         to_onnx_classifier(random_source(tiny_tokenizer_path), tmp_path / "model-onnx")
+    with pytest.raises(ExportError, match="is for classification; a language_model was wanted"):
+        OnnxModel(exported[1])
     assert list(tmp_path.iterdir()) == []
 
 
