@@ -67,15 +67,16 @@ class RayOptions:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ConfigError(f"--workers={self.workers} is not at least 1")
-        for name in ("cpus_per_worker", "max_failures", "placement_seconds", "replacement_seconds"):
+        if self.cpus_per_worker <= 0:
+            raise ConfigError(f"--cpus_per_worker={self.cpus_per_worker} is not above 0")
+        for name in ("max_failures", "placement_seconds", "replacement_seconds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name}={getattr(self, name)} is negative")
 
     @property
     def worker_resources(self) -> dict[str, float]:
         """What one worker occupies, in Ray's words."""
-        resources = {"CPU": self.cpus_per_worker, "GPU": float(self.gpus)}
-        return {name: amount for name, amount in resources.items() if amount}
+        return {"CPU": self.cpus_per_worker, **({"GPU": 1.0} if self.gpus else {})}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -153,15 +154,15 @@ def find_room(options: RayOptions) -> None:
     from ray.util.placement_group import placement_group, remove_placement_group
 
     wanted = options.worker_resources
-    places = placement_group([wanted or {"CPU": 0.001}] * options.workers, strategy="PACK")
+    places = placement_group([wanted] * options.workers, strategy="PACK")
     found = places.wait(options.placement_seconds)
     has, free, nodes = ray.cluster_resources(), ray.available_resources(), [n for n in ray.nodes() if n["Alive"]]
     remove_placement_group(places)
     if not found:
         raise ConfigError(
-            f"no room for --workers={options.workers} with {_listed(wanted, wanted)} each, found within"
+            f"no room for --workers={options.workers}, each with {_listed(wanted, wanted)} on one node, within"
             f" --placement_seconds={options.placement_seconds:g}: the cluster of {len(nodes)} node(s) has"
-            f" {_listed(has, wanted)}, of which {_listed(free, wanted)} free"
+            f" {_listed(has, wanted)} ({_listed(free, wanted)} free)"
         )
 
 
@@ -171,10 +172,10 @@ def _listed(amounts: Mapping[str, float], names: Mapping[str, float]) -> str:
 
 def train_on_cluster(run: Run, deepspeed_file: Path, options: RayOptions) -> None:
     """Start the workers, replace them when one is lost, and wait for the end. Raises MegadecError."""
-    from megadec.engine.checkpoint import checkpoints_in
-
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
+
+    from megadec.engine.checkpoint import checkpoints_in
 
     (run.folder / SNAPSHOT).unlink(missing_ok=True)
     # Plain data: Ray reads it before a worker knows its rank, and what it imported then would take itself for rank 0.
@@ -210,6 +211,8 @@ def train_on_cluster(run: Run, deepspeed_file: Path, options: RayOptions) -> Non
         trainer.fit()
     except TrainingFailedError as error:
         raise _as_ours(error, options) from error
+    except SystemExit as error:  # Ray ends the process with 0 when Ctrl-C has ended the training
+        raise TrainingError("interrupted; the same command goes on from the last checkpoint") from error
 
 
 def work(order: dict[str, Any]) -> None:
@@ -229,13 +232,16 @@ def work(order: dict[str, Any]) -> None:
     from megadec.engine.checkpoint import checkpoints_in
     from megadec.engine.loop import train_opened
     from megadec.engine.run import Run
+    from megadec.engine.zero import lost_ranks
 
     run = from_dict(Run, order["run"])
     # A worker that replaces a lost one goes on from what this command has saved, whatever the first was told.
     newer = {path.name for path in checkpoints_in(run.checkpoints)} - set(order["known"])
     if newer or run.checkpoint.resume == "none":
         run = replace(run, checkpoint=replace(run.checkpoint, resume="auto"))
-    train_opened(replace(open_request(run, Path(order["deepspeed"])), saved=report))
+    job = open_request(run, Path(order["deepspeed"]))
+    with lost_ranks("training"):
+        train_opened(replace(job, saved=report))
 
 
 def report(path: Path, progress: Progress) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -30,3 +31,18 @@ def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
     with Interrupt(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_thread_may_train_and_leaves_the_handlers_to_the_main_thread() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    seen: list[object] = []
+
+    def loop() -> None:
+        with Interrupt() as interrupt:
+            seen.extend(signal.getsignal(number) for number in STOP_SIGNALS)
+            seen.append(interrupt.requested)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join()
+    assert seen == [*before, False]
