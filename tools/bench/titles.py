@@ -40,22 +40,25 @@ from megadec.finetune.score import ClassifierScoreOptions, figures, label_number
 TRAIN, HELD_OUT, CLASSES = "train.txt", "dev.txt", "class.txt"
 # The best of C in {0.3, 0.5, 1} x {all n-grams, those of two texts} x {tf, 1 + log tf} on THUCNews titles.
 SVM_C, SVM_LEAST_TEXTS = 1.0, 2
+STANDARD_ERROR = 2  # the launcher speaks there: standard output is for the table
 SHOWN = ("method", "seed", "trained_parameters", "steps", "seconds", "accuracy", "accuracy_of_last_step")
+
+Texts = Sequence[LabelledText]
 
 
 @dataclass(frozen=True)
 class BenchOptions:
     """data: the folder of titles. model: the pretrained decoder. output: a folder for the results.
 
-    runs: METHOD:SEED each; none gives the baseline alone. config, deepspeed: of launch/finetune.py. name: of the runs,
-    followed by method and seed. ranks: processes. options: further options of a method, `{lora: "--epochs 4"}`.
+    runs: METHOD:SEED each; none gives the baseline alone. run_file, deepspeed: of launch/finetune.py. name: of the
+    runs, followed by method and seed. ranks: processes. options: further options of a method, `{lora: "--epochs 4"}`.
     """
 
     data: Path
     model: Path
     output: Path
     runs: tuple[str, ...] = ("full:0", "full:1", "lora:0", "frozen:0", "scratch:0")
-    config: Path = Path("launch/runs/thucnews.yaml")
+    run_file: Path = Path("launch/runs/thucnews.yaml")
     deepspeed: Path = Path("ds_configs/zero2.json")
     name: str = "thucnews"
     ranks: int = 2
@@ -96,7 +99,7 @@ def fine_tune(options: BenchOptions, method: Method, seed: int) -> dict[str, Any
     command = [
         *(str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", str(options.ranks)),
         *("--master_port", str(_free_port()), "launch/finetune.py", "--deepspeed", str(options.deepspeed)),
-        *("--config", str(options.config), "--name", name, "--method", method, "--seed", str(seed)),
+        *("--config", str(options.run_file), "--name", name, "--method", method, "--seed", str(seed)),
         *("--model.path", str(options.model)),
         *("--data.train", str(options.data / TRAIN), "--data.dev", str(options.data / HELD_OUT)),
         *options.options.get(method, "").split(),
@@ -104,7 +107,7 @@ def fine_tune(options: BenchOptions, method: Method, seed: int) -> dict[str, Any
     began = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    status = subprocess.run(command, check=False, stdout=sys.stderr, env=environment).returncode
+    status = subprocess.run(command, check=False, stdout=STANDARD_ERROR, env=environment).returncode
     if status:
         raise TrainingError(f"{' '.join(command)} ended with status {status}")
     wall_seconds = time.perf_counter() - began

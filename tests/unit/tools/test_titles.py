@@ -1,0 +1,53 @@
+"""The table of fine-tuned decoders and the baseline beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from megadec.common.errors import ConfigError
+from megadec.export.megadec import to_megadec
+from tests.unit.export.conftest import random_source
+from tests.unit.finetune.conftest import WORDS, write_titles
+from tools.bench.titles import BenchOptions, main
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+def test_the_baseline_learns_what_a_word_gives_away_and_is_written_with_its_picture(tmp_path, capsys):
+    data = write_titles(tmp_path / "titles")
+    main(["--data", str(data), "--model", "none", "--output", str(tmp_path / "out"), "--runs", "[]"])
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["accuracy"] > 0.9
+    [full] = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert (full["labels"], full["texts"]) == (list(WORDS), 18)
+    assert full["trained_parameters"] % (len(WORDS)) == 0
+    assert (tmp_path / "out" / "svm.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("run", ["full", "full:x", "half:0"])
+def test_a_run_that_is_no_method_and_seed_is_refused(run):
+    with pytest.raises(ConfigError, match="is not METHOD:SEED"):
+        BenchOptions(Path("data"), Path("model"), Path("out"), runs=(run,))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_is_trained_by_the_launcher_and_measured_like_the_baseline(tmp_path, tiny_tokenizer_path, monkeypatch):
+    to_megadec(random_source(tiny_tokenizer_path), tmp_path / "model")
+    data = write_titles(tmp_path / "titles")
+    (tmp_path / "launch").symlink_to(PROJECT / "launch")
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.chdir(tmp_path)
+    small = "--data.row_tokens 40 --data.variants 2 --train.precision fp32 --evaluate.every_steps 50"
+    out = tmp_path / "out"
+    arguments = ["--data", str(data), "--model", str(tmp_path / "model"), "--output", str(out), "--ranks", "1"]
+    arguments += ["--deepspeed", str(PROJECT / "ds_configs/zero2.json"), "--runs", "lora:3"]
+    arguments += ["--options", json.dumps({"lora": small})]
+    main(arguments)
+    _, found = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert (found["method"], found["seed"], found["steps"]) == ("lora", 3, 8)
+    assert 0 < found["trained_parameters"] < 20_000
+    assert found["accuracy"] >= found["accuracy_of_last_step"]
