@@ -1,7 +1,10 @@
-"""Convert a model: a run, a checkpoint or a folder of either kind -> a Hugging Face or megadec folder.
+"""Convert a model: a run, a checkpoint or a folder -> a Hugging Face, GGUF, ONNX or megadec folder.
 
     python tools/convert.py --input runs/NAME --to hf --output exports/NAME-hf [--dtype bfloat16|float32]
+    python tools/convert.py --input runs/NAME --to gguf --output exports/NAME-gguf [--dtype ...|float16|q8_0]
+    python tools/convert.py --input runs/NAME --to onnx --output exports/NAME-onnx
 
+Each is loaded in its own runtime (transformers, llama.cpp, onnxruntime) and compared before it gets its name.
 Trade-off: an output folder is never overwritten; remove it first.
 """
 
@@ -18,10 +21,20 @@ from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
 from megadec.common.log import logger
 from megadec.export.consolidate import open_model
+from megadec.export.gguf import to_gguf
 from megadec.export.hf import MAX_SHARD_BYTES, to_hf
+from megadec.export.hf_classifier import to_hf_classifier
 from megadec.export.megadec import to_megadec
+from megadec.export.onnx import to_onnx
+from megadec.export.onnx_classifier import to_onnx_classifier
+from megadec.export.source import ModelSource
 
-DTYPES = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {
+    "hf": ("auto", "bfloat16", "float32"),
+    "gguf": ("auto", "bfloat16", "float16", "float32", "q8_0"),
+    "onnx": ("auto", "float32"),
+    "megadec": ("auto", "bfloat16", "float32"),
+}
 
 log = logger(__name__)
 
@@ -30,26 +43,32 @@ log = logger(__name__)
 class ConvertOptions:
     """What to convert, and into what.
 
-    input: a run (its newest whole checkpoint), a checkpoint, a megadec or a Hugging Face folder.
-    to: `hf` (Hugging Face, what vLLM, SGLang and llama.cpp read too) or `megadec` (initial weights of another run).
+    input: a run (its best or newest whole checkpoint), a checkpoint, a megadec or a Hugging Face folder; a language
+        model or a classifier.
+    to: `hf` (Hugging Face, what vLLM and SGLang read too), `gguf` (llama.cpp; language models only), `onnx`
+        (onnxruntime) or `megadec` (initial weights of another run).
     output: the new folder; its name appears when it was read back and found equal to the input.
-    dtype: `auto` is what the weights were computed in for hf, and what the files hold for megadec.
-    layout: `auto` is qwen3 where the model normalises queries and keys, else llama.
-    max_shard_bytes: size of a safetensors file of a Hugging Face folder.
+    dtype: of the weights. `auto` is what they were computed in for hf and gguf, float32 for onnx (its only one), and
+        what the files hold for megadec. `float16` and `q8_0` (8 bits and a scale for each 32 values) are for gguf.
+    layout: of hf: `auto` is qwen3 where the model normalises queries and keys, else llama.
+    max_shard_bytes: of hf: size of a safetensors file.
     """
 
     input: Path
-    to: Literal["hf", "megadec"]
+    to: Literal["hf", "gguf", "onnx", "megadec"]
     output: Path
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "q8_0"] = "auto"
     layout: Literal["auto", "llama", "qwen3"] = "auto"
     max_shard_bytes: int = MAX_SHARD_BYTES
 
     def __post_init__(self) -> None:
         if self.max_shard_bytes < 1:
             raise ConfigError(f"max_shard_bytes={self.max_shard_bytes} is not above 0")
-        if self.to == "megadec" and self.layout != "auto":
-            raise ConfigError(f"layout={self.layout} is for --to hf; a megadec folder has no layout")
+        if self.dtype not in DTYPES[self.to]:
+            raise ConfigError(f"dtype={self.dtype}: --to {self.to} writes {', '.join(DTYPES[self.to])}")
+        for name, usual in (("layout", "auto"), ("max_shard_bytes", MAX_SHARD_BYTES)):
+            if self.to != "hf" and getattr(self, name) != usual:
+                raise ConfigError(f"{name}={getattr(self, name)} is for --to hf; a {self.to} folder has no {name}")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -58,13 +77,25 @@ def main(argv: Sequence[str]) -> None:
     if options.output.exists():
         raise ConfigError(f"--output {options.output} exists already; choose another folder, or remove it first")
     source = open_model(options.input)
-    log.info("reading %s %s", source.kind, source.path)
-    dtype = DTYPES[options.dtype]
+    log.info("reading %s %s, a %s model", source.kind, source.path, source.task["kind"].replace("_", " "))
+    convert(source, options)
+    print(options.output)
+
+
+def convert(source: ModelSource, options: ConvertOptions) -> None:
+    """Write the format that was asked for, a classifier's where the source is one."""
+    name = None if options.dtype == "auto" else options.dtype
+    dtype: torch.dtype | None = getattr(torch, name) if name in ("bfloat16", "float32") else None
     if options.to == "hf":
-        to_hf(source, options.output, dtype=dtype, layout=options.layout, max_shard_bytes=options.max_shard_bytes)
+        to_folder = to_hf if source.classes is None else to_hf_classifier
+        to_folder(source, options.output, dtype=dtype, layout=options.layout, max_shard_bytes=options.max_shard_bytes)
+    elif options.to == "gguf":
+        to_gguf(source, options.output, dtype=name)
+    elif options.to == "onnx":
+        to_graph = to_onnx if source.classes is None else to_onnx_classifier
+        to_graph(source, options.output)
     else:
         to_megadec(source, options.output, dtype=dtype)
-    print(options.output)
 
 
 if __name__ == "__main__":

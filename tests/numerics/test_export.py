@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from megadec.common.errors import ConfigError, ExportError, StorageError
 from megadec.common.tokenizer import Tokenizer
@@ -18,7 +17,7 @@ from megadec.export.hf import check_export, to_hf
 from megadec.export.load import load_decoder
 from megadec.export.megadec import to_megadec
 from megadec.export.source import ModelSource
-from tests.unit.export.conftest import InMemory, random_source
+from tests.unit.export.conftest import Unsteady, random_source
 
 transformers = pytest.importorskip("transformers")
 
@@ -106,18 +105,9 @@ def test_another_base_of_rope_is_refused_by_the_logits(fresh):
         check_export(folder, source, torch.float32)
 
 
-class _Unsteady(InMemory):
-    """Gives another value the second time a tensor is read."""
-
-    def read(self, name: str) -> Tensor:
-        found = super().read(name)
-        self.tensors["norm.weight"][0] += 1.0
-        return found
-
-
 def test_an_export_that_differs_leaves_nothing_under_its_name(tmp_path, tiny_tokenizer_path):
     source = random_source(tiny_tokenizer_path)
-    source.__dict__["reader"] = _Unsteady(source.shape)
+    source.__dict__["reader"] = Unsteady(source.shape)
     with pytest.raises(ExportError, match=r"'norm.weight': what transformers loaded is not what"):
         to_hf(source, tmp_path / "model-hf")
     assert list(tmp_path.iterdir()) == []

@@ -82,3 +82,15 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: bytes | N
     with pytest.raises(TokenizerError, match=words) as caught:
         Tokenizer.load(file)
     assert str(file) in str(caught.value)
+
+
+def test_an_entry_is_what_sentencepiece_says_of_a_piece(tokenizer: Tokenizer) -> None:
+    entries = [tokenizer.entry(i) for i in range(tokenizer.vocabulary_size)]
+    kinds = [entry.kind for entry in entries]
+    assert kinds[:3] == ["unknown", "control", "control"]
+    assert kinds[3:259] == ["byte"] * 256
+    assert set(kinds[259:]) == {"normal"}
+    assert (entries[3].text, entries[258].text) == ("<0x00>", "<0xFF>")
+    # Of two merges the one that was learnt first wins.
+    scores = [entry.score for entry in entries[259:]]
+    assert scores == sorted(scores, reverse=True)

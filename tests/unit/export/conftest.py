@@ -44,6 +44,15 @@ class InMemory:
         return self.tensors[name].clone()
 
 
+class Unsteady(InMemory):
+    """Gives another value of one tensor the second time that it is read."""
+
+    def read(self, name: str) -> Tensor:
+        found = super().read(name)
+        self.tensors["norm.weight"][0] += 1.0
+        return found
+
+
 def random_source(tokenizer_path: Path, **changes: object) -> ModelSource:
     """A source with random float32 weights, as if from a checkpoint; `changes` are fields of the shape."""
     vocabulary = {"vocabulary_size": Tokenizer.load(tokenizer_path).vocabulary_size}

@@ -1,13 +1,15 @@
-"""The command line of the conversion; what it converts is tested in tests/numerics/test_export.py."""
+"""The command line of the conversion; what it converts is tested in tests/numerics/, a file for each format."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, ExportError
 from megadec.export.consolidate import open_model
 from megadec.export.megadec import to_megadec
-from tests.unit.export.conftest import random_source
+from tests.unit.export.conftest import random_classifier, random_source
 from tools.convert import main
 
 
@@ -20,10 +22,48 @@ def test_a_folder_is_converted_to_the_dtype_that_was_asked(tmp_path, tiny_tokeni
 
 
 @pytest.mark.parametrize(
+    ("to", "file", "runtime"),
+    [
+        ("hf", "model.safetensors", "transformers"),
+        ("gguf", "model.gguf", "llama.cpp float32"),
+        ("onnx", "model.onnx", "onnxruntime"),
+    ],
+)
+def test_a_language_model_is_converted_to_every_format(tmp_path, tiny_tokenizer_path, to, file, runtime):
+    to_megadec(random_source(tiny_tokenizer_path), tmp_path / "m")
+    main(["--input", str(tmp_path / "m"), "--to", to, "--output", str(tmp_path / "out")])
+    assert (tmp_path / "out" / file).is_file()
+    content = json.loads((tmp_path / "out" / "megadec.json").read_text())
+    assert content["parity"]["runtime"] == runtime
+    assert content["parity"]["prompts"] == 50
+
+
+@pytest.mark.parametrize(("to", "file"), [("hf", "model.safetensors"), ("onnx", "model.onnx")])
+def test_a_classifier_is_converted_as_one(tmp_path, tiny_tokenizer_path, to, file):
+    to_megadec(random_classifier(tiny_tokenizer_path), tmp_path / "m")
+    main(["--input", str(tmp_path / "m"), "--to", to, "--output", str(tmp_path / "out")])
+    assert (tmp_path / "out" / file).is_file()
+    assert json.loads((tmp_path / "out" / "megadec.json").read_text())["task"]["kind"] == "classification"
+
+
+def test_a_classifier_is_not_converted_to_gguf(tmp_path, tiny_tokenizer_path):
+    to_megadec(random_classifier(tiny_tokenizer_path), tmp_path / "m")
+    with pytest.raises(ExportError, match=r"is a classifier: .* --to hf or --to onnx"):
+        main(["--input", str(tmp_path / "m"), "--to", "gguf", "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--to", "gguf"], "to"),
+        (["--to", "ggml"], "'gguf'"),
+        (["--to", "hf", "--dtype", "q8_0"], "dtype=q8_0: --to hf writes auto, bfloat16, float32"),
+        (["--to", "megadec", "--dtype", "float16"], "dtype=float16: --to megadec writes"),
+        (["--to", "onnx", "--dtype", "bfloat16"], "dtype=bfloat16: --to onnx writes auto, float32"),
+        (["--to", "gguf", "--dtype", "q4_0"], "q8_0"),
         (["--to", "megadec", "--layout", "llama"], "layout=llama"),
+        (["--to", "gguf", "--layout", "llama"], "layout=llama is for --to hf"),
+        (["--to", "onnx", "--max_shard_bytes", "5000"], "max_shard_bytes=5000 is for --to hf"),
         (["--to", "hf", "--max_shard_bytes", "0"], "max_shard_bytes=0"),
         (["--to", "hf", "--laout", "llama"], "did you mean 'layout'"),
     ],

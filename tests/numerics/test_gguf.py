@@ -1,0 +1,291 @@
+"""The GGUF file is the model: llama.cpp gives our ids, logits and text, and whatever differs is refused."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ConfigError, ExportError, InputError, StorageError
+from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.shape import DecoderShape
+from megadec.export.gguf import FORMATS, MODEL_FILE, check_gguf, to_gguf, write_gguf
+from megadec.export.llama_cpp import BATCH_TOKENS, LlamaCppModel
+from megadec.export.load import load_source
+from megadec.export.parity import TEXTS, compare_logits, compare_token_ids
+from megadec.export.source import ModelSource, tensor_shapes
+from megadec.serve.generate import GREEDY, generate_ids
+from megadec.serve.session import DecoderModel
+from tests.unit.export.conftest import InMemory, Unsteady, random_classifier, random_source
+
+gguf = pytest.importorskip("gguf")
+pytest.importorskip("cyllama")
+
+# Four query heads share two key-value heads; rows are multiples of 32, which q8_0 wants.
+SIZES = {"hidden_size": 64, "context_tokens": 320}
+LAYOUTS = {
+    "qwen3-tied": {"qk_norm": True, "tied_embeddings": True},
+    "llama-untied": {"qk_norm": False, "tied_embeddings": False},
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
+    """A random decoder with grouped-query attention and its float32 export. Tests that change files copy them."""
+    source = random_source(tiny_tokenizer_path, **SIZES, **LAYOUTS[request.param])
+    folder = tmp_path_factory.mktemp("exports") / "model-gguf"
+    parity = to_gguf(source, folder)
+    assert (parity.runtime, parity.prompts, parity.texts) == ("llama.cpp float32", 50, len(TEXTS) + 597)
+    assert parity.greedy_tokens > 300
+    assert parity.largest_logit_difference < 1e-4
+    return source, folder
+
+
+def test_llama_cpp_writes_our_greedy_text(exported):
+    source, folder = exported
+    decoder, tokenizer = load_source(source)
+    llama_cpp = LlamaCppModel(folder / MODEL_FILE)
+    for text in ("清晨，小林在河边", "老周\n", "𠮷"):
+        prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
+        sampling = replace(GREEDY, max_new_tokens=40)
+        wanted = list(generate_ids(DecoderModel(decoder), prompt, sampling))
+        found = list(generate_ids(llama_cpp, prompt, sampling))
+        assert found == wanted
+        written = b"".join(tokenizer.pieces[i] for i in wanted)
+        assert llama_cpp.decode(found) == written.decode("utf-8", errors="replace")
+
+
+def test_the_folder_says_what_it_is_and_what_it_was_compared_on(exported):
+    source, folder = exported
+    assert {file.name for file in folder.iterdir()} == {"model.gguf", "tokenizer.model", "megadec.json"}
+    content = json.loads((folder / "megadec.json").read_text())
+    assert content["source"] == source.provenance
+    assert content["parity"]["runtime"] == "llama.cpp float32"
+    assert content["parity"]["tolerance"] == FORMATS["float32"].tolerance
+    assert content["tokenizer"]["sha256"] == Tokenizer.load(folder).sha256
+
+
+def test_a_session_fed_in_pieces_gives_the_logits_of_one_pass(exported):
+    _, folder = exported
+    model = LlamaCppModel(folder / MODEL_FILE)
+    ids = torch.randint(3, model.vocabulary_size, (BATCH_TOKENS + 20,)).tolist()
+    whole_SV = model.logits(ids)
+    session, other = model.session(), model.session()
+    for start, end in ((0, 1), (1, 9), (9, BATCH_TOKENS + 19), (BATCH_TOKENS + 19, BATCH_TOKENS + 20)):
+        last_V = session.feed(ids[start:end])
+        assert (last_V - whole_SV[end - 1]).abs().max() < 1e-4
+        other.feed([5])  # a session of its own: what one is fed, another does not see
+    assert last_V.dtype == torch.float64
+
+
+def test_ids_that_cannot_be_fed_are_refused(exported):
+    _, folder = exported
+    model = LlamaCppModel(folder / MODEL_FILE)
+    session = model.session()
+    for ids, words in (
+        ([], "no tokens"),
+        ([model.vocabulary_size], "not one of"),
+        ([5] * 321, "321 tokens do not fit"),
+    ):
+        with pytest.raises(InputError, match=words):
+            session.feed(ids)
+    session.feed([5] * 320)
+    with pytest.raises(InputError, match="321 tokens do not fit"):
+        session.feed([5])
+
+
+def test_nothing_is_printed_by_llama_cpp(exported, capfd):
+    _, folder = exported
+    model = LlamaCppModel(folder / MODEL_FILE)
+    model.session().feed([1, 5])
+    with pytest.raises(ExportError, match=r"tokenizer\.model: llama\.cpp cannot load it"):
+        LlamaCppModel(folder / "tokenizer.model")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "q8_0"])
+def test_every_format_passes_within_its_tolerance_and_the_smaller_ones_are_smaller(
+    tmp_path, tiny_tokenizer_path, dtype, layout
+):
+    source = random_source(tiny_tokenizer_path, **SIZES, **LAYOUTS[layout])
+    parity = to_gguf(source, tmp_path / "model-gguf", dtype=dtype)
+    assert parity.runtime == f"llama.cpp {dtype}"
+    assert parity.greedy_tokens > 100
+    whole_bytes = sum(4 * np.prod(size) for size in tensor_shapes(source.shape).values())
+    stored = sum(tensor.n_bytes for tensor in gguf.GGUFReader(tmp_path / "model-gguf" / MODEL_FILE).tensors)
+    assert stored / whole_bytes == pytest.approx({"q8_0": 34 / 128}.get(dtype, 0.5), rel=0.05)
+
+
+def test_rows_without_a_piece_are_never_a_text(tmp_path, tiny_tokenizer_path):
+    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+    size = tokenizer.vocabulary_size
+    to_gguf(random_source(tiny_tokenizer_path, vocabulary_size=size + 24), tmp_path / "model-gguf")
+    model = LlamaCppModel(tmp_path / "model-gguf" / MODEL_FILE)
+    assert model.vocabulary_size == size + 24
+    assert max(model.encode(f"[PAD{size}] [PAD{size + 1}]")) < size
+    with pytest.raises(ExportError, match="the model has rows for"):
+        to_gguf(random_source(tiny_tokenizer_path, vocabulary_size=size - 8), tmp_path / "small-gguf")
+
+
+# Tampering: the writer has written, and the file is changed before it is checked.
+
+
+@pytest.fixture
+def fresh(tmp_path, tiny_tokenizer_path) -> Callable[[str], tuple[ModelSource, Path]]:
+    """What `to_gguf` writes before its check, in a format and the llama layout."""
+
+    def write(dtype: str) -> tuple[ModelSource, Path]:
+        source = random_source(tiny_tokenizer_path, **SIZES, **LAYOUTS["llama-untied"])
+        write_gguf(tmp_path / MODEL_FILE, source, Tokenizer.load(tiny_tokenizer_path), dtype)
+        return source, tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_one_changed_weight_is_refused(fresh, dtype):
+    source, folder = fresh(dtype)
+    tensor = next(each for each in gguf.GGUFReader(folder / MODEL_FILE).tensors if each.name == "blk.1.attn_k.weight")
+    with open(folder / MODEL_FILE, "r+b") as stream:
+        stream.seek(tensor.data_offset + tensor.n_bytes // 2 + 4)
+        byte = stream.read(1)[0]
+        stream.seek(-1, 1)
+        stream.write(bytes([byte ^ 1]))  # the last bit of one number
+    with pytest.raises(ExportError, match=r"'layers.1.self_attn.k_proj.weight': what the file holds is not what"):
+        check_gguf(folder, source, dtype)
+
+
+def swap_pieces(path: Path, one: int, other: int) -> None:
+    """Exchange the texts of two pieces in a file; they must be equally long."""
+    field = gguf.GGUFReader(path, "r+").get_field("tokenizer.ggml.tokens")
+    texts = [field.parts[field.data[i]] for i in (one, other)]
+    first = texts[0].copy()
+    assert len(first) == len(texts[1])
+    assert (first != texts[1]).any()
+    texts[0][:] = texts[1]
+    texts[1][:] = first
+
+
+def test_two_swapped_pieces_of_the_tokenizer_are_refused_by_what_was_read_and_by_llama_cpp(fresh):
+    source, folder = fresh("float32")
+    tokenizer = Tokenizer.load(source.tokenizer_path)
+    lengths = [len(tokenizer.entry(i).text.encode()) for i in range(450, 480)]
+    other = next(i for i in range(451, 480) if lengths[i - 450] == lengths[0])
+    swap_pieces(folder / MODEL_FILE, 450, other)
+    with pytest.raises(ExportError, match=r"'tokenizer\.ggml\.tokens' is not what"):
+        check_gguf(folder, source, "float32")
+    model = LlamaCppModel(folder / MODEL_FILE)
+    with pytest.raises(ExportError, match="token ids of"):
+        compare_token_ids(tokenizer, lambda texts: [model.encode(text) for text in texts], lambda all_ids: [])
+
+
+def test_another_base_of_rope_is_refused_by_what_was_read_and_by_the_logits(fresh):
+    source, folder = fresh("float32")
+    field = gguf.GGUFReader(folder / MODEL_FILE, "r+").get_field("llama.rope.freq_base")
+    field.parts[field.data[0]][0] = 20000.0
+    with pytest.raises(ExportError, match=r"'llama\.rope\.freq_base' is not what"):
+        check_gguf(folder, source, "float32")
+    decoder, tokenizer = load_source(source)
+    model = LlamaCppModel(folder / MODEL_FILE)
+    with pytest.raises(ExportError, match="logits of ids"):
+        compare_logits(
+            [tokenizer.encode("清晨，小林在河边。")],
+            decoder,
+            lambda ids_BS: model.logits(ids_BS[0].tolist())[None],
+            1e-3,
+        )
+
+
+def test_a_cut_file_is_refused(fresh):
+    source, folder = fresh("float32")
+    content = (folder / MODEL_FILE).read_bytes()
+    for size in (0, 100, len(content) // 2, len(content) - 40):
+        (folder / MODEL_FILE).write_bytes(content[:size])
+        with pytest.raises(ExportError, match="is not a whole GGUF file"):
+            check_gguf(folder, source, "float32")
+
+
+def test_an_export_that_differs_leaves_nothing_under_its_name(tmp_path, tiny_tokenizer_path):
+    source = random_source(tiny_tokenizer_path)
+    unsteady = replace(source, reader=Unsteady(source.shape))
+    with pytest.raises(ExportError, match=r"'norm.weight': what the file holds is not what"):
+        to_gguf(unsteady, tmp_path / "model-gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_is_kept_as_it_is(tmp_path, tiny_tokenizer_path):
+    (tmp_path / "model-gguf").mkdir()
+    (tmp_path / "model-gguf" / "precious").touch()
+    with pytest.raises(ConfigError, match="exists already"):
+        to_gguf(random_source(tiny_tokenizer_path), tmp_path / "model-gguf")
+    assert [path.name for path in (tmp_path / "model-gguf").iterdir()] == ["precious"]
+
+
+def test_a_full_disk_leaves_nothing_under_the_exports_name(tmp_path, tiny_tokenizer_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room_bytes in (5_000, 100_000):  # in the vocabulary, in the weights
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
+        try:
+            with pytest.raises(StorageError, match="model-gguf: cannot write"):
+                to_gguf(random_source(tiny_tokenizer_path), tmp_path / "model-gguf")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_gguf_cannot_express_is_refused_before_anything_is_written(tmp_path, tiny_tokenizer_path):
+    source = random_source(tiny_tokenizer_path)
+    cases = [
+        (random_classifier(tiny_tokenizer_path), "float32", ExportError, r"is a classifier: .* --to hf or --to onnx"),
+        (source, "q8_0", ExportError, r"a row of tensor 'embed_tokens.weight' has 48 values; q8_0 packs blocks of 32"),
+        (source, "q4_0", ConfigError, r"dtype=q4_0: a GGUF file holds float32, float16, bfloat16, q8_0"),
+    ]
+    for model, dtype, error, words in cases:
+        with pytest.raises(error, match=words):
+            to_gguf(model, tmp_path / "model-gguf", dtype=dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_weight_beyond_float16_is_refused(tmp_path, tiny_tokenizer_path):
+    source = random_source(tiny_tokenizer_path)
+    reader = InMemory(source.shape)
+    reader.tensors["layers.1.mlp.down_proj.weight"][2, 3] = 70000.0
+    with pytest.raises(ExportError, match=r"'layers.1.mlp.down_proj.weight' has a value that F16 cannot hold"):
+        to_gguf(replace(source, reader=reader), tmp_path / "model-gguf", dtype="float16")
+
+
+class _Drawn:
+    """Tensors that exist only while somebody holds them."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        self.shapes: Mapping[str, tuple[int, ...]] = tensor_shapes(shape)
+
+    def read(self, name: str) -> Tensor:
+        return torch.full(self.shapes[name], 0.5)
+
+
+def test_writing_takes_the_memory_of_a_few_tensors(tmp_path, tiny_tokenizer_path):
+    sizes = {"hidden_size": 512, "head_size": 128, "intermediate_size": 2048, "layers": 10}
+    source = random_source(tiny_tokenizer_path, **sizes)
+    source = replace(source, reader=_Drawn(source.shape))
+    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+    largest_bytes, whole_bytes = 4 * 512 * 2048, 4 * sum(np.prod(size) for size in tensor_shapes(source.shape).values())
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before_bytes = memory_bytes("VmRSS")
+    write_gguf(tmp_path / MODEL_FILE, source, tokenizer, "float32")
+    assert memory_bytes("VmHWM") - before_bytes < 6 * largest_bytes < whole_bytes / 6
+    assert (tmp_path / MODEL_FILE).stat().st_size > whole_bytes
+
+
+def memory_bytes(key: str) -> int:
+    """A figure of this process, such as its peak (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{key}:")))
