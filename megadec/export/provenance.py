@@ -26,7 +26,6 @@ def provenance(source: ModelSource, tokenizer: Tokenizer, parity: Parity) -> dic
         "megadec": __version__,
         "source": source.provenance,
         "task": dict(source.task),
-        "task": dict(source.task),
         "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
         "parity": dataclasses.asdict(parity),
     }
