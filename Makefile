@@ -1,4 +1,5 @@
-# make demo   sample corpus -> shards -> ZeRO-3 pretraining on two CPU ranks -> Hugging Face export -> generated text
+# make demo   sample corpus -> shards -> ZeRO-3 pretraining on two CPU ranks -> Hugging Face export -> generated text ->
+#             a fine-tuned classifier -> answers over HTTP
 # make test   the default tests        make test-slow   the long ones
 # make check  ruff and mypy            make clean       everything that the above made, the environment included
 

@@ -18,9 +18,15 @@ SCRIPTS = {
     "show": "tools/show.py",
     "train-tokenizer": "tokenizer/train.py",
     "pretrain": "launch/pretrain.py",
+    "ray-train": "launch/ray_train.py",
+    "submit": "launch/submit.py",
+    "finetune": "launch/finetune.py",
+    "seq2seq": "launch/seq2seq.py",
     "convert": "tools/convert.py",
     "generate": "tools/generate.py",
+    "translate": "tools/translate.py",
     "evaluate": "tools/evaluate.py",
+    "serve": "launch/serve.py",
     "plot": "tools/plot.py",
 }
 ROOT = Path(__file__).resolve().parents[1]
