@@ -6,11 +6,12 @@
 
 In: a run, a checkpoint, a megadec or a Hugging Face folder, and held-out data: folders of shards for a language model,
 a file or folder of labelled texts for a classifier, one or two files of pairs for an encoder-decoder. Out: JSON on
-standard output, and in `--output`. `--model PATH --help` lists the options for that model.
+standard output, and in `--output`. `--help` lists the options by kind of model, `--model PATH --help` those for one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -105,14 +106,28 @@ def kind_of(path: Path) -> str:
         raise CheckpointError(f"{manifest} is not a checkpoint's manifest: {error}") from error
 
 
+def _description(kind: str) -> str:
+    return f"Measure a model on held-out data: {kind.replace('_', ' ')}."
+
+
+def _help() -> None:
+    """The options for every kind of model, one list after the other."""
+    for kind, way in WAYS.items():
+        with contextlib.suppress(SystemExit):
+            parse(way.options, ["--help"], description=_description(kind), program="evaluate.py")
+
+
 def main(argv: Sequence[str]) -> None:
     """Look what the model is, parse the options of its kind, measure, print."""
-    given, _ = take_options(argv, ("model",))
+    given, rest = take_options(argv, ("model",))
+    if not given and {"-h", "--help"} & set(rest):
+        _help()
+        return
     kind = kind_of(Path(given["model"])) if "model" in given else LANGUAGE_MODEL
     if kind not in WAYS:
         raise ConfigError(f"{given['model']} holds a {kind} model; one of {', '.join(WAYS)} can be measured")
     way = WAYS[kind]
-    options = parse(way.options, argv, description=f"Measure a {kind.replace('_', ' ')} model on held-out data.")
+    options = parse(way.options, argv, description=_description(kind))
     result = way.measure(options)
     if options.output is not None:
         write_json(options.output, result)
