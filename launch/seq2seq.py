@@ -6,33 +6,17 @@ deepspeed launch/seq2seq.py --deepspeed ds_configs/zero3.json --config launch/ru
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from megadec.common.config import parse, take_options
-from megadec.common.errors import ConfigError, MegadecError, run_main
-from megadec.common.ranks import is_first
-
-FIRST_SPEAKS_SECONDS = 20.0
+from megadec.common.errors import run_main
 
 
 def main(argv: Sequence[str]) -> None:
-    """Arguments in, `megadec.engine.loop.train_opened`, nothing out: results are in the run's folder."""
-    options, rest = take_options(argv, ("deepspeed", "local_rank"))  # the launcher passes --local_rank
-    try:
-        from megadec.engine.loop import train_opened
-        from megadec.engine.pairs_run import PairsRun, open_pairs_run
+    """Arguments in, `engine.pairs_run.open_pairs_run` and training, nothing out: results are in the run's folder."""
+    from megadec.engine.command import train_command
+    from megadec.engine.pairs_run import PairsRun, open_pairs_run
 
-        run = parse(PairsRun, rest, description=__doc__ or "", program="launch/seq2seq.py")
-        if "deepspeed" not in options:
-            raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
-        train_opened(open_pairs_run(run, Path(options["deepspeed"])))
-    except MegadecError:
-        if not is_first():
-            # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.
-            time.sleep(FIRST_SPEAKS_SECONDS)
-        raise
+    train_command(argv, PairsRun, open_pairs_run, description=__doc__ or "", program="launch/seq2seq.py")
 
 
 if __name__ == "__main__":
