@@ -110,22 +110,26 @@ def fine_tune(options: BenchOptions, method: Method, seed: int) -> dict[str, Any
     status = subprocess.run(command, check=False, stdout=STANDARD_ERROR, env=environment).returncode
     if status:
         raise TrainingError(f"{' '.join(command)} ended with status {status}")
-    wall_seconds = time.perf_counter() - began
-    folder = Path("runs") / name
-    result = score_classifier(ClassifierScoreOptions(model=folder, data=options.data / HELD_OUT))
+    return {
+        "command": " ".join(["deepspeed", *command[1:]]),
+        "wall_seconds": round(time.perf_counter() - began, 1),
+        **measured(Path("runs") / name, method, seed, options.data / HELD_OUT),
+    }
+
+
+def measured(folder: Path, method: Method, seed: int, held_out: Path) -> dict[str, Any]:
+    """The figures of a run of launch/finetune.py that has ended."""
     lines = [json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if line["kind"] == "train"]
-    measured = [line for line in lines if line["kind"] == "evaluate"]
+    evaluations = [line for line in lines if line["kind"] == "evaluate"]
     return {
         "method": method,
         "seed": seed,
-        "command": " ".join(["deepspeed", *command[1:]]),
         "trained_parameters": _trained_parameters(folder, method),
         "seconds": round(sum(line["seconds"] for line in steps), 1),
-        "wall_seconds": round(wall_seconds, 1),
         "steps": steps[-1]["step"],
-        "accuracy_of_last_step": measured[-1]["accuracy"],
-        **result,
+        "accuracy_of_last_step": evaluations[-1]["accuracy"],
+        **score_classifier(ClassifierScoreOptions(model=folder, data=held_out)),
     }
 
 
