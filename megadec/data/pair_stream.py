@@ -7,8 +7,6 @@ length are not searched beyond the step, which keeps its batch a pure function o
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,6 +20,7 @@ from megadec.data.batch import PADDING_ID
 from megadec.data.order import VERSION as ORDER_VERSION
 from megadec.data.order import Order
 from megadec.data.pairs import PairSet
+from megadec.data.share import fingerprint_of, share_of_rank, stream_state
 
 STREAM_VERSION = 1
 
@@ -106,13 +105,7 @@ class PairStream:
 
         Raises ConfigError when the step does not divide by the micro-batch and the ranks.
         """
-        own = self.sequences_per_step // world_size
-        micro = own if micro_sequences is None else micro_sequences
-        if micro < 1 or self.sequences_per_step % (world_size * micro):
-            raise ConfigError(
-                f"train.sequences_per_step={self.sequences_per_step} is not a multiple of"
-                f" {micro} (micro) x {world_size} (ranks)"
-            )
+        own, micro = share_of_rank(self.sequences_per_step, world_size, micro_sequences)
         numbers = self.pairs_of(step)[rank * own : (rank + 1) * own]
         targets, sources = self._lengths
         ordered = sorted(numbers, key=lambda number: (targets[number], sources[number], number))
@@ -127,13 +120,7 @@ class PairStream:
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
         windows = step * self.sequences_per_step
-        return {
-            "step": step,
-            "windows": windows,
-            "epoch": windows // self.windows_per_epoch,
-            "fingerprint": self.fingerprint,
-            "stream": self.description(),
-        }
+        return stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
 
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""
@@ -149,7 +136,7 @@ class PairStream:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what the sequence depends on."""
-        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode("ascii")).hexdigest()
+        return fingerprint_of(self.description())
 
     def check(self, state: Mapping[str, Any]) -> int:
         """The step to go on with from a saved `state`.

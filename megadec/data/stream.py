@@ -7,8 +7,6 @@ is what makes the batch of step N the same for any number of ranks, and the stat
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet, DocumentSpan
 from megadec.data.order import VERSION as ORDER_VERSION
 from megadec.data.order import Order
+from megadec.data.share import fingerprint_of, share_of_rank, stream_state
 from megadec.data.windows import PLAN_VERSION, documents_of, plan_windows
 
 ORDER_CHUNK = 4096
@@ -74,13 +73,7 @@ class TrainStream:
 
         Raises ConfigError when the step does not divide by the micro-batch and the ranks.
         """
-        own = self.sequences_per_step // world_size
-        micro = own if micro_sequences is None else micro_sequences
-        if micro < 1 or self.sequences_per_step % (world_size * micro):
-            raise ConfigError(
-                f"train.sequences_per_step={self.sequences_per_step} is not a multiple of"
-                f" {micro} (micro) x {world_size} (ranks)"
-            )
+        own, micro = share_of_rank(self.sequences_per_step, world_size, micro_sequences)
         windows = self.windows_at(step * self.sequences_per_step + rank * own, own)
         whole = assemble([(self._plans[which], window) for which, window in windows], self.row_tokens, self._bos_id)
         return [whole.rows(first, first + micro) for first in range(0, own, micro)]
@@ -106,13 +99,7 @@ class TrainStream:
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
         windows = step * self.sequences_per_step
-        return {
-            "step": step,
-            "windows": windows,
-            "epoch": windows // self.windows_per_epoch,
-            "fingerprint": self.fingerprint,
-            "stream": self.description(),
-        }
+        return stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
 
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""
@@ -161,8 +148,7 @@ def _check_one_tokenizer(sets: Sequence[DataSet]) -> None:
 
 def _fingerprint(description: Mapping[str, Any]) -> str:
     nameless = [{key: value for key, value in one.items() if key != "name"} for one in description["sets"]]
-    identity = json.dumps({**description, "sets": nameless}, sort_keys=True)
-    return hashlib.sha256(identity.encode("ascii")).hexdigest()
+    return fingerprint_of({**description, "sets": nameless})
 
 
 def _raise_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

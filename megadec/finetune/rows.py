@@ -9,8 +9,6 @@ that every epoch has equally many rows and step N needs no list of what came bef
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -23,6 +21,7 @@ from megadec.data.batch import PADDING_ID, TokenBatch
 from megadec.data.order import VERSION as ORDER_VERSION
 from megadec.data.order import Order
 from megadec.data.packing import pack
+from megadec.data.share import fingerprint_of, share_of_rank, stream_state
 from megadec.finetune.examples import LabelledSet
 
 # Changes when the same texts would be packed in another way.
@@ -110,13 +109,7 @@ class ClassifyStream:
 
         Raises ConfigError when the step does not divide by the micro-batch and the ranks.
         """
-        own = self.sequences_per_step // world_size
-        micro = own if micro_sequences is None else micro_sequences
-        if micro < 1 or self.sequences_per_step % (world_size * micro):
-            raise ConfigError(
-                f"train.sequences_per_step={self.sequences_per_step} is not a multiple of"
-                f" {micro} (micro) x {world_size} (ranks)"
-            )
+        own, micro = share_of_rank(self.sequences_per_step, world_size, micro_sequences)
         first = step * self.sequences_per_step + rank * own
         whole = assemble_texts(self.data, self.rows_at(first, own), self.row_tokens, self.weights, self.prefix_weight)
         return [whole.rows(start, start + micro) for start in range(0, own, micro)]
@@ -128,14 +121,8 @@ class ClassifyStream:
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
-        rows = step * self.sequences_per_step
-        return {
-            "step": step,
-            "windows": rows,
-            "epoch": rows // self.windows_per_epoch,
-            "fingerprint": self.fingerprint,
-            "stream": self.description(),
-        }
+        windows = step * self.sequences_per_step
+        return stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
 
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""
@@ -155,7 +142,7 @@ class ClassifyStream:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what the sequence depends on."""
-        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode("ascii")).hexdigest()
+        return fingerprint_of(self.description())
 
     def check(self, state: Mapping[str, Any]) -> int:
         """The step to go on with from a saved `state`.
