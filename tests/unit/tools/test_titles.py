@@ -41,13 +41,13 @@ def test_a_run_is_trained_by_the_launcher_and_measured_like_the_baseline(tmp_pat
     (tmp_path / "launch").symlink_to(PROJECT / "launch")
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.chdir(tmp_path)
-    small = "--data.row_tokens 40 --data.variants 2 --train.precision fp32 --evaluate.every_steps 50"
+    small = "--epochs 1 --data.row_tokens 40 --data.variants 2 --train.precision fp32 --evaluate.every_steps 50"
     out = tmp_path / "out"
     arguments = ["--data", str(data), "--model", str(tmp_path / "model"), "--output", str(out), "--ranks", "1"]
     arguments += ["--deepspeed", str(PROJECT / "ds_configs/zero2.json"), "--runs", "lora:3"]
     arguments += ["--options", json.dumps({"lora": small})]
     main(arguments)
     _, found = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
-    assert (found["method"], found["seed"], found["steps"]) == ("lora", 3, 8)
+    assert (found["method"], found["seed"], found["steps"]) == ("lora", 3, 3)
     assert 0 < found["trained_parameters"] < 20_000
     assert found["accuracy"] >= found["accuracy_of_last_step"]
