@@ -22,8 +22,13 @@ from typing import Any
 # DeepSpeed reads its log level once, at import; its INFO lines would bury ours.
 os.environ.setdefault("DS_LOG_LEVEL", "warning")
 
-import deepspeed
 import torch
+
+if not torch.cuda.is_available():
+    # Else it looks for accelerators and warns on standard output, where a tool's JSON goes, that it found none.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.utils import logger as deepspeed_logger
