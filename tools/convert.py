@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     if options.output.exists():
         raise ConfigError(f"--output {options.output} exists already; choose another folder, or remove it first")
     source = open_model(options.input)
-    log.info("reading %s %s, a %s model", source.kind, source.path, source.task["kind"].replace("_", " "))
+    log.info("reading %s %s (%s)", source.kind, source.path, source.task["kind"])
     convert(source, options)
     print(options.output)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError, ExportError, MissingExtraError
-from megadec.common.files import whole_folder, write_json
+from megadec.common.files import sha256_of, whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
@@ -144,6 +144,8 @@ def check_gguf(folder: Path, source: ModelSource, dtype: str) -> Parity:
     """Load `folder` with llama.cpp and compare it with its source. Raises ExportError naming what differs."""
     tokenizer = Tokenizer.load(source.tokenizer_path)
     path = folder / MODEL_FILE
+    if sha256_of(folder / TOKENIZER_FILE) != tokenizer.sha256:
+        raise ExportError(f"{folder / TOKENIZER_FILE} is not the tokenizer that the model was trained with")
     reader = _open(path)
     _compare_fields(path, reader, _fields(source, tokenizer, dtype))
     # Our decoder computes on the weights as the file holds them, each of which was found to be the source's, rounded.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,7 @@ def fresh(tmp_path, tiny_tokenizer_path) -> Callable[[str], tuple[ModelSource, P
     def write(dtype: str) -> tuple[ModelSource, Path]:
         source = random_source(tiny_tokenizer_path, **SIZES, **LAYOUTS["llama-untied"])
         write_gguf(tmp_path / MODEL_FILE, source, Tokenizer.load(tiny_tokenizer_path), dtype)
+        shutil.copyfile(tiny_tokenizer_path, tmp_path / "tokenizer.model")
         return source, tmp_path
 
     return write
@@ -185,6 +187,13 @@ def test_two_swapped_pieces_of_the_tokenizer_are_refused_by_what_was_read_and_by
     model = LlamaCppModel(folder / MODEL_FILE)
     with pytest.raises(ExportError, match="token ids of"):
         compare_token_ids(tokenizer, lambda texts: [model.encode(text) for text in texts], lambda all_ids: [])
+
+
+def test_another_tokenizer_beside_the_file_is_refused(fresh):
+    source, folder = fresh("float32")
+    (folder / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes() + b"\n")
+    with pytest.raises(ExportError, match=r"tokenizer\.model is not the tokenizer that the model was trained with"):
+        check_gguf(folder, source, "float32")
 
 
 def test_another_base_of_rope_is_refused_by_what_was_read_and_by_the_logits(fresh):
