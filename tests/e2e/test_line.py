@@ -1,9 +1,10 @@
-"""What `make demo` does, shorter: from a raw dump to generated text through the commands that a user types."""
+"""What `make demo` does, shorter: from a raw dump to answers over HTTP through the commands that a user types."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["--train.steps", "16", "--schedule.warmup_steps", "4", "--evaluate.every_steps", "16"]
 
 
-def run_demo(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run_demo(folder: Path, *options: str, finetune: str = "") -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    settings = {"DEMO": str(folder), "PATH": path, "OMP_NUM_THREADS": "1"}
+    settings = {"DEMO": str(folder), "PATH": path, "OMP_NUM_THREADS": "1", "FINETUNE": finetune}
     return subprocess.run(
         ["bash", str(ROOT / "launch" / "demo.sh"), *options],
         env={**os.environ, **settings},
@@ -31,18 +32,35 @@ def run_demo(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The demo's folder and what it printed."""
     folder = tmp_path_factory.mktemp("line") / "demo"
-    done = run_demo(folder, *SHORT)
+    done = run_demo(folder, *SHORT, finetune="--epochs 1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder, done.stdout
 
 
-def test_the_line_ends_with_generated_text(demo: tuple[Path, str]) -> None:
-    text = demo[1].split("== 4. Generated text\n")[1]
+def test_the_line_generates_text(demo: tuple[Path, str]) -> None:
+    text = demo[1].split("== 4. Generated text\n")[1].split("\n== 5.")[0]
     assert text.startswith("茶")
     prompts = ("茶", "石桥", "今天的比赛")
     for prompt in prompts:
         assert any(line.startswith(prompt) for line in text.splitlines())
     assert len(text) > len("\n".join(prompts)) + 5, "nothing was generated behind the prompts"
+
+
+def test_the_line_ends_with_a_classified_title_and_an_answer_over_http(demo: tuple[Path, str]) -> None:
+    classified, completed = re.findall(r"^POST (/v1/\w+) (\S.*) -> (.*)$", demo[1], re.MULTILINE)
+    assert classified[0] == "/v1/classify"
+    [result] = json.loads(classified[2])["data"]
+    labels = (ROOT / "samples" / "thucnews" / "titles" / "class.txt").read_text(encoding="utf-8").split()
+    assert result["label"] in labels
+    assert sum(result["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
+    assert completed[:2] == ("/v1/completions", "石桥")
+    assert completed[2]
+
+
+def test_the_classifier_is_measured_with_a_picture_of_its_mistakes(demo: tuple[Path, str]) -> None:
+    figures = json.loads((demo[0] / "classifier.json").read_text())
+    assert f"accuracy on 50 titles: {figures['accuracy']}" in demo[1]
+    assert (demo[0] / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_loss_falls_on_the_sample_corpus(demo: tuple[Path, str]) -> None:
