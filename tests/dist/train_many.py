@@ -1,8 +1,8 @@
 """A rank of several short trainings, one after the other in one process: imports cost more than they do.
 
 Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "kind":
-"finetune"}, done in order; without a kind it is pretraining. With "refused" the training must end with that error; its
-message goes to a file beside the plan. What a launcher adds comes before the file and is not looked at.
+"finetune" or "seq2seq"}, done in order; without a kind it is pretraining. With "refused" the training must end with
+that error; its message goes to a file beside the plan. What a launcher adds comes before the file and is not looked at.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from megadec.common.config import parse
 from megadec.common.errors import MegadecError
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.loop import train_job
+from megadec.engine.pairs_run import PairsRun, open_pairs_run
 from megadec.engine.run import Run, open_run
 from megadec.engine.zero import end_process_group, start_process_group
 from megadec.finetune.task import FineTuneRun, open_finetune
 
-KINDS = {"pretrain": (Run, open_run), "finetune": (FineTuneRun, open_finetune)}
+KINDS = {
+    "pretrain": (Run, open_run),
+    "finetune": (FineTuneRun, open_finetune),
+    "seq2seq": (PairsRun, open_pairs_run),
+}
 
 
 def main(plan: Path) -> None:

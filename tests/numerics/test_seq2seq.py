@@ -1,4 +1,4 @@
-"""Encoder-decoders: padding is nothing, the future is unseen, the whole source is seen, and a cache changes no number."""
+"""Encoder-decoders: padding is nothing, the future unseen, the whole source seen, and a cache changes no number."""
 
 from __future__ import annotations
 
@@ -145,5 +145,5 @@ def test_rows_that_do_not_fit_are_refused(name: str, values: dict[str, Any]) -> 
             model(ids_BS, source_ids_BT=source_BT, source_lengths_B=torch.tensor(lengths))
     cache = model.read(source_BT, LENGTHS)
     model(long[:, :24], cache=cache)
-    with pytest.raises(InputError, match="25 tokens do(es)? not fit"):
+    with pytest.raises(InputError, match=r"25 tokens do(es)? not fit"):
         model(long[:, :1], cache=cache)
