@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
-from megadec.data.pairs import PairOptions, Part
+from megadec.data.pairs import Part
 from megadec.export.seq2seq import load_seq2seq
 from megadec.serve.beam import Beam
 from megadec.serve.bleu import Tokenize
@@ -47,18 +47,8 @@ class TranslateOptions:
     def __post_init__(self) -> None:
         if self.input and self.pairs:
             raise ConfigError("input and pairs were both given; translate texts, or measure pairs")
-        if len(self.pairs) > 2:
-            raise ConfigError(
-                f"pairs names {len(self.pairs)} files; one with TABs, or one of sources and one of targets"
-            )
         if self.most is not None and self.most < 1:
             raise ConfigError(f"most={self.most} is not at least 1")
-
-    def chosen(self, trained: PairOptions) -> PairOptions:
-        """The pairs to measure, with the limits and the held-out fraction of training."""
-        if not self.pairs:
-            return trained
-        return replace(trained, source=self.pairs[0], target=self.pairs[1] if len(self.pairs) > 1 else None)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -71,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
         translations = translator.translate(options.input)
         result = [{"source": s, "translation": t} for s, t in zip(options.input, translations, strict=True)]
     else:
-        pairs = options.chosen(trained.data)
+        pairs = trained.data.with_files(options.pairs)
         result = score_pairs(translator, pairs, options.part, most=options.most, tokenize=options.tokenize)
     print(json.dumps(result, ensure_ascii=False, indent=1))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -50,6 +50,12 @@ class PairOptions:
         for name in ("max_source_tokens", "max_target_tokens"):
             if getattr(self, name) < 2:
                 raise ConfigError(f"data.{name}={getattr(self, name)} is less than 2, a token and </s>")
+
+    def with_files(self, files: Sequence[str]) -> PairOptions:
+        """The same choice from other files: one with TABs, or one of sources and one of targets; these if none."""
+        if len(files) > 2:
+            raise ConfigError(f"{len(files)} files of pairs: give one with TABs, or one of sources and one of targets")
+        return replace(self, source=files[0], target=files[1] if len(files) > 1 else None) if files else self
 
 
 @dataclass

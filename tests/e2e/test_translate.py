@@ -1,0 +1,150 @@
+"""An encoder-decoder from a file of pairs to translations, by the commands that a user types."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import yaml
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.common.tokenizer import Tokenizer
+from megadec.data.pairs import PairOptions, choose_pairs
+from megadec.engine.pairs_run import PairsRun, open_pairs_run
+from megadec.export.seq2seq import load_seq2seq
+from megadec.serve.beam import GREEDY
+from megadec.serve.translate import Translator
+from tests.dist.conftest import DEADLINE_SECONDS, PROJECT, deepspeed, metrics_of
+from tests.unit.data.pair_texts import CHARACTERS, texts, write_pairs
+from tools import translate
+
+ZERO3 = PROJECT / "ds_configs" / "zero3.json"
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learns to write texts backwards, with a vocabulary of single characters."""
+    folder = tmp_path_factory.mktemp("pairs")
+    write_pairs(folder / "pairs.txt", texts(4000), "reverse")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b", *[CHARACTERS] * 9]),
+        model_prefix=str(folder / "tokenizer"),
+        model_type="bpe",
+        vocab_size=3 + 256 + len({*CHARACTERS, *"ab "}),
+        character_coverage=1.0,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    run = {
+        "name": "reverse",
+        "output_folder": str(folder / "runs"),
+        "tokenizer": str(folder / "tokenizer.model"),
+        "model": {
+            "hidden_size": 64,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "heads": 4,
+            "kv_heads": 4,
+            "head_size": 16,
+            "intermediate_size": 128,
+            "context_tokens": 16,
+        },
+        "data": {
+            "source": str(folder / "pairs.txt"),
+            "held_out_fraction": 0.05,
+            "max_source_tokens": 16,
+            "max_target_tokens": 16,
+        },
+        "train": {"steps": 300, "sequences_per_step": 64, "micro_sequences": 64, "precision": "fp32"},
+        "optimizer": {"learning_rate": 0.004, "weight_decay": 0.01, "beta2": 0.98},
+        "schedule": {"warmup_steps": 30, "final_fraction": 0.0},
+        "evaluate": {"every_steps": 100},
+        "early_stopping": {"metric": "held_out/loss", "higher_is_better": False},
+        "checkpoint": {"every_steps": 0, "keep_last": 1},
+        "metrics": {"tensorboard": False},
+    }
+    path = folder / "reverse.yaml"
+    path.write_text(yaml.safe_dump(run), encoding="utf-8")
+    return path
+
+
+def test_a_model_trained_by_the_launcher_writes_99_of_100_unseen_texts_backwards(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, log = run_file.parent, run_file.parent / "log"
+    arguments = ["--deepspeed", str(ZERO3), "--config", str(run_file)]
+    with deepspeed(arguments, 1, log, PROJECT / "launch" / "seq2seq.py") as process:
+        assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
+    run = folder / "runs" / "reverse"
+    evaluations = metrics_of(run, "evaluate")
+    assert [line["set"] for line in evaluations] == ["held_out"] * 4
+    trained = load_seq2seq(run)
+    unseen = [source for source, _ in choose_pairs(trained.data, "held_out")]
+    answers = Translator(trained, GREEDY, batch=50).translate(unseen)
+    exact = sum(answer == text[::-1] for answer, text in zip(answers, unseen, strict=True))
+    assert exact >= 0.99 * len(unseen) > 100
+    check_tool(run, folder / "pairs.txt", len(unseen), capsys)
+
+
+def check_tool(run: Path, pairs: Path, held_out: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line gives the same translations, and BLEU on what was held out."""
+    translate.main(["--model", str(run), "--input", "柿子树", "老周", "--beam", "3"])
+    assert json.loads(capsys.readouterr().out) == [
+        {"source": "柿子树", "translation": "树子柿"},
+        {"source": "老周", "translation": "周老"},
+    ]
+    translate.main(["--model", str(run), "--pairs", str(pairs), "--beam", "2", "--tokenize", "char"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["part"], found["pairs"], found["architecture"]) == ("held_out", held_out, "transformer_seq2seq")
+    assert found["bleu"] > 97
+    assert "tok:char" in found["signature"]
+    assert set(found["samples"][0]) == {"source", "translation", "reference"}
+    with pytest.raises(InputError, match=r"has 31 tokens; the model's context is 16"):
+        translate.main(["--model", str(run), "--input", "柿" * 30])
+    with pytest.raises(ConfigError, match="input and pairs were both given"):
+        translate.main(["--model", str(run), "--input", "柿", "--pairs", str(pairs)])
+    with pytest.raises(ConfigError, match="3 files of pairs"):
+        translate.main(["--model", str(run), "--pairs", "a", "b", "c"])
+
+
+def changed(run_file: Path, **sections: object) -> PairsRun:
+    from megadec.common.config import from_dict
+
+    values = yaml.safe_load(run_file.read_text(encoding="utf-8"))
+    for key, value in sections.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    return from_dict(PairsRun, {**values, "name": "another"})
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"cell": "gru"}}, "model.cell is not a field of the transformer_seq2seq's shape"),
+        ({"model": {"architecture": "rnn_seq2seq"}}, "is not a field of the rnn_seq2seq's shape"),
+        ({"model": {"context_tokens": 8}}, "data.max_source_tokens=16 is more than the model's context_tokens=8"),
+        ({"model": {"vocabulary_size": 9}}, "model.vocabulary_size=9 is less than the"),
+        ({"data": {"source": ""}}, "data.source names no file"),
+        ({"data": {"max_target_tokens": 2}}, "no pair is left for the part 'train'"),
+        ({"train": {"micro_sequences": 5}}, "train.sequences_per_step=64 is not a multiple of 5"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_it_costs(
+    run_file: Path, sections: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_pairs_run(changed(run_file, **sections), ZERO3)
+
+
+def test_a_run_without_a_held_out_part_is_not_measured(run_file: Path) -> None:
+    job = open_pairs_run(changed(run_file, data={"held_out_fraction": 0.0}), ZERO3)
+    assert job.task.evaluate_every_steps == 0
+    assert job.task.stream.windows_per_epoch == 4000
+    assert job.task.manifest["architecture"] == "transformer_seq2seq"
+    assert Tokenizer.load(run_file.parent / "tokenizer.model").sha256 == job.tokenizer.sha256
+    assert PairOptions(**job.task.manifest["data"]).held_out_fraction == 0.0
