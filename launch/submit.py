@@ -31,6 +31,7 @@ from megadec.common.log import logger
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 LOST_SECONDS = 60.0
 # The supervisor of a job says how it ended a moment after its log has ended.
@@ -70,9 +71,7 @@ def main(argv: Sequence[str]) -> None:
     client = connect(options.address)
     folder = Path(options.working_dir or ".").absolute()
     variables = dict(pair.split("=", 1) for pair in options.env)
-    job = client.submit_job(
-        entrypoint=entrypoint(folder, [options.python, *command]), runtime_env={"env_vars": variables}
-    )
+    job = start(client, entrypoint(folder, [options.python, *command]), variables)
     log.info("job %s runs at %s", job, options.address)
     try:
         FollowedLog(client, job).follow()
@@ -113,6 +112,21 @@ def connect(address: str) -> JobSubmissionClient:
     except Exception as error:  # ConnectionError, RuntimeError, JSON and HTTP errors of whatever answers there
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"--address={address}: no job server of a Ray cluster answers there ({reason})") from error
+
+
+def start(client: JobSubmissionClient, command: str, variables: dict[str, str]) -> str:
+    """Hand the command to the cluster: the job's name. Raises TrainingError when it takes none."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return client.submit_job(entrypoint=command, runtime_env={"env_vars": variables})
+        except (RuntimeError, OSError) as error:
+            # A cluster that has just been started says "try again later" for some seconds.
+            if time.monotonic() > deadline or "try again" not in str(error):
+                raise TrainingError(
+                    f"the cluster does not take the job: {' '.join(str(error).split())[:300]}"
+                ) from error
+        time.sleep(1.0)
 
 
 def entrypoint(folder: Path, command: Sequence[str]) -> str:
