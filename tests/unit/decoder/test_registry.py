@@ -10,6 +10,7 @@ import torch
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.registry import ARCHITECTURES, architecture
+from megadec.engine.optimizer import OptimizerOptions, decays
 from tests.numerics.seq2seq_models import RNN, SHAPES, TRANSFORMER
 
 DECODER = {
@@ -59,6 +60,14 @@ def test_an_lstms_forget_gates_begin_open_and_other_biases_at_zero() -> None:
             expected = torch.zeros(4 * quarter)
             expected[quarter : 2 * quarter] = float("bias_ih" in name)
             assert torch.equal(parameter, expected)
+
+
+@pytest.mark.parametrize(("name", "values"), ALL)
+def test_weight_decay_pulls_on_matrices_only(name: str, values: dict[str, Any]) -> None:
+    found = architecture(name)
+    for key, size in found.sizes(found.shape_from(values)).items():
+        looked_up = key in ("embed_tokens.weight", "lm_head.weight")
+        assert decays(key, OptimizerOptions()) == (len(size) == 2 and not looked_up), key
 
 
 @pytest.mark.parametrize(
