@@ -194,10 +194,11 @@ def train_on_cluster(run: Run, deepspeed_file: Path, options: RayOptions) -> Non
         scaling_config=ScalingConfig(
             num_workers=options.workers, use_gpu=options.gpus, resources_per_worker=options.worker_resources
         ),
-        run_config=RunConfig(
+        # To a type checker RunConfig and FailureConfig are those of Ray Train's first version.
+        run_config=RunConfig(  # type: ignore[call-arg]
             name=run.name,
             storage_path=str(Path(run.output_folder).absolute()),
-            failure_config=FailureConfig(
+            failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=options.max_failures,
                 controller_failure_limit=int(options.replacement_seconds // START_SECONDS),
             ),
