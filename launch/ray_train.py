@@ -205,7 +205,8 @@ def train_on_cluster(run: Run, deepspeed_file: Path, options: RayOptions) -> Non
             # Ray removes nothing: a step that is saved twice, before and after a loss, has one folder and two entries.
             checkpoint_config=CheckpointConfig(num_to_keep=None),
             callbacks=[_failure_watch(options.max_failures)],
-            logging_config=LoggingConfig(log_level="ERROR"),
+            # What goes wrong is said once, by us.
+            logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
     )
     try:
@@ -240,7 +241,10 @@ def work(order: dict[str, Any]) -> None:
     newer = {path.name for path in checkpoints_in(run.checkpoints)} - set(order["known"])
     if newer or run.checkpoint.resume == "none":
         run = replace(run, checkpoint=replace(run.checkpoint, resume="auto"))
-    job = open_request(run, Path(order["deepspeed"]))
+    try:
+        job = open_request(run, Path(order["deepspeed"]))
+    except MegadecError as error:  # the same request was good where the command was given
+        raise ConfigError(f"on node {socket.gethostname()}: {error}") from error
     with lost_ranks("training"):
         train_opened(replace(job, saved=report))
 
@@ -299,7 +303,9 @@ def _as_ours(error: Exception, options: RayOptions) -> Exception:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    # Of a worker that does not answer Ray first prints all it knows about the worker, and then what happened.
+    happened = getattr(error, "health_check_failure", error)
+    return " ".join(str(happened).split())[:300]
 
 
 if __name__ == "__main__":

@@ -24,14 +24,12 @@ from tests.dist.conftest import (
     free_port,
     losses_of,
     metrics_of,
-    run_ranks,
     session_of,
     wait_until,
 )
 
 SUBMIT = PROJECT / "launch" / "submit.py"
 RAY_TRAIN = PROJECT / "launch" / "ray_train.py"
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 # With tokens wanted by the one and not sent by the other, head and job server would not understand each other.
 RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -133,10 +131,8 @@ def test_a_cluster_trains_with_the_losses_of_the_launcher(
     zero = ["--deepspeed", str(zero_file("zero3"))]
     launched, on_ray = str(make_run("launched", **SECTIONS)), str(make_run("on-ray", **SECTIONS))
     with deepspeed([*zero, "--config", launched], 2, tmp_path / "log") as launcher:
+        done = run(submit(cluster, "launch/ray_train.py", *zero, "--config", on_ray, "--workers", "2"))
         assert launcher.wait(DEADLINE_SECONDS) == 0, (tmp_path / "log").read_text()[-4000:]
-
-    done = run(submit(cluster, "launch/ray_train.py", *zero, "--config", on_ray, "--workers", "2"))
-
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     folder = tmp_path / "runs" / "on-ray"
     assert losses_of(folder) == losses_of(tmp_path / "runs" / "launched")
@@ -151,14 +147,13 @@ def test_a_cluster_trains_with_the_losses_of_the_launcher(
 def test_a_killed_worker_is_replaced_and_the_losses_are_those_of_a_run_that_was_left_alone(
     cluster: Cluster, tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
-    zero = str(zero_file("zero3"))
+    zero = ["--deepspeed", str(zero_file("zero3"))]
     alone, disturbed = str(make_run("alone", **SECTIONS)), str(make_run("disturbed", **SECTIONS))
-    (tmp_path / "plan.json").write_text(json.dumps([{"run": alone, "deepspeed": zero}]))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
     folder, log = tmp_path / "runs" / "disturbed", tmp_path / "log"
     # What refuses a folder that holds a run must not refuse the run's own when a worker begins again.
-    command = ["launch/ray_train.py", "--deepspeed", zero, "--config", disturbed, "--checkpoint.resume", "none"]
-    with open(log, "wb") as stream:
+    command = ["launch/ray_train.py", *zero, "--config", disturbed, "--checkpoint.resume", "none"]
+    launched = tmp_path / "launched.log"
+    with open(log, "wb") as stream, deepspeed([*zero, "--config", alone], 2, launched) as launcher:
         process = subprocess.Popen(
             submit(cluster, *command, "--workers", "2"),
             env=environment(**RAY_ENVIRONMENT),
@@ -172,6 +167,7 @@ def test_a_killed_worker_is_replaced_and_the_losses_are_those_of_a_run_that_was_
             assert len(victims) == 2, log.read_text()[-4000:]
             victims[1].send_signal(signal.SIGKILL)
             assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
+            assert launcher.wait(DEADLINE_SECONDS) == 0, launched.read_text()[-4000:]
         finally:
             process.kill()
             process.wait()
