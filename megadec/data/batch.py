@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -47,8 +47,29 @@ class Batch(Protocol):
         """All but the ids, under the names of the model's keyword arguments."""
 
 
+class TensorFields:
+    """What a batch can do because it is a dataclass of tensors, the first of which is `ids_BS`."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch on `device`."""
+        return type(self)(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors()))
+
+    def pin(self) -> Self:
+        """The batch in page-locked memory, which copies to a GPU beside computation."""
+        return type(self)(*(tensor.pin_memory() for tensor in self.tensors()))
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(cast(Any, self))]
+
+    def beside_ids(self) -> dict[str, Tensor]:
+        """All but the ids, under the names of the model's keyword arguments."""
+        names = [field.name for field in fields(cast(Any, self)) if field.name != "ids_BS"]
+        return {name: getattr(self, name) for name in names}
+
+
 @dataclass(frozen=True)
-class TokenBatch:
+class TokenBatch(TensorFields):
     """Shapes: B rows, S tokens."""
 
     ids_BS: Tensor
@@ -62,25 +83,9 @@ class TokenBatch:
     documents_BS: Tensor
     """int32: running number of the document in the row, from 0; padding has a number of its own."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenBatch:
-        """The batch on `device`."""
-        return TokenBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors()))
-
-    def pin(self) -> TokenBatch:
-        """The batch in page-locked memory, which copies to a GPU beside computation."""
-        return TokenBatch(*(tensor.pin_memory() for tensor in self.tensors()))
-
     def rows(self, first: int, stop: int) -> TokenBatch:
         """Rows first, ..., stop - 1, sharing memory with this batch."""
         return TokenBatch(*(tensor[first:stop] for tensor in self.tensors()))
-
-    def tensors(self) -> list[Tensor]:
-        """The five tensors in the order of the fields."""
-        return [getattr(self, field.name) for field in fields(self)]
-
-    def beside_ids(self) -> dict[str, Tensor]:
-        """All but the ids, under the names of the decoder's keyword arguments."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ids_BS"}
 
     @property
     def valid_tokens(self) -> int:

@@ -8,7 +8,7 @@ length are not searched beyond the step, which keeps its batch a pure function o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError, ShardError
-from megadec.data.batch import PADDING_ID
+from megadec.data.batch import PADDING_ID, TensorFields
 from megadec.data.order import VERSION as ORDER_VERSION
 from megadec.data.order import Order
 from megadec.data.pairs import PairSet
@@ -26,7 +26,7 @@ STREAM_VERSION = 1
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class PairBatch(TensorFields):
     """Shapes: B rows, S target tokens, T source tokens."""
 
     ids_BS: Tensor
@@ -39,22 +39,6 @@ class PairBatch:
     """int64: the source and `</s>`."""
     source_lengths_B: Tensor
     """int64: what is not padding of it, from 1."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
-        """The batch on `device`."""
-        return PairBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self.tensors()))
-
-    def pin(self) -> PairBatch:
-        """The batch in page-locked memory, which copies to a GPU beside computation."""
-        return PairBatch(*(tensor.pin_memory() for tensor in self.tensors()))
-
-    def tensors(self) -> list[Tensor]:
-        """The five tensors in the order of the fields."""
-        return [getattr(self, field.name) for field in fields(self)]
-
-    def beside_ids(self) -> dict[str, Tensor]:
-        """All but the ids, under the names of the model's keyword arguments."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ids_BS"}
 
     @property
     def valid_tokens(self) -> int:
