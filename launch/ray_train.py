@@ -27,7 +27,6 @@ from megadec.common.log import logger
 
 if TYPE_CHECKING:
     from megadec.engine.checkpoint import Progress
-    from megadec.engine.job import Job
     from megadec.engine.run import Run
 
 CONNECT_SECONDS = 5.0
@@ -99,23 +98,13 @@ def main(argv: Sequence[str]) -> None:
 
 def check_request(run: Run, deepspeed_file: Path, workers: int) -> None:
     """Open the run as each of its workers will, so that a wrong request costs no worker. Raises MegadecError."""
+    from megadec.export.initial import open_pretraining
+
     os.environ["WORLD_SIZE"] = str(workers)
     try:
-        open_request(run, deepspeed_file)
+        open_pretraining(run, deepspeed_file)
     finally:
         del os.environ["WORLD_SIZE"]
-
-
-def open_request(run: Run, deepspeed_file: Path) -> Job:
-    """The run opened, with the weights it begins from."""
-    from megadec.engine.run import open_run
-
-    initial = None
-    if run.model.initial is not None:
-        from megadec.export.consolidate import open_model
-
-        initial = open_model(Path(run.model.initial))
-    return open_run(run, deepspeed_file, initial)
 
 
 def connect(address: str | None) -> None:
@@ -235,6 +224,7 @@ def work(order: dict[str, Any]) -> None:
     from megadec.engine.loop import train_opened
     from megadec.engine.run import Run
     from megadec.engine.zero import lost_ranks
+    from megadec.export.initial import open_pretraining
 
     run = from_dict(Run, order["run"])
     # A worker that replaces a lost one goes on from what this command has saved, whatever the first was told.
@@ -242,7 +232,7 @@ def work(order: dict[str, Any]) -> None:
     if newer or run.checkpoint.resume == "none":
         run = replace(run, checkpoint=replace(run.checkpoint, resume="auto"))
     try:
-        job = open_request(run, Path(order["deepspeed"]))
+        job = open_pretraining(run, Path(order["deepspeed"]))
     except MegadecError as error:  # the same request was good where the command was given
         raise ConfigError(f"on node {socket.gethostname()}: {error}") from error
     with lost_ranks("training"):
