@@ -16,10 +16,11 @@ from megadec.common.errors import InputError
 from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout, document_starts
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 from megadec.decoder.linear import Embedding
 from megadec.decoder.norm import RMSNorm
-from megadec.decoder.recompute import Recompute, run_block
+from megadec.decoder.recompute import run_block
 from megadec.decoder.rope import rotations
 from megadec.decoder.shape import DecoderShape
 
@@ -37,14 +38,14 @@ class Decoder(nn.Module):
     def __init__(
         self,
         shape: DecoderShape,
-        recompute: Recompute | None = None,
+        execution: Execution = PLAIN,
         classes: int | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.shape = shape
         self.classes = classes
-        self.recompute = recompute or Recompute()
+        self.execution = execution
         self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
         self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
         self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
@@ -100,7 +101,7 @@ class Decoder(nn.Module):
             # layout and cache go by keyword: DeepSpeed looks for tensors in positional arguments and warns of other
             # types.
             x_BSH = run_block(
-                self.recompute, shape, layer, block, x_BSH, cos_BS1F, sin_BS1F, layout=layout, cache=cache
+                self.execution.recompute, shape, layer, block, x_BSH, cos_BS1F, sin_BS1F, layout=layout, cache=cache
             )
         if cache is not None:
             cache.advance(ids_BS.shape[1])

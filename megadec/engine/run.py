@@ -21,10 +21,10 @@ from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
+from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
 from megadec.decoder.initialise import initial_tensor
 from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
 from megadec.engine.job import CommonRun, Job, check_folder, open_settings
@@ -36,8 +36,8 @@ log = logger(__name__)
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """A preset of megadec/decoder/presets, any of its fields changed, and how activations are recomputed.
+class ModelOptions(Execution):
+    """A preset of megadec/decoder/presets, any of its fields changed, and how it computes.
 
     initial: a model whose weights the run begins from (a run, a checkpoint, a megadec or a Hugging Face folder) instead
     of random ones; the fields that are not given are then that model's.
@@ -59,14 +59,14 @@ class ModelOptions:
     qk_norm: bool | None = None
     tied_embeddings: bool | None = None
     initializer_std: float | None = None
-    recompute: Recompute = field(default_factory=Recompute)
 
     def shape(self, tokenizer: Tokenizer, initial: InitialWeights | None = None) -> DecoderShape:
         """The decoder's shape.
 
         Raises ConfigError for an unknown preset, a missing field, a vocabulary that is too small.
         """
-        names = [f.name for f in fields(self) if f.name not in ("preset", "initial", "recompute")]
+        others = {"preset", "initial"} | {f.name for f in fields(Execution)}
+        names = [f.name for f in fields(self) if f.name not in others]
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if initial is not None and self.preset is None:
             changes = {**initial.shape.to_dict(), **changes}
@@ -145,7 +145,7 @@ def _task(
     return Task(
         kind="language_model",
         shape=shape,
-        build=lambda: Decoder(shape, run.model.recompute),
+        build=lambda: Decoder(shape, run.model),
         sizes=parameter_table(shape),
         first_value=first_value,
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from megadec.common.errors import ConfigError, suggest
+from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.flops import FORWARD_AND_BACKWARD, parameter_table
 from megadec.decoder.initialise import normal_tensor
 from megadec.decoder.linear import Linear
 from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 
 Method = Literal["full", "frozen", "lora", "scratch"]
@@ -85,11 +85,11 @@ def build_classifier(
     classes: int,
     method: Method,
     lora: LoraOptions,
-    recompute: Recompute | None = None,
+    execution: Execution = PLAIN,
     label_smoothing: float = 0.0,
 ) -> Decoder:
     """A classifier with zero weights whose parameters require a gradient where `method` trains them."""
-    classifier = Decoder(shape, recompute, classes, label_smoothing)
+    classifier = Decoder(shape, execution, classes, label_smoothing)
     if method == "lora":
         for block in classifier.layers:
             for target in lora.targets:

@@ -23,9 +23,9 @@ from megadec.common.errors import ConfigError, suggest
 from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops
 from megadec.decoder.initialise import initial_tensor
-from megadec.decoder.recompute import Recompute
 from megadec.engine.job import CommonRun, Job, check_folder, open_settings
 from megadec.engine.task import Scorer, Task
 from megadec.export.consolidate import open_model
@@ -49,11 +49,10 @@ log = logger(__name__)
 
 
 @dataclass(frozen=True)
-class StartOptions:
-    """`path`: the pretrained model, anything that tools/convert.py can read. `recompute`: as in pretraining."""
+class StartOptions(Execution):
+    """`path`: the pretrained model, anything that tools/convert.py can read; the others are those of pretraining."""
 
     path: str = ""
-    recompute: Recompute = field(default_factory=Recompute)
 
 
 @dataclass(frozen=True)
@@ -183,9 +182,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
     return Task(
         kind="classification",
         shape=shape,
-        build=lambda: build_classifier(
-            shape, len(names), method, run.lora, run.model.recompute, run.loss.label_smoothing
-        ),
+        build=lambda: build_classifier(shape, len(names), method, run.lora, run.model, run.loss.label_smoothing),
         sizes=classifier_sizes(shape, len(names), method, run.lora),
         first_value=first_values(run, source, names),
         flops=flops,

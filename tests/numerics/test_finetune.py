@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from megadec.decoder.execution import Execution
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import MODES, Recompute
 from megadec.decoder.shape import DecoderShape
@@ -27,7 +28,9 @@ LORA = LoraOptions(rank=3, alpha=4.0)
 
 def classifier(method: Method = "full", recompute: Recompute | None = None, smoothing: float = 0.1) -> Decoder:
     torch.manual_seed(0)
-    model = build_classifier(SHAPE, len(LABELS), method, LORA, recompute, smoothing).double()
+    model = build_classifier(
+        SHAPE, len(LABELS), method, LORA, Execution(recompute=recompute or Recompute()), smoothing
+    ).double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from megadec.common.errors import ConfigError
+from megadec.decoder.execution import Execution
 from megadec.decoder.initialise import initialise
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
@@ -30,7 +31,7 @@ Mode = Literal["none", "full", "every_nth", "selective"]
 
 
 def loss_and_gradients(recompute: Recompute, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    decoder = Decoder(TINY, recompute)
+    decoder = Decoder(TINY, Execution(recompute=recompute))
     initialise(decoder, 3)
     decoder.to(dtype)
     torch.manual_seed(0)
@@ -55,7 +56,7 @@ def test_every_policy_gives_the_loss_and_gradients_of_none_bit_for_bit(
 
 def kept_numbers(recompute: Recompute) -> int:
     """How many different numbers stay in memory for the backward pass."""
-    decoder = Decoder(TINY, recompute)
+    decoder = Decoder(TINY, Execution(recompute=recompute))
     weights = {parameter.data_ptr() for parameter in decoder.parameters()}
     kept: dict[int, int] = {}
 
@@ -78,7 +79,7 @@ def test_recomputing_more_keeps_less() -> None:
 
 
 def products(recompute: Recompute) -> Counter[str]:
-    decoder = Decoder(TINY, recompute)
+    decoder = Decoder(TINY, Execution(recompute=recompute))
     ids = torch.zeros(1, 16, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         decoder(ids, targets_BS=ids).backward()

@@ -1,0 +1,43 @@
+"""How a decoder computes its numbers, and never which.
+
+In: a section of a run's YAML. Out: choices that the decoder's modules read when they are built. Trade-off: one object
+for all choices instead of an argument each, so that a new one does not pass through every constructor; results agree
+within rounding whatever is chosen, which tests hold every choice to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from megadec.common.errors import ConfigError
+from megadec.decoder.recompute import Recompute
+
+KERNELS = ("auto", "torch", "triton")
+COMPILE = ("none", "blocks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """recompute: which activations the backward pass computes again.
+
+    kernels: auto takes the Triton kernels on a GPU where triton is installed, and torch elsewhere. compile: blocks
+    hands every block to torch.compile. mlp_tile_tokens: tokens that go through a feed-forward layer at a time, 0 for
+    all.
+    """
+
+    recompute: Recompute = field(default_factory=Recompute)
+    kernels: Literal["auto", "torch", "triton"] = "auto"
+    compile: Literal["none", "blocks"] = "none"
+    mlp_tile_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kernels not in KERNELS:
+            raise ConfigError(f"model.kernels={self.kernels!r} is none of {', '.join(KERNELS)}")
+        if self.compile not in COMPILE:
+            raise ConfigError(f"model.compile={self.compile!r} is none of {', '.join(COMPILE)}")
+        if self.mlp_tile_tokens < 0:
+            raise ConfigError(f"model.mlp_tile_tokens={self.mlp_tile_tokens} is negative")
+
+
+PLAIN = Execution()
