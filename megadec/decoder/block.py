@@ -7,6 +7,7 @@ itself is never normalised until the last layer.
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from megadec.decoder.attention import Layout, SelfAttention
 from megadec.decoder.cache import KeyValueCache
@@ -16,10 +17,11 @@ from megadec.decoder.shape import DecoderShape
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); in training `dropout` of what is added is left out."""
 
-    def __init__(self, shape: DecoderShape, layer: int) -> None:
+    def __init__(self, shape: DecoderShape, layer: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.input_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
         self.self_attn = SelfAttention(shape, layer)
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
@@ -33,6 +35,9 @@ class Block(nn.Module):
         layout: Layout,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos_BS1F, sin_BS1F, layout, cache)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self._thinned(self.self_attn(self.input_layernorm(x), cos_BS1F, sin_BS1F, layout, cache))
+        out: Tensor = x + self._thinned(self.mlp(self.post_attention_layernorm(x)))
         return out
+
+    def _thinned(self, branch: Tensor) -> Tensor:
+        return dropout(branch, self.dropout) if self.training and self.dropout else branch

@@ -7,12 +7,14 @@ for training, scoring and generation, so that there is one piece of mathematics 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout as drop
 
-from megadec.common.errors import InputError
+from megadec.common.errors import ConfigError, InputError
 from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout, document_starts
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
@@ -22,6 +24,7 @@ from megadec.decoder.linear import Embedding
 from megadec.decoder.norm import RMSNorm
 from megadec.decoder.recompute import run_block
 from megadec.decoder.rope import rotations
+from megadec.decoder.sequence import SequenceRanks
 from megadec.decoder.shape import DecoderShape
 
 # Shapes: B batch, S sequence, H hidden size, V vocabulary, or labels in a classifier.
@@ -32,7 +35,8 @@ class Decoder(nn.Module):
 
     Fresh matrices are zero: call `initialise` or load weights. With tied embeddings `lm_head.weight` is the same
     Parameter object as `embed_tokens.weight`. With `classes` it is a classifier: `score` stands in place of `lm_head`,
-    and the logits behind the last token of a text are those of the text's labels.
+    and the logits behind the last token of a text are those of the text's labels. dropout: the share of the embeddings
+    and of what each half of a block adds that training leaves out (arXiv 1207.0580, where Vaswani et al. have it).
     """
 
     def __init__(
@@ -41,19 +45,30 @@ class Decoder(nn.Module):
         execution: Execution = PLAIN,
         classes: int | None = None,
         label_smoothing: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.shape = shape
         self.classes = classes
         self.execution = execution
+        self.sequence: SequenceRanks | None = None
         self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
-        self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
+        self.layers = nn.ModuleList(Block(shape, layer, dropout) for layer in range(shape.layers))
         self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
         if classes is not None:
             self.score = ClassifierHead(shape.hidden_size, classes, label_smoothing)
             return
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
         self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, cast("nn.Parameter | None", tied))
+
+    def share_rows(self, sequence: SequenceRanks) -> None:
+        """From now on a batch is this rank's part of the rows that its group holds (`TokenBatch.part_of_rows`).
+
+        Positions and, of the whole rows, documents must then be given; the loss is that of the part. Collective calls
+        only.
+        """
+        self.sequence = sequence
 
     def forward(
         self,
@@ -93,10 +108,13 @@ class Decoder(nn.Module):
         self._check_length(ids_BS, cache)
         layout = self._layout(ids_BS, documents_BS, cache)
         if positions_BS is None:
+            assert self.sequence is None, "a part of a row does not say where it begins"
             positions_BS = _positions(ids_BS, documents_BS, cache)
         shape = self.shape
         cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.context_tokens)
         x_BSH: Tensor = self.embed_tokens(ids_BS)
+        if self.training and self.dropout:
+            x_BSH = drop(x_BSH, self.dropout)
         for layer, block in enumerate(self.layers):
             # layout and cache go by keyword: DeepSpeed looks for tensors in positional arguments and warns of other
             # types.
@@ -111,15 +129,24 @@ class Decoder(nn.Module):
     def _check_length(self, ids_BS: Tensor, cache: KeyValueCache | None) -> None:
         if cache is not None:
             cache.reserve(ids_BS.shape[1])
-        elif ids_BS.shape[1] > self.shape.context_tokens:
+            return
+        tokens = ids_BS.shape[1] * (1 if self.sequence is None else self.sequence.count)
+        if tokens > self.shape.context_tokens:
             context = self.shape.context_tokens
-            raise InputError(f"a row of {ids_BS.shape[1]} tokens does not fit: the model's context is {context} tokens")
+            raise InputError(f"a row of {tokens} tokens does not fit: the model's context is {context} tokens")
 
     def _layout(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Layout:
         if cache is not None:
             assert documents_BS is None, "a cache holds one document a row"
             return cached_layout(ids_BS.shape[1], cache.length, ids_BS.device)
-        return CAUSAL if documents_BS is None else document_layout(documents_BS)
+        layout = CAUSAL if documents_BS is None else document_layout(documents_BS)
+        return layout if self.sequence is None else replace(layout, sequence=self.sequence)
+
+
+def check_dropout(share: float) -> None:
+    """Raise ConfigError when `share` is not a share of numbers that may be left out."""
+    if not 0.0 <= share < 1.0:
+        raise ConfigError(f"model.dropout={share} is not in [0, 1)")
 
 
 def _positions(ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Tensor:

@@ -78,8 +78,9 @@ def run_block(
     options: dict[str, Any] = {}
     if recompute.mode == "selective":
         options["context_fn"] = functools.partial(_passes, _chosen(shape.intermediate_size))
-    # The decoder draws no random numbers, so there is no generator's state to keep.
-    out: Tensor = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False, **options, **kwargs)
+    # Only dropout draws random numbers; keeping a generator's state waits for a GPU, so it is not done in vain.
+    draws = bool(block.training and getattr(block, "dropout", 0.0))
+    out: Tensor = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=draws, **options, **kwargs)
     return out
 
 

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from megadec.common.log import logger
 from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
@@ -86,6 +89,7 @@ def _loop(
             break
         began, waited = time.perf_counter(), batches.seconds_waited
         rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
+        _seed(run.seed, progress.step, engine.ranks.rank)
         report = train_step(
             engine, next(batches), step=progress.step + 1, learning_rate=rate, wants_stop=interrupt.requested
         )
@@ -104,6 +108,11 @@ def _loop(
     if progress.step != saved_step:
         _save(job, engine, progress)
     return progress
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """What a step draws depends on these three alone, so a run that was stopped draws what it would have drawn."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 def _evaluation_due(job: Job, progress: Progress) -> bool:

@@ -24,7 +24,7 @@ from megadec.data.stream import TrainStream
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
 from megadec.decoder.initialise import initial_tensor
-from megadec.decoder.model import Decoder
+from megadec.decoder.model import Decoder, check_dropout
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
 from megadec.engine.job import CommonRun, Job, check_folder, open_settings
@@ -59,13 +59,19 @@ class ModelOptions(Execution):
     qk_norm: bool | None = None
     tied_embeddings: bool | None = None
     initializer_std: float | None = None
+    dropout: float = 0.0
+    """Of embeddings and of what each half of a block adds, in training; helps where a text is seen many times."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_dropout(self.dropout)
 
     def shape(self, tokenizer: Tokenizer, initial: InitialWeights | None = None) -> DecoderShape:
         """The decoder's shape.
 
         Raises ConfigError for an unknown preset, a missing field, a vocabulary that is too small.
         """
-        others = {"preset", "initial"} | {f.name for f in fields(Execution)}
+        others = {"preset", "initial", "dropout"} | {f.name for f in fields(Execution)}
         names = [f.name for f in fields(self) if f.name not in others]
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if initial is not None and self.preset is None:
@@ -106,12 +112,17 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
     context, settings that disagree, a folder that holds a run while checkpoint.resume=none, initial weights of another
     size), TokenizerError, ShardError (no shards, a cut tar, another tokenizer).
     """
-    settings = open_settings(run, deepspeed_file)
+    settings = open_settings(run, deepspeed_file, shares_rows=True)
     tokenizer = Tokenizer.load(run.tokenizer)
     shape = run.model.shape(tokenizer, initial)
     if run.data.row_tokens > shape.context_tokens:
         raise ConfigError(
             f"data.row_tokens={run.data.row_tokens} is more than the model's context_tokens={shape.context_tokens}"
+        )
+    if shape.heads % run.train.sequence_ranks:
+        raise ConfigError(
+            f"train.sequence_ranks={run.train.sequence_ranks} does not divide model.heads={shape.heads}: each rank of a"
+            " group attends with a share of the heads"
         )
     if not run.data.train:
         raise ConfigError(
@@ -126,6 +137,7 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
         packing=run.data.packing,
         seed=run.seed,
         sequences_per_step=run.train.sequences_per_step,
+        sequence_ranks=run.train.sequence_ranks,
     )
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
     return Job(run, settings, tokenizer, world_size(), task)
@@ -140,12 +152,13 @@ def _task(
     first_value: Callable[[str], Tensor],
 ) -> Task:
     def evaluator(engine: Scorer) -> WindowEvaluator:
-        return WindowEvaluator(held_out, run.evaluate, run.data.row_tokens, tokenizer, engine)
+        shares = run.train.sequence_ranks
+        return WindowEvaluator(held_out, run.evaluate, run.data.row_tokens, tokenizer, engine, shares)
 
     return Task(
         kind="language_model",
         shape=shape,
-        build=lambda: Decoder(shape, run.model),
+        build=lambda: Decoder(shape, run.model, dropout=run.model.dropout),
         sizes=parameter_table(shape),
         first_value=first_value,
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),

@@ -87,9 +87,10 @@ def build_classifier(
     lora: LoraOptions,
     execution: Execution = PLAIN,
     label_smoothing: float = 0.0,
+    dropout: float = 0.0,
 ) -> Decoder:
     """A classifier with zero weights whose parameters require a gradient where `method` trains them."""
-    classifier = Decoder(shape, execution, classes, label_smoothing)
+    classifier = Decoder(shape, execution, classes, label_smoothing, dropout)
     if method == "lora":
         for block in classifier.layers:
             for target in lora.targets:

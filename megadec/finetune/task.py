@@ -26,6 +26,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops
 from megadec.decoder.initialise import initial_tensor
+from megadec.decoder.model import check_dropout
 from megadec.engine.job import CommonRun, Job, check_folder, open_settings
 from megadec.engine.task import Scorer, Task
 from megadec.export.consolidate import open_model
@@ -53,6 +54,11 @@ class StartOptions(Execution):
     """`path`: the pretrained model, anything that tools/convert.py can read; the others are those of pretraining."""
 
     path: str = ""
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_dropout(self.dropout)
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,9 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
     return Task(
         kind="classification",
         shape=shape,
-        build=lambda: build_classifier(shape, len(names), method, run.lora, run.model, run.loss.label_smoothing),
+        build=lambda: build_classifier(
+            shape, len(names), method, run.lora, run.model, run.loss.label_smoothing, run.model.dropout
+        ),
         sizes=classifier_sizes(shape, len(names), method, run.lora),
         first_value=first_values(run, source, names),
         flops=flops,
