@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Every benchmark on one GPU in under nine minutes: JSON, one Markdown page, pictures.
+#
+#   bash tools/bench/gpu.sh [--output FOLDER] [--wheels FOLDER] [--seconds 525] [--python PROGRAM] [--dry]
+#
+# --output: where README.md, results.json and at most six pictures go ($OUT when that is set, else
+# tools/bench/results/gpu). --wheels: a folder of wheels for a machine with torch and without network; they are
+# installed aside and not into the machine's Python. --seconds: for everything; a benchmark that would go beyond is cut
+# off. --dry: shapes so small that a CPU gets to the end, to try this script; its figures mean nothing.
+#
+# A benchmark that fails, takes too long or is missing is noted with what it said, and the next one runs. The most
+# wanted come first. Status: 0 when the page is written, whatever became of the benchmarks; 2 for a wrong request.
+#
+# The wheels, made on a machine with network ("python3.12" is the GPU machine's version):
+#   pip wheel --no-deps --no-build-isolation -w wheels deepspeed==0.19.8        (DS_BUILD_OPS=0; any Python)
+#   pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \
+#     --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 -d wheels -r tools/bench/gpu_wheels.txt
+set -u
+cd "$(dirname "$0")/../.."
+
+output=${OUT:-tools/bench/results/gpu}
+wheels='' total=525 python=${PYTHON:-python3} dry=''
+refuse() { echo "error: $1" >&2; exit 2; }
+while (($#)); do
+  case $1 in
+    --output | --wheels | --seconds | --python) (($# > 1)) || refuse "$1 needs a value" ;;
+  esac
+  case $1 in
+    --output) output=$2; shift 2 ;;
+    --wheels) wheels=$2; shift 2 ;;
+    --seconds) total=$2; shift 2 ;;
+    --python) python=$2; shift 2 ;;
+    --dry) dry=1; shift ;;
+    *) refuse "unknown option $1; known are --output --wheels --seconds --python --dry" ;;
+  esac
+done
+[[ $total =~ ^[0-9]+$ ]] || refuse "--seconds=$total is not a whole number"
+[[ -z $wheels || -d $wheels ]] || refuse "--wheels=$wheels is not a folder"
+
+work=$(mktemp -d) || refuse "no temporary folder can be made"
+# However it ends, what was measured until then becomes a page.
+finish() {
+  trap - EXIT
+  "$python" -m tools.bench.page --input "$work" --output "$output"
+  status=$?
+  rm -rf "$work"
+  exit "$status"
+}
+
+if [[ -n $wheels ]]; then
+  "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$work/site" \
+    "$wheels"/*.whl || refuse "the wheels of $wheels cannot be installed"
+  export PYTHONPATH="$work/site${PYTHONPATH:+:$PYTHONPATH}"
+fi
+if [[ -z $dry ]] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  rm -rf "$work"
+  refuse "torch of $python sees no GPU; --dry tries the script on a CPU"
+fi
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+# run NAME SECONDS COMMAND...: its standard output becomes NAME.json, its standard error NAME.err, a line tells the rest.
+run() {
+  local name=$1 limit=$2 left=$((total - SECONDS)) began=$SECONDS status
+  shift 2
+  ((limit < left)) || limit=$left
+  if ((left < 5)); then
+    status=late
+  else
+    echo "$name: at most $limit s of the $left left" >&2
+    timeout --kill-after=5 "$limit" "$@" >"$work/$name.json" 2>"$work/$name.err" </dev/null
+    status=$?
+  fi
+  printf '%s\t%s\t%s\t%s\t%s\n' "$name" "$status" $((SECONDS - began)) "$limit" "$*" >>"$work/status.tsv"
+}
+
+# bench NAME SECONDS ARGUMENTS...: the module is NAME up to the first hyphen.
+bench() {
+  local name=$1 limit=$2
+  shift 2
+  if [[ -f tools/bench/${name%%-*}.py ]]; then
+    run "$name" "$limit" "$python" -m "tools.bench.${name%%-*}" "$@"
+  else
+    printf '%s\tmissing\t0\t0\t\n' "$name" >>"$work/status.tsv"
+  fi
+}
+
+# 1.3B: 1,294 million parameters with a vocabulary of 32,000.
+large=(--hidden_size 2048 --layers 26 --heads 16 --kv_heads 8 --head_size 128 --intermediate_size 5632
+  --vocabulary_size 32000)
+small=(--preset 124m)
+tiny=(--hidden_size 64 --layers 2 --heads 4 --kv_heads 2 --head_size 16 --intermediate_size 128 --vocabulary_size 512
+  --row_tokens 64 --rows 2)
+
+if [[ -n $dry ]]; then
+  bench step 240 "${tiny[@]}"
+  bench kernels 240
+  bench attention 240
+  bench loss 240
+  bench memory 240 "${tiny[@]}"
+  bench zero 240 "${tiny[@]}" --rounds 1
+else
+  run tests 60 "$python" -m pytest -q -m gpu tests
+  bench step-1.3b-2048 130 "${large[@]}" --row_tokens 2048 --rows 8
+  bench step-124m-1024 70 "${small[@]}" --row_tokens 1024 --rows 32
+  bench kernels 80
+  bench attention 45
+  bench step-1.3b-4096 110 "${large[@]}" --row_tokens 4096 --rows 4
+  bench loss 25
+  bench zero-124m 45 "${small[@]}" --row_tokens 1024 --rows 32
+  bench zero-1.3b 60 "${large[@]}" --row_tokens 2048 --rows 4 --cases plain zero3
+  bench memory 60 "${large[@]}" --row_tokens 2048 --rows 4
+fi

@@ -1,0 +1,235 @@
+"""What ZeRO costs: a plain loop of ours beside ZeRO 1 to 3 and changed settings, step by step in turns.
+
+    python -m tools.bench.zero [--compare settings] [--ranks 2] [--memory true] [--output FILE]
+    python -m tools.bench.zero --cases plain zero3 "zero3 {overlap_comm: true}"
+
+In: a shape, a number of ranks, cases: `plain`, or a file of ds_configs without its ending, with changes of its
+zero_optimization after a blank. Out: one JSON object: for each case the median seconds of a step, its spread, how many
+times faster than the first case it is (the median over rounds), the loss of every step and how far that is from the
+first case's. Starts its own ranks over gloo, or nccl; under a launcher (RANK is set) it is one of them. Trade-off: all
+engines live in one process, so that they can take turns, and the peak memory of each needs fresh processes (--memory).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from megadec.common.config import parse, take_options, to_dict, to_yaml
+from megadec.common.errors import ConfigError, TrainingError, run_main
+from megadec.common.files import read_json, write_json
+from megadec.decoder.execution import Execution
+from megadec.decoder.flops import parameter_count
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.metrics import peak_memory_bytes
+from megadec.engine.settings import Precision
+from megadec.engine.zero import Ranks, end_process_group, start_process_group
+from tools.bench.measure import ROOT, alternate, environment, product_flops, summary
+from tools.bench.zero_cases import PLAIN, Step, Workload, build_step, first_values
+
+BLOCKS_WHOLE = "leaf_module: {classes: [megadec.decoder.block.Block]}"
+COMPARISONS = {
+    "stages": (PLAIN, "zero1", "zero2", "zero3"),
+    "settings": (
+        "zero3",
+        "zero3 {stage3_param_persistence_threshold: 0}",
+        "zero3 {stage3_param_persistence_threshold: 1000000000}",
+        "zero3 {stage3_prefetch_bucket_size: 0}",
+        "zero3 {stage3_prefetch_bucket_size: 5000000}",
+        "zero3 {reduce_bucket_size: 1000000}",
+        "zero3 {reduce_bucket_size: 10000000}",
+        "zero3 {overlap_comm: false}",
+        "zero3 {contiguous_gradients: false}",
+        f"zero3 {{{BLOCKS_WHOLE}}}",
+    ),
+}
+RANKS_TIMEOUT_SECONDS = 1200
+
+
+@dataclass(frozen=True)
+class ZeroOptions:
+    """compare: a list of cases by its name; cases: others. ranks: processes on this machine.
+
+    Shape: a preset, or the fields that follow it. Each rank trains `micro_sequences` rows of `row_tokens` tokens in a
+    step. memory: also the peak memory of each case, alone in fresh processes. deepspeed_folder: where the cases' files
+    are. output: a file for the result, beside standard output.
+    """
+
+    compare: Literal["stages", "settings"] = "stages"
+    cases: tuple[str, ...] = ()
+    ranks: int = 1
+    rounds: int = 7
+    memory: bool = False
+    preset: str | None = None
+    vocabulary_size: int = 8192
+    hidden_size: int = 512
+    layers: int = 8
+    heads: int = 8
+    kv_heads: int = 4
+    head_size: int = 64
+    intermediate_size: int = 1408
+    row_tokens: int = 512
+    micro_sequences: int = 8
+    precision: Precision = "bf16"
+    execution: Execution = field(default_factory=Execution)
+    deepspeed_folder: Path = ROOT / "ds_configs"
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("ranks", "rounds", "row_tokens", "micro_sequences"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} is not at least 1")
+        if torch.cuda.is_available() and self.ranks > torch.cuda.device_count():
+            raise ConfigError(f"ranks={self.ranks}, but this machine has {torch.cuda.device_count()} GPU(s)")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cases, the first of which is what the others are compared with."""
+        return self.cases or COMPARISONS[self.compare]
+
+    @property
+    def shape(self) -> DecoderShape:
+        """The preset's shape, or that of the fields; raises ConfigError."""
+        if self.preset is not None:
+            return DecoderShape.from_preset(
+                self.preset, vocabulary_size=self.vocabulary_size, context_tokens=self.row_tokens
+            )
+        names = ("vocabulary_size", "hidden_size", "layers", "heads", "kv_heads", "head_size", "intermediate_size")
+        return DecoderShape(**{name: getattr(self, name) for name in names}, context_tokens=self.row_tokens)
+
+    @property
+    def workload(self) -> Workload:
+        """What every case trains."""
+        return Workload(self.shape, self.execution, self.precision, self.micro_sequences, self.row_tokens)
+
+
+def measure(options: ZeroOptions, ranks: Ranks) -> dict[str, Any]:
+    """One rank of the measurement; every rank gets the figures of its own. Collective."""
+    workload = options.workload
+    losses: dict[str, list[float]] = {name: [] for name in options.names}
+    with tempfile.TemporaryDirectory() as folder:
+        first_value = first_values(workload.shape)
+        files = (options.deepspeed_folder, Path(folder))
+        steps = {name: build_step(name, workload, ranks, first_value, files=files) for name in options.names}
+        del first_value  # as large as the model in fp32
+
+    def recorded(name: str, step: Step) -> Any:
+        return lambda: losses[name].append(step())
+
+    seconds = alternate({name: recorded(name, step) for name, step in steps.items()}, options.rounds, warm_up=2)
+    first = options.names[0]
+    product = product_flops() if options.precision == "bf16" and ranks.world_size == 1 else None
+    cases = summary(seconds, first)
+    return {
+        "bench": "zero",
+        "environment": environment(),
+        "options": to_dict(replace(options, output=None, deepspeed_folder=Path(options.deepspeed_folder.name))),
+        "parameters": parameter_count(workload.shape),
+        "product_flops_per_second": product,
+        "peak_memory_bytes_of_all": peak_memory_bytes(ranks.device),
+        "cases": {name: row | _figures(workload, ranks, row, losses[name], losses[first], product)
+                  for name, row in cases.items()},
+    }  # fmt: skip
+
+
+def _figures(
+    workload: Workload,
+    ranks: Ranks,
+    row: dict[str, float],
+    losses: list[float],
+    reference: list[float],
+    product: float | None,
+) -> dict[str, Any]:
+    seconds = row["median_seconds"]
+    rate = workload.step_flops(ranks.world_size) / seconds
+    return {
+        "cost_fraction": round(1 / row["speed_ratio"] - 1, 4),
+        "tokens_per_second": round(workload.step_tokens(ranks.world_size) / seconds, 1),
+        "share_of_product": round(rate / product, 4) if product else None,
+        "largest_loss_difference": max(abs(a - b) for a, b in zip(losses, reference, strict=True)),
+        "losses": [round(loss, 6) for loss in losses],
+    }
+
+
+def run_ranks(options: ZeroOptions) -> dict[str, Any]:
+    """Start the ranks as processes of their own and return what the first one found. Raises TrainingError."""
+    with tempfile.TemporaryDirectory() as folder:
+        result, request = Path(folder) / "result.json", Path(folder) / "options.yaml"
+        request.write_text(to_yaml(replace(options, output=result)), encoding="utf-8")
+        command = [sys.executable, "-m", "tools.bench.zero", "--config", str(request)]
+        threads = str(max(1, (os.cpu_count() or 1) // options.ranks))
+        common = {"OMP_NUM_THREADS": threads, **os.environ, "WORLD_SIZE": str(options.ranks)}
+        common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        processes = [
+            subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.DEVNULL, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            )
+            for rank in range(options.ranks)
+        ]
+        _wait(processes)
+        found: dict[str, Any] = read_json(result)
+        return found
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Wait until all have ended; one that fails, or the time limit, ends all, for the others would wait for ever."""
+    until = time.monotonic() + RANKS_TIMEOUT_SECONDS
+    try:
+        while any(process.poll() is None for process in processes):
+            if any(process.returncode for process in processes) or time.monotonic() > until:
+                break
+            time.sleep(0.1)
+    finally:
+        statuses = [process.poll() for process in processes]
+        for process in processes:
+            process.kill()
+            process.wait()
+    if any(status != 0 for status in statuses):
+        raise TrainingError(f"the ranks ended with {statuses} (None: still running); what they said stands above")
+
+
+def with_memory(options: ZeroOptions, result: dict[str, Any]) -> None:
+    """Add to each case its peak memory in processes of its own: resident on a CPU, allocated on a GPU."""
+    for name, row in result["cases"].items():
+        alone = run_ranks(replace(options, cases=(name,), rounds=1))
+        row["peak_memory_bytes"] = alone["peak_memory_bytes_of_all"]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse; as a rank measure, else start the ranks; rank 0 says the result."""
+    _, rest = take_options(argv, ("local_rank",))  # the deepspeed launcher passes it
+    options = parse(ZeroOptions, rest, description="What ZeRO costs beside a plain loop.", program="tools.bench.zero")
+    if "RANK" in os.environ:
+        ranks = start_process_group()
+        result = measure(options, ranks)
+        end_process_group(ranks)
+        if ranks.rank:
+            return
+    else:
+        result = run_ranks(options)
+        if options.memory:
+            with_memory(options, result)
+    if options.output is not None:
+        write_json(options.output, result)
+    print(json.dumps(result, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    run_main(main)

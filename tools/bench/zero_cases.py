@@ -1,0 +1,217 @@
+"""One training step in several forms: a plain loop of ours, and the engine under DeepSpeed files with changed settings.
+
+In: a shape, random tokens and a case by name (`plain`, `zero3`, `zero3 {overlap_comm: true}`). Out: a function that
+takes one step and gives its loss. The plain loop does ZeRO's arithmetic without ZeRO: bf16 weights, fp32 copies of them
+with AdamW's state, gradients summed over ranks in one message, clipping. Trade-off: it keeps everything on every rank
+and waits for its one message, so at several ranks it is the simplest loop that is right, not the fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from megadec.common.errors import ConfigError
+from megadec.common.files import write_json
+from megadec.data.batch import TokenBatch
+from megadec.decoder.execution import Execution
+from megadec.decoder.flops import model_flops, parameter_table
+from megadec.decoder.initialise import initial_tensor
+from megadec.decoder.model import Decoder
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.optimizer import OptimizerOptions, build_optimizer
+from megadec.engine.settings import Precision, RunsShare, merge_settings, read_settings
+from megadec.engine.step import train_step
+from megadec.engine.task import Evaluator, Scorer, Task
+from megadec.engine.zero import Ranks, build_engine, check_zero_section
+
+LEARNING_RATE = 1e-3
+SEED = 0
+PLAIN = "plain"
+
+Step = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every case trains: a shape, how it computes, and `micro_sequences` rows of `row_tokens` tokens a rank."""
+
+    shape: DecoderShape
+    execution: Execution
+    precision: Precision
+    micro_sequences: int
+    row_tokens: int
+
+    def batch(self, ranks: Ranks) -> TokenBatch:
+        """This rank's rows of random tokens, one document each, the same ones each time, on the rank's device."""
+        size = (self.micro_sequences, self.row_tokens)
+        generator = torch.Generator().manual_seed(SEED + ranks.rank)
+        ids_BS1 = torch.randint(self.shape.vocabulary_size, (size[0], size[1] + 1), generator=generator)
+        positions_BS = torch.arange(size[1]).expand(size).contiguous()
+        documents_BS = torch.zeros(size, dtype=torch.int32)
+        batch = TokenBatch(
+            ids_BS1[:, :-1].contiguous(), ids_BS1[:, 1:].contiguous(), torch.ones(size), positions_BS, documents_BS
+        )
+        return batch.to(ranks.device)
+
+    def step_tokens(self, ranks: int) -> int:
+        """Predictions of a step over all ranks."""
+        return self.micro_sequences * self.row_tokens * ranks
+
+    def step_flops(self, ranks: int) -> int:
+        """Operations of a step over all ranks, as `decoder.flops` counts them."""
+        return model_flops(self.shape, self.step_tokens(ranks), self.step_tokens(ranks) * self.row_tokens)
+
+
+def task_of(workload: Workload, first_value: Callable[[str], Tensor]) -> Task:
+    """The workload as an engine takes it; its batches come from here, so it has no stream to resume."""
+    shape = workload.shape
+
+    def none(_: Scorer) -> Evaluator:
+        raise AssertionError("a benchmark evaluates nothing")
+
+    return Task(
+        kind="language_model",
+        shape=shape,
+        build=lambda: Decoder(shape, workload.execution),
+        sizes=parameter_table(shape),
+        first_value=first_value,
+        flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
+        stream=NoStream(),
+        evaluator=none,
+    )
+
+
+class NoStream:
+    """A stream without steps: what a task without data files says of them."""
+
+    windows_per_epoch = 0
+
+    def batch(self, step: int, rank: int, world_size: int, micro_sequences: int | None) -> list[TokenBatch]:
+        """No batches."""
+        return []
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {}
+
+    def check(self, state: Mapping[str, Any]) -> int:
+        """Always from the beginning."""
+        return 0
+
+
+def first_values(shape: DecoderShape) -> Callable[[str], Tensor]:
+    """Name -> first value, each drawn once: billions of normal numbers a case would take longer than its steps."""
+    sizes = parameter_table(shape)
+    drawn: dict[str, Tensor] = {}
+
+    def value(name: str) -> Tensor:
+        if name not in drawn:
+            drawn[name] = initial_tensor(shape, name, sizes[name], SEED)
+        return drawn[name]
+
+    return value
+
+
+def settings_file(case: str, deepspeed_folder: Path, folder: Path) -> Path:
+    """Write the DeepSpeed file of a case: the shipped file of that name with the changes in its zero_optimization.
+
+    Raises ConfigError for a file that is not there and for changes that are no mapping.
+    """
+    name, _, text = case.partition(" ")
+    values = read_settings(deepspeed_folder / f"{name}.json")
+    try:
+        changes = yaml.safe_load(text) if text.strip() else {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"case {case!r}: {text!r} is not a mapping of settings") from error
+    if not isinstance(changes, dict):
+        raise ConfigError(f"case {case!r}: {text!r} is not a mapping of settings, as in 'zero3 {{overlap_comm: true}}'")
+    values["zero_optimization"] = {**values["zero_optimization"], **changes}
+    file = folder / f"{len(list(folder.iterdir()))}-{name}.json"
+    write_json(file, values)
+    return file
+
+
+def build_step(
+    case: str, workload: Workload, ranks: Ranks, first_value: Callable[[str], Tensor], *, files: tuple[Path, Path]
+) -> Step:
+    """A function that trains one step of the case on the workload's batch and returns the loss in nats a token.
+
+    files: the folder of DeepSpeed files, and one for changed ones. Raises ConfigError for settings that cannot be.
+    """
+    batch = workload.batch(ranks)
+    optimizer = OptimizerOptions(learning_rate=LEARNING_RATE)
+    if case == PLAIN:
+        loop = PlainLoop(workload, optimizer, ranks, first_value)
+        return lambda: loop.step(batch)
+    rows = workload.micro_sequences
+    share = RunsShare(rows * ranks.world_size, rows, workload.precision, optimizer.clip_norm, ranks.world_size)
+    settings = merge_settings(settings_file(case, *files), share)
+    check_zero_section(settings)
+    engine = build_engine(task_of(workload, first_value), optimizer, settings, ranks)
+
+    def step() -> float:
+        report = train_step(engine, [batch], step=1, learning_rate=LEARNING_RATE, wants_stop=False)
+        assert report is not None, "nobody asked to stop"
+        return report.loss
+
+    return step
+
+
+class PlainLoop:
+    """A training loop without a wrapper, doing the same arithmetic as ZeRO in the same precision."""
+
+    def __init__(
+        self, workload: Workload, optimizer: OptimizerOptions, ranks: Ranks, first_value: Callable[[str], Tensor]
+    ) -> None:
+        self.ranks = ranks
+        self.clip_norm = optimizer.clip_norm
+        with ranks.device:
+            self.model = Decoder(workload.shape, workload.execution)
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(first_value(name))
+        if workload.precision == "bf16":
+            self.model = self.model.bfloat16()
+        # As under ZeRO, the fp32 copies begin at the rounded weights.
+        masters = [
+            (name, nn.Parameter(weight.detach().to(torch.float32, copy=True)))
+            for name, weight in self.model.named_parameters()
+        ]
+        self.weights = list(self.model.parameters())
+        self.masters = [master for _, master in masters]
+        self.optimizer = build_optimizer(masters, optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = LEARNING_RATE
+
+    def step(self, batch: TokenBatch) -> float:
+        """Train on this rank's rows and those of the others; the loss in nats a token over all of them."""
+        tokens = float(batch.valid_tokens * self.ranks.world_size)
+        loss = self.model(batch.ids_BS, **batch.beside_ids())
+        (loss / tokens).backward()
+        gradients = [weight.grad.float() for weight in self.weights if weight.grad is not None]
+        self.model.zero_grad(set_to_none=True)
+        for master, gradient in zip(self.masters, self._summed(gradients), strict=True):
+            master.grad = gradient
+        nn.utils.clip_grad_norm_(self.masters, self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_copy_(self.weights, self.masters)
+        [loss_sum] = self.ranks.sum_over_ranks([float(loss.detach())])
+        return loss_sum / tokens
+
+    def _summed(self, gradients: list[Tensor]) -> list[Tensor]:
+        """The gradients summed over ranks, in one message of fp32 numbers."""
+        if self.ranks.world_size == 1:
+            return gradients
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
