@@ -81,7 +81,20 @@ class TokenBatch(TensorFields):
     positions_BS: Tensor
     """int64: position in the document, or in the part of it that is in this row; padding counts from 0 too."""
     documents_BS: Tensor
-    """int32: running number of the document in the row, from 0; padding has a number of its own."""
+    """int32: running number of the document in the row, from 0; padding has a number of its own. Of the whole row also
+    where the others are a part of it."""
+
+    def part_of_rows(self, part: int, parts: int) -> TokenBatch:
+        """Part `part` of `parts` equal ones of each row, [B, S / parts]; only the documents stay those of whole rows.
+
+        Targets, weights and positions are cut and not made anew: the last token of a part predicts the first of the
+        next one, and the sums over all parts are those of the rows.
+        """
+        tokens = self.ids_BS.shape[1] // parts
+        ids_BP, targets_BP, weights_BP, positions_BP = (
+            tensor[:, part * tokens : (part + 1) * tokens].contiguous() for tensor in self.tensors()[:-1]
+        )
+        return TokenBatch(ids_BP, targets_BP, weights_BP, positions_BP, self.documents_BS)
 
     def rows(self, first: int, stop: int) -> TokenBatch:
         """Rows first, ..., stop - 1, sharing memory with this batch."""

@@ -9,9 +9,42 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from megadec.common.errors import ConfigError
+
+
+class Place(NamedTuple):
+    """Where a rank stands when rows are cut over `parts` ranks: it holds part `part` of each of its group's rows."""
+
+    group: int
+    groups: int
+    part: int
+    parts: int
+
+
+def place_of_rank(rank: int, world_size: int, sequence_ranks: int) -> Place:
+    """Neighbours share rows: ranks 0, ..., sequence_ranks - 1 are the first group.
+
+    Raises ConfigError when the groups do not divide the ranks.
+    """
+    check_groups(world_size, sequence_ranks)
+    return Place(rank // sequence_ranks, world_size // sequence_ranks, rank % sequence_ranks, sequence_ranks)
+
+
+def check_groups(world_size: int, sequence_ranks: int) -> None:
+    """Raise ConfigError when the ranks are not so many whole groups."""
+    if sequence_ranks < 1 or world_size % sequence_ranks:
+        raise ConfigError(f"train.sequence_ranks={sequence_ranks} does not divide the {world_size} rank(s) of the run")
+
+
+def check_parts(row_tokens: int, sequence_ranks: int) -> None:
+    """Raise ConfigError when a row cannot be cut into equal parts."""
+    if row_tokens % sequence_ranks:
+        raise ConfigError(
+            f"data.row_tokens={row_tokens} is not a multiple of train.sequence_ranks={sequence_ranks}: each rank of a"
+            " group holds an equal part of a row"
+        )
 
 
 def share_of_rank(sequences_per_step: int, world_size: int, micro_sequences: int | None) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet, DocumentSpan
 from megadec.data.order import VERSION as ORDER_VERSION
 from megadec.data.order import Order
-from megadec.data.share import fingerprint_of, share_of_rank, stream_state
+from megadec.data.share import check_parts, fingerprint_of, place_of_rank, share_of_rank, stream_state
 from megadec.data.windows import PLAN_VERSION, documents_of, plan_windows
 
 ORDER_CHUNK = 4096
@@ -33,8 +33,9 @@ class Window(NamedTuple):
 class TrainStream:
     """The endless sequence of training steps over weighted data sets; a pure function of its arguments.
 
-    A weight is how often the windows of a set are seen in an epoch. Raises ConfigError for sizes, weights or packing
-    that cannot be, and ShardError when the sets were written with different tokenizers.
+    A weight is how often the windows of a set are seen in an epoch. sequence_ranks: so many neighbouring ranks share
+    rows, each with a part of every one; the sequence does not depend on it. Raises ConfigError for sizes, weights or
+    packing that cannot be, and ShardError when the sets were written with different tokenizers.
     """
 
     def __init__(
@@ -45,17 +46,20 @@ class TrainStream:
         seed: int,
         sequences_per_step: int,
         cache_folder: Path | None = None,
+        sequence_ranks: int = 1,
     ) -> None:
         if not sets:
             raise ConfigError("data.sets is empty: a run needs at least one data set")
         if sequences_per_step < 1:
             raise ConfigError(f"train.sequences_per_step={sequences_per_step} is not at least 1")
+        check_parts(row_tokens, sequence_ranks)
         _check_one_tokenizer([data for data, _ in sets])
         self.sets = tuple(sets)
         self.row_tokens = row_tokens
         self.packing = packing
         self.seed = seed
         self.sequences_per_step = sequences_per_step
+        self.sequence_ranks = sequence_ranks
         self._plans = [plan_windows(data, row_tokens, packing, cache_folder) for data, _ in sets]
         self._order = Order([plan.windows for plan in self._plans], [weight for _, weight in sets], seed)
         self._bos_id = sets[0][0].bos_id
@@ -71,12 +75,15 @@ class TrainStream:
     ) -> list[TokenBatch]:
         """This rank's share of step `step` (from 0) as micro-batches of `micro_sequences` rows (None: one for all).
 
-        Raises ConfigError when the step does not divide by the micro-batch and the ranks.
+        With sequence_ranks, those are parts of rows (`TokenBatch.part_of_rows`). Raises ConfigError when the step does
+        not divide by the micro-batch and the groups of ranks.
         """
-        own, micro = share_of_rank(self.sequences_per_step, world_size, micro_sequences)
-        windows = self.windows_at(step * self.sequences_per_step + rank * own, own)
+        place = place_of_rank(rank, world_size, self.sequence_ranks)
+        own, micro = share_of_rank(self.sequences_per_step, place.groups, micro_sequences)
+        windows = self.windows_at(step * self.sequences_per_step + place.group * own, own)
         whole = assemble([(self._plans[which], window) for which, window in windows], self.row_tokens, self._bos_id)
-        return [whole.rows(first, first + micro) for first in range(0, own, micro)]
+        batches = [whole.rows(first, first + micro) for first in range(0, own, micro)]
+        return batches if place.parts == 1 else [batch.part_of_rows(place.part, place.parts) for batch in batches]
 
     def windows_of(self, step: int) -> list[Window]:
         """The windows of a step, in the order of its rows over all ranks."""

@@ -20,6 +20,7 @@ from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.linear import Linear
 from megadec.decoder.norm import RMSNorm
 from megadec.decoder.rope import rotate
+from megadec.decoder.sequence import SequenceRanks
 from megadec.decoder.shape import DecoderShape
 
 # Shapes: B batch, S new tokens, T tokens so far, H query heads, K key-value heads, D head size, N = B * S.
@@ -27,16 +28,18 @@ from megadec.decoder.shape import DecoderShape
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which tokens a token sees. At most one field is set; with none, all earlier tokens of the row and itself.
+    """Which tokens a token sees. Of the first three at most one is set; with none, all earlier tokens and itself.
 
     lengths: tokens of each document in reading order of the batch [B, S], each inside a row.
     mask_B1ST: True where the query may see the key.
     everything: the (single) new token sees all tokens so far.
+    sequence: the ranks that hold the parts of the rows; the other fields are then of whole rows.
     """
 
     lengths: tuple[int, ...] | None = None
     mask_B1ST: Tensor | None = None
     everything: bool = False
+    sequence: SequenceRanks | None = None
 
     @property
     def causal(self) -> bool:
@@ -90,6 +93,9 @@ def cached_layout(new_tokens: int, seen_tokens: int, device: torch.device) -> La
 
 def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Tensor:
     """softmax(q k^T / sqrt(D)) v over what the layout lets each token see; [B, S, H * D]."""
+    if layout.sequence is not None:
+        whole = dataclasses.replace(layout, sequence=None)
+        return layout.sequence.attend(lambda q, k, v: attend(q, k, v, whole), q_BSHD, k_BTKD, v_BTKD)
     if layout.lengths is not None:
         return _attend_each_document(q_BSHD, k_BTKD, v_BTKD, layout.lengths)
     mixed_BHSD: Tensor = scaled_dot_product_attention(

@@ -18,6 +18,7 @@ from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet
+from megadec.data.share import place_of_rank
 from megadec.data.windows import WindowPlan, plan_windows
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.metrics import Evaluation
@@ -40,7 +41,7 @@ class EvaluateOptions:
 
 
 class WindowEvaluator:
-    """The same windows of each held-out set, every time, shared among the ranks."""
+    """The same windows of each held-out set, every time, shared among the ranks as in training."""
 
     def __init__(
         self,
@@ -49,7 +50,9 @@ class WindowEvaluator:
         row_tokens: int,
         tokenizer: Tokenizer,
         engine: Scorer,
+        sequence_ranks: int = 1,
     ) -> None:
+        self._place = place_of_rank(engine.ranks.rank, engine.ranks.world_size, sequence_ranks)
         self._plans = {name: plan_windows(data, row_tokens, "cut") for name, data in sets.items()}
         self._options = options
         self._bos_id = tokenizer.bos_id
@@ -73,8 +76,8 @@ class WindowEvaluator:
         ranks, micro = self._engine.ranks, self._options.micro_sequences
         totals = [0.0, 0.0, 0.0]
         # Every rank does as many steps as the first, which has the most windows; what is missing is padding.
-        for first in range(0, len(windows), micro * ranks.world_size):
-            mine = windows[first + ranks.rank * micro :][:micro]
+        for first in range(0, len(windows), micro * self._place.groups):
+            mine = windows[first + self._place.group * micro :][:micro]
             batch = self._batch(plan, mine).to(ranks.device)
             nats = float(self._engine.loss_sum(batch))
             counted = batch.weights_BS > 0
@@ -93,7 +96,9 @@ class WindowEvaluator:
 
     def _batch(self, plan: WindowPlan, windows: list[int]) -> TokenBatch:
         missing = self._options.micro_sequences - len(windows)
-        return assemble([*((plan, window) for window in windows), *[None] * missing], plan.row_tokens, self._bos_id)
+        rows = [*((plan, window) for window in windows), *[None] * missing]
+        batch = assemble(rows, plan.row_tokens, self._bos_id)
+        return batch if self._place.parts == 1 else batch.part_of_rows(self._place.part, self._place.parts)
 
 
 def figures(nats: float, tokens: int, characters: int) -> dict[str, float]:

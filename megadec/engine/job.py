@@ -29,7 +29,8 @@ class TrainOptions:
     """`sequences_per_step`: rows of a step over all ranks; `micro_sequences`: rows of one rank in one micro-step.
 
     `stop_at_step`: save and end there; schedule and data stay those of `steps`, so a later start goes on as if it had
-    not stopped.
+    not stopped. `sequence_ranks`: so many ranks share each row, every one with a part of its tokens (Ulysses), for rows
+    that do not fit one device; `micro_sequences` are then the rows of such a group.
     """
 
     steps: int = 1000
@@ -37,9 +38,10 @@ class TrainOptions:
     micro_sequences: int = 8
     precision: Precision = "bf16"
     stop_at_step: int | None = None
+    sequence_ranks: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "sequences_per_step", "micro_sequences", "stop_at_step"):
+        for name in ("steps", "sequences_per_step", "micro_sequences", "stop_at_step", "sequence_ranks"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"train.{name}={value} is not at least 1")
@@ -94,17 +96,23 @@ class Job:
     """Called on every rank when a checkpoint has its name; the launcher's, which may want to tell others."""
 
 
-def open_settings(run: CommonRun, deepspeed_file: Path) -> DeepSpeedSettings:
-    """The file of `--deepspeed` joined with the run's share of it.
+def open_settings(run: CommonRun, deepspeed_file: Path, *, shares_rows: bool = False) -> DeepSpeedSettings:
+    """The file of `--deepspeed` joined with the run's share of it. shares_rows: this kind of run knows how ranks share
+    rows.
 
     Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key.
     """
+    if run.train.sequence_ranks > 1 and not shares_rows:
+        raise ConfigError(
+            f"train.sequence_ranks={run.train.sequence_ranks}: only pretraining shares rows among ranks; leave it out"
+        )
     share = RunsShare(
         run.train.sequences_per_step,
         run.train.micro_sequences,
         run.train.precision,
         run.optimizer.clip_norm,
         world_size(),
+        run.train.sequence_ranks,
     )
     settings = merge_settings(deepspeed_file, share)
     check_zero_section(settings)

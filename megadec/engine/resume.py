@@ -33,6 +33,7 @@ FREE_KEYS = (
     "metrics",
     "train.stop_at_step",
     "train.micro_sequences",
+    "train.sequence_ranks",
 )
 FREE_KEYS_FROM_PATH = ("name", "train.steps", "schedule", "optimizer")
 

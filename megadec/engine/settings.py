@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from megadec.common.errors import ConfigError, suggest
 from megadec.common.files import read_json
+from megadec.data.share import check_groups
 
 Precision = Literal["bf16", "fp32"]
 
@@ -37,22 +38,26 @@ OWNED_ELSEWHERE = {"optimizer": "optimizer.*", "scheduler": "schedule.*"}
 
 @dataclass(frozen=True)
 class RunsShare:
-    """What a run decides and DeepSpeed must be told."""
+    """What a run decides and DeepSpeed must be told. `sequence_ranks`: ranks that share each row."""
 
     sequences_per_step: int
     micro_sequences: int
     precision: Precision
     clip_norm: float
     ranks: int
+    sequence_ranks: int = 1
 
     @property
     def accumulation_steps(self) -> int:
-        """Micro-steps of one rank in a step. Raises ConfigError when the batch does not divide."""
-        together = self.micro_sequences * self.ranks
+        """Micro-steps of one rank in a step. Raises ConfigError when the batch or the ranks do not divide."""
+        check_groups(self.ranks, self.sequence_ranks)
+        groups = self.ranks // self.sequence_ranks
+        together = self.micro_sequences * groups
         if self.micro_sequences < 1 or self.sequences_per_step < 1 or self.sequences_per_step % together:
             raise ConfigError(
                 f"train.sequences_per_step={self.sequences_per_step} is not a multiple of "
-                f"{self.micro_sequences} (train.micro_sequences) x {self.ranks} (ranks)"
+                f"{self.micro_sequences} (train.micro_sequences) x {groups} "
+                f"({'ranks' if self.sequence_ranks == 1 else 'ranks / train.sequence_ranks'})"
             )
         return self.sequences_per_step // together
 
@@ -65,6 +70,7 @@ class DeepSpeedSettings:
     values: dict[str, Any]
     stage: int
     precision: Precision
+    sequence_ranks: int = 1
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -99,10 +105,13 @@ def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
     for key, owner in OWNED_ELSEWHERE.items():
         if key in values:
             raise ConfigError(f"{file}: {key!r} belongs to the run ({owner} of --config); take it out of the file")
+    _take_sequence_sizes(file, values, share)
+    # DeepSpeed shards and averages over all ranks alike, and counts the part of a row that a rank holds as a row.
+    rows = share.sequences_per_step * share.sequence_ranks
     derived = {
-        "train_batch_size": (share.sequences_per_step, "train.sequences_per_step"),
+        "train_batch_size": (rows, "train.sequences_per_step x train.sequence_ranks"),
         "train_micro_batch_size_per_gpu": (share.micro_sequences, "train.micro_sequences"),
-        "gradient_accumulation_steps": (share.accumulation_steps, "sequences_per_step / (micro_sequences x ranks)"),
+        "gradient_accumulation_steps": (share.accumulation_steps, "rows of a rank / micro_sequences"),
         "gradient_clipping": (share.clip_norm, "optimizer.clip_norm"),
         # train_step divides by the global number of tokens and cancels DeepSpeed's mean over ranks.
         "gradient_allreduce_op": ("mean", "the division by the global number of tokens"),
@@ -122,7 +131,20 @@ def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
             " takes an optimizer step at initialisation, so the losses are not those of stages 1 to 3;"
             " choose zero1.json, or fp32"
         )
-    return DeepSpeedSettings(file=file, values=values, stage=stage, precision=share.precision)
+    return DeepSpeedSettings(file, values, stage, share.precision, share.sequence_ranks)
+
+
+def _take_sequence_sizes(file: Path, values: dict[str, Any], share: RunsShare) -> None:
+    """Take out the sizes that DeepSpeed would make groups of its own from; the run's are made in engine/zero.py."""
+    sizes = {
+        "sequence_parallel_size": share.sequence_ranks,
+        "data_parallel_size": share.ranks // share.sequence_ranks,
+    }
+    for key, wanted in sizes.items():
+        if (stated := values.pop(key, "auto")) not in ("auto", wanted):
+            raise ConfigError(
+                f"{file}: {key}={stated!r}, but the run says {wanted} (train.sequence_ranks); take it out of the file"
+            )
 
 
 def _merge_precision(file: Path, values: dict[str, Any], precision: Precision) -> None:

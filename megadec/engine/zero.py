@@ -39,6 +39,8 @@ from megadec.common.errors import CheckpointError, ConfigError, StorageError, Tr
 from megadec.common.files import storage_errors
 from megadec.common.ranks import local_rank, rank, world_size
 from megadec.data.batch import Batch
+from megadec.decoder.model import Decoder
+from megadec.decoder.sequence import SequenceRanks
 from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.settings import DeepSpeedSettings
 from megadec.engine.task import Task
@@ -135,6 +137,9 @@ def build_engine(
     else:
         with ranks.device:
             model = task.build()
+    if settings.sequence_ranks > 1:
+        assert isinstance(model, Decoder), "open_settings lets only pretraining share rows"
+        model.share_rows(_sequence_ranks(settings.sequence_ranks))
     _fill(model, task, settings.stage)
     optimizer = build_optimizer(model.named_parameters(), optimizer_options)
     try:
@@ -142,6 +147,12 @@ def build_engine(
     except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
         raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
     return ZeroEngine(engine, settings, ranks)
+
+
+def _sequence_ranks(count: int) -> SequenceRanks:
+    """This rank's group of neighbours, with a transport of its own. Collective over all ranks."""
+    group, _ = torch.distributed.new_subgroups(group_size=count, timeout=PEERS_TIMEOUT)
+    return SequenceRanks(count, group)
 
 
 def _fill(model: nn.Module, task: Task, stage: int) -> None:

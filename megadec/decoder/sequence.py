@@ -1,0 +1,79 @@
+"""Ulysses sequence parallelism (arXiv 2309.14509): rows cut along the sequence over a group of ranks.
+
+In: what attention mixes on this rank, all heads of a part of each row. Out: the same part, mixed with the whole row.
+Around attention each rank gives away parts of heads and gets whole rows of a share of the heads; everything else in a
+decoder is done token by token and needs no message. Trade-off: two all-to-all messages a layer and pass, of q, k and v
+packed into one and of the result, and the ranks of a group cannot be more than the heads; in return each rank holds
+1 / ranks of all activations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Shapes: B batch, S tokens of the whole row, P tokens of this rank's part, H query heads, K key-value heads, D head
+# size, R ranks of the group.
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class SequenceRanks:
+    """The ranks that hold the parts of the same rows, in the order of the parts; `group` is torch's process group."""
+
+    count: int
+    group: Any
+
+    @torch.compiler.disable
+    def attend(self, attention: Attention, q_BPHD: Tensor, k_BPKD: Tensor, v_BPKD: Tensor) -> Tensor:
+        """attention(q_BSHD, k_BSKD, v_BSKD) -> [B, S, H * D] done by all ranks, each for its heads; [B, P, H * D].
+
+        H is a multiple of the ranks. Key-value heads that are not are given to several ranks.
+        """
+        heads, kv_heads, size = q_BPHD.shape[2] // self.count, k_BPKD.shape[2], q_BPHD.shape[3]
+        # The smallest number of copies with which each rank gets the same number; it divides the query heads too.
+        copies = math.lcm(kv_heads, self.count) // kv_heads
+        if copies > 1:
+            k_BPKD, v_BPKD = (x.repeat_interleave(copies, dim=2) for x in (k_BPKD, v_BPKD))
+        parts = [x.unflatten(2, (self.count, -1)) for x in (q_BPHD, k_BPKD, v_BPKD)]
+        mine_RBPnD = _exchange(torch.cat(parts, dim=3).permute(2, 0, 1, 3, 4), self.group)
+        whole_BSnD = mine_RBPnD.transpose(0, 1).flatten(1, 2)
+        kv = (whole_BSnD.shape[2] - heads) // 2
+        mixed_BSX = attention(*whole_BSnD.split([heads, kv, kv], dim=2))
+        back_BRPX = mixed_BSX.unflatten(1, (self.count, -1))
+        theirs_RBPX = _exchange(back_BRPX.transpose(0, 1), self.group)
+        out_BPX: Tensor = theirs_RBPX.permute(1, 2, 0, 3).flatten(2)
+        assert out_BPX.shape[2] == heads * self.count * size
+        return out_BPX
+
+
+def _exchange(x_R: Tensor, group: Any) -> Tensor:
+    """Place r of the first dimension to rank r of the group; what came from rank r stands at place r."""
+    out: Tensor = _AllToAll.apply(x_R, group)
+    return out
+
+
+class _AllToAll(torch.autograd.Function):
+    """Equal parts to everybody. It is its own transpose, so the gradient takes the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x_R: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _all_to_all(x_R, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_R: Tensor) -> tuple[Tensor, None]:
+        return _all_to_all(gradient_R, ctx.group), None
+
+
+def _all_to_all(x_R: Tensor, group: Any) -> Tensor:
+    x_R = x_R.contiguous()
+    out_R = torch.empty_like(x_R)
+    torch.distributed.all_to_all_single(out_R, x_R, group=group)
+    return out_R
