@@ -154,7 +154,7 @@ def shown(field: str, value: Any) -> str:
         return f"{100 * value:.1f} %"
     if field.endswith("seconds") and not field.endswith("milliseconds") and abs(value) < 1:
         return f"{1000 * value:.3g} ms"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def markdown(table: Table) -> list[str]:

@@ -61,9 +61,9 @@ RANKS_TIMEOUT_SECONDS = 1200
 class ZeroOptions:
     """compare: a list of cases by its name; cases: others. ranks: processes on this machine.
 
-    Shape: a preset, or the fields that follow it. Each rank trains `micro_sequences` rows of `row_tokens` tokens in a
-    step. memory: also the peak memory of each case, alone in fresh processes. deepspeed_folder: where the cases' files
-    are. output: a file for the result, beside standard output.
+    Shape: a preset, or the fields that follow it. Each rank trains `micro_steps` times `micro_sequences` rows of
+    `row_tokens` tokens in a step. memory: also the peak memory of each case, alone in fresh processes.
+    deepspeed_folder: where the cases' files are. output: a file for the result, beside standard output.
     """
 
     compare: Literal["stages", "settings"] = "stages"
@@ -81,13 +81,14 @@ class ZeroOptions:
     intermediate_size: int = 1408
     row_tokens: int = 512
     micro_sequences: int = 8
+    micro_steps: int = 1
     precision: Precision = "bf16"
     execution: Execution = field(default_factory=Execution)
     deepspeed_folder: Path = ROOT / "ds_configs"
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ranks", "rounds", "row_tokens", "micro_sequences"):
+        for name in ("ranks", "rounds", "row_tokens", "micro_sequences", "micro_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not at least 1")
         if torch.cuda.is_available() and self.ranks > torch.cuda.device_count():
@@ -111,7 +112,9 @@ class ZeroOptions:
     @property
     def workload(self) -> Workload:
         """What every case trains."""
-        return Workload(self.shape, self.execution, self.precision, self.micro_sequences, self.row_tokens)
+        return Workload(
+            self.shape, self.execution, self.precision, self.micro_steps, self.micro_sequences, self.row_tokens
+        )
 
 
 def measure(options: ZeroOptions, ranks: Ranks) -> dict[str, Any]:
@@ -135,6 +138,7 @@ def measure(options: ZeroOptions, ranks: Ranks) -> dict[str, Any]:
         "bench": "zero",
         "environment": environment(),
         "options": to_dict(replace(options, output=None, deepspeed_folder=Path(options.deepspeed_folder.name))),
+        "ranks": ranks.world_size,
         "parameters": parameter_count(workload.shape),
         "product_flops_per_second": product,
         "peak_memory_bytes_of_all": peak_memory_bytes(ranks.device),

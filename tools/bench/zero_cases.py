@@ -8,7 +8,7 @@ and waits for its one message, so at several ranks it is the simplest loop that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from megadec.decoder.initialise import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.optimizer import OptimizerOptions, build_optimizer
-from megadec.engine.settings import Precision, RunsShare, merge_settings, read_settings
+from megadec.engine.settings import KNOWN_KEYS, Precision, RunsShare, merge_settings, read_settings
 from megadec.engine.step import train_step
 from megadec.engine.task import Evaluator, Scorer, Task
 from megadec.engine.zero import Ranks, build_engine, check_zero_section
@@ -40,11 +40,14 @@ Step = Callable[[], float]
 
 @dataclass(frozen=True)
 class Workload:
-    """What every case trains: a shape, how it computes, and `micro_sequences` rows of `row_tokens` tokens a rank."""
+    """What every case trains: a shape, how it computes, and a step of `micro_steps` times `micro_sequences` rows of
+    `row_tokens` tokens a rank.
+    """
 
     shape: DecoderShape
     execution: Execution
     precision: Precision
+    micro_steps: int
     micro_sequences: int
     row_tokens: int
 
@@ -62,7 +65,7 @@ class Workload:
 
     def step_tokens(self, ranks: int) -> int:
         """Predictions of a step over all ranks."""
-        return self.micro_sequences * self.row_tokens * ranks
+        return self.micro_steps * self.micro_sequences * self.row_tokens * ranks
 
     def step_flops(self, ranks: int) -> int:
         """Operations of a step over all ranks, as `decoder.flops` counts them."""
@@ -120,7 +123,8 @@ def first_values(shape: DecoderShape) -> Callable[[str], Tensor]:
 
 
 def settings_file(case: str, deepspeed_folder: Path, folder: Path) -> Path:
-    """Write the DeepSpeed file of a case: the shipped file of that name with the changes in its zero_optimization.
+    """Write the DeepSpeed file of a case: the shipped file of that name with the changes, each of which goes to the top
+    of the file where DeepSpeed knows it there, else to zero_optimization.
 
     Raises ConfigError for a file that is not there and for changes that are no mapping.
     """
@@ -132,7 +136,8 @@ def settings_file(case: str, deepspeed_folder: Path, folder: Path) -> Path:
         raise ConfigError(f"case {case!r}: {text!r} is not a mapping of settings") from error
     if not isinstance(changes, dict):
         raise ConfigError(f"case {case!r}: {text!r} is not a mapping of settings, as in 'zero3 {{overlap_comm: true}}'")
-    values["zero_optimization"] = {**values["zero_optimization"], **changes}
+    for key, value in changes.items():
+        (values if key in KNOWN_KEYS else values["zero_optimization"])[key] = value
     file = folder / f"{len(list(folder.iterdir()))}-{name}.json"
     write_json(file, values)
     return file
@@ -145,19 +150,19 @@ def build_step(
 
     files: the folder of DeepSpeed files, and one for changed ones. Raises ConfigError for settings that cannot be.
     """
-    batch = workload.batch(ranks)
+    batches = [workload.batch(ranks)] * workload.micro_steps
     optimizer = OptimizerOptions(learning_rate=LEARNING_RATE)
     if case == PLAIN:
         loop = PlainLoop(workload, optimizer, ranks, first_value)
-        return lambda: loop.step(batch)
-    rows = workload.micro_sequences
-    share = RunsShare(rows * ranks.world_size, rows, workload.precision, optimizer.clip_norm, ranks.world_size)
+        return lambda: loop.step(batches)
+    rows, size = workload.micro_sequences, ranks.world_size
+    share = RunsShare(rows * workload.micro_steps * size, rows, workload.precision, optimizer.clip_norm, size)
     settings = merge_settings(settings_file(case, *files), share)
     check_zero_section(settings)
     engine = build_engine(task_of(workload, first_value), optimizer, settings, ranks)
 
     def step() -> float:
-        report = train_step(engine, [batch], step=1, learning_rate=LEARNING_RATE, wants_stop=False)
+        report = train_step(engine, batches, step=1, learning_rate=LEARNING_RATE, wants_stop=False)
         assert report is not None, "nobody asked to stop"
         return report.loss
 
@@ -184,34 +189,44 @@ class PlainLoop:
             (name, nn.Parameter(weight.detach().to(torch.float32, copy=True)))
             for name, weight in self.model.named_parameters()
         ]
-        self.weights = list(self.model.parameters())
-        self.masters = [master for _, master in masters]
+        self.weights: list[Tensor] = list(self.model.parameters())
+        self.masters: list[Tensor] = [master for _, master in masters]
         self.optimizer = build_optimizer(masters, optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
 
-    def step(self, batch: TokenBatch) -> float:
-        """Train on this rank's rows and those of the others; the loss in nats a token over all of them."""
-        tokens = float(batch.valid_tokens * self.ranks.world_size)
-        loss = self.model(batch.ids_BS, **batch.beside_ids())
-        (loss / tokens).backward()
-        gradients = [weight.grad.float() for weight in self.weights if weight.grad is not None]
-        self.model.zero_grad(set_to_none=True)
-        for master, gradient in zip(self.masters, self._summed(gradients), strict=True):
-            master.grad = gradient
+    def step(self, batches: Sequence[TokenBatch]) -> float:
+        """Train on this rank's micro-batches and those of the others; the loss in nats a token over all of them."""
+        tokens = float(sum(batch.valid_tokens for batch in batches) * self.ranks.world_size)
+        loss_sum = 0.0
+        for batch in batches:
+            loss = self.model(batch.ids_BS, **batch.beside_ids())
+            (loss / tokens).backward()
+            self._collect()
+            loss_sum += float(loss.detach())
+        self._sum_over_ranks()
         nn.utils.clip_grad_norm_(self.masters, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.masters)
-        [loss_sum] = self.ranks.sum_over_ranks([float(loss.detach())])
+        [loss_sum] = self.ranks.sum_over_ranks([loss_sum])
         return loss_sum / tokens
 
-    def _summed(self, gradients: list[Tensor]) -> list[Tensor]:
-        """The gradients summed over ranks, in one message of fp32 numbers."""
+    def _collect(self) -> None:
+        """Add the weights' gradients to those of the fp32 copies."""
+        for weight, master in zip(self.weights, self.masters, strict=True):
+            assert weight.grad is not None, "every weight takes part in every step"
+            gradient = weight.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            weight.grad = None
+
+    def _sum_over_ranks(self) -> None:
+        """Add up the gradients over ranks, in one message of fp32 numbers."""
         if self.ranks.world_size == 1:
-            return gradients
+            return
+        gradients = [master.grad for master in self.masters if master.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         torch.distributed.all_reduce(flat)
-        parts = flat.split([gradient.numel() for gradient in gradients])
-        return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+        for master, part in zip(self.masters, flat.split([one.numel() for one in gradients]), strict=True):
+            master.grad = part.view_as(master)
