@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.kernels.rotary import rotate_pair
 from megadec.decoder.linear import Linear
-from megadec.decoder.norm import RMSNorm
-from megadec.decoder.rope import rotate
+from megadec.decoder.norm import RotaryNorm
 from megadec.decoder.sequence import SequenceRanks
 from megadec.decoder.shape import DecoderShape
 
@@ -128,16 +129,17 @@ def _attend_each_document(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, length
 class SelfAttention(nn.Module):
     """q, k, v, o projections around `attend`; RMSNorm on each head of q and k when shape.qk_norm (Qwen3)."""
 
-    def __init__(self, shape: DecoderShape, layer: int) -> None:
+    def __init__(self, shape: DecoderShape, layer: int, kernels: Kernels = "auto") -> None:
         super().__init__()
         self.layer = layer
+        self.kernels = kernels
         self.head_size = shape.head_size
         self.q_proj = Linear(shape.hidden_size, shape.query_size)
         self.k_proj = Linear(shape.hidden_size, shape.key_value_size)
         self.v_proj = Linear(shape.hidden_size, shape.key_value_size)
         self.o_proj = Linear(shape.query_size, shape.hidden_size)
-        self.q_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else None
-        self.k_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else None
+        self.q_norm = RotaryNorm(shape.head_size, shape.norm_eps, kernels) if shape.qk_norm else None
+        self.k_norm = RotaryNorm(shape.head_size, shape.norm_eps, kernels) if shape.qk_norm else None
 
     def forward(
         self,
@@ -151,8 +153,10 @@ class SelfAttention(nn.Module):
             projection(x).unflatten(-1, (-1, self.head_size)) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.q_norm is not None and self.k_norm is not None:
-            q_BSHD, k_BSKD = self.q_norm(q_BSHD), self.k_norm(k_BSKD)
-        q_BSHD, k_BSKD = rotate(q_BSHD, cos_BS1F, sin_BS1F), rotate(k_BSKD, cos_BS1F, sin_BS1F)
+            q_BSHD = self.q_norm(q_BSHD, cos_BS1F, sin_BS1F)
+            k_BSKD = self.k_norm(k_BSKD, cos_BS1F, sin_BS1F)
+        else:
+            q_BSHD, k_BSKD = rotate_pair(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, self.kernels)
         if cache is not None:
             k_BKTD, v_BKTD = cache.append(self.layer, k_BSKD.transpose(1, 2), v_BSKD.transpose(1, 2))
             k_BSKD, v_BSKD = k_BKTD.transpose(1, 2), v_BKTD.transpose(1, 2)

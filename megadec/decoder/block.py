@@ -11,21 +11,22 @@ from torch.nn.functional import dropout
 
 from megadec.decoder.attention import Layout, SelfAttention
 from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.mlp import SwiGLU
-from megadec.decoder.norm import RMSNorm
+from megadec.decoder.norm import StreamNorm
 from megadec.decoder.shape import DecoderShape
 
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); in training `dropout` of what is added is left out."""
 
-    def __init__(self, shape: DecoderShape, layer: int, dropout: float = 0.0) -> None:
+    def __init__(self, shape: DecoderShape, layer: int, dropout: float = 0.0, execution: Execution = PLAIN) -> None:
         super().__init__()
         self.dropout = dropout
-        self.input_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
-        self.self_attn = SelfAttention(shape, layer)
-        self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
-        self.mlp = SwiGLU(shape)
+        self.input_layernorm = StreamNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
+        self.self_attn = SelfAttention(shape, layer, execution.kernels)
+        self.post_attention_layernorm = StreamNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
+        self.mlp = SwiGLU(shape, execution.kernels)
 
     def forward(
         self,
@@ -35,8 +36,10 @@ class Block(nn.Module):
         layout: Layout,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        x = x + self._thinned(self.self_attn(self.input_layernorm(x), cos_BS1F, sin_BS1F, layout, cache))
-        out: Tensor = x + self._thinned(self.mlp(self.post_attention_layernorm(x)))
+        x, normed = self.input_layernorm(x)
+        attended = self._thinned(self.self_attn(normed, cos_BS1F, sin_BS1F, layout, cache))
+        x, normed = self.post_attention_layernorm(x, attended)
+        out: Tensor = x + self._thinned(self.mlp(normed))
         return out
 
     def _thinned(self, branch: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ keep the names and shapes of Llama and Qwen3.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
+from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.kernels.swiglu import swiglu
 from megadec.decoder.linear import Linear
 from megadec.decoder.shape import DecoderShape
 
@@ -16,12 +17,13 @@ from megadec.decoder.shape import DecoderShape
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, shape: DecoderShape) -> None:
+    def __init__(self, shape: DecoderShape, kernels: Kernels = "auto") -> None:
         super().__init__()
+        self.kernels = kernels
         self.gate_proj = Linear(shape.hidden_size, shape.intermediate_size)
         self.up_proj = Linear(shape.hidden_size, shape.intermediate_size)
         self.down_proj = Linear(shape.intermediate_size, shape.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        down: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        down: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x), self.kernels))
         return down

@@ -54,8 +54,8 @@ class Decoder(nn.Module):
         self.execution = execution
         self.sequence: SequenceRanks | None = None
         self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
-        self.layers = nn.ModuleList(Block(shape, layer, dropout) for layer in range(shape.layers))
-        self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        self.layers = nn.ModuleList(Block(shape, layer, dropout, execution) for layer in range(shape.layers))
+        self.norm = RMSNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
         if classes is not None:
             self.score = ClassifierHead(shape.hidden_size, classes, label_smoothing)
             return

@@ -12,7 +12,7 @@ import functools
 import torch
 from torch import Tensor
 
-from megadec.decoder.norm import at_least_float32
+from megadec.decoder.kernels.rotary import formula
 
 # Shapes: B batch, S sequence, T table rows, H heads, D head size, F head size / 2.
 
@@ -36,6 +36,4 @@ def rotations(positions_BS: Tensor, head_size: int, theta: float, tokens: int) -
 
 def rotate(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor) -> Tensor:
     """Rotate each pair by its token's angle, in float32; the result has x's dtype."""
-    first, second = at_least_float32(x_BSHD).chunk(2, dim=-1)
-    rotated = (first * cos_BS1F - second * sin_BS1F, second * cos_BS1F + first * sin_BS1F)
-    return torch.cat(rotated, dim=-1).to(x_BSHD.dtype)
+    return formula(x_BSHD, cos_BS1F, sin_BS1F)

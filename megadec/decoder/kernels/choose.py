@@ -1,0 +1,54 @@
+"""Which way an operation is computed, and how much of it at a time.
+
+In: the run's wish and a tensor. Out: yes or no to Triton, and slices of rows. Trade-off: float64 is never given to
+Triton, so that tests in double precision mean what they say whatever the wish is.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ConfigError
+
+Kernels = Literal["auto", "torch", "triton"]
+
+# On a CPU the intermediate float32 numbers of a piece, three buffers of 1 MiB, stay in the caches of two cores, and its
+# 2^18 elements are enough for several threads.
+CPU_PIECE_ELEMENTS = 2**18
+
+
+@functools.cache
+def triton_is_installed() -> bool:
+    """Whether triton can be imported; it is not imported for the answer."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def takes_triton(kernels: Kernels, x: Tensor) -> bool:
+    """Whether an operation on x is given to a Triton kernel.
+
+    Raises ConfigError when `triton` was asked for and x is not on a GPU (Triton's interpreter, TRITON_INTERPRET=1,
+    needs none) or triton is not installed.
+    """
+    if kernels == "torch" or x.dtype == torch.float64 or torch.compiler.is_compiling():
+        return False
+    if kernels == "auto":
+        return x.is_cuda and triton_is_installed()
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ConfigError(f"model.kernels=triton needs a GPU, and the model is on {x.device}; say auto or torch")
+    if not triton_is_installed():
+        raise ConfigError("model.kernels=triton, and triton is not installed; say auto or torch, or pip install triton")
+    return True
+
+
+def pieces(rows: int, row_elements: int, device: torch.device) -> Iterator[slice]:
+    """Slices of rows to work on one after another: what fits the caches of a CPU, all rows at once elsewhere."""
+    step = max(1, CPU_PIECE_ELEMENTS // max(1, row_elements)) if device.type == "cpu" else max(1, rows)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))

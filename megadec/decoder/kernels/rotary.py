@@ -1,0 +1,162 @@
+"""RoPE (arXiv 2104.09864) of queries and keys, with the norm of each head before it when the model has one.
+
+In: heads and each token's cosines and sines. Out: rotated heads. Kept for the backward pass: without a norm nothing but
+the cosines and sines, which all layers share; with a norm the heads as they came, and a float32 number a head.
+Trade-off: between the norm and the rotation nothing is rounded to bfloat16, so this is nearer to the exact result than
+the two one after another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
+from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
+
+# Shapes: B batch, S sequence, N = B * S tokens, H query heads, K key-value heads, D head size, F head size / 2.
+
+
+def rotate_pair(
+    q_BSHD: Tensor, k_BSKD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, kernels: Kernels = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys, each pair (i, i + F) rotated by its token's angle, in float32, and rounded to their dtype."""
+    if torch.compiler.is_compiling():
+        return formula(q_BSHD, cos_BS1F, sin_BS1F), formula(k_BSKD, cos_BS1F, sin_BS1F)
+    q_BSHD, k_BSKD = _Rotate.apply(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, takes_triton(kernels, q_BSHD))
+    return q_BSHD, k_BSKD
+
+
+def norm_rotate(
+    x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor, kernels: Kernels = "auto"
+) -> Tensor:
+    """rms_norm of each head, then rotated, both in float32; the result is rounded to x's dtype."""
+    if torch.compiler.is_compiling() or x_BSHD.dtype != weight_D.dtype:
+        return norm_formula(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F)
+    triton = takes_triton(kernels, x_BSHD)
+    out_BSHD: Tensor = _NormRotate.apply(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F, triton)
+    return out_BSHD
+
+
+def formula(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor) -> Tensor:
+    """What a rotation computes."""
+    first, second = at_least_float32(x_BSHD).chunk(2, dim=-1)
+    rotated = (first * cos_BS1F - second * sin_BS1F, second * cos_BS1F + first * sin_BS1F)
+    return torch.cat(rotated, dim=-1).to(x_BSHD.dtype)
+
+
+def norm_formula(x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor) -> Tensor:
+    """What a norm and a rotation compute together."""
+    wide = at_least_float32(x_BSHD)
+    wide = weight_D * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps))
+    return formula(wide, cos_BS1F, sin_BS1F).to(x_BSHD.dtype)
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q_BSHD: Tensor, k_BSKD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, triton: bool
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(cos_BS1F, sin_BS1F)
+        ctx.triton = triton
+        return _rotated_pair(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, triton, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, q_gradient: Tensor, k_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        # The transposed rotation is the one by the opposite angle.
+        return (*_rotated_pair(q_gradient, k_gradient, *ctx.saved_tensors, ctx.triton, -1), None, None, None)
+
+
+def _rotated_pair(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, triton: bool, sign: int) -> tuple[Tensor, Tensor]:
+    if triton:
+        from megadec.decoder.kernels import triton_rotary
+
+        return triton_rotary.rotate(q, k, cos, sin, sign)
+    return rotate_in_pieces(q, cos, sin, sign), rotate_in_pieces(k, cos, sin, sign)
+
+
+class _NormRotate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor, triton: bool
+    ) -> Tensor:
+        ctx.triton = triton
+        if triton:
+            from megadec.decoder.kernels import triton_rotary
+
+            out, inverse = triton_rotary.forward(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F)
+        else:
+            out, inverse = forward_in_pieces(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F)
+        ctx.save_for_backward(x_BSHD, weight_D, inverse, cos_BS1F, sin_BS1F)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BSHD: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.triton:
+            from megadec.decoder.kernels import triton_rotary
+
+            gradient, weight_gradient = triton_rotary.backward(*ctx.saved_tensors, gradient_BSHD)
+        else:
+            gradient, weight_gradient = backward_in_pieces(*ctx.saved_tensors, gradient_BSHD)
+        return gradient, weight_gradient, None, None, None, None
+
+
+def rotate_in_pieces(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, sign: int) -> Tensor:
+    """x rotated by its tokens' angles, or by the opposite ones with sign -1."""
+    out_BSHD = torch.empty_like(x_BSHD, memory_format=torch.contiguous_format)
+    x_NHD, out_NHD, cos_N1F, sin_N1F = (t.reshape(-1, *t.shape[2:]) for t in (x_BSHD, out_BSHD, cos_BS1F, sin_BS1F))
+    for rows in pieces(x_NHD.shape[0], x_NHD[:1].numel(), x_BSHD.device):
+        out_NHD[rows] = _turned(at_least_float32(x_NHD[rows]), cos_N1F[rows], sin_N1F[rows], sign)
+    return out_BSHD
+
+
+def _turned(wide_NHD: Tensor, cos_N1F: Tensor, sin_N1F: Tensor, sign: int) -> Tensor:
+    out_NHD = torch.empty_like(wide_NHD)
+    (first, second), (out_first, out_second) = wide_NHD.chunk(2, dim=-1), out_NHD.chunk(2, dim=-1)
+    torch.mul(first, cos_N1F, out=out_first).addcmul_(second, sin_N1F, value=-sign)
+    torch.mul(second, cos_N1F, out=out_second).addcmul_(first, sin_N1F, value=sign)
+    return out_NHD
+
+
+def forward_in_pieces(
+    x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The rotated norm of x, and 1 / sqrt(mean(x^2) + eps) of each head, [N, H, 1] in float32."""
+    out_BSHD = torch.empty_like(x_BSHD, memory_format=torch.contiguous_format)
+    x_NHD, out_NHD, cos_N1F, sin_N1F = (t.reshape(-1, *t.shape[2:]) for t in (x_BSHD, out_BSHD, cos_BS1F, sin_BS1F))
+    inverse_NH1 = x_NHD.new_empty(*x_NHD.shape[:2], 1, dtype=wide_dtype(x_BSHD))
+    wide_weight_D = at_least_float32(weight_D)
+    for rows in pieces(x_NHD.shape[0], x_NHD[:1].numel(), x_BSHD.device):
+        wide_NHD, inverse_nH1 = at_least_float32(x_NHD[rows]), inverse_NH1[rows]
+        buffer_NHD = wide_NHD.square()
+        torch.mean(buffer_NHD, -1, keepdim=True, out=inverse_nH1)
+        inverse_nH1.add_(eps).rsqrt_()
+        torch.mul(wide_NHD, inverse_nH1, out=buffer_NHD).mul_(wide_weight_D)
+        out_NHD[rows] = _turned(buffer_NHD, cos_N1F[rows], sin_N1F[rows], 1)
+    return out_BSHD, inverse_NH1
+
+
+def backward_in_pieces(
+    x_BSHD: Tensor, weight_D: Tensor, inverse_NH1: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, gradient_BSHD: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and of the weight."""
+    out_BSHD = torch.empty_like(x_BSHD, memory_format=torch.contiguous_format)
+    tensors = (x_BSHD, gradient_BSHD, out_BSHD, cos_BS1F, sin_BS1F)
+    x_NHD, gradient_NHD, out_NHD, cos_N1F, sin_N1F = (t.reshape(-1, *t.shape[2:]) for t in tensors)
+    wide_weight_D = at_least_float32(weight_D)
+    weight_gradient_D = torch.zeros_like(wide_weight_D)
+    size = weight_D.shape[0]
+    for rows in pieces(x_NHD.shape[0], x_NHD[:1].numel(), x_BSHD.device):
+        g_NHD = _turned(at_least_float32(gradient_NHD[rows]), cos_N1F[rows], sin_N1F[rows], -1)
+        normed_NHD = x_NHD[rows] * inverse_NH1[rows]
+        product_RD = (g_NHD * normed_NHD).view(-1, size)
+        weight_gradient_D += product_RD.sum(0)
+        share_NH1 = torch.mv(product_RD, wide_weight_D).div_(size).view(*g_NHD.shape[:2], 1)
+        g_NHD.mul_(wide_weight_D).addcmul_(normed_NHD, share_NH1, value=-1)
+        out_NHD[rows] = g_NHD.mul_(inverse_NH1[rows])
+    return out_BSHD, weight_gradient_D.to(weight_D.dtype)
