@@ -9,6 +9,7 @@ factor), which holds a float32 gradient of the weight until the backward pass.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,16 +17,45 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, linear
 
-from megadec.decoder.norm import at_least_float32
+from megadec.common.errors import ConfigError
+from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
+from megadec.decoder.kernels.cross_entropy import losses_in_place
+from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
 
 # Shapes: B batch, S sequence, N tokens of the batch, C tokens of a chunk, H hidden size, V vocabulary, L labels.
 
-CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}  # of float32 logits
+# A chunk's logits, in the hidden states' dtype, are at least so many bytes and so many tokens: every chunk adds its
+# product to the gradient of the whole weight, which costs as much as a few hundred tokens of the products themselves.
+CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 
 
-def chunk_tokens(vocabulary_size: int, device: torch.device) -> int:
+@dataclass(frozen=True)
+class LanguageLoss:
+    """What a language model's training loss adds to plain nats; evaluation is in plain nats.
+
+    label_smoothing: the share of the target that is spread over the vocabulary (arXiv 1512.00567, section 7). z_loss:
+    times the square of the logarithm of softmax's denominator, which keeps logits from drifting; 1e-4 is usual (PaLM,
+    arXiv 2204.02311, section 5).
+    """
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"loss.label_smoothing={self.label_smoothing} is not in [0, 1)")
+        if not 0.0 <= self.z_loss < float("inf"):
+            raise ConfigError(f"loss.z_loss={self.z_loss} is not a number from 0")
+
+
+PLAIN_LOSS = LanguageLoss()
+
+
+def chunk_tokens(vocabulary_size: int, h_NH: Tensor) -> int:
     """How many tokens' logits exist at a time on this kind of device."""
-    return max(1, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"]) // (4 * vocabulary_size))
+    kind = h_NH.device.type if h_NH.device.type in CHUNK_BYTES else "cuda"
+    return max(1, CHUNK_TOKENS[kind], CHUNK_BYTES[kind] // (h_NH.element_size() * vocabulary_size))
 
 
 class LanguageModelHead(nn.Module):
@@ -34,28 +64,36 @@ class LanguageModelHead(nn.Module):
     Under ZeRO-3 the weight is whole only inside this module's forward, so the loss is computed here.
     """
 
-    def __init__(self, hidden_size: int, vocabulary_size: int, tied: nn.Parameter | None = None) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        vocabulary_size: int,
+        tied: nn.Parameter | None = None,
+        loss: LanguageLoss = PLAIN_LOSS,
+        kernels: Kernels = "auto",
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(vocabulary_size, hidden_size)) if tied is None else tied
+        self.loss = loss
+        self.kernels = kernels
 
     def forward(self, h_BSH: Tensor, targets_BS: Tensor | None = None, weights_BS: Tensor | None = None) -> Tensor:
         """Logits [B, S, V] in h's dtype; with targets, the sum over tokens of weight * nats, a float32 scalar.
 
         targets_BS: int64; where the weight is 0 any value is allowed. weights_BS: float, 1 for each token when not
-        given.
+        given. In training the nats are those of the head's `loss`.
         """
         if targets_BS is None:
             return linear(h_BSH, self.weight)
+        h_NH = h_BSH.flatten(0, -2)
         weights_N = torch.ones_like(targets_BS, dtype=torch.float32) if weights_BS is None else weights_BS
-        chunk = chunk_tokens(self.weight.shape[0], h_BSH.device)
-        loss: Tensor = _SumOfNats.apply(
-            h_BSH.flatten(0, -2),
-            self.weight,
-            targets_BS.flatten(),
-            weights_N.flatten(),
-            chunk,
+        how = _How(
+            self.loss if self.training else PLAIN_LOSS,
+            chunk_tokens(self.weight.shape[0], h_NH),
+            takes_triton(self.kernels, h_NH),
             torch.is_grad_enabled(),
         )
+        loss: Tensor = _SumOfNats.apply(h_NH, self.weight, targets_BS.flatten(), weights_N.flatten(), how)
         return loss
 
 
@@ -90,66 +128,80 @@ class ClassifierHead(nn.Module):
         return loss
 
 
+@dataclass(frozen=True)
+class _How:
+    """What `_SumOfNats` is told beside its tensors. chunk: tokens whose logits exist at a time."""
+
+    loss: LanguageLoss
+    chunk: int
+    triton: bool
+    gradients: bool
+
+
 class _SumOfNats(torch.autograd.Function):
-    """sum_n weight_n * (logsumexp(logits_n) - logits_n[target_n]).
+    """sum_n weight_n * nats_n, the nats of `losses_in_place`.
 
     Saves the two gradients and neither the hidden states nor the weight, which ZeRO-3 may have given back by the time
     of the backward pass.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        h_NH: Tensor,
-        weight_VH: Tensor,
-        targets_N: Tensor,
-        weights_N: Tensor,
-        chunk: int,
-        want_gradients: bool,
-    ) -> Tensor:
-        wants_h, wants_weight = (want_gradients and ctx.needs_input_grad[i] for i in range(2))
-        wide = torch.promote_types(h_NH.dtype, torch.float32)
-        h_gradient_NH = torch.empty_like(h_NH) if wants_h else None
-        weight_gradient_VH = torch.zeros_like(weight_VH, dtype=wide) if wants_weight else None
-        weights_N = weights_N.to(wide)
+    def forward(ctx: Any, h_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, weights_N: Tensor, how: _How) -> Tensor:
+        wants_h, wants_weight = (how.gradients and ctx.needs_input_grad[i] for i in range(2))
+        weights_N = weights_N.to(wide_dtype(h_NH))
         targets_N = targets_N.masked_fill(weights_N == 0, 0)
-        loss = torch.zeros((), dtype=wide, device=h_NH.device)
-        for start in range(0, h_NH.shape[0], chunk):
-            part = slice(start, start + chunk)
-            h_CH, targets_C1, weights_C1 = h_NH[part], targets_N[part, None], weights_N[part, None]
-            logits_CV = at_least_float32(h_CH @ weight_VH.T)
-            # In place and with one exponential: a chunk's logits are read and written as seldom as they can be.
-            logits_CV.sub_(logits_CV.amax(-1, keepdim=True))
-            target_logits_C1 = logits_CV.gather(1, targets_C1)
-            exponentials_CV = logits_CV.exp_()
-            totals_C1 = exponentials_CV.sum(-1, keepdim=True)
-            loss += (weights_C1 * (totals_C1.log() - target_logits_C1)).sum()
-            if not (wants_h or wants_weight):
-                continue
-            gradient_CV = exponentials_CV.mul_(weights_C1 / totals_C1).scatter_add_(1, targets_C1, -weights_C1)
-            gradient_CV = gradient_CV.to(h_NH.dtype)
+        h_gradient_NH = torch.empty_like(h_NH) if wants_h else None
+        weight_gradient = _WeightGradient(weight_VH, h_NH, how.chunk) if wants_weight else None
+        nats_N = torch.empty_like(weights_N)
+        logits_CV = h_NH.new_empty(min(how.chunk, h_NH.shape[0]), weight_VH.shape[0])
+        for start in range(0, h_NH.shape[0], how.chunk):
+            part = slice(start, start + how.chunk)
+            h_CH = h_NH[part]
+            chunk_CV = torch.mm(h_CH, weight_VH.T, out=logits_CV[: h_CH.shape[0]])
+            nats_N[part] = losses_in_place(
+                chunk_CV,
+                targets_N[part],
+                weights_N[part],
+                label_smoothing=how.loss.label_smoothing,
+                z_loss=how.loss.z_loss,
+                gradient=wants_h or wants_weight,
+                triton=how.triton,
+            )
             if h_gradient_NH is not None:
-                torch.mm(gradient_CV, weight_VH, out=h_gradient_NH[part])
-            if weight_gradient_VH is not None:
-                _add_product(weight_gradient_VH, gradient_CV.T, h_CH)
-        ctx.save_for_backward(h_gradient_NH, weight_gradient_VH)
+                torch.mm(chunk_CV, weight_VH, out=h_gradient_NH[part])
+            if weight_gradient is not None:
+                weight_gradient.add(chunk_CV, h_CH)
+        ctx.save_for_backward(h_gradient_NH, None if weight_gradient is None else weight_gradient.sum_VH)
         ctx.weight_dtype = weight_VH.dtype
-        return loss
+        return (weights_N * nats_N).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         h_gradient_NH, weight_gradient_VH = ctx.saved_tensors
+        # In their own memory: they are made for one backward pass, and autograd refuses a second one.
         if h_gradient_NH is not None:
-            h_gradient_NH = (h_gradient_NH * factor).to(h_gradient_NH.dtype)
+            h_gradient_NH.mul_(factor)
         if weight_gradient_VH is not None:
-            weight_gradient_VH = (weight_gradient_VH * factor).to(ctx.weight_dtype)
-        return h_gradient_NH, weight_gradient_VH, None, None, None, None
+            weight_gradient_VH = weight_gradient_VH.mul_(factor).to(ctx.weight_dtype)
+        return h_gradient_NH, weight_gradient_VH, None, None, None
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, where total may be wider than the factors."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
+class _WeightGradient:
+    """The sum over chunks of (gradient of the logits)^T h: at least float32, unless there is one chunk to sum."""
+
+    def __init__(self, weight_VH: Tensor, h_NH: Tensor, chunk: int) -> None:
+        one = h_NH.shape[0] <= chunk
+        self.sum_VH = torch.zeros_like(weight_VH, dtype=h_NH.dtype if one else wide_dtype(h_NH))
+        # The product that is added to a wider sum, in memory that is taken once.
+        self._product_VH = None if self.sum_VH.dtype == h_NH.dtype else torch.empty_like(weight_VH)
+
+    def add(self, gradient_CV: Tensor, h_CH: Tensor) -> None:
+        """sum += gradient^T h."""
+        if self._product_VH is None:
+            self.sum_VH.addmm_(gradient_CV.T, h_CH)
+            return
+        torch.mm(gradient_CV.T, h_CH, out=self._product_VH)
+        # In pieces: torch adds tensors of two dtypes ten times slower than it widens and adds.
+        for rows in pieces(self.sum_VH.shape[0], self.sum_VH.shape[1], self.sum_VH.device):
+            self.sum_VH[rows] += self._product_VH[rows].to(self.sum_VH.dtype)

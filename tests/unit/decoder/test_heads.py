@@ -15,6 +15,7 @@ from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 5 tokens for a vocabulary of 37, so that small batches have several and a shorter last one."""
     monkeypatch.setitem(heads.CHUNK_BYTES, "cpu", 5 * 37 * 4)
+    monkeypatch.setitem(heads.CHUNK_TOKENS, "cpu", 1)
 
 
 def batch(rows: int = 3, tokens: int = 11, hidden: int = 13) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,7 +109,7 @@ def test_without_gradients_the_loss_is_the_same_and_no_gradient_is_computed(monk
     h, targets, weights = batch()
     head = head_of()
     expected = head(h, targets, weights).item()
-    monkeypatch.setattr(heads, "_add_product", None)
+    monkeypatch.setattr(heads, "_WeightGradient", None)
     with torch.no_grad():
         loss = head(h.requires_grad_(), targets, weights)
     assert loss.item() == expected
