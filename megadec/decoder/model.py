@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
 from megadec.common.errors import ConfigError, InputError
-from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout, document_starts
+from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.documents import document_starts
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 from megadec.decoder.linear import Embedding
@@ -139,7 +140,9 @@ class Decoder(nn.Module):
         if cache is not None:
             assert documents_BS is None, "a cache holds one document a row"
             return cached_layout(ids_BS.shape[1], cache.length, ids_BS.device)
-        layout = CAUSAL if documents_BS is None else document_layout(documents_BS)
+        layout = CAUSAL
+        if documents_BS is not None:
+            layout = document_layout(documents_BS, self.embed_tokens.weight.dtype, self.shape.head_size)
         return layout if self.sequence is None else replace(layout, sequence=self.sequence)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.distributed_c10d import _resolve_process_group
 
 # Shapes: B batch, S tokens of the whole row, P tokens of this rank's part, H query heads, K key-value heads, D head
 # size, R ranks of the group.
@@ -25,12 +26,11 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SequenceRanks:
-    """The ranks that hold the parts of the same rows, in the order of the parts; `group` is torch's process group."""
+    """The ranks that hold the parts of the same rows, in the order of the parts; `group` names their process group."""
 
     count: int
-    group: Any
+    group: str
 
-    @torch.compiler.disable
     def attend(self, attention: Attention, q_BPHD: Tensor, k_BPKD: Tensor, v_BPKD: Tensor) -> Tensor:
         """attention(q_BSHD, k_BSKD, v_BSKD) -> [B, S, H * D] done by all ranks, each for its heads; [B, P, H * D].
 
@@ -53,27 +53,31 @@ class SequenceRanks:
         return out_BPX
 
 
-def _exchange(x_R: Tensor, group: Any) -> Tensor:
+def _exchange(x_R: Tensor, group: str) -> Tensor:
     """Place r of the first dimension to rank r of the group; what came from rank r stands at place r."""
-    out: Tensor = _AllToAll.apply(x_R, group)
+    out: Tensor = _all_to_all(x_R.contiguous(), group)
     return out
 
 
-class _AllToAll(torch.autograd.Function):
-    """Equal parts to everybody. It is its own transpose, so the gradient takes the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, x_R: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        return _all_to_all(x_R, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient_R: Tensor) -> tuple[Tensor, None]:
-        return _all_to_all(gradient_R, ctx.group), None
-
-
-def _all_to_all(x_R: Tensor, group: Any) -> Tensor:
-    x_R = x_R.contiguous()
+# An operation, so that torch.compile takes it as it is. It is its own transpose: gradients take the way back.
+@torch.library.custom_op("megadec::all_to_all", mutates_args=(), schema="(Tensor x_R, str group) -> Tensor")
+def _all_to_all(x_R: Tensor, group: str) -> Tensor:
     out_R = torch.empty_like(x_R)
-    torch.distributed.all_to_all_single(out_R, x_R, group=group)
+    torch.distributed.all_to_all_single(out_R, x_R, group=_resolve_process_group(group))
     return out_R
+
+
+@_all_to_all.register_fake
+def _(x_R: Tensor, group: str) -> Tensor:
+    return torch.empty_like(x_R)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
+    ctx.group = inputs[1]
+
+
+def _gradient(ctx: Any, upstream_R: Tensor) -> tuple[Tensor, None]:
+    return _exchange(upstream_R, ctx.group), None
+
+
+_all_to_all.register_autograd(_gradient, setup_context=_save)

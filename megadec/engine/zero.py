@@ -152,7 +152,7 @@ def build_engine(
 def _sequence_ranks(count: int) -> SequenceRanks:
     """This rank's group of neighbours, with a transport of its own. Collective over all ranks."""
     group, _ = torch.distributed.new_subgroups(group_size=count, timeout=PEERS_TIMEOUT)
-    return SequenceRanks(count, group)
+    return SequenceRanks(count, group.group_name)
 
 
 def _fill(model: nn.Module, task: Task, stage: int) -> None:
