@@ -32,6 +32,7 @@ import deepspeed
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.utils import logger as deepspeed_logger
+from deepspeed.utils import set_z3_leaf_module
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -39,8 +40,10 @@ from megadec.common.errors import CheckpointError, ConfigError, StorageError, Tr
 from megadec.common.files import storage_errors
 from megadec.common.ranks import local_rank, rank, world_size
 from megadec.data.batch import Batch
+from megadec.decoder.compiled import is_compiled
 from megadec.decoder.model import Decoder
 from megadec.decoder.sequence import SequenceRanks
+from megadec.engine.host_memory import keep_freed_memory
 from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.settings import DeepSpeedSettings
 from megadec.engine.task import Task
@@ -111,6 +114,8 @@ def start_process_group() -> Ranks:
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     deepspeed.init_distributed(
         dist_backend=get_accelerator().communication_backend_name(), timeout=PEERS_TIMEOUT, verbose=False
     )
@@ -141,6 +146,8 @@ def build_engine(
         assert isinstance(model, Decoder), "open_settings lets only pretraining share rows"
         model.share_rows(_sequence_ranks(settings.sequence_ranks))
     _fill(model, task, settings.stage)
+    for module in filter(is_compiled, model.modules()):
+        set_z3_leaf_module(module, True)  # gathered as a whole: hooks inside would cut its graph
     optimizer = build_optimizer(model.named_parameters(), optimizer_options)
     try:
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)

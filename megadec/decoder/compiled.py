@@ -1,0 +1,102 @@
+"""Blocks handed to torch.compile, each by itself.
+
+In: the decoder's blocks. Out: the same blocks, whose forward is compiled on its first call, or stays as it is, with a
+warning that says why, where there is no compiler. Attention stays outside the compiled graphs, because the documents
+of a batch would be constants in them and every batch a new compilation; so does generation, whose lengths grow by one.
+Trade-off: a graph a block and not one for the model, so that ZeRO-3 can gather a block's weights, run it, and give them
+back; in return fusion stops at a block's border, where only one tensor passes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from megadec.common.log import logger
+
+log = logger(__name__)
+
+_MARK = "compiled_by_megadec"
+
+
+def compile_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Compile each block's forward when it is first called, without a cache and outside other modes of torch.
+
+    A block's attention is expected in `block.self_attn.attend`. The first failure of a compiler makes all of these
+    blocks eager again, with a warning.
+    """
+    import torch._dynamo
+    import torch._functorch.config
+
+    # Else a compiled block keeps a transposed view of each weight for its backward pass, which keeps alive what ZeRO-3
+    # gives back.
+    torch._functorch.config.recompute_views = True
+    state = _State()
+    for block in blocks:
+        attention = cast(Any, block.self_attn)
+        attention.attend = torch.compiler.disable(attention.attend)
+        block.forward = _forward(block.forward, state)  # type: ignore[method-assign]
+        setattr(block, _MARK, True)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether the module is one whose forward `compile_blocks` compiles: ZeRO-3 must gather it as a whole."""
+    return getattr(module, _MARK, False)
+
+
+def missing_compiler(device: torch.device) -> str | None:
+    """Why torch.compile cannot work for this kind of device here, or None where nothing is known to be missing."""
+    if device.type == "cuda":
+        from megadec.decoder.kernels.choose import triton_is_installed
+
+        if not triton_is_installed():
+            return "triton is not installed"
+        names = (os.environ.get("CC", "gcc"), "gcc", "clang")
+        return None if any(map(shutil.which, names)) else "Triton finds no C compiler (gcc, clang or $CC)"
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        compiler = get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "there is no C++ compiler (g++, clang++ or $CXX)"
+    return None if shutil.which(compiler) else f"the C++ compiler {compiler!r} is not found"
+
+
+class _State:
+    """What the blocks of one decoder share: whether compiling was found to work here."""
+
+    def __init__(self) -> None:
+        self.tried = False
+        self.eager = False
+
+    def give_up(self, reason: str) -> None:
+        self.eager = True
+        log.warning("model.compile=blocks: the blocks are not compiled, as %s", reason)
+
+
+def _forward(eager: Callable[..., Tensor], state: _State) -> Callable[..., Tensor]:
+    compiled = torch.compile(eager)
+
+    @functools.wraps(eager)
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not state.tried:
+            state.tried = True
+            if reason := missing_compiler(x.device):
+                state.give_up(reason)
+        if state.eager or kwargs.get("cache") is not None:
+            return eager(x, *args, **kwargs)
+        try:
+            out: Tensor = compiled(x, *args, **kwargs)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            state.give_up(f"the compiler failed: {' '.join(str(error).split())[:300]}")
+            return eager(x, *args, **kwargs)
+        return out
+
+    return forward
