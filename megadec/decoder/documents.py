@@ -99,7 +99,8 @@ def attend_documents(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, documents: 
         mixed_NHD = _varlen()(q, k, v, documents.starts, documents.starts, documents.longest, documents.longest)
     else:
         mixed_NHD, _ = attend_each(q, k, v, documents.starts)
-    return mixed_NHD.unflatten(0, q_BSHD.shape[:2]).flatten(2)
+    out: Tensor = mixed_NHD.unflatten(0, q_BSHD.shape[:2]).flatten(2)
+    return out
 
 
 @functools.lru_cache(maxsize=1)
@@ -165,7 +166,8 @@ def _runs(starts: Tensor) -> Iterator[tuple[slice, tuple[int, int]]]:
 def _batch(x_N: Tensor, run: tuple[slice, tuple[int, int]], dtype: torch.dtype | None = None) -> Tensor:
     """The documents of a run as the kernel wants them: [count, heads, length, ...], a view where the type is right."""
     part, sizes = run
-    return x_N[part].to(dtype or x_N.dtype).unflatten(0, sizes).transpose(1, 2)
+    batch: Tensor = x_N[part].to(dtype or x_N.dtype).unflatten(0, sizes)
+    return batch.transpose(1, 2)
 
 
 @torch.library.custom_op(

