@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.input_layernorm = StreamNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
         self.self_attn = SelfAttention(shape, layer, execution.kernels)
         self.post_attention_layernorm = StreamNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
-        self.mlp = SwiGLU(shape, execution.kernels)
+        self.mlp = SwiGLU(shape, execution.kernels, execution.mlp_tile_tokens)
 
     def forward(
         self,

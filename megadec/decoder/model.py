@@ -18,9 +18,10 @@ from megadec.common.errors import ConfigError, InputError
 from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.compiled import compile_blocks
 from megadec.decoder.documents import document_starts
 from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.heads import ClassifierHead, LanguageModelHead
+from megadec.decoder.heads import ClassifierHead, LanguageLoss, LanguageModelHead
 from megadec.decoder.linear import Embedding
 from megadec.decoder.norm import RMSNorm
 from megadec.decoder.recompute import run_block
@@ -38,6 +39,7 @@ class Decoder(nn.Module):
     Parameter object as `embed_tokens.weight`. With `classes` it is a classifier: `score` stands in place of `lm_head`,
     and the logits behind the last token of a text are those of the text's labels. dropout: the share of the embeddings
     and of what each half of a block adds that training leaves out (arXiv 1207.0580, where Vaswani et al. have it).
+    label_smoothing, z_loss: of the loss in training, see `heads.LanguageLoss`.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Decoder(nn.Module):
         classes: int | None = None,
         label_smoothing: float = 0.0,
         dropout: float = 0.0,
+        z_loss: float = 0.0,
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -56,12 +59,20 @@ class Decoder(nn.Module):
         self.sequence: SequenceRanks | None = None
         self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
         self.layers = nn.ModuleList(Block(shape, layer, dropout, execution) for layer in range(shape.layers))
+        if execution.compile == "blocks":
+            compile_blocks(self.layers)
         self.norm = RMSNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
         if classes is not None:
             self.score = ClassifierHead(shape.hidden_size, classes, label_smoothing)
             return
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, cast("nn.Parameter | None", tied))
+        self.lm_head = LanguageModelHead(
+            shape.hidden_size,
+            shape.vocabulary_size,
+            cast("nn.Parameter | None", tied),
+            LanguageLoss(label_smoothing, z_loss),
+            execution.kernels,
+        )
 
     def share_rows(self, sequence: SequenceRanks) -> None:
         """From now on a batch is this rank's part of the rows that its group holds (`TokenBatch.part_of_rows`).
@@ -120,7 +131,7 @@ class Decoder(nn.Module):
             # layout and cache go by keyword: DeepSpeed looks for tensors in positional arguments and warns of other
             # types.
             x_BSH = run_block(
-                self.execution.recompute, shape, layer, block, x_BSH, cos_BS1F, sin_BS1F, layout=layout, cache=cache
+                self.execution.recompute, layer, block, x_BSH, cos_BS1F, sin_BS1F, layout=layout, cache=cache
             )
         if cache is not None:
             cache.advance(ids_BS.shape[1])

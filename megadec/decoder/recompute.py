@@ -6,16 +6,22 @@ Trade-off, for a block of hidden size H and intermediate size I, in numbers kept
 | mode      | kept a block                                             | computed again                            |
 |-----------|----------------------------------------------------------|-------------------------------------------|
 | none      | everything (about 12 H + 4 I)                            | nothing                                   |
-| selective | input, q, k, v and o products, attention (about 5 H)     | norms, rotations, gate, up, silu          |
+| selective | input, and what `keep` names:                            | the rest                                  |
+|           | qkv: products of q, k, v (H to 3 H)                      |                                           |
+|           | attention: what attention mixes (H)                      |                                           |
+|           | output: the product behind attention (H)                 |                                           |
+|           | gate_up: products of gate and up (2 I)                   |                                           |
 | every_nth | one block of `every` as in full, the others as in none   | one block of `every`                      |
 | full      | the input (H)                                            | the block but its last product            |
 
 Measured for H = 768, I = 2048, float32, 1,024 tokens: 22.0 H, 4.7 H, and 1.0 H with full.
 
-Selective keeps what is dear to compute for its size: attention grows with the length of the document, while gate and up
-are wide and cheap for each number that would be kept. It is written here and not taken from torch, whose own selective
-checkpointing wants both passes to run the same operations: ZeRO-3 gathers a weight in the one or in the other, or ahead
-of both.
+Selective by itself keeps qkv, attention and output, which are dear to compute for their size: attention grows with the
+length of the document, while gate and up are wide and cheap for each number that would be kept. It is written here and
+not taken from torch, whose own selective checkpointing wants both passes to run the same operations: ZeRO-3 gathers a
+weight in the one or in the other, or ahead of both.
+
+With `offload` what a policy keeps waits for the backward pass in the host's memory (offload.py).
 """
 
 from __future__ import annotations
@@ -23,7 +29,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -32,89 +39,140 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from megadec.common.errors import ConfigError
-from megadec.decoder.shape import DecoderShape
+from megadec.common.errors import ConfigError, suggest
+from megadec.decoder.offload import OnHost, leaves_device, offloaded_input
 
 MODES = ("none", "full", "every_nth", "selective")
-
-_aten = torch.ops.aten
-_ATTENTION = {
-    operation.default
-    for name in (
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_cudnn_attention",
-    )
-    if (operation := getattr(_aten, name, None)) is not None
+# What `keep` may name, and the products of a block behind each name; attention is no product.
+KEEPABLE = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention": (),
+    "output": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
 }
+KEEP = ("qkv", "attention", "output")
+
+_PRODUCT = "aten::mm"
+_ATTENTION = frozenset({
+    "aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention",
+    "megadec::attend_each", "torch_attn::_varlen_attn",
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Recompute:
-    """mode: see the table above. every: with every_nth, blocks 0, every, 2 * every ... are computed again."""
+    """mode: see the table above. every: with every_nth, blocks 0, every, 2 * every ... are computed again.
+
+    keep: with selective, what is kept. offload: what is kept of the blocks that are computed again waits in the host's
+    memory; of use on a GPU only.
+    """
 
     mode: Literal["none", "full", "every_nth", "selective"] = "none"
     every: int = 2
+    keep: tuple[str, ...] = KEEP
+    offload: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigError(f"recompute.mode={self.mode!r} is none of {', '.join(MODES)}")
         if self.every < 1:
             raise ConfigError(f"recompute.every={self.every} is less than 1")
+        for name in self.keep:
+            if name not in KEEPABLE:
+                known = ", ".join(KEEPABLE)
+                raise ConfigError(
+                    f"recompute.keep: {name!r} cannot be kept{suggest(name, KEEPABLE)}; there are {known}"
+                )
+        if self.mode != "selective" and set(self.keep) != set(KEEP):
+            raise ConfigError(f"recompute.keep={list(self.keep)} is for mode=selective, and the mode is {self.mode}")
+        if self.offload and self.mode == "none":
+            raise ConfigError(
+                "recompute.offload=true with recompute.mode=none: what goes to the host is what a policy keeps, and"
+                " none keeps everything; choose full, every_nth or selective"
+            )
 
     def applies_to(self, layer: int) -> bool:
         """Whether block `layer` is computed again, wholly or in part."""
         return self.mode in ("full", "selective") or (self.mode == "every_nth" and layer % self.every == 0)
 
 
-def run_block(
-    recompute: Recompute, shape: DecoderShape, layer: int, block: nn.Module, *args: Any, **kwargs: Any
-) -> Tensor:
-    """block(*args, **kwargs) under the policy; just that without gradients, as there is nothing to keep."""
+def run_block(recompute: Recompute, layer: int, block: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """block(x, *args, **kwargs) under the policy; just that without gradients, as there is nothing to keep."""
     if not torch.is_grad_enabled() or not recompute.applies_to(layer):
-        plain: Tensor = block(*args, **kwargs)
+        plain: Tensor = block(x, *args, **kwargs)
         return plain
+    offload = recompute.offload and leaves_device(x)
     options: dict[str, Any] = {}
     if recompute.mode == "selective":
-        options["context_fn"] = functools.partial(_passes, _chosen(shape.intermediate_size))
+        options["context_fn"] = functools.partial(_passes, _chosen(recompute.keep, block), offload)
     # Only dropout draws random numbers; keeping a generator's state waits for a GPU, so it is not done in vain.
     draws = bool(block.training and getattr(block, "dropout", 0.0))
-    out: Tensor = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=draws, **options, **kwargs)
+    waiting: AbstractContextManager[object] = offloaded_input(x) if offload else nullcontext()
+    with waiting:
+        out: Tensor = checkpoint(block, x, *args, use_reentrant=False, preserve_rng_state=draws, **options, **kwargs)
+    return out
+
+
+def in_tiles(function: Callable[[Tensor], Tensor], x: Tensor, tile_tokens: int) -> Tensor:
+    """function(x) for a function of each token by itself, x [..., H], `tile_tokens` tokens at a time.
+
+    Only x is kept for the backward pass, which computes one tile again at a time: neither pass holds what is inside the
+    function for more tokens than a tile's. From "Arctic Long Sequence Training" (arXiv 2506.13996).
+    """
+    x_NH = x.flatten(0, -2)
+    if x_NH.shape[0] <= tile_tokens:
+        return function(x)
+    tiles = x_NH.split(tile_tokens)
+    if torch.is_grad_enabled():
+        done = [checkpoint(function, tile, use_reentrant=False, preserve_rng_state=False) for tile in tiles]
+    else:
+        done = [function(tile) for tile in tiles]
+    out: Tensor = torch.cat(done).unflatten(0, x.shape[:-1])
     return out
 
 
 Chosen = Callable[[Any, tuple[Any, ...]], bool]
 
 
-def _chosen(intermediate_size: int) -> Chosen:
-    """Whether an operation's result is kept: attention's, and that of products but for gate's and up's."""
+def _chosen(keep: tuple[str, ...], block: nn.Module) -> Chosen:
+    """Whether an operation's result is kept: attention's, and that of a product with the weight of a named module.
+
+    A product is known by where its weight lies: under ZeRO-3 that is known only while it is computed.
+    """
+    names = [name for kept in keep for name in KEEPABLE[kept]]
+    owners = [block.get_submodule(name) for name in names]
+
+    def addresses() -> Iterator[int]:
+        return (int(owner.weight.data_ptr()) for owner in owners)  # type: ignore[operator]
 
     def choose(operation: Any, arguments: tuple[Any, ...]) -> bool:
-        return operation in _ATTENTION or (
-            operation is _aten.mm.default and intermediate_size not in arguments[1].shape
-        )
+        name = operation.name().partition(".")[0]
+        if name in _ATTENTION:
+            return "attention" in keep
+        return name == _PRODUCT and arguments[1].data_ptr() in addresses()
 
     return choose
 
 
-def _passes(chosen: Chosen) -> tuple[TorchDispatchMode, TorchDispatchMode]:
+def _passes(chosen: Chosen, offload: bool) -> tuple[TorchDispatchMode, TorchDispatchMode]:
     """The contexts of a block's first pass, and of its second one in the backward pass."""
     kept: deque[Any] = deque()
-    return _Keep(chosen, kept), _Give(chosen, kept)
+    return _Keep(chosen, kept, offload), _Give(chosen, kept)
 
 
 class _Keep(TorchDispatchMode):
     """Keeps the results of chosen operations in their order."""
 
-    def __init__(self, chosen: Chosen, kept: deque[Any]) -> None:
+    def __init__(self, chosen: Chosen, kept: deque[Any], offload: bool) -> None:
         super().__init__()
-        self.chosen, self.kept = chosen, kept
+        self.chosen, self.kept, self.take = chosen, kept, OnHost if offload else Tensor.detach
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if self.chosen(func, args):
-            self.kept.append(_detached(out))
+            # A tensor object of its own: autograd writes what it knows of a result into the object.
+            self.kept.append(tree_map_only(Tensor, self.take, out))
         return out
 
 
@@ -128,10 +186,9 @@ class _Give(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.chosen(func, args):
             assert self.kept, "a block is computed again once, with the operations of its first pass"
-            return _detached(self.kept.popleft())
+            return tree_map_only((Tensor, OnHost), _given, self.kept.popleft())
         return func(*args, **(kwargs or {}))
 
 
-def _detached(value: Any) -> Any:
-    """The same numbers in a tensor object of their own: autograd writes what it knows of a result into the object."""
-    return tree_map_only(Tensor, Tensor.detach, value)
+def _given(kept: Tensor | OnHost) -> Tensor:
+    return kept.back() if isinstance(kept, OnHost) else kept.detach()

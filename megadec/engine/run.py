@@ -23,6 +23,7 @@ from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
+from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialise import initial_tensor
 from megadec.decoder.model import Decoder, check_dropout
 from megadec.decoder.shape import DecoderShape
@@ -103,6 +104,7 @@ class Run(CommonRun):
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    loss: LanguageLoss = field(default_factory=LanguageLoss)
 
 
 def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> Job:
@@ -158,7 +160,13 @@ def _task(
     return Task(
         kind="language_model",
         shape=shape,
-        build=lambda: Decoder(shape, run.model, dropout=run.model.dropout),
+        build=lambda: Decoder(
+            shape,
+            run.model,
+            label_smoothing=run.loss.label_smoothing,
+            dropout=run.model.dropout,
+            z_loss=run.loss.z_loss,
+        ),
         sizes=parameter_table(shape),
         first_value=first_value,
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
