@@ -68,7 +68,8 @@ class _Rotate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, q_gradient: Tensor, k_gradient: Tensor) -> tuple[Tensor | None, ...]:
         # The transposed rotation is the one by the opposite angle.
-        return (*_rotated_pair(q_gradient, k_gradient, *ctx.saved_tensors, ctx.triton, -1), None, None, None)
+        cos_BS1F, sin_BS1F = ctx.saved_tensors
+        return (*_rotated_pair(q_gradient, k_gradient, cos_BS1F, sin_BS1F, ctx.triton, -1), None, None, None)
 
 
 def _rotated_pair(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, triton: bool, sign: int) -> tuple[Tensor, Tensor]:
@@ -97,12 +98,13 @@ class _NormRotate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BSHD: Tensor) -> tuple[Tensor | None, ...]:
+        x_BSHD, weight_D, inverse_NH1, cos_BS1F, sin_BS1F = ctx.saved_tensors
+        backward = backward_in_pieces
         if ctx.triton:
             from megadec.decoder.kernels import triton_rotary
 
-            gradient, weight_gradient = triton_rotary.backward(*ctx.saved_tensors, gradient_BSHD)
-        else:
-            gradient, weight_gradient = backward_in_pieces(*ctx.saved_tensors, gradient_BSHD)
+            backward = triton_rotary.backward
+        gradient, weight_gradient = backward(x_BSHD, weight_D, inverse_NH1, cos_BS1F, sin_BS1F, gradient_BSHD)
         return gradient, weight_gradient, None, None, None, None
 
 
