@@ -10,6 +10,7 @@ document each, where the peers need no mask; packed documents are measured in at
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import warnings
@@ -153,8 +154,7 @@ def _transformers(workload: Workload, variant: str) -> Step:
     if variant == "liger":
         _apply_liger()
     # It is imported while the model is built, and cannot be inside zero.Init, which changes what torch.Tensor is.
-    import torch._dynamo
-
+    importlib.import_module("torch._dynamo")
     engine = _engine(workload, lambda: qwen3(workload.shape), prefix="model.")._engine
     if variant == "compiled":
         engine.compile()
@@ -174,10 +174,10 @@ def _apply_liger() -> None:
     if not torch.cuda.is_available():
         raise ConfigError("Liger's kernels need a GPU")
     try:
-        from liger_kernel.transformers import apply_liger_kernel_to_qwen3
+        liger = importlib.import_module("liger_kernel.transformers")
     except ImportError as error:
         raise ConfigError("liger-kernel is not installed") from error
-    apply_liger_kernel_to_qwen3()
+    liger.apply_liger_kernel_to_qwen3()
 
 
 def _plain(workload: Workload, compiled: bool) -> Step:
@@ -236,18 +236,17 @@ def main(argv: Sequence[str]) -> None:
     options = parse(TrainerOptions, argv, description="One trainer of the step benchmark.")
     warnings.simplefilter("ignore")
     step = make(options.name, options)
-    counts = map(int, sys.stdin) if options.steps == 0 else [options.steps]
-    done = 0
-    for count in counts:
-        seconds, losses = [], []
-        for _ in range(count):
-            batch = options.batch(done)
-            seconds.append(seconds_of(lambda batch=batch: losses.append(step(batch))))  # type: ignore[misc]
-            done += 1
-        answer: dict[str, Any] = {"seconds": seconds, "losses": losses, "peak_bytes": peak_memory_bytes(device())}
+    losses: list[float] = []
+
+    def one() -> None:
+        losses.append(step(options.batch(len(losses))))
+
+    for count in map(int, sys.stdin) if options.steps == 0 else [options.steps]:
+        seconds = [seconds_of(one) for _ in range(count)]
+        answer = {"seconds": seconds, "losses": losses[-count:], "peak_bytes": peak_memory_bytes(device())}
         print(json.dumps(answer), flush=True)
     if options.profiled:
-        print(json.dumps(top_operations(lambda: step(options.batch(done)))))
+        print(json.dumps(top_operations(one)))
 
 
 if __name__ == "__main__":
