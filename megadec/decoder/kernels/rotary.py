@@ -118,7 +118,7 @@ def rotate_in_pieces(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, sign: i
 
 
 def _turned(wide_NHD: Tensor, cos_N1F: Tensor, sin_N1F: Tensor, sign: int) -> Tensor:
-    out_NHD = torch.empty_like(wide_NHD)
+    out_NHD = torch.empty_like(wide_NHD, memory_format=torch.contiguous_format)
     (first, second), (out_first, out_second) = wide_NHD.chunk(2, dim=-1), out_NHD.chunk(2, dim=-1)
     torch.mul(first, cos_N1F, out=out_first).addcmul_(second, sin_N1F, value=-sign)
     torch.mul(second, cos_N1F, out=out_second).addcmul_(first, sin_N1F, value=sign)
@@ -156,7 +156,7 @@ def backward_in_pieces(
     for rows in pieces(x_NHD.shape[0], x_NHD[:1].numel(), x_BSHD.device):
         g_NHD = _turned(at_least_float32(gradient_NHD[rows]), cos_N1F[rows], sin_N1F[rows], -1)
         normed_NHD = x_NHD[rows] * inverse_NH1[rows]
-        product_RD = (g_NHD * normed_NHD).view(-1, size)
+        product_RD = (g_NHD * normed_NHD).reshape(-1, size)
         weight_gradient_D += product_RD.sum(0)
         share_NH1 = torch.mv(product_RD, wide_weight_D).div_(size).view(*g_NHD.shape[:2], 1)
         g_NHD.mul_(wide_weight_D).addcmul_(normed_NHD, share_NH1, value=-1)

@@ -1,0 +1,120 @@
+"""Fused operations against float64: the torch ones in this process, the Triton ones in Triton's interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from megadec.decoder.kernels import norm, rotary, swiglu
+from megadec.decoder.kernels.choose import triton_is_installed
+from megadec.decoder.rope import rotations
+from tests.numerics.kernel_cases import CASES, DTYPES, EPS, errors, twenty_losses
+
+ROOT = Path(__file__).resolve().parents[2]
+EACH = [(name, size, dtype) for name, size in CASES for dtype in DTYPES]
+
+needs_triton = pytest.mark.skipif(not triton_is_installed(), reason="triton is not installed")
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, Any]:
+    """What the Triton kernels give; one process for all, in which Triton is imported as an interpreter."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.numerics.kernel_cases"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    read: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return read
+
+
+def assert_no_worse(found: Sequence[Sequence[float]]) -> None:
+    """A tenth is left for luck in few numbers, and a few times float32's own precision for another order of sums."""
+    for ours, theirs in found:
+        assert ours <= 1.1 * theirs + 4 * torch.finfo(torch.float32).eps, found
+
+
+@pytest.mark.parametrize(("name", "size", "dtype"), EACH)
+def test_torch_written_by_hand_is_as_near_to_float64_as_the_formula(
+    name: str, size: tuple[int, ...], dtype: str
+) -> None:
+    assert_no_worse(errors(name, size, DTYPES[dtype], "torch"))
+
+
+@needs_triton
+@pytest.mark.parametrize(("name", "size", "dtype"), EACH)
+def test_a_triton_kernel_is_as_near_to_float64_as_the_formula(
+    interpreted: dict[str, Any], name: str, size: tuple[int, ...], dtype: str
+) -> None:
+    assert_no_worse(interpreted["errors"][f"{name} {size} {dtype}"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "size", "dtype"), EACH)
+def test_a_triton_kernel_on_a_gpu_is_as_near_to_float64_as_the_formula(
+    name: str, size: tuple[int, ...], dtype: str
+) -> None:
+    with torch.device("cuda"):
+        assert_no_worse(errors(name, size, DTYPES[dtype], "triton"))
+
+
+@needs_triton
+def test_twenty_steps_give_the_same_losses_with_triton_with_torch_and_with_the_formulas(
+    interpreted: dict[str, Any],
+) -> None:
+    by_torch = twenty_losses("torch")
+    with mock.patch("torch.compiler.is_compiling", return_value=True):
+        by_formula = twenty_losses("torch")
+    assert by_torch[-1] < by_torch[0] - 1
+    assert by_torch == pytest.approx(by_formula, rel=2e-5)
+    assert interpreted["losses"] == pytest.approx(by_formula, rel=2e-5)
+
+
+def test_gradients_in_double_precision_are_those_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    x, added, up = (torch.randn(5, 6, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    weight = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    heads = torch.randn(1, 3, 2, 6, dtype=torch.float64, requires_grad=True)
+    turn = [table.double() for table in rotations(torch.tensor([[4, 5, 6]]), 6, 1e4, 64)]
+    assert torch.autograd.gradcheck(lambda *a: norm.stream_norm(*a, EPS), (x, added, weight))
+    assert torch.autograd.gradcheck(lambda x, w: norm.stream_norm(x, None, w, EPS), (x, weight))
+    assert torch.autograd.gradcheck(swiglu.swiglu, (x, up))
+    assert torch.autograd.gradcheck(lambda h: rotary.rotate_pair(h, 2 * h, *turn), (heads,))
+    assert torch.autograd.gradcheck(lambda h, w: rotary.norm_rotate(h, w, EPS, *turn), (heads, weight))
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values())
+def test_forward_a_norm_rounds_as_hugging_face_does_bit_for_bit(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(700, 515).to(dtype), (1 + 0.1 * torch.randn(515)).to(dtype)
+    assert torch.equal(norm.rms_norm(x, weight, EPS), norm.formula(x, weight, EPS))
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_a_result_that_is_not_used_has_no_part_in_the_gradient(used: int) -> None:
+    torch.manual_seed(0)
+    x, added, weight = (torch.randn(n, requires_grad=True) for n in ((4, 8), (4, 8), 8))
+    ours = norm.stream_norm(x, added, weight, EPS)[used]
+    theirs = (x + added, norm.formula(x + added, weight, EPS))[used]
+    leaves = (x, added, weight)
+    for a, b in zip(*(torch.autograd.grad(out.square().sum(), leaves, allow_unused=True) for out in (ours, theirs)),
+                    strict=True):  # fmt: skip
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, atol=1e-5)
+
+
+def test_a_frozen_weight_gets_no_gradient_and_changes_none() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(4, 8, requires_grad=True), torch.randn(8)
+    (gradient,) = torch.autograd.grad(norm.rms_norm(x, weight, EPS).square().sum(), (x,))
+    (exact,) = torch.autograd.grad(norm.formula(x, weight, EPS).square().sum(), (x,))
+    torch.testing.assert_close(gradient, exact)
