@@ -14,7 +14,8 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.job import TrainOptions
-from megadec.engine.run import ModelOptions, Run, first_values
+from megadec.engine.pairs_run import PairsRun, open_pairs_run
+from megadec.engine.run import DataOptions, ModelOptions, Run, first_values, open_run
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -99,7 +100,43 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
         Run(name=name, tokenizer="t")
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"micro_sequences": 0}, {"stop_at_step": 0}])
+@pytest.mark.parametrize(
+    ("model", "row_tokens", "words"),
+    [
+        ({"heads": 3, "kv_heads": 1}, 32, r"train\.sequence_ranks=2 does not divide model\.heads=3"),
+        ({}, 31, r"data\.row_tokens=31 is not a multiple of train\.sequence_ranks=2"),
+    ],
+)
+def test_rows_that_the_ranks_cannot_share_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tiny_tokenizer_path: Path,
+    tiny_shards: Path,
+    model: dict[str, int],
+    row_tokens: int,
+    words: str,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run = Run(
+        name="x",
+        tokenizer=str(tiny_tokenizer_path),
+        output_folder=str(tmp_path),
+        train=TrainOptions(sequence_ranks=2),
+        model=ModelOptions(**{**SMALL, **model}),
+        data=DataOptions(train={str(tiny_shards): 1.0}, row_tokens=row_tokens),
+    )
+    with pytest.raises(ConfigError, match=words):
+        open_run(run, PROJECT / "ds_configs" / "zero3.json")
+
+
+def test_only_pretraining_shares_rows(monkeypatch: pytest.MonkeyPatch, tiny_tokenizer_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    run = PairsRun(name="x", tokenizer=str(tiny_tokenizer_path), train=TrainOptions(sequence_ranks=2))
+    with pytest.raises(ConfigError, match=r"train\.sequence_ranks=2: only pretraining shares rows"):
+        open_pairs_run(run, PROJECT / "ds_configs" / "zero3.json")
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"micro_sequences": 0}, {"stop_at_step": 0}, {"sequence_ranks": 0}])
 def test_counts_below_one_are_refused_by_their_key(wrong: dict[str, int]) -> None:
     [key] = wrong
     with pytest.raises(ConfigError, match=f"train.{key}=0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,27 @@ def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
     assert values["gradient_accumulation_steps"] == 3
     assert values["gradient_clipping"] == 1.0
     assert values["bf16"] == {"enabled": True}
+
+
+def test_ranks_that_share_rows_are_told_to_deepspeed_as_rows_of_their_own(tmp_path: Path) -> None:
+    share = dataclasses.replace(SHARE, ranks=4, sequence_ranks=2)
+    file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=2, data_parallel_size=2)
+    settings = merge_settings(file, share)
+    values = settings.values
+    assert settings.sequence_ranks == 2
+    assert values["gradient_accumulation_steps"] == 3, "as with two ranks that share nothing"
+    assert values["train_batch_size"] == 48
+    assert not values.keys() & {"sequence_parallel_size", "data_parallel_size"}
+
+
+def test_ranks_that_are_no_whole_groups_or_a_file_with_other_groups_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.sequence_ranks=3 does not divide the 4 rank"):
+        _ = dataclasses.replace(SHARE, ranks=4, sequence_ranks=3).accumulation_steps
+    with pytest.raises(ConfigError, match=r"=24 is not a multiple of 5 \(.*\) x 2 \(ranks / train\.sequence_ranks\)"):
+        _ = dataclasses.replace(SHARE, ranks=4, sequence_ranks=2, micro_sequences=5).accumulation_steps
+    file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=4)
+    with pytest.raises(ConfigError, match=r"sequence_parallel_size=4, but the run says 2 \(train\.sequence_ranks\)"):
+        merge_settings(file, dataclasses.replace(SHARE, ranks=4, sequence_ranks=2))
 
 
 def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Path) -> None:
