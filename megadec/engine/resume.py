@@ -7,12 +7,14 @@ alone reads and hashes, and the others wait for its answer; that is one reader o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, MegadecError
 from megadec.common.files import storage_errors
+from megadec.decoder.execution import Execution
 from megadec.engine.checkpoint import (
     Contents,
     check_fits,
@@ -26,6 +28,7 @@ from megadec.engine.zero import Ranks
 
 # What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
 FREE_KEYS = (
+    *(f"model.{field.name}" for field in fields(Execution)),
     "output_folder",
     "checkpoint",
     "evaluate",
@@ -67,7 +70,8 @@ def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
             return None
         found = newest
     path, manifest = found
-    check_same_run(path, manifest["run"], to_dict(run), named=named)
+    defaults = to_dict(type(run)(name=run.name, tokenizer=run.tokenizer))
+    check_same_run(path, manifest["run"], to_dict(run), defaults, named=named)
     check_fits(path, manifest, contents_of(job))
     job.task.stream.check(manifest["data"])
     newer = [p for p in checkpoints_in(run.checkpoints) if p.name > path.name]
@@ -84,13 +88,17 @@ def contents_of(job: Job) -> Contents:
     return Contents(job.run, job.task, job.tokenizer, job.settings, job.ranks)
 
 
-def check_same_run(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], *, named: bool) -> None:
+def check_same_run(
+    path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any], *, named: bool
+) -> None:
     """Compare the run in a checkpoint with the one that wants to go on from it.
 
-    Raises ConfigError naming the keys that differ, unless they are free to.
+    An option that came after the checkpoint counts there as what it is when nobody states it, in `defaults`. Raises
+    ConfigError naming the keys that differ, unless they are free to.
     """
     free = FREE_KEYS + (FREE_KEYS_FROM_PATH if named else ())
-    before, now = dict(_flat(saved)), dict(_flat(wanted))
+    now = dict(_flat(wanted))
+    before = {key: value for key, value in _flat(defaults) if key in now} | dict(_flat(saved))
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     differing = [key for key in differing if not any(key == name or key.startswith(f"{name}.") for name in free)]
     if differing:

@@ -35,10 +35,12 @@ def changed(**values: Any) -> dict[str, Any]:
         {"train__micro_sequences": 1},
         {"output_folder": "elsewhere"},
         {"metrics__peak_flops": 1e12},
+        {"model__compile": "blocks"},
+        {"model__recompute": {"mode": "full"}},
     ],
 )
 def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on(free: dict[str, Any]) -> None:
-    check_same_run(HERE, changed(), changed(**free), named=False)
+    check_same_run(HERE, changed(), changed(**free), changed(), named=False)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +58,19 @@ def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on(free: dic
 )
 def test_what_changes_the_course_is_refused_by_its_key(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=key.replace("__", ".")):
-        check_same_run(HERE, changed(), changed(**{key: value}), named=False)
+        check_same_run(HERE, changed(), changed(**{key: value}), changed(), named=False)
 
 
 def test_a_checkpoint_named_on_purpose_may_begin_another_course_of_the_same_model() -> None:
     now = changed(train__steps=5, optimizer__learning_rate=0.5, schedule__warmup_steps=0, name="y")
-    check_same_run(HERE, changed(), now, named=True)
+    check_same_run(HERE, changed(), now, changed(), named=True)
     with pytest.raises(ConfigError, match=r"model\.layers"):
-        check_same_run(HERE, changed(), changed(model__layers=9), named=True)
+        check_same_run(HERE, changed(), changed(model__layers=9), changed(), named=True)
+
+
+def test_an_option_that_came_after_the_checkpoint_counts_there_as_its_default() -> None:
+    old = changed()
+    del old["model"]["dropout"]
+    check_same_run(HERE, old, changed(), changed(), named=False)
+    with pytest.raises(ConfigError, match=r"model\.dropout: 0\.0 there, 0\.1 here"):
+        check_same_run(HERE, old, changed(model__dropout=0.1), changed(), named=False)
