@@ -9,11 +9,20 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
 from megadec.decoder.attention import CAUSAL, Layout, attend, cached_layout
 from megadec.decoder.attention import document_layout as layout_for
-from megadec.decoder.documents import attend_blocks, document_blocks, document_kernel, document_mask, find_documents
+from megadec.decoder.documents import (
+    Documents,
+    attend_blocks,
+    attend_documents,
+    document_blocks,
+    document_kernel,
+    document_mask,
+    find_documents,
+)
 
 DOCUMENTS = torch.tensor(
     [
@@ -174,6 +183,14 @@ def test_the_operation_keeps_autograds_rules() -> None:
 
 def test_a_cpu_attends_document_by_document() -> None:
     assert document_kernel(torch.device("cpu"), torch.bfloat16, 64) == "each"
+
+
+def test_a_gpu_is_asked_for_rows_of_several_lengths_in_words_that_this_torch_knows() -> None:
+    with FakeTensorMode(), torch.no_grad():
+        q, k, v = (torch.empty(2, 32, n, 16, device="cuda", dtype=torch.bfloat16) for n in (4, 2, 2))
+        starts = torch.empty(5, device="cuda", dtype=torch.int32)
+        mixed = attend_documents(q, k, v, Documents(starts, 32))
+    assert (mixed.shape, mixed.dtype) == ((2, 32, 64), torch.bfloat16)
 
 
 @pytest.mark.gpu
