@@ -148,6 +148,8 @@ def build_engine(
     _fill(model, task, settings.stage)
     for module in filter(is_compiled, model.modules()):
         set_z3_leaf_module(module, True)  # gathered as a whole: hooks inside would cut its graph
+    if settings.stage == 3 and isinstance(model, Decoder):
+        _let_gradients_out(model)
     optimizer = build_optimizer(model.named_parameters(), optimizer_options)
     try:
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
@@ -160,6 +162,22 @@ def _sequence_ranks(count: int) -> SequenceRanks:
     """This rank's group of neighbours, with a transport of its own. Collective over all ranks."""
     group, _ = torch.distributed.new_subgroups(group_size=count, timeout=PEERS_TIMEOUT)
     return SequenceRanks(count, group.group_name)
+
+
+def _let_gradients_out(model: Decoder) -> None:
+    """Have the first block give a gradient to a frozen embedding too, when something in the blocks is trained.
+
+    By it ZeRO-3 knows that the backward pass of a block which it gathers as a whole is over; without it, DeepSpeed 0.19
+    takes the gradients of the block's weights before they are there.
+    """
+    if model.embed_tokens.weight.requires_grad or not any(one.requires_grad for one in model.layers.parameters()):
+        return
+
+    def want_gradient(_: nn.Module, inputs: object, embedded_BSH: Tensor) -> None:
+        if torch.is_grad_enabled():
+            embedded_BSH.requires_grad_()
+
+    model.embed_tokens.register_forward_hook(want_gradient)
 
 
 def _fill(model: nn.Module, task: Task, stage: int) -> None:

@@ -97,8 +97,9 @@ def read_outcomes(folder: Path) -> list[Outcome]:
             raise InputError(
                 f"{file}, line {number}: {len(parts)} columns; name, status, seconds, limit, command are 5"
             )
-        output, errors = (_text(folder / f"{parts[0]}{ending}") for ending in (".json", ".err"))
-        outcomes.append(Outcome(*parts, result=_json(output), output=output, errors=errors))
+        name, status, seconds, limit, command = parts
+        output, errors = (_text(folder / f"{name}{ending}") for ending in (".json", ".err"))
+        outcomes.append(Outcome(name, status, seconds, limit, command, _json(output), output, errors))
     return outcomes
 
 

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,14 +29,11 @@ import torch
 from megadec.common.config import parse, take_options, to_dict, to_yaml
 from megadec.common.errors import ConfigError, TrainingError, run_main
 from megadec.common.files import read_json, write_json
-from megadec.decoder.execution import Execution
 from megadec.decoder.flops import parameter_count
-from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics import peak_memory_bytes
-from megadec.engine.settings import Precision
 from megadec.engine.zero import Ranks, end_process_group, start_process_group
 from tools.bench.measure import ROOT, alternate, environment, product_flops, summary
-from tools.bench.zero_cases import PLAIN, Step, Workload, build_step, first_values
+from tools.bench.zero_cases import PLAIN, Step, ZeroWorkload, build_step, first_values
 
 BLOCKS_WHOLE = "leaf_module: {classes: [megadec.decoder.block.Block]}"
 COMPARISONS = {
@@ -58,12 +55,10 @@ RANKS_TIMEOUT_SECONDS = 1200
 
 
 @dataclass(frozen=True)
-class ZeroOptions:
-    """compare: a list of cases by its name; cases: others. ranks: processes on this machine.
-
-    Shape: a preset, or the fields that follow it. Each rank trains `micro_steps` times `micro_sequences` rows of
-    `row_tokens` tokens in a step. memory: also the peak memory of each case, alone in fresh processes.
-    deepspeed_folder: where the cases' files are. output: a file for the result, beside standard output.
+class ZeroOptions(ZeroWorkload):
+    """compare: a list of cases by its name; cases: others. ranks: processes on this machine. rounds: in which every
+    case takes a step. memory: also the peak memory of each case, alone in fresh processes. output: a file for the
+    result, beside standard output.
     """
 
     compare: Literal["stages", "settings"] = "stages"
@@ -71,24 +66,10 @@ class ZeroOptions:
     ranks: int = 1
     rounds: int = 7
     memory: bool = False
-    preset: str | None = None
-    vocabulary_size: int = 8192
-    hidden_size: int = 512
-    layers: int = 8
-    heads: int = 8
-    kv_heads: int = 4
-    head_size: int = 64
-    intermediate_size: int = 1408
-    row_tokens: int = 512
-    micro_sequences: int = 8
-    micro_steps: int = 1
-    precision: Precision = "bf16"
-    execution: Execution = field(default_factory=Execution)
-    deepspeed_folder: Path = ROOT / "ds_configs"
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ranks", "rounds", "row_tokens", "micro_sequences", "micro_steps"):
+        for name in ("ranks", "rounds", "row_tokens", "rows", "micro_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not at least 1")
         if torch.cuda.is_available() and self.ranks > torch.cuda.device_count():
@@ -99,32 +80,13 @@ class ZeroOptions:
         """The cases, the first of which is what the others are compared with."""
         return self.cases or COMPARISONS[self.compare]
 
-    @property
-    def shape(self) -> DecoderShape:
-        """The preset's shape, or that of the fields; raises ConfigError."""
-        if self.preset is not None:
-            return DecoderShape.from_preset(
-                self.preset, vocabulary_size=self.vocabulary_size, context_tokens=self.row_tokens
-            )
-        names = ("vocabulary_size", "hidden_size", "layers", "heads", "kv_heads", "head_size", "intermediate_size")
-        return DecoderShape(**{name: getattr(self, name) for name in names}, context_tokens=self.row_tokens)
-
-    @property
-    def workload(self) -> Workload:
-        """What every case trains."""
-        return Workload(
-            self.shape, self.execution, self.precision, self.micro_steps, self.micro_sequences, self.row_tokens
-        )
-
 
 def measure(options: ZeroOptions, ranks: Ranks) -> dict[str, Any]:
     """One rank of the measurement; every rank gets the figures of its own. Collective."""
-    workload = options.workload
     losses: dict[str, list[float]] = {name: [] for name in options.names}
     with tempfile.TemporaryDirectory() as folder:
-        first_value = first_values(workload.shape)
-        files = (options.deepspeed_folder, Path(folder))
-        steps = {name: build_step(name, workload, ranks, first_value, files=files) for name in options.names}
+        first_value = first_values(options.shape)
+        steps = {name: build_step(name, options, ranks, first_value, Path(folder)) for name in options.names}
         del first_value  # as large as the model in fp32
 
     def recorded(name: str, step: Step) -> Any:
@@ -137,18 +99,18 @@ def measure(options: ZeroOptions, ranks: Ranks) -> dict[str, Any]:
     return {
         "bench": "zero",
         "environment": environment(),
-        "options": to_dict(replace(options, output=None, deepspeed_folder=Path(options.deepspeed_folder.name))),
+        "options": to_dict(replace(options, output=None)),
         "ranks": ranks.world_size,
-        "parameters": parameter_count(workload.shape),
+        "parameters": parameter_count(options.shape),
         "product_flops_per_second": product,
         "peak_memory_bytes_of_all": peak_memory_bytes(ranks.device),
-        "cases": {name: row | _figures(workload, ranks, row, losses[name], losses[first], product)
+        "cases": {name: row | _figures(options, ranks, row, losses[name], losses[first], product)
                   for name, row in cases.items()},
     }  # fmt: skip
 
 
 def _figures(
-    workload: Workload,
+    options: ZeroOptions,
     ranks: Ranks,
     row: dict[str, float],
     losses: list[float],
@@ -156,10 +118,10 @@ def _figures(
     product: float | None,
 ) -> dict[str, Any]:
     seconds = row["median_seconds"]
-    rate = workload.step_flops(ranks.world_size) / seconds
+    rate = options.flops(ranks.world_size) / seconds
     return {
         "cost_fraction": round(1 / row["speed_ratio"] - 1, 4),
-        "tokens_per_second": round(workload.step_tokens(ranks.world_size) / seconds, 1),
+        "tokens_per_second": round(options.tokens(ranks.world_size) / seconds, 1),
         "share_of_product": round(rate / product, 4) if product else None,
         "largest_loss_difference": max(abs(a - b) for a, b in zip(losses, reference, strict=True)),
         "losses": [round(loss, 6) for loss in losses],

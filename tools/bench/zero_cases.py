@@ -9,7 +9,7 @@ and waits for its one message, so at several ranks it is the simplest loop that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,17 @@ from torch import Tensor, nn
 from megadec.common.errors import ConfigError
 from megadec.common.files import write_json
 from megadec.data.batch import TokenBatch
-from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
 from megadec.decoder.initialise import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.optimizer import OptimizerOptions, build_optimizer
+from megadec.engine.optimizer import build_optimizer
 from megadec.engine.settings import KNOWN_KEYS, Precision, RunsShare, merge_settings, read_settings
 from megadec.engine.step import train_step
 from megadec.engine.task import Evaluator, Scorer, Task
 from megadec.engine.zero import Ranks, build_engine, check_zero_section
+from tools.bench.trainers import OPTIMIZER, Workload
 
-LEARNING_RATE = 1e-3
 SEED = 0
 PLAIN = "plain"
 
@@ -39,40 +38,29 @@ Step = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What every case trains: a shape, how it computes, and a step of `micro_steps` times `micro_sequences` rows of
-    `row_tokens` tokens a rank.
+class ZeroWorkload(Workload):
+    """What every case trains: each rank has `rows` rows of the shape `micro_steps` times in a step.
+
+    deepspeed: the files of the cases lie beside this one.
     """
 
-    shape: DecoderShape
-    execution: Execution
-    precision: Precision
-    micro_steps: int
-    micro_sequences: int
-    row_tokens: int
+    micro_steps: int = 1
+    precision: Precision = "bf16"
 
-    def batch(self, ranks: Ranks) -> TokenBatch:
-        """This rank's rows of random tokens, one document each, the same ones each time, on the rank's device."""
-        size = (self.micro_sequences, self.row_tokens)
-        generator = torch.Generator().manual_seed(SEED + ranks.rank)
-        ids_BS1 = torch.randint(self.shape.vocabulary_size, (size[0], size[1] + 1), generator=generator)
-        positions_BS = torch.arange(size[1]).expand(size).contiguous()
-        documents_BS = torch.zeros(size, dtype=torch.int32)
-        batch = TokenBatch(
-            ids_BS1[:, :-1].contiguous(), ids_BS1[:, 1:].contiguous(), torch.ones(size), positions_BS, documents_BS
-        )
-        return batch.to(ranks.device)
+    def batches(self, ranks: Ranks) -> list[TokenBatch]:
+        """This rank's micro-batches, the same ones in each step."""
+        return [replace(self, seed=ranks.rank).batch(number) for number in range(self.micro_steps)]
 
-    def step_tokens(self, ranks: int) -> int:
-        """Predictions of a step over all ranks."""
-        return self.micro_steps * self.micro_sequences * self.row_tokens * ranks
+    def tokens(self, ranks: int) -> int:
+        """Tokens that go through the decoder in a step, over all ranks."""
+        return self.step_tokens * self.micro_steps * ranks
 
-    def step_flops(self, ranks: int) -> int:
+    def flops(self, ranks: int) -> int:
         """Operations of a step over all ranks, as `decoder.flops` counts them."""
-        return model_flops(self.shape, self.step_tokens(ranks), self.step_tokens(ranks) * self.row_tokens)
+        return model_flops(self.shape, self.tokens(ranks), self.tokens(ranks) * self.row_tokens)
 
 
-def task_of(workload: Workload, first_value: Callable[[str], Tensor]) -> Task:
+def task_of(workload: ZeroWorkload, first_value: Callable[[str], Tensor]) -> Task:
     """The workload as an engine takes it; its batches come from here, so it has no stream to resume."""
     shape = workload.shape
 
@@ -144,25 +132,24 @@ def settings_file(case: str, deepspeed_folder: Path, folder: Path) -> Path:
 
 
 def build_step(
-    case: str, workload: Workload, ranks: Ranks, first_value: Callable[[str], Tensor], *, files: tuple[Path, Path]
+    case: str, workload: ZeroWorkload, ranks: Ranks, first_value: Callable[[str], Tensor], folder: Path
 ) -> Step:
     """A function that trains one step of the case on the workload's batch and returns the loss in nats a token.
 
-    files: the folder of DeepSpeed files, and one for changed ones. Raises ConfigError for settings that cannot be.
+    folder: for changed DeepSpeed files. Raises ConfigError for settings that cannot be.
     """
-    batches = [workload.batch(ranks)] * workload.micro_steps
-    optimizer = OptimizerOptions(learning_rate=LEARNING_RATE)
+    batches = workload.batches(ranks)
     if case == PLAIN:
-        loop = PlainLoop(workload, optimizer, ranks, first_value)
+        loop = PlainLoop(workload, ranks, first_value)
         return lambda: loop.step(batches)
-    rows, size = workload.micro_sequences, ranks.world_size
-    share = RunsShare(rows * workload.micro_steps * size, rows, workload.precision, optimizer.clip_norm, size)
-    settings = merge_settings(settings_file(case, *files), share)
+    rows, size = workload.rows, ranks.world_size
+    share = RunsShare(rows * workload.micro_steps * size, rows, workload.precision, OPTIMIZER.clip_norm, size)
+    settings = merge_settings(settings_file(case, workload.deepspeed.parent, folder), share)
     check_zero_section(settings)
-    engine = build_engine(task_of(workload, first_value), optimizer, settings, ranks)
+    engine = build_engine(task_of(workload, first_value), OPTIMIZER, settings, ranks)
 
     def step() -> float:
-        report = train_step(engine, batches, step=1, learning_rate=LEARNING_RATE, wants_stop=False)
+        report = train_step(engine, batches, step=1, learning_rate=OPTIMIZER.learning_rate, wants_stop=False)
         assert report is not None, "nobody asked to stop"
         return report.loss
 
@@ -172,11 +159,8 @@ def build_step(
 class PlainLoop:
     """A training loop without a wrapper, doing the same arithmetic as ZeRO in the same precision."""
 
-    def __init__(
-        self, workload: Workload, optimizer: OptimizerOptions, ranks: Ranks, first_value: Callable[[str], Tensor]
-    ) -> None:
+    def __init__(self, workload: ZeroWorkload, ranks: Ranks, first_value: Callable[[str], Tensor]) -> None:
         self.ranks = ranks
-        self.clip_norm = optimizer.clip_norm
         with ranks.device:
             self.model = Decoder(workload.shape, workload.execution)
         with torch.no_grad():
@@ -191,9 +175,9 @@ class PlainLoop:
         ]
         self.weights: list[Tensor] = list(self.model.parameters())
         self.masters: list[Tensor] = [master for _, master in masters]
-        self.optimizer = build_optimizer(masters, optimizer)
+        self.optimizer = build_optimizer(masters, OPTIMIZER)
         for group in self.optimizer.param_groups:
-            group["lr"] = LEARNING_RATE
+            group["lr"] = OPTIMIZER.learning_rate
 
     def step(self, batches: Sequence[TokenBatch]) -> float:
         """Train on this rank's micro-batches and those of the others; the loss in nats a token over all of them."""
@@ -205,7 +189,7 @@ class PlainLoop:
             self._collect()
             loss_sum += float(loss.detach())
         self._sum_over_ranks()
-        nn.utils.clip_grad_norm_(self.masters, self.clip_norm)
+        nn.utils.clip_grad_norm_(self.masters, OPTIMIZER.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
