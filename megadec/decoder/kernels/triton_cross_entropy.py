@@ -62,4 +62,4 @@ if triton is not None:
                 values = tl.load(row + start + columns, mask=inside, other=float("-inf")).to(tl.float32)
                 slope = tl.exp(values - top) * factor - floor
                 slope = tl.where(start + columns == target, slope - at_target, slope)
-                tl.store(row + start + columns, slope, mask=inside)
+                tl.store(row + start + columns, slope.to(logits.dtype.element_ty), mask=inside)
