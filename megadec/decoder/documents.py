@@ -27,12 +27,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from megadec.decoder import cpu_attention
+
 # Shapes: B batch, S sequence, H query heads, K key-value heads, D head size, N = B * S tokens, M documents.
 
 Kernel = Literal["each", "varlen", "flex", "mask"]
-# From so many tokens on the CPU's gradient in bfloat16 costs less than in float32; for short documents three times as
-# much. The forward pass is in float32, which is as fast and rounds less.
-NARROW_GRADIENT_TOKENS = 512
 _FIRST_FLASH = (8, 0)  # compute capability
 
 
@@ -181,6 +180,12 @@ def attend_each(q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, starts: Tensor) -> 
     wide = torch.promote_types(q_NHD.dtype, torch.float32)
     mixed_NHD, sums_NH = q_NHD.new_empty(q_NHD.shape), q_NHD.new_empty(q_NHD.shape[:2], dtype=wide)
     for run in _runs(starts):
+        if cpu_attention.pays(q_NHD.dtype, run[1][1]):
+            cpu_attention.attend_blocks_forward(
+                *(x[run[0]].unflatten(0, run[1]) for x in (q_NHD, k_NKD, v_NKD, mixed_NHD))
+            )
+            sums_NH[run[0]] = 0  # its gradient does not need them
+            continue
         mixed, sums = _flash(*(_batch(x, run, wide) for x in (q_NHD, k_NKD, v_NKD)), 0.0, True)
         _batch(mixed_NHD, run).copy_(mixed)
         _batch(sums_NH, run).copy_(sums)
@@ -211,9 +216,13 @@ def _attend_each_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     gradients = tuple(x.new_empty(x.shape) for x in (q_NHD, k_NKD, v_NKD))
     for run in _runs(starts):
-        narrow = run[1][1] >= NARROW_GRADIENT_TOKENS
-        dtype = q_NHD.dtype if narrow else sums_NH.dtype
-        given = (_batch(x, run, dtype) for x in (upstream_NHD, q_NHD, k_NKD, v_NKD, mixed_NHD))
+        if cpu_attention.pays(q_NHD.dtype, run[1][1]):
+            g, q, k, v = (x[run[0]].unflatten(0, run[1]) for x in (upstream_NHD, q_NHD, k_NKD, v_NKD))
+            out = [x[run[0]].unflatten(0, run[1]) for x in gradients]
+            cpu_attention.attend_blocks_backward(g, q, k, v, (out[0], out[1], out[2]))
+            continue
+        # In float32: for short documents the CPU kernel's gradient in bfloat16 costs three times as much.
+        given = (_batch(x, run, sums_NH.dtype) for x in (upstream_NHD, q_NHD, k_NKD, v_NKD, mixed_NHD))
         found = _flash_backward(*given, _batch(sums_NH, run), 0.0, True)
         for gradient, part in zip(gradients, found, strict=True):
             _batch(gradient, run).copy_(part)
