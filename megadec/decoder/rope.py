@@ -1,8 +1,9 @@
 """Rotary position embedding (arXiv 2104.09864) in the layout of Hugging Face ("rotate half").
 
-In: positions inside documents. Out: cosines and sines, then rotated queries and keys. The pair that is rotated together
-is (i, i + head_size / 2), so q and k weights equal those of a Hugging Face Llama or Qwen3. Trade-off: the tables are
-float32 and cached per device, outside the module, so that casting a model to bfloat16 does not round its positions.
+In: positions inside documents. Out: cosines and sines, by which `kernels/rotary.py` rotates queries and keys. The pair
+that is rotated together is (i, i + head_size / 2), so q and k weights equal those of a Hugging Face Llama or Qwen3.
+Trade-off: the tables are float32 and cached per device, outside the module, so that casting a model to bfloat16 does not
+round its positions.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-from megadec.decoder.kernels.rotary import formula
-
-# Shapes: B batch, S sequence, T table rows, H heads, D head size, F head size / 2.
+# Shapes: B batch, S sequence, T table rows, F head size / 2.
 
 
 @functools.lru_cache(maxsize=16)
@@ -32,8 +31,3 @@ def rotations(positions_BS: Tensor, head_size: int, theta: float, tokens: int) -
     """cos_BS1F and sin_BS1F of each token's position, float32; made once a batch and shared by all layers."""
     cos_TF, sin_TF = rope_table(head_size, theta, tokens, positions_BS.device)
     return cos_TF[positions_BS].unsqueeze(2), sin_TF[positions_BS].unsqueeze(2)
-
-
-def rotate(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor) -> Tensor:
-    """Rotate each pair by its token's angle, in float32; the result has x's dtype."""
-    return formula(x_BSHD, cos_BS1F, sin_BS1F)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from megadec.decoder.rope import rotate, rotations
+from megadec.decoder.kernels.rotary import rotate_pair
+from megadec.decoder.rope import rotations
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    queries, keys = rotate_pair(x, x, cos, sin)
+    assert torch.equal(queries, keys)
+    return queries
 
 
 @pytest.fixture(autouse=True)
