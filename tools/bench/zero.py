@@ -35,20 +35,19 @@ from megadec.engine.zero import Ranks, end_process_group, start_process_group
 from tools.bench.measure import ROOT, alternate, environment, product_flops, summary
 from tools.bench.zero_cases import PLAIN, Step, ZeroWorkload, build_step, first_values
 
-BLOCKS_WHOLE = "leaf_module: {classes: [megadec.decoder.block.Block]}"
 COMPARISONS = {
     "stages": (PLAIN, "zero1", "zero2", "zero3"),
     "settings": (
         "zero3",
+        "zero3 {leaf_module: {classes: []}}",
+        "zero3 {memory_efficient_linear: false}",
         "zero3 {stage3_param_persistence_threshold: 0}",
         "zero3 {stage3_param_persistence_threshold: 1000000000}",
         "zero3 {stage3_prefetch_bucket_size: 0}",
-        "zero3 {stage3_prefetch_bucket_size: 5000000}",
-        "zero3 {reduce_bucket_size: 1000000}",
-        "zero3 {reduce_bucket_size: 10000000}",
+        "zero3 {reduce_bucket_size: 5000000}",
         "zero3 {overlap_comm: false}",
         "zero3 {contiguous_gradients: false}",
-        f"zero3 {{{BLOCKS_WHOLE}}}",
+        "zero3 {communication_data_type: bf16}",
     ),
 }
 RANKS_TIMEOUT_SECONDS = 1200

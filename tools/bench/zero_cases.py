@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.nn import functional
 
 from megadec.common.errors import ConfigError
 from megadec.common.files import write_json
@@ -33,6 +34,8 @@ from tools.bench.trainers import OPTIMIZER, Workload
 
 SEED = 0
 PLAIN = "plain"
+# DeepSpeed puts another one in its place for the whole process as soon as a model is made for ZeRO-3.
+LINEAR = functional.linear
 
 Step = Callable[[], float]
 
@@ -138,10 +141,29 @@ def build_step(
 
     folder: for changed DeepSpeed files. Raises ConfigError for settings that cannot be.
     """
-    batches = workload.batches(ranks)
+    functional.linear = LINEAR
     if case == PLAIN:
-        loop = PlainLoop(workload, ranks, first_value)
-        return lambda: loop.step(batches)
+        step = _plain_step(workload, ranks, first_value)
+    else:
+        step = _engine_step(case, workload, ranks, first_value, folder)
+    linear = functional.linear
+
+    def take() -> float:
+        functional.linear = linear
+        return step()
+
+    return take
+
+
+def _plain_step(workload: ZeroWorkload, ranks: Ranks, first_value: Callable[[str], Tensor]) -> Step:
+    loop, batches = PlainLoop(workload, ranks, first_value), workload.batches(ranks)
+    return lambda: loop.step(batches)
+
+
+def _engine_step(
+    case: str, workload: ZeroWorkload, ranks: Ranks, first_value: Callable[[str], Tensor], folder: Path
+) -> Step:
+    batches = workload.batches(ranks)
     rows, size = workload.rows, ranks.world_size
     share = RunsShare(rows * workload.micro_steps * size, rows, workload.precision, OPTIMIZER.clip_norm, size)
     settings = merge_settings(settings_file(case, workload.deepspeed.parent, folder), share)
