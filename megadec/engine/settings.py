@@ -125,6 +125,9 @@ def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
     _merge_precision(file, values, share.precision)
     values.setdefault("steps_per_print", 1_000_000_000)
     stage = int(values.setdefault("zero_optimization", {}).get("stage", 0))
+    if stage == 3 and share.ranks == 1:
+        # Nothing is scattered, and the way without it copies the gradients twice less.
+        values["zero_optimization"].setdefault("reduce_scatter", False)
     if stage == 0 and share.precision == "bf16":
         raise ConfigError(
             f"{file}: ZeRO stage 0 with train.precision=bf16: DeepSpeed 0.19 then accumulates gradients in bf16 and"

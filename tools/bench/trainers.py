@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -155,6 +156,7 @@ def _transformers(workload: Workload, variant: str) -> Step:
         _apply_liger()
     # It is imported while the model is built, and cannot be inside zero.Init, which changes what torch.Tensor is.
     importlib.import_module("torch._dynamo")
+    os.environ["MALLOC_TRIM_THRESHOLD_"] = ""  # keeps our setting of the C library from a peer
     engine = _engine(workload, lambda: qwen3(workload.shape), prefix="model.")._engine
     if variant == "compiled":
         engine.compile()
