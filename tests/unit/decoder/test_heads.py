@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
+from megadec.common.errors import ConfigError
 from megadec.decoder import heads
-from megadec.decoder.heads import ClassifierHead, LanguageModelHead
+from megadec.decoder.heads import ClassifierHead, LanguageLoss, LanguageModelHead
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +154,62 @@ def test_no_tensor_as_large_as_all_logits_is_made() -> None:
     with Watch():
         head_of()(h.requires_grad_(), targets, weights).backward()
     assert largest < 8 * 64 * 37 / 2
+
+
+@pytest.mark.parametrize("loss", [LanguageLoss(0.1), LanguageLoss(z_loss=0.01), LanguageLoss(0.3, 1e-3)])
+def test_smoothing_and_z_loss_are_what_their_papers_say(loss: LanguageLoss) -> None:
+    h, targets, weights = batch()
+    head = LanguageModelHead(13, 37, loss=loss).double()
+    nn.init.normal_(head.weight)
+    h64 = h.double().requires_grad_()
+    logits = linear(h64, head.weight).flatten(0, 1)
+    nats = cross_entropy(logits, targets.flatten(), reduction="none", label_smoothing=loss.label_smoothing)
+    nats = nats + loss.z_loss * logits.logsumexp(-1).square()
+    expected = (nats * weights.flatten().double()).sum()
+    gradients = torch.autograd.grad(expected, (h64, head.weight))
+    found = head(h64, targets, weights)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+    for ours, theirs in zip(torch.autograd.grad(found, (h64, head.weight)), gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-13)
+
+
+def test_evaluation_is_in_plain_nats_whatever_training_adds() -> None:
+    h, targets, weights = batch()
+    plain, other = head_of(), LanguageModelHead(13, 37, loss=LanguageLoss(0.1, 0.01))
+    other.load_state_dict(plain.state_dict())
+    assert other(h, targets, weights).item() != plain(h, targets, weights).item()
+    assert other.eval()(h, targets, weights).item() == plain.eval()(h, targets, weights).item()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"label_smoothing": 1.0}, r"loss\.label_smoothing=1\.0 is not in \[0, 1\)"),
+        ({"z_loss": -1.0}, r"loss\.z_loss=-1\.0 is not a number from 0"),
+        ({"z_loss": float("nan")}, r"loss\.z_loss=nan"),
+    ],
+)
+def test_a_loss_that_makes_no_sense_is_refused(values: dict[str, float], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        LanguageLoss(**values)
+
+
+def test_no_tokens_cost_nothing_and_have_zero_gradients() -> None:
+    head = head_of()
+    h = torch.randn(2, 0, 13, requires_grad=True)
+    loss = head(h, torch.zeros(2, 0, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert head.weight.grad is not None
+    assert not head.weight.grad.any()
+
+
+def test_a_second_backward_pass_through_the_same_loss_is_refused() -> None:
+    h, targets, weights = batch()
+    loss = head_of()(h.requires_grad_(), targets, weights)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def classifier_of(label_smoothing: float = 0.0, dtype: torch.dtype = torch.float32) -> ClassifierHead:

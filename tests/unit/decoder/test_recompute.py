@@ -7,14 +7,17 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from megadec.common.errors import ConfigError
+from megadec.decoder import recompute as recompute_module
 from megadec.decoder.execution import Execution
 from megadec.decoder.initialise import initialise
+from megadec.decoder.mlp import SwiGLU
 from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import Recompute
+from megadec.decoder.offload import OnHost
+from megadec.decoder.recompute import KEEPABLE, Recompute, in_tiles
 from megadec.decoder.shape import DecoderShape
 
 TINY = DecoderShape(
@@ -99,3 +102,122 @@ def test_a_policy_that_is_none_of_these_is_refused() -> None:
         Recompute("half")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"recompute\.every=0"):
         Recompute("every_nth", 0)
+
+
+@pytest.mark.parametrize("keep", [(), ("attention",), ("output", "qkv"), ("gate_up",), tuple(KEEPABLE)])
+def test_whatever_selective_keeps_the_numbers_are_those_of_none(keep: tuple[str, ...]) -> None:
+    loss, gradients = loss_and_gradients(Recompute("selective", keep=keep), torch.bfloat16)
+    expected_loss, expected_gradients = loss_and_gradients(Recompute(), torch.bfloat16)
+    assert torch.equal(loss, expected_loss)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected_gradients, strict=True))
+
+
+def test_what_is_named_is_not_computed_again() -> None:
+    tokens, hidden, query, key_value, wide = 16, 64, 64, 32, 192
+    cost = {"qkv": hidden * (query + 2 * key_value), "output": query * hidden, "gate_up": 2 * hidden * wide}
+    none = products(Recompute())
+    for keep in ((), ("qkv",), ("output", "gate_up"), ("qkv", "output", "gate_up")):
+        again = products(Recompute("selective", keep=keep))["mm"] - none["mm"]
+        missing = sum(cost[name] for name in cost if name not in keep)
+        assert again == 2 * tokens * missing * TINY.layers, keep
+    attention = "_scaled_dot_product_flash_attention_for_cpu"
+    assert products(Recompute("selective", keep=("attention",)))[attention] == none[attention]
+    assert products(Recompute("selective", keep=()))[attention] == 2 * none[attention]
+
+
+@pytest.mark.parametrize("mode", ["full", "every_nth", "selective"])
+def test_activations_that_wait_on_the_host_come_back_as_they_were(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, with a copy in the same memory in place of one over the bus."""
+    monkeypatch.setattr(recompute_module, "leaves_device", lambda x: True)
+    loss, gradients = loss_and_gradients(Recompute(mode, offload=True), torch.float32)
+    expected_loss, expected_gradients = loss_and_gradients(Recompute(), torch.float32)
+    assert torch.equal(loss, expected_loss)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected_gradients, strict=True))
+
+
+def test_a_block_leaves_only_its_input_and_what_is_named_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[tuple[int, ...]] = []
+
+    class Counted(OnHost):
+        def __init__(self, x: Tensor) -> None:
+            waiting.append(tuple(x.shape))
+            super().__init__(x)
+
+    monkeypatch.setattr(recompute_module, "leaves_device", lambda x: True)
+    monkeypatch.setattr(recompute_module, "OnHost", Counted)
+    monkeypatch.setattr("megadec.decoder.offload.OnHost", Counted)
+    loss_and_gradients(Recompute("full", offload=True), torch.float32)
+    assert waiting == [(2, 24, 64)] * TINY.layers
+    waiting.clear()
+    loss_and_gradients(Recompute("selective", keep=("output",), offload=True), torch.float32)
+    assert sorted(waiting) == sorted([(2, 24, 64), (48, 64)] * TINY.layers)
+
+
+def test_on_a_cpu_offloading_changes_nothing_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    from megadec.common.log import logger
+    from megadec.decoder import offload
+
+    offload._say_no_effect.cache_clear()
+    logger("megadec").addHandler(caplog.handler)
+    try:
+        loss_and_gradients(Recompute("full", offload=True), torch.float32)
+        loss_and_gradients(Recompute("full", offload=True), torch.float32)
+    finally:
+        logger("megadec").removeHandler(caplog.handler)
+    assert caplog.text.count("has no effect on a CPU") == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_tensor_comes_back_from_the_host_though_its_memory_was_used_meanwhile() -> None:
+    x = torch.randn(2**24, device="cuda")
+    expected = x.clone()
+    copy = OnHost(x)
+    del x
+    torch.full((2**24,), 7.0, device="cuda")
+    assert torch.equal(copy.back(), expected)
+
+
+@pytest.mark.parametrize("tile_tokens", [1, 7, 24, 48, 1000])
+def test_a_feed_forward_layer_in_tiles_gives_the_same_from_less_memory(tile_tokens: int) -> None:
+    torch.manual_seed(0)
+    whole, tiled = SwiGLU(TINY).double(), SwiGLU(TINY, tile_tokens=tile_tokens).double()
+    for parameter in whole.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    tiled.load_state_dict(whole.state_dict())
+    x = torch.randn(2, 24, 64).double()
+    results = []
+    for mlp in (whole, tiled):
+        leaf = x.clone().requires_grad_()
+        out = mlp(leaf)
+        out.square().sum().backward()
+        results.append([out.detach(), leaf.grad, *(parameter.grad for parameter in mlp.parameters())])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(tiled(x), whole(x))
+
+
+def test_of_tiles_only_the_input_is_kept() -> None:
+    kept: set[int] = set()
+    mlp = SwiGLU(TINY)
+    weights = {parameter.data_ptr() for parameter in mlp.parameters()}
+    x = torch.randn(40, 64, requires_grad=True)
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept.add(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        in_tiles(mlp, x, 16)
+    assert kept <= {x.untyped_storage().data_ptr(), 0}
+
+
+def test_wishes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"recompute\.keep: 'atention' cannot be kept \(did you mean 'attention'"):
+        Recompute("selective", keep=("atention",))
+    with pytest.raises(ConfigError, match=r"recompute\.keep=\['qkv'\] is for mode=selective, and the mode is full"):
+        Recompute("full", keep=("qkv",))
+    with pytest.raises(ConfigError, match=r"recompute\.offload=true with recompute\.mode=none"):
+        Recompute(offload=True)
