@@ -30,6 +30,7 @@ if not torch.cuda.is_available():
 
 import deepspeed
 from deepspeed.accelerator import get_accelerator
+from deepspeed.ops.op_builder import AsyncIOBuilder
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.utils import logger as deepspeed_logger
 from deepspeed.utils import set_z3_leaf_module
@@ -61,6 +62,21 @@ def check_zero_section(settings: DeepSpeedSettings) -> None:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{settings.file}: zero_optimization.{key}: {first['msg']}") from error
+
+    for name in ("offload_param", "offload_optimizer"):
+        section = settings.values["zero_optimization"].get(name) or {}
+        if section.get("device") == "nvme":
+            _check_nvme(f"{settings.file}: zero_optimization.{name}", section.get("nvme_path"))
+
+
+def _check_nvme(key: str, folder: object) -> None:
+    if not isinstance(folder, str) or not Path(folder).is_dir():
+        raise ConfigError(f"{key}.nvme_path={folder!r} is no folder: make one on a fast disk, and name it there")
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise ConfigError(
+            f"{key}.device=nvme needs DeepSpeed's async_io, which is built with g++ and libaio when it is first used:"
+            " install libaio's headers (Debian: libaio-dev), or take zero3_offload.json"
+        )
 
 
 @dataclass(frozen=True)
