@@ -24,25 +24,25 @@ from megadec.common.log import logger
 log = logger(__name__)
 
 ENVIRONMENT = "environment"  # of tools.bench.measure; the same for all, shown once
+FOLDED = ("options", "shape", "versions")
 ERROR_LINES = 25
 OUTPUT_CHARACTERS = 4000
-MOST_PANELS = 6
+MOST_PANELS = 8
 MOST_BARS = 40
 SCALARS = (str, int, float, bool, type(None))
 MEANINGS = {"0": "done", "124": "cut off at its time limit", "137": "killed", "late": "no time was left for it"}
 MEANINGS |= {"missing": "not in this checkout", "2": "refused the request"}
-# Fields worth a picture, the better ones first, and what the axis says.
-DRAWN = {
+# Fields worth a picture, and what the axis says: of each group the first that a table has.
+SPEED = {
     "tokens_per_second": "tokens a second",
     "tflops": "TFLOP/s",
     "gigabytes_per_second": "GB/s",
     "milliseconds": "milliseconds",
     "median_seconds": "seconds",
     "seconds": "seconds",
-    "peak_memory_bytes": "peak memory, bytes",
-    "peak_bytes": "peak memory, bytes",
 }
-DRAWN_OF_A_TABLE = 2
+MEMORY = dict.fromkeys(("peak_memory_bytes", "peak_bytes", "memory_bytes"), "peak memory")
+DRAWN = SPEED | MEMORY
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by name, each with fields; `title` is the way to them through the JSON."""
+    """Rows by name, each with fields; `title` is the way to them through the JSON. listed: rows are named by number."""
 
     title: str
     rows: dict[str, dict[str, Any]]
+    listed: bool = False
 
     @property
     def fields(self) -> list[str]:
@@ -134,7 +135,23 @@ def tables(value: Any, title: str = "") -> Iterator[Table]:
             elif not isinstance(inner, SCALARS):
                 yield from tables(inner, f"{title} {name}".strip())
     elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
-        yield Table(title, {str(number): _scalars(row) for number, row in enumerate(value, start=1)})
+        rows = {
+            f"{_label(row)} {name}": _scalars(inner)
+            for row in value
+            for cases in row.values()
+            if isinstance(cases, Mapping)
+            for name, inner in cases.items()
+            if isinstance(inner, Mapping)
+        }
+        numbered = {str(number): _scalars(row) for number, row in enumerate(value, start=1)}
+        yield Table(title, rows) if rows else Table(title, numbered, listed=True)
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """What a row with tables of its own is called: its words, and its numbers that are no sizes."""
+    sizes = ("bytes", "tokens", "flops")
+    words = [str(one) for one in row.values() if isinstance(one, str)]
+    return " ".join(words + [str(one) for key, one in row.items() if type(one) is int and not key.endswith(sizes)])
 
 
 def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +178,9 @@ def shown(field: str, value: Any) -> str:
 def markdown(table: Table) -> list[str]:
     """The lines of a table; a single row without a name stands upright."""
     heading = [f"**{table.title}**", ""] if table.title else []
+    if table.listed or table.title.startswith(FOLDED):
+        body = markdown(Table("", table.rows))
+        return [f"<details><summary>{table.title}</summary>", "", *body, "</details>", ""]
     if list(table.rows) == [""]:
         facts = table.rows[""]
         return [*heading, *(f"- {field}: {shown(field, value)}" for field, value in facts.items()), ""]
@@ -213,20 +233,19 @@ def kind_of(name: str) -> str:
 
 
 def panels(outcomes: Sequence[Outcome], kind: str) -> list[tuple[str, str, dict[str, float]]]:
-    """(title, field, bars by name) for each picture of a kind's tables, the first ones of `DRAWN` in each table."""
+    """(title, field, bars by name) for each picture of a kind's tables: of each its speed and its memory."""
     found = []
     for one in outcomes:
-        if kind_of(one.name) != kind:
-            continue
-        for table in tables(one.result):
-            numbers = {
-                field: {n: float(r[field]) for n, r in table.rows.items() if isinstance(r.get(field), int | float)}
-                for field in DRAWN
-                if field in table.fields
-            }
-            drawable = [(field, bars) for field, bars in numbers.items() if 1 < len(bars) <= MOST_BARS]
+        for table in tables(one.result) if kind_of(one.name) == kind else ():
             title = f"{one.name} {table.title}".strip()
-            found += [(title, field, bars) for field, bars in drawable[:DRAWN_OF_A_TABLE]]
+            for group in (SPEED, MEMORY):
+                field = next((name for name in group if name in table.fields and not table.listed), "")
+                bars = {n: float(r[field]) for n, r in table.rows.items() if isinstance(r.get(field), int | float)}
+                names = list(bars) if len(bars) > 1 else []
+                found += [
+                    (title, field, {name: bars[name] for name in names[first : first + MOST_BARS]})
+                    for first in range(0, len(names), MOST_BARS)
+                ]
     return found[:MOST_PANELS]
 
 
