@@ -12,6 +12,9 @@ from megadec.common.config import from_yaml
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.flops import parameter_table
+from megadec.decoder.heads import LanguageLoss
+from megadec.decoder.model import Decoder
+from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.job import TrainOptions
 from megadec.engine.pairs_run import PairsRun, open_pairs_run
@@ -141,3 +144,27 @@ def test_counts_below_one_are_refused_by_their_key(wrong: dict[str, int]) -> Non
     [key] = wrong
     with pytest.raises(ConfigError, match=f"train.{key}=0"):
         TrainOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_how_a_run_computes_and_what_it_adds_to_the_loss_reach_the_decoder(
+    tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"""
+name: asks
+tokenizer: {tiny_tokenizer_path}
+model:
+  {{hidden_size: 16, layers: 2, heads: 2, kv_heads: 1, head_size: 8, intermediate_size: 64, context_tokens: 32,
+   mlp_tile_tokens: 100, recompute: {{mode: selective, keep: [attention, gate_up]}}}}
+data: {{train: {{{tiny_shards}: 1.0}}, row_tokens: 32}}
+train: {{sequences_per_step: 8, micro_sequences: 8, precision: fp32}}
+loss: {{label_smoothing: 0.1, z_loss: 0.0001}}
+"""
+    )
+    run = from_yaml(Run, file)
+    decoder = open_run(run, PROJECT / "ds_configs" / "zero3.json").task.build()
+    assert isinstance(decoder, Decoder)
+    assert decoder.lm_head.loss == LanguageLoss(0.1, 0.0001)
+    assert decoder.execution.recompute == Recompute("selective", keep=("attention", "gate_up"))
+    assert [block.mlp.tile_tokens for block in decoder.layers] == [100, 100]
