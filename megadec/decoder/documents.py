@@ -5,6 +5,7 @@ squared document lengths. Which of four ways a device takes is chosen in `docume
 
 - each (CPU): document by document, neighbours of one length together, as one operation for autograd and torch.compile
   with a gradient of its own, which keeps q, k, v and the result as they are and the sums of exponentials in float32.
+  Long ones in bfloat16 go through cpu_attention.py, the others through torch's kernel in float32.
 - varlen (CUDA): torch's flash attention for rows of several lengths (`torch.nn.attention.varlen`), for 16-bit numbers.
 - flex (CUDA): FlexAttention, which leaves out blocks of 128 x 128 that lie between documents; it needs triton.
 - mask (the rest): scaled_dot_product_attention with a mask, which computes every score of a row.

@@ -78,3 +78,24 @@ def test_two_groups_of_two_ranks_are_one_rank(tmp_path: Path, make_run: Make, ze
     for name in ("fewer", "full"):
         found, reference = (values_of(tmp_path / "runs" / f"{name}-{shared}") for shared in (2, 1))
         assert found == pytest.approx(reference, rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_a_rank_that_shares_rows_needs_the_memory_of_its_part(tmp_path: Path, make_run: Make, zero_file: Make) -> None:
+    peaks = {}
+    for shared in (1, 2):
+        run = make_run(
+            f"long-{shared}",
+            model={"hidden_size": 256, "layers": 4, "heads": 4, "head_size": 64, "context_tokens": 4096},
+            data={"row_tokens": 4096},
+            # Two micro-steps of one row, of each rank or of both together.
+            train={"steps": 1, "sequences_per_step": 4 // shared, "micro_sequences": 1, "sequence_ranks": shared},
+            evaluate={"sets": {}},
+        )
+        plan = tmp_path / f"long-{shared}.json"
+        plan.write_text(json.dumps([{"run": str(run), "deepspeed": str(zero_file("zero3"))}]))
+        run_ranks(TRAIN_MANY, [str(plan)], ranks=2)
+        [line] = metrics_of(tmp_path / "runs" / f"long-{shared}")
+        peaks[shared] = max(line["memory_bytes"])
+    # Layers keep about twenty float32 numbers a token for each hidden one, and half of the tokens are elsewhere.
+    assert peaks[1] - peaks[2] > 8 * 256 * 4 * 4 * 4096 // 2, peaks
