@@ -8,11 +8,14 @@ The rules follow from what keeps an H200's memory busy: about 30 KB on their way
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 
+# Products and sums are fused into one rounding, as nvcc does; Triton from 3.9 on warns when this is left open.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 try:
     import triton  # type: ignore[import-untyped]
     import triton.language as tl  # type: ignore[import-untyped]
@@ -21,7 +24,9 @@ except ImportError:
 
 __all__ = ["Tile", "ceiling", "programs", "tile_of", "tl", "triton"]
 
-TILE_ELEMENTS = 4096  # of a program: 32 a thread with 4 warps
+WARPS, MOST_WARPS = 4, 32
+# Warps of backward kernels that a multiprocessor of an H200 holds: they take about 80 registers a thread.
+RESIDENT_WARPS = 24
 INTERPRETED_PROGRAMS = 3  # enough that each takes several tiles, and an odd number of them
 
 
@@ -33,17 +38,17 @@ class Tile(NamedTuple):
     warps: int
 
 
-def tile_of(size: int, tile_elements: int = TILE_ELEMENTS) -> Tile:
-    """The tile for rows of `size` elements: several narrow rows, or one wide one."""
+def tile_of(size: int, elements: int) -> Tile:
+    """The tile for rows of `size` elements: as many rows as make `elements`, or one row and more warps."""
     columns = 1 << max(0, size - 1).bit_length()
-    rows = max(1, tile_elements // columns)
-    return Tile(rows, columns, warps=min(16, max(4, rows * columns // 1024)))
+    rows = max(1, elements // columns)
+    return Tile(rows, columns, warps=min(MOST_WARPS, max(WARPS, WARPS * columns // elements)))
 
 
 def programs(rows: int, tile: Tile, device: torch.device) -> int:
     """How many programs share all rows: what a GPU runs at a time, and no more than there are tiles."""
     if device.type == "cuda":
-        resident = torch.cuda.get_device_properties(device).multi_processor_count * max(1, 32 // tile.warps)
+        resident = torch.cuda.get_device_properties(device).multi_processor_count * max(1, RESIDENT_WARPS // tile.warps)
     else:
         resident = INTERPRETED_PROGRAMS
     return max(1, min(resident, ceiling(rows, tile.rows)))

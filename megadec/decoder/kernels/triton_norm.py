@@ -16,6 +16,9 @@ from torch import Tensor
 
 from megadec.decoder.kernels.triton_launch import ceiling, programs, tile_of, tl, triton
 
+# Of a tile of 4 warps: 32 and 16 elements a thread.
+FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 4096, 2048
+
 # Shapes: N rows, H elements of a row. Tiles: R rows, C columns (H to the next power of two).
 
 
@@ -78,7 +81,7 @@ def forward(x: Tensor, added: Tensor | None, weight_H: Tensor, eps: float) -> tu
     out = torch.empty_like(x)
     inverse_N1 = x.new_empty(rows, 1, dtype=torch.float32)
     if rows:
-        tile = tile_of(size)
+        tile = tile_of(size, FORWARD_ELEMENTS)
         other = x if added is None else added.contiguous()
         _forward[(ceiling(rows, tile.rows),)](
             x, other, weight_H, stream, out, inverse_N1, rows, size, eps,
@@ -95,7 +98,7 @@ def backward(
     size = weight_H.shape[0]
     rows = inverse_N1.shape[0]
     out = torch.empty_like(gradient)
-    tile = tile_of(size)
+    tile = tile_of(size, BACKWARD_ELEMENTS)
     grid = programs(rows, tile, x.device)
     partial_PH = x.new_empty(grid, size, dtype=torch.float32)
     other = gradient if also is None else also.contiguous()

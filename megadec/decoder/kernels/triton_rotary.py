@@ -15,6 +15,9 @@ from torch import Tensor
 
 from megadec.decoder.kernels.triton_launch import ceiling, programs, tile_of, tl, triton
 
+# Of one half of a tile of 4 warps: 16 and 8 pairs a thread.
+FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 2048, 1024
+
 # Shapes: B batch, S sequence, N = B * S tokens, H heads, D head size, F head size / 2. Tiles: R rows (token, head), C
 # columns (F to the next power of two).
 
@@ -122,7 +125,7 @@ def rotate(q_BSHD: Tensor, k_BSKD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, s
     q_BSHD, k_BSKD, cos_BS1F, sin_BS1F = (x.contiguous() for x in (q_BSHD, k_BSKD, cos_BS1F, sin_BS1F))
     q_out, k_out = torch.empty_like(q_BSHD), torch.empty_like(k_BSKD)
     half = cos_BS1F.shape[-1]
-    tile = tile_of(half)
+    tile = tile_of(half, FORWARD_ELEMENTS)
     q_rows, k_rows = (x.numel() // (2 * half) for x in (q_BSHD, k_BSKD))
     q_tiles, k_tiles = (ceiling(rows, tile.rows) for rows in (q_rows, k_rows))
     if q_tiles + k_tiles:
@@ -140,7 +143,7 @@ def forward(x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_
     heads, half = x_BSHD.shape[2], cos_BS1F.shape[-1]
     inverse_NH1 = x_BSHD.new_empty(x_BSHD.shape[0] * x_BSHD.shape[1], heads, 1, dtype=torch.float32)
     if rows := inverse_NH1.numel():
-        tile = tile_of(half)
+        tile = tile_of(half, FORWARD_ELEMENTS)
         _forward[(ceiling(rows, tile.rows),)](
             x_BSHD, weight_D, cos_BS1F, sin_BS1F, out_BSHD, inverse_NH1, rows, heads, half, eps,
             R=tile.rows, C=tile.columns, num_warps=tile.warps,
@@ -156,7 +159,7 @@ def backward(
     x_BSHD, cos_BS1F, sin_BS1F, gradient_BSHD = (x.contiguous() for x in tensors)
     out_BSHD = torch.empty_like(x_BSHD)
     rows, heads, half = inverse_NH1.numel(), x_BSHD.shape[2], cos_BS1F.shape[-1]
-    tile = tile_of(half)
+    tile = tile_of(half, BACKWARD_ELEMENTS)
     grid = programs(rows, tile, x_BSHD.device)
     partial_PD = x_BSHD.new_empty(grid, weight_D.shape[0], dtype=torch.float32)
     _backward[(grid,)](
