@@ -59,7 +59,7 @@ def test_a_triton_kernel_is_as_near_to_float64_as_the_formula(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("name", "size", "dtype"), EACH)
+@pytest.mark.parametrize(("name", "size", "dtype"), [case for case in EACH if case[2] == "bfloat16"])
 def test_a_triton_kernel_on_a_gpu_is_as_near_to_float64_as_the_formula(
     name: str, size: tuple[int, ...], dtype: str
 ) -> None:
