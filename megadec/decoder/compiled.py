@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -26,21 +26,14 @@ _MARK = "compiled_by_megadec"
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Compile each block's forward when it is first called, without a cache and outside other modes of torch.
+    """Compile each block's forward when it is first called, without a cache.
 
     A block's attention is expected in `block.self_attn.attend`. The first failure of a compiler makes all of these
     blocks eager again, with a warning.
     """
-    import torch._dynamo
-    import torch._functorch.config
-
-    # Else a compiled block keeps a transposed view of each weight for its backward pass, which keeps alive what ZeRO-3
-    # gives back.
-    torch._functorch.config.recompute_views = True
-    state = _State()
+    blocks = list(blocks)
+    state = _State(blocks)
     for block in blocks:
-        attention = cast(Any, block.self_attn)
-        attention.attend = torch.compiler.disable(attention.attend)
         block.forward = _forward(block.forward, state)  # type: ignore[method-assign]
         setattr(block, _MARK, True)
 
@@ -72,28 +65,48 @@ def missing_compiler(device: torch.device) -> str | None:
 class _State:
     """What the blocks of one decoder share: whether compiling was found to work here."""
 
-    def __init__(self) -> None:
-        self.tried = False
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        self.blocks = blocks
+        self.begun = False
         self.eager = False
 
+    def begin(self, device: torch.device) -> None:
+        """Before the first compilation. Not earlier: torch's compiler cannot be imported inside DeepSpeed's zero.Init,
+        in which the blocks are made, because that changes what torch.Tensor is."""
+        import torch._functorch.config
+
+        self.begun = True
+        if reason := missing_compiler(device):
+            self.give_up(reason)
+            return
+        # Else a compiled block keeps a transposed view of each weight for its backward pass, which keeps alive what
+        # ZeRO-3 gives back.
+        torch._functorch.config.recompute_views = True
+        for block in self.blocks:
+            attention = cast(Any, block.self_attn)
+            attention.attend = torch.compiler.disable(attention.attend)
+
     def give_up(self, reason: str) -> None:
+        """From now on blocks are eager."""
         self.eager = True
         log.warning("model.compile=blocks: the blocks are not compiled, as %s", reason)
 
 
 def _forward(eager: Callable[..., Tensor], state: _State) -> Callable[..., Tensor]:
-    compiled = torch.compile(eager)
+    compiled: Callable[..., Tensor] | None = None
 
     @functools.wraps(eager)
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not state.tried:
-            state.tried = True
-            if reason := missing_compiler(x.device):
-                state.give_up(reason)
+        nonlocal compiled
         if state.eager or kwargs.get("cache") is not None:
             return eager(x, *args, **kwargs)
+        if not state.begun:
+            state.begin(x.device)
+            return forward(x, *args, **kwargs)
+        if compiled is None:
+            compiled = torch.compile(eager)
         try:
-            out: Tensor = compiled(x, *args, **kwargs)
+            out = compiled(x, *args, **kwargs)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             state.give_up(f"the compiler failed: {' '.join(str(error).split())[:300]}")
             return eager(x, *args, **kwargs)
