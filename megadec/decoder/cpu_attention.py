@@ -4,12 +4,13 @@ In: queries, keys and values of documents of one length, and after the forward p
 Out: softmax(q k^T / sqrt(D)) v, and the gradients. torch's CPU kernel reaches a tenth of the speed of a matrix product;
 here every product goes through the matrix library, keys behind a block are not touched, and the query heads that share
 a key head are one product. Scores and softmax are float32; probabilities and their gradients are rounded to the inputs'
-dtype before they meet the other factor. Trade-off: nothing is needed of the forward pass but q, k and v, so the
+dtype, in which they meet the other factor. Trade-off: nothing is needed of the forward pass but q, k and v, so the
 backward pass computes the probabilities again; a block's scores, heads x block x document, exist at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ BLOCK_QUERIES = 128
 # In bfloat16, and from so many tokens on, this costs less than torch's kernel in either type.
 LEAST_TOKENS = 256
 # The scores of some documents together, in float32, shall stay in the caches.
-BLOCK_ELEMENTS = 2**20
+BLOCK_ELEMENTS = 2**21
 
 
 def pays(dtype: torch.dtype, tokens: int) -> bool:
@@ -59,9 +60,9 @@ def _backward(g_BSHD: Tensor, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, ou
     for block, end in _blocks(q_BSHD.shape[1]):
         q_XYD, g_XYD = _grouped(q_BSHD[:, block], heads), _grouped(g_BSHD[:, block], heads)
         p_XYT = _probabilities(q_XYD, wide_k_XDS[..., :end])
-        p_gradient_XYT = _wide(g_XYD @ v_XDS[..., :end])
-        s_gradient_XYT = torch._softmax_backward_data(p_gradient_XYT, p_XYT, -1, p_XYT.dtype).to(q_BSHD.dtype)
-        v_gradient_XSD[:, :end] += p_XYT.to(g_XYD.dtype).transpose(1, 2) @ g_XYD
+        p_XYT = p_XYT.to(g_XYD.dtype)
+        s_gradient_XYT = torch._softmax_backward_data(g_XYD @ v_XDS[..., :end], p_XYT, -1, p_XYT.dtype)
+        v_gradient_XSD[:, :end] += p_XYT.transpose(1, 2) @ g_XYD
         k_gradient_XSD[:, :end].add_(s_gradient_XYT.transpose(1, 2) @ q_XYD, alpha=scale)
         _write(out[0][:, block], (s_gradient_XYT @ k_XSD[:, :end]).mul_(scale))
     for gradient_BSKD, gradient_XSD in zip(out[1:], (k_gradient_XSD, v_gradient_XSD), strict=True):
@@ -85,13 +86,30 @@ def _blocks(tokens: int) -> Iterator[tuple[slice, int]]:
 
 def _probabilities(q_XYD: Tensor, wide_k_XDT: Tensor) -> Tensor:
     """softmax over the keys that each query of the last block of T sees, float32; exactly 0 behind the query."""
-    wide_q_XYD = _wide(q_XYD) * (1 / math.sqrt(q_XYD.shape[-1]))
-    scores_XYT = torch.bmm(wide_q_XYD, wide_k_XDT)
+    wide_q_XYD = _wide(q_XYD)
+    nothing_111, scale = wide_q_XYD.new_empty(1, 1, 1), q_XYD.shape[-1] ** -0.5
+    with _through_onednn() if q_XYD.dtype == torch.bfloat16 else contextlib.nullcontext():
+        scores_XYT = torch.baddbmm(nothing_111, wide_q_XYD, wide_k_XDT, beta=0, alpha=scale)
     tokens = scores_XYT.shape[-1]
     queries = tokens - (tokens - 1) // BLOCK_QUERIES * BLOCK_QUERIES
     hidden_QQ = torch.full((queries, queries), -math.inf, dtype=scores_XYT.dtype).triu_(1)
     scores_XYT.unflatten(1, (-1, queries))[..., -queries:].add_(hidden_QQ)
     return torch.softmax(scores_XYT, -1)
+
+
+@contextlib.contextmanager
+def _through_onednn() -> Iterator[None]:
+    """Let oneDNN, which is faster than MKL where the processor is not Intel's, multiply float32 matrices.
+
+    It may then round the factors to bfloat16; here they were bfloat16, so that changes nothing.
+    """
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def _wide(x: Tensor) -> Tensor:
