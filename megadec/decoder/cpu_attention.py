@@ -11,8 +11,10 @@ backward pass computes the probabilities again; a block's scores, heads x block 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,11 +50,11 @@ def attend_blocks_backward(
 ) -> None:
     """Write the gradients of q, k and v to `out`, where `gradient_BSHD` is that of the result."""
     for part in _parts(q_BSHD):
-        found = (x[part] for x in (gradient_BSHD, q_BSHD, k_BSKD, v_BSKD))
-        _backward(*found, out=(out[0][part], out[1][part], out[2][part]))
+        here = [x[part] for x in out]
+        _backward(gradient_BSHD[part], q_BSHD[part], k_BSKD[part], v_BSKD[part], here)
 
 
-def _backward(g_BSHD: Tensor, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, out: tuple[Tensor, ...]) -> None:
+def _backward(g_BSHD: Tensor, q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, out: Sequence[Tensor]) -> None:
     heads, scale = k_BSKD.shape[2], q_BSHD.shape[-1] ** -0.5
     k_XSD, v_XDS = _heads_first(k_BSKD), _heads_first(v_BSKD).transpose(1, 2)
     wide_k_XDS = _wide(k_XSD).transpose(1, 2)
@@ -92,9 +94,17 @@ def _probabilities(q_XYD: Tensor, wide_k_XDT: Tensor) -> Tensor:
         scores_XYT = torch.baddbmm(nothing_111, wide_q_XYD, wide_k_XDT, beta=0, alpha=scale)
     tokens = scores_XYT.shape[-1]
     queries = tokens - (tokens - 1) // BLOCK_QUERIES * BLOCK_QUERIES
-    hidden_QQ = torch.full((queries, queries), -math.inf, dtype=scores_XYT.dtype).triu_(1)
-    scores_XYT.unflatten(1, (-1, queries))[..., -queries:].add_(hidden_QQ)
-    return torch.softmax(scores_XYT, -1)
+    scores_XYT.unflatten(1, (-1, queries))[..., -queries:].add_(_hidden(queries, scores_XYT.dtype))
+    p_XYT: Tensor = torch.softmax(scores_XYT, -1)
+    return p_XYT
+
+
+@functools.lru_cache(maxsize=16)
+def _hidden(queries: int, dtype: torch.dtype) -> Tensor:
+    """[Q, Q]: minus infinity where the key is behind the query, else 0."""
+    with torch.inference_mode(False):  # made while generating, it must also serve training
+        hidden_QQ: Tensor = torch.full((queries, queries), -math.inf, dtype=dtype).triu_(1)
+        return hidden_QQ
 
 
 @contextlib.contextmanager
@@ -103,7 +113,7 @@ def _through_onednn() -> Iterator[None]:
 
     It may then round the factors to bfloat16; here they were bfloat16, so that changes nothing.
     """
-    settings = torch.backends.mkldnn.matmul
+    settings = cast(Any, torch.backends.mkldnn).matmul
     before = settings.fp32_precision
     settings.fp32_precision = "bf16"
     try:

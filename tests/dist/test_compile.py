@@ -18,7 +18,6 @@ STEPS = 20
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "fp32": ("fp32", {}),
     "fp32_compiled": ("fp32", {"compile": "blocks"}),
-    "fp32_compiled_full": ("fp32", {"compile": "blocks", "recompute": {"mode": "full"}}),
     "bf16": ("bf16", {}),
     "bf16_compiled": ("bf16", {"compile": "blocks"}),
 }
@@ -36,7 +35,8 @@ def test_twenty_steps_have_equal_losses_compiled_and_not(
     plan = []
     for name, (precision, model) in RUNS.items():
         train = {"steps": STEPS, "precision": precision}
-        run = make_run(name, model=model, train=train, evaluate={"every_steps": 10})
+        evaluate = {"every_steps": 20, "windows": 8} if precision == "fp32" else {"sets": {}}
+        run = make_run(name, model=model, train=train, evaluate=evaluate)
         plan.append({"run": str(run), "deepspeed": str(zero_file("zero3"))})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], 2)
@@ -47,4 +47,5 @@ def test_twenty_steps_have_equal_losses_compiled_and_not(
         assert expected[-1] < expected[0] - 0.5, "the decoder must learn something"
         tolerance = 1e-5 if precision == "fp32" else 3e-3  # a fused operation rounds to bf16 less often
         assert losses_of(folder) == pytest.approx(expected, rel=tolerance), name
-        assert evaluations_of(folder) == pytest.approx(evaluations_of(eager), rel=tolerance), name
+        if precision == "fp32":
+            assert evaluations_of(folder) == pytest.approx(evaluations_of(eager), rel=tolerance), name
