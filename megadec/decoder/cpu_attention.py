@@ -123,7 +123,8 @@ def _through_onednn() -> Iterator[None]:
 
 
 def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    wide: Tensor = x.to(torch.promote_types(x.dtype, torch.float32))
+    return wide
 
 
 def _heads_first(x_BSKD: Tensor) -> Tensor:
@@ -133,7 +134,8 @@ def _heads_first(x_BSKD: Tensor) -> Tensor:
 
 def _grouped(x_BQHD: Tensor, heads: int) -> Tensor:
     """[B * K, G * Q, D]: the query heads of a key head one behind the other."""
-    return x_BQHD.unflatten(2, (heads, -1)).permute(0, 2, 3, 1, 4).reshape(x_BQHD.shape[0] * heads, -1, x_BQHD.shape[3])
+    x_BKGQD: Tensor = x_BQHD.unflatten(2, (heads, -1)).permute(0, 2, 3, 1, 4)
+    return x_BKGQD.reshape(x_BQHD.shape[0] * heads, -1, x_BQHD.shape[3])
 
 
 def _write(out_BQHD: Tensor, x_XYD: Tensor) -> None:

@@ -171,6 +171,8 @@ def build_engine(
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
     except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
         raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
+    if settings.stage == 3:
+        _keep_gradients_in_place(engine.optimizer)
     return ZeroEngine(engine, settings, ranks)
 
 
@@ -178,6 +180,34 @@ def _sequence_ranks(count: int) -> SequenceRanks:
     """This rank's group of neighbours, with a transport of its own. Collective over all ranks."""
     group, _ = torch.distributed.new_subgroups(group_size=count, timeout=PEERS_TIMEOUT)
     return SequenceRanks(count, group.group_name)
+
+
+def _keep_gradients_in_place(optimizer: Any) -> None:
+    """Give AdamW the gradients where ZeRO-3 has gathered them.
+
+    They lie one behind the other in one buffer, which the next step overwrites; DeepSpeed 0.19 makes a copy of all.
+    """
+    copy = optimizer.flatten
+
+    def flatten(tensors: Sequence[Tensor]) -> Tensor:
+        buffer = getattr(optimizer, "grad_partitions_flat_buffer", None)
+        whole: Tensor | None = None if buffer is None else _stretch(buffer, tensors)
+        return copy(tensors) if whole is None else whole
+
+    optimizer.flatten = flatten
+
+
+def _stretch(buffer: Tensor, parts: Sequence[Tensor]) -> Tensor | None:
+    """The stretch of the flat buffer that is these parts one behind the other, or None where they are not."""
+    begin = end = parts[0].data_ptr()
+    for part in parts:
+        if part.data_ptr() != end or part.dtype != buffer.dtype or not part.is_contiguous():
+            return None
+        end += part.nbytes
+    first = begin - buffer.data_ptr()
+    if first < 0 or first + (end - begin) > buffer.nbytes:
+        return None
+    return buffer.narrow(0, first // buffer.element_size(), (end - begin) // buffer.element_size())
 
 
 def _let_gradients_out(model: Decoder) -> None:
