@@ -29,6 +29,7 @@ finish() {
   return 0
 }
 trap finish EXIT
+trap 'exit 1' INT TERM
 
 for number in 0 1; do
   ip netns add "$node-$number"
