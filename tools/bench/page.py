@@ -130,12 +130,12 @@ def tables(value: Any, title: str = "") -> Iterator[Table]:
             yield Table(title, {"": facts})
         for name, inner in value.items():
             if name in rows:
-                nested = {key: part for key, part in inner.items() if not isinstance(part, SCALARS)}
-                yield from tables(nested, f"{title} {name}".strip())
+                deeper = {key: part for key, part in inner.items() if not isinstance(part, SCALARS)}
+                yield from tables(deeper, f"{title} {name}".strip())
             elif not isinstance(inner, SCALARS):
                 yield from tables(inner, f"{title} {name}".strip())
     elif isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
-        rows = {
+        nested = {
             f"{_label(row)} {name}": _scalars(inner)
             for row in value
             for cases in row.values()
@@ -144,7 +144,7 @@ def tables(value: Any, title: str = "") -> Iterator[Table]:
             if isinstance(inner, Mapping)
         }
         numbered = {str(number): _scalars(row) for number, row in enumerate(value, start=1)}
-        yield Table(title, rows) if rows else Table(title, numbered, listed=True)
+        yield Table(title, nested) if nested else Table(title, numbered, listed=True)
 
 
 def _label(row: Mapping[str, Any]) -> str:
