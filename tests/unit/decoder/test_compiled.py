@@ -21,9 +21,9 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 
-# torch's compiler causes warnings of torch's own code, and hides them only where warnings are no errors.
+# torch's compiler looks into everything that is imported, whose warnings it hides only where they are no errors.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 
