@@ -21,6 +21,7 @@ SCRIPTS = {
     "ray-train": "launch/ray_train.py",
     "submit": "launch/submit.py",
     "finetune": "launch/finetune.py",
+    "label": "tools/label.py",
     "seq2seq": "launch/seq2seq.py",
     "convert": "tools/convert.py",
     "generate": "tools/generate.py",

@@ -8,6 +8,7 @@ and an unknown label are errors and not drops, because a label that is lost with
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,7 @@ from megadec.corpus.report import Report
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.thucnews import class_names
+from megadec.finetune.soft import SoftTexts, read_soft
 
 TEXT = "{text}"
 ENCODED_AT_A_TIME = 4096
@@ -130,11 +132,13 @@ class LabelledOptions:
     longer texts are cut, shorter ones share a row. variants: the training set holds every text so many times, once as
     it is, then with merges of the tokenizer left out at random (`bpe_dropout` is their probability), so that rare words
     are seen as their parts too, and with tokens left out (`token_dropout`), so that no single one decides; an epoch is
-    a pass over all of them.
+    a pass over all of them. soft: texts with a probability for each label, as tools/label.py writes them, that are
+    learned from too; each variant of such a text has a label of its own, drawn by the probabilities.
     """
 
     train: str = ""
     dev: str = ""
+    soft: str = ""
     source: str = ""
     read: ReadOptions = field(default_factory=ReadOptions)
     template: str = TEXT
@@ -176,14 +180,18 @@ def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText
 
 
 def read_sets(
-    options: LabelledOptions, bos_id: int, encode: Encode, encode_again: Callable[[int], Encode] | None = None
+    options: LabelledOptions,
+    bos_id: int,
+    encode: Encode,
+    encode_again: Callable[[int], Encode] | None = None,
+    seed: int = 0,
 ) -> tuple[LabelledSet, LabelledSet | None]:
     """The training set and the held-out one (None where none is named), with one list of labels.
 
     encode: texts -> ids of each, without `<s>`. encode_again: the same for a variant, by its number from 1; needed for
-    more than one. The labels are those of class.txt in its order, else those of the training set, sorted. Raises
-    ConfigError and InputError: see `read_labelled`; also for a label that is not in the list, fewer than two labels, no
-    text at all, and a held-out set inside the training set.
+    more than one. seed: draws the labels of soft texts. The labels are those of class.txt in its order, else those of
+    the training set, sorted. Raises ConfigError and InputError: see `read_labelled` and `read_soft`; also for a label
+    that is not in the list, fewer than two labels, no text at all, and a held-out set inside the training set.
     """
     if not options.train:
         raise ConfigError("data.train names no labelled texts: give a file or folder such as data/titles/train.txt")
@@ -194,19 +202,37 @@ def read_sets(
     for name, count in zip(train.names, train.counts.tolist(), strict=True):
         if not count and is_first():
             log.warning("%s: no text has the label %r, so it will not be learned", train_path, name)
+    soft = read_soft(Path(options.soft), train.names) if options.soft else None
     again = [train]
-    for number in range(1, options.variants):
-        assert encode_again is not None, "more than one variant"
-        again.append(read_set(train_path, options, bos_id, encode_again(number), train.names))
+    for number in range(options.variants):
+        assert number == 0 or encode_again is not None, "more than one variant"
+        encode_now = encode if encode_again is None or number == 0 else encode_again(number)
+        if number:
+            again.append(read_set(train_path, options, bos_id, encode_now, train.names))
+        if soft is not None:
+            labels = soft.drawn_labels(zlib.crc32(f"{seed} {number}".encode()))
+            again.append(_soft_set(soft, labels, options.form, bos_id, encode_now, train.names))
     if not options.dev:
         return joined(again), None
     dev_path = Path(options.dev)
     if dev_path.resolve() == train_path.resolve() or train_path.resolve() in dev_path.resolve().parents:
         raise ConfigError(f"data.dev={dev_path} is within data.train={train_path}; what is learned measures nothing")
     dev = read_set(dev_path, options, bos_id, encode, train.names)
-    if is_first() and (shared := _texts_in_both(train, dev)):
-        log.warning("%s: %d of %d texts stand in %s too; they measure memory", dev_path, shared, dev.texts, train_path)
-    return joined(again), dev
+    learned = joined(again)
+    if is_first() and (shared := _texts_in_both(learned, dev)):
+        log.warning("%s: %d of %d texts are learned from too; they measure memory", dev_path, shared, dev.texts)
+    return learned, dev
+
+
+def _soft_set(
+    soft: SoftTexts, labels: np.ndarray, form: Form, bos_id: int, encode: Encode, names: tuple[str, ...]
+) -> LabelledSet:
+    ids = [
+        np.asarray(form.ids(bos_id, one), dtype=np.int32)
+        for first in range(0, len(soft.texts), ENCODED_AT_A_TIME)
+        for one in encode([form.put(text) for text in soft.texts[first : first + ENCODED_AT_A_TIME]])
+    ]
+    return LabelledSet(soft.path, names, np.concatenate(ids), np.cumsum([0, *map(len, ids)], dtype=np.int64), labels)
 
 
 def joined(sets: Sequence[LabelledSet]) -> LabelledSet:

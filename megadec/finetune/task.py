@@ -129,7 +129,11 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
             f" {source.shape.context_tokens} tokens"
         )
     train, dev = read_sets(
-        run.data, tokenizer.bos_id, tokenizer.encode_many, lambda number: _with_dropout(run, tokenizer, number)
+        run.data,
+        tokenizer.bos_id,
+        tokenizer.encode_many,
+        lambda number: _with_dropout(run, tokenizer, number),
+        run.seed,
     )
     weights = label_weights(train, run.loss.class_weights, run.loss.weights)
     stream = ClassifyStream(

@@ -1,0 +1,89 @@
+"""What finished classifiers say of texts, as training data for another one.
+
+In come classifiers of the same labels, and texts with labels or without; out goes a file of JSON lines: a text and the
+probability of each label, the mean over the classifiers. Fine-tuning takes it as `data.soft`: one decoder learns what
+several know together (Hinton et al., arXiv 1503.02531), and texts that nobody has labelled become worth something.
+Trade-off: all texts are held in memory, so that each classifier is opened once and only one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.common.files import whole_file
+from megadec.common.log import logger
+from megadec.corpus.document import full_text
+from megadec.corpus.report import Report
+from megadec.corpus.sources import find_source
+from megadec.corpus.sources.reading import ReadOptions
+from megadec.finetune.classify import load_classifier
+from megadec.finetune.soft import PROBABILITIES, TEXT
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoOptions:
+    """models: classifiers (runs, checkpoints, megadec or Hugging Face folders) of the same labels in the same order.
+
+    input: files or folders of texts. source: their reader's name, as in tools/prepare.py. output: the .jsonl file.
+    least_confidence: texts whose most probable label has less than this are left out. read: how the texts are read.
+    """
+
+    models: tuple[Path, ...]
+    input: tuple[Path, ...]
+    source: str
+    output: Path
+    least_confidence: float = 0.0
+    read: ReadOptions = field(default_factory=ReadOptions)
+
+    def __post_init__(self) -> None:
+        if not self.models or not self.input:
+            raise ConfigError("models and input name at least one classifier and one file or folder of texts")
+        if not 0.0 <= self.least_confidence < 1.0:
+            raise ConfigError(f"least_confidence={self.least_confidence} is not in [0, 1)")
+
+
+def label_texts(options: PseudoOptions) -> dict[str, int | float]:
+    """Write `options.output`; returns how many texts were read and written, and the mean confidence of those.
+
+    Raises ConfigError when a model is no classifier or knows other labels than the first, InputError for texts that
+    cannot be read or when there is none, and what opening a model raises.
+    """
+    texts = list(_texts(options))
+    if not texts:
+        raise InputError(f"{', '.join(map(str, options.input))}: no text at all")
+    total, labels = np.zeros(()), []
+    for path in options.models:
+        classifier = load_classifier(path)
+        labels = labels or classifier.labels
+        if classifier.labels != labels:
+            raise ConfigError(f"{path} knows the labels {classifier.labels}, {options.models[0]} knows {labels}")
+        total = total + classifier.probabilities(texts).double().numpy()
+        log.info("%s: %s texts", path, f"{len(texts):,}")
+    probabilities = total / len(options.models)
+    confidence = probabilities.max(-1)
+    kept = np.flatnonzero(confidence >= options.least_confidence)
+    with whole_file(options.output, "w") as stream:
+        for number in kept.tolist():
+            rounded = {name: round(p, 6) for name, p in zip(labels, probabilities[number].tolist(), strict=True)}
+            stream.write(json.dumps({TEXT: texts[number], PROBABILITIES: rounded}, ensure_ascii=False) + "\n")
+    mean = float(confidence[kept].mean()) if len(kept) else 0.0
+    return {"read": len(texts), "written": len(kept), "mean_confidence": round(mean, 4)}
+
+
+def _texts(options: PseudoOptions) -> Iterator[str]:
+    report = Report()
+    for path in options.input:
+        for document in find_source(options.source).read(path, report, options.read):
+            text = full_text(document).strip()
+            if text:
+                yield text
+    for reason, count in report.dropped.items():
+        log.warning("%s texts dropped: %s", count, reason)

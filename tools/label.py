@@ -1,0 +1,27 @@
+"""Label texts with finished classifiers, for another one to learn from (`data.soft` of launch/finetune.py).
+
+    python tools/label.py --models runs/thucnews_full_0 runs/thucnews_full_1 --source jsonl --input titles.jsonl \
+        --output soft.jsonl [--least_confidence 0.5]
+
+In: one or several classifiers of the same labels, and texts. Out: a JSON line a text with the mean probability of each
+label, and counts on standard output.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from megadec.common.config import parse
+from megadec.common.errors import run_main
+from megadec.finetune.pseudo import PseudoOptions, label_texts
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, label, report."""
+    options = parse(PseudoOptions, argv, description="Label texts with finished classifiers.")
+    print(json.dumps(label_texts(options)))
+
+
+if __name__ == "__main__":
+    run_main(main)
