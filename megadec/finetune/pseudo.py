@@ -59,7 +59,8 @@ def label_texts(options: PseudoOptions) -> dict[str, int | float]:
     texts = list(_texts(options))
     if not texts:
         raise InputError(f"{', '.join(map(str, options.input))}: no text at all")
-    total, labels = np.zeros(()), []
+    total = np.zeros(())
+    labels: list[str] = []
     for path in options.models:
         classifier = load_classifier(path)
         labels = labels or classifier.labels

@@ -35,7 +35,9 @@ class SoftTexts:
         chance = np.random.default_rng(seed).random(len(self.texts))
         above = self.probabilities.cumsum(-1) > chance[:, None]
         # The sum may end a rounding below the chance: the last label then.
-        return np.where(above.any(-1), above.argmax(-1), self.probabilities.shape[1] - 1).astype(np.int64)
+        last = self.probabilities.shape[1] - 1
+        labels: np.ndarray = np.where(above.any(-1), above.argmax(-1), last).astype(np.int64)
+        return labels
 
 
 def read_soft(path: Path, names: Sequence[str]) -> SoftTexts:
