@@ -136,12 +136,17 @@ def clone_bytes_per_second(size_bytes: int | None = None, rounds: int = 9) -> fl
     return 2 * size_bytes / min(seconds)
 
 
-def top_operations(run: Callable[[], object], rows: int = 25) -> list[dict[str, Any]]:
-    """The operations of one call that cost most by torch's profiler: name, calls, own milliseconds, share of all."""
+def top_operations(run: Callable[[], object], rows: int = 25, timeline: Path | None = None) -> list[dict[str, Any]]:
+    """The operations of one call that cost most by torch's profiler: name, calls, own milliseconds, share of all.
+
+    timeline: a .json.gz file for the whole profile, which chrome://tracing and Perfetto show.
+    """
     cuda = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as trace:
         seconds_of(run)
+    if timeline is not None:
+        trace.export_chrome_trace(str(timeline))
     averages = trace.key_averages()
     own = {id(one): one.self_device_time_total if cuda else one.self_cpu_time_total for one in averages}
     total = sum(own.values()) or 1.0

@@ -40,13 +40,15 @@ WARM_UP_STEPS = 2
 class StepOptions(Workload):
     """names: which trainers. rounds: steps of each that are timed. limit_seconds: no round begins after so long.
 
-    profiled: give each trainer's most expensive operations, of one more step.
+    profiled: give each trainer's most expensive operations, of one more step. timelines: a folder for the whole profile
+    of that step of each, NAME.json.gz, which Perfetto shows.
     """
 
     names: tuple[str, ...] = NAMES
     rounds: int = 7
     limit_seconds: float = 480
     profiled: bool = True
+    timelines: Path | None = None
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -54,6 +56,8 @@ class StepOptions(Workload):
                 raise ConfigError(f"names: {name!r} is none of {', '.join(NAMES)}")
         if self.rounds < 1:
             raise ConfigError(f"rounds={self.rounds} is not at least 1")
+        if self.timelines is not None and not self.profiled:
+            raise ConfigError("timelines are those of a profile: leave profiled=false out")
 
 
 class Worker:
@@ -61,7 +65,8 @@ class Worker:
 
     def __init__(self, name: str, options: StepOptions, folder: Path) -> None:
         values = {field.name: getattr(options, field.name) for field in fields(Workload)}
-        request = TrainerOptions(**values, name=name, steps=0, profiled=options.profiled)
+        timeline = None if options.timelines is None else options.timelines.absolute() / f"{name}.json.gz"
+        request = TrainerOptions(**values, name=name, steps=0, profiled=options.profiled, timeline=timeline)
         file = folder / f"{name}.yaml"
         file.write_text(to_yaml(request), encoding="utf-8")
         self.name = name
@@ -255,6 +260,8 @@ def _median(worker: Worker) -> float:
 def main(argv: Sequence[str]) -> None:
     """Measure the product, run the trainers, print the report."""
     options = parse(StepOptions, argv, description="A training step of ours beside its peers.")
+    if options.timelines is not None:
+        options.timelines.mkdir(parents=True, exist_ok=True)
     product = product_flops()
     trial = run_trial(options, together=device().type == "cpu")
     if not trial.done:

@@ -94,11 +94,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class TrainerOptions(Workload):
-    """name: which trainer. steps: how many to time. profiled: give the operations of one more step."""
+    """name: which trainer. steps: how many to time. profiled: give the operations of one more step. timeline: a
+    .json.gz file for the profile of that step.
+    """
 
     name: str = "ours"
     steps: int = 3
     profiled: bool = False
+    timeline: Path | None = None
 
 
 def make(name: str, workload: Workload) -> Step:
@@ -248,7 +251,7 @@ def main(argv: Sequence[str]) -> None:
         answer = {"seconds": seconds, "losses": losses[-count:], "peak_bytes": peak_memory_bytes(device())}
         print(json.dumps(answer), flush=True)
     if options.profiled:
-        print(json.dumps(top_operations(one)))
+        print(json.dumps(top_operations(one, timeline=options.timeline)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +21,8 @@ TINY = [
 ]
 
 
-def report_of(capsys: pytest.CaptureFixture[str], names: tuple[str, ...]) -> dict[str, Any]:
-    main([*TINY, "--names", *names, "--rounds", "2"])
+def report_of(capsys: pytest.CaptureFixture[str], names: tuple[str, ...], *more: str) -> dict[str, Any]:
+    main([*TINY, "--names", *names, "--rounds", "2", *more])
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     ran = [name for name in names if name not in report["skipped"]]
     assert list(report["rows"]) == ran
@@ -35,8 +37,13 @@ def report_of(capsys: pytest.CaptureFixture[str], names: tuple[str, ...]) -> dic
     return report
 
 
-def test_a_peer_has_our_losses_and_one_that_cannot_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    report = report_of(capsys, ("ours", "transformers", "transformers_liger"))
+def test_a_peer_has_our_losses_and_one_that_cannot_run_says_why(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    report = report_of(capsys, ("ours", "transformers", "transformers_liger"), "--timelines", str(tmp_path))
+    for name in report["rows"]:
+        events = json.loads(gzip.decompress((tmp_path / f"{name}.json.gz").read_bytes()))["traceEvents"]
+        assert any(event["name"] == "aten::mm" for event in events)
     assert {"torch", "deepspeed", "transformers"} <= report["environment"]["versions"].keys()
     assert report["step_flops"] > 6 * 50_000 * 64 / 2
     assert set(report["skipped"]) <= {"transformers_liger"}
