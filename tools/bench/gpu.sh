@@ -3,8 +3,8 @@
 #
 #   bash tools/bench/gpu.sh [--output FOLDER] [--wheels FOLDER] [--seconds 525] [--python PROGRAM] [--dry]
 #
-# --output: where README.md, results.json and at most six pictures go ($OUT when that is set, else
-# tools/bench/results/gpu). --wheels: a folder of wheels for a machine with torch and without network; they are
+# --output: where README.md, results.json, at most five pictures and timeline.json.gz, the profile of a step of ours, go
+# ($OUT when that is set, else tools/bench/results/gpu). --wheels: a folder of wheels for a machine with torch and without network; they are
 # installed aside and not into the machine's Python. --seconds: for everything; a benchmark that would go beyond is cut
 # off. --dry: shapes so small that a CPU gets to the end, to try this script; its figures mean nothing.
 #
@@ -43,6 +43,9 @@ finish() {
   trap - EXIT
   "$python" -m tools.bench.page --input "$work" --output "$output"
   status=$?
+  for timeline in "$work"/timelines/ours*.json.gz; do
+    [[ -f $timeline ]] && cp "$timeline" "$output/timeline.json.gz"
+  done
   rm -rf "$work"
   exit "$status"
 }
@@ -93,7 +96,8 @@ tiny=(--hidden_size 64 --layers 2 --heads 4 --kv_heads 2 --head_size 16 --interm
   --row_tokens 64 --rows 2)
 
 if [[ -n $dry ]]; then
-  bench step 240 "${tiny[@]}" --names ours transformers plain --rounds 1
+  bench step 240 "${tiny[@]}" --names ours transformers plain --rounds 1 \
+    --timelines "$work/timelines"
   bench kernels 240 --hidden 64 --tensor_bytes 16384 --rounds 1 --calls 1 --compiled false --seconds 60
   bench attention 240 --row_tokens 64 --tokens 128 --document_tokens 16 --heads 2 --kv_heads 1 --head_size 16 --rounds 1
   bench loss 240 --vocabulary_size 512 --tokens 64 --hidden_size 32 --rounds 1
@@ -104,7 +108,7 @@ else
   bench step-1.3b-2048 150 "${large[@]}" --row_tokens 2048 --rows 8 --rounds 5 --limit_seconds 130 \
     --names ours_compiled transformers transformers_compiled transformers_liger ours
   bench step-124m-1024 65 "${small[@]}" --row_tokens 1024 --rows 32 --rounds 10 --limit_seconds 50 \
-    --names ours_compiled transformers transformers_liger transformers_compiled
+    --names ours_compiled transformers transformers_liger transformers_compiled --timelines "$work/timelines"
   bench kernels 70 --seconds 55
   bench attention 35
   bench zero-1.3b 45 "${large[@]}" --row_tokens 2048 --rows 4 --rounds 5 --cases plain zero3

@@ -28,6 +28,8 @@ FOLDED = ("options", "shape", "versions")
 ERROR_LINES = 25
 OUTPUT_CHARACTERS = 4000
 MOST_PANELS = 8
+# Three rows say it; what a lent machine gives back is eight files, and the timeline of a step is one of them.
+NOT_DRAWN = ("loss",)
 MOST_BARS = 40
 SCALARS = (str, int, float, bool, type(None))
 MEANINGS = {"0": "done", "124": "cut off at its time limit", "137": "killed", "late": "no time was left for it"}
@@ -259,7 +261,7 @@ def draw(outcomes: Sequence[Outcome], folder: Path) -> dict[str, str]:
         return {}
     pictures = {}
     for kind in dict.fromkeys(kind_of(one.name) for one in outcomes):
-        parts = panels(outcomes, kind)
+        parts = [] if kind in NOT_DRAWN else panels(outcomes, kind)
         if not parts:
             continue
         heights = [0.6 + 0.24 * len(bars) for _, _, bars in parts]

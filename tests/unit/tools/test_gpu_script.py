@@ -95,5 +95,5 @@ def test_with_small_shapes_a_cpu_gets_to_its_end_and_every_benchmark_says_someth
     assert all(one["result"] for one in found.values())
     # What comes back from a lent machine is at most eight files.
     names = [path.name for path in (tmp_path / "out").iterdir()]
-    assert {"README.md", "results.json"} <= set(names)
+    assert {"README.md", "results.json", "timeline.json.gz"} <= set(names)
     assert len(names) <= 8
