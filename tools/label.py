@@ -1,6 +1,6 @@
 """Label texts with finished classifiers, for another one to learn from (`data.soft` of launch/finetune.py).
 
-    python tools/label.py --models runs/thucnews_full_0 runs/thucnews_full_1 --source jsonl --input titles.jsonl \
+    python tools/label.py --models runs/thucnews_full_0 runs/thucnews_full_1 --input titles.jsonl \
         --output soft.jsonl [--least_confidence 0.5]
 
 In: one or several classifiers of the same labels, and texts. Out: a JSON line a text with the mean probability of each

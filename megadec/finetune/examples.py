@@ -168,7 +168,7 @@ def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText
     for a source that does not exist.
     """
     report = Report()
-    for document in find_source(_source_name(path, options)).read(path, report, options.read):
+    for document in find_source(source_of(path, options.source)).read(path, report, options.read):
         _check_whole(path, report)
         place, text = _place(path, document), full_text(document).strip()
         if not text:
@@ -290,16 +290,17 @@ def label_weights(train: LabelledSet, kind: str, given: dict[str, float]) -> lis
     return [given.get(name, weight) for name, weight in zip(train.names, weights, strict=True)]
 
 
-def _source_name(path: Path, options: LabelledOptions) -> str:
-    if options.source:
-        return options.source
+def source_of(path: Path, given: str = "") -> str:
+    """The name of the reader for `path`: `given`, or what its suffix says."""
+    if given:
+        return given
     suffixes = [suffix for suffix in path.suffixes if suffix.lower() in SOURCE_OF_SUFFIX]
     return SOURCE_OF_SUFFIX[suffixes[-1].lower()] if suffixes else "thucnews"
 
 
 def _class_list(path: Path, options: LabelledOptions) -> Sequence[str] | None:
     """The names of class.txt in its order, or None where there is none."""
-    if _source_name(path, options) != "thucnews" and not options.read.class_file:
+    if source_of(path, options.source) != "thucnews" and not options.read.class_file:
         return None
     names = class_names(path, Report(), options.read)
     twice = [name for name, after in pairwise(sorted(names)) if name == after]

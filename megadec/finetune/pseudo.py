@@ -23,6 +23,7 @@ from megadec.corpus.report import Report
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.finetune.classify import load_classifier
+from megadec.finetune.examples import source_of
 from megadec.finetune.soft import PROBABILITIES, TEXT
 
 log = logger(__name__)
@@ -32,14 +33,15 @@ log = logger(__name__)
 class PseudoOptions:
     """models: classifiers (runs, checkpoints, megadec or Hugging Face folders) of the same labels in the same order.
 
-    input: files or folders of texts. source: their reader's name, as in tools/prepare.py. output: the .jsonl file.
+    input: files or folders of texts. source: their reader's name, by the file's suffix when not given. output: the
+    .jsonl file.
     least_confidence: texts whose most probable label has less than this are left out. read: how the texts are read.
     """
 
     models: tuple[Path, ...]
     input: tuple[Path, ...]
-    source: str
     output: Path
+    source: str = ""
     least_confidence: float = 0.0
     read: ReadOptions = field(default_factory=ReadOptions)
 
@@ -82,7 +84,7 @@ def label_texts(options: PseudoOptions) -> dict[str, int | float]:
 def _texts(options: PseudoOptions) -> Iterator[str]:
     report = Report()
     for path in options.input:
-        for document in find_source(options.source).read(path, report, options.read):
+        for document in find_source(source_of(path, options.source)).read(path, report, options.read):
             text = full_text(document).strip()
             if text:
                 yield text

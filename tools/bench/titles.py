@@ -1,14 +1,15 @@
 """Fine-tuned decoders against a linear SVM on labelled texts: one table, every row measured on the same held-out set.
 
     python tools/bench/titles.py --data FOLDER --model exports/NAME-hf --output tools/bench/results/thucnews_cpu \
-        [--runs full:0 full:1 lora:0 frozen:0 scratch:0] [--ranks 2]
+        [--runs full:0 full:1 taught:0 lora:0 frozen:0 scratch:0] [--unlabelled more.parquet] [--ranks 2]
 
 In: a folder with train.txt, dev.txt and class.txt (a title, a tab, a number a line), and a pretrained model. Out: a
 folder with results.json and a confusion matrix of each row as a picture, and JSON on standard output. Each run is
 `launch/finetune.py` through the deepspeed launcher; one that has ended already (runs/NAME) is measured and not trained
-again. The baseline is scikit-learn's LinearSVC on TF-IDF of character 1-3-grams. Trade-off: the held-out set also
-chooses each run's best checkpoint, which flatters the decoders by a few tenths of a point against the SVM; figures of
-the last step are given beside it.
+again. `taught` is `full` with what the full runs before it say (tools/label.py) of the training texts, and of texts
+without labels, as further examples. The baseline is scikit-learn's LinearSVC on TF-IDF of character 1-3-grams.
+Trade-off: the held-out set also chooses each run's best checkpoint, which flatters the decoders by a few tenths of a
+point against the SVM; figures of the last step are given beside it.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ from megadec.engine.plot import draw_confusion
 from megadec.export.consolidate import open_model
 from megadec.finetune.adapt import METHODS, LoraOptions, Method, classifier_sizes, trains
 from megadec.finetune.examples import LabelledOptions, LabelledText, read_labelled
+from megadec.finetune.pseudo import PseudoOptions, label_texts
 from megadec.finetune.score import ClassifierScoreOptions, figures, label_numbers, score_classifier
 
 TRAIN, HELD_OUT, CLASSES = "train.txt", "dev.txt", "class.txt"
 # The best of C in {0.3, 0.5, 1} x {all n-grams, those of two texts} x {tf, 1 + log tf} on THUCNews titles.
 SVM_C, SVM_LEAST_TEXTS = 1.0, 2
 STANDARD_ERROR = 2  # the launcher speaks there: standard output is for the table
-SHOWN = ("method", "seed", "trained_parameters", "steps", "seconds", "accuracy", "accuracy_of_last_step")
+TAUGHT = "taught"
+SHOWN = ("method", "seed", "taught_by", "trained_parameters", "steps", "seconds", "accuracy", "accuracy_of_last_step")
 
 Texts = Sequence[LabelledText]
 
@@ -50,14 +53,16 @@ Texts = Sequence[LabelledText]
 class BenchOptions:
     """data: the folder of titles. model: the pretrained decoder. output: a folder for the results.
 
-    runs: METHOD:SEED each; none gives the baseline alone. run_file, deepspeed: of launch/finetune.py. name: of the
-    runs, followed by method and seed. ranks: processes. options: further options of a method, `{lora: "--epochs 4"}`.
+    runs: METHOD:SEED each; none gives the baseline alone. unlabelled: further texts for `taught`. run_file, deepspeed:
+    of launch/finetune.py. name: of the runs, followed by method and seed. ranks: processes. options: further options
+    of a method, `{lora: "--epochs 4"}`.
     """
 
     data: Path
     model: Path
     output: Path
-    runs: tuple[str, ...] = ("full:0", "full:1", "lora:0", "frozen:0", "scratch:0")
+    runs: tuple[str, ...] = ("full:0", "full:1", "taught:0", "lora:0", "frozen:0", "scratch:0")
+    unlabelled: tuple[Path, ...] = ()
     run_file: Path = Path("launch/runs/thucnews.yaml")
     deepspeed: Path = Path("ds_configs/zero2.json")
     name: str = "thucnews"
@@ -65,10 +70,21 @@ class BenchOptions:
     options: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for run in self.runs:
+        known = (*METHODS, TAUGHT)
+        for number, run in enumerate(self.runs):
             method, _, seed = run.partition(":")
-            if method not in METHODS or not seed.isdecimal():
-                raise ConfigError(f"runs: {run!r} is not METHOD:SEED with a method of {', '.join(METHODS)}")
+            if method not in known or not seed.isdecimal():
+                raise ConfigError(f"runs: {run!r} is not METHOD:SEED with a method of {', '.join(known)}")
+            if method == TAUGHT and not self.teachers(number):
+                raise ConfigError(f"runs: {run!r} needs a run of the method full before it, to be taught by")
+
+    def teachers(self, number: int) -> tuple[str, ...]:
+        """The full runs before the run of this number."""
+        return tuple(run for run in self.runs[:number] if run.startswith("full:"))
+
+    def folder(self, run: str) -> Path:
+        """Where launch/finetune.py leaves METHOD:SEED."""
+        return Path("runs") / f"{self.name}_{run.replace(':', '_')}"
 
 
 def linear_svm(
@@ -93,16 +109,27 @@ def linear_svm(
     }
 
 
-def fine_tune(options: BenchOptions, method: Method, seed: int) -> dict[str, Any]:
-    """Train (unless that was done before) and measure one run. Raises TrainingError when it fails."""
-    name = f"{options.name}_{method}_{seed}"
+def teach(options: BenchOptions, number: int) -> Path:
+    """What the full runs before the run of this number say of the texts, as a file for data.soft."""
+    output = options.folder(options.runs[number]).with_suffix(".jsonl")
+    models = tuple(options.folder(run) for run in options.teachers(number))
+    label_texts(PseudoOptions(models=models, input=(options.data / TRAIN, *options.unlabelled), output=output))
+    return output
+
+
+def fine_tune(options: BenchOptions, number: int) -> dict[str, Any]:
+    """Train (unless that was done before) and measure one run, by its number. Raises TrainingError when it fails."""
+    run = options.runs[number]
+    named, _, seed = run.partition(":")
+    method = cast(Method, "full" if named == TAUGHT else named)
+    soft = ["--data.soft", str(teach(options, number))] if named == TAUGHT else []
     command = [
         *(str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", str(options.ranks)),
         *("--master_port", str(_free_port()), "launch/finetune.py", "--deepspeed", str(options.deepspeed)),
-        *("--config", str(options.run_file), "--name", name, "--method", method, "--seed", str(seed)),
+        *("--config", str(options.run_file), "--name", options.folder(run).name, "--method", method, "--seed", seed),
         *("--model.path", str(options.model)),
-        *("--data.train", str(options.data / TRAIN), "--data.dev", str(options.data / HELD_OUT)),
-        *options.options.get(method, "").split(),
+        *("--data.train", str(options.data / TRAIN), "--data.dev", str(options.data / HELD_OUT), *soft),
+        *options.options.get(named, "").split(),
     ]
     began = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -113,7 +140,8 @@ def fine_tune(options: BenchOptions, method: Method, seed: int) -> dict[str, Any
     return {
         "command": " ".join(["deepspeed", *command[1:]]),
         "wall_seconds": round(time.perf_counter() - began, 1),
-        **measured(Path("runs") / name, method, seed, options.data / HELD_OUT),
+        **measured(options.folder(run), method, int(seed), options.data / HELD_OUT),
+        **({"taught_by": options.teachers(number)} if soft else {}),
     }
 
 
@@ -155,12 +183,8 @@ def main(argv: Sequence[str]) -> None:
     train, held_out = (list(read_labelled(options.data / name, LabelledOptions())) for name in (TRAIN, HELD_OUT))
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for run in ("svm", *options.runs):
-        method, _, seed = run.partition(":")
-        if method == "svm":
-            row = linear_svm(train, held_out, labels)
-        else:
-            row = fine_tune(options, cast(Method, method), int(seed))
+    for number, run in enumerate(("svm", *options.runs), start=-1):
+        row = linear_svm(train, held_out, labels) if number < 0 else fine_tune(options, number)
         title = f"{row['method']}: {row['accuracy']:.4f} of {row['texts']:,} titles"
         draw_confusion(row["confusion"], row["labels"], options.output / f"{run.replace(':', '_')}.png", title)
         rows.append(row)

@@ -33,6 +33,11 @@ def test_a_run_that_is_no_method_and_seed_is_refused(run):
         BenchOptions(Path("data"), Path("model"), Path("out"), runs=(run,))
 
 
+def test_a_run_that_nobody_teaches_is_refused():
+    with pytest.raises(ConfigError, match="'taught:0' needs a run of the method full before it"):
+        BenchOptions(Path("data"), Path("model"), Path("out"), runs=("lora:0", "taught:0", "full:1"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_is_trained_by_the_launcher_and_measured_like_the_baseline(tmp_path, tiny_tokenizer_path, monkeypatch):
@@ -44,10 +49,13 @@ def test_a_run_is_trained_by_the_launcher_and_measured_like_the_baseline(tmp_pat
     small = "--epochs 1 --data.row_tokens 40 --data.variants 2 --train.precision fp32 --evaluate.every_steps 50"
     out = tmp_path / "out"
     arguments = ["--data", str(data), "--model", str(tmp_path / "model"), "--output", str(out), "--ranks", "1"]
-    arguments += ["--deepspeed", str(PROJECT / "ds_configs/zero2.json"), "--runs", "lora:3"]
-    arguments += ["--options", json.dumps({"lora": small})]
+    arguments += ["--deepspeed", str(PROJECT / "ds_configs/zero2.json"), "--runs", "lora:3", "full:1", "taught:2"]
+    arguments += ["--options", json.dumps(dict.fromkeys(("lora", "full", "taught"), small))]
+    arguments += ["--unlabelled", str(data / "dev.txt")]
     main(arguments)
-    _, found = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
+    _, found, full, taught = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
     assert (found["method"], found["seed"], found["steps"]) == ("lora", 3, 3)
     assert 0 < found["trained_parameters"] < 20_000
     assert found["accuracy"] >= found["accuracy_of_last_step"]
+    assert taught["taught_by"] == ["full:1"]
+    assert taught["steps"] > 2 * full["steps"] - 2  # the training texts again, and those of dev.txt
