@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from megadec.common.errors import CheckpointError, ConfigError, StorageError, TrainingError
 from megadec.common.files import storage_errors
-from megadec.common.ranks import local_rank, rank, world_size
+from megadec.common.ranks import local_rank, local_world_size, rank, world_size
 from megadec.data.batch import Batch
 from megadec.decoder.compiled import is_compiled
 from megadec.decoder.model import Decoder
@@ -48,6 +48,7 @@ from megadec.engine.host_memory import keep_freed_memory
 from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.settings import DeepSpeedSettings
 from megadec.engine.task import Task
+from megadec.engine.threads import share_cores
 
 TAG = "zero"
 TARGETS = ("targets_BS", "weights_BS")
@@ -132,6 +133,7 @@ def start_process_group() -> Ranks:
         torch.cuda.set_device(device)
     else:
         keep_freed_memory()
+        share_cores(local_world_size())
     deepspeed.init_distributed(
         dist_backend=get_accelerator().communication_backend_name(), timeout=PEERS_TIMEOUT, verbose=False
     )
