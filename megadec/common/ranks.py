@@ -39,3 +39,8 @@ def world_size() -> int:
 def is_first() -> bool:
     """Whether this process is the one that prints and writes for all."""
     return rank() == 0
+
+
+def local_world_size() -> int:
+    """How many processes train on this machine (1 where the launcher does not say); deepspeed calls it LOCAL_SIZE."""
+    return _integer("LOCAL_WORLD_SIZE", _integer("LOCAL_SIZE", 1))
