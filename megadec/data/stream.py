@@ -105,6 +105,10 @@ class TrainStream:
             first, count = first + len(part), count - len(part)
         return found
 
+    def plan(self, data_set: int) -> WindowPlan:
+        """The windows of a set, by its number."""
+        return self._plans[data_set]
+
     def is_lost(self, window: Window) -> bool:
         """Whether the row of a window is all padding, because it touches a shard that is left out."""
         return window.data_set in self._losing and is_lost(self._plans[window.data_set], window.window)
