@@ -1,1 +1,1 @@
-"""Shards -> token batches: index (open a data set), windows (what a row holds), order, stream, batch, prefetch."""
+"""Shards -> token batches: shard_folders, index (open a set), windows (what a row holds), order, stream, batch, share."""

@@ -27,7 +27,7 @@ import numpy as np
 from megadec.common.errors import ShardError
 from megadec.corpus.shards import FORMAT, INDEX_NAME, VERSION
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
-from megadec.data.shard_folders import ShardFolder, open_folder
+from megadec.data.shard_folders import RemoteFolder, ShardFolder, open_folder
 
 MAX_OPEN_SHARDS = 128
 CACHED_DOCUMENT_BLOCKS = 64
@@ -138,6 +138,11 @@ class DataSet:
     @property
     def blocks(self) -> int:
         return len(self._samples)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its shards are fetched before they are read."""
+        return isinstance(self.place, RemoteFolder)
 
     def tokens_at(self, first: int, count: int) -> np.ndarray:
         """Tokens first, ..., first + count - 1 of the set, read-only; a view of the mapped tar within one block."""
