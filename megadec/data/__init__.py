@@ -1,1 +1,1 @@
-"""Shards -> token batches: shard_folders, index (open a set), windows (what a row holds), order, stream, batch, share."""
+"""Shards -> token batches: folders, index (open a data set), windows (what a row holds), order, stream, prefetch."""
