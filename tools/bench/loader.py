@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,18 @@ def measure(options: LoaderOptions) -> dict[str, Any]:
         "documents": data.documents,
         "windows": windows,
         "loaders": table,
+        "peers": {name: _version(name) for name in ("webdataset", "mosaicml-streaming")},
         "left_out": left_out,
         "seek": seek,
         "aims_met": _aims(table, seek),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _aims(table: Mapping[str, Mapping[str, float]], seek: Mapping[str, Any]) -> dict[str, bool]:
