@@ -200,11 +200,16 @@ class DataSet:
         ends = np.cumsum([shard["tokens"] for shard in self.index["shards"]]).tolist()
         return [(ends[number] - self.index["shards"][number]["tokens"], ends[number]) for number in self.left_out]
 
-    def _read_documents(self, block: int) -> tuple[list[DocumentSpan], list[int]]:
-        sample, start = self._samples[block], self._starts[block]
+    def documents_table(self, block: int) -> bytes:
+        """The documents.json of a block as it lies in its tar."""
+        sample = self._samples[block]
         with self._open_shard(self._shard_of[block]) as file:
             file.seek(sample["documents_offset"])
-            raw = file.read(sample["documents_bytes"])
+            return file.read(sample["documents_bytes"])
+
+    def _read_documents(self, block: int) -> tuple[list[DocumentSpan], list[int]]:
+        sample, start = self._samples[block], self._starts[block]
+        raw = self.documents_table(block)
         try:
             entries = json.loads(raw)["documents"]
             spans = [

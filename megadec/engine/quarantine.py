@@ -87,7 +87,7 @@ def report_left_out(job: Job, ranks: Ranks, step: int) -> None:
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "documents": sum(shard["documents"] for shard in shards),
         "tokens": sum(shard["tokens"] for shard in shards),
-        "windows_of_an_epoch": sum(windows),
+        "windows": sum(windows),
         "shards": shards,
     }
     before = read_json(path, ShardError)["starts"] if path.exists() else []
@@ -95,7 +95,7 @@ def report_left_out(job: Job, ranks: Ranks, step: int) -> None:
     for shard in shards:
         log.warning("going on without %s/%s: %s", shard["set"], shard["shard"], shard["found"])
     log.warning(
-        "%d damaged shard(s) are left out: %d documents, %d rows of an epoch; see %s",
+        "%d damaged shard(s) are left out: %d documents, %d windows; see %s",
         len(shards), start["documents"], sum(windows), path,
     )  # fmt: skip
 
@@ -133,7 +133,8 @@ def _check_same(sets: Sets, ranks: Ranks) -> None:
 def _verify_share(sets: Sets, found: list[dict[int, str]]) -> None:
     """Read this rank's share of the shards, and add what is wrong to `found`."""
     places = [(which, number) for which, data in enumerate(sets) for number in range(len(data.index["shards"]))]
-    for which, number in places[local_rank() :: local_world_size()]:
+    sharing = local_world_size()
+    for which, number in places[local_rank() % sharing :: sharing]:
         data = sets[which]
         if number in found[which]:
             continue

@@ -32,13 +32,13 @@ def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_
     for rank in range(3):
         shutil.copytree(tiny_shards, tmp_path / f"rank{rank}")
     cut(tmp_path / "rank1" / "shard-000001.tar")
-    flip(tmp_path / "rank2" / "shard-000002.tar")
+    flip(tmp_path / "rank2" / "shard-000000.tar")
     write_shards(tiny_documents[:9], Tokenizer.load(tiny_tokenizer_path), tmp_path / "other")
     shutil.copy(tiny_tokenizer_path, tmp_path / "tokenizer.model")
     run_ranks(AGREE, [str(tmp_path)], ranks=3)
     found = [json.loads((tmp_path / f"found.rank{rank}.json").read_text()) for rank in range(3)]
     for one in found:
-        assert one["agreed"]["left_out"] == [1, 2]
+        assert one["agreed"]["left_out"] == [0, 1]
         assert one["agreed"]["lost"] == found[0]["agreed"]["lost"] != []
         assert "2 shards are damaged, and data.bad_shards=1" in one["too_many"]["error"]
         assert one["same"]["left_out"] == []
@@ -85,6 +85,6 @@ def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
     [shard] = starts[0]["shards"]
     index = json.loads((tiny_shards / "index.json").read_text())
     assert (shard["shard"], shard["documents"]) == ("shard-000001.tar", index["shards"][1]["documents"])
-    assert starts[0]["windows_of_an_epoch"] >= shard["tokens"] // 32
+    assert starts[0]["windows"] >= shard["tokens"] // 32
     manifest = json.loads((runs / "parts" / "checkpoints" / "step_00000006" / "manifest.json").read_text())
     assert manifest["data"]["left_out"] == [[shard["sha256"]]]
