@@ -1,8 +1,12 @@
-"""Look into a data set: `python tools/show.py --data shards/zhwiki [--window 7 --row_tokens 1024] [--verify true]`.
+"""Look into a data set, or into the batch of a step of a run.
 
-In: a folder of shards. Out: on standard output what its index says, and which documents some windows hold. Not named
-inspect.py: a script's folder comes first in Python's search path, so that name would hide the standard library's module
-from every script in this folder.
+    python tools/show.py --data shards/zhwiki [--window 7 --row_tokens 1024] [--verify true]
+    python tools/show.py --run runs/NAME --step 1200 [--row 3]
+
+In: a folder of shards or its address; or a run (its folder, a checkpoint, or its YAML file). Out: on standard output
+what the index says, which documents some windows hold, or which were in the batch of a step. Not named inspect.py: a
+script's folder comes first in Python's search path, so that name would hide the standard library's module from every
+script in this folder.
 """
 
 from __future__ import annotations
@@ -14,32 +18,58 @@ from pathlib import Path
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
 from megadec.common.tokenizer import Tokenizer
-from megadec.data.describe import describe_set, describe_window
+from megadec.data.describe import describe_set, describe_step, describe_window
 from megadec.data.index import DataSet
 from megadec.data.windows import Packing, plan_windows
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """data: a folder of shards. window: show the documents of these windows instead of the index.
+    """data: a folder of shards, or its address. window: show the documents of these windows instead of the index.
 
     row_tokens, packing: what a window is. tokenizer: shows how the text of each piece begins. verify: read all shards
-    and compare their hashes with the index.
+    and compare their hashes with the index. run, step: show the batch of these steps of a run, the first of which is 1.
+    row: only these rows of it, counted over all ranks from 0.
     """
 
-    data: Path
+    data: str | None = None
     window: tuple[int, ...] = ()
     row_tokens: int = 1024
     packing: Packing = "cut"
     tokenizer: Path | None = None
     verify: bool = False
+    run: Path | None = None
+    step: tuple[int, ...] = ()
+    row: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.run is None):
+            raise ConfigError("give either --data, a folder of shards, or --run with --step")
+        if self.run is not None and (not self.step or min(self.step) < 1):
+            raise ConfigError("--run needs --step with the steps to show; the first step of a run is 1")
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse, open, print."""
-    options = parse(Options, argv, description="Show what a data set holds.")
+    options = parse(Options, argv, description="Show what a data set or the batch of a step holds.")
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
-    data = DataSet.open(options.data, tokenizer.sha256 if tokenizer else None)
+    if options.run is not None:
+        _show_steps(options.run, options.step, options.row, tokenizer)
+    elif options.data is not None:
+        _show_set(options, options.data, tokenizer)
+
+
+def _show_steps(run: Path, steps: Sequence[int], rows: Sequence[int], tokenizer: Tokenizer | None) -> None:
+    # Imported here: it brings DeepSpeed, which takes seconds.
+    from megadec.engine.run_file import stream_of_run
+
+    _, stream = stream_of_run(run)
+    for step in steps:
+        print(describe_step(stream, step, rows, tokenizer))
+
+
+def _show_set(options: Options, folder: str, tokenizer: Tokenizer | None) -> None:
+    data = DataSet.open(folder, tokenizer.sha256 if tokenizer else None)
     if options.verify:
         data.verify()
         print(f"{data.folder}: every shard is as its index says")

@@ -1,1 +1,1 @@
-"""Shards -> token batches: index (open a data set), windows (what a row holds), order, stream, batch, prefetch."""
+"""Shards -> token batches: folders, index (open a data set), windows (what a row holds), order, stream, prefetch."""

@@ -1,13 +1,18 @@
 """Data sets and windows in words, for a person at a terminal.
 
-In: an open data set, or a plan and the number of a window. Out: text. Trade-off: documents are named by a look into
-documents.json for each window, which is slow for many windows and costs nothing until somebody asks.
+In: an open data set, a plan and the number of a window, or a stream and a step. Out: text. Trade-off: documents are
+named by a look into documents.json for each window, which is slow for many windows and costs nothing until somebody
+asks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
+from megadec.data.stream import TrainStream
 from megadec.data.windows import WindowPlan, documents_of
 
 SHOWN_CHARACTERS = 60
@@ -35,6 +40,31 @@ def describe_set(data: DataSet) -> str:
             f"{shard['documents']:>12,} {shard['tokens']:>14,} {shard['bytes']:>14,} {'bytes':>11}  {shard['name']}"
             f" sha256 {shard['sha256'][:16]}"
         )
+    return "\n".join(lines)
+
+
+def describe_step(stream: TrainStream, step: int, rows: Sequence[int] = (), tokenizer: Tokenizer | None = None) -> str:
+    """The windows and documents of step `step` of a run, counted from 1; of these rows only, where some are given.
+
+    Rows are counted over all ranks: with R ranks the first sequences_per_step / R are those of rank 0. Raises
+    ConfigError for a row that the step does not have.
+    """
+    windows = stream.windows_of(step - 1)
+    for row in rows:
+        if not 0 <= row < len(windows):
+            raise ConfigError(f"row {row}: a step of this run has the rows 0 to {len(windows) - 1}")
+    first = (step - 1) * stream.sequences_per_step
+    lines = [
+        f"step {step}: places {first} to {first + len(windows) - 1} of the sequence, epoch"
+        f" {first // stream.windows_per_epoch} of {stream.windows_per_epoch} rows"
+    ]
+    for row in rows or range(len(windows)):
+        window = windows[row]
+        lines.append(f"row {row}, {stream.sets[window.data_set][0].folder}")
+        if stream.is_lost(window):
+            lines.append(f"window {window.window}: padding, because it touches a damaged shard that is left out")
+        else:
+            lines.append(describe_window(stream.plan(window.data_set), window.window, tokenizer))
     return "\n".join(lines)
 
 

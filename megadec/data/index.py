@@ -1,8 +1,11 @@
 """A data set on disk: its index checked, its tokens mapped.
 
-In: a folder written by megadec.corpus.shards. Out: tokens by their number in the set, without copying while they lie in
-one block, and the documents around them. Trade-off: opening checks names, sizes and offsets, which costs nothing and
-finds a cut tar; a flipped byte is found only by `verify`, which reads everything.
+In: a folder written by megadec.corpus.shards, here or behind an address. Out: tokens by their number in the set,
+without copying while they lie in one block, and the documents around them. Trade-off: opening checks names, sizes and
+offsets, which costs nothing and finds a cut tar; a flipped byte is found only by reading everything (`verify`), or when
+a remote tar is fetched.
+
+A shard may be left out because it is damaged. Its tokens keep their numbers, so that nothing else changes its place.
 
 Documents are found by `<s>`, which stands nowhere but at their start (the writer sees to that), so that training never
 reads documents.json; that table is read, a block at a time, when somebody asks for names.
@@ -12,17 +15,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from bisect import bisect_right
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from megadec.common.errors import ShardError
-from megadec.common.files import read_json, sha256_of
 from megadec.corpus.shards import FORMAT, INDEX_NAME, VERSION
+from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
+from megadec.data.shard_folders import RemoteFolder, ShardFolder, open_folder
 
 MAX_OPEN_SHARDS = 128
 CACHED_DOCUMENT_BLOCKS = 64
@@ -43,12 +48,16 @@ class DataSet:
     """An open data set. Make one with `DataSet.open`.
 
     `tokens` and `documents` are totals; `sha256` identifies the contents (not the place); `block_starts` int64
-    [blocks + 1] holds the number of each block's first token, and the total at its end.
+    [blocks + 1] holds the number of each block's first token, and the total at its end. `left_out`: what is wrong with
+    the shards that are not read, by their number; totals and `sha256` are those of the whole set all the same.
     """
 
-    def __init__(self, folder: Path, index: Mapping[str, Any], max_open_shards: int) -> None:
-        self.folder = folder
-        self.name = folder.name
+    def __init__(
+        self, place: ShardFolder, index: Mapping[str, Any], max_open_shards: int, left_out: Mapping[int, str]
+    ) -> None:
+        self.place = place
+        self.folder = str(place)
+        self.name = place.name
         self.index = index
         tokenizer = index["tokenizer"]
         self.tokenizer_sha256: str = tokenizer["sha256"]
@@ -66,39 +75,74 @@ class DataSet:
         self.block_starts = np.concatenate([[0], np.cumsum([s["tokens"] for s in self._samples], dtype=np.int64)])
         # Plain integers: one look-up by bisect is several times faster than one by numpy.
         self._starts: list[int] = self.block_starts.tolist()
+        self.left_out = dict(sorted(left_out.items()))
+        self._lost = self._lost_ranges()
+        self._max_open_shards = max_open_shards
         self._map = lru_cache(max_open_shards)(self._map_shard)
         self._documents = lru_cache(CACHED_DOCUMENT_BLOCKS)(self._read_documents)
 
     @classmethod
     def open(
-        cls, folder: Path | str, tokenizer_sha256: str | None = None, *, max_open_shards: int = MAX_OPEN_SHARDS
+        cls,
+        folder: Path | str,
+        tokenizer_sha256: str | None = None,
+        *,
+        max_open_shards: int = MAX_OPEN_SHARDS,
+        cache: ShardCacheOptions | None = None,
+        leave_out_damaged: bool = False,
     ) -> DataSet:
-        """Open the data set in `folder`; with `tokenizer_sha256`, only if it was written with that tokenizer.
+        """Open the data set in `folder` (a path, or an address); with `tokenizer_sha256`, only if it was written with
+        that tokenizer.
 
-        At most `max_open_shards` tars are mapped at a time. Raises ShardError when there is no index, when the index is
-        not one of ours or of another version, when a tar is missing or has another size, or for another tokenizer.
+        At most `max_open_shards` tars are mapped at a time. cache: where remote shards are kept. Raises ShardError when
+        there is no index, when the index is not one of ours or of another version, when a tar is missing or has another
+        size (unless leave_out_damaged, and one is left), or for another tokenizer.
         """
-        folder = Path(folder)
-        path = folder / INDEX_NAME
-        if not path.is_file():
-            raise ShardError(
-                f"{folder} has no {INDEX_NAME}: no shards at all, or a half-written set;"
-                f" `python tools/prepare.py ... --output {folder}` makes them"
-            )
-        index = read_json(path, ShardError)
+        place = open_folder(folder, cache)
+        index = place.read_index()
+        path = f"{place}/{INDEX_NAME}"
         _check_index(path, index)
-        _check_tars(folder, index)
         found = index["tokenizer"]["sha256"]
         if tokenizer_sha256 is not None and found != tokenizer_sha256:
             raise ShardError(
                 f"{path}: tokenizer.sha256 is {found[:12]}..., the run's tokenizer is {tokenizer_sha256[:12]}...:"
                 " shards are read only with the tokenizer that wrote them; prepare them again or name that tokenizer"
             )
-        return cls(folder, index, max_open_shards)
+        left_out = {}
+        for number, shard in enumerate(index["shards"]):
+            if (wrong := place.examine(shard, "sizes")) is not None:
+                left_out[number] = wrong
+                if not leave_out_damaged or len(left_out) == len(index["shards"]):
+                    raise DamagedShardError(wrong)
+        return cls(place, index, max_open_shards, left_out)
+
+    def without(self, damaged: Mapping[int, str]) -> DataSet:
+        """The same set with other shards left out. Raises DamagedShardError when none would be left."""
+        if len(damaged) == len(self.index["shards"]):
+            raise DamagedShardError(f"{self.folder}: every shard is damaged; the first: {next(iter(damaged.values()))}")
+        return DataSet(self.place, self.index, self._max_open_shards, damaged)
+
+    def is_lost(self, first: int, count: int) -> bool:
+        """Whether any of the tokens first, ..., first + count - 1 lies in a shard that is left out."""
+        return any(start < first + count and first < stop for start, stop in self._lost)
+
+    @property
+    def lost_ranges(self) -> list[tuple[int, int]]:
+        """First token and the one after the last, of each shard that is left out."""
+        return list(self._lost)
+
+    def is_lost_block(self, block: int) -> bool:
+        """Whether the block lies in a shard that is left out."""
+        return self._shard_of[block] in self.left_out
 
     @property
     def blocks(self) -> int:
         return len(self._samples)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its shards are fetched before they are read."""
+        return isinstance(self.place, RemoteFolder)
 
     def tokens_at(self, first: int, count: int) -> np.ndarray:
         """Tokens first, ..., first + count - 1 of the set, read-only; a view of the mapped tar within one block."""
@@ -110,8 +154,10 @@ class DataSet:
         return np.concatenate([self.tokens_at(first, stop - first), self.tokens_at(stop, first + count - stop)])
 
     def block_tokens(self, block: int) -> np.ndarray:
-        """All tokens of a block, a view of the mapped tar."""
-        return self.tokens_at(self._starts[block], self._starts[block + 1] - self._starts[block])
+        """All tokens of a block, read from the tar; blocks one after the other are read ahead by the system."""
+        with self._open_shard(self._shard_of[block]) as file:
+            file.seek(self._first_item[block] * self.dtype.itemsize)
+            return np.fromfile(file, dtype=self.dtype, count=self._starts[block + 1] - self._starts[block])
 
     def documents_between(self, first: int, stop: int) -> list[DocumentSpan]:
         """The documents that own tokens first, ..., stop - 1, in order."""
@@ -124,14 +170,10 @@ class DataSet:
         return found
 
     def verify(self) -> None:
-        """Read everything and compare with the index. Raises ShardError naming the first tar that differs."""
+        """Read everything and compare with the index. Raises DamagedShardError naming the first tar that differs."""
         for shard in self.index["shards"]:
-            path = self.folder / shard["name"]
-            if (found := sha256_of(path)) != shard["sha256"]:
-                raise ShardError(
-                    f"{path}: sha256 is {found[:12]}..., {INDEX_NAME} says {shard['sha256'][:12]}...:"
-                    " its contents changed after it was written; prepare or copy it again"
-                )
+            if (wrong := self.place.examine(shard, "hashes")) is not None:
+                raise DamagedShardError(wrong)
         starts = sum(int(np.count_nonzero(self.block_tokens(block) == self.bos_id)) for block in range(self.blocks))
         if starts != self.documents:
             raise ShardError(
@@ -139,16 +181,35 @@ class DataSet:
             )
 
     def _map_shard(self, number: int) -> np.ndarray:
-        path = self.folder / self.index["shards"][number]["name"]
-        # asarray drops the memmap class, whose slicing is five times slower; the array still holds the map open.
-        return np.asarray(np.memmap(path, dtype=self.dtype, mode="r"))
+        with self._open_shard(number) as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # Windows are wanted in random order: what the system would read ahead (up to megabytes for 2 KB) is not.
+        mapped.madvise(mmap.MADV_RANDOM)
+        return np.frombuffer(mapped, dtype=self.dtype, count=len(mapped) // self.dtype.itemsize)
+
+    def _open_shard(self, number: int) -> BinaryIO:
+        if number in self.left_out:
+            raise DamagedShardError(f"the shard is left out: {self.left_out[number]}")
+        file, fetched = self.place.open(self.index["shards"][number])
+        if fetched:
+            # For a tar that came another may have gone from the disk, and a map would hold on to its bytes.
+            self._map.cache_clear()
+        return file
+
+    def _lost_ranges(self) -> list[tuple[int, int]]:
+        ends = np.cumsum([shard["tokens"] for shard in self.index["shards"]]).tolist()
+        return [(ends[number] - self.index["shards"][number]["tokens"], ends[number]) for number in self.left_out]
+
+    def documents_table(self, block: int) -> bytes:
+        """The documents.json of a block as it lies in its tar."""
+        sample = self._samples[block]
+        with self._open_shard(self._shard_of[block]) as file:
+            file.seek(sample["documents_offset"])
+            return file.read(sample["documents_bytes"])
 
     def _read_documents(self, block: int) -> tuple[list[DocumentSpan], list[int]]:
         sample, start = self._samples[block], self._starts[block]
-        path = self.folder / self.index["shards"][self._shard_of[block]]["name"]
-        with open(path, "rb") as file:
-            file.seek(sample["documents_offset"])
-            raw = file.read(sample["documents_bytes"])
+        raw = self.documents_table(block)
         try:
             entries = json.loads(raw)["documents"]
             spans = [
@@ -156,7 +217,10 @@ class DataSet:
                 for e in entries
             ]
         except (ValueError, KeyError, TypeError) as error:
-            raise ShardError(f"{path}: the documents of sample {sample['key']} are not readable: {error}") from error
+            name = self.index["shards"][self._shard_of[block]]["name"]
+            raise ShardError(
+                f"{self.folder}/{name}: the documents of sample {sample['key']} are not readable: {error}"
+            ) from error
         return spans, [span.first_token for span in spans]
 
 
@@ -169,7 +233,7 @@ def _content_hash(index: Mapping[str, Any]) -> str:
 _SAMPLE_FIELDS = ("tokens", "tokens_offset", "documents", "documents_offset", "documents_bytes")
 
 
-def _check_index(path: Path, index: Any) -> None:
+def _check_index(path: str, index: Any) -> None:
     """Raise ShardError unless `index` is a whole index of this version."""
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         found = index.get("format") if isinstance(index, dict) else type(index).__name__
@@ -182,7 +246,7 @@ def _check_index(path: Path, index: Any) -> None:
         raise ShardError(f"{path} is not whole: {type(error).__name__} {error} where a field is expected") from error
 
 
-def _check_values(path: Path, index: Mapping[str, Any]) -> None:
+def _check_values(path: str, index: Mapping[str, Any]) -> None:
     tokenizer = index["tokenizer"]
     for name in ("sha256", "vocabulary_size", "bos_id", "eos_id"):
         tokenizer[name]
@@ -197,7 +261,7 @@ def _check_values(path: Path, index: Mapping[str, Any]) -> None:
         _check_samples(path, shard, itemsize)
 
 
-def _check_samples(path: Path, shard: Mapping[str, Any], itemsize: int) -> None:
+def _check_samples(path: str, shard: Mapping[str, Any], itemsize: int) -> None:
     values = np.array([[sample[name] for name in _SAMPLE_FIELDS] for sample in shard["samples"]], dtype=np.int64)
     tokens, tokens_offset, documents, documents_offset, documents_bytes = values.T
     if tokens.sum() != shard["tokens"] or documents.sum() != shard["documents"]:
@@ -205,13 +269,3 @@ def _check_samples(path: Path, shard: Mapping[str, Any], itemsize: int) -> None:
     beyond = np.maximum(tokens_offset + tokens * itemsize, documents_offset + documents_bytes) > shard["bytes"]
     if beyond.any() or (values < 0).any() or (tokens_offset % itemsize).any():
         raise ShardError(f"{path}: {shard['name']}: a sample's offsets do not lie inside its {shard['bytes']} bytes")
-
-
-def _check_tars(folder: Path, index: Mapping[str, Any]) -> None:
-    for shard in index["shards"]:
-        path = folder / shard["name"]
-        if not path.is_file():
-            raise ShardError(f"{path} is missing, {INDEX_NAME} names it: copy it again")
-        if (size := path.stat().st_size) != shard["bytes"]:
-            state = "it was cut" if size < shard["bytes"] else "it is another file"
-            raise ShardError(f"{path} has {size} bytes, {INDEX_NAME} says {shard['bytes']}: {state}; copy it again")

@@ -1,32 +1,51 @@
-"""Batches made ahead, in a thread, and on the device before they are asked for.
+"""Batches made ahead, in threads, and on the device before they are asked for.
 
-In: a function from a step to its batches. Out: the same batches, in order, on `device`. Trade-off: one thread, because
-a batch takes a fraction of a millisecond to make and numpy lets go of the interpreter's lock while it copies; more
-threads would only take memory.
+In: a function from a step to its batches. Out: the same batches, in order, on `device`, for any number of workers.
+Trade-off: threads and not processes. A batch takes a fraction of a millisecond to make, and numpy lets go of the
+interpreter's lock while it copies; what a process makes has to be carried over, which takes longer than making it. One
+thread is enough for shards on a local disk; more of them are for remote shards, where a thread waits for a fetch.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import torch
 
+from megadec.common.errors import ConfigError
 from megadec.data.batch import Batch
 
 JOIN_SECONDS = 10.0
 _Ready = tuple[Sequence[Batch], "torch.cuda.Event | None"]
 
 
-class Prefetcher(Iterator[Sequence[Batch]]):
-    """Iterates over make_batch(step) for step = first_step, ..., last_step - 1, up to `depth` steps ahead.
+@dataclass(frozen=True)
+class PrefetchOptions:
+    """workers: threads that make batches; with 0 the training's own thread makes each when it wants it. steps_ahead: so
+    many finished steps wait at most, beside those in the workers' hands.
+    """
 
-    On a CUDA device batches are copied from page-locked memory on a stream of their own. An error in `make_batch` is
-    raised by the `next` that would have given that batch. `seconds_waited` is what `next` spent waiting so far. Close
-    it, or use it as a context manager.
+    workers: int = 1
+    steps_ahead: int = 2
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"data.workers={self.workers} is negative; 0 makes each batch when it is wanted")
+        if self.steps_ahead < 1:
+            raise ConfigError(f"data.steps_ahead={self.steps_ahead} is not at least 1")
+
+
+class Prefetcher(Iterator[Sequence[Batch]]):
+    """Iterates over make_batch(step) for step = first_step, ..., last_step - 1, `depth` finished steps ahead.
+
+    `workers` threads call `make_batch`, each for another step, and the batches come in the order of the steps; with 0
+    `next` calls it. On a CUDA device batches are copied from page-locked memory on a stream of their own. An error in
+    `make_batch` is raised by the `next` that would have given that batch, and by every one after it. `seconds_waited`
+    is what `next` spent waiting so far. Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -36,45 +55,43 @@ class Prefetcher(Iterator[Sequence[Batch]]):
         last_step: int,
         device: torch.device | str = "cpu",
         depth: int = 2,
+        workers: int = 1,
     ) -> None:
         self.seconds_waited = 0.0
         self._make_batch = make_batch
         self._device = torch.device(device)
-        self._depth = depth
-        self._left = max(last_step - first_step, 0)
-        self._ready: deque[_Ready] = deque()
-        self._error: BaseException | None = None
+        self._wanted = self._next_step = first_step
+        self._last_step = last_step
+        self._ahead = depth + workers
+        self._ready: dict[int, _Ready] = {}
+        self._errors: dict[int, BaseException] = {}
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(
-            target=self._work, args=(first_step, last_step), name="megadec-prefetch", daemon=True
-        )
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"megadec-prefetch-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __next__(self) -> Sequence[Batch]:
         began = time.perf_counter()
-        with self._changed:
-            if self._closed or self._left == 0:
-                raise StopIteration
-            self._changed.wait_for(lambda: self._ready or self._error is not None)
-            self.seconds_waited += time.perf_counter() - began
-            if not self._ready:
-                assert self._error is not None
-                raise self._error
-            batches, copied = self._ready.popleft()
-            self._left -= 1
-            self._changed.notify_all()
+        if self._closed or self._wanted >= self._last_step:
+            raise StopIteration
+        batches, copied = self._take() if self._threads else self._make_now()
+        self.seconds_waited += time.perf_counter() - began
         if copied is not None:
             self._hand_over(batches, copied)
         return batches
 
     def close(self) -> None:
-        """End the thread and drop what it made. May be called twice."""
+        """End the threads and drop what they made. May be called twice."""
         with self._changed:
             self._closed = True
             self._ready.clear()
             self._changed.notify_all()
-        self._thread.join(JOIN_SECONDS)
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
 
     def __enter__(self) -> Prefetcher:
         return self
@@ -84,21 +101,53 @@ class Prefetcher(Iterator[Sequence[Batch]]):
     ) -> None:
         self.close()
 
-    def _work(self, first_step: int, last_step: int) -> None:
-        try:
-            side = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-            for step in range(first_step, last_step):
+    def _take(self) -> _Ready:
+        """Wait for the step that is wanted, and let the threads begin another."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted in self._ready or self._wanted in self._errors)
+            if self._wanted in self._errors:
+                raise self._errors[self._wanted]
+            ready = self._ready.pop(self._wanted)
+            self._wanted += 1
+            self._changed.notify_all()
+            return ready
+
+    def _make_now(self) -> _Ready:
+        ready = self._copy(self._make_batch(self._wanted), None)
+        self._wanted += 1
+        return ready
+
+    def _work(self) -> None:
+        """Take the next step that nobody has taken, make its batches, until there is none or one has failed."""
+        side: torch.cuda.Stream | None = None
+        while (step := self._begin()) is not None:
+            try:
+                if side is None and self._device.type == "cuda":
+                    side = torch.cuda.Stream(self._device)
                 ready = self._copy(self._make_batch(step), side)
+            except BaseException as error:  # raised again in the thread that asks for the batch
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed or len(self._ready) < self._depth)
-                    if self._closed:
-                        return
-                    self._ready.append(ready)
+                    self._errors[step] = error
                     self._changed.notify_all()
-        except BaseException as error:  # raised again in the thread that asks for the batch
+                return
             with self._changed:
-                self._error = error
+                if self._closed:
+                    return
+                self._ready[step] = ready
                 self._changed.notify_all()
+
+    def _begin(self) -> int | None:
+        """The next step for a thread, as soon as it may be made; None when there is nothing more to make."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended() or self._next_step < self._wanted + self._ahead)
+            if self._ended():
+                return None
+            step = self._next_step
+            self._next_step += 1
+            return step
+
+    def _ended(self) -> bool:
+        return self._closed or bool(self._errors) or self._next_step >= self._last_step
 
     def _copy(self, batches: Sequence[Batch], side: torch.cuda.Stream | None) -> _Ready:
         if side is None:

@@ -3,6 +3,11 @@
 In: open data sets, their weights, a seed and the sizes. Out: the token batches of any step, at once. Trade-off: the
 windows of a step are chosen for the whole job and cut into contiguous shares, so a rank touches the shards of all; that
 is what makes the batch of step N the same for any number of ranks, and the state one integer.
+
+When shards are left out of a set (they are damaged), its windows that touch them are rows of padding in `cut`: every
+other window keeps its step and its row, so a run may lose a shard, or get it back, between any two starts. `best_fit`
+packs the documents that are there, which changes its rows: which shards are left out is then a part of the fingerprint,
+and a run goes on only with the same ones.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from megadec.data.index import DataSet, DocumentSpan
 from megadec.data.order import VERSION as ORDER_VERSION
 from megadec.data.order import Order
 from megadec.data.share import check_parts, fingerprint_of, place_of_rank, share_of_rank, stream_state
-from megadec.data.windows import PLAN_VERSION, documents_of, plan_windows
+from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, lost_windows, plan_windows
 
 ORDER_CHUNK = 4096
 
@@ -63,6 +68,7 @@ class TrainStream:
         self._plans = [plan_windows(data, row_tokens, packing, cache_folder) for data, _ in sets]
         self._order = Order([plan.windows for plan in self._plans], [weight for _, weight in sets], seed)
         self._bos_id = sets[0][0].bos_id
+        self._losing = frozenset(number for number, plan in enumerate(self._plans) if lost_windows(plan))
         self._chunk = lru_cache(4)(self._order_chunk)
         self.windows_per_epoch = self._order.windows_per_epoch
 
@@ -81,7 +87,7 @@ class TrainStream:
         place = place_of_rank(rank, world_size, self.sequence_ranks)
         own, micro = share_of_rank(self.sequences_per_step, place.groups, micro_sequences)
         windows = self.windows_at(step * self.sequences_per_step + place.group * own, own)
-        whole = assemble([(self._plans[which], window) for which, window in windows], self.row_tokens, self._bos_id)
+        whole = assemble([self._row(window) for window in windows], self.row_tokens, self._bos_id)
         batches = [whole.rows(first, first + micro) for first in range(0, own, micro)]
         return batches if place.parts == 1 else [batch.part_of_rows(place.part, place.parts) for batch in batches]
 
@@ -99,14 +105,29 @@ class TrainStream:
             first, count = first + len(part), count - len(part)
         return found
 
+    def plan(self, data_set: int) -> WindowPlan:
+        """The windows of a set, by its number."""
+        return self._plans[data_set]
+
+    def is_lost(self, window: Window) -> bool:
+        """Whether the row of a window is all padding, because it touches a shard that is left out."""
+        return window.data_set in self._losing and is_lost(self._plans[window.data_set], window.window)
+
+    def lost_windows(self, data_set: int) -> int:
+        """How many windows of a set are lost with its shards that are left out."""
+        return lost_windows(self._plans[data_set])
+
     def documents_of(self, window: Window) -> list[DocumentSpan]:
-        """The documents that a window holds, in the order of its row."""
+        """The documents that a window holds, in the order of its row; none where it is lost."""
+        if self.is_lost(window):
+            return []
         return documents_of(self._plans[window.data_set], window.window)
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
         windows = step * self.sequences_per_step
-        return stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
+        state = stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
+        return {**state, "left_out": [_left_out(data) for data, _ in self.sets]}
 
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""
@@ -118,7 +139,7 @@ class TrainStream:
             "seed": self.seed,
             "sequences_per_step": self.sequences_per_step,
             "sets": [
-                {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}
+                self._description_of(data, weight, plan)
                 for (data, weight), plan in zip(self.sets, self._plans, strict=True)
             ],
         }
@@ -138,6 +159,13 @@ class TrainStream:
             _raise_difference(state["stream"], self.description())
         return int(state["step"])
 
+    def _description_of(self, data: DataSet, weight: float, plan: WindowPlan) -> dict[str, Any]:
+        known = {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}
+        return {**known, "left_out": _left_out(data)} if self.packing == "best_fit" and data.left_out else known
+
+    def _row(self, window: Window) -> tuple[WindowPlan, int] | None:
+        return None if self.is_lost(window) else (self._plans[window.data_set], window.window)
+
     def _order_chunk(self, number: int) -> list[Window]:
         sets, windows = self._order.at(number * ORDER_CHUNK, ORDER_CHUNK)
         return [Window(*pair) for pair in zip(sets.tolist(), windows.tolist(), strict=True)]
@@ -151,6 +179,11 @@ def _check_one_tokenizer(sets: Sequence[DataSet]) -> None:
                 f"{other.folder} was written with tokenizer {other.tokenizer_sha256[:12]}...,"
                 f" {first.folder} with {first.tokenizer_sha256[:12]}...: the sets of a run share one tokenizer"
             )
+
+
+def _left_out(data: DataSet) -> list[str]:
+    """The sha256 of each shard that is left out, as the index has it."""
+    return [data.index["shards"][number]["sha256"] for number in data.left_out]
 
 
 def _fingerprint(description: Mapping[str, Any]) -> str:
@@ -171,6 +204,12 @@ def _raise_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             raise ShardError(
                 f"data set {number} ({current['name']}) has the contents {current['sha256'][:12]}..., the checkpoint"
                 f" was trained on {was['sha256'][:12]}... ({was['name']}): {rule}"
+            )
+        if (gone := was.get("left_out", [])) != (now_gone := current.get("left_out", [])):
+            raise ShardError(
+                f"data set {number} ({current['name']}) goes without {len(now_gone)} damaged shard(s), the checkpoint"
+                f" went without {len(gone)}: data.packing=best_fit packs the documents that are there, so the run"
+                " cannot go on from this state with others; bring the shards back to what they were"
             )
         if was["weight"] != current["weight"]:
             raise ConfigError(

@@ -66,6 +66,25 @@ def default_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "megadec" / "windows"
 
 
+def is_lost(plan: WindowPlan, window: int) -> bool:
+    """Whether a window holds tokens of a shard that is left out."""
+    return any(plan.data.is_lost(first, predictions + 1) for first, predictions in plan.pieces(window))
+
+
+def lost_windows(plan: WindowPlan) -> int:
+    """How many windows are lost with the shards that are left out; best_fit makes none of those."""
+    if not isinstance(plan, CutPlan):
+        return 0
+    row_tokens, lost = plan.row_tokens, 0
+    reached = 0
+    for start, stop in plan.data.lost_ranges:
+        # Window w reads the tokens w * row_tokens, ..., (w + 1) * row_tokens.
+        first = max(-(-start // row_tokens) - 1, reached)
+        reached = min((stop - 1) // row_tokens + 1, plan.windows)
+        lost += max(reached - first, 0)
+    return lost
+
+
 class CutPlan:
     """Window w holds the predictions of tokens w * row_tokens + 1, ..., (w + 1) * row_tokens."""
 
@@ -100,9 +119,12 @@ class BestFitPlan:
 
 
 def _cached_pack(data: DataSet, row_tokens: int, folder: Path) -> Packed:
-    key = hashlib.sha256(f"{PLAN_VERSION} {data.sha256} {row_tokens}".encode()).hexdigest()
+    shards = data.index["shards"]
+    gone = [shards[number] for number in data.left_out]
+    identity = f"{PLAN_VERSION} {data.sha256} {row_tokens}" + "".join(f" -{shard['sha256']}" for shard in gone)
+    key = hashlib.sha256(identity.encode()).hexdigest()
     path = folder / f"best_fit-{key[:32]}.npz"
-    expected = data.tokens - data.documents
+    expected = data.tokens - data.documents - sum(shard["tokens"] - shard["documents"] for shard in gone)
     if path.is_file():
         packed = _read_pack(path, expected)
         if packed is not None:
@@ -132,10 +154,12 @@ def _read_pack(path: Path, predictions: int) -> Packed | None:
 
 
 def _document_starts(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
-    """First token and length (int64 each) of every document, found by `<s>`."""
-    blocks = [
-        np.flatnonzero(data.block_tokens(block) == data.bos_id) + data.block_starts[block]
-        for block in range(data.blocks)
-    ]
-    first = np.concatenate(blocks)
-    return first, np.diff(first, append=data.tokens)
+    """First token and length (int64 each) of every document that is not left out, found by `<s>`."""
+    first, tokens = [], []
+    for block in range(data.blocks):
+        if data.is_lost_block(block):
+            continue
+        starts = np.flatnonzero(data.block_tokens(block) == data.bos_id) + data.block_starts[block]
+        first.append(starts)
+        tokens.append(np.diff(starts, append=data.block_starts[block + 1]))  # a document lies in one block
+    return np.concatenate(first), np.concatenate(tokens)

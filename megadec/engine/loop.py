@@ -24,6 +24,7 @@ from megadec.engine.early_stopping import after_evaluation, exhausted, write_bes
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.job import CommonRun, Job
 from megadec.engine.metrics import Metrics, peak_flops
+from megadec.engine.quarantine import agree_on_data, report_left_out
 from megadec.engine.resume import contents_of, find_checkpoint
 from megadec.engine.run import Run, open_run
 from megadec.engine.schedule import learning_rate_factor
@@ -57,9 +58,11 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
     Raises CheckpointError, TrainingError, StorageError.
     """
     run = job.run
+    job = agree_on_data(job, ranks)
     found = find_checkpoint(job, ranks)
     engine = build_engine(job.task, run.optimizer, job.settings, ranks)
     begun = load_checkpoint(engine, *found) if found else Progress()
+    report_left_out(job, ranks, begun.step)
     _announce(job, begun)
     with _metrics(job, ranks, begun) as metrics, _batches(job, ranks, begun.step) as batches:
         ended = _loop(job, engine, batches, metrics, interrupt, begun)
@@ -138,12 +141,14 @@ def _save_best(job: Job, engine: ZeroEngine, progress: Progress) -> None:
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
-    train_options = job.run.train
+    train_options, prefetch = job.run.train, job.task.prefetch
 
     def make(number: int) -> Sequence[Batch]:
         return job.task.stream.batch(number, ranks.rank, ranks.world_size, train_options.micro_sequences)
 
-    return Prefetcher(make, step, train_options.last_step, ranks.device)
+    return Prefetcher(
+        make, step, train_options.last_step, ranks.device, depth=prefetch.steps_ahead, workers=prefetch.workers
+    )
 
 
 def _metrics(job: Job, ranks: Ranks, begun: Progress) -> Metrics:

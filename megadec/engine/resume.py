@@ -37,6 +37,11 @@ FREE_KEYS = (
     "train.stop_at_step",
     "train.micro_sequences",
     "train.sequence_ranks",
+    "data.workers",
+    "data.steps_ahead",
+    "data.verify",
+    "data.bad_shards",
+    "data.cache",
 )
 FREE_KEYS_FROM_PATH = ("name", "train.steps", "schedule", "optimizer")
 

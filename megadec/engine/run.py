@@ -7,7 +7,8 @@ shards and turns a mistake into one message instead of a crash on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,9 @@ from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
+from megadec.data.prefetch import PrefetchOptions
+from megadec.data.shard_cache import ShardCacheOptions
+from megadec.data.shard_folders import Verify
 from megadec.data.stream import TrainStream
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
@@ -29,7 +33,9 @@ from megadec.decoder.model import Decoder, check_dropout
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
 from megadec.engine.job import CommonRun, Job, check_folder, open_settings
+from megadec.engine.quarantine import agree_on_stream, check_limit
 from megadec.engine.task import InitialWeights, Scorer, Task
+from megadec.engine.zero import Ranks
 
 TIED_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
@@ -90,11 +96,32 @@ class ModelOptions(Execution):
 
 @dataclass(frozen=True)
 class DataOptions:
-    """`train`: folder of shards to weight: how often its windows are seen while a set of weight 1 is seen once."""
+    """`train`: folder of shards to weight: how often its windows are seen while a set of weight 1 is seen once. A
+    folder is a path or any address that fsspec knows (s3://, hf://, https://); its shards are fetched into `cache`.
+
+    workers, steps_ahead: how batches are made ahead (`PrefetchOptions`). verify: "sizes" compares the shards' sizes
+    with the index at each start, "hashes" reads them all. bad_shards: so many may be missing, cut or changed; the run
+    goes on without them, and says which in its quarantine.json.
+    """
 
     train: dict[str, float] = field(default_factory=dict)
     row_tokens: int = 1024
     packing: Literal["cut", "best_fit"] = "cut"
+    workers: int = 1
+    steps_ahead: int = 2
+    verify: Verify = "sizes"
+    bad_shards: int = 0
+    cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
+
+    def __post_init__(self) -> None:
+        if self.bad_shards < 0:
+            raise ConfigError(f"data.bad_shards={self.bad_shards} is negative; with 0 a damaged shard is an error")
+        _ = self.prefetch  # checks its values
+
+    @property
+    def prefetch(self) -> PrefetchOptions:
+        """How batches are made ahead."""
+        return PrefetchOptions(self.workers, self.steps_ahead)
 
 
 @dataclass(frozen=True)
@@ -126,23 +153,52 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
             f"train.sequence_ranks={run.train.sequence_ranks} does not divide model.heads={shape.heads}: each rank of a"
             " group attends with a share of the heads"
         )
-    if not run.data.train:
+    sets = open_sets(run, tokenizer.sha256)
+    held_out = {
+        name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
+    }
+    check_folder(run)
+    stream = stream_of(run, sets)
+    task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
+    return Job(run, settings, tokenizer, world_size(), task)
+
+
+def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
+    """The sets of `data.train`, without what is damaged where `data.bad_shards` allows it.
+
+    Raises ConfigError when none is named, ShardError as `DataSet.open` does.
+    """
+    data = run.data
+    if not data.train:
         raise ConfigError(
             "data.train names no shards: give at least one folder with its weight, `{shards/zhwiki: 1.0}`"
         )
-    sets = [(DataSet.open(Path(folder), tokenizer.sha256), weight) for folder, weight in run.data.train.items()]
-    held_out = {name: DataSet.open(Path(folder), tokenizer.sha256) for name, folder in run.evaluate.sets.items()}
-    check_folder(run)
-    stream = TrainStream(
-        sets,
+    sets = [
+        DataSet.open(folder, tokenizer_sha256, cache=data.cache, leave_out_damaged=data.bad_shards > 0)
+        for folder in data.train
+    ]
+    check_limit(sets, data.bad_shards)
+    far_bytes = sum(shard["bytes"] for one in sets if one.is_remote for shard in one.index["shards"])
+    if far_bytes > data.cache.bytes:
+        log.warning(
+            "the remote shards of data.train have %d bytes, data.cache.bytes=%d: windows are drawn from all shards, so"
+            " they will be fetched again and again",
+            far_bytes,
+            data.cache.bytes,
+        )
+    return sets
+
+
+def stream_of(run: Run, sets: Sequence[DataSet]) -> TrainStream:
+    """The run's sequence of steps over the opened sets of `data.train`. Raises ConfigError, ShardError."""
+    return TrainStream(
+        list(zip(sets, run.data.train.values(), strict=True)),
         row_tokens=run.data.row_tokens,
         packing=run.data.packing,
         seed=run.seed,
         sequences_per_step=run.train.sequences_per_step,
         sequence_ranks=run.train.sequence_ranks,
     )
-    task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
-    return Job(run, settings, tokenizer, world_size(), task)
 
 
 def _task(
@@ -156,6 +212,10 @@ def _task(
     def evaluator(engine: Scorer) -> WindowEvaluator:
         shares = run.train.sequence_ranks
         return WindowEvaluator(held_out, run.evaluate, run.data.row_tokens, tokenizer, engine, shares)
+
+    def agree(ranks: Ranks) -> TrainStream:
+        data, rebuild = run.data, functools.partial(stream_of, run)
+        return agree_on_stream(stream, list(held_out.values()), data.verify, data.bad_shards, rebuild, ranks)
 
     return Task(
         kind="language_model",
@@ -174,6 +234,8 @@ def _task(
         evaluator=evaluator,
         evaluate_every_steps=run.evaluate.every_steps if held_out else 0,
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
+        prefetch=run.data.prefetch,
+        agree=agree,
     )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from torch import Tensor, nn
 
 from megadec.data.batch import Batch
+from megadec.data.prefetch import PrefetchOptions
 
 if TYPE_CHECKING:
     from megadec.engine.interrupt import Interrupt
@@ -100,7 +101,8 @@ class Task:
 
     sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
     flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate_every_steps: 0 for
-    never. details: JSON that goes into the checkpoint's manifest. tied: names of one and the same tensor.
+    never. details: JSON that goes into the checkpoint's manifest. tied: names of one and the same tensor. prefetch: how
+    batches are made ahead. agree: compares what the ranks found of the data and gives the stream of all; collective.
     """
 
     kind: Kind
@@ -114,6 +116,8 @@ class Task:
     evaluate_every_steps: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[tuple[str, ...], ...] = ()
+    prefetch: PrefetchOptions = field(default_factory=PrefetchOptions)
+    agree: Callable[[Ranks], Stream] | None = None
 
     @property
     def manifest(self) -> dict[str, Any]:

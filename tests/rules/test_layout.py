@@ -17,6 +17,7 @@ SCRIPTS = ("launch", "tools", "tests", "tokenizer", "samples")
 DOORS = {
     "deepspeed": ["engine/zero.py", "export/consolidate.py"],
     "webdataset": ["corpus/shards.py", "data/"],
+    "fsspec": ["data/shard_folders.py"],
     "transformers": ["export/hf.py", "export/hf_classifier.py"],
     "ray": [],
     "onnx": ["export/onnx"],

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
-from megadec.data.describe import describe_set, describe_window
+from megadec.data.describe import describe_set, describe_step, describe_window
 from megadec.data.index import DataSet
+from megadec.data.stream import TrainStream
 from megadec.data.windows import plan_windows
 
 
@@ -22,3 +26,24 @@ def test_a_window_is_described_by_its_documents_and_how_its_text_begins(
     assert f"window 0 of {plan.windows}" in text
     assert f"document {tiny_documents[0].id} (wiki)" in text
     assert tiny_documents[0].title in text
+
+
+def test_a_step_is_described_by_the_documents_of_its_rows(tiny_shards):
+    stream = TrainStream([(DataSet.open(tiny_shards), 1.0)], 300, "cut", 4, 6)
+    text = describe_step(stream, 11)
+    for row, window in enumerate(stream.windows_of(10)):
+        part = text.split(f"row {row}, ")[1].split(f"row {row + 1}, ")[0]
+        assert f"window {window.window} of " in part
+        names = [span.id for span in stream.documents_of(window)]
+        assert [line.split()[1] for line in part.splitlines() if line.startswith("  document")] == names
+    assert text.startswith("step 11: places 60 to 65")
+    assert "row 0," not in describe_step(stream, 11, rows=(2,))
+    with pytest.raises(ConfigError, match="row 6: a step of this run has the rows 0 to 5"):
+        describe_step(stream, 11, rows=(6,))
+
+
+def test_a_lost_window_is_described_as_padding(tiny_shards):
+    data = DataSet.open(tiny_shards)
+    shards = len(data.index["shards"])
+    stream = TrainStream([(data.without(dict.fromkeys(range(1, shards), "it is gone")), 1.0)], 300, "cut", 4, 6)
+    assert "padding, because it touches a damaged shard" in describe_step(stream, 1)

@@ -61,7 +61,7 @@ def test_tokens_within_a_block_are_a_read_only_view_of_the_map(tiny_shards):
 def test_no_more_shards_are_mapped_than_allowed(tiny_shards):
     data = DataSet.open(tiny_shards, max_open_shards=2)
     for block in range(data.blocks):
-        data.block_tokens(block)
+        data.tokens_at(data.block_starts[block], 1)
     assert len(data.index["shards"]) > 2
     assert data._map.cache_info().currsize == 2
 

@@ -33,10 +33,45 @@ def wait_until(condition) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
-def test_batches_come_in_order_from_the_first_step_up_to_the_last(depth):
-    with Prefetcher(batch_of, 3, 9, depth=depth) as batches:
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_come_in_order_from_the_first_step_up_to_the_last(depth, workers):
+    with Prefetcher(batch_of, 3, 9, depth=depth, workers=workers) as batches:
         assert steps_of(batches) == [3, 4, 5, 6, 7, 8]
         assert list(batches) == []
+
+
+def test_batches_that_take_very_different_times_still_come_in_order():
+    def make(step: int) -> list[TokenBatch]:
+        time.sleep(0.02 if step % 3 == 0 else 0)
+        return batch_of(step)
+
+    with Prefetcher(make, 0, 40, workers=3) as batches:
+        assert steps_of(batches) == list(range(40))
+
+
+def test_as_many_batches_are_made_at_once_as_there_are_workers():
+    meet = threading.Barrier(3)
+
+    def make(step: int) -> list[TokenBatch]:
+        meet.wait(10)
+        return batch_of(step)
+
+    with Prefetcher(make, 0, 6, workers=3) as batches:
+        assert steps_of(batches) == list(range(6))
+
+
+def test_without_workers_nothing_is_made_before_it_is_wanted():
+    made: list[int] = []
+
+    def make(step: int) -> list[TokenBatch]:
+        made.append(step)
+        return batch_of(step)
+
+    before = threading.active_count()
+    with Prefetcher(make, 0, 9, workers=0) as batches:
+        assert (made, threading.active_count()) == ([], before)
+        next(batches)
+        assert made == [0]
 
 
 def test_no_steps_give_no_batches():
@@ -59,22 +94,24 @@ def test_at_most_depth_batches_and_the_one_in_hand_are_made_ahead():
         wait_until(lambda: len(made) == 4)
 
 
-def test_an_error_is_raised_where_its_batch_would_have_come():
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_an_error_is_raised_where_its_batch_would_have_come(workers):
     def make(step: int) -> list[TokenBatch]:
         if step == 2:
             raise ShardError("shard-000001.tar is gone")
         return batch_of(step)
 
-    with Prefetcher(make, 0, 5) as batches:
+    with Prefetcher(make, 0, 5, workers=workers) as batches:
         assert steps_of([next(batches), next(batches)]) == [0, 1]
         for _ in range(2):
             with pytest.raises(ShardError, match=r"shard-000001\.tar is gone"):
                 next(batches)
 
 
-def test_close_ends_the_thread_and_may_be_called_twice():
+@pytest.mark.parametrize("workers", [1, 3])
+def test_close_ends_the_threads_and_may_be_called_twice(workers):
     before = threading.active_count()
-    batches = Prefetcher(batch_of, 0, 1000)
+    batches = Prefetcher(batch_of, 0, 1000, workers=workers)
     next(batches)
     batches.close()
     batches.close()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 
 from megadec.common.config import from_yaml
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
+from megadec.data.shard_cache import ShardCacheOptions
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.model import Decoder
@@ -18,7 +21,7 @@ from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.job import TrainOptions
 from megadec.engine.pairs_run import PairsRun, open_pairs_run
-from megadec.engine.run import DataOptions, ModelOptions, Run, first_values, open_run
+from megadec.engine.run import DataOptions, ModelOptions, Run, first_values, open_run, open_sets
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -168,3 +171,25 @@ loss: {{label_smoothing: 0.1, z_loss: 0.0001}}
     assert decoder.lm_head.loss == LanguageLoss(0.1, 0.0001)
     assert decoder.execution.recompute == Recompute("selective", keep=("attention", "gate_up"))
     assert [block.mlp.tile_tokens for block in decoder.layers] == [100, 100]
+
+
+def test_a_cache_that_does_not_hold_the_remote_sets_is_warned_of(tiny_shards: Path, tmp_path: Path, caplog) -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe({f"/warned/{path.name}": path.read_bytes() for path in tiny_shards.iterdir()})
+    cache = ShardCacheOptions(folder=str(tmp_path), bytes=10_000)
+    logging.getLogger("megadec").addHandler(caplog.handler)
+    try:
+        for place, said in (("memory://warned", True), (str(tiny_shards), False)):
+            caplog.clear()
+            open_sets(Run(name="x", tokenizer="t", data=DataOptions(train={place: 1.0}, cache=cache)))
+            assert ("fetched again and again" in caplog.text) == said
+    finally:
+        logging.getLogger("megadec").removeHandler(caplog.handler)
+        files.rm("/warned", recursive=True)
+
+
+@pytest.mark.parametrize("wrong", [{"workers": -1}, {"steps_ahead": 0}, {"bad_shards": -1}])
+def test_data_options_that_cannot_be_are_refused_by_their_key(wrong: dict[str, int]) -> None:
+    [key] = wrong
+    with pytest.raises(ConfigError, match=f"data.{key}={wrong[key]}"):
+        DataOptions(**wrong)  # type: ignore[arg-type]
