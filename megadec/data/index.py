@@ -143,12 +143,19 @@ class DataSet:
         # asarray drops the memmap class, whose slicing is five times slower; the array still holds the map open.
         return np.asarray(np.memmap(path, dtype=self.dtype, mode="r"))
 
-    def _read_documents(self, block: int) -> tuple[list[DocumentSpan], list[int]]:
-        sample, start = self._samples[block], self._starts[block]
-        path = self.folder / self.index["shards"][self._shard_of[block]]["name"]
-        with open(path, "rb") as file:
+    def documents_table(self, block: int) -> bytes:
+        """The documents.json of a block as it lies in its tar."""
+        sample = self._samples[block]
+        with open(self._tar_of(block), "rb") as file:
             file.seek(sample["documents_offset"])
-            raw = file.read(sample["documents_bytes"])
+            return file.read(sample["documents_bytes"])
+
+    def _tar_of(self, block: int) -> Path:
+        return self.folder / str(self.index["shards"][self._shard_of[block]]["name"])
+
+    def _read_documents(self, block: int) -> tuple[list[DocumentSpan], list[int]]:
+        sample, start, path = self._samples[block], self._starts[block], self._tar_of(block)
+        raw = self.documents_table(block)
         try:
             entries = json.loads(raw)["documents"]
             spans = [

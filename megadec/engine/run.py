@@ -20,6 +20,7 @@ from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
+from megadec.data.skip import read_ids
 from megadec.data.stream import TrainStream
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
@@ -90,11 +91,17 @@ class ModelOptions(Execution):
 
 @dataclass(frozen=True)
 class DataOptions:
-    """`train`: folder of shards to weight: how often its windows are seen while a set of weight 1 is seen once."""
+    """`train`: folder of shards to weight: how often its windows are seen while a set of weight 1 is seen once.
+
+    skip_documents: ids of documents that nothing is learned from; skip_documents_file: more of them, one a line.
+    Windows keep their places and their other documents, so a run may go on with another list.
+    """
 
     train: dict[str, float] = field(default_factory=dict)
     row_tokens: int = 1024
     packing: Literal["cut", "best_fit"] = "cut"
+    skip_documents: tuple[str, ...] = ()
+    skip_documents_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,7 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
         seed=run.seed,
         sequences_per_step=run.train.sequences_per_step,
         sequence_ranks=run.train.sequence_ranks,
+        skip_documents=read_ids(run.data.skip_documents, run.data.skip_documents_file),
     )
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
     return Job(run, settings, tokenizer, world_size(), task)
@@ -173,6 +181,7 @@ def _task(
         stream=stream,
         evaluator=evaluator,
         evaluate_every_steps=run.evaluate.every_steps if held_out else 0,
+        details={"skipped_documents": sorted(stream.skip_documents)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
     )
 
