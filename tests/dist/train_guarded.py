@@ -1,10 +1,10 @@
 """A rank of trainings in which something goes wrong on purpose, one after the other in one process.
 
-Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "break":
-{"rank": R, "steps": [N, ...], "value": X}, "sleep": {"rank": R, "step": N, "seconds": S}}. "break" puts X into that
-rank's gradient of one parameter, by a hook in the backward pass of these steps; "sleep" waits there. For every step a
-file beside the plan says whether it updated, and whether weights and optimizer state of the rank are, bit by bit, what
-they were before.
+Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "bare": BOOL,
+"break": {"rank": R, "steps": [N, ...], "value": X}, "sleep": {"rank": R, "step": N, "seconds": S}}. "break" puts X into
+that rank's gradient of one parameter, by a hook in the backward pass of these steps; "sleep" waits there. "bare" trains
+by DeepSpeed's own step, with no hook and no gate of ours. For every step a file beside the plan says whether it
+updated, and whether weights and optimizer state of the rank are, bit by bit, what they were before.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from torch import Tensor
 import megadec.engine.loop
 from megadec.common.config import parse
 from megadec.common.errors import MegadecError
+from megadec.engine.gradients import GradientWatch
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.run import Run, open_run
 from megadec.engine.zero import ZeroEngine, build_engine, end_process_group, start_process_group
@@ -74,6 +76,17 @@ def disturb(engine: ZeroEngine, training: dict[str, Any], hashes: list[dict[str,
     engine.refuse_update = lambda: counted("refuse", refuse)  # type: ignore[method-assign]
 
 
+class NoGate:
+    """What there was before there was a guard: DeepSpeed alone decides."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def norm(self) -> float:
+        """Unknown before the step."""
+        return 1.0
+
+
 def main(plan: Path) -> None:
     ranks = start_process_group()
     for training in json.loads(plan.read_text()):
@@ -81,6 +94,12 @@ def main(plan: Path) -> None:
         hashes: list[dict[str, Any]] = []
 
         def build(*arguments: Any, training: Any = training, hashes: Any = hashes) -> ZeroEngine:
+            if training.get("bare"):
+                with (
+                    mock.patch("megadec.engine.zero.gate_of", NoGate),
+                    mock.patch("megadec.engine.zero.GradientWatch", return_value=GradientWatch(())),
+                ):
+                    return build_engine(*arguments)
             engine = build_engine(*arguments)
             disturb(engine, training, hashes)
             return engine
