@@ -95,6 +95,11 @@ class PairStream:
         ordered = sorted(numbers, key=lambda number: (targets[number], sources[number], number))
         return [assemble_pairs(self.pairs, ordered[first : first + micro]) for first in range(0, own, micro)]
 
+    def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
+        """This rank's pairs of step `step` (from 0) by their numbers; they have no other names."""
+        own = self.sequences_per_step // world_size
+        return [f"pair {number}" for number in self.pairs_of(step)[rank * own : (rank + 1) * own]]
+
     def pairs_of(self, step: int) -> list[int]:
         """The numbers of the pairs of a step, over all ranks."""
         _, numbers = self._order.at(step * self.sequences_per_step, self.sequences_per_step)

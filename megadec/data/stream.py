@@ -23,6 +23,7 @@ from megadec.data.index import DataSet, DocumentSpan
 from megadec.data.order import VERSION as ORDER_VERSION
 from megadec.data.order import Order
 from megadec.data.share import check_parts, fingerprint_of, place_of_rank, share_of_rank, stream_state
+from megadec.data.skip import find_documents, leave_out
 from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, lost_windows, plan_windows
 
 ORDER_CHUNK = 4096
@@ -39,8 +40,9 @@ class TrainStream:
     """The endless sequence of training steps over weighted data sets; a pure function of its arguments.
 
     A weight is how often the windows of a set are seen in an epoch. sequence_ranks: so many neighbouring ranks share
-    rows, each with a part of every one; the sequence does not depend on it. Raises ConfigError for sizes, weights or
-    packing that cannot be, and ShardError when the sets were written with different tokenizers.
+    rows, each with a part of every one; skip_documents: ids of documents without weight in the loss (`data/skip.py`);
+    the sequence does not depend on either. Raises ConfigError for sizes, weights or packing that cannot be and for an
+    id that stands in no set, and ShardError when the sets were written with different tokenizers.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TrainStream:
         sequences_per_step: int,
         cache_folder: Path | None = None,
         sequence_ranks: int = 1,
+        skip_documents: Sequence[str] = (),
     ) -> None:
         if not sets:
             raise ConfigError("data.sets is empty: a run needs at least one data set")
@@ -67,6 +70,8 @@ class TrainStream:
         self.sequence_ranks = sequence_ranks
         self._plans = [plan_windows(data, row_tokens, packing, cache_folder) for data, _ in sets]
         self._order = Order([plan.windows for plan in self._plans], [weight for _, weight in sets], seed)
+        self.skip_documents = frozenset(skip_documents)
+        self._skipped = find_documents([data for data, _ in sets], self.skip_documents)
         self._bos_id = sets[0][0].bos_id
         self._losing = frozenset(number for number, plan in enumerate(self._plans) if lost_windows(plan))
         self._chunk = lru_cache(4)(self._order_chunk)
@@ -87,9 +92,22 @@ class TrainStream:
         place = place_of_rank(rank, world_size, self.sequence_ranks)
         own, micro = share_of_rank(self.sequences_per_step, place.groups, micro_sequences)
         windows = self.windows_at(step * self.sequences_per_step + place.group * own, own)
-        whole = assemble([self._row(window) for window in windows], self.row_tokens, self._bos_id)
+        rows = [self._row(window) for window in windows]
+        whole = assemble(rows, self.row_tokens, self._bos_id)
+        leave_out(whole.weights_BS, rows, [self._skipped[which] for which, _ in windows])
         batches = [whole.rows(first, first + micro) for first in range(0, own, micro)]
         return batches if place.parts == 1 else [batch.part_of_rows(place.part, place.parts) for batch in batches]
+
+    def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
+        """The ids of the documents in this rank's rows of step `step` (from 0), each once, in the order of the rows.
+
+        Those that are skipped are not among them.
+        """
+        place = place_of_rank(rank, world_size, self.sequence_ranks)
+        own = self.sequences_per_step // place.groups
+        windows = self.windows_at(step * self.sequences_per_step + place.group * own, own)
+        found = dict.fromkeys(span.id for window in windows for span in self.documents_of(window))
+        return [one for one in found if one not in self.skip_documents]
 
     def windows_of(self, step: int) -> list[Window]:
         """The windows of a step, in the order of its rows over all ranks."""

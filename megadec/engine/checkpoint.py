@@ -26,6 +26,7 @@ from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.engine.early_stopping import Best
+from megadec.engine.guard import GuardState
 from megadec.engine.settings import DeepSpeedSettings
 from megadec.engine.task import Task
 from megadec.engine.zero import ZeroEngine, stream_errors
@@ -62,7 +63,8 @@ class CheckpointOptions:
 class Progress:
     """How far a run is.
 
-    `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those.
+    `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those;
+    `guard`: what the guard remembers of losses, norms and steps left out.
     """
 
     step: int = 0
@@ -70,6 +72,7 @@ class Progress:
     loss: float | None = None
     evaluated_step: int = -1
     best: Best = field(default_factory=Best)
+    guard: GuardState = field(default_factory=GuardState)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ def _finish(partial: Path, final: Path, contents: Contents, progress: Progress, 
         "loss": progress.loss,
         "evaluated_step": progress.evaluated_step,
         "best": asdict(progress.best),
+        "guard": progress.guard.to_json(),
         "world_size": contents.ranks,
         "zero_stage": contents.settings.stage,
         "precision": contents.settings.precision,
@@ -248,8 +252,8 @@ def load_checkpoint(engine: ZeroEngine, path: Path, manifest: dict[str, Any]) ->
     engine.load(path)
     _restore_random_state(torch.load(path / _random_file(engine.ranks.rank), weights_only=True))
     log.info("going on from %s", path)
-    best = Best(**manifest.get("best", {}))
-    return Progress(manifest["step"], manifest["tokens"], manifest["loss"], manifest["evaluated_step"], best)
+    best, guard = Best(**manifest.get("best", {})), GuardState.from_json(manifest.get("guard", {}))
+    return Progress(manifest["step"], manifest["tokens"], manifest["loss"], manifest["evaluated_step"], best, guard)
 
 
 def _random_file(rank: int) -> str:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from megadec.common.config import parse, take_options
 from megadec.common.errors import ConfigError, MegadecError
 from megadec.common.ranks import is_first
+from megadec.engine.interrupt import Interrupt
 from megadec.engine.job import CommonRun, Job
 from megadec.engine.loop import train_opened
 
@@ -32,7 +33,8 @@ def train_command(
         run = parse(kind, rest, description=description, program=program)
         if "deepspeed" not in options:
             raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
-        train_opened(open_job(run, Path(options["deepspeed"])))
+        with Interrupt() as interrupt:
+            train_opened(open_job(run, Path(options["deepspeed"])), interrupt)
     except MegadecError:
         if not is_first():
             # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.

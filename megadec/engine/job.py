@@ -16,6 +16,7 @@ from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.engine.checkpoint import FOLDER, CheckpointOptions, Progress
 from megadec.engine.early_stopping import EarlyStopping
+from megadec.engine.guard import GuardOptions
 from megadec.engine.metrics import FILE_NAME, MetricsOptions
 from megadec.engine.optimizer import OptimizerOptions
 from megadec.engine.schedule import ScheduleOptions
@@ -67,6 +68,7 @@ class CommonRun:
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    guard: GuardOptions = field(default_factory=GuardOptions)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
 from megadec.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
 from megadec.engine.early_stopping import after_evaluation, exhausted, write_best
+from megadec.engine.guard import after_good_step, judge
+from megadec.engine.guard_answer import answer
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.job import CommonRun, Job
 from megadec.engine.metrics import Metrics, peak_flops
@@ -28,6 +32,7 @@ from megadec.engine.quarantine import agree_on_data, report_left_out
 from megadec.engine.resume import contents_of, find_checkpoint
 from megadec.engine.run import Run, open_run
 from megadec.engine.schedule import learning_rate_factor
+from megadec.engine.stall import StallWatch
 from megadec.engine.step import train_step
 from megadec.engine.task import InitialWeights
 from megadec.engine.zero import Ranks, ZeroEngine, build_engine, end_process_group, start_process_group
@@ -44,11 +49,14 @@ def train(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None)
     train_opened(open_run(run, deepspeed_file, initial))
 
 
-def train_opened(job: Job) -> None:
-    """Join the other ranks, train any opened run, and leave. Every rank calls this. Raises MegadecError."""
-    with Interrupt() as interrupt:
+def train_opened(job: Job, interrupt: Interrupt | None = None) -> None:
+    """Join the other ranks, train any opened run, and leave. Every rank calls this. Raises MegadecError.
+
+    interrupt: one that listens already, so that a signal while the run was opened is not lost.
+    """
+    with nullcontext(interrupt) if interrupt is not None else Interrupt() as listening:
         ranks = start_process_group()
-        train_job(job, ranks, interrupt)
+        train_job(job, ranks, listening)
         end_process_group(ranks)
 
 
@@ -58,19 +66,35 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
     Raises CheckpointError, TrainingError, StorageError.
     """
     run = job.run
-    job = agree_on_data(job, ranks)
-    found = find_checkpoint(job, ranks)
-    engine = build_engine(job.task, run.optimizer, job.settings, ranks)
-    begun = load_checkpoint(engine, *found) if found else Progress()
-    report_left_out(job, ranks, begun.step)
-    _announce(job, begun)
-    with _metrics(job, ranks, begun) as metrics, _batches(job, ranks, begun.step) as batches:
-        ended = _loop(job, engine, batches, metrics, interrupt, begun)
+    with StallWatch(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watch:
+        job = agree_on_data(job, ranks)
+        found = find_checkpoint(job, ranks)
+        if _stops(ranks, interrupt):
+            log.info("stopped before the first step (%s); the same command begins again", interrupt.reason)
+            return
+        watch.at("build", 0)
+        engine = build_engine(job.task, run.optimizer, job.settings, ranks)
+        begun = load_checkpoint(engine, *found) if found else Progress()
+        report_left_out(job, ranks, begun.step)
+        _announce(job, begun)
+        with _metrics(job, ranks, begun) as metrics, _batches(job, ranks, begun.step) as batches:
+            ended = _loop(job, engine, batches, metrics, interrupt, watch, begun)
     log.info(_farewell(run, ended, interrupt))
 
 
+def _stops(ranks: Ranks, interrupt: Interrupt) -> bool:
+    """Whether any rank wants to stop. Collective."""
+    return ranks.sum_over_ranks([float(interrupt.requested)])[0] > 0
+
+
 def _loop(
-    job: Job, engine: ZeroEngine, batches: Prefetcher, metrics: Metrics, interrupt: Interrupt, progress: Progress
+    job: Job,
+    engine: ZeroEngine,
+    batches: Prefetcher,
+    metrics: Metrics,
+    interrupt: Interrupt,
+    watch: StallWatch,
+    progress: Progress,
 ) -> Progress:
     """Evaluate when it is due, step, save when it is due; at the end or at a wish to stop, save what is not saved."""
     run = job.run
@@ -78,6 +102,7 @@ def _loop(
     saved_step = progress.step
     while not exhausted(run.early_stopping, progress.best):
         if _evaluation_due(job, progress):
+            watch.at("evaluate", progress.step)
             evaluations = evaluator.evaluate(progress.step, interrupt)
             if evaluations is None:
                 break
@@ -93,21 +118,37 @@ def _loop(
         began, waited = time.perf_counter(), batches.seconds_waited
         rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
         _seed(run.seed, progress.step, engine.ranks.rank)
+        watch.at("data", progress.step + 1)
+        batch = next(batches)
         report = train_step(
-            engine, next(batches), step=progress.step + 1, learning_rate=rate, wants_stop=interrupt.requested
+            engine,
+            batch,
+            step=progress.step + 1,
+            learning_rate=rate,
+            wants_stop=interrupt.requested,
+            judge=partial(judge, run.guard, progress.guard),
+            at=watch.at,
         )
         if report is None:
             break
-        progress = replace(progress, step=report.step, tokens=progress.tokens + report.tokens, loss=report.loss)
-        metrics.record_step(
-            report,
-            tokens=progress.tokens,
-            seconds=time.perf_counter() - began,
-            seconds_waiting_for_data=batches.seconds_waited - waited,
-        )
+        if report.finding is not None:
+            progress = answer(job, engine, metrics, progress, report)
+        if report.updated:
+            guard = after_good_step(run.guard, progress.guard, report.loss, report.grad_norm)
+            progress = replace(
+                progress, step=report.step, tokens=progress.tokens + report.tokens, loss=report.loss, guard=guard
+            )
+            metrics.record_step(
+                report,
+                tokens=progress.tokens,
+                seconds=time.perf_counter() - began,
+                seconds_waiting_for_data=batches.seconds_waited - waited,
+            )
         if run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0:
+            watch.at("save", progress.step)
             _save(job, engine, progress)
             saved_step = progress.step
+    watch.at("save", progress.step)
     if progress.step != saved_step:
         _save(job, engine, progress)
     return progress

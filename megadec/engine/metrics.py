@@ -150,6 +150,10 @@ class Metrics:
                 },
             )
 
+    def record_finding(self, values: Mapping[str, Any]) -> None:
+        """One line for what the guard found at a step; it stands in place of the step's own when that was refused."""
+        self._write("guard", values)
+
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
         if self._stream is None:
             return
@@ -163,14 +167,17 @@ class Metrics:
 
 
 def keep_lines(path: Path, step: int, evaluated_step: int) -> None:
-    """Cut the lines of steps after `step`, evaluations after `evaluated_step`, and an unfinished last line."""
+    """Cut the lines of steps after `step`, evaluations after `evaluated_step`, and an unfinished last line.
+
+    What stopped the run stays also after `step`: it names the documents that the next start may want to leave out.
+    """
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    last = {"train": step, "evaluate": evaluated_step}
+    last = {"train": step, "evaluate": evaluated_step, "guard": step}
     with whole_file(path, "w") as stream:
         for line in lines:
             if line.endswith("\n"):
                 values = json.loads(line)
-                if values["step"] <= last[values["kind"]]:
+                if values["step"] <= last[values["kind"]] or values.get("answer") == "stop":
                     stream.write(line)

@@ -24,6 +24,7 @@ from megadec.data.index import DataSet
 from megadec.data.prefetch import PrefetchOptions
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import Verify
+from megadec.data.skip import read_ids
 from megadec.data.stream import TrainStream
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
@@ -102,6 +103,8 @@ class DataOptions:
     workers, steps_ahead: how batches are made ahead (`PrefetchOptions`). verify: "sizes" compares the shards' sizes
     with the index at each start, "hashes" reads them all. bad_shards: so many may be missing, cut or changed; the run
     goes on without them, and says which in its quarantine.json.
+    skip_documents: ids of documents that nothing is learned from; skip_documents_file: more of them, one a line.
+    Windows keep their places and their other documents, so a run may go on with another list.
     """
 
     train: dict[str, float] = field(default_factory=dict)
@@ -111,6 +114,8 @@ class DataOptions:
     steps_ahead: int = 2
     verify: Verify = "sizes"
     bad_shards: int = 0
+    skip_documents: tuple[str, ...] = ()
+    skip_documents_file: str | None = None
     cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
 
     def __post_init__(self) -> None:
@@ -198,6 +203,7 @@ def stream_of(run: Run, sets: Sequence[DataSet]) -> TrainStream:
         seed=run.seed,
         sequences_per_step=run.train.sequences_per_step,
         sequence_ranks=run.train.sequence_ranks,
+        skip_documents=read_ids(run.data.skip_documents, run.data.skip_documents_file),
     )
 
 
@@ -233,6 +239,7 @@ def _task(
         stream=stream,
         evaluator=evaluator,
         evaluate_every_steps=run.evaluate.every_steps if held_out else 0,
+        details={"skipped_documents": sorted(stream.skip_documents)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
         prefetch=run.data.prefetch,
         agree=agree,

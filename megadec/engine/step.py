@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from megadec.common.errors import TrainingError
 from megadec.data.batch import Batch
+from megadec.engine.guard import Finding, Judge, Seen, stop_when_not_finite
 from megadec.engine.metrics import peak_memory_bytes
+from megadec.engine.stall import Place, nowhere
 from megadec.engine.zero import ZeroEngine
 
 
@@ -25,6 +26,7 @@ class StepReport:
     """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
 
     `squared_document_tokens`: the squared lengths of the documents in the rows, added up: what attention costs.
+    `finding`: what the guard found; the update was left out when that refuses it.
     """
 
     step: int
@@ -35,17 +37,32 @@ class StepReport:
     grad_norm: float
     seconds: float
     memory_bytes: tuple[int, ...]
+    finding: Finding | None = None
+
+    @property
+    def updated(self) -> bool:
+        """Whether the weights were changed."""
+        return self.finding is None or not self.finding.refuses
 
 
 def train_step(
-    engine: ZeroEngine, batches: Sequence[Batch], *, step: int, learning_rate: float, wants_stop: bool
+    engine: ZeroEngine,
+    batches: Sequence[Batch],
+    *,
+    step: int,
+    learning_rate: float,
+    wants_stop: bool,
+    judge: Judge = stop_when_not_finite,
+    at: Place = nowhere,
 ) -> StepReport | None:
     """Train on this rank's micro-batches of one step; `step` is the number the step has once it is done.
 
-    Returns None, with nothing changed, when any rank wants to stop. Raises TrainingError, before the weights change,
-    when the loss of any rank is not finite, and after DeepSpeed refused the update when the gradients are not.
+    judge: looks at loss and gradients before the update, which is left out when its finding says so. at: told what this
+    rank is doing. Returns None, with nothing changed, when any rank wants to stop. Raises TrainingError when a rank is
+    lost, and whatever `judge` raises.
     """
     began = time.perf_counter()
+    at("agree", step)
     valid_tokens, squared_tokens, stops = engine.ranks.sum_over_ranks(
         [
             sum(batch.valid_tokens for batch in batches),
@@ -56,43 +73,40 @@ def train_step(
     if stops:
         return None
     if valid_tokens == 0:
-        raise TrainingError(f"step {step}: no token of the batch has a loss weight; look at the shards of this window")
+        nothing = Finding(step, "no_tokens", "skip", (), "no token of the batch has a loss weight")
+        none = (math.nan, 0, int(squared_tokens), learning_rate, math.nan)
+        return StepReport(step, *none, time.perf_counter() - began, (), nothing)
     # DeepSpeed takes the mean over ranks, so each rank's share is multiplied by their number.
     scale = engine.ranks.world_size / valid_tokens
     losses = []
+    at("forward/backward", step)
     for number, batch in enumerate(batches, start=1):
         loss = engine.loss_sum(batch)
         engine.backward(loss * scale)
         losses.append(loss.detach())
         if number < len(batches):
             engine.end_micro_step()
-    loss_sum, memory = _gather(engine, float(torch.stack(losses).sum()), step)
-    norm = engine.update(learning_rate)
-    if not math.isfinite(norm):
-        raise TrainingError(
-            f"step {step}, rank {engine.ranks.rank}: the gradient norm is not finite though the loss is"
-            f" {loss_sum / valid_tokens:.4f}; the newest checkpoint is from before this step"
-        )
+    at("reduce", step)
+    seen, memory = _look(engine, float(torch.stack(losses).sum()), valid_tokens, step)
+    at("update", step)
+    finding = judge(seen)
+    if finding is not None and finding.refuses:
+        engine.refuse_update()
+    else:
+        engine.update(learning_rate)
     seconds = time.perf_counter() - began
-    return StepReport(
-        step, loss_sum / valid_tokens, int(valid_tokens), int(squared_tokens), learning_rate, norm, seconds, memory
-    )
+    counts = (int(valid_tokens), int(squared_tokens))
+    return StepReport(step, seen.loss, *counts, learning_rate, seen.norm, seconds, memory, finding)
 
 
-def _gather(engine: ZeroEngine, loss_sum: float, step: int) -> tuple[float, tuple[int, ...]]:
-    """The loss over all ranks and each rank's peak memory.
-
-    Raises TrainingError naming the ranks whose loss is not finite.
-    """
-    ranks = engine.ranks.world_size
-    values = [0.0] * (1 + 2 * ranks)
-    finite = math.isfinite(loss_sum)
-    values[0] = loss_sum if finite else 0.0
-    values[1 + engine.ranks.rank] = 0.0 if finite else 1.0
-    values[1 + ranks + engine.ranks.rank] = float(peak_memory_bytes(engine.ranks.device))
+def _look(engine: ZeroEngine, own_loss: float, valid_tokens: float, step: int) -> tuple[Seen, tuple[int, ...]]:
+    """What the step found on all ranks, and each rank's peak memory."""
+    ranks, own = engine.ranks.world_size, engine.own_gradients()
+    mine = (own_loss, own.norm, own.first_not_finite + 1.0, float(peak_memory_bytes(engine.ranks.device)))
+    values = [0.0] * (len(mine) * ranks)
+    values[engine.ranks.rank * len(mine) : (engine.ranks.rank + 1) * len(mine)] = mine
     sums = engine.ranks.sum_over_ranks(values)
-    broken = [rank for rank in range(ranks) if sums[1 + rank]]
-    if broken:
-        names = ", ".join(str(rank) for rank in broken)
-        raise TrainingError(f"step {step}: the loss is not finite on rank {names}; the weights were not changed")
-    return sums[0], tuple(int(value) for value in sums[1 + ranks :])
+    losses, norms, broken, memory = (tuple(sums[place :: len(mine)]) for place in range(len(mine)))
+    names = tuple(engine.parameter_name(int(number) - 1) if number else "" for number in broken)
+    seen = Seen(step, math.fsum(losses) / valid_tokens, engine.gradient_norm(), losses, norms, names)
+    return seen, tuple(int(value) for value in memory)

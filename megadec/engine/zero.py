@@ -31,6 +31,7 @@ if not torch.cuda.is_available():
 import deepspeed
 from deepspeed.accelerator import get_accelerator
 from deepspeed.ops.op_builder import AsyncIOBuilder
+from deepspeed.runtime.utils import combine_grad_norm_groups, get_global_norm_of_tensors
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.utils import logger as deepspeed_logger
 from deepspeed.utils import set_z3_leaf_module
@@ -44,6 +45,7 @@ from megadec.data.batch import Batch
 from megadec.decoder.compiled import is_compiled
 from megadec.decoder.model import Decoder
 from megadec.decoder.sequence import SequenceRanks
+from megadec.engine.gradients import GradientWatch, OwnGradients, gate_of
 from megadec.engine.host_memory import keep_freed_memory
 from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.settings import DeepSpeedSettings
@@ -168,6 +170,7 @@ def build_engine(
         set_z3_leaf_module(module, True)  # gathered as a whole: hooks inside would cut its graph
     if settings.stage == 3 and isinstance(model, Decoder):
         _let_gradients_out(model)
+    watch = GradientWatch(model.named_parameters())
     optimizer = build_optimizer(model.named_parameters(), optimizer_options)
     try:
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
@@ -175,7 +178,7 @@ def build_engine(
         raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
     if settings.stage == 3:
         _keep_gradients_in_place(engine.optimizer)
-    return ZeroEngine(engine, settings, ranks)
+    return ZeroEngine(engine, settings, ranks, watch)
 
 
 def _sequence_ranks(count: int) -> SequenceRanks:
@@ -242,8 +245,10 @@ def _fill(model: nn.Module, task: Task, stage: int) -> None:
 class ZeroEngine:
     """DeepSpeed's engine, narrowed to the verbs of training. Every method is collective."""
 
-    def __init__(self, engine: Any, settings: DeepSpeedSettings, ranks: Ranks) -> None:
+    def __init__(self, engine: Any, settings: DeepSpeedSettings, ranks: Ranks, watch: GradientWatch) -> None:
         self._engine = engine
+        self._watch = watch
+        self._gate = gate_of(engine, settings.stage, get_global_norm_of_tensors, combine_grad_norm_groups)
         self.settings = settings
         self.ranks = ranks
 
@@ -272,24 +277,31 @@ class ZeroEngine:
         """Tell DeepSpeed that a micro-step which is not the last one of its step is over."""
         self._engine.step()
 
-    def update(self, learning_rate: float) -> float:
-        """End the last micro-step: clip, update the weights at this rate, and return the gradients' global norm.
+    def own_gradients(self) -> OwnGradients:
+        """This rank's gradients of the step before they were reduced; waits for the backward pass. Not collective."""
+        return self._watch.read()
 
-        The norm is the one before clipping; it is not finite when the gradients were not.
-        """
-        norm = self._plain_norm() if self.settings.stage == 0 else None
+    def parameter_name(self, number: int) -> str:
+        """The name of a parameter by its number in `OwnGradients`."""
+        return self._watch.names[number]
+
+    def gradient_norm(self) -> float:
+        """The gradients' global norm after the last backward pass, before clipping; nan when it is not finite."""
+        with lost_ranks("taking the norm of the gradients"):
+            norm = float(self._gate.norm())
+        # DeepSpeed's helpers say -1 where a norm is infinite or not a number.
+        return norm if 0.0 <= norm < float("inf") else float("nan")
+
+    def update(self, learning_rate: float) -> None:
+        """End the last micro-step: clip, and update the weights at this rate. Call `gradient_norm` first."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
-        norm = self._engine.get_global_grad_norm() if norm is None else norm
-        found = float("nan") if norm is None else float(norm)
-        # DeepSpeed's helpers say -1 where a norm is infinite or not a number.
-        return found if found >= 0.0 else float("nan")
 
-    def _plain_norm(self) -> Tensor:
-        """Stage 0 in fp32 has no norm of its own; after the last backward every rank holds the whole mean gradient."""
-        gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+    def refuse_update(self) -> None:
+        """End the last micro-step without an update: weights and optimizer state stay as they are, bit for bit."""
+        self._gate.refuse()
+        self._engine.step()
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -114,6 +114,12 @@ class ClassifyStream:
         whole = assemble_texts(self.data, self.rows_at(first, own), self.row_tokens, self.weights, self.prefix_weight)
         return [whole.rows(start, start + micro) for start in range(0, own, micro)]
 
+    def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
+        """The texts in this rank's rows of step `step` (from 0) by their numbers; they have no other names."""
+        own = self.sequences_per_step // world_size
+        rows = self.rows_at(step * self.sequences_per_step + rank * own, own)
+        return [f"text {number}" for texts in rows for number in texts.tolist()]
+
     def rows_at(self, first: int, count: int) -> list[np.ndarray]:
         """The texts in the rows at places first, ..., first + count - 1 of the sequence."""
         places = (divmod(place, self.windows_per_epoch) for place in range(first, first + count))

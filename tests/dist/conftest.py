@@ -152,7 +152,7 @@ def make_run(tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path) -> Ca
         run["data"]["train"] = {str(tiny_shards): 1.0}
         run["evaluate"]["sets"] = {"tiny": str(tiny_shards)}
         for key, value in sections.items():
-            run[key] = {**run[key], **value} if isinstance(value, dict) else value
+            run[key] = {**run.get(key, {}), **value} if isinstance(value, dict) else value
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(run), encoding="utf-8")
         return path

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from megadec.engine.checkpoint import read_manifest
 from tests.dist.conftest import (
     PRETRAIN,
     deepspeed,
@@ -25,6 +26,14 @@ from tests.dist.conftest import (
 TRAIN_MANY = Path(__file__).parent / "train_many.py"
 # More steps than a test can wait for: only a signal ends the run.
 ENDLESS = {"steps": 5000, "sequences_per_step": 8, "micro_sequences": 2}
+
+
+GRACE_SECONDS = 30.0
+
+
+def partial_in(folder: Path) -> list[Path]:
+    """Checkpoints that are being written."""
+    return list((folder / "checkpoints").glob(".step_*.partial"))
 
 
 def checkpoints(folder: Path) -> list[int]:
@@ -63,6 +72,35 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
     assert losses_of(folder) == losses_of(tmp_path / "runs" / "whole")
 
 
+def test_a_signal_in_an_evaluation_and_in_a_save_ends_the_run_within_the_grace_period_with_one_whole_checkpoint(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    folder, log = tmp_path / "runs" / "asked", tmp_path / "log"
+    arguments = ["--deepspeed", str(zero_file("zero3"))]
+    evaluate = {"every_steps": 2, "windows": 300, "micro_sequences": 1}
+    run = make_run("asked", train=ENDLESS, evaluate=evaluate)
+    with deepspeed([*arguments, "--config", str(run)], 2, log) as launcher:
+        wait_until(lambda: len(metrics_of(folder)) == 2, "the second step", log, pause=0.005)
+        os.kill(ranks_of(launcher.pid)[1].pid, signal.SIGUSR1)
+        assert launcher.wait(GRACE_SECONDS) == 0, log.read_text()[-4000:]
+    assert checkpoints(folder) == [2]
+    manifest = read_manifest(folder / "checkpoints" / "step_00000002")
+    assert (manifest["step"], manifest["evaluated_step"]) == (2, 0), "the signal came after the evaluation"
+
+    saves = make_run("asked", train=ENDLESS, evaluate={"sets": {}}, checkpoint={"every_steps": 1, "keep_last": 99})
+    with deepspeed([*arguments, "--config", str(saves)], 2, log) as launcher:
+        wait_until(lambda: len(checkpoints(folder)) >= 3, "two saves", log)
+        victim = ranks_of(launcher.pid)[1].pid
+        wait_until(lambda: bool(partial_in(folder)), "a save under way", log, pause=0.0005)
+        os.kill(victim, signal.SIGTERM)
+        assert launcher.wait(GRACE_SECONDS) == 0, log.read_text()[-4000:]
+    last = checkpoints(folder)[-1]
+    assert last == len(metrics_of(folder))
+    assert read_manifest(folder / "checkpoints" / f"step_{last:08d}")["step"] == last
+    assert log.read_text().count(f"saved {folder}/checkpoints/step_{last:08d}") == 1
+    assert not partial_in(folder)
+
+
 def test_a_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before_it_whole(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
@@ -70,19 +108,18 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before_it_whole(
     folder, log = tmp_path / "runs" / "killed", tmp_path / "log"
     command = [sys.executable, str(PRETRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(run)]
 
-    def partial() -> list[Path]:
-        return list((folder / "checkpoints").glob(".step_*.partial"))
-
     with open(log, "wb") as stream:
         process = subprocess.Popen(command, env=environment(), stdout=stream, stderr=subprocess.STDOUT)
         try:
             wait_until(lambda: bool(checkpoints(folder)), "the first checkpoint", log)
-            wait_until(lambda: bool(partial()) or process.poll() is not None, "a save under way", log, pause=0.0005)
+            wait_until(
+                lambda: bool(partial_in(folder)) or process.poll() is not None, "a save under way", log, pause=0.0005
+            )
         finally:
             process.kill()
             process.wait()
     kept = checkpoints(folder)
-    assert partial(), "the kill came after the save; nothing was tested"
+    assert partial_in(folder), "the kill came after the save; nothing was tested"
 
     # The same command goes on from the whole one and clears the rest away.
     again = [*command, f"--train.stop_at_step={kept[-1] + 1}"]
@@ -90,7 +127,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before_it_whole(
     assert done.returncode == 0, done.stderr
     assert f"going on from {folder}/checkpoints/step_{kept[-1]:08d}" in done.stderr
     assert checkpoints(folder) == [*kept, kept[-1] + 1]
-    assert not partial()
+    assert not partial_in(folder)
     assert len(losses_of(folder)) == kept[-1] + 1
 
 

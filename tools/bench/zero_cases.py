@@ -91,6 +91,10 @@ class NoStream:
         """No batches."""
         return []
 
+    def documents(self, step: int, rank: int, world_size: int) -> list[str]:
+        """Nobody's."""
+        return []
+
     def state(self, step: int) -> dict[str, Any]:
         """Nothing to keep."""
         return {}

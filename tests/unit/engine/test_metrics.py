@@ -90,3 +90,11 @@ def test_memory_is_counted_in_bytes() -> None:
 def test_a_peak_that_is_not_above_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"metrics\.peak_flops"):
         MetricsOptions(peak_flops=0.0)
+
+
+def test_what_the_guard_found_is_cut_with_its_step_unless_it_stopped_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"kind": "guard", "step": n, "answer": answer} for n, answer in ((2, "skip"), (4, "skip"), (5, "stop"))]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keep_lines(path, step=3, evaluated_step=0)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 5]

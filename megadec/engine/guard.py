@@ -1,0 +1,241 @@
+"""The guard before each update: is the step's loss and gradient fit to change the weights, and what if not.
+
+In come what a step found over all ranks and the history of losses and norms; out comes nothing, or a finding with the
+answer that the run configured: report, skip, roll back, stop. Everything here is a pure function of numbers that are
+the same on every rank, and the history is part of the checkpoint, so all ranks, and a resumed run, decide alike.
+
+A spike is a value above median + factor * spread of the last `window` good steps, the spread being 1.4826 times the
+median distance from the median (what a standard deviation is for normal noise), and at least 2 % of the median. Values
+that were refused are not added, so a series of bad steps does not become the new normal; limits end it. Trade-off: the
+median of a falling loss is above the loss, so a spike early in a run must be larger to be seen.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from megadec.common.errors import ConfigError, TrainingError
+
+Answer = Literal["skip", "roll_back", "stop"]
+SpikeAnswer = Literal["off", "report", "skip", "roll_back", "stop"]
+Kind = Literal["no_tokens", "loss_not_finite", "gradients_not_finite", "loss_spike", "gradient_spike"]
+
+NORMAL_SPREAD = 1.4826
+SMALLEST_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class GuardOptions:
+    """What to do when a step is not as it should be.
+
+    `non_finite`: a loss or gradient of any rank is infinite or not a number. `loss_spike`, `gradient_spike`: the loss
+    or the gradients' norm is far above the last `window` steps', by `loss_factor` and `gradient_factor` spreads;
+    nothing is called a spike before `warmup_steps` values are known. `report`: say it and go on; `skip`: leave the
+    update out on every rank; `roll_back`: take the weights of the newest checkpoint and go on behind the step; `stop`:
+    end with an error, weights unchanged. More than `skips_in_a_row`, `skips` or `roll_backs` end the run too.
+    `stall_seconds`: a rank that gets no further for so long says where it is and who is late; 0 watches nothing.
+    """
+
+    non_finite: Answer = "stop"
+    loss_spike: SpikeAnswer = "report"
+    gradient_spike: SpikeAnswer = "report"
+    window: int = 128
+    warmup_steps: int = 64
+    loss_factor: float = 10.0
+    gradient_factor: float = 20.0
+    skips_in_a_row: int = 5
+    skips: int = 100
+    roll_backs: int = 3
+    stall_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("skips_in_a_row", "skips", "roll_backs", "stall_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"guard.{name}={getattr(self, name)} is negative")
+        for name in ("loss_factor", "gradient_factor"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"guard.{name}={getattr(self, name)} is not above 0")
+        if not 2 <= self.warmup_steps <= self.window:
+            raise ConfigError(
+                f"guard.warmup_steps={self.warmup_steps} is not from 2 to guard.window={self.window}: a spread takes"
+                " two values, and no more than a window of them is kept"
+            )
+
+
+@dataclass(frozen=True)
+class GuardState:
+    """What the guard remembers, in every checkpoint.
+
+    `losses`, `norms`: of the last good steps. `left_out`: (first, last) steps whose batches the weights have not
+    learned from, because they were skipped or rolled back.
+    """
+
+    losses: tuple[float, ...] = ()
+    norms: tuple[float, ...] = ()
+    skips_in_a_row: int = 0
+    skips: int = 0
+    roll_backs: int = 0
+    left_out: tuple[tuple[int, int], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it goes into a checkpoint's manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> GuardState:
+        """The reverse of `to_json`; a checkpoint from before there was a guard gives an empty state."""
+        plain = {name: values[name] for name in ("skips_in_a_row", "skips", "roll_backs") if name in values}
+        losses, norms = tuple(values.get("losses", ())), tuple(values.get("norms", ()))
+        ranges = tuple((first, last) for first, last in values.get("left_out", ()))
+        return replace(cls(**plain), losses=losses, norms=norms, left_out=ranges)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a step found before its update, the same on every rank.
+
+    `loss`: in nats a token, over all ranks; `norm`: of the reduced gradients, nan where it is not finite.
+    `rank_losses`: each rank's sum of nats; `rank_norms`: of each rank's own gradients before they were reduced;
+    `broken`: by rank, the first parameter whose own gradient is not finite ("" for none).
+    """
+
+    step: int
+    loss: float
+    norm: float
+    rank_losses: tuple[float, ...]
+    rank_norms: tuple[float, ...]
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something is wrong with a step. `ranks`: where it came from, as far as that can be said."""
+
+    step: int
+    kind: Kind
+    answer: Answer | Literal["report"]
+    ranks: tuple[int, ...]
+    words: str
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the update is left out."""
+        return self.answer != "report"
+
+
+Judge = Callable[[Seen], Finding | None]
+
+
+def judge(options: GuardOptions, state: GuardState, seen: Seen) -> Finding | None:
+    """What is wrong with a step, or None. Pure."""
+    bad = tuple(rank for rank, loss in enumerate(seen.rank_losses) if not math.isfinite(loss))
+    if bad or not math.isfinite(seen.loss):
+        words = f"the loss is not finite on rank {_listed(bad)}" if bad else "the loss is not finite over all ranks"
+        return Finding(seen.step, "loss_not_finite", options.non_finite, bad, words)
+    if not math.isfinite(seen.norm) or any(seen.broken):
+        return _gradients(options, seen)
+    for kind, value, values, factor, answer in (
+        ("loss_spike", seen.loss, state.losses, options.loss_factor, options.loss_spike),
+        ("gradient_spike", seen.norm, state.norms, options.gradient_factor, options.gradient_spike),
+    ):
+        limit = spike_limit(values, factor, options.warmup_steps)
+        if answer != "off" and value > limit:
+            what, by_rank = ("loss", seen.rank_losses) if kind == "loss_spike" else ("gradient norm", seen.rank_norms)
+            worst = max(range(len(by_rank)), key=lambda rank: by_rank[rank])
+            words = (
+                f"the {what} is {value:.4g}, above {limit:.4g} (the last {len(values)} good steps have a median of"
+                f" {statistics.median(values):.4g}); rank {worst} has the most of it"
+            )
+            return Finding(seen.step, kind, answer, (worst,), words)  # type: ignore[arg-type]
+    return None
+
+
+def _gradients(options: GuardOptions, seen: Seen) -> Finding:
+    ranks = tuple(rank for rank, name in enumerate(seen.broken) if name)
+    names = tuple(seen.broken[rank] for rank in ranks)
+    if ranks:
+        words = f"the gradients are not finite on rank {_listed(ranks)}, first in {_listed(dict.fromkeys(names))}"
+    else:
+        words = (
+            "the gradients are not finite once they are reduced, though those of every rank are: their sum or the"
+            f" communication broke them (norms by rank: {', '.join(f'{norm:.4g}' for norm in seen.rank_norms)})"
+        )
+    words += f", while the loss is {seen.loss:.4f}"
+    return Finding(seen.step, "gradients_not_finite", options.non_finite, ranks, words, names)
+
+
+def stop_when_not_finite(seen: Seen) -> Finding | None:
+    """The judge of who trains without a guard. Raises TrainingError."""
+    finding = judge(GuardOptions(loss_spike="off", gradient_spike="off"), GuardState(), seen)
+    if finding is not None:
+        raise TrainingError(f"step {finding.step}: {finding.words}; the weights were not changed")
+    return None
+
+
+def spike_limit(values: Sequence[float], factor: float, warmup_steps: int) -> float:
+    """Above this a value is a spike; infinite while fewer than `warmup_steps` values are known."""
+    if len(values) < warmup_steps:
+        return math.inf
+    median = statistics.median(values)
+    spread = NORMAL_SPREAD * statistics.median(abs(value - median) for value in values)
+    return median + factor * max(spread, SMALLEST_SPREAD * abs(median))
+
+
+def after_good_step(options: GuardOptions, state: GuardState, loss: float, norm: float) -> GuardState:
+    """The state after an update was made."""
+    return replace(
+        state,
+        losses=(*state.losses, loss)[-options.window :],
+        norms=(*state.norms, norm)[-options.window :],
+        skips_in_a_row=0,
+    )
+
+
+def after_skip(state: GuardState, step: int) -> GuardState:
+    """The state after the update of `step` was left out."""
+    return replace(
+        state,
+        skips_in_a_row=state.skips_in_a_row + 1,
+        skips=state.skips + 1,
+        left_out=_joined(state.left_out, (step, step)),
+    )
+
+
+def after_roll_back(saved: GuardState, now: GuardState, saved_step: int, step: int) -> GuardState:
+    """The state once the weights are those of `saved_step` again and `step` is behind us; what was counted stays."""
+    return replace(
+        now,
+        losses=saved.losses,
+        norms=saved.norms,
+        roll_backs=now.roll_backs + 1,
+        left_out=_joined(now.left_out, (saved_step + 1, step)),
+    )
+
+
+def limit_reached(options: GuardOptions, state: GuardState, answer: str) -> str | None:
+    """Why one more skip or roll-back is one too many, or None."""
+    limits = {"skip": ("skips_in_a_row", "skips"), "roll_back": ("roll_backs",)}
+    for name in limits.get(answer, ()):
+        if getattr(state, name) >= getattr(options, name):
+            return f"guard.{name}={getattr(options, name)} is used up"
+    return None
+
+
+def _joined(ranges: tuple[tuple[int, int], ...], new: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Sorted ranges of steps with one more, those that touch made one."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted((*ranges, new)):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return tuple(joined)
+
+
+def _listed(items: Any) -> str:
+    return ", ".join(str(item) for item in items)

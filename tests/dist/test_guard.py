@@ -1,0 +1,130 @@
+"""A step that must not change the weights does not, on any rank, and is named: with two real ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.dist.conftest import losses_of, metrics_of, run_ranks
+
+TRAIN_GUARDED = Path(__file__).parent / "train_guarded.py"
+STAGES = [
+    ("zero3", "bf16"),
+    ("zero3", "fp32"),
+    ("zero2", "bf16"),
+    ("zero1", "bf16"),
+    ("zero1", "fp32"),
+    ("zero0", "fp32"),
+]
+STEPS = 6
+NAN = {"rank": 1, "steps": [3], "value": float("nan")}
+
+
+def updates(folder: Path, name: str, rank: int) -> list[dict[str, Any]]:
+    return json.loads((folder / f"{name}.rank{rank}.updates.json").read_text())  # type: ignore[no-any-return]
+
+
+def train(folder: Path, plan: list[dict[str, Any]]) -> None:
+    (folder / "plan.json").write_text(json.dumps(plan))
+    run_ranks(TRAIN_GUARDED, [str(folder / "plan.json")], ranks=2)
+
+
+def test_not_a_number_in_one_ranks_gradients_is_named_and_skipped_on_all_ranks_in_every_stage_and_precision(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    plan = []
+    for stage, precision in STAGES:
+        train_options = {"steps": STEPS, "precision": precision}
+        run = make_run(f"{stage}-{precision}", train=train_options, evaluate={"sets": {}}, guard={"non_finite": "skip"})
+        plan.append({"run": str(run), "deepspeed": str(zero_file(stage)), "break": NAN})
+    train(tmp_path, plan)
+    for stage, precision in STAGES:
+        name = f"{stage}-{precision}"
+        for rank in (0, 1):
+            found = updates(tmp_path, name, rank)
+            assert [one["call"] for one in found] == ["update"] * 2 + ["refuse"] + ["update"] * 3, name
+            # A first step at rate 0 of the warm-up may leave weights as they are; the refused one must.
+            assert found[2]["same"], (name, rank)
+            assert not any(one["same"] for one in found[3:]), (name, rank)
+        folder = tmp_path / "runs" / name
+        assert [line["step"] for line in metrics_of(folder)] == [1, 2, 4, 5, 6]
+        [line] = metrics_of(folder, "guard")
+        assert (line["step"], line["found"], line["answer"]) == (3, "gradients_not_finite", "skip")
+        assert (line["ranks"], line["parameters"]) == ([1], ["layers.1.mlp.down_proj.weight"])
+        assert list(line["documents"]) == ["1"]
+        assert line["documents"]["1"]
+        manifest = json.loads((folder / "checkpoints" / f"step_{STEPS:08d}" / "manifest.json").read_text())
+        assert manifest["guard"]["left_out"] == [[3, 3]]
+
+
+def test_the_guard_changes_no_loss_when_nothing_is_wrong_and_rolls_back_stops_and_finds_spikes_as_configured(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    usual = {"train": {"steps": 8, "precision": "fp32"}, "evaluate": {"sets": {}}, "checkpoint": {"every_steps": 4}}
+    spikes = {"warmup_steps": 3, "window": 8, "gradient_spike": "skip", "gradient_factor": 6.0}
+
+    def plan_of(name: str, stage: str, guard: dict[str, Any], **more: Any) -> dict[str, Any]:
+        sections = json.loads(json.dumps(usual))
+        sections["train"].update(more.pop("train", {}))
+        return {"run": str(make_run(name, guard=guard, **sections)), "deepspeed": str(zero_file(stage)), **more}
+
+    def broken(steps: list[int], value: float) -> dict[str, Any]:
+        return {"rank": 1, "steps": steps, "value": value}
+
+    cases = [("zero3", "bf16"), ("zero1", "bf16"), ("zero2", "fp32"), ("zero0", "fp32")]
+    plan = []
+    for stage, precision in cases:
+        for kind, guard in (("bare", {"stall_seconds": 0}), ("guarded", {"non_finite": "skip", "loss_spike": "skip"})):
+            name = f"{kind}-{stage}-{precision}"
+            plan.append(plan_of(name, stage, guard, bare=kind == "bare", train={"precision": precision}))
+    spike = plan_of("spike", "zero3", spikes, **{"break": broken([6], 1e3)})
+    parts = plan_of("parts", "zero3", spikes)
+    plan += [
+        plan_of("back", "zero3", {"non_finite": "roll_back"}, **{"break": broken([6], float("inf"))}),
+        plan_of("skips", "zero3", {"non_finite": "skip"}, **{"break": broken([5, 6], float("nan"))}),
+        plan_of(
+            "nowhere",
+            "zero1",
+            {"non_finite": "roll_back"},
+            **{"break": broken([2], float("nan"))},
+            refused="TrainingError",
+        ),
+        plan_of(
+            "limit",
+            "zero1",
+            {"non_finite": "skip", "skips_in_a_row": 2},
+            **{"break": broken([2, 3, 4], float("nan"))},
+            refused="TrainingError",
+        ),
+        plan_of("stop", "zero1", {}, **{"break": broken([2], float("nan"))}, refused="TrainingError"),
+        spike,
+        {**parts, "options": ["--train.stop_at_step=5"]},
+        {**parts, "break": broken([1], 1e3)},
+    ]
+    train(tmp_path, plan)
+    runs = tmp_path / "runs"
+
+    for stage, precision in cases:
+        assert losses_of(runs / f"guarded-{stage}-{precision}") == losses_of(runs / f"bare-{stage}-{precision}")
+
+    # The checkpoint of step 4 and no batch of steps 5 and 6: what a run has that skipped these two.
+    after = {name: {line["step"]: line["loss"] for line in metrics_of(runs / name)} for name in ("back", "skips")}
+    assert sorted(after["back"]) == [1, 2, 3, 4, 5, 7, 8]
+    assert [after["back"][step] for step in (1, 2, 3, 4, 7, 8)] == list(after["skips"].values())
+    manifest = json.loads((runs / "back" / "checkpoints" / "step_00000008" / "manifest.json").read_text())
+    assert (manifest["guard"]["left_out"], manifest["guard"]["roll_backs"]) == ([[5, 6]], 1)
+
+    for rank in (0, 1):
+        said = {n: (tmp_path / f"{n}.rank{rank}.TrainingError").read_text() for n in ("nowhere", "limit", "stop")}
+        assert "no checkpoint yet" in said["nowhere"]
+        assert "guard.skips_in_a_row=2 is used up" in said["limit"]
+        assert "step 2: the gradients are not finite on rank 1" in said["stop"]
+        assert updates(tmp_path, "stop", rank)[-1] == {"step": 2, "call": "refuse", "same": True}
+
+    # The history is in the checkpoint: a run that was stopped finds the same spike by the same limit.
+    [line] = metrics_of(runs / "spike", "guard")
+    assert (line["step"], line["found"], line["answer"], line["ranks"]) == (6, "gradient_spike", "skip", [1])
+    assert metrics_of(runs / "parts", "guard") == [line]
+    assert metrics_of(runs / "parts")[-1]["loss"] == metrics_of(runs / "spike")[-1]["loss"]
