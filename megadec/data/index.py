@@ -174,10 +174,17 @@ class DataSet:
         for shard in self.index["shards"]:
             if (wrong := self.place.examine(shard, "hashes")) is not None:
                 raise DamagedShardError(wrong)
-        starts = sum(int(np.count_nonzero(self.block_tokens(block) == self.bos_id)) for block in range(self.blocks))
-        if starts != self.documents:
-            raise ShardError(
-                f"{self.folder}: {starts} documents begin in the tokens, {INDEX_NAME} says {self.documents}"
+        for block in range(self.blocks):
+            self.check_documents(block, int(np.count_nonzero(self.block_tokens(block) == self.bos_id)))
+
+    def check_documents(self, block: int, found: int) -> None:
+        """Raise DamagedShardError, naming the tar, unless so many documents begin in the block."""
+        stated = self._samples[block]["documents"]
+        if found != stated:
+            name = self.index["shards"][self._shard_of[block]]["name"]
+            raise DamagedShardError(
+                f"{self.folder}/{name}: {found} documents begin in the tokens of sample"
+                f" {self._samples[block]['key']}, {INDEX_NAME} says {stated}: its contents changed after it was written"
             )
 
     def _map_shard(self, number: int) -> np.ndarray:

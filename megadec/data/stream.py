@@ -13,7 +13,7 @@ and a run goes on only with the same ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,8 @@ class TrainStream:
     A weight is how often the windows of a set are seen in an epoch. sequence_ranks: so many neighbouring ranks share
     rows, each with a part of every one; skip_documents: ids of documents without weight in the loss (`data/skip.py`);
     the sequence does not depend on either. Raises ConfigError for sizes, weights or packing that cannot be and for an
-    id that stands in no set, and ShardError when the sets were written with different tokenizers.
+    id that stands in no set, and ShardError when the sets were written with different tokenizers. `best_fit`
+    packs when the first window is wanted, so that damaged shards can be found and left out (`DataSet.without`) before.
     """
 
     def __init__(
@@ -68,14 +69,30 @@ class TrainStream:
         self.seed = seed
         self.sequences_per_step = sequences_per_step
         self.sequence_ranks = sequence_ranks
-        self._plans = [plan_windows(data, row_tokens, packing, cache_folder) for data, _ in sets]
-        self._order = Order([plan.windows for plan in self._plans], [weight for _, weight in sets], seed)
         self.skip_documents = frozenset(skip_documents)
         self._skipped = find_documents([data for data, _ in sets], self.skip_documents)
+        self._cache_folder = cache_folder
         self._bos_id = sets[0][0].bos_id
-        self._losing = frozenset(number for number, plan in enumerate(self._plans) if lost_windows(plan))
         self._chunk = lru_cache(4)(self._order_chunk)
-        self.windows_per_epoch = self._order.windows_per_epoch
+        if packing != "best_fit":  # which reads every shard, and waits until somebody wants a window
+            _ = self._order
+
+    @cached_property
+    def _plans(self) -> list[WindowPlan]:
+        return [plan_windows(data, self.row_tokens, self.packing, self._cache_folder) for data, _ in self.sets]
+
+    @cached_property
+    def _order(self) -> Order:
+        return Order([plan.windows for plan in self._plans], [weight for _, weight in self.sets], self.seed)
+
+    @cached_property
+    def _losing(self) -> frozenset[int]:
+        return frozenset(number for number, plan in enumerate(self._plans) if lost_windows(plan))
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Rows until every set was seen as often as its weight says."""
+        return self._order.windows_per_epoch
 
     @property
     def steps_per_epoch(self) -> float:

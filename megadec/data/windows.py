@@ -160,6 +160,7 @@ def _document_starts(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
         if data.is_lost_block(block):
             continue
         starts = np.flatnonzero(data.block_tokens(block) == data.bos_id) + data.block_starts[block]
+        data.check_documents(block, len(starts))
         first.append(starts)
         tokens.append(np.diff(starts, append=data.block_starts[block + 1]))  # a document lies in one block
     return np.concatenate(first), np.concatenate(tokens)

@@ -23,6 +23,14 @@ def flip(tar: Path) -> None:
     tar.write_bytes(raw)
 
 
+def wipe(tar: Path) -> None:
+    """What a bad block of a disk leaves: documents lose their beginnings."""
+    raw = bytearray(tar.read_bytes())
+    middle = len(raw) // 2
+    raw[middle : middle + 4096] = bytes(4096)
+    tar.write_bytes(raw)
+
+
 def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_evaluation(
     tmp_path: Path, tiny_shards: Path, tiny_tokenizer_path: Path, tiny_documents
 ) -> None:
@@ -53,11 +61,11 @@ def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_
 def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
 ) -> None:
-    lame, flipped = tmp_path / "lame", tmp_path / "flipped"
+    lame, wiped = tmp_path / "lame", tmp_path / "wiped"
     shutil.copytree(tiny_shards, lame)
-    shutil.copytree(tiny_shards, flipped)
+    shutil.copytree(tiny_shards, wiped)
     cut(lame / "shard-000001.tar")
-    flip(flipped / "shard-000001.tar")
+    wipe(wiped / "shard-000001.tar")
     train, evaluate = {"steps": 6}, {"every_steps": 6}
 
     def planned(name: str, folder: Path, options: list[str], **more: str) -> dict[str, object]:
@@ -71,13 +79,15 @@ def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
         planned("whole", lame, [one]),
         planned("parts", lame, [one, "--train.stop_at_step=2"]),
         planned("parts", lame, [one, "--data.workers=0"]),
-        planned("unseen", flipped, [hashes], refused="DamagedShardError"),
-        planned("hashed", flipped, [one, hashes]),
+        planned("unseen", wiped, [hashes], refused="DamagedShardError"),
+        planned("hashed", wiped, [one, hashes]),
+        planned("packed", wiped, [one, hashes, "--data.packing=best_fit"]),
     ]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
     runs = tmp_path / "runs"
     assert losses_of(runs / "parts") == losses_of(runs / "whole") == losses_of(runs / "hashed")
+    assert len(losses_of(runs / "packed")) == 6
     assert "it was cut" in (tmp_path / "refused.rank1.DamagedShardError").read_text()
     assert "shard-000001.tar" in (tmp_path / "unseen.rank1.DamagedShardError").read_text()
     starts = json.loads((runs / "parts" / "quarantine.json").read_text())["starts"]

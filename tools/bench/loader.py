@@ -105,7 +105,7 @@ def check_same_windows(cases: Mapping[str, Batches], windows: int) -> None:
 
 def _checksums(batches: Iterator[TokenBatch]) -> list[int]:
     return [
-        zlib.crc32(torch.cat([tensor[row].view(torch.uint8) for tensor in batch.tensors()]).numpy())
+        zlib.crc32(torch.cat([tensor[row].view(torch.uint8) for tensor in batch.tensors()]).numpy().tobytes())
         for batch in batches
         for row in range(len(batch.ids_BS))
     ]

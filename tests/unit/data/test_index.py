@@ -13,6 +13,8 @@ from megadec.common.errors import ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document, full_text
 from megadec.data.index import DataSet
+from megadec.data.shard_cache import DamagedShardError
+from megadec.data.windows import plan_windows
 
 
 @pytest.fixture
@@ -155,3 +157,12 @@ def test_a_table_of_documents_that_is_not_readable_is_a_shard_error(copied):
         tar.write(b"\x00" * 20)
     with pytest.raises(ShardError, match="documents of sample 00000000 are not readable"):
         data.documents_between(0, 10)
+
+
+def test_a_tar_whose_documents_lost_their_beginnings_is_named_by_a_plan_that_reads_it(copied, tmp_path):
+    tar = copied / "shard-000001.tar"
+    raw = bytearray(tar.read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 4096] = bytes(4096)
+    tar.write_bytes(raw)
+    with pytest.raises(DamagedShardError, match=r"shard-000001\.tar: \d+ documents begin in the tokens of sample"):
+        plan_windows(DataSet.open(copied), 64, "best_fit", tmp_path)
