@@ -13,12 +13,15 @@ paths start from the folder of this command. Trade-off: which checkpoints exist 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from megadec.common.config import from_dict, parse, take_options, to_dict
@@ -40,7 +43,7 @@ ENVIRONMENT = {
     # How often Ray looks after its workers, in seconds; it takes in one report a look, so 2 (Ray's own) slows saving.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_SECONDS),
-    # The loop does nothing about a node that is about to go: Ray need not watch for it.
+    # The loop does nothing about a node that is about to go (a signal to any worker stops the run): Ray need not watch.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -199,11 +202,41 @@ def train_on_cluster(run: Run, deepspeed_file: Path, options: RayOptions) -> Non
         ),
     )
     try:
-        trainer.fit()
+        with stop_file_for_signals(run):
+            trainer.fit()
     except TrainingFailedError as error:
         raise _as_ours(error, options) from error
     except SystemExit as error:  # Ray ends the process with 0 when Ctrl-C has ended the training
         raise TrainingError("interrupted; the same command goes on from the last checkpoint") from error
+
+
+@contextlib.contextmanager
+def stop_file_for_signals(run: Run) -> Iterator[None]:
+    """SIGTERM and SIGUSR1 to this command, which trains nothing itself, become the run's file `stop`.
+
+    The workers see it, save, and end; the command then ends with 0. Ctrl-C stays Ray's, which ends the workers at once.
+    """
+    from megadec.engine.interrupt import STOP_FILE
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / STOP_FILE).touch()
+
+    former = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def listen_for_signals() -> None:
+    """Have this worker's main thread, where Ray runs what an actor is asked for, listen for signals on our behalf."""
+    import ray
+
+    from megadec.engine.interrupt import listen_in_main_thread
+
+    ray.get(ray.get_runtime_context().current_actor.execute.remote(listen_in_main_thread))
 
 
 def work(order: dict[str, Any]) -> None:
@@ -226,6 +259,7 @@ def work(order: dict[str, Any]) -> None:
     from megadec.engine.zero import lost_ranks
     from megadec.export.initial import open_pretraining
 
+    listen_for_signals()
     run = from_dict(Run, order["run"])
     # A worker that replaces a lost one goes on from what this command has saved, whatever the first was told.
     newer = {path.name for path in checkpoints_in(run.checkpoints)} - set(order["known"])

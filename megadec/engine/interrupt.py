@@ -1,17 +1,24 @@
 """A request to stop, as a flag that the ranks agree on at the next step.
 
-In come signals (SIGTERM, SIGUSR1, SIGINT) to any rank, or the death of the launcher; out goes a flag. Nothing is done
-inside the handler: the loop carries the flag in the step's all-reduce, so every rank stops after the same step and
-saves. Trade-off: the run ends after the current step, not at once.
+In come signals (SIGTERM, SIGUSR1, SIGINT) to any rank, the death of the launcher, or a file `stop` in the run's folder
+(`touch runs/NAME/stop`, under any launcher); out goes a flag. Nothing is done inside the handler: the loop carries the
+flag in the all-reduce of the step or of the evaluation's batch, so every rank stops at the same place and saves what is
+not saved. The file goes when it was obeyed; one that was made after the run's end stops the next start. Trade-off: the
+run ends after the current step, not at once, so a step must be shorter than the grace period.
 
 What the launcher does (deepspeed 0.19.8, one machine): `deepspeed` starts `deepspeed.launcher.launch`, which starts the
-ranks. A signal to a rank reaches that rank only; all agree, save, and the whole command ends with 0. SIGTERM to
-`deepspeed.launcher.launch` is passed on to the ranks, which have 30 seconds before SIGKILL; they save, and the launcher
-ends with 1. SIGTERM to `deepspeed` itself kills it alone and leaves launcher and ranks running as orphans: that is why
-the ranks also watch their launcher's parent.
+ranks and looks at them once a second. A signal to a rank reaches that rank only; all agree, save, and the whole command
+ends with 0. A rank that ends early with 0 is a success to the launcher, which waits for the others; one that ends with
+anything else makes it send SIGTERM to all (SIGKILL after 30 seconds) and end with that rank's status. The others
+usually have no chance to save: they wait for the lost rank. SIGTERM to `deepspeed.launcher.launch` is passed on to the
+ranks, which have 30 seconds before SIGKILL; they save and end with 0, and the launcher still ends with 1, which nothing
+that runs inside a rank can change: send signals to a rank, or make the file, where the status counts. SIGTERM to
+`deepspeed` itself kills it alone and leaves launcher and ranks running as orphans: that is why the ranks also watch
+their launcher's parent.
 
-Ray Train calls the loop in a thread of its worker, and Python gives signals to the main thread alone, which there is
-Ray's: no handler is set, a signal keeps Ray's meaning (the worker ends, and is replaced), and the flag stays down.
+Ray Train calls the loop in a thread of its worker, and Python lets only the main thread, which there is Ray's, set and
+run handlers: `launch/ray_train.py` has Ray call `listen_in_main_thread` there. Ray enters Python in that thread each
+time it looks after the worker (every half second), and only then a handler runs.
 """
 
 from __future__ import annotations
@@ -24,11 +31,31 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from megadec.common.log import logger
+from megadec.common.ranks import is_first
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_FILE = "stop"
 _LAUNCHER_MODULE = b"deepspeed.launcher.launch"
 
 log = logger(__name__)
+_in_threads: list[Interrupt] = []
+
+
+def listen_in_main_thread() -> None:
+    """Let SIGTERM and SIGUSR1 reach interrupts that were entered in other threads. Call in the main thread, once.
+
+    While there is no such interrupt a signal means what it meant before. SIGINT stays as it is: Ray cancels with it.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        former = signal.getsignal(number)
+
+        def receive(number: int, frame: FrameType | None, former: Any = former) -> None:
+            for interrupt in _in_threads:
+                interrupt._receive(number, frame)
+            if not _in_threads and callable(former):
+                former(number, frame)
+
+        signal.signal(number, receive)
 
 
 class Interrupt:
@@ -38,30 +65,49 @@ class Interrupt:
         self._signal: signal.Signals | None = None
         self._former: dict[signal.Signals, Any] = {}
         self._ancestors = _launcher_ancestors()
+        self._file: Path | None = None
 
     def __enter__(self) -> Interrupt:
-        handled = STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ()
-        for number in handled:
+        if threading.current_thread() is not threading.main_thread():
+            _in_threads.append(self)
+            return self
+        for number in STOP_SIGNALS:
             self._former[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self in _in_threads:
+            _in_threads.remove(self)
         for number, handler in self._former.items():
             signal.signal(number, handler)
+
+    def obey_file(self, folder: Path) -> None:
+        """Stop also when there is a file `stop` in `folder`; one rank asks the file system for all."""
+        self._file = folder / STOP_FILE if is_first() else None
+
+    def obeyed(self) -> None:
+        """The run has stopped: the file, if that was it, is not to stop the next start."""
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
 
     @property
     def requested(self) -> bool:
         """Whether this rank wants the run to stop."""
-        return self._signal is not None or self._launcher_gone()
+        return self._signal is not None or self._launcher_gone() or self._told_by_file()
 
     @property
     def reason(self) -> str:
         """Why this rank wants to stop, for a log line; another rank's wish where it has none of its own."""
         if self._signal is not None:
             return self._signal.name
+        if self._told_by_file():
+            return f"{self._file} was made"
         return "the launcher is gone" if self._launcher_gone() else "another rank asked"
+
+    def _told_by_file(self) -> bool:
+        return self._file is not None and self._file.exists()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number)

@@ -66,11 +66,13 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
     Raises CheckpointError, TrainingError, StorageError.
     """
     run = job.run
+    interrupt.obey_file(run.folder)
     with StallWatch(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watch:
         job = agree_on_data(job, ranks)
         found = find_checkpoint(job, ranks)
         if _stops(ranks, interrupt):
             log.info("stopped before the first step (%s); the same command begins again", interrupt.reason)
+            interrupt.obeyed()
             return
         watch.at("build", 0)
         engine = build_engine(job.task, run.optimizer, job.settings, ranks)
@@ -80,6 +82,7 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
         with _metrics(job, ranks, begun) as metrics, _batches(job, ranks, begun.step) as batches:
             ended = _loop(job, engine, batches, metrics, interrupt, watch, begun)
     log.info(_farewell(run, ended, interrupt))
+    interrupt.obeyed()
 
 
 def _stops(ranks: Ranks, interrupt: Interrupt) -> bool:

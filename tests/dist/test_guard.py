@@ -81,6 +81,7 @@ def test_the_guard_changes_no_loss_when_nothing_is_wrong_and_rolls_back_stops_an
             plan.append(plan_of(name, stage, guard, bare=kind == "bare", train={"precision": precision}))
     spike = plan_of("spike", "zero3", spikes, **{"break": broken([6], 1e3)})
     parts = plan_of("parts", "zero3", spikes)
+    longer = plan_of("longer", "zero3", {})
     plan += [
         plan_of("back", "zero3", {"non_finite": "roll_back"}, **{"break": broken([6], float("inf"))}),
         plan_of("skips", "zero3", {"non_finite": "skip"}, **{"break": broken([5, 6], float("nan"))}),
@@ -102,6 +103,8 @@ def test_the_guard_changes_no_loss_when_nothing_is_wrong_and_rolls_back_stops_an
         spike,
         {**parts, "options": ["--train.stop_at_step=5"]},
         {**parts, "break": broken([1], 1e3)},
+        {**longer, "options": ["--train.stop_at_step=5", "--data.skip_documents=wiki-0"]},
+        {**longer, "options": ["--data.skip_documents", "wiki-0", "wiki-66"]},
     ]
     train(tmp_path, plan)
     runs = tmp_path / "runs"
@@ -128,3 +131,11 @@ def test_the_guard_changes_no_loss_when_nothing_is_wrong_and_rolls_back_stops_an
     assert (line["step"], line["found"], line["answer"], line["ranks"]) == (6, "gradient_spike", "skip", [1])
     assert metrics_of(runs / "parts", "guard") == [line]
     assert metrics_of(runs / "parts")[-1]["loss"] == metrics_of(runs / "spike")[-1]["loss"]
+
+    # A list that grows does not keep a run from going on, and every checkpoint says what its start left out.
+    saved = [
+        json.loads(path.read_text()) for path in sorted((runs / "longer").glob("checkpoints/step_*/manifest.json"))
+    ]
+    recorded = [(manifest["step"], manifest["task"]["skipped_documents"]) for manifest in saved]
+    assert recorded == [(4, ["wiki-0"]), (5, ["wiki-0"]), (8, ["wiki-0", "wiki-66"])]
+    assert len(losses_of(runs / "longer")) == 8

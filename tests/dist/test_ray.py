@@ -178,6 +178,37 @@ def test_a_killed_worker_is_replaced_and_the_losses_are_those_of_a_run_that_was_
     assert len(losses_of(folder)) == STEPS
 
 
+@pytest.mark.slow
+def test_a_signal_to_a_worker_or_to_the_command_ends_the_run_with_a_checkpoint_and_status_0(
+    cluster: Cluster, tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    endless = make_run("asked", train={"steps": 5000}, evaluate={"sets": {}})
+    folder, log = tmp_path / "runs" / "asked", tmp_path / "log"
+    command = [sys.executable, str(RAY_TRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(endless)]
+    command += ["--workers", "2", "--address", cluster.address]
+    for asked, reason in (("worker", "SIGTERM"), ("command", f"{folder}/stop was made")):
+        begun = len(metrics_of(folder))
+        with open(log, "wb") as stream:
+            process = subprocess.Popen(
+                command, env=environment(**RAY_ENVIRONMENT), cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT
+            )
+            try:
+                wait_until(lambda n=begun: len(metrics_of(folder)) >= n + 3, "three steps", log)  # type: ignore[misc]
+                victim = cluster.workers()[1] if asked == "worker" else process
+                victim.send_signal(signal.SIGTERM)
+                assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
+            finally:
+                process.kill()
+                process.wait()
+        said = log.read_text()
+        assert "restart" not in said
+        assert reason in said or "another rank asked" in said
+        last = len(metrics_of(folder))
+        assert f"saved {folder}/checkpoints/step_{last:08d}" in said
+        assert f"stopped at step {last}" in said
+    assert not (folder / "stop").exists()
+
+
 def test_a_job_that_cannot_be_placed_says_what_it_asked_for_and_what_there_is_and_ends(
     cluster: Cluster, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:

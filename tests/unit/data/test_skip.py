@@ -46,6 +46,15 @@ def test_exactly_the_predictions_of_skipped_documents_lose_their_weight_in_an_ep
     assert lost == sum(known[one].tokens - 1 for one in ids)
 
 
+def test_many_ids_are_found_where_few_are(tiny_shards: Path) -> None:
+    data = DataSet.open(tiny_shards)
+    every = [span.id for span in data.documents_between(0, data.tokens)]
+    [found] = find_documents([data], every[::7])
+    one_by_one = [find_documents([data], [one])[0] for one in every[::7]]
+    assert found.starts == [start for one in one_by_one for start in one.starts]
+    assert found.stops == [stop for one in one_by_one for stop in one.stops]
+
+
 def test_a_row_that_ranks_share_loses_the_same_weights(tiny_shards: Path) -> None:
     ids = ("wiki-0", "wiki-66", "wiki-150")
     [whole] = stream_of(tiny_shards, "cut", ids).batch(0)
