@@ -23,6 +23,7 @@ from megadec.common.log import progress
 from megadec.common.ranks import is_first
 
 if TYPE_CHECKING:
+    from megadec.engine.saver import Saved
     from megadec.engine.step import StepReport
 
 FILE_NAME = "metrics.jsonl"
@@ -150,6 +151,19 @@ class Metrics:
                 },
             )
 
+    def record_save(self, saved: Saved) -> None:
+        """One line for a checkpoint that has its name, with the seconds that training waited for it."""
+        self._write(
+            "checkpoint",
+            {
+                "step": saved.step,
+                "stall_seconds": round(saved.stall_seconds, 4),
+                "seconds": round(saved.seconds, 4),
+                "rank_bytes": saved.bytes,
+                "asynchronous": saved.asynchronous,
+            },
+        )
+
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
         if self._stream is None:
             return
@@ -167,7 +181,7 @@ def keep_lines(path: Path, step: int, evaluated_step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    last = {"train": step, "evaluate": evaluated_step}
+    last = {"train": step, "evaluate": evaluated_step, "checkpoint": step}
     with whole_file(path, "w") as stream:
         for line in lines:
             if line.endswith("\n"):

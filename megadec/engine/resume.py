@@ -38,7 +38,7 @@ FREE_KEYS = (
     "train.micro_sequences",
     "train.sequence_ranks",
 )
-FREE_KEYS_FROM_PATH = ("name", "train.steps", "schedule", "optimizer")
+FREE_KEYS_FROM_PATH = ("name", "train.steps", "train.precision", "schedule", "optimizer")
 
 
 def find_checkpoint(job: Job, ranks: Ranks) -> tuple[Path, dict[str, Any]] | None:

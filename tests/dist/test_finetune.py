@@ -16,9 +16,9 @@ from megadec.engine.early_stopping import read_best
 from megadec.engine.job import Job
 from megadec.engine.optimizer import build_optimizer
 from megadec.engine.schedule import learning_rate_factor
+from megadec.engine.zero_files import ZeroFiles
 from megadec.export.consolidate import open_model
 from megadec.export.megadec import to_megadec
-from megadec.export.zero_files import ZeroFiles
 from megadec.finetune.adapt import METHODS, Method, trains
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import read_labelled
