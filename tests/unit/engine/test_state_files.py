@@ -81,7 +81,7 @@ def test_a_missing_or_cut_or_foreign_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"rank_00001\.safetensors .* is not a whole"):
         StateFiles(tmp_path / "state")
     file.unlink()
-    with pytest.raises(CheckpointError, match="'matrix' .* breaks off at element 12; .* 35: a rank's file is missing"):
+    with pytest.raises(CheckpointError, match=r"'matrix' .* breaks off at element 12; .* 35: a rank's file is missing"):
         StateFiles(tmp_path / "state")
     header = json.dumps({"__metadata__": {"format": "another"}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header)
