@@ -2,11 +2,11 @@
 
     python -m tools.bench.checkpoint [--rounds 5] [--folder FOLDER] [--deepspeed FILE]
 
-In: a shape and a batch, as for the other benchmarks, and a folder on the disk to measure. Out: one JSON object: for each
-way to save (`deepspeed`: its save_checkpoint and a hash of every file after it; `synchronous` and `asynchronous`: ours)
-the median seconds that training waited, the seconds until the checkpoint had its name, and the bytes; and the seconds of
-a step without a save and during one. Several ranks: start it with torchrun. Trade-off: nothing else uses the disk, and
-the state is in the page cache when it is flushed, so a slower disk shows in the seconds until it is whole alone.
+In: a shape and a batch, as for the other benchmarks, and a folder on the disk to measure. Out: one JSON object: for
+each way to save (`deepspeed`: its save_checkpoint and a hash of every file after it; `synchronous` and `asynchronous`:
+ours) the median seconds that training waited, the seconds until the checkpoint had its name, and the bytes; and the
+seconds of a step without a save and during one. Several ranks: start it with torchrun. Trade-off: nothing else uses the
+disk, and the state is in the page cache when it is flushed, so a slower disk shows in the seconds until it is whole.
 """
 
 from __future__ import annotations
