@@ -102,14 +102,19 @@ class LiveState:
         return sums
 
     def _make_moments(self, step: int | None) -> None:
-        """Give AdamW what it makes at its first step, as many updates on."""
+        """Give AdamW what it makes at its first step, as many updates on; where it has moments, they stay to be filled.
+
+        Before the first step it has none.
+        """
         if step is None:
+            self._optimizer.state.clear()
             return
         for owner in self._owners():
             state = self._optimizer.state[owner]
             state["step"] = torch.tensor(float(step), dtype=torch.float32, device=owner.device)
             for part in MOMENTS:
-                state[part] = torch.zeros_like(owner.data)
+                if part not in state:
+                    state[part] = torch.zeros_like(owner.data)
 
     def _owners(self) -> list[Tensor]:
         """The tensors that AdamW updates."""

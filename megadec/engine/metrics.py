@@ -13,14 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from megadec.common.errors import ConfigError
-from megadec.common.files import storage_errors, whole_file
+from megadec.common.files import whole_file
 from megadec.common.log import progress
 from megadec.common.ranks import is_first
+from megadec.engine.kept_lines import KeptLines
 
 if TYPE_CHECKING:
     from megadec.engine.saver import Saved
@@ -91,13 +92,12 @@ class Metrics:
         self._path = folder / FILE_NAME
         self._flops = flops
         self._peak = ranks_peak_flops
-        self._stream: IO[str] | None = None
+        self._stream: KeptLines | None = None
         self._board: Any = None
         self._bar = progress(description=folder.name, total=steps, unit="step", initial=resumed_step)
         if is_first():
             keep_lines(self._path, resumed_step, evaluated_step)
-            with storage_errors(self._path):
-                self._stream = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 closed in __exit__
+            self._stream = KeptLines(self._path)
             if options.tensorboard:
                 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -167,9 +167,7 @@ class Metrics:
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
         if self._stream is None:
             return
-        with storage_errors(self._path):
-            self._stream.write(json.dumps({"kind": kind.partition("/")[0], **values}, ensure_ascii=False) + "\n")
-            self._stream.flush()
+        self._stream.write(json.dumps({"kind": kind.partition("/")[0], **values}, ensure_ascii=False))
         if self._board is not None:
             for key, value in values.items():
                 if isinstance(value, int | float) and key != "step":

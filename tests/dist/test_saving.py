@@ -192,3 +192,46 @@ def test_a_disk_that_is_freed_in_time_costs_nothing(
     assert sorted(saves) == [2, 4, 6]
     assert saves[2]["seconds"] > saves[2]["stall_seconds"] > 0.4
     assert len(losses_of(folder)) == 6
+
+
+def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may make a small disk")
+    try:
+        again = {"retries": 1000, "retry_pause_seconds": 0.1, "every_steps": 3, "keep_last": 9}
+        run = make_run("filled", train={"steps": 6}, evaluate={"sets": {}}, checkpoint=again)
+        command = [sys.executable, str(PRETRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(run)]
+        log, ballast = tmp_path / "log", folder / "ballast"
+        with open(log, "wb") as stream:
+            process = subprocess.Popen(command, env=environment(), stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            wait_until(lambda: bool(metrics_of(folder / "filled")), "the first step", log, pause=0.005)
+            fill(ballast)
+            wait_until(lambda: "The state stays in memory" in log.read_text(), "a refusal", log)
+            ballast.unlink()
+            assert process.wait(120) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+        assert "Its lines stay in memory" in log.read_text()
+        assert checkpoints(folder / "filled") == [3, 6]
+        assert newest_whole(folder / "filled" / "checkpoints") is not None
+        assert not unfinished(folder / "filled")
+        assert len(losses_of(folder / "filled")) == 6
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Take every byte that is left."""
+    with open(file, "wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(4096))
+        except OSError:
+            pass
