@@ -27,7 +27,7 @@ from megadec.engine.state_files import Stretch, rank_file, write_state
 
 LOOK_SECONDS = 0.02
 # After an error in training, a save that is under way may still be finished: so long its last rank is waited for.
-PEERS_SECONDS = 20.0
+PEERS_SECONDS = 10.0
 
 Sums = dict[str, dict[str, int]]
 # The unfinished folder, its final path, every file's size and hash, and every parameter's bit sums.

@@ -66,14 +66,15 @@ class LiveState:
 
     def tensors(self) -> Iterator[tuple[Stretch, Tensor]]:
         """Every stretch that this rank answers for, always in the same order. A tensor may be gone at the next one."""
-        for share in self._shares(writing=False):
+        for share in self._shares():
             for part, tensor in share.tensors.items():
                 yield Stretch(share.name, part, share.start, tensor.numel(), tensor.dtype), tensor
 
     def check(self, reader: StateReader) -> None:
         """Raise CheckpointError when the files hold another model, or lack a moment of what is trained here."""
+        shapes = self.shapes
         for p, name in self._names.items():
-            size = self.shapes[name]
+            size = shapes[name]
             if reader.shapes.get(name) != size:
                 raise CheckpointError(f"the checkpoint has no {name!r} of shape {list(size)}: it holds another model")
             needed = {WEIGHT, *(MOMENTS if p.requires_grad and reader.optimizer_step is not None else ())}
@@ -87,8 +88,9 @@ class LiveState:
         it computes with. Collective.
         """
         with torch.no_grad():
-            self._make_moments(reader.optimizer_step)
-            for share in self._shares(writing=True):
+            if reader.optimizer_step is None:
+                self._optimizer.state.clear()
+            for share in self._shares(reader.optimizer_step, writing=True):
                 for part, tensor in share.tensors.items():
                     tensor.copy_(reader.read_range(share.name, part, share.start, tensor.numel()))
             if self._stage in (1, 2):
@@ -101,30 +103,14 @@ class LiveState:
             sums.setdefault(stretch.name, {})[stretch.part] = bit_sum(tensor, stretch.start)
         return sums
 
-    def _make_moments(self, step: int | None) -> None:
-        """Give AdamW what it makes at its first step, as many updates on; where it has moments, they stay to be filled.
-
-        Before the first step it has none.
-        """
-        if step is None:
-            self._optimizer.state.clear()
-            return
-        for owner in self._owners():
+    def _make_moments(self, owner: Tensor, step: int | None) -> None:
+        """Give AdamW what it makes of a tensor at its first step, so many updates on; moments that are there stay."""
+        if step is not None:
             state = self._optimizer.state[owner]
             state["step"] = torch.tensor(float(step), dtype=torch.float32, device=owner.device)
             for part in MOMENTS:
                 if part not in state:
                     state[part] = torch.zeros_like(owner.data)
-
-    def _owners(self) -> list[Tensor]:
-        """The tensors that AdamW updates."""
-        optimizer = self._engine.optimizer
-        if self._stage == 3:
-            owners: list[Tensor] = optimizer.fp32_partitioned_groups_flat
-            return owners
-        if self._stage == 0:
-            return [p for group in optimizer.param_groups for p in group["params"]]
-        return self._flat_groups
 
     @property
     def _flat_groups(self) -> list[Tensor]:
@@ -134,15 +120,21 @@ class LiveState:
         groups: list[Tensor] = getattr(optimizer, own if hasattr(optimizer, own) else "single_partition_of_fp32_groups")
         return groups
 
-    def _shares(self, *, writing: bool) -> Iterator[Share]:
-        """Trained parameters first: they are float32, and wide elements stand before narrow ones in a file."""
+    def _shares(self, step: int | None = None, *, writing: bool = False) -> Iterator[Share]:
+        """Trained parameters first: they are float32, and wide elements stand before narrow ones in a file.
+
+        step: with so many updates made; AdamW gets the moments that it has then.
+        """
         if self._stage == 3:
-            yield from self._trained_stage_3(writing)
+            yield from self._trained_stage_3(step, writing)
         elif self._stage == 0:
             for p, name in self._names.items():
                 if p.requires_grad:
+                    self._make_moments(p, step)
                     yield from self._replicated(p, name, self._optimizer.state.get(p, {}), writing)
         else:
+            for flat in self._flat_groups:
+                self._make_moments(flat, step)
             yield from self._trained_stage_1_2()
         for p, name in self._names.items():
             if not p.requires_grad and self._stage == 3:
@@ -153,7 +145,7 @@ class LiveState:
             # Small parameters are kept whole on every rank beside their parts.
             self._engine.optimizer.checkpoint_event_epilogue()
 
-    def _trained_stage_3(self, writing: bool) -> Iterator[Share]:
+    def _trained_stage_3(self, step: int | None, writing: bool) -> Iterator[Share]:
         optimizer = self._engine.optimizer
         if writing:
             optimizer.checkpoint_event_prologue()  # nothing stays gathered
@@ -162,6 +154,7 @@ class LiveState:
             if swapped:
                 optimizer._optimizer_states_and_gradient_swap_in(number)
             flat = optimizer.fp32_partitioned_groups_flat[number]
+            self._make_moments(flat, step)
             offset = 0
             for p in group:
                 part = p.partition_numel()

@@ -119,6 +119,12 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
         if stop is not None:
             plan.append({**training, "options": ["--train.stop_at_step", str(stop)]})
         plan.append(training)
+    for source, stage in (("lora-zero3-stopped", "zero2"), ("lora-zero2-stopped", "zero3")):
+        checkpoint = tmp_path / "runs" / source / "checkpoints" / "step_00000002"
+        name = f"{source}-{stage}"
+        options = [f"--checkpoint.resume={checkpoint}", f"--name={name}"]
+        file = write_run(name, method="lora", model={"recompute": {"mode": "none"}})
+        plan.append({"kind": "finetune", "run": str(file), "deepspeed": str(zero_file(stage)), "options": options})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     status, output = launch(TRAIN_MANY, [str(tmp_path / "plan.json")], tmp_path / "log")
     assert status == 0, output[-4000:]
@@ -134,6 +140,9 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
             check_best(job, tmp_path / "runs" / name)
     for name in ("lora-zero2", "lora-zero3", "frozen-zero3"):
         assert losses[f"{name}-stopped"] == losses[name], "a run that was stopped is one that was not"
+    for name in ("lora-zero3-stopped-zero2", "lora-zero2-stopped-zero3"):
+        went_on = [line["loss"] for line in metrics_of(tmp_path / "runs" / name)]
+        assert went_on == pytest.approx(losses["lora-zero3"][2:], rel=1e-5), name
 
 
 def check_checkpoint(job: Job, folder: Path, method: Method) -> None:
