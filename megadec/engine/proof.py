@@ -16,6 +16,7 @@ from typing import Any
 from megadec.common.errors import CheckpointError
 from megadec.common.log import logger
 from megadec.data.share import place_of_rank
+from megadec.decoder.compiled import is_compiled
 from megadec.engine.flight import Sums
 from megadec.engine.job import Job
 from megadec.engine.live_state import LiveState
@@ -44,9 +45,11 @@ class Probe:
 def probe(engine: ZeroEngine, job: Job, step: int, rows: int | None = None) -> Probe:
     """Measure the weights as they are before step `step` (from 0). Collective.
 
-    The rows (None: a micro-batch) are the same for any number of ranks, which all measure them.
+    The rows are the same for any number of ranks, which all measure them. None: one row, or as many as a micro-batch has
+    where the model is compiled, which would be compiled anew for another size.
     """
-    rows = rows or job.run.train.micro_sequences
+    if rows is None:
+        rows = job.run.train.micro_sequences if any(map(is_compiled, engine.module.modules())) else 1
     parts = job.run.train.sequence_ranks
     part = place_of_rank(engine.ranks.rank, engine.ranks.world_size, parts).part
     # As if there were so many ranks that each had these few rows: the first of them.
