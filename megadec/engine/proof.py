@@ -2,8 +2,7 @@
 
 In comes the engine that has loaded a checkpoint, and what the checkpoint says of itself; out comes nothing, or an
 error. The bits are compared parameter by parameter as sums over all ranks, which do not depend on how the ranks share
-them; the loss is that of the first rows of the step that comes next. Trade-off: a save pays for one forward pass of a
-micro-batch.
+them; the loss is that of the first rows of the step that comes next. Trade-off: a save pays for one forward pass of a row.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ class Probe:
 def probe(engine: ZeroEngine, job: Job, step: int, rows: int | None = None) -> Probe:
     """Measure the weights as they are before step `step` (from 0). Collective.
 
-    The rows are the same for any number of ranks, which all measure them. None: one row, or as many as a micro-batch has
-    where the model is compiled, which would be compiled anew for another size.
+    The rows are the same for any number of ranks, which all measure them. None: one row, or as many as a micro-batch
+    has where the model is compiled, which would be compiled anew for another size.
     """
     if rows is None:
         rows = job.run.train.micro_sequences if any(map(is_compiled, engine.module.modules())) else 1
