@@ -1,40 +1,40 @@
 """Checkpoints: what has its name is whole.
 
-In comes an engine at a step, out goes `step_00000100/` with DeepSpeed's files, the resolved run, the tokenizer, each
-rank's random state, and a manifest with the hash of every file; it is written under a hidden name and renamed last.
-Trade-off: every file is read once more to be hashed, and training waits for it.
+In comes a run's folder, out come its whole checkpoints: `step_00000100/` with every rank's share of weights and
+moments, the resolved run, the tokenizer, each rank's random state, and a manifest with the hash of every file and a sum
+over the bits of every tensor. It is written under a hidden name and renamed last (`save.py`); any number of ranks and
+any ZeRO stage can go on from it (`restore.py`). Trade-off: every file is read once to be hashed before a run goes on.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-import megadec
-from megadec.common.config import to_dict, to_yaml
 from megadec.common.errors import CheckpointError, ConfigError
-from megadec.common.files import read_json, sha256_of, storage_errors, sync_folder, sync_tree, write_json
+from megadec.common.files import read_json, sha256_of
 from megadec.common.log import logger
-from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.engine.early_stopping import Best
 from megadec.engine.guard import GuardState
 from megadec.engine.settings import DeepSpeedSettings
+from megadec.engine.state_files import FOLDER as STATE_FOLDER
+from megadec.engine.state_files import StateFiles, StateReader
 from megadec.engine.task import Task
-from megadec.engine.zero import ZeroEngine, stream_errors
+from megadec.engine.zero_files import ZeroFiles
 
-FORMAT, VERSION = "megadec-checkpoint", 1
+FORMAT = "megadec-checkpoint"
+# 1: DeepSpeed's own files, below `zero`. 2: files of ours, below `state`.
+VERSION, VERSIONS = 2, (1, 2)
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 RUN_FILE = "run.yaml"
+ZERO_FOLDER = "zero"
 _NAME = re.compile(r"step_(\d{8,})")
 
 log = logger(__name__)
@@ -42,21 +42,39 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """`every_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go.
+    """`every_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go. `keep_every`: those
+    of every so many steps stay for ever (0: none).
 
     `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` refuses a folder that holds
     a run; anything else is the path of the checkpoint to go on from.
+
+    `asynchronous`: each rank copies its share of the state into host memory and writes it while training goes on;
+    false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: never).
+    `retries`: when the disk refuses, for being full, write again so often, `retry_pause_seconds` after each failure.
     """
 
     every_steps: int = 1000
     keep_last: int = 3
+    keep_every: int = 0
     resume: str = "auto"
+    asynchronous: bool = True
+    snapshot_bytes: int | None = None
+    retries: int = 5
+    retry_pause_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if self.every_steps < 0:
             raise ConfigError(f"checkpoint.every_steps={self.every_steps} is negative; 0 saves at the end only")
         if self.keep_last < 1:
             raise ConfigError(f"checkpoint.keep_last={self.keep_last} is not at least 1")
+        for name in ("keep_every", "snapshot_bytes", "retries", "retry_pause_seconds"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigError(f"checkpoint.{name}={getattr(self, name)} is negative")
+        if self.keep_every and (not self.every_steps or self.keep_every % self.every_steps):
+            raise ConfigError(
+                f"checkpoint.keep_every={self.keep_every} is not a multiple of checkpoint.every_steps="
+                f"{self.every_steps}: what is to stay must be saved first"
+            )
 
 
 @dataclass(frozen=True)
@@ -89,77 +107,6 @@ class Contents:
     ranks: int
 
 
-def save_checkpoint(
-    engine: ZeroEngine, folder: Path, contents: Contents, progress: Progress, data_state: dict[str, Any], keep_last: int
-) -> Path:
-    """Write `folder`/step_N and give it its name when it is whole; then remove all but the newest `keep_last`.
-
-    The best checkpoint so far stays too.
-    Collective. Raises StorageError (disk full, no permission) with nothing under the final name.
-    """
-    final = folder / checkpoint_name(progress.step)
-    partial = folder / f".{final.name}.partial"
-    try:
-        if engine.ranks.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-            with storage_errors(partial):
-                partial.mkdir(parents=True)
-        engine.ranks.barrier()
-        engine.save(partial)
-        with storage_errors(partial), stream_errors(partial):
-            torch.save(_random_state(), partial / _random_file(engine.ranks.rank))
-        engine.ranks.barrier()
-        if engine.ranks.rank == 0:
-            with storage_errors(partial):
-                _finish(partial, final, contents, progress, data_state)
-                _remove_old(folder, keep_last, progress.best.step)
-        engine.ranks.barrier()
-    except BaseException:
-        if engine.ranks.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
-    log.info("saved %s", final)
-    return final
-
-
-def _finish(partial: Path, final: Path, contents: Contents, progress: Progress, data_state: dict[str, Any]) -> None:
-    """On rank 0: the small files, the hashes, the manifest, and the name."""
-    (partial / RUN_FILE).write_text(to_yaml(contents.run), encoding="utf-8")
-    shutil.copyfile(contents.tokenizer.path, partial / TOKENIZER_FILE)
-    files = {
-        str(path.relative_to(partial)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in sorted(partial.rglob("*"))
-        if path.is_file()
-    }
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "step": progress.step,
-        "tokens": progress.tokens,
-        "loss": progress.loss,
-        "evaluated_step": progress.evaluated_step,
-        "best": asdict(progress.best),
-        "guard": progress.guard.to_json(),
-        "world_size": contents.ranks,
-        "zero_stage": contents.settings.stage,
-        "precision": contents.settings.precision,
-        "data": data_state,
-        "task": contents.task.manifest,
-        "shape": contents.task.shape.to_dict(),
-        "run": to_dict(contents.run),
-        "tokenizer": {"sha256": contents.tokenizer.sha256, "vocabulary_size": contents.tokenizer.vocabulary_size},
-        "tied": [list(names) for names in contents.task.tied],
-        "files": files,
-        "versions": {"megadec": megadec.__version__, "torch": torch.__version__, "deepspeed": _deepspeed_version()},
-    }
-    write_json(partial / MANIFEST, manifest)
-    sync_tree(partial)
-    if final.exists():  # the same step again, from a run that went on from an older checkpoint
-        shutil.rmtree(final)
-    os.replace(partial, final)
-    sync_folder(final.parent)
-
-
 def checkpoint_name(step: int) -> str:
     """The folder of a step's checkpoint."""
     return f"step_{step:08d}"
@@ -173,18 +120,34 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return [path for _, path in sorted(named)]
 
 
-def _remove_old(folder: Path, keep_last: int, best_step: int) -> None:
-    for path in checkpoints_in(folder)[:-keep_last]:
-        if path.name == checkpoint_name(best_step):
+def replaced_name(final: Path) -> Path:
+    """Where a checkpoint goes while another of the same step takes its name."""
+    return final.with_name(f".{final.name}.replaced")
+
+
+def remove_old(folder: Path, options: CheckpointOptions, best_step: int) -> None:
+    """Remove what neither is among the newest, nor the best, nor one of those that stay for ever."""
+    for path in checkpoints_in(folder)[: -options.keep_last]:
+        step = int(path.name.removeprefix("step_"))
+        if step == best_step or (options.keep_every and step % options.keep_every == 0):
             continue
         # Renamed first: a removal that is interrupted must not leave half a checkpoint under its name.
-        doomed = path.with_name(f".{path.name}.partial")
+        doomed = path.with_name(f".{path.name}.old.partial")
         os.replace(path, doomed)
         shutil.rmtree(doomed)
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed runs left unfinished. Call on rank 0 before training."""
+    """Remove what killed runs left unfinished, and give back the name of one that was killed while it was replaced.
+
+    Call on rank 0 before training.
+    """
+    for path in sorted(folder.glob(".step_*.replaced")):
+        final = path.with_name(path.name.removeprefix(".").removesuffix(".replaced"))
+        if final.exists():
+            shutil.rmtree(path)
+        else:
+            os.replace(path, final)
     for path in sorted(folder.glob(".step_*.partial")):
         log.warning("removing the unfinished checkpoint %s", path)
         shutil.rmtree(path)
@@ -196,8 +159,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises CheckpointError naming the file that is missing, cut or changed.
     """
     manifest = read_json(path / MANIFEST, CheckpointError)
-    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
-        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a {FORMAT} of version {VERSION}")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") not in VERSIONS:
+        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a {FORMAT} of a version in {VERSIONS}")
     for name, stated in manifest["files"].items():
         file = path / name
         if not file.is_file():
@@ -227,16 +190,10 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def check_fits(path: Path, manifest: dict[str, Any], contents: Contents) -> None:
-    """Raise CheckpointError when the checkpoint cannot be loaded by this run as it was started."""
-    settings = contents.settings
-    found = {
-        "world_size": ("ranks", contents.ranks),
-        "zero_stage": (f"ZeRO stage ({settings.file})", settings.stage),
-        "precision": ("train.precision", settings.precision),
-    }
-    for key, (what, wanted) in found.items():
-        if manifest[key] != wanted:
-            raise CheckpointError(f"{path} was saved with {what} = {manifest[key]}; this run has {wanted}")
+    """Raise CheckpointError when the checkpoint holds another model than this run trains.
+
+    Ranks, ZeRO stage, offload and precision may be others.
+    """
     kind, shape = contents.task.kind, contents.task.shape.to_dict()
     saved_kind = manifest.get("task", {}).get("kind", "language_model")
     if (saved_kind, manifest["shape"]) != (kind, shape):
@@ -247,41 +204,11 @@ def check_fits(path: Path, manifest: dict[str, Any], contents: Contents) -> None
         raise CheckpointError(f"{path} was trained with another tokenizer than {contents.tokenizer.path}")
 
 
-def load_checkpoint(engine: ZeroEngine, path: Path, manifest: dict[str, Any]) -> Progress:
-    """Restore weights, optimizer and this rank's random state. Collective. Raises CheckpointError."""
-    engine.load(path)
-    _restore_random_state(torch.load(path / _random_file(engine.ranks.rank), weights_only=True))
-    log.info("going on from %s", path)
-    best, guard = Best(**manifest.get("best", {})), GuardState.from_json(manifest.get("guard", {}))
-    return Progress(manifest["step"], manifest["tokens"], manifest["loss"], manifest["evaluated_step"], best, guard)
+def open_state(path: Path, optimizer_names: Sequence[str] = ()) -> StateReader:
+    """The weights and moments in the checkpoint at `path`, of either version. Raises CheckpointError.
 
-
-def _random_file(rank: int) -> str:
-    return f"rng_rank_{rank:04d}.pt"
-
-
-def _random_state() -> dict[str, Any]:
-    numpy_state: Any = np.random.get_state(legacy=True)
-    version, words, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "python": [version, list(words), gauss],
-        "numpy": [numpy_state[0], torch.from_numpy(numpy_state[1].astype(np.int64)), *numpy_state[2:]],
-    }
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-
-
-def _deepspeed_version() -> str:
-    from importlib.metadata import version
-
-    return version("deepspeed")
+    optimizer_names: see ZeroFiles; only to read the moments of a checkpoint of version 1 and stage 0.
+    """
+    if (path / STATE_FOLDER).is_dir():
+        return StateFiles(path / STATE_FOLDER)
+    return ZeroFiles(path / ZERO_FOLDER, optimizer_names)

@@ -15,10 +15,11 @@ from typing import Any
 
 from megadec.common.errors import MegadecError, TrainingError
 from megadec.common.log import logger
-from megadec.engine.checkpoint import Progress, load_checkpoint, newest_whole
+from megadec.engine.checkpoint import Progress, newest_whole
 from megadec.engine.guard import Finding, after_roll_back, after_skip, limit_reached
 from megadec.engine.job import Job
 from megadec.engine.metrics import Metrics
+from megadec.engine.restore import load_checkpoint
 from megadec.engine.step import StepReport
 from megadec.engine.zero import ZeroEngine
 
@@ -106,7 +107,7 @@ def _roll_back(job: Job, engine: ZeroEngine, progress: Progress, step: int) -> P
             f"step {step}: guard wants to roll back, and {job.run.checkpoints} holds no checkpoint yet: save more often"
             " (checkpoint.every_steps), or choose skip"
         )
-    saved = load_checkpoint(engine, *found)
+    saved = load_checkpoint(engine, job, *found)
     log.info("rolled back to %s; the batches of steps %d to %d are left out", found[0], saved.step + 1, step)
     guard = after_roll_back(saved.guard, progress.guard, saved.step, step)
     return replace(progress, step=step, tokens=saved.tokens, loss=saved.loss, guard=guard)

@@ -21,16 +21,20 @@ import torch
 from megadec.common.log import logger
 from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
-from megadec.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
+from megadec.engine.checkpoint import Progress
 from megadec.engine.early_stopping import after_evaluation, exhausted, write_best
 from megadec.engine.guard import after_good_step, judge
 from megadec.engine.guard_answer import answer
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.job import CommonRun, Job
 from megadec.engine.metrics import Metrics, peak_flops
+from megadec.engine.proof import probe
 from megadec.engine.quarantine import agree_on_data, report_left_out
+from megadec.engine.restore import load_checkpoint
 from megadec.engine.resume import contents_of, find_checkpoint
 from megadec.engine.run import Run, open_run
+from megadec.engine.save import begin_checkpoint
+from megadec.engine.saver import Saved, Saver
 from megadec.engine.schedule import learning_rate_factor
 from megadec.engine.stall import StallWatch
 from megadec.engine.step import train_step
@@ -76,11 +80,15 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
             return
         watch.at("build", 0)
         engine = build_engine(job.task, run.optimizer, job.settings, ranks)
-        begun = load_checkpoint(engine, *found) if found else Progress()
+        begun = load_checkpoint(engine, job, *found) if found else Progress()
         report_left_out(job, ranks, begun.step)
         _announce(job, begun)
-        with _metrics(job, ranks, begun) as metrics, _batches(job, ranks, begun.step) as batches:
-            ended = _loop(job, engine, batches, metrics, interrupt, watch, begun)
+        with (
+            _metrics(job, ranks, begun) as metrics,
+            _batches(job, ranks, begun.step) as batches,
+            _saver(job, engine) as saver,
+        ):
+            ended = _loop(job, engine, batches, metrics, saver, interrupt, watch, begun)
     log.info(_farewell(run, ended, interrupt))
     interrupt.obeyed()
 
@@ -95,6 +103,7 @@ def _loop(
     engine: ZeroEngine,
     batches: Prefetcher,
     metrics: Metrics,
+    saver: Saver,
     interrupt: Interrupt,
     watch: StallWatch,
     progress: Progress,
@@ -114,7 +123,7 @@ def _loop(
             gained = best.step != progress.best.step
             progress = replace(progress, evaluated_step=progress.step, best=best)
             if gained:
-                _save_best(job, engine, progress)
+                _save(job, engine, metrics, saver, progress, best=True)
                 saved_step = progress.step
         if exhausted(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
             break
@@ -135,6 +144,7 @@ def _loop(
         if report is None:
             break
         if report.finding is not None:
+            saver.wait()  # a roll-back wants the newest checkpoint
             progress = answer(job, engine, metrics, progress, report)
         if report.updated:
             guard = after_good_step(run.guard, progress.guard, report.loss, report.grad_norm)
@@ -147,13 +157,15 @@ def _loop(
                 seconds=time.perf_counter() - began,
                 seconds_waiting_for_data=batches.seconds_waited - waited,
             )
+        saver.poll()
         if run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0:
             watch.at("save", progress.step)
-            _save(job, engine, progress)
+            _save(job, engine, metrics, saver, progress)
             saved_step = progress.step
     watch.at("save", progress.step)
     if progress.step != saved_step:
-        _save(job, engine, progress)
+        _save(job, engine, metrics, saver, progress)
+    saver.wait()
     return progress
 
 
@@ -170,18 +182,44 @@ def _evaluation_due(job: Job, progress: Progress) -> bool:
     return progress.step % every == 0 or progress.step == job.run.train.steps
 
 
-def _save(job: Job, engine: ZeroEngine, progress: Progress) -> None:
-    run, state = job.run, job.task.stream.state(progress.step)
-    path = save_checkpoint(engine, run.checkpoints, contents_of(job), progress, state, run.checkpoint.keep_last)
-    if job.saved is not None:
-        job.saved(path, progress)
+def _save(
+    job: Job, engine: ZeroEngine, metrics: Metrics, saver: Saver, progress: Progress, *, best: bool = False
+) -> None:
+    """Begin a checkpoint; when it has its name: the file that names the best, the record, and whoever wants to know."""
+    run = job.run
+
+    def named() -> None:
+        if best:  # now: what best.json names is there
+            write_best(run.folder, run.early_stopping, progress.best)
+
+    def saved(done: Saved) -> None:
+        log.info("saved %s: training waited %.2f s, whole after %.2f s", done.path, done.stall_seconds, done.seconds)
+        metrics.record_save(done)
+        if job.saved is not None:
+            job.saved(done.path, progress)
+
+    begin_checkpoint(
+        saver,
+        run.checkpoints,
+        contents_of(job),
+        progress,
+        job.task.stream.state(progress.step),
+        measure=lambda: probe(engine, job, progress.step),
+        named=named,
+        saved=saved,
+    )
 
 
-def _save_best(job: Job, engine: ZeroEngine, progress: Progress) -> None:
-    """The checkpoint first, then the file that names it: what best.json names is there."""
-    _save(job, engine, progress)
-    if engine.ranks.rank == 0:
-        write_best(job.run.folder, job.run.early_stopping, progress.best)
+def _saver(job: Job, engine: ZeroEngine) -> Saver:
+    options = job.run.checkpoint
+    return Saver(
+        engine.live_state(),
+        engine.ranks,
+        asynchronous=options.asynchronous,
+        snapshot_bytes=options.snapshot_bytes,
+        retries=options.retries,
+        pause_seconds=options.retry_pause_seconds,
+    )
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:

@@ -13,16 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from megadec.common.errors import ConfigError
-from megadec.common.files import storage_errors, whole_file
+from megadec.common.files import whole_file
 from megadec.common.log import progress
 from megadec.common.ranks import is_first
+from megadec.engine.kept_lines import KeptLines
 
 if TYPE_CHECKING:
+    from megadec.engine.saver import Saved
     from megadec.engine.step import StepReport
 
 FILE_NAME = "metrics.jsonl"
@@ -90,13 +92,12 @@ class Metrics:
         self._path = folder / FILE_NAME
         self._flops = flops
         self._peak = ranks_peak_flops
-        self._stream: IO[str] | None = None
+        self._stream: KeptLines | None = None
         self._board: Any = None
         self._bar = progress(description=folder.name, total=steps, unit="step", initial=resumed_step)
         if is_first():
             keep_lines(self._path, resumed_step, evaluated_step)
-            with storage_errors(self._path):
-                self._stream = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 closed in __exit__
+            self._stream = KeptLines(self._path)
             if options.tensorboard:
                 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -154,12 +155,23 @@ class Metrics:
         """One line for what the guard found at a step; it stands in place of the step's own when that was refused."""
         self._write("guard", values)
 
+    def record_save(self, saved: Saved) -> None:
+        """One line for a checkpoint that has its name, with the seconds that training waited for it."""
+        self._write(
+            "checkpoint",
+            {
+                "step": saved.step,
+                "stall_seconds": round(saved.stall_seconds, 4),
+                "seconds": round(saved.seconds, 4),
+                "rank_bytes": saved.bytes,
+                "asynchronous": saved.asynchronous,
+            },
+        )
+
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
         if self._stream is None:
             return
-        with storage_errors(self._path):
-            self._stream.write(json.dumps({"kind": kind.partition("/")[0], **values}, ensure_ascii=False) + "\n")
-            self._stream.flush()
+        self._stream.write(json.dumps({"kind": kind.partition("/")[0], **values}, ensure_ascii=False))
         if self._board is not None:
             for key, value in values.items():
                 if isinstance(value, int | float) and key != "step":
@@ -174,7 +186,7 @@ def keep_lines(path: Path, step: int, evaluated_step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    last = {"train": step, "evaluate": evaluated_step, "guard": step}
+    last = {"train": step, "evaluate": evaluated_step, "guard": step, "checkpoint": step}
     with whole_file(path, "w") as stream:
         for line in lines:
             if line.endswith("\n"):

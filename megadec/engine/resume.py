@@ -46,7 +46,7 @@ FREE_KEYS = (
     "data.bad_shards",
     "data.cache",
 )
-FREE_KEYS_FROM_PATH = ("name", "train.steps", "schedule", "optimizer")
+FREE_KEYS_FROM_PATH = ("name", "train.steps", "train.precision", "schedule", "optimizer")
 
 
 def find_checkpoint(job: Job, ranks: Ranks) -> tuple[Path, dict[str, Any]] | None:

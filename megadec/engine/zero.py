@@ -38,8 +38,7 @@ from deepspeed.utils import set_z3_leaf_module
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from megadec.common.errors import CheckpointError, ConfigError, StorageError, TrainingError
-from megadec.common.files import storage_errors
+from megadec.common.errors import ConfigError, TrainingError
 from megadec.common.ranks import local_rank, local_world_size, rank, world_size
 from megadec.data.batch import Batch
 from megadec.decoder.compiled import is_compiled
@@ -47,12 +46,12 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.sequence import SequenceRanks
 from megadec.engine.gradients import GradientWatch, OwnGradients, gate_of
 from megadec.engine.host_memory import keep_freed_memory
+from megadec.engine.live_state import LiveState
 from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.settings import DeepSpeedSettings
 from megadec.engine.task import Task
 from megadec.engine.threads import share_cores
 
-TAG = "zero"
 TARGETS = ("targets_BS", "weights_BS")
 PEERS_TIMEOUT = timedelta(minutes=30)
 
@@ -108,6 +107,15 @@ class Ranks:
             with lost_ranks("waiting for rank 0"):
                 torch.distributed.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def from_all(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, on every rank."""
+        values: list[Any] = [value]
+        if self.world_size > 1:
+            values = [None] * self.world_size
+            with lost_ranks("exchanging values"):
+                torch.distributed.all_gather_object(values, value)
+        return values
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -313,19 +321,13 @@ class ZeroEngine:
         finally:
             self._engine.train()
 
-    def save(self, folder: Path) -> None:
-        """Write every rank's share of weights and optimizer state under `folder`/zero. Raises StorageError."""
-        with storage_errors(folder), stream_errors(folder), lost_ranks("saving a checkpoint"):
-            self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+    def live_state(self) -> LiveState:
+        """This rank's share of weights and optimizer state, where DeepSpeed keeps it."""
+        return LiveState(self._engine, self.settings.stage, self.ranks.rank, self.ranks.world_size)
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote, at the same number of ranks and ZeRO stage. Raises CheckpointError."""
-        try:
-            found, _ = self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
-        except (RuntimeError, KeyError, ValueError, AssertionError) as error:
-            raise CheckpointError(f"{folder / TAG}: DeepSpeed cannot load it: {error}") from error
-        if found is None:
-            raise CheckpointError(f"{folder / TAG} holds no DeepSpeed checkpoint")
+    def set_step(self, step: int) -> None:
+        """Tell DeepSpeed's own counters and monitors where a run goes on."""
+        self._engine.global_steps = step
 
 
 @contextlib.contextmanager
@@ -338,18 +340,6 @@ def lost_ranks(doing: str) -> Iterator[None]:
             raise TrainingError(
                 f"rank {rank()}: another rank was lost while {doing}; its own message says why"
             ) from error
-        raise
-
-
-@contextlib.contextmanager
-def stream_errors(folder: Path) -> Iterator[None]:
-    """torch.save reports a full disk as a RuntimeError of its zip writer."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error) or "iostream" in str(error):
-            reason = " ".join(str(error).split())[:200]
-            raise StorageError(f"{folder}: cannot write ({reason}); the disk may be full: free space") from error
         raise
 
 

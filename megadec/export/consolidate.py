@@ -15,15 +15,24 @@ from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.files import sha256_of
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.checkpoint import (
+    FOLDER,
+    MANIFEST,
+    ZERO_FOLDER,
+    checkpoint_name,
+    newest_whole,
+    open_state,
+    read_manifest,
+)
+from megadec.engine.early_stopping import read_best
+from megadec.engine.state_files import FOLDER as STATE_FOLDER
 from megadec.export import huggingface_files, megadec
 from megadec.export.layout import CONFIG_FILE
 from megadec.export.lora import merged
 from megadec.export.source import CLASSIFICATION, HEAD, LANGUAGE_MODEL, ModelSource, check_tensors, classes_of
-from megadec.export.zero_files import ZeroFiles
 
-CHECKPOINTS = "checkpoints"
-MANIFEST_FILE = "manifest.json"
-ZERO_FOLDER = "zero"
+CHECKPOINTS = FOLDER
+MANIFEST_FILE = MANIFEST
 
 
 def open_model(path: Path) -> ModelSource:
@@ -40,7 +49,7 @@ def open_model(path: Path) -> ModelSource:
         return megadec.read_folder(path)
     if (path / CONFIG_FILE).is_file():
         return huggingface_files.read_folder(path)
-    if (path / MANIFEST_FILE).is_file() or (path / ZERO_FOLDER).is_dir():
+    if (path / MANIFEST_FILE).is_file() or any((path / name).is_dir() for name in (STATE_FOLDER, ZERO_FOLDER)):
         return _open_checkpoint(path)
     raise ConfigError(
         f"{path} holds no model: neither {CHECKPOINTS}/ (a run), {MANIFEST_FILE} (a checkpoint), {megadec.SHAPE_FILE} "
@@ -48,18 +57,11 @@ def open_model(path: Path) -> ModelSource:
     )
 
 
-# The engine knows what a whole checkpoint is. It is imported inside these two: it loads deepspeed, which takes seconds
-# and which reading an exported folder does not need.
-
-
 def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
     """A run's checkpoint and its checked manifest: the best where evaluations chose one, else the newest whole.
 
     Raises CheckpointError when there is none.
     """
-    from megadec.engine.checkpoint import checkpoint_name, newest_whole, read_manifest
-    from megadec.engine.early_stopping import read_best
-
     best = read_best(run)
     if best is not None:
         folder = run / CHECKPOINTS / checkpoint_name(best["step"])
@@ -72,16 +74,14 @@ def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
 
 def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> ModelSource:
     """Open a checkpoint and check its tokenizer and its tensors, and its hashes unless `manifest` is given."""
-    from megadec.engine.checkpoint import read_manifest
-
     manifest = manifest or read_manifest(folder)
     task = _task(manifest, folder)
     shape = _shape(manifest, folder)
     check_tokenizer(folder, manifest["tokenizer"]["sha256"])
-    files = merged(ZeroFiles(folder / ZERO_FOLDER), task)
-    # Stage 0 stores a tied tensor under both names; stages 1 to 3 store it once.
+    files = merged(open_state(folder), task)
+    # Stage 0 of version 1 stores a tied tensor under both names; stages 1 to 3 store it once.
     shapes = {name: size for name, size in files.shapes.items() if not (shape.tied_embeddings and name == HEAD)}
-    check_tensors(shapes, shape, folder / ZERO_FOLDER, CheckpointError, classes=classes_of(task))
+    check_tensors(shapes, shape, folder, CheckpointError, classes=classes_of(task))
     return ModelSource(
         path=folder,
         kind="checkpoint",

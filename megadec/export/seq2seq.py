@@ -17,10 +17,10 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pairs import PairOptions
 from megadec.decoder.registry import EncoderDecoder, architecture
-from megadec.export.consolidate import CHECKPOINTS, MANIFEST_FILE, ZERO_FOLDER, check_tokenizer, checkpoint_of
+from megadec.engine.checkpoint import open_state, read_manifest
+from megadec.export.consolidate import CHECKPOINTS, MANIFEST_FILE, check_tokenizer, checkpoint_of
 from megadec.export.load import set_parameters
 from megadec.export.source import EMBEDDING, HEAD
-from megadec.export.zero_files import ZeroFiles
 
 KIND = "seq2seq"
 
@@ -54,10 +54,10 @@ def load_seq2seq(path: Path, dtype: torch.dtype = torch.float32) -> TrainedPairs
     except ConfigError as error:
         raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
     check_tokenizer(folder, manifest["tokenizer"]["sha256"])
-    files, sizes = ZeroFiles(folder / ZERO_FOLDER), found.sizes(shape)
+    files, sizes = open_state(folder), found.sizes(shape)
     tied = {HEAD} if shape.tied_embeddings else set()
     if {name: size for name, size in files.shapes.items() if name not in tied} != sizes:
-        raise CheckpointError(f"{folder / ZERO_FOLDER}: its tensors are not those of a {found.name} of this shape")
+        raise CheckpointError(f"{folder}: its tensors are not those of a {found.name} of this shape")
     with torch.device("meta"):
         model = found.module(shape)
     set_parameters(model, {name: files.read(name).to(dtype) for name in sizes})
@@ -75,9 +75,6 @@ def load_seq2seq(path: Path, dtype: torch.dtype = torch.float32) -> TrainedPairs
 
 
 def _find(path: Path) -> tuple[Path, dict[str, Any]]:
-    # Imported here: it loads deepspeed, which takes seconds.
-    from megadec.engine.checkpoint import read_manifest
-
     if (path / CHECKPOINTS).is_dir():
         return checkpoint_of(path)
     if (path / MANIFEST_FILE).is_file():

@@ -12,13 +12,13 @@ import torch
 import yaml
 
 from megadec.common.config import from_yaml
+from megadec.engine.checkpoint import open_state
 from megadec.engine.early_stopping import read_best
 from megadec.engine.job import Job
 from megadec.engine.optimizer import build_optimizer
 from megadec.engine.schedule import learning_rate_factor
 from megadec.export.consolidate import open_model
 from megadec.export.megadec import to_megadec
-from megadec.export.zero_files import ZeroFiles
 from megadec.finetune.adapt import METHODS, Method, trains
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import read_labelled
@@ -119,6 +119,12 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
         if stop is not None:
             plan.append({**training, "options": ["--train.stop_at_step", str(stop)]})
         plan.append(training)
+    for source, stage in (("lora-zero3-stopped", "zero2"), ("lora-zero2-stopped", "zero3")):
+        checkpoint = tmp_path / "runs" / source / "checkpoints" / "step_00000002"
+        name = f"{source}-{stage}"
+        options = [f"--checkpoint.resume={checkpoint}", f"--name={name}"]
+        file = write_run(name, method="lora", model={"recompute": {"mode": "none"}})
+        plan.append({"kind": "finetune", "run": str(file), "deepspeed": str(zero_file(stage)), "options": options})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     status, output = launch(TRAIN_MANY, [str(tmp_path / "plan.json")], tmp_path / "log")
     assert status == 0, output[-4000:]
@@ -134,11 +140,14 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
             check_best(job, tmp_path / "runs" / name)
     for name in ("lora-zero2", "lora-zero3", "frozen-zero3"):
         assert losses[f"{name}-stopped"] == losses[name], "a run that was stopped is one that was not"
+    for name in ("lora-zero3-stopped-zero2", "lora-zero2-stopped-zero3"):
+        went_on = [line["loss"] for line in metrics_of(tmp_path / "runs" / name)]
+        assert went_on == pytest.approx(losses["lora-zero3"][2:], rel=1e-5), name
 
 
 def check_checkpoint(job: Job, folder: Path, method: Method) -> None:
     """What is frozen is bit-equal to its first value, what is trained is not; the names and sizes are all there."""
-    files = ZeroFiles(folder / f"checkpoints/step_{STEPS:08d}/zero")
+    files = open_state(folder / f"checkpoints/step_{STEPS:08d}")
     assert files.shapes == dict(job.task.sizes)
     held = torch.bfloat16 if job.run.train.precision == "bf16" else torch.float32
     for name in files.shapes:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from megadec.engine.checkpoint import read_manifest
 from tests.dist.conftest import (
-    PRETRAIN,
     deepspeed,
-    environment,
     losses_of,
     metrics_of,
     ranks_of,
@@ -99,54 +95,3 @@ def test_a_signal_in_an_evaluation_and_in_a_save_ends_the_run_within_the_grace_p
     assert read_manifest(folder / "checkpoints" / f"step_{last:08d}")["step"] == last
     assert log.read_text().count(f"saved {folder}/checkpoints/step_{last:08d}") == 1
     assert not partial_in(folder)
-
-
-def test_a_kill_in_the_middle_of_a_save_leaves_the_checkpoint_before_it_whole(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
-) -> None:
-    run = make_run("killed", train=ENDLESS, evaluate={"sets": {}}, checkpoint={"every_steps": 2, "keep_last": 9})
-    folder, log = tmp_path / "runs" / "killed", tmp_path / "log"
-    command = [sys.executable, str(PRETRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(run)]
-
-    with open(log, "wb") as stream:
-        process = subprocess.Popen(command, env=environment(), stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            wait_until(lambda: bool(checkpoints(folder)), "the first checkpoint", log)
-            wait_until(
-                lambda: bool(partial_in(folder)) or process.poll() is not None, "a save under way", log, pause=0.0005
-            )
-        finally:
-            process.kill()
-            process.wait()
-    kept = checkpoints(folder)
-    assert partial_in(folder), "the kill came after the save; nothing was tested"
-
-    # The same command goes on from the whole one and clears the rest away.
-    again = [*command, f"--train.stop_at_step={kept[-1] + 1}"]
-    done = subprocess.run(again, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"going on from {folder}/checkpoints/step_{kept[-1]:08d}" in done.stderr
-    assert checkpoints(folder) == [*kept, kept[-1] + 1]
-    assert not partial_in(folder)
-    assert len(losses_of(folder)) == kept[-1] + 1
-
-
-def test_a_full_disk_is_one_error_and_leaves_no_checkpoint(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
-) -> None:
-    # A limit on the size of a file is what a test without a disk of its own can have: writes fail half-way.
-    program = (
-        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
-        f" sys.argv[0] = {str(PRETRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    run = make_run("full", train={"stop_at_step": 1}, evaluate={"sets": {}})
-    arguments = ["--deepspeed", str(zero_file("zero3")), "--config", str(run)]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert "cannot write" in errors[0]
-    assert "Traceback" not in done.stderr
-    assert not list((tmp_path / "runs" / "full" / "checkpoints").iterdir())

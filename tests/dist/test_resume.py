@@ -51,7 +51,6 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(
     plan = [
         begun,
         {**begun, "options": ["--optimizer.learning_rate=0.1"], "refused": "ConfigError"},
-        {**begun, "deepspeed": str(zero_file("zero2")), "refused": "CheckpointError"},
         {**begun, "options": []},
         {**begun, "options": [f"--checkpoint.resume={first}"], "refused": "CheckpointError"},
         # From a checkpoint that is named, another course may begin: here under another name, so the first run stays.

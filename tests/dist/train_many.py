@@ -2,7 +2,9 @@
 
 Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "kind":
 "finetune" or "seq2seq"}, done in order; without a kind it is pretraining. With "refused" the training must end with
-that error; its message goes to a file beside the plan. What a launcher adds comes before the file and is not looked at.
+that error; its message goes to a file beside the plan. With "writes": FOLDER nothing is trained: what the newest
+checkpoint holds is loaded, and written by DeepSpeed itself. What a launcher adds comes before the file and is not
+looked at.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from pathlib import Path
 from megadec.common.config import parse
 from megadec.common.errors import MegadecError
 from megadec.engine.interrupt import Interrupt
+from megadec.engine.job import Job
 from megadec.engine.loop import train_job
 from megadec.engine.pairs_run import PairsRun, open_pairs_run
+from megadec.engine.restore import load_checkpoint
+from megadec.engine.resume import find_checkpoint
 from megadec.engine.run import Run, open_run
-from megadec.engine.zero import end_process_group, start_process_group
+from megadec.engine.zero import Ranks, build_engine, end_process_group, start_process_group
 from megadec.finetune.task import FineTuneRun, open_finetune
 
 KINDS = {
@@ -34,7 +39,11 @@ def main(plan: Path) -> None:
         run = parse(kind, ["--config", training["run"], *training.get("options", [])], description="a test")
         try:
             with Interrupt() as interrupt:
-                train_job(open_job(run, Path(training["deepspeed"])), ranks, interrupt)
+                job = open_job(run, Path(training["deepspeed"]))
+                if "writes" in training:
+                    write_deepspeed(job, ranks, training["writes"])
+                else:
+                    train_job(job, ranks, interrupt)
         except MegadecError as error:
             if type(error).__name__ != training.get("refused"):
                 raise
@@ -42,6 +51,14 @@ def main(plan: Path) -> None:
         else:
             assert "refused" not in training, training
     end_process_group(ranks)
+
+
+def write_deepspeed(job: Job, ranks: Ranks, folder: str) -> None:
+    found = find_checkpoint(job, ranks)
+    assert found is not None, job.run.checkpoints
+    engine = build_engine(job.task, job.run.optimizer, job.settings, ranks)
+    load_checkpoint(engine, job, *found)
+    engine._engine.save_checkpoint(folder, tag="zero", save_latest=False)
 
 
 if __name__ == "__main__":

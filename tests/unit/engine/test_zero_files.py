@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from megadec.common.errors import CheckpointError
-from megadec.export.zero_files import ZeroFiles
+from megadec.engine.zero_files import ZeroFiles
 
 GROUPS = [{"matrix": (7, 5), "odd": (3, 3), "wide": (2, 11)}, {"bias": (5,), "one": (1,)}]
 

@@ -1,12 +1,13 @@
-"""DeepSpeed's checkpoint files -> float32 master weights, one tensor at a time, for ZeRO stages 0 to 3.
+"""DeepSpeed's checkpoint files -> float32 master weights and moments, one tensor at a time, for ZeRO stages 0 to 3.
 
-In comes the folder that `save_checkpoint` wrote; out goes each parameter, put together from all ranks' partitions. The
-files are memory-mapped: optimizer moments are never read, and a tensor costs its own size. The layout of the files is
-that of deepspeed/utils/zero_to_fp32.py (0.19): stages 1 and 2 cut each parameter group into one piece a rank, stage 3
-cuts each parameter. What the optimizer does not own (frozen parameters) has no master weight: stages 1 and 2 keep it
-whole in the module's state, stage 3 in pieces beside it, in the dtype in which it was computed with. Trade-off: our own
-reading instead of DeepSpeed's, because that one holds stages 1 and 2 whole in memory and unpickles whatever the file
-asks for; here a class of DeepSpeed's becomes an inert record.
+In comes the folder that DeepSpeed's `save_checkpoint` wrote (checkpoints of version 1 hold one); out goes each
+parameter, put together from all ranks' partitions. The files are memory-mapped: what is not asked for is not read, and
+a tensor costs its own size. The layout of the files is that of deepspeed/utils/zero_to_fp32.py (0.19): stages 1 and 2
+cut each parameter group into one piece a rank, stage 3 cuts each parameter; AdamW's moments lie like the weights. What
+the optimizer does not own (frozen parameters) has no master weight: stages 1 and 2 keep it whole in the module's state,
+stage 3 in pieces beside it, in the dtype in which it was computed with. Trade-off: our own reading instead of
+DeepSpeed's, because that one holds stages 1 and 2 whole in memory and unpickles whatever the file asks for; here a
+class of DeepSpeed's becomes an inert record.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from megadec.common.errors import CheckpointError
+from megadec.engine.state_files import MOMENTS, WEIGHT
 
 _RANK_FILE = re.compile(r"^(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt$")
 _MODEL_FILE = "mp_rank_00_model_states.pt"
 _MODEL_FILE_STAGE_3 = "zero_pp_rank_{}_mp_rank_00_model_states.pt"
 _STAGE_3_GROUPS = "fp32_flat_groups"
 _STAGE_1_2_GROUPS = "single_partition_of_fp32_groups"
+_STAGE_3_OPTIMIZER = "optimizer_state_dict"
+_STAGE_1_2_OPTIMIZER = "base_optimizer_state"
 
 
 class _Record:
@@ -50,17 +54,24 @@ class _Piece:
 
 
 class ZeroFiles:
-    """The parameters in a folder of DeepSpeed's files (see `TensorReader`)."""
+    """The parameters in a folder of DeepSpeed's files (see `StateReader`)."""
 
-    def __init__(self, folder: Path) -> None:
-        """Map the files and find every parameter in them; reads no weights. Raises CheckpointError."""
+    def __init__(self, folder: Path, optimizer_names: Sequence[str] = ()) -> None:
+        """Map the files and find every parameter in them; reads no weights. Raises CheckpointError.
+
+        optimizer_names: the parameters in the order of the optimizer's groups; stage 0 alone keeps its moments by
+        number.
+        """
         self.folder = folder
         rank_files = _rank_files(folder)
         stage_3 = (folder / _MODEL_FILE_STAGE_3.format(0)).is_file()
         model_file = folder / (_MODEL_FILE_STAGE_3.format(0) if stage_3 else _MODEL_FILE)
         model = _load(model_file)
+        self._moments: dict[str, dict[str, list[_Piece]]] = {}
+        self.optimizer_step: int | None = None
         if not rank_files:
             self._pieces, self._shapes = _whole_parameters(model, model_file)
+            self._take_whole_moments(model, optimizer_names)
             return
         states = [_optimizer_state(file) for file in rank_files]
         _check_rank_count(states[0], rank_files)
@@ -68,11 +79,19 @@ class ZeroFiles:
         self._shapes = {name: size for group in groups for name, size in group.items()}
         key = _STAGE_3_GROUPS if stage_3 else _STAGE_1_2_GROUPS
         vectors = [_need(state, key, file) for state, file in zip(states, rank_files, strict=True)]
-        if stage_3:
-            _check_stage_3_lengths(self._shapes, vectors, rank_files)
-            self._pieces = _stage_3_pieces(self._shapes, vectors)
-        else:
-            self._pieces = _stage_1_2_pieces(groups, vectors, states[0].get("param_alignment_paddings"))
+        paddings = states[0].get("param_alignment_paddings")
+
+        def cut(vectors: Sequence[Sequence[Tensor]]) -> dict[str, list[_Piece]]:
+            if stage_3:
+                _check_stage_3_lengths(self._shapes, vectors, rank_files)
+                return _stage_3_pieces(self._shapes, vectors)
+            return _stage_1_2_pieces(groups, vectors, paddings)
+
+        self._pieces = cut(vectors)
+        inner = [state.get(_STAGE_3_OPTIMIZER if stage_3 else _STAGE_1_2_OPTIMIZER) for state in states]
+        if moments := _moment_vectors(inner):
+            self.optimizer_step, by_part = moments
+            self._moments = {part: cut(of_ranks) for part, of_ranks in by_part.items()}
         frozen = _frozen_stage_3(folder, model, len(rank_files)) if stage_3 else _frozen_stage_1_2(model, self._shapes)
         for name, (size, pieces) in frozen.items():
             self._shapes[name], self._pieces[name] = size, pieces
@@ -86,9 +105,31 @@ class ZeroFiles:
     def read(self, name: str) -> Tensor:
         """One parameter in float32, copied out of the mapped files."""
         size = self._shapes[name]
-        parts = [piece.vector.narrow(0, piece.start, piece.length) for piece in self._pieces[name]]
-        flat = parts[0].clone() if len(parts) == 1 else torch.cat(parts)
-        return flat[: math.prod(size)].view(size).float()
+        return self.read_range(name, WEIGHT, 0, math.prod(size)).view(size).float()
+
+    def parts(self, name: str) -> Sequence[str]:
+        """What the files hold of a parameter: its weight, and the moments where it has some."""
+        return (WEIGHT, *(part for part in MOMENTS if name in self._moments.get(part, {})))
+
+    def read_range(self, name: str, part: str, start: int, length: int) -> Tensor:
+        """Elements [start, start + length) of a parameter's weight or moment, copied out of the mapped files."""
+        pieces = self._pieces[name] if part == WEIGHT else self._moments[part][name]
+        found, begin = [], 0
+        for piece in pieces:
+            first, last = max(start, begin), min(start + length, begin + piece.length)
+            if first < last:
+                found.append(piece.vector.narrow(0, piece.start + first - begin, last - first))
+            begin += piece.length
+        return found[0].clone() if len(found) == 1 else torch.cat(found)
+
+    def _take_whole_moments(self, model: Mapping[str, Any], names: Sequence[str]) -> None:
+        states = (model.get("optimizer") or {}).get("state") or {}
+        for number, name in enumerate(names):
+            if number in states:
+                self.optimizer_step = int(states[number]["step"])
+                for part in MOMENTS:
+                    flat = states[number][part].reshape(-1)
+                    self._moments.setdefault(part, {})[name] = [_Piece(flat, 0, flat.numel())]
 
     def _check_lengths(self) -> None:
         for name, size in self._shapes.items():
@@ -98,6 +139,19 @@ class ZeroFiles:
                     f"{self.folder}: {name!r} has {found} elements over all ranks; its shape {list(size)} wants "
                     f"{math.prod(size)}: a rank's file is cut or of another run"
                 )
+
+
+def _moment_vectors(inner: Sequence[Any]) -> tuple[int, dict[str, list[list[Tensor]]]] | None:
+    """AdamW's step count, and for each moment every rank's vectors in the order of the groups; None before a step.
+
+    inner: each rank's state of the optimizer inside DeepSpeed's.
+    """
+    of_ranks = [state.get("state") if isinstance(state, Mapping) else None for state in inner]
+    if not all(of_ranks):
+        return None
+    states = [[of_rank[number] for number in sorted(of_rank)] for of_rank in of_ranks if of_rank]
+    step = int(states[0][0]["step"])
+    return step, {part: [[group[part] for group in of_rank] for of_rank in states] for part in MOMENTS}
 
 
 def _check_stage_3_lengths(

@@ -1,0 +1,234 @@
+"""The training state on disk: each rank's elements of every parameter, as safetensors files that any ranks can read.
+
+In come this rank's stretches of flattened float32 master weights and AdamW moments (frozen parameters in their own
+dtype); out goes `rank_00000.safetensors`, hashed while it is written. A stretch is stored under the parameter's name
+and its first element, so a reader at any number of ranks and any ZeRO stage takes the elements that it needs, whoever
+wrote them. Trade-off: a format of our own beside DeepSpeed's, whose files fit the ranks and the stage that wrote them
+alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from megadec.common.errors import CheckpointError
+
+FOLDER = "state"
+WEIGHT = "weight"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+WRITE_BYTES = 8 << 20
+
+_FORMAT = "megadec-state-1"
+_DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+
+
+class Stretch(NamedTuple):
+    """Elements [start, start + length) of one part (weight, exp_avg, exp_avg_sq) of a flattened parameter."""
+
+    name: str
+    part: str
+    start: int
+    length: int
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Its size in memory and on disk."""
+        return self.length * self.dtype.itemsize
+
+    @property
+    def key(self) -> str:
+        """The name of its tensor in a file; `_stretch_of` reads it back."""
+        return f"{self.part}:{self.start}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_state` wrote: the file's size, its hash, and a sum over the bits of every stretch."""
+
+    bytes: int
+    sha256: str
+    sums: dict[str, dict[str, int]]
+
+
+class StateReader(Protocol):
+    """Weights and moments by name, in files."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The size of each parameter."""
+
+    @property
+    def optimizer_step(self) -> int | None:
+        """How many updates AdamW has made; None before the first, when there are no moments."""
+
+    def parts(self, name: str) -> Sequence[str]:
+        """What there is of a parameter: its weight, and its moments where it is trained."""
+
+    def read(self, name: str) -> Tensor:
+        """A whole weight in float32."""
+
+    def read_range(self, name: str, part: str, start: int, length: int) -> Tensor:
+        """Elements [start, start + length) of a flattened parameter's part."""
+
+
+def rank_file(rank: int) -> str:
+    """Where a rank's share lies below the checkpoint."""
+    return f"{FOLDER}/rank_{rank:05d}.safetensors"
+
+
+def header_of(stretches: Sequence[Stretch], shapes: Mapping[str, tuple[int, ...]], optimizer_step: int | None) -> bytes:
+    """The safetensors header of a file that holds these stretches one after the other.
+
+    shapes: the whole parameters' sizes.
+    """
+    metadata = {"format": _FORMAT, "shapes": json.dumps({name: list(size) for name, size in shapes.items()})}
+    if optimizer_step is not None:
+        metadata["optimizer_step"] = str(optimizer_step)
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for stretch in stretches:
+        begin, end = end, end + stretch.bytes
+        assert begin % stretch.dtype.itemsize == 0, "wide elements stand before narrow ones"
+        dtype = _DTYPE_NAMES[stretch.dtype]
+        entries[stretch.key] = {"dtype": dtype, "shape": [stretch.length], "data_offsets": [begin, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
+
+
+def write_state(
+    path: Path, header: bytes, tensors: Iterable[tuple[Stretch, Tensor]], check: Callable[[], None]
+) -> Written:
+    """Write a file from its header and its stretches in that order, hashing what goes by, and flush it to disk.
+
+    check: called between blocks; what it raises ends the writing. Raises OSError.
+    """
+    digest = hashlib.sha256(header)
+    sums: dict[str, dict[str, int]] = {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as stream:
+        size = stream.write(header)
+        for stretch, tensor in tensors:
+            flat = tensor.detach().to("cpu").contiguous()
+            sums.setdefault(stretch.name, {})[stretch.part] = bit_sum(flat, stretch.start)
+            whole = flat.view(torch.uint8).numpy().data
+            for begin in range(0, len(whole), WRITE_BYTES):
+                check()
+                part = whole[begin : begin + WRITE_BYTES]
+                digest.update(part)
+                size += stream.write(part)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return Written(size, digest.hexdigest(), sums)
+
+
+_SUM_ELEMENTS = 1 << 18
+_WORD = {4: torch.int32, 2: torch.int16}
+
+
+def bit_sum(flat: Tensor, start: int) -> int:
+    """A number that any changed, moved or missing element changes, and that adds up over stretches modulo 2**64.
+
+    Each element's bits, taken as an integer, times an odd number that its place in the whole parameter gives. `flat`
+    holds the elements from `start` on. Zeros count nothing, so what was padded does not matter.
+    """
+    total = 0
+    words = flat.detach().contiguous().view(_WORD[flat.element_size()])
+    for begin in range(0, len(words), _SUM_ELEMENTS):
+        block = words[begin : begin + _SUM_ELEMENTS].to(torch.int64)
+        first = 2 * (start + begin) + 1
+        places = torch.arange(first, first + 2 * len(block), 2, dtype=torch.int64, device=block.device)
+        total += int((block * places).sum())
+    return total % 2**64
+
+
+class StateFiles:
+    """What the ranks of a run wrote into `folder` (see `StateReader`). The files are mapped; only what is asked for is
+    read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read the headers. Raises CheckpointError: a file is missing or no such file, or elements are nobody's."""
+        self.folder = folder
+        files = sorted(folder.glob("rank_*.safetensors")) if folder.is_dir() else []
+        if not files:
+            raise CheckpointError(f"{folder} holds no rank_*.safetensors")
+        self._open = [_open(file) for file in files]
+        metadata = [file.metadata() or {} for file in self._open]
+        for file, values in zip(files, metadata, strict=True):
+            if values.get("format") != _FORMAT or values != metadata[0]:
+                raise CheckpointError(f"{file} is not of the same state as {files[0]}: its header says something else")
+        self._shapes = {name: tuple(size) for name, size in json.loads(metadata[0]["shapes"]).items()}
+        step = metadata[0].get("optimizer_step")
+        self.optimizer_step = None if step is None else int(step)
+        self._pieces: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
+        for number, file in enumerate(self._open):
+            for key in file.keys():  # noqa: SIM118 not a dictionary
+                part, start, name = key.split(":", 2)
+                [length] = file.get_slice(key).get_shape()
+                self._pieces.setdefault((name, part), []).append((int(start), length, number))
+        for pieces in self._pieces.values():
+            pieces.sort()
+        self._check_whole()
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The size of each parameter; a tied one has one name."""
+        return self._shapes
+
+    def parts(self, name: str) -> Sequence[str]:
+        """What the files hold of a parameter."""
+        return tuple(part for part in (WEIGHT, *MOMENTS) if (name, part) in self._pieces)
+
+    def read(self, name: str) -> Tensor:
+        """One weight in float32."""
+        size = self._shapes[name]
+        return self.read_range(name, WEIGHT, 0, math.prod(size)).view(size).float()
+
+    def read_range(self, name: str, part: str, start: int, length: int) -> Tensor:
+        """Elements [start, start + length) of a flattened parameter's part, in the dtype in which they were saved."""
+        found = []
+        for begin, size, number in self._pieces[name, part]:
+            first, last = max(start, begin), min(start + length, begin + size)
+            if first < last:
+                stored = self._open[number].get_slice(Stretch(name, part, begin, size, torch.float32).key)
+                found.append(stored[first - begin : last - begin])
+        tensor: Tensor = found[0] if len(found) == 1 else torch.cat(found)
+        return tensor
+
+    def _check_whole(self) -> None:
+        for name, size in self._shapes.items():
+            if (name, WEIGHT) not in self._pieces:
+                raise CheckpointError(f"{self.folder}: no file has the weight {name!r}")
+            for part in self.parts(name):
+                end = 0
+                for start, length, _ in self._pieces[name, part]:
+                    if start != end:
+                        break
+                    end += length
+                if end != math.prod(size):
+                    raise CheckpointError(
+                        f"{self.folder}: {name!r} ({part}) breaks off at element {end}; its shape {list(size)} wants"
+                        f" {math.prod(size)}: a rank's file is missing"
+                    )
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} ({file.stat().st_size} bytes) is not a whole safetensors file: {error}"
+        ) from error

@@ -1,0 +1,203 @@
+"""A checkpoint is not bound to the ranks and the ZeRO stage that wrote it, and what it does not prove is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from megadec.common.files import sha256_of
+from megadec.engine.checkpoint import open_state
+from megadec.engine.state_files import MOMENTS, WEIGHT, StateFiles
+from megadec.engine.zero_files import ZeroFiles
+from tests.dist.conftest import metrics_of, run_ranks
+
+TRAIN_MANY = Path(__file__).parent / "train_many.py"
+SAVED, MORE = 3, 20
+TRAIN = {"steps": SAVED + MORE, "sequences_per_step": 12, "micro_sequences": 1}
+# Sizes that neither two, three nor four ranks share evenly.
+MODEL = {"vocabulary_size": 601, "hidden_size": 34}
+
+
+def train_on(tmp_path: Path, ranks: int, plan: list[dict[str, Any]]) -> None:
+    file = tmp_path / f"plan-{ranks}.json"
+    file.write_text(json.dumps(plan))
+    run_ranks(TRAIN_MANY, [str(file)], ranks)
+
+
+def losses_after(folder: Path, step: int) -> list[float]:
+    return [line["loss"] for line in metrics_of(folder) if line["step"] > step]
+
+
+def check_same_state(found: StateFiles | ZeroFiles, wanted: StateFiles) -> None:
+    """Bit for bit: every weight and both moments of each, and the count of updates."""
+    assert found.optimizer_step == wanted.optimizer_step
+    assert found.shapes == wanted.shapes
+    for name, size in wanted.shapes.items():
+        assert list(wanted.parts(name)) == [WEIGHT, *MOMENTS]
+        for part in wanted.parts(name):
+            both = [one.read_range(name, part, 0, torch.Size(size).numel()) for one in (found, wanted)]
+            assert torch.equal(*both), (name, part)
+
+
+def test_a_zero_3_run_of_two_ranks_goes_on_at_one_three_and_four_and_at_stage_1(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+
+    def make(name: str) -> str:
+        return str(make_run(name, model=MODEL, train=TRAIN, evaluate={"sets": {}}))
+
+    zero3, zero1, offload = (str(zero_file(name)) for name in ("zero3", "zero1", "zero3_offload"))
+    source = tmp_path / "runs" / "source" / "checkpoints" / f"step_{SAVED:08d}"
+
+    def branch(name: str, file: str, checkpoint: Path = source, **more: Any) -> dict[str, Any]:
+        options = [f"--checkpoint.resume={checkpoint}", f"--name={name}"]
+        return {"run": make(name), "deepspeed": file, "options": options, **more}
+
+    def written(ranks: int, file: str) -> dict[str, Any]:
+        folder = tmp_path / f"deepspeed-{Path(file).stem}-{ranks}"
+        return {"run": make("source"), "deepspeed": file, "writes": str(folder)}
+
+    train_on(tmp_path, 2, [
+        {"run": make("source"), "deepspeed": zero3, "options": [f"--train.stop_at_step={SAVED}"]},
+        {"run": make("whole"), "deepspeed": zero3},
+        branch("zero1-2", zero1), branch("offload-2", offload),
+        written(2, zero3), written(2, zero1),
+    ])  # fmt: skip
+    train_on(tmp_path, 3, [branch("zero3-3", zero3), written(3, zero3)])
+    train_on(tmp_path, 4, [branch("zero3-4", zero3)])
+    old = of_version_1(source, tmp_path / "deepspeed-zero3-2", tmp_path / "old" / source.name)
+    tampered = [tamper(source, tmp_path / how, how) for how in REFUSED]
+    train_on(tmp_path, 1, [
+        branch("zero3-1", zero3), branch("zero2-old-1", str(zero_file("zero2")), old),
+        written(1, zero1),
+        *(branch(path.parent.name, zero3, path, refused="CheckpointError") for path in tampered),
+    ])  # fmt: skip
+
+    wanted = losses_after(tmp_path / "runs" / "whole", SAVED)
+    assert len(wanted) == MORE
+    for name in ("zero1-2", "offload-2", "zero3-3", "zero3-4", "zero3-1", "zero2-old-1"):
+        assert losses_after(tmp_path / "runs" / name, SAVED) == pytest.approx(wanted, rel=1e-5), name
+    # DeepSpeed's own account of what it has, gathered from its own files.
+    for name in ("zero3-2", "zero1-2", "zero3-3", "zero1-1"):
+        check_same_state(ZeroFiles(tmp_path / f"deepspeed-{name}" / "zero"), StateFiles(source / "state"))
+    for how, words in REFUSED.items():
+        said = (tmp_path / f"{how}.rank0.CheckpointError").read_text()
+        assert words in said, (how, said)
+
+
+REFUSED = {
+    "moment": "exp_avg_sq of 'layers.0.self_attn.q_proj.weight' is not what was saved",
+    "dropped": "no exp_avg of 'embed_tokens.weight'",
+    "all-dropped": "the optimizer has made None updates; the checkpoint was saved after 3",
+    "count": "the optimizer has made 2 updates; the checkpoint was saved after 3",
+    "loss": "it does not give the model that was trained",
+}
+
+
+def tamper(source: Path, folder: Path, how: str) -> Path:
+    """A copy whose files have the right hashes and whose state is not what was saved."""
+    path = folder / source.name
+    shutil.copytree(source, path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    if how == "loss":
+        manifest["probe"]["loss"] += 0.01
+    for file in sorted((path / "state").iterdir()):
+        tensors, metadata = load_file(file), dict(metadata_of(file))
+        for key in list(tensors):
+            if how == "moment" and key.startswith("exp_avg_sq:0:layers.0.self_attn.q_proj"):
+                tensors[key][0] = torch.nextafter(tensors[key][0], torch.tensor(1.0))
+            if (how == "dropped" and key.startswith("exp_avg:") and key.endswith(":embed_tokens.weight")) or (
+                how == "all-dropped" and key.startswith("exp_avg")
+            ):
+                del tensors[key]
+        if how == "all-dropped":
+            del metadata["optimizer_step"]
+        if how == "count":
+            metadata["optimizer_step"] = "2"
+        save_file(tensors, file, metadata)
+        manifest["files"][f"state/{file.name}"] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def metadata_of(file: Path) -> dict[str, str]:
+    with open(file, "rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    metadata: dict[str, str] = header["__metadata__"]
+    return metadata
+
+
+def of_version_1(source: Path, deepspeed: Path, path: Path) -> Path:
+    """The checkpoint as it was saved before there were files of our own."""
+    shutil.copytree(source, path)
+    shutil.rmtree(path / "state")
+    shutil.copytree(deepspeed / "zero", path / "zero")
+    manifest = json.loads((path / "manifest.json").read_text())
+    for key in ("probe", "bit_sums", "optimizer_step"):
+        del manifest[key]
+    files = [file for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"]
+    manifest["files"] = {
+        str(file.relative_to(path)): {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files
+    }
+    (path / "manifest.json").write_text(json.dumps({**manifest, "version": 1}))
+    return path
+
+
+STAGES = ("zero1", "zero2", "zero3", "zero3_offload")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_stage_goes_on_from_every_other(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], precision: str
+) -> None:
+    stages = STAGES if precision == "bf16" else ("zero0", *STAGES)
+    train = {**TRAIN, "steps": 6, "precision": precision}
+
+    def make(name: str) -> str:
+        return str(make_run(name, model=MODEL, train=train, evaluate={"sets": {}}))
+
+    train_on(tmp_path, 2, [
+        {"run": make(stage), "deepspeed": str(zero_file(stage)), "options": options}
+        for stage in stages for options in (["--train.stop_at_step=3"], [])
+    ])  # fmt: skip
+    for ranks in (1, 2, 3):
+        plan = []
+        for source, stage in product(stages, stages):
+            checkpoint = tmp_path / "runs" / source / "checkpoints" / "step_00000003"
+            name = f"{source}-{stage}-{ranks}"
+            options = [f"--checkpoint.resume={checkpoint}", f"--name={name}"]
+            plan.append({"run": make(name), "deepspeed": str(zero_file(stage)), "options": options})
+        train_on(tmp_path, ranks, plan)
+        for source, stage in product(stages, stages):
+            found = losses_after(tmp_path / "runs" / f"{source}-{stage}-{ranks}", 3)
+            wanted = losses_after(tmp_path / "runs" / source, 3)
+            tolerance = 1e-5 if precision == "fp32" else 1e-2
+            assert found == pytest.approx(wanted, rel=tolerance), (source, stage, ranks)
+
+
+@pytest.mark.slow
+def test_a_named_checkpoint_goes_on_in_another_precision(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    def make(precision: str) -> str:
+        train = {**TRAIN, "steps": 6, "precision": precision}
+        return str(make_run(precision, model=MODEL, train=train, evaluate={"sets": {}}))
+
+    bf16 = {"run": make("bf16"), "deepspeed": str(zero_file("zero3"))}
+    plan = [{**bf16, "options": ["--train.stop_at_step=3"]}, bf16]
+    checkpoint = tmp_path / "runs" / "bf16" / "checkpoints" / "step_00000003"
+    options = [f"--checkpoint.resume={checkpoint}", "--name=fp32"]
+    plan.append({"run": make("fp32"), "deepspeed": str(zero_file("zero1")), "options": options})
+    train_on(tmp_path, 2, plan)
+    found, wanted = (losses_after(tmp_path / "runs" / name, 3) for name in ("fp32", "bf16"))
+    assert found == pytest.approx(wanted, rel=1e-2)
+    assert open_state(checkpoint).optimizer_step == 3

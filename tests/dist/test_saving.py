@@ -1,0 +1,236 @@
+"""What happens to a save that is killed, or that the disk refuses: real processes, real signals, real errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from megadec.engine.checkpoint import newest_whole
+from tests.dist.conftest import PRETRAIN, environment, free_port, losses_of, metrics_of, run_ranks, wait_until
+
+TRAIN_MANY = Path(__file__).parent / "train_many.py"
+ENDLESS = {"steps": 5000, "sequences_per_step": 8, "micro_sequences": 2}
+# A disk that takes its time: a save passes through a dozen flushes, and a kill meets any of them.
+SLOW_DISK = """
+import os, runpy, sys, time
+flush = os.fsync
+os.fsync = lambda descriptor: (time.sleep(0.04), flush(descriptor))[1]
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+# A limit on the size of a file is what a test without a disk of its own can have: writes fail half-way. The ranks that
+# FULL names have it, until the run has done the steps that FREED names.
+FULL_DISK = """
+import json, os, pathlib, resource, runpy, sys, threading, time
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+if os.environ.get("RANK", "0") in os.environ["FULL"].split():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, unlimited[1]))
+def free():
+    metrics, step = json.loads(os.environ["FREED"])
+    while not pathlib.Path(metrics).exists() or pathlib.Path(metrics).read_text().count('"train"') < step:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+if "FREED" in os.environ:
+    threading.Thread(target=free, daemon=True).start()
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.getcwd())
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def checkpoints(folder: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").glob("step_*"))
+
+
+def unfinished(folder: Path) -> list[Path]:
+    return list((folder / "checkpoints").glob(".step_*"))
+
+
+def start(program: str, arguments: list[str], ranks: int, log: Path) -> list[subprocess.Popen[bytes]]:
+    port = str(free_port())
+    processes = []
+    for rank in range(ranks):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_PORT": port}
+        with open(log, "ab") as stream:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", program, *arguments],
+                    env=environment(MASTER_ADDR="127.0.0.1", **place),
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    return processes
+
+
+def kill_inside_a_save(folder: Path, arguments: list[str], ranks: int, log: Path, chance: random.Random) -> None:
+    """Start the run, and kill one rank at a random moment of a save: what was whole before is whole after."""
+    before = checkpoints(folder)
+    processes = start(SLOW_DISK, [str(PRETRAIN), *arguments], ranks, log)
+    try:
+        wait_until(lambda: len(checkpoints(folder)) > len(before), "a checkpoint", log)
+        wait_until(lambda: bool(list((folder / "checkpoints").glob(".*.partial"))), "a save", log, pause=0.002)
+        time.sleep(chance.uniform(0.0, 0.6))
+        chance.choice(processes).kill()
+        wait_until(lambda: all(process.poll() is not None for process in processes), "the end of every rank", log)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert set(before) < set(checkpoints(folder))
+    assert newest_whole(folder / "checkpoints") is not None
+
+
+def test_a_kill_at_any_moment_of_a_save_costs_no_checkpoint_and_the_run_goes_on_exactly(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    check_kills(tmp_path, make_run, zero_file, ranks=1, kills=2)
+
+
+@pytest.mark.slow
+def test_a_kill_of_any_rank_at_any_moment_of_a_save_costs_no_checkpoint(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    check_kills(tmp_path, make_run, zero_file, ranks=2, kills=8)
+
+
+def check_kills(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], ranks: int, kills: int
+) -> None:
+    saving = {"every_steps": 2, "keep_last": 999}
+    run, zero = make_run("killed", train=ENDLESS, evaluate={"sets": {}}, checkpoint=saving), str(zero_file("zero3"))
+    folder = tmp_path / "runs" / "killed"
+    seed = random.randrange(10**6)
+    arguments = ["--deepspeed", zero, "--config", str(run)]
+    chance = random.Random(seed)
+    for _ in range(kills):
+        kill_inside_a_save(folder, arguments, ranks, tmp_path / "log", chance)
+
+    # The same command goes on from the newest whole one and clears the rest away.
+    kept = checkpoints(folder)
+    last = kept[-1] + 1
+    plan = tmp_path / "plan.json"
+    whole = make_run("whole", train={**ENDLESS, "stop_at_step": last}, evaluate={"sets": {}})
+    trainings = [{"run": str(run), "options": [f"--train.stop_at_step={last}"]}, {"run": str(whole)}]
+    plan.write_text(json.dumps([{**training, "deepspeed": zero} for training in trainings]))
+    run_ranks(TRAIN_MANY, [str(plan)], ranks)
+    assert checkpoints(folder) == [*kept, last], seed
+    assert not unfinished(folder), seed
+    assert losses_of(folder) == losses_of(tmp_path / "runs" / "whole"), seed
+
+
+def test_a_full_disk_is_one_error_after_the_last_retry_and_leaves_no_checkpoint(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    again = {"retries": 1, "retry_pause_seconds": 0.1}
+    run = make_run("full", train={"stop_at_step": 1}, evaluate={"sets": {}}, checkpoint=again)
+    arguments = ["--deepspeed", str(zero_file("zero3")), "--config", str(run)]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(PRETRAIN), *arguments],
+        env=environment(FULL="0"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "cannot write" in errors[0]
+    assert done.stderr.count("The state stays in memory") == 1
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "runs" / "full" / "checkpoints").iterdir())
+
+
+def test_when_one_rank_cannot_write_every_rank_ends_with_the_reason(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    plan = []
+    for name, asynchronous in (("behind", True), ("waiting", False)):
+        saving = {"retries": 0, "asynchronous": asynchronous, "every_steps": 1}
+        run = make_run(name, train={"steps": 3}, evaluate={"sets": {}}, checkpoint=saving)
+        plan.append({"run": str(run), "deepspeed": str(zero_file("zero3")), "refused": "StorageError"})
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    script = tmp_path / "full.py"
+    script.write_text(f"import os, sys\nos.environ['FULL'] = '1'\nsys.path.insert(0, {os.getcwd()!r})\n{FULL_DISK}")
+    run_ranks(script, [str(TRAIN_MANY), str(tmp_path / "plan.json")], ranks=2)
+    for name in ("behind", "waiting"):
+        first, second = ((tmp_path / f"{name}.rank{rank}.StorageError").read_text() for rank in (0, 1))
+        assert "rank 1 could not save" in first
+        assert second in first
+        assert "cannot write" in second
+        assert not list((tmp_path / "runs" / name / "checkpoints").iterdir())
+
+
+def test_a_disk_that_is_freed_in_time_costs_nothing(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    again = {"retries": 1000, "retry_pause_seconds": 0.1, "every_steps": 2, "keep_last": 9}
+    run = make_run("freed", train={"steps": 6}, evaluate={"sets": {}}, checkpoint=again)
+    folder = tmp_path / "runs" / "freed"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(PRETRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(run)],
+        env=environment(FULL="0", FREED=json.dumps([str(folder / "metrics.jsonl"), 4])),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # Training went on while the first save was refused, and waited for it when the next one was due.
+    assert "The state stays in memory" in done.stderr
+    assert checkpoints(folder) == [2, 4, 6]
+    assert not unfinished(folder)
+    saves = {line["step"]: line for line in metrics_of(folder, "checkpoint")}
+    assert sorted(saves) == [2, 4, 6]
+    assert saves[2]["seconds"] > saves[2]["stall_seconds"] > 0.4
+    assert len(losses_of(folder)) == 6
+
+
+def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may make a small disk")
+    try:
+        again = {"retries": 1000, "retry_pause_seconds": 0.1, "every_steps": 3, "keep_last": 9}
+        run = make_run("filled", train={"steps": 6}, evaluate={"sets": {}}, checkpoint=again)
+        command = [sys.executable, str(PRETRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(run)]
+        log, ballast = tmp_path / "log", folder / "ballast"
+        with open(log, "wb") as stream:
+            process = subprocess.Popen(command, env=environment(), stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            wait_until(lambda: bool(metrics_of(folder / "filled")), "the first step", log, pause=0.005)
+            fill(ballast)
+            wait_until(lambda: "The state stays in memory" in log.read_text(), "a refusal", log)
+            ballast.unlink()
+            assert process.wait(120) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+        assert checkpoints(folder / "filled") == [3, 6]
+        assert newest_whole(folder / "filled" / "checkpoints") is not None
+        assert not unfinished(folder / "filled")
+        assert len(losses_of(folder / "filled")) == 6
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Take every byte that is left."""
+    with open(file, "wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(4096))
+        except OSError:
+            pass
