@@ -7,6 +7,7 @@ part by part (plan_memory.py), and `tools/bench/plan_check.py` compares it with 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -165,6 +166,7 @@ def fits(memory: Memory, machines: Machines) -> bool:
     return memory.peak_bytes <= machines.usable_bytes and enough
 
 
+@functools.lru_cache(maxsize=256)
 def again_fraction(shape: DecoderShape, recompute: Recompute, document_tokens: float) -> float:
     """Operations of the second passes over blocks as a share of the model's own.
 

@@ -9,12 +9,13 @@ them; an allocator keeps freed blocks beside them, for which the plan leaves a m
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.flops import parameter_count, parameter_table
+from megadec.decoder.flops import parameter_count
 from megadec.decoder.heads import CHUNK_BYTES, CHUNK_TOKENS
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
@@ -32,6 +33,9 @@ FRAMEWORK_BYTES = {"cpu": 550_000_000, "cuda": 1_000_000_000}
 REDUCE_BUCKET, MAX_LIVE, PREFETCH_BUCKET = 500_000_000, 1_000_000_000, 50_000_000
 # Numbers that one message of an all-reduce without buckets holds (engine.buffered_allreduce_fallback).
 FALLBACK_BUCKET = 500_000_000
+
+
+_count = functools.lru_cache(maxsize=64)(parameter_count)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Setup:
     @property
     def parameters(self) -> int:
         """Numbers that are trained."""
-        return parameter_count(self.shape)
+        return _count(self.shape)
 
     @property
     def embedding(self) -> int:
@@ -294,8 +298,7 @@ def _gathered(setup: Setup) -> int:
     backward, for each is used again within stage3_max_reuse_distance."""
     if setup.zero.stage != 3 or (setup.ranks == 1 and setup.zero.parameters_at == "device"):
         return 0
-    block = max(math.prod(size) for size in parameter_table(setup.shape).values())
-    return min(setup.parameters, setup.zero.max_live + max(block, setup.zero.prefetch_bucket)) * setup.item
+    return min(setup.parameters, setup.zero.max_live + setup.zero.prefetch_bucket) * setup.item
 
 
 def _sending(setup: Setup) -> int:
