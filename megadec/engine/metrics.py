@@ -140,8 +140,10 @@ class Metrics:
                 "seconds_waiting_for_data": round(seconds_waiting_for_data, 4),
             },
         )
-        share = {} if used is None else {"share_of_peak": f"{used:.1%}"}
-        self._bar.set_postfix(loss=f"{report.loss:.3f}", tokens_per_second=f"{rate:,.0f}", **share, refresh=False)
+        shown = {"loss": f"{report.loss:.3f}", "tokens_per_second": f"{rate:,.0f}"}
+        if used is not None:
+            shown["share_of_peak"] = f"{used:.1%}"
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
 
     def record_evaluations(self, evaluations: Sequence[Evaluation]) -> None:
