@@ -30,6 +30,8 @@ POLICIES = (
     Recompute("selective", keep=("attention",)),
     Recompute("full"),
 )
+# What was measured to stay resident beside what is in use, by tools/bench/plan_check.py: a CPU's share is glibc's.
+MARGINS = {"cuda": 0.1, "cpu": 0.25}
 # A micro-step of fewer tokens leaves a device waiting: the matrices are too small for it.
 LEAST_TOKENS = {"cuda": 8192, "cpu": 512}
 MOST_RANKS = 4096
@@ -42,7 +44,8 @@ class Machines:
 
     kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak; peak_flops in its place.
     utilisation: the share of the peak that a rank reaches in all that it computes, what it computes again included.
-    margin: the share of the memory to leave free, for what an allocator keeps and for the unforeseen. host_memory_gib:
+    margin: the share of the memory to leave free, for what an allocator keeps and for the unforeseen; a tenth, on a CPU
+    a quarter, when left out. host_memory_gib:
     of the host for each of its ranks, for what is offloaded; not looked at where it is left out.
     """
 
@@ -52,7 +55,7 @@ class Machines:
     device: str | None = None
     peak_flops: float | None = None
     utilisation: float = 0.4
-    margin: float = 0.1
+    margin: float | None = None
     host_memory_gib: float | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +67,7 @@ class Machines:
                 raise ConfigError(f"{name}={value} is not above 0")
         if not 0 < self.utilisation <= 1:
             raise ConfigError(f"utilisation={self.utilisation} is not in (0, 1]: it is a share of the peak")
-        if not 0 <= self.margin < 1:
+        if self.margin is not None and not 0 <= self.margin < 1:
             raise ConfigError(f"margin={self.margin} is not in [0, 1)")
         if self.device is not None and self.device not in PEAK_FLOPS_BY_NAME:
             known = ", ".join(PEAK_FLOPS_BY_NAME)
@@ -76,9 +79,14 @@ class Machines:
         return self.peak_flops or (PEAK_FLOPS_BY_NAME[self.device] if self.device else None)
 
     @property
+    def left_free(self) -> float:
+        """The margin that holds."""
+        return MARGINS[self.kind] if self.margin is None else self.margin
+
+    @property
     def usable_bytes(self) -> int:
         """Memory of a device without the margin."""
-        return int(self.memory_gib * GIB * (1 - self.margin))
+        return int(self.memory_gib * GIB * (1 - self.left_free))
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ def make_plan(setup: Setup, machines: Machines, work: Work) -> Plan:
 def fits(memory: Memory, machines: Machines) -> bool:
     """Whether a rank's memory fits with the margin, on the device and, where that is stated, on the host."""
     host = machines.host_memory_gib
-    enough = host is None or sum(memory.host.values()) <= host * GIB * (1 - machines.margin)
+    enough = host is None or sum(memory.host.values()) <= host * GIB * (1 - machines.left_free)
     return memory.peak_bytes <= machines.usable_bytes and enough
 
 
@@ -256,7 +264,7 @@ def _advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None)
         )
     least_gib = least / GIB
     said = f"it cannot fit: the least that a rank needs is {least_gib:.2f} GiB, and it has {machines.memory_gib:g}"
-    return f"{said} with a margin of {machines.margin:.0%}; {_what_would(setup, machines, work, least_gib)}"
+    return f"{said} with a margin of {machines.left_free:.0%}; {_what_would(setup, machines, work, least_gib)}"
 
 
 def _details(recompute: Recompute) -> str:
@@ -273,7 +281,7 @@ def _what_would(setup: Setup, machines: Machines, work: Work, least_gib: float) 
         if choose(setup, replace(machines, ranks=ranks), more) is not None:
             answers.append(f"{ranks} ranks would do")
             break
-    answers.append(f"or {least_gib / (1 - machines.margin):.1f} GiB a rank")
+    answers.append(f"or {least_gib / (1 - machines.left_free):.1f} GiB a rank")
     heads, shared = setup.shape.heads, setup.sequence_ranks * 2
     if heads % shared == 0 and setup.row_tokens % shared == 0 and machines.ranks % shared == 0:
         answers.append(f"or rows shared by more ranks (train.sequence_ranks={shared})")
@@ -299,7 +307,7 @@ def table(plan: Plan) -> str:
     verdict = "fits" if plan.fits else "does not fit"
     lines.append(
         f"peak {memory.peak_bytes / GIB:.3f} GiB ({memory.peak_moment}): {verdict} in {machines.memory_gib:g} GiB with"
-        f" {machines.margin:.0%} left free"
+        f" {machines.left_free:.0%} left free"
     )
     for name, elsewhere in (("host", memory.host), ("disk", memory.disk)):
         if elsewhere:

@@ -153,7 +153,7 @@ def memory_of(setup: Setup) -> Memory:
         "loss": {"activations": kept + final, "buffers": gathered + buckets["always"] + _head_bytes(setup)},
         "head": {
             "activations": kept + final,
-            "gradients": lone + (setup.embedding * FP32 if setup.item < FP32 else 0),
+            "gradients": lone + (setup.embedding * FP32 if _sums_chunks(setup) else 0),
             "buffers": gathered + buckets["always"],
         },
         "backward": {
@@ -265,14 +265,22 @@ def activation_bytes(setup: Setup) -> tuple[int, int]:
 
 def _head_bytes(setup: Setup) -> int:
     """The logits of a chunk, and the sum of the head's gradient with the product that is added to it."""
-    vocabulary, item, kind = setup.shape.vocabulary_size, setup.item, setup.device
-    chunk = max(CHUNK_TOKENS[kind], CHUNK_BYTES[kind] // (item * vocabulary))
-    logits = min(chunk, setup.tokens) * vocabulary * item
-    if setup.tokens <= chunk:
-        return logits + setup.embedding * item
-    product = setup.embedding * item if item < FP32 else 0
-    widened = setup.embedding * FP32 if item < FP32 and kind == "cuda" else 0  # a CPU widens in small pieces
-    return logits + setup.embedding * FP32 + product + widened
+    logits = min(_chunk(setup), setup.tokens) * setup.shape.vocabulary_size * setup.item
+    if not _sums_chunks(setup):
+        return logits + setup.embedding * setup.item
+    widened = setup.embedding * FP32 if setup.device == "cuda" else 0  # a CPU widens in small pieces
+    return logits + setup.embedding * (FP32 + setup.item) + widened
+
+
+def _chunk(setup: Setup) -> int:
+    """Tokens whose logits exist at a time, as `heads.chunk_tokens` has them."""
+    numbers = setup.item * setup.shape.vocabulary_size
+    return max(CHUNK_TOKENS[setup.device], CHUNK_BYTES[setup.device] // numbers)
+
+
+def _sums_chunks(setup: Setup) -> bool:
+    """Whether the head's gradient is a float32 sum of chunks of narrower numbers."""
+    return setup.item < FP32 and setup.tokens > _chunk(setup)
 
 
 def _buckets(setup: Setup) -> dict[str, int]:
@@ -302,10 +310,10 @@ def _gathered(setup: Setup) -> int:
 
 
 def _sending(setup: Setup) -> int:
-    """Copies that a message of gradients is made in, as several ranks need them."""
-    if setup.ranks == 1:
-        return 0
+    """Copies that a message of gradients is made in; stage 3 alone makes none where a rank has nobody to send to."""
     bucket = FP32 * min(setup.zero.reduce_bucket, setup.parameters)
+    if setup.zero.stage == 3 and setup.ranks == 1:
+        return 0
     if setup.zero.stage == 3:  # the ranks' parts one behind the other, and gloo's own copy
         return bucket * (2 if setup.device == "cpu" else 1) + setup.embedding * setup.item
     if setup.zero.stage == 0 or (setup.zero.stage == 1 and setup.precision == "bf16"):

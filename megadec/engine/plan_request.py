@@ -58,8 +58,8 @@ def plan_run(
     plan = make_plan(setup, machines, _work(run, found, tokens, epochs, notes))
     if machines.kind == "cpu":
         notes.append(
-            "on a CPU glibc also keeps freed blocks (engine/host_memory.py): up to a third more was measured to stay"
-            " resident; MALLOC_TRIM_THRESHOLD_=131072 MALLOC_MMAP_THRESHOLD_=131072 gives them back, for slower steps"
+            "on a CPU glibc also keeps freed blocks (engine/host_memory.py): of the whole, 3 to 27 % more were"
+            " measured; MALLOC_TRIM_THRESHOLD_=131072 MALLOC_MMAP_THRESHOLD_=131072 gives them back, for slower steps"
         )
     return replace(plan, notes=notes)
 
