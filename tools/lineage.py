@@ -20,7 +20,8 @@ from typing import Any
 
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
-from megadec.export.lineage import Trained, find_models, read_run, withdrawal, words
+from megadec.export.lineage import find_models, read_run
+from megadec.export.withdrawal import Trained, withdrawal, words
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from megadec.common.config import parse, take_options
 from megadec.common.errors import run_main
-from megadec.engine.plan import Machines, table
+from megadec.engine.plan import table
 from megadec.engine.plan_request import plan_run
+from megadec.engine.plan_time import Machines
 from megadec.engine.run import Run
 
 

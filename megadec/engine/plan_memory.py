@@ -1,115 +1,27 @@
 """How much memory a rank needs in a training step, by part, and when in the step.
 
-In: a shape, a policy, ZeRO's settings, a batch. Out: bytes by part at five moments of a step, the largest of which is
-the peak. Every term stands where the code that allocates it was read: the activations in decoder/, the buffers in
-DeepSpeed 0.19's optimizers. Two things are measured and not counted: what a process has before there is a model
-(`FRAMEWORK_BYTES`), and nothing else. Trade-off: bytes in use are counted, as torch.cuda.max_memory_allocated counts
+In: a shape, a policy, ZeRO's settings, a batch. Out: bytes by part at six moments of a step, the largest of which is
+the peak. Every term was read in the code that allocates it: the activations in decoder/, the buffers in DeepSpeed
+0.19's optimizers. One thing is measured and not counted: what a process has without a model (`FRAMEWORK_BYTES`).
+Trade-off: bytes in use are counted, as torch.cuda.max_memory_allocated counts
 them; an allocator keeps freed blocks beside them, for which the plan leaves a margin.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
 
-from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.flops import parameter_count
-from megadec.decoder.heads import CHUNK_BYTES, CHUNK_TOKENS
-from megadec.decoder.recompute import Recompute
-from megadec.decoder.shape import DecoderShape
-from megadec.engine.settings import Precision
+from megadec.engine.plan_activations import activation_bytes, head_bytes, sums_chunks
+from megadec.engine.plan_setup import FP32, Setup
 
-Place = Literal["device", "host", "disk"]
 PARTS = ("parameters", "gradients", "optimizer", "activations", "buffers", "framework")
 
-FP32 = 4
 FP64 = 8
-# Measured: the resident peak of a process that trains a model of 13 thousand parameters (CPU: tools/bench/plan_check.py
-# measures it anew). CUDA: a context with NCCL, from the literature, not measured here.
-FRAMEWORK_BYTES = {"cpu": 550_000_000, "cuda": 1_000_000_000}
-# What DeepSpeed 0.19 takes where the file does not say.
-REDUCE_BUCKET, MAX_LIVE, PREFETCH_BUCKET = 500_000_000, 1_000_000_000, 50_000_000
+# CPU: the resident peak of a process that trains 13 thousand parameters, which tools/bench/plan_check.py measures anew.
+# CUDA: a round number for a context with NCCL's buffers, which nobody has measured here.
+FRAMEWORK_BYTES = {"cpu": 560_000_000, "cuda": 1_000_000_000}
 # Numbers that one message of an all-reduce without buckets holds (engine.buffered_allreduce_fallback).
 FALLBACK_BUCKET = 500_000_000
-
-
-_count = functools.lru_cache(maxsize=64)(parameter_count)
-
-
-@dataclass(frozen=True)
-class Zero:
-    """What a DeepSpeed file says that takes memory; buckets in numbers, as there."""
-
-    stage: int = 3
-    reduce_bucket: int = 50_000_000
-    max_live: int = MAX_LIVE
-    prefetch_bucket: int = PREFETCH_BUCKET
-    optimizer_at: Place = "device"
-    parameters_at: Place = "device"
-    swap_buffers: int = 0
-    """Bytes of host memory that wait between the device and a disk."""
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Zero:
-        """From a merged DeepSpeed dictionary."""
-        zero = values.get("zero_optimization", {})
-        places: dict[str, Place] = {"cpu": "host", "nvme": "disk", "none": "device"}
-        optimizer, parameters = (zero.get(f"offload_{name}") or {} for name in ("optimizer", "param"))
-        swap = parameters.get("buffer_count", 5) * parameters.get("buffer_size", 100_000_000) * 2
-        return cls(
-            stage=int(zero.get("stage", 0)),
-            reduce_bucket=int(zero.get("reduce_bucket_size", REDUCE_BUCKET)),
-            max_live=int(zero.get("stage3_max_live_parameters", MAX_LIVE)),
-            prefetch_bucket=int(zero.get("stage3_prefetch_bucket_size", PREFETCH_BUCKET)),
-            optimizer_at=places[optimizer.get("device", "none")],
-            parameters_at=places[parameters.get("device", "none")],
-            swap_buffers=int(swap) if parameters.get("device") == "nvme" else 0,
-        )
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything that a rank's memory depends on. micro_sequences: rows of a group of sequence_ranks in a micro-step.
-
-    device: `cpu` has the buckets' untouched pages for nothing, and its host is its device.
-    """
-
-    shape: DecoderShape
-    zero: Zero = Zero()
-    precision: Precision = "bf16"
-    ranks: int = 1
-    sequence_ranks: int = 1
-    micro_sequences: int = 8
-    row_tokens: int = 1024
-    execution: Execution = PLAIN
-    dropout: float = 0.0
-    device: Literal["cuda", "cpu"] = "cuda"
-
-    @property
-    def item(self) -> int:
-        """Bytes of a weight and of an activation."""
-        return 2 if self.precision == "bf16" else FP32
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a micro-step whose activations a rank holds."""
-        return self.micro_sequences * self.row_tokens // self.sequence_ranks
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that are trained."""
-        return _count(self.shape)
-
-    @property
-    def embedding(self) -> int:
-        """Numbers of the embedding, or of the head."""
-        return self.shape.vocabulary_size * self.shape.hidden_size
-
-    def with_recompute(self, recompute: Recompute) -> Setup:
-        """The same under another policy."""
-        return replace(self, execution=replace(self.execution, recompute=recompute))
 
 
 @dataclass(frozen=True)
@@ -150,10 +62,10 @@ def memory_of(setup: Setup) -> Memory:
     grown = _grown_gradients(setup)
     final = 2 * setup.tokens * setup.shape.hidden_size * setup.item  # the last block's output, and its gradient
     moments = {
-        "loss": {"activations": kept + final, "buffers": gathered + buckets["always"] + _head_bytes(setup)},
+        "loss": {"activations": kept + final, "buffers": gathered + buckets["always"] + head_bytes(setup)},
         "head": {
             "activations": kept + final,
-            "gradients": lone + (setup.embedding * FP32 if _sums_chunks(setup) else 0),
+            "gradients": lone + (setup.embedding * FP32 if sums_chunks(setup) else 0),
             "buffers": gathered + buckets["always"],
         },
         "backward": {
@@ -201,86 +113,6 @@ def _held(setup: Setup) -> tuple[dict[str, int], dict[str, int], dict[str, int]]
         for part, size in places.pop("host").items():
             places["device"][part] = places["device"].get(part, 0) + size
     return places["device"], places.get("host", {}), places["disk"]
-
-
-def kept_numbers(shape: DecoderShape, execution: Execution = PLAIN, sequence_ranks: int = 1) -> tuple[int, int]:
-    """(numbers in the activations' dtype, float32 numbers) that a block keeps a token for its gradient, recompute=none.
-
-    Of the residual stream: the block's input, its norm, the sum behind attention, its norm. Of attention: q and k
-    before their norms (where they have some) and rotated, v, and what was mixed. Of the feed-forward layer: gate, up,
-    and their product. In float32: a number for each norm, and attention's sums of exponentials.
-    """
-    q, kv, heads = shape.query_size, shape.key_value_size, shape.heads
-    numbers = 4 * shape.hidden_size + 2 * q + 2 * kv
-    wide = 2 + heads
-    if shape.qk_norm:
-        numbers += q + kv
-        wide += heads + shape.kv_heads
-    if sequence_ranks > 1:  # rotated heads go to other ranks, and what they mixed comes back as a tensor of its own
-        copies = math.lcm(shape.kv_heads, sequence_ranks) // shape.kv_heads
-        numbers += q + 2 * kv * (copies - 1)
-    if not execution.mlp_tile_tokens:
-        numbers += 3 * shape.intermediate_size
-    return numbers, wide
-
-
-def _policy_numbers(shape: DecoderShape, recompute: Recompute) -> tuple[int, int]:
-    """(kept a token of a block that is computed again, those of them that the whole block would keep too)."""
-    if recompute.mode != "selective":
-        return shape.hidden_size, shape.hidden_size
-    q, kv = shape.query_size, shape.key_value_size
-    sizes = {"qkv": q + 2 * kv, "attention": q, "output": 0, "gate_up": 2 * shape.intermediate_size}
-    both = shape.hidden_size + sum(sizes[name] for name in recompute.keep)
-    return both + (shape.hidden_size if "output" in recompute.keep else 0), both
-
-
-def activation_bytes(setup: Setup) -> tuple[int, int]:
-    """(kept by all blocks at the end of the forward pass, the most that the backward pass has at a time)."""
-    shape, recompute, tokens = setup.shape, setup.execution.recompute, setup.tokens
-    numbers, wide = kept_numbers(shape, setup.execution, setup.sequence_ranks)
-    whole = tokens * (numbers * setup.item + wide * FP32)
-    if setup.dropout:
-        whole += tokens * 2 * shape.hidden_size * (setup.item + 1)  # what was scaled, and a byte that says what stayed
-    kept, again = (tokens * n * setup.item for n in _policy_numbers(shape, recompute))
-    on_device = 0 if recompute.offload and setup.device == "cuda" else kept
-    # What lives only while a block's gradient is computed: those of gate, up or of q, k, v, and of the stream.
-    inside = max(2 * shape.intermediate_size, 2 * (shape.query_size + shape.key_value_size))
-    working_tokens = tokens
-    if tile := setup.execution.mlp_tile_tokens:
-        working_tokens = min(tile, tokens)
-        inside = 5 * shape.intermediate_size
-    working = (working_tokens * inside + tokens * shape.hidden_size) * setup.item
-    # Cosines and sines are float32 and shared by all layers; a batch is 32 bytes a token.
-    before = tokens * (shape.head_size * FP32 + 32)
-    deepest = held = before
-    for layer in range(shape.layers):
-        if recompute.applies_to(layer):
-            held += on_device
-            deepest = max(deepest, held + working + whole - (again if on_device else 0))
-        else:
-            held += whole
-            deepest = max(deepest, held + working)
-    return held, deepest
-
-
-def _head_bytes(setup: Setup) -> int:
-    """The logits of a chunk, and the sum of the head's gradient with the product that is added to it."""
-    logits = min(_chunk(setup), setup.tokens) * setup.shape.vocabulary_size * setup.item
-    if not _sums_chunks(setup):
-        return logits + setup.embedding * setup.item
-    widened = setup.embedding * FP32 if setup.device == "cuda" else 0  # a CPU widens in small pieces
-    return logits + setup.embedding * (FP32 + setup.item) + widened
-
-
-def _chunk(setup: Setup) -> int:
-    """Tokens whose logits exist at a time, as `heads.chunk_tokens` has them."""
-    numbers = setup.item * setup.shape.vocabulary_size
-    return max(CHUNK_TOKENS[setup.device], CHUNK_BYTES[setup.device] // numbers)
-
-
-def _sums_chunks(setup: Setup) -> bool:
-    """Whether the head's gradient is a float32 sum of chunks of narrower numbers."""
-    return setup.item < FP32 and setup.tokens > _chunk(setup)
 
 
 def _buckets(setup: Setup) -> dict[str, int]:

@@ -17,8 +17,9 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.data.share import check_groups
 from megadec.decoder.execution import Execution
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.plan import Machines, Plan, Work, make_plan
-from megadec.engine.plan_memory import Setup, Zero
+from megadec.engine.plan import Plan, make_plan
+from megadec.engine.plan_setup import Setup, Zero
+from megadec.engine.plan_time import Machines, Work
 from megadec.engine.run import ModelOptions, Run
 from megadec.engine.settings import RunsShare, merge_settings
 

@@ -30,7 +30,8 @@ from megadec.common.files import write_json
 from megadec.decoder.flops import parameter_count
 from megadec.decoder.initialise import initial_tensor
 from megadec.engine.metrics import peak_memory_bytes
-from megadec.engine.plan_memory import Setup, Zero, memory_of
+from megadec.engine.plan_memory import memory_of
+from megadec.engine.plan_setup import Setup, Zero
 from megadec.engine.settings import RunsShare, merge_settings
 from megadec.engine.step import train_step
 from megadec.engine.zero import build_engine, end_process_group, start_process_group

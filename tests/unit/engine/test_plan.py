@@ -18,9 +18,13 @@ from megadec.decoder.flops import model_flops
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.plan import GIB, POLICIES, Machines, Work, again_fraction, choose, make_plan, speed_of, table
-from megadec.engine.plan_memory import FRAMEWORK_BYTES, PARTS, Setup, Zero, activation_bytes, memory_of
+from megadec.engine.plan import make_plan, table
+from megadec.engine.plan_activations import activation_bytes
+from megadec.engine.plan_choice import POLICIES, choose
+from megadec.engine.plan_memory import FRAMEWORK_BYTES, PARTS, memory_of
 from megadec.engine.plan_request import plan_run
+from megadec.engine.plan_setup import Setup, Zero
+from megadec.engine.plan_time import GIB, Machines, Work, again_fraction, speed_of
 from megadec.engine.run import Run
 from tools.plan import main
 

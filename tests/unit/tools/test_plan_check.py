@@ -10,7 +10,8 @@ import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.plan_memory import Setup, Zero, memory_of
+from megadec.engine.plan_memory import memory_of
+from megadec.engine.plan_setup import Setup, Zero
 from tools.bench.plan_check import main
 
 RESULTS = Path(__file__).resolve().parents[3] / "tools" / "bench" / "results" / "plan_cpu"
