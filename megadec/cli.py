@@ -29,6 +29,8 @@ SCRIPTS = {
     "evaluate": "tools/evaluate.py",
     "serve": "launch/serve.py",
     "plot": "tools/plot.py",
+    "plan": "tools/plan.py",
+    "lineage": "tools/lineage.py",
 }
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,6 +22,7 @@ from megadec.engine.optimizer import OptimizerOptions
 from megadec.engine.schedule import ScheduleOptions
 from megadec.engine.settings import DeepSpeedSettings, Precision, RunsShare, merge_settings
 from megadec.engine.task import Task
+from megadec.engine.trackers import check_trackers
 from megadec.engine.zero import check_zero_section
 
 
@@ -102,7 +103,8 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, shares_rows: bool = F
     """The file of `--deepspeed` joined with the run's share of it. shares_rows: this kind of run knows how ranks share
     rows.
 
-    Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key.
+    Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key. Raises
+    MissingExtraError for a tracker that is not installed.
     """
     if run.train.sequence_ranks > 1 and not shares_rows:
         raise ConfigError(
@@ -118,6 +120,7 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, shares_rows: bool = F
     )
     settings = merge_settings(deepspeed_file, share)
     check_zero_section(settings)
+    check_trackers(run.metrics)
     return settings
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from megadec.common.config import to_dict
 from megadec.common.log import logger
 from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
@@ -243,6 +244,7 @@ def _metrics(job: Job, ranks: Ranks, begun: Progress) -> Metrics:
         steps=run.train.steps,
         flops=job.task.flops,
         ranks_peak_flops=None if peak is None else peak * ranks.world_size,
+        config=to_dict(run),
     )
 
 

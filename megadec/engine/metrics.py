@@ -1,4 +1,4 @@
-"""What a run tells about itself: metrics.jsonl, TensorBoard, a progress bar.
+"""What a run tells about itself: metrics.jsonl, a progress bar, and trackers (trackers.py).
 
 In come step reports and evaluations, out goes one JSON line each, on rank 0. Trade-off: lines are flushed one by one,
 so that a killed run has told everything; a resumed run cuts the lines of steps that it will do again.
@@ -22,22 +22,30 @@ from megadec.common.files import whole_file
 from megadec.common.log import progress
 from megadec.common.ranks import is_first
 from megadec.engine.kept_lines import KeptLines
+from megadec.engine.trackers import Tracker, open_trackers
 
 if TYPE_CHECKING:
     from megadec.engine.saver import Saved
     from megadec.engine.step import StepReport
 
 FILE_NAME = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
 # Dense bf16 peak of one device by its makers' data sheets, where the run does not state one. A CPU's is not known.
 PEAK_FLOPS_BY_NAME = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
 
 
 @dataclass(frozen=True)
 class MetricsOptions:
-    """`peak_flops`: what one device could do a second, for the utilisation; unknown where it is left out on a CPU."""
+    """`peak_flops`: what one device could do a second, for the utilisation; unknown where it is left out on a CPU.
+
+    tensorboard, wandb, swanlab: where the figures go beside metrics.jsonl; the latter two are extras. project: the name
+    that they file runs under. offline: they keep to the run's folder and need no network.
+    """
 
     tensorboard: bool = True
+    wandb: bool = False
+    swanlab: bool = False
+    project: str = "megadec"
+    offline: bool = False
     peak_flops: float | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +83,7 @@ class Metrics:
     """Writes on rank 0 and does nothing on the others. A context manager.
 
     `flops`: (tokens, sum of squared document lengths) -> operations; `ranks_peak_flops`: what all devices together
-    could do a second, or None where nobody knows.
+    could do a second, or None where nobody knows. config: the resolved run, for trackers.
     """
 
     def __init__(
@@ -88,20 +96,18 @@ class Metrics:
         steps: int,
         flops: Callable[[int, int], int],
         ranks_peak_flops: float | None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self._path = folder / FILE_NAME
         self._flops = flops
         self._peak = ranks_peak_flops
         self._stream: KeptLines | None = None
-        self._board: Any = None
+        self._trackers: tuple[Tracker, ...] = ()
         self._bar = progress(description=folder.name, total=steps, unit="step", initial=resumed_step)
         if is_first():
             keep_lines(self._path, resumed_step, evaluated_step)
             self._stream = KeptLines(self._path)
-            if options.tensorboard:
-                from torch.utils.tensorboard.writer import SummaryWriter
-
-                self._board = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resumed_step + 1)
+            self._trackers = open_trackers(folder, options, config or {}, resumed_step)
 
     def __enter__(self) -> Metrics:
         return self
@@ -112,8 +118,8 @@ class Metrics:
         self._bar.close()
         if self._stream is not None:
             self._stream.close()
-        if self._board is not None:
-            self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def record_step(self, report: StepReport, *, tokens: int, seconds: float, seconds_waiting_for_data: float) -> None:
         """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before."""
@@ -135,7 +141,10 @@ class Metrics:
                 "seconds_waiting_for_data": round(seconds_waiting_for_data, 4),
             },
         )
-        self._bar.set_postfix(loss=f"{report.loss:.3f}", tokens_per_second=f"{rate:,.0f}", refresh=False)
+        shown = {"loss": f"{report.loss:.3f}", "tokens_per_second": f"{rate:,.0f}"}
+        if used is not None:
+            shown["share_of_peak"] = f"{used:.1%}"
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
 
     def record_evaluations(self, evaluations: Sequence[Evaluation]) -> None:
@@ -172,10 +181,10 @@ class Metrics:
         if self._stream is None:
             return
         self._stream.write(json.dumps({"kind": kind.partition("/")[0], **values}, ensure_ascii=False))
-        if self._board is not None:
-            for key, value in values.items():
-                if isinstance(value, int | float) and key != "step":
-                    self._board.add_scalar(f"{kind}/{key}", value, values["step"])
+        numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
+        del numbers[f"{kind}/step"]
+        for tracker in self._trackers:
+            tracker.log(numbers, values["step"])
 
 
 def keep_lines(path: Path, step: int, evaluated_step: int) -> None:

@@ -37,7 +37,9 @@ DOORS = {
     "opencc": ["corpus/clean/variant.py", "corpus/vocabulary.py"],
     "pyarrow": ["corpus/"],
     "matplotlib": ["engine/plot.py"],
-    "tensorboard": ["engine/metrics.py"],
+    "tensorboard": ["engine/trackers.py"],
+    "wandb": ["engine/trackers.py"],
+    "swanlab": ["engine/trackers.py"],
     "triton": ["decoder/kernels/"],
 }
 # torch takes seconds to import: the corpus side, which starts many short processes, does without it.

@@ -1,0 +1,60 @@
+"""Which weights saw which documents.
+
+    python tools/lineage.py --run runs/NAME --step 120
+    python tools/lineage.py --run runs/NAME --document wiki-17 news-4 --search runs exports [--json true]
+
+In: a run (or several) and a step, or ids of documents, as for a request to withdraw them; folders in which to look for
+exports and for runs that began from this one. Out: the documents of the step; or every step and row that held a part of
+the documents, every checkpoint from the first such step on, and every export and run that was made of those. Not named
+trace.py: a script's folder comes first in Python's search path, so that name would hide the standard library's module
+from every script in this folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megadec.common.config import parse
+from megadec.common.errors import ConfigError, run_main
+from megadec.export.lineage import find_models, read_run
+from megadec.export.withdrawal import Trained, withdrawal, words
+
+
+@dataclass(frozen=True)
+class LineageOptions:
+    """run: folders of runs with checkpoints. step: show its documents. document: ids to find.
+
+    search: folders with exports and other runs, looked through with all below them. until_step: look at the steps up to
+    this one, in place of the newest checkpoint's.
+    """
+
+    run: tuple[Path, ...]
+    step: int | None = None
+    document: tuple[str, ...] = ()
+    search: tuple[Path, ...] = ()
+    until_step: int | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.step is None) == (not self.document):
+            raise ConfigError("give either --step N or --document ID ...: one of them is what is looked for")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, look, print."""
+    options = parse(LineageOptions, argv, description=__doc__ or "", program="tools/lineage.py")
+    found: dict[str, Any]
+    if options.step is not None:
+        rows = {str(folder): Trained(read_run(folder)).documents_of_step(options.step) for folder in options.run}
+        found = {"step": options.step, "runs": rows}
+    else:
+        found = withdrawal(options.run, options.document, *find_models(options.search), options.until_step)
+    print(json.dumps(found, ensure_ascii=False, indent=1) if options.json else words(found))
+
+
+if __name__ == "__main__":
+    run_main(main)

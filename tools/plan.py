@@ -1,0 +1,58 @@
+"""What a run will need: memory a rank, tokens a second, days; and which ZeRO stage, micro-batch, checkpointing to take.
+
+    python tools/plan.py --config launch/runs/gpu_124m.yaml --deepspeed ds_configs/zero1.json --ranks 8 --device H100
+    python tools/plan.py --preset 7b --ranks 8 --memory_gib 80 --device A100 --utilisation 0.45 --tokens 140e9
+
+In: a run file with its DeepSpeed file, as launch/pretrain.py takes them (with --section.key VALUE), or a preset; ranks
+and their memory; --data shards/NAME for the length of documents. Out: a table, or JSON with --json true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from megadec.common.config import parse, take_options
+from megadec.common.errors import run_main
+from megadec.engine.plan import table
+from megadec.engine.plan_request import plan_run
+from megadec.engine.plan_time import Machines
+from megadec.engine.run import Run
+
+
+@dataclass(frozen=True)
+class PlanOptions(Machines):
+    """Beside the machines: deepspeed, the file of the run, zero3.json when left out; data, folders of shards (those of
+    the run when left out, where they exist); tokens and epochs, how much to train in place of train.steps."""
+
+    deepspeed: Path | None = None
+    preset: str | None = None
+    data: tuple[Path, ...] = ()
+    tokens: float | None = None
+    epochs: float | None = None
+    json: bool = False
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, plan, print."""
+    names = [field.name for field in fields(PlanOptions)]
+    if "-h" in argv or "--help" in argv:
+        parse(PlanOptions, ["--help"], description=__doc__ or "", program="tools/plan.py")
+    own, rest = take_options(argv, names)
+    options = parse(PlanOptions, [f"--{k}={v}" for k, v in own.items()], description=__doc__ or "")
+    given = {argument.partition("=")[0].removeprefix("--") for argument in rest}
+    if options.preset is not None:
+        rest += ["--model.preset", options.preset]
+    # A plan for a preset has no name and may have no tokenizer yet.
+    if "config" not in given:
+        rest = [*(word for n in ("name", "tokenizer") if n not in given for word in (f"--{n}", "plan")), *rest]
+    run = parse(Run, rest, description=__doc__ or "", program="tools/plan.py")
+    machines = Machines(**{field.name: getattr(options, field.name) for field in fields(Machines)})
+    plan = plan_run(run, options.deepspeed, machines, options.data, options.tokens, options.epochs)
+    print(json.dumps(plan.to_dict(), ensure_ascii=False, indent=1) if options.json else table(plan))
+
+
+if __name__ == "__main__":
+    run_main(main)
