@@ -2,7 +2,8 @@
 
 In comes the engine that has loaded a checkpoint, and what the checkpoint says of itself; out comes nothing, or an
 error. The bits are compared parameter by parameter as sums over all ranks, which do not depend on how the ranks share
-them; the loss is that of the first rows of the step that comes next. Trade-off: a save pays for one forward pass of a row.
+them; the loss is that of the first rows of the step that comes next. Trade-off: a save pays for one forward pass of a
+row.
 """
 
 from __future__ import annotations

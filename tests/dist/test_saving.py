@@ -93,7 +93,7 @@ def kill_inside_a_save(folder: Path, arguments: list[str], ranks: int, log: Path
 def test_a_kill_at_any_moment_of_a_save_costs_no_checkpoint_and_the_run_goes_on_exactly(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
-    check_kills(tmp_path, make_run, zero_file, ranks=1, kills=2)
+    check_kills(tmp_path, make_run, zero_file, ranks=1, kills=1)
 
 
 @pytest.mark.slow
@@ -194,6 +194,7 @@ def test_a_disk_that_is_freed_in_time_costs_nothing(
     assert len(losses_of(folder)) == 6
 
 
+@pytest.mark.slow
 def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
