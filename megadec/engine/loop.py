@@ -128,36 +128,10 @@ def _loop(
                 saved_step = progress.step
         if exhausted(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
             break
-        began, waited = time.perf_counter(), batches.seconds_waited
-        rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
-        _seed(run.seed, progress.step, engine.ranks.rank)
-        watch.at("data", progress.step + 1)
-        batch = next(batches)
-        report = train_step(
-            engine,
-            batch,
-            step=progress.step + 1,
-            learning_rate=rate,
-            wants_stop=interrupt.requested,
-            judge=partial(judge, run.guard, progress.guard),
-            at=watch.at,
-        )
-        if report is None:
+        stepped = _step(job, engine, batches, metrics, saver, interrupt, watch, progress)
+        if stepped is None:
             break
-        if report.finding is not None:
-            saver.wait()  # a roll-back wants the newest checkpoint
-            progress = answer(job, engine, metrics, progress, report)
-        if report.updated:
-            guard = after_good_step(run.guard, progress.guard, report.loss, report.grad_norm)
-            progress = replace(
-                progress, step=report.step, tokens=progress.tokens + report.tokens, loss=report.loss, guard=guard
-            )
-            metrics.record_step(
-                report,
-                tokens=progress.tokens,
-                seconds=time.perf_counter() - began,
-                seconds_waiting_for_data=batches.seconds_waited - waited,
-            )
+        progress = stepped
         saver.poll()
         if run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0:
             watch.at("save", progress.step)
@@ -167,6 +141,49 @@ def _loop(
     if progress.step != saved_step:
         _save(job, engine, metrics, saver, progress)
     saver.wait()
+    return progress
+
+
+def _step(
+    job: Job,
+    engine: ZeroEngine,
+    batches: Prefetcher,
+    metrics: Metrics,
+    saver: Saver,
+    interrupt: Interrupt,
+    watch: StallWatch,
+    progress: Progress,
+) -> Progress | None:
+    """Train on the next batch, answer what the guard finds, and record the step; None when a rank wants to stop."""
+    run, step = job.run, progress.step + 1
+    began, waited = time.perf_counter(), batches.seconds_waited
+    rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
+    _seed(run.seed, progress.step, engine.ranks.rank)
+    watch.at("data", step)
+    report = train_step(
+        engine,
+        next(batches),
+        step=step,
+        learning_rate=rate,
+        wants_stop=interrupt.requested,
+        judge=partial(judge, run.guard, progress.guard),
+        at=watch.at,
+    )
+    if report is None:
+        return None
+    if report.finding is not None:
+        saver.wait()  # a roll-back wants the newest checkpoint
+        progress = answer(job, engine, metrics, progress, report)
+    if not report.updated:
+        return progress
+    guard = after_good_step(run.guard, progress.guard, report.loss, report.grad_norm)
+    progress = replace(progress, step=step, tokens=progress.tokens + report.tokens, loss=report.loss, guard=guard)
+    metrics.record_step(
+        report,
+        tokens=progress.tokens,
+        seconds=time.perf_counter() - began,
+        seconds_waiting_for_data=batches.seconds_waited - waited,
+    )
     return progress
 
 

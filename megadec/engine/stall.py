@@ -27,11 +27,13 @@ from typing import Any
 import torch
 from torch.distributed import distributed_c10d
 
+from megadec.common.errors import StorageError
 from megadec.common.files import whole_file
 from megadec.common.log import logger
 
 FOLDER = "stalls"
 LONGEST_TICK_SECONDS = 5.0
+JOIN_SECONDS = 10.0
 NAMED_RANKS = 8
 SHOWN_FRAMES = 3
 
@@ -103,7 +105,8 @@ class StallWatch:
     ) -> None:
         self._ended.set()
         if self._thread is not None:
-            self._thread.join()
+            # Not for ever: a store whose process hangs does not answer, and the thread dies with this process.
+            self._thread.join(JOIN_SECONDS)
 
     def _watch(self) -> None:
         patience, stalled = self._limit, 0.0
@@ -115,7 +118,10 @@ class StallWatch:
             stalled = beat.seconds if beat.seconds >= self._limit else 0.0
             self._publish(beat)
             if beat.seconds >= patience:
-                self._report(beat)
+                try:
+                    self._report(beat)
+                except StorageError as error:
+                    log.warning("%s gets no further; its report: %s", beat, error)
                 patience *= 2
 
     def _progress(self) -> tuple[int, int]:

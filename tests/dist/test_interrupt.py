@@ -63,9 +63,15 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
 
     whole = make_run("whole", train={**ENDLESS, "stop_at_step": second}, evaluate={"every_steps": 1000})
     plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps([{"run": str(whole), "deepspeed": zero}]))
+    # Asked before its first step, a run ends at once, and only once.
+    early, asked = make_run("early", train={"steps": 1}), tmp_path / "runs" / "early" / "stop"
+    asked.parent.mkdir()
+    asked.touch()
+    plan.write_text(json.dumps([{"run": str(run), "deepspeed": zero} for run in (whole, early)]))
     run_ranks(TRAIN_MANY, [str(plan)], ranks=2)
     assert losses_of(folder) == losses_of(tmp_path / "runs" / "whole")
+    assert checkpoints(asked.parent) == []
+    assert not asked.exists()
 
 
 def test_a_signal_in_an_evaluation_and_in_a_save_ends_the_run_within_the_grace_period_with_one_whole_checkpoint(
