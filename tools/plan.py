@@ -3,8 +3,8 @@
     python tools/plan.py --config launch/runs/gpu_124m.yaml --deepspeed ds_configs/zero1.json --ranks 8 --device H100
     python tools/plan.py --preset 7b --ranks 8 --memory_gib 80 --device A100 --utilisation 0.45 --tokens 140e9
 
-In: a run file with its DeepSpeed file, as launch/pretrain.py takes them (with --section.key VALUE), or a preset; ranks
-and their memory; --data shards/NAME for the length of documents. Out: a table, or JSON with --json true.
+In: a pretraining run's file with its DeepSpeed file, as launch/pretrain.py takes them (with --section.key VALUE), or a
+preset; ranks and their memory; --data shards/NAME for the length of documents. Out: a table, or JSON with --json true.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the forward pass leaves for the backward pass, in bytes: the blocks' activations and the head's logits.
 
 In: a setup. Out: bytes on a rank. Each number is a tensor that the modules of decoder/ give to autograd; a test
-compares the sum with what autograd was given. Trade-off: torch.compile decides for itself what it keeps, so a compiled block is
-counted like one that is not.
+compares the sum with what autograd was given. Trade-off: torch.compile decides for itself what it keeps, so a compiled
+block is counted like one that is not.
 """
 
 from __future__ import annotations
