@@ -137,7 +137,8 @@ class Session(Protocol):
 class Parity:
     """What was compared: the largest logit difference, and how many prompts, greedy tokens and texts.
 
-    runtime: what the export was loaded in. tolerance: what the logits were allowed to differ by (`compare_logits`).
+    runtime: what the export was loaded in. tolerance: what the logits were allowed to differ by, in units of their
+    standard deviation where that is above 1 (`compare_logits`).
     """
 
     largest_logit_difference: float
@@ -150,8 +151,8 @@ class Parity:
     def __str__(self) -> str:
         return (
             f"{self.runtime}: largest logit difference {self.largest_logit_difference:.1e} (tolerance "
-            f"{self.tolerance:.0e}) over {self.prompts} prompts, {self.greedy_tokens} greedy tokens and {self.texts} "
-            "texts equal"
+            f"{self.tolerance:.0e} x their spread) over {self.prompts} prompts, {self.greedy_tokens} greedy tokens and "
+            f"{self.texts} texts equal"
         )
 
 
