@@ -108,5 +108,5 @@ def _look(engine: ZeroEngine, own_loss: float, valid_tokens: float, step: int) -
     sums = engine.ranks.sum_over_ranks(values)
     losses, norms, broken, memory = (tuple(sums[place :: len(mine)]) for place in range(len(mine)))
     names = tuple(engine.parameter_name(int(number) - 1) if number else "" for number in broken)
-    seen = Seen(step, math.fsum(losses) / valid_tokens, engine.gradient_norm(), losses, norms, names)
+    seen = Seen(step, sum(losses) / valid_tokens, engine.gradient_norm(), losses, norms, names)
     return seen, tuple(int(value) for value in memory)
