@@ -25,7 +25,7 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
     tiny_shards: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    once = {"every_steps": 0, "sets": {}}
+    once = {"every_steps": 100, "sets": {}}
     file = make_run("parent", train={"steps": STEPS}, evaluate=once, checkpoint={"every_steps": 2})
     run_ranks(PRETRAIN, ["--deepspeed", str(zero_file("zero3")), "--config", str(file)], ranks=1)
     runs = tmp_path / "runs"
