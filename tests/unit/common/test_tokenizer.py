@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,22 @@ def test_many_texts_are_encoded_as_one_by_one(tokenizer: Tokenizer) -> None:
 def test_the_folder_serves_as_well_as_the_file(tokenizer: Tokenizer, tiny_tokenizer_path: Path) -> None:
     folder = tiny_tokenizer_path if tiny_tokenizer_path.is_dir() else tiny_tokenizer_path.parent
     assert Tokenizer.load(folder).sha256 == tokenizer.sha256
+
+
+def test_pieces_left_out_at_random_are_the_same_in_every_process_and_give_the_text() -> None:
+    tokenizer = Tokenizer.load(Path(__file__).parents[3] / "tokenizer" / "zh_8k")
+    texts = ["长江发源于青藏高原，全长约6300公里。", "", "中", "  a b\n"] * 8
+    found = tokenizer.encode_with_dropout(texts, 0.3, 7)
+    assert [tokenizer.decode(ids) for ids in found] == texts
+    assert found != tokenizer.encode_many(texts)
+    assert found != tokenizer.encode_with_dropout(texts, 0.3, 8)
+    assert tokenizer.encode_with_dropout(texts, 0.0, 7) == tokenizer.encode_many(texts)
+    program = (
+        "import json, sys; from megadec.common.tokenizer import Tokenizer;"
+        " print(json.dumps(Tokenizer.load(sys.argv[1]).encode_with_dropout(json.loads(sys.argv[2]), 0.3, 7)))"
+    )
+    command = [sys.executable, "-c", program, str(tokenizer.path), json.dumps(texts)]
+    assert json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) == found
 
 
 @pytest.mark.parametrize(
