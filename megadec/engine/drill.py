@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import psutil
+
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, TrainingError
 from megadec.common.log import logger
@@ -152,6 +154,8 @@ class _Rehearsal:
                 status, seconds = start.wait_for_end()
             except NotSeenError as not_seen:
                 error = f"{not_seen}; see {output}"
+            except psutil.NoSuchProcess as gone:
+                error = f"process {gone.pid} had ended before anything was done to it; see {output}"
         own = start.metrics.look()
         self._resolve(went_on_from(start.output, bool(own)))
         self._pace.learn(start)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from megadec.common.errors import MissingExtraError, TrainingError
+from megadec.common.errors import TrainingError
 from megadec.engine.metrics import FILE_NAME
 
 LOOK_SECONDS = 0.002
@@ -49,12 +50,13 @@ class Start:
         self.metrics = GrowingMetrics(run_folder / FILE_NAME)
         self.checkpoints = run_folder / "checkpoints"
         self._lines: list[str] = []
-        launcher = Path(sys.executable).with_name("deepspeed")
-        if not launcher.is_file():
-            raise MissingExtraError("deepspeed's launcher", "dev")
+        environment = _environment()
+        launcher = shutil.which("deepspeed", path=environment["PATH"])
+        if launcher is None:
+            raise TrainingError("there is no command deepspeed on PATH, which starts the ranks: pip install deepspeed")
         self._process = subprocess.Popen(
-            [str(launcher), "--num_accelerators", str(ranks), "--master_port", str(_free_port()), *command],
-            env=_environment(),
+            [launcher, "--num_accelerators", str(ranks), "--master_port", str(_free_port()), *command],
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -237,4 +239,4 @@ def _environment() -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if key not in LAUNCHER_VARIABLES}
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}"
     threads = inherited.get("OMP_NUM_THREADS", "1")
-    return {**inherited, "PATH": path, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return {**inherited, "PATH": path, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu"}
