@@ -124,7 +124,7 @@ class _Rehearsal:
             more = REFUSED_OPTIONS.get(what.kind, ())
             wanted = {"full disk": "cannot write", "full disk for a while": "cannot write"}.get(what.kind, "")
             if damaged is not None:
-                wanted = damaged[0].name
+                wanted = f"{shard.parent.name}/{shard.name}"
             return self._played(row, what, more, wanted)
         finally:
             if damaged is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from megadec.common.config import to_dict
 from megadec.engine.drill_choice import LAUNCHER, Kind
 
 Losses = Mapping[tuple[str, int], float]
@@ -66,6 +67,11 @@ class Report:
     final_loss: float | None
     seconds: float
     problems: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, with what follows from them."""
+        rows = [{**to_dict(row), "steps_lost": row.steps_lost} for row in self.rows]
+        return {**to_dict(self), "rows": rows, "counts": self.counts}
 
     @property
     def counts(self) -> dict[str, int]:

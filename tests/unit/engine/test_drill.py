@@ -130,6 +130,7 @@ def test_steps_lost_are_those_done_behind_the_newest_whole_checkpoint() -> None:
 def test_the_table_has_a_line_for_each_row_and_says_how_many_are_wrong() -> None:
     bad = replace(GOOD, number=4, loss_difference=0.5)
     report = Report({}, 0, LAST, 1e-5, [GOOD, bad], 3.0, 3.0, 9.0, {4: judge(bad, 1e-5, LAST)})
+    assert [row["steps_lost"] for row in json.loads(json.dumps(report.to_json()))["rows"]] == [1, 1]
     lines = table(report).splitlines()
     assert lines[2] == "| 3 | 2 | kill -9 of rank 1 | in a save | 7 | 247 after 2.5 s | 6 | 6 | 1 | 0 | 1 | 0 | ok |"
     assert "a loss differs by 0.5" in lines[3]
