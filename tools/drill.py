@@ -2,14 +2,16 @@
 
     python tools/drill.py --config launch/runs/NAME.yaml --deepspeed ds_configs/zero3.json [--section.key value ...]
         [--ranks 2] [--rank_numbers 1 2 3] [--other_deepspeed ds_configs/zero1.json] [--seed 0]
-        [--kills 10] [--share_in_saves 0.4] [--share_in_evaluations 0.2] [--stops 2] [--damaged_shards 2] [--full_disks 2]
-        [--steps 100] [--row_tokens 64] [--own_model true] [--tolerance 1e-5] [--patience_seconds 900]
+        [--kills 10] [--share_in_saves 0.4] [--share_in_evaluations 0.2]
+        [--stops 2] [--damaged_shards 2] [--full_disks 2]
+        [--steps 200] [--row_tokens 64] [--own_model true] [--tolerance 1e-5] [--patience_seconds 900]
         [--folder FOLDER] [--output drill.json]
 
 In: a run as launch/pretrain.py takes it; what of it a rehearsal changes is in the report. --kills is short for
---drill.kills, and so on; --seed is that of the rehearsal, the run's own is in its file. Out: a table on standard output, the same as JSON in --output. Exit status 1
-when a row is not as it must be: a loss differs from the undisturbed run's, something is left over, no whole checkpoint
-is there to go on from. The user's shards are only read, and no file of the run's own folder is touched.
+--drill.kills, and so on; --seed is that of the rehearsal, the run's own is in its file. Out: a table on standard
+output, the same as JSON in --output. Exit status 1 when a row is not as it must be: a loss differs from the undisturbed
+run's, something is left over, no whole checkpoint is there to go on from. The user's shards are only read, and no file
+of the run's own folder is touched.
 """
 
 from __future__ import annotations
