@@ -182,7 +182,7 @@ class _Rehearsal:
             if row.went_on_from is None:
                 left_over = tuple(name for name in row.left if name in still)
                 self._rows[place] = replace(row, went_on_from=went_on, left_over=left_over)
-                self._complain(self._rows[place])
+                self._complain(self._rows[place], self._judge(row))
 
     def _whole_step(self) -> int:
         """The step of the newest checkpoint whose every file is as its manifest says; 0 where there is none."""
@@ -202,14 +202,15 @@ class _Rehearsal:
 
     def _tell(self, row: Row) -> None:
         log.info(
-            "%d: %s %s, at step %d; ended with %s after %.1f s; step %d is whole, %d unfinished file(s) or folder(s)",
+            "%d: %s; %s at step %d, ended with %s after %.1f s; step %d is whole, %d unfinished file(s) or folder(s)",
             row.number, row.done, row.place, row.at_step, row.status, row.seconds, row.whole, len(row.left),
         )  # fmt: skip
         self._complain(row)
 
-    def _complain(self, row: Row) -> None:
+    def _complain(self, row: Row, said: Sequence[str] = ()) -> None:
         for wrong in self._judge(row):
-            log.error("%d: %s", row.number, wrong)
+            if wrong not in said:
+                log.error("%d: %s", row.number, wrong)
 
     def _judge(self, row: Row) -> list[str]:
         assert self._tolerance is not None
