@@ -30,6 +30,7 @@ SCRIPTS = {
     "serve": "launch/serve.py",
     "plot": "tools/plot.py",
     "plan": "tools/plan.py",
+    "drill": "tools/drill.py",
     "lineage": "tools/lineage.py",
 }
 ROOT = Path(__file__).resolve().parents[1]

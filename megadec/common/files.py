@@ -94,6 +94,16 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             raise
 
 
+def remove_temporary(folder: Path) -> None:
+    """Remove the files that writers with `whole_file` left unfinished in `folder` when they were killed.
+
+    Nobody may be writing there.
+    """
+    for path in folder.glob(".*.partial-*"):
+        if path.is_file():
+            path.unlink()
+
+
 def _move_into_place(temporary: Path, path: Path) -> None:
     """Rename `temporary` to `path`; what stood there before goes only after the new folder has the name."""
     previous = path.with_name(f".{path.name}.previous-{os.getpid()}")

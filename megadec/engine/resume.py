@@ -13,7 +13,7 @@ from typing import Any
 
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, MegadecError
-from megadec.common.files import storage_errors
+from megadec.common.files import remove_temporary, storage_errors
 from megadec.decoder.execution import Execution
 from megadec.engine.checkpoint import (
     Contents,
@@ -68,6 +68,7 @@ def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
     with storage_errors(run.checkpoints):
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         remove_partial(run.checkpoints)
+        remove_temporary(run.folder)
     named = run.checkpoint.resume not in ("auto", "none")
     if named:
         path = Path(run.checkpoint.resume)

@@ -138,7 +138,7 @@ def start_process_group() -> Ranks:
     if "MASTER_PORT" not in os.environ:
         os.environ["MASTER_PORT"] = str(_free_port())
     device = torch.device("cpu")
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":  # a rehearsal leaves GPUs alone
         device = torch.device("cuda", local_rank())
         torch.cuda.set_device(device)
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import ConfigError, StorageError
-from megadec.common.files import read_json, sha256_of, whole_file, whole_folder, write_json
+from megadec.common.files import read_json, remove_temporary, sha256_of, whole_file, whole_folder, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -65,6 +65,23 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> No
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {target}: cannot write")
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from megadec.common.files import whole_file\n"
+        "with whole_file(pathlib.Path(sys.argv[1])) as stream:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "a.partial-file").touch()
+    (tmp_path / "checkpoints").mkdir()
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "metrics.jsonl")], check=False)
+    assert done.returncode == -9
+    assert len(names(tmp_path)) == 4
+    remove_temporary(tmp_path)
+    assert names(tmp_path) == [".hidden", "a.partial-file", "checkpoints"]
 
 
 def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+"""What a rehearsal does to a run: every disturbance, chosen before the first start.
+
+In come the options of a rehearsal, out comes a list of disturbances that the seed alone decides. Trade-off: moments
+are chosen as shares of what a step, a save or an evaluation takes, so two rehearsals with one seed do the same things
+in the same order, and hit different instructions all the same.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from megadec.common.errors import ConfigError
+
+Kind = Literal["kill", "stop", "cut shard", "flipped byte", "full disk", "full disk for a while"]
+Moment = Literal["start", "step", "save", "evaluation"]
+LAUNCHER, ALL_RANKS = -1, -2
+# So many steps at most a start makes before it is disturbed, with a save every second and an evaluation every third.
+STEPS_A_START = 6
+SAVE_EVERY, EVALUATE_EVERY = 2, 3
+SHARE_AT_START = 0.1
+
+
+@dataclass(frozen=True)
+class DrillOptions:
+    """ranks: of every start; rank_numbers: draw each start's from these instead. other_deepspeed: each start draws its
+    DeepSpeed file from these and that of --deepspeed.
+
+    kills: with signal 9; of those share_in_saves while a checkpoint is being written and share_in_evaluations in an
+    evaluation. stops: SIGTERM. damaged_shards: starts with a shard that was cut or has a flipped byte. full_disks:
+    saves that the disk refuses. seed: of all choices. steps: of the run; by default as many as the disturbances can use
+    up. row_tokens: of the scaled run. own_model: train the run's own model, not a small one of its kind.
+
+    tolerance: largest relative difference of a loss to the undisturbed run; by default 1e-5 in fp32 and 1e-2 in bf16.
+    patience_seconds: so long anything may take. folder: for the runs and their output (default: a temporary one, which
+    goes when all is well). output: where the report goes as JSON.
+    """
+
+    ranks: int = 2
+    rank_numbers: tuple[int, ...] = ()
+    other_deepspeed: tuple[Path, ...] = ()
+    kills: int = 10
+    share_in_saves: float = 0.4
+    share_in_evaluations: float = 0.2
+    stops: int = 2
+    damaged_shards: int = 2
+    full_disks: int = 2
+    seed: int = 0
+    steps: int | None = None
+    row_tokens: int = 64
+    own_model: bool = False
+    tolerance: float | None = None
+    patience_seconds: float = 900.0
+    folder: Path | None = None
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("kills", "stops", "damaged_shards", "full_disks"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"drill.{name}={getattr(self, name)} is negative")
+        for number in self.all_ranks:
+            if number < 1:
+                raise ConfigError(f"drill: {number} ranks; at least 1 trains")
+        shares = (self.share_in_saves, self.share_in_evaluations)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ConfigError(
+                f"drill.share_in_saves={shares[0]} and drill.share_in_evaluations={shares[1]}: shares of all kills are"
+                " not negative, and together at most 1"
+            )
+        if self.tolerance is not None and self.tolerance < 0:
+            raise ConfigError(f"drill.tolerance={self.tolerance} is negative")
+        if self.row_tokens < 2 or self.patience_seconds <= 0:
+            raise ConfigError("drill.row_tokens is at least 2, and drill.patience_seconds above 0")
+        if self.steps is not None and self.steps < self.steps_needed:
+            raise ConfigError(
+                f"drill.steps={self.steps} is less than the {self.steps_needed} that {self.disturbances} disturbances"
+                f" can use up ({STEPS_A_START} each): name more steps, or fewer disturbances"
+            )
+
+    @property
+    def all_ranks(self) -> tuple[int, ...]:
+        """Every number of ranks that a start may have."""
+        return self.rank_numbers or (self.ranks,)
+
+    @property
+    def disturbances(self) -> int:
+        """How many rows the rehearsal has, without the last one, which ends the run."""
+        return self.kills + self.stops + self.damaged_shards + self.full_disks
+
+    @property
+    def steps_needed(self) -> int:
+        """After so many steps the run is surely not done before the last disturbance."""
+        return STEPS_A_START * (self.disturbances + 1)
+
+    @property
+    def run_steps(self) -> int:
+        """How many steps the run has."""
+        return self.steps or self.steps_needed
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """One start of the run and what is done to it.
+
+    victim: a rank's number, LAUNCHER or ALL_RANKS. after: so many steps, saves or evaluations of this start come first.
+    fraction: how far into the step, save or evaluation it comes. ranks, deepspeed: of this start; the latter counts the
+    files from 0, which is that of --deepspeed.
+    """
+
+    kind: Kind
+    moment: Moment = "step"
+    victim: int = 0
+    after: int = 1
+    fraction: float = field(default=0.5)
+    ranks: int = 2
+    deepspeed: int = 0
+
+    @property
+    def words(self) -> str:
+        """What is done, for the table."""
+        victim = {LAUNCHER: "the launcher", ALL_RANKS: "all ranks"}.get(self.victim, f"rank {self.victim}")
+        return {
+            "kill": f"kill -9 of {victim}",
+            "stop": f"SIGTERM to {victim}",
+            "cut shard": "a shard was cut",
+            "flipped byte": "a byte of a shard was flipped",
+            "full disk": f"the disk refused {victim}",
+            "full disk for a while": f"the disk refused {victim} for a while",
+        }[self.kind]
+
+
+def choose(options: DrillOptions, *, evaluates: bool) -> list[Disturbance]:
+    """Every disturbance of a rehearsal, in order. evaluates: the run has held-out sets; if not, no kill waits for them.
+
+    Pure: the same options give the same list.
+    """
+    chance = random.Random(options.seed)
+    in_saves = math.ceil(options.kills * options.share_in_saves)
+    in_evaluations = min(round(options.kills * options.share_in_evaluations), options.kills - in_saves)
+    at_start = min(round(options.kills * SHARE_AT_START), options.kills - in_saves - in_evaluations)
+    moments: list[Moment] = []
+    within: list[Moment] = ["step", "save", "evaluation" if evaluates else "step"]
+    moments += within[1:2] * in_saves + within[2:] * in_evaluations
+    moments += ["start"] * at_start
+    moments += within[:1] * (options.kills - len(moments))
+    kinds: list[tuple[Kind, Moment]] = [("kill", moment) for moment in moments]
+    kinds += [("stop", within[number % 3]) for number in range(options.stops)]
+    damage: list[Kind] = ["cut shard", "flipped byte"]
+    kinds += [(damage[number % 2], "start") for number in range(options.damaged_shards)]
+    full: list[Kind] = ["full disk", "full disk for a while"]
+    kinds += [(full[number % 2], "save") for number in range(options.full_disks)]
+    chance.shuffle(kinds)
+    return [_draw(kind, moment, options, chance) for kind, moment in kinds]
+
+
+def _draw(kind: Kind, moment: Moment, options: DrillOptions, chance: random.Random) -> Disturbance:
+    ranks = chance.choice(options.all_ranks)
+    others: tuple[int, ...] = (*range(ranks),) * 2
+    if kind == "kill":
+        others += (ALL_RANKS,) if moment == "start" else (LAUNCHER, ALL_RANKS)
+    elif kind == "stop":
+        others += (LAUNCHER,)
+    elif kind != "full disk":
+        others += (ALL_RANKS,)
+    # A save comes every second step, an evaluation every third: more of them than these would take too many steps.
+    after = {"start": 0, "step": chance.randint(1, 4), "save": chance.randint(0, 1), "evaluation": 0}[moment]
+    return Disturbance(
+        kind=kind,
+        moment=moment,
+        victim=chance.choice(others),
+        after=after,
+        fraction=chance.random(),
+        ranks=ranks,
+        deepspeed=chance.randrange(1 + len(options.other_deepspeed)),
+    )
