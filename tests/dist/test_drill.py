@@ -65,9 +65,9 @@ def test_a_loss_that_may_not_differ_at_all_fails_the_rehearsal_at_another_number
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
     none = ("--stops=0", "--damaged_shards=0", "--full_disks=0")
-    run, zero = make_run("real"), zero_file("zero3")
+    run, zero = make_run("real"), zero_file("zero3")  # this seed draws three ranks for the start that is killed
     status, report, said = rehearse(
-        tmp_path, run, zero, *none, "--kills=1", "--rank_numbers", "2", "3", "--seed=1", "--tolerance=0"
+        tmp_path, run, zero, *none, "--kills=1", "--rank_numbers", "2", "3", "--seed=0", "--tolerance=0"
     )
     assert status == 1
     assert report["problems"]
