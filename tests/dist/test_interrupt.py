@@ -47,7 +47,7 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
     with deepspeed(arguments, 2, log) as launcher:
         wait_until(lambda: len(metrics_of(folder)) >= 3, "the third step", log)
         os.kill(ranks_of(launcher.pid)[1].pid, signal.SIGTERM)
-        assert launcher.wait(60) == 0, log.read_text()[-4000:]
+        assert launcher.wait(GRACE_SECONDS) == 0, log.read_text()[-4000:]
     [first] = checkpoints(folder)
     assert first == len(metrics_of(folder)) >= 3
 
