@@ -2,9 +2,9 @@
 
 In: a shape, a policy, ZeRO's settings, a batch. Out: bytes by part at six moments of a step, the largest of which is
 the peak. Every term was read in the code that allocates it: the activations in decoder/, the buffers in DeepSpeed
-0.19's optimizers. One thing is measured and not counted: what a process has without a model (`FRAMEWORK_BYTES`).
-Trade-off: bytes in use are counted, as torch.cuda.max_memory_allocated counts
-them; an allocator keeps freed blocks beside them, for which the plan leaves a margin.
+0.19's optimizers. Two things are measured and not counted: what a process has without a model (`FRAMEWORK_BYTES`), and
+the freed blocks that the C library keeps on a CPU (`KEPT_SHARE`). Trade-off: on a GPU bytes in use are stated, as
+torch.cuda.max_memory_allocated counts them; what its allocator keeps beside them is left to the margin.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from megadec.engine.plan_activations import activation_bytes, head_bytes, sums_chunks
 from megadec.engine.plan_setup import FP32, Setup
 
-PARTS = ("parameters", "gradients", "optimizer", "activations", "buffers", "framework")
+PARTS = ("parameters", "gradients", "optimizer", "activations", "buffers", "kept", "framework")
 
 FP64 = 8
 # CPU: the resident peak of a process that trains 13 thousand parameters, which tools/bench/plan_check.py measures anew.
 # CUDA: a round number for a context with NCCL's buffers, which nobody has measured here.
 FRAMEWORK_BYTES = {"cpu": 560_000_000, "cuda": 1_000_000_000}
+# engine/host_memory.py has glibc keep what is freed: resident beside what is in use, as a share of that. Measured by
+# tools/bench/plan_check.py, 0.08 to 0.17 for three sizes in bf16 at ZeRO 1 and 3.
+KEPT_SHARE = {"cpu": 0.14, "cuda": 0.0}
 # Numbers that one message of an all-reduce without buckets holds (engine.buffered_allreduce_fallback).
 FALLBACK_BUCKET = 500_000_000
 
@@ -83,7 +86,9 @@ def memory_of(setup: Setup) -> Memory:
     whole = {}
     for name, parts in moments.items():
         parts = {**parts, "framework": FRAMEWORK_BYTES[setup.device]}
-        whole[name] = {part: held.get(part, 0) + parts.get(part, 0) for part in PARTS}
+        used = {part: held.get(part, 0) + parts.get(part, 0) for part in PARTS}
+        in_use = sum(used.values()) - used["framework"]
+        whole[name] = {**used, "kept": round(KEPT_SHARE[setup.device] * in_use)}
     return Memory(whole, host, disk)
 
 

@@ -6,8 +6,8 @@ In: sizes, ZeRO stages and a batch. Out: one JSON object: for each case the plan
 the plan is from it, as shares of what lies above the base and of the whole. Each case trains two steps through the
 engine in processes of its own. On a GPU the peak is torch.cuda.max_memory_allocated. On a CPU it is the resident peak;
 the base is that of a model of a few thousand parameters, which takes the same way through the code. Trade-off: on a CPU
-it is measured twice, with glibc told to give freed blocks back (what is in use, what the plan states) and as a run has
-it, which keeps them (engine/host_memory.py).
+it is measured twice: with glibc told to give freed blocks back, beside what the plan counts as in use, and as a run has
+it, which keeps them (engine/host_memory.py), beside the whole plan.
 """
 
 from __future__ import annotations
@@ -135,26 +135,28 @@ def check(options: PlanCheckOptions, preset: str, stage: int, base: Mapping[str,
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
     memory = memory_of(setup)
-    parts = {name: size for name, size in memory.parts.items() if name != "framework"}
+    parts = {name: size for name, size in memory.parts.items() if name not in ("framework", "kept")}
     planned = sum(parts.values())
     row: dict[str, Any] = {
         "preset": preset,
         "parameters": parameter_count(workload.shape),
         "stage": stage,
         "planned_bytes": planned,
+        "planned_kept_bytes": memory.parts["kept"],
         "planned_parts": parts,
         "planned_moment": memory.peak_moment,
     }
     for way, environment_ in ways(options).items():
         found = train_ranks(workload, options.ranks, environment_)
         above = found["peak_bytes"] - base.get(way, 0)
+        stated = planned + (memory.parts["kept"] if way == "as_run" else 0)
         row[way] = {
             "peak_bytes": found["peak_bytes"],
             "built_bytes": found["built_bytes"],
             "base_bytes": base.get(way, 0),
             "above_base_bytes": above,
-            "error_above_base": round(planned / above - 1, 4),
-            "error_of_whole": round((planned + base.get(way, 0)) / found["peak_bytes"] - 1, 4),
+            "error_above_base": round(stated / above - 1, 4),
+            "error_of_whole": round((stated + base.get(way, 0)) / found["peak_bytes"] - 1, 4),
         }
         print(f"{preset} zero{stage} {way}: {row[way]}", file=sys.stderr)
     return row
