@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -72,3 +73,10 @@ def test_every_command_in_the_documents_exists_with_its_options(
     for option in options:
         if option != "--deepspeed":  # read before the run's own options
             assert re.search(rf"{option.replace('-', '[-_]')}\b", text), f"{document}: {script} has no option {option}"
+
+
+def test_pytest_looks_into_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
+    left_out = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert "dist" in folders
+    assert not [name for name in folders if any(fnmatch(name, pattern) for pattern in left_out)]
