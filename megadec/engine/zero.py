@@ -7,10 +7,12 @@ engine is narrowed to what pretraining needs; whoever wants more of DeepSpeed ad
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -54,6 +56,9 @@ from megadec.engine.threads import share_cores
 
 TARGETS = ("targets_BS", "weights_BS")
 PEERS_TIMEOUT = timedelta(minutes=30)
+# Gloo's threads wake the waiting rank before they let go of the tensors of its message, which takes Python's
+# lock. If the interpreter ends meanwhile, it ends them in a destructor, and the process aborts: so long they get it.
+LET_GO_SECONDS = 0.2
 
 
 def check_zero_section(settings: DeepSpeedSettings) -> None:
@@ -144,6 +149,7 @@ def start_process_group() -> Ranks:
     else:
         keep_freed_memory()
         share_cores(local_world_size())
+        atexit.register(time.sleep, LET_GO_SECONDS)
     deepspeed.init_distributed(
         dist_backend=get_accelerator().communication_backend_name(), timeout=PEERS_TIMEOUT, verbose=False
     )
