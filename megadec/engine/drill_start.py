@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from megadec.common.errors import TrainingError
+from megadec.common.processes import session_of
 from megadec.engine.metrics import FILE_NAME
 
 LOOK_SECONDS = 0.002
@@ -209,18 +210,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def session_of(session: int) -> list[psutil.Process]:
-    """The living processes of a session, orphans included."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, PermissionError, psutil.Error):
-            continue
-    return found
 
 
 def _signal(process: psutil.Process, how: str) -> None:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +43,19 @@ from megadec.engine.task import InitialWeights
 from megadec.engine.zero import Ranks, ZeroEngine, build_engine, end_process_group, start_process_group
 
 log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a run has open while it trains."""
+
+    job: Job
+    engine: ZeroEngine
+    batches: Prefetcher
+    metrics: Metrics
+    saver: Saver
+    interrupt: Interrupt
+    watch: StallWatch
 
 
 def train(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> None:
@@ -89,7 +102,7 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
             _batches(job, ranks, begun.step) as batches,
             _saver(job, engine) as saver,
         ):
-            ended = _loop(job, engine, batches, metrics, saver, interrupt, watch, begun)
+            ended = _loop(_Opened(job, engine, batches, metrics, saver, interrupt, watch), begun)
     log.info(_farewell(run, ended, interrupt))
     interrupt.obeyed()
 
@@ -99,80 +112,63 @@ def _stops(ranks: Ranks, interrupt: Interrupt) -> bool:
     return ranks.sum_over_ranks([float(interrupt.requested)])[0] > 0
 
 
-def _loop(
-    job: Job,
-    engine: ZeroEngine,
-    batches: Prefetcher,
-    metrics: Metrics,
-    saver: Saver,
-    interrupt: Interrupt,
-    watch: StallWatch,
-    progress: Progress,
-) -> Progress:
+def _loop(opened: _Opened, progress: Progress) -> Progress:
     """Evaluate when it is due, step, save when it is due; at the end or at a wish to stop, save what is not saved."""
-    run = job.run
-    evaluator = job.task.evaluator(engine)
+    run, saver, watch = opened.job.run, opened.saver, opened.watch
+    evaluator = opened.job.task.evaluator(opened.engine)
     saved_step = progress.step
     while not exhausted(run.early_stopping, progress.best):
-        if _evaluation_due(job, progress):
+        if _evaluation_due(opened.job, progress):
             watch.at("evaluate", progress.step)
-            evaluations = evaluator.evaluate(progress.step, interrupt)
+            evaluations = evaluator.evaluate(progress.step, opened.interrupt)
             if evaluations is None:
                 break
-            metrics.record_evaluations(evaluations)
+            opened.metrics.record_evaluations(evaluations)
             best = after_evaluation(run.early_stopping, progress.best, progress.step, evaluations)
             gained = best.step != progress.best.step
             progress = replace(progress, evaluated_step=progress.step, best=best)
             if gained:
-                _save(job, engine, metrics, saver, progress, best=True)
+                _save(opened, progress, best=True)
                 saved_step = progress.step
         if exhausted(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
             break
-        stepped = _step(job, engine, batches, metrics, saver, interrupt, watch, progress)
+        stepped = _step(opened, progress)
         if stepped is None:
             break
         progress = stepped
         saver.poll()
         if run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0:
             watch.at("save", progress.step)
-            _save(job, engine, metrics, saver, progress)
+            _save(opened, progress)
             saved_step = progress.step
     watch.at("save", progress.step)
     if progress.step != saved_step:
-        _save(job, engine, metrics, saver, progress)
+        _save(opened, progress)
     saver.wait()
     return progress
 
 
-def _step(
-    job: Job,
-    engine: ZeroEngine,
-    batches: Prefetcher,
-    metrics: Metrics,
-    saver: Saver,
-    interrupt: Interrupt,
-    watch: StallWatch,
-    progress: Progress,
-) -> Progress | None:
+def _step(opened: _Opened, progress: Progress) -> Progress | None:
     """Train on the next batch, answer what the guard finds, and record the step; None when a rank wants to stop."""
+    job, engine, batches, metrics = opened.job, opened.engine, opened.batches, opened.metrics
     run, step = job.run, progress.step + 1
     began, waited = time.perf_counter(), batches.seconds_waited
     rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
     _seed(run.seed, progress.step, engine.ranks.rank)
-    watch.at("data", step)
+    opened.watch.at("data", step)
     report = train_step(
         engine,
         next(batches),
         step=step,
         learning_rate=rate,
-        wants_stop=interrupt.requested,
+        wants_stop=opened.interrupt.requested,
         judge=partial(judge, run.guard, progress.guard),
-        at=watch.at,
+        at=opened.watch.at,
     )
     if report is None:
         return None
     if report.finding is not None:
-        saver.wait()  # a roll-back wants the newest checkpoint
+        opened.saver.wait()  # a roll-back wants the newest checkpoint
         progress = answer(job, engine, metrics, progress, report)
     if not report.updated:
         return progress
@@ -200,11 +196,9 @@ def _evaluation_due(job: Job, progress: Progress) -> bool:
     return progress.step % every == 0 or progress.step == job.run.train.steps
 
 
-def _save(
-    job: Job, engine: ZeroEngine, metrics: Metrics, saver: Saver, progress: Progress, *, best: bool = False
-) -> None:
+def _save(opened: _Opened, progress: Progress, *, best: bool = False) -> None:
     """Begin a checkpoint; when it has its name: the file that names the best, the record, and whoever wants to know."""
-    run = job.run
+    job, run = opened.job, opened.job.run
 
     def named() -> None:
         if best:  # now: what best.json names is there
@@ -212,17 +206,17 @@ def _save(
 
     def saved(done: Saved) -> None:
         log.info("saved %s: training waited %.2f s, whole after %.2f s", done.path, done.stall_seconds, done.seconds)
-        metrics.record_save(done)
+        opened.metrics.record_save(done)
         if job.saved is not None:
             job.saved(done.path, progress)
 
     begin_checkpoint(
-        saver,
+        opened.saver,
         run.checkpoints,
         contents_of(job),
         progress,
         job.task.stream.state(progress.step),
-        measure=lambda: probe(engine, job, progress.step),
+        measure=lambda: probe(opened.engine, job, progress.step),
         named=named,
         saved=saved,
     )

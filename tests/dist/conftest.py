@@ -17,6 +17,8 @@ import psutil
 import pytest
 import yaml
 
+from megadec.common.processes import session_of
+
 PROJECT = Path(__file__).resolve().parents[2]
 PRETRAIN = PROJECT / "launch" / "pretrain.py"
 # Generous: two ranks on a machine that others load take many times as long as on an idle one.
@@ -97,18 +99,6 @@ def deepspeed(
             for descendant in session_of(process.pid):
                 descendant.kill()
             process.wait()
-
-
-def session_of(session: int) -> list[psutil.Process]:
-    """The living processes of a session, orphans included."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
 
 
 def ranks_of(session: int) -> list[psutil.Process]:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from megadec.common.processes import session_of
 from megadec.engine.checkpoint import read_manifest
 from tests.dist.conftest import (
     deepspeed,
@@ -15,7 +16,6 @@ from tests.dist.conftest import (
     metrics_of,
     ranks_of,
     run_ranks,
-    session_of,
     wait_until,
 )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from megadec.common.processes import session_of
 from tests.dist.conftest import (
     DEADLINE_SECONDS,
     PROJECT,
@@ -24,7 +25,6 @@ from tests.dist.conftest import (
     free_port,
     losses_of,
     metrics_of,
-    session_of,
     wait_until,
 )
 
