@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from megadec.engine.plan_activations import activation_bytes, head_bytes, sums_chunks
 from megadec.engine.plan_setup import FP32, Setup
 
-PARTS = ("parameters", "gradients", "optimizer", "activations", "buffers", "kept", "framework")
+PARTS = ("parameters", "gradients", "optimizer", "activations", "buffers", "saves", "kept", "framework")
 
 FP64 = 8
 # CPU: the resident peak of a process that trains 13 thousand parameters, which tools/bench/plan_check.py measures anew.
@@ -87,7 +87,7 @@ def memory_of(setup: Setup) -> Memory:
     for name, parts in moments.items():
         parts = {**parts, "framework": FRAMEWORK_BYTES[setup.device]}
         used = {part: held.get(part, 0) + parts.get(part, 0) for part in PARTS}
-        in_use = sum(used.values()) - used["framework"]
+        in_use = sum(used.values()) - used["framework"] - used["saves"]  # that is one block, which is never freed
         whole[name] = {**used, "kept": round(KEPT_SHARE[setup.device] * in_use)}
     return Memory(whole, host, disk)
 
@@ -112,6 +112,8 @@ def _held(setup: Setup) -> tuple[dict[str, int], dict[str, int], dict[str, int]]
         places["device"]["gradients"] = gradients
     else:  # beside the flat buffer of gradients, the host holds those that AdamW reads
         places["host"]["gradients"] = gradients + FP32 * share
+    if setup.snapshot:
+        places["host"]["saves"] = setup.snapshot
     if setup.zero.swap_buffers:
         places["host"]["buffers"] = setup.zero.swap_buffers
     if setup.device == "cpu":  # its host is its device

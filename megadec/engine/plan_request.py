@@ -54,6 +54,8 @@ def plan_run(
         execution=execution,
         dropout=run.model.dropout,
         device=machines.kind,
+        saves_behind=run.checkpoint.asynchronous,
+        snapshot_bytes=run.checkpoint.snapshot_bytes,
     )
     found = _indexes(run, data, notes)
     plan = make_plan(setup, machines, _work(run, found, tokens, epochs, notes))

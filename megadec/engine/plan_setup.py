@@ -60,7 +60,8 @@ class Zero:
 class Setup:
     """Everything that a rank's memory depends on. micro_sequences: rows of a group of sequence_ranks in a micro-step.
 
-    device: `cpu` has the buckets' untouched pages for nothing, and its host is its device.
+    device: `cpu` has the buckets' untouched pages for nothing, and its host is its device. saves_behind: the host holds
+    a copy of a rank's state, written while training goes on, where it has at most snapshot_bytes (None: always).
     """
 
     shape: DecoderShape
@@ -73,6 +74,15 @@ class Setup:
     execution: Execution = PLAIN
     dropout: float = 0.0
     device: Literal["cuda", "cpu"] = "cuda"
+    saves_behind: bool = False
+    snapshot_bytes: int | None = None
+
+    @property
+    def snapshot(self) -> int:
+        """Bytes of the copy for saves (engine/snapshot.py): this rank's share of fp32 weights and both moments."""
+        size = 3 * FP32 * -(-self.parameters // self.ranks)
+        fits = self.snapshot_bytes is None or size <= self.snapshot_bytes
+        return size if self.saves_behind and fits else 0
 
     @property
     def item(self) -> int:

@@ -3,11 +3,12 @@
     python -m tools.bench.plan_check [--presets 10m 30m 124m] [--stages 1 3] [--ranks 1] [--output FILE]
 
 In: sizes, ZeRO stages and a batch. Out: one JSON object: for each case the plan's parts, the measured peak and how far
-the plan is from it, as shares of what lies above the base and of the whole. Each case trains two steps through the
-engine in processes of its own. On a GPU the peak is torch.cuda.max_memory_allocated. On a CPU it is the resident peak;
-the base is that of a model of a few thousand parameters, which takes the same way through the code. Trade-off: on a CPU
-it is measured twice: with glibc told to give freed blocks back, beside what the plan counts as in use, and as a run has
-it, which keeps them (engine/host_memory.py), beside the whole plan.
+the plan is from it, as shares of what lies above the base and of the whole. Each case trains three steps through the
+engine in processes of its own; before the last the state is copied as for a save. On a GPU the peak is
+torch.cuda.max_memory_allocated. On a CPU it is the resident peak; the base is that of a model of a few thousand
+parameters, which takes the same way through the code. Trade-off: on a CPU it is measured twice: with glibc told to give
+freed blocks back, beside what the plan counts as in use, and as a run has it, which keeps them (engine/host_memory.py),
+beside the whole plan.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ from megadec.engine.metrics import peak_memory_bytes
 from megadec.engine.plan_memory import memory_of
 from megadec.engine.plan_setup import Setup, Zero
 from megadec.engine.settings import RunsShare, merge_settings
+from megadec.engine.snapshot import Snapshot
 from megadec.engine.step import train_step
 from megadec.engine.zero import build_engine, end_process_group, start_process_group
 from tools.bench.measure import ROOT, environment
 from tools.bench.trainers import OPTIMIZER
 from tools.bench.zero_cases import SEED, ZeroWorkload, task_of
 
-STEPS = 2
+STEPS = 3
 # glibc then asks the system for each block above 128 KiB, and gives it back when it is freed.
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 TINY: dict[str, Any] = {
@@ -71,7 +73,7 @@ class PlanCheckOptions(ZeroWorkload):
 
 
 def train_here(workload: ZeroWorkload) -> dict[str, Any]:
-    """Two steps of the workload in this process, and its peak. Collective."""
+    """Some steps of the workload in this process, and its peak. Collective."""
     ranks = start_process_group()
     size, shape = ranks.world_size, workload.shape
     share = RunsShare(
@@ -82,7 +84,10 @@ def train_here(workload: ZeroWorkload) -> dict[str, Any]:
     engine = build_engine(task, OPTIMIZER, settings, ranks)
     built = peak_memory_bytes(ranks.device)
     batches = [batch.to(ranks.device) for batch in workload.batches(ranks)]
+    live, snapshot = engine.live_state(), Snapshot()
     for step in range(1, STEPS + 1):
+        if step == STEPS:
+            snapshot.take(live, [stretch for stretch, _ in live.tensors()])
         report = train_step(engine, batches, step=step, learning_rate=1e-4, wants_stop=False)
     assert report is not None, "nobody asks it to stop"
     peak = peak_memory_bytes(ranks.device)
@@ -133,6 +138,7 @@ def check(options: PlanCheckOptions, preset: str, stage: int, base: Mapping[str,
         row_tokens=workload.row_tokens,
         execution=workload.execution,
         device="cuda" if torch.cuda.is_available() else "cpu",
+        saves_behind=True,
     )
     memory = memory_of(setup)
     parts = {name: size for name, size in memory.parts.items() if name not in ("framework", "kept")}

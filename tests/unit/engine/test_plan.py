@@ -185,6 +185,23 @@ def test_offloading_moves_the_state_to_the_host_and_a_cpu_has_both() -> None:
     assert set(disk.disk) == {"optimizer", "parameters"}
 
 
+def test_the_copy_for_saves_lies_on_the_host_where_the_run_makes_one() -> None:
+    setup = Setup(LARGE, ranks=2, saves_behind=True)
+    share = 12 * -(-setup.parameters // 2)
+    assert memory_of(setup).host == {"saves": share}
+    assert memory_of(replace(setup, snapshot_bytes=share)).host == {"saves": share}
+    assert not memory_of(replace(setup, snapshot_bytes=share - 1)).host
+    without, cpu = (memory_of(replace(setup, device="cpu", saves_behind=behind)) for behind in (False, True))
+    assert cpu.peak_bytes == without.peak_bytes + share
+    assert not cpu.host
+
+
+def test_a_run_that_saves_behind_training_is_planned_with_the_copy() -> None:
+    machines = Machines(ranks=2, peak_flops=1e12, host_memory_gib=64)
+    plans = [plan_run(make_run(checkpoint={"asynchronous": way}), None, machines) for way in (True, False)]
+    assert [set(plan.memory.host) for plan in plans] == [{"saves"}, set()]
+
+
 def make_run(**sections: object) -> Run:
     run = {"name": "plan", "tokenizer": "none", "model": {"preset": "30m"}, "train": {"sequences_per_step": 64}}
     return from_dict(Run, {**run, **sections})
