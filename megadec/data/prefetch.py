@@ -26,7 +26,7 @@ _Ready = tuple[Sequence[Batch], "torch.cuda.Event | None"]
 @dataclass(frozen=True)
 class PrefetchOptions:
     """workers: threads that make batches; with 0 the training's own thread makes each when it wants it. steps_ahead: so
-    many finished steps wait at most, beside those in the workers' hands.
+    many steps are made ahead of those that the workers hold; finished ones wait, at most steps_ahead + workers.
     """
 
     workers: int = 1
@@ -90,8 +90,10 @@ class Prefetcher(Iterator[Sequence[Batch]]):
             self._closed = True
             self._ready.clear()
             self._changed.notify_all()
+        # One patience for all: a thread that waits for a remote shard cannot be woken, and dies with this process.
+        deadline = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
-            thread.join(JOIN_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> Prefetcher:
         return self

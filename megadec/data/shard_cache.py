@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,9 @@ T = TypeVar("T")
 SHARD_LOCKS = 64
 LONGEST_PAUSE_SECONDS = 60.0
 ROOM_PAUSE_SECONDS = 0.1
+# Names that this cache gives. A folder may hold other files too, which are nobody's to count or remove here.
+_WHOLE = re.compile(r"[0-9a-f]{64}\.tar")
+_PARTIAL = re.compile(r"\.[0-9a-f]{64}\.partial")
 _log = logger(__name__)
 
 
@@ -183,8 +187,9 @@ class ShardCache:
         while True:
             with self._locked("room"):
                 self._remove_leftovers(partial)
-                whole = [(stat.st_mtime_ns, stat.st_size, path) for path, stat in self._files("*.tar")]
-                others = [stat.st_size for path, stat in self._files(".*.partial") if path != partial]
+                # In this order, for another rank may rename one meanwhile, which then counts twice and not never.
+                others = [stat.st_size for path, stat in self._files(_PARTIAL) if path != partial]
+                whole = [(stat.st_mtime_ns, stat.st_size, path) for path, stat in self._files(_WHOLE)]
                 free = self._options.bytes - sum(others) - sum(size for _, size, _ in whole)
                 for _, size, path in sorted(whole):
                     if free >= shard.shard_bytes:
@@ -197,8 +202,10 @@ class ShardCache:
                     return
             time.sleep(ROOM_PAUSE_SECONDS)  # the others are being fetched, and can go when they are done
 
-    def _files(self, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
-        for path in self.folder.glob(pattern):
+    def _files(self, pattern: re.Pattern[str]) -> Iterator[tuple[Path, os.stat_result]]:
+        for path in self.folder.iterdir():
+            if not pattern.fullmatch(path.name):
+                continue
             try:
                 yield path, path.stat()
             except FileNotFoundError:  # another rank has renamed or removed it
@@ -206,7 +213,7 @@ class ShardCache:
 
     def _remove_leftovers(self, own: Path) -> None:
         """Remove what killed processes left: hidden files whose lock nobody holds."""
-        for path, _ in list(self._files(".*.partial")):
+        for path, _ in list(self._files(_PARTIAL)):
             lock = self._lock_of(path.name[1:])
             if lock == self._lock_of(own.name[1:]):  # held by the caller
                 if path != own:

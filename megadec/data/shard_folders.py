@@ -81,13 +81,18 @@ class LocalFolder:
             return open(path, "rb"), False
         except FileNotFoundError as error:
             raise DamagedShardError(f"{path} is missing, {INDEX_NAME} names it: copy it again") from error
+        except OSError as error:
+            raise DamagedShardError(_unreadable(path, error)) from error
 
     def examine(self, shard: Shard, verify: Verify) -> str | None:
         path = self.path / shard["name"]
-        size = path.stat().st_size if path.is_file() else None
-        if (wrong := _wrong_size(str(path), size, shard)) is not None or verify == "sizes":
-            return wrong
-        return _wrong_hash(str(path), sha256_of(path), shard)
+        try:
+            size = path.stat().st_size if path.is_file() else None
+            if (wrong := _wrong_size(str(path), size, shard)) is not None or verify == "sizes":
+                return wrong
+            return _wrong_hash(str(path), sha256_of(path), shard)
+        except OSError as error:  # a block of the disk that is lost is damage like any other
+            return _unreadable(path, error)
 
 
 class RemoteFolder:
@@ -156,7 +161,7 @@ class RemoteFolder:
     def _listed(self) -> Mapping[str, int | None] | None:
         """Bytes by name of what lies in the folder; None where it cannot be listed."""
         protocols = self._files.protocol
-        if set(UNLISTED) & {protocols, *(protocols if isinstance(protocols, tuple | list) else ())}:
+        if set(UNLISTED) & ({protocols} if isinstance(protocols, str) else set(protocols)):
             return None
         entries = persist(self._address, self._options, lambda: self._files.ls(self._root, detail=True))
         return {PurePosixPath(entry["name"]).name: entry["size"] for entry in entries}
@@ -172,6 +177,10 @@ class RemoteFolder:
 
     def _note(self, shard: Shard) -> Path:
         return self._cache.folder / f"{shard['sha256']}.damaged"
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be read: {error.strerror or error}"
 
 
 def _wrong_size(address: str, size: int | None, shard: Shard) -> str | None:

@@ -71,6 +71,10 @@ class Form:
         room = self.longest_tokens - 1
         return [bos_id, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
 
+    def cuts(self, encoded: list[int]) -> bool:
+        """Whether `ids` leaves out some of them."""
+        return len(encoded) > self.longest_tokens - 1
+
 
 class LabelledText(NamedTuple):
     """A text, its label's name, and where it stands, for messages."""
@@ -130,10 +134,11 @@ class LabelledOptions:
     train, dev: files or folders. source: a reader's name (thucnews, jsonl, comments, parquet, ...), by the file's
     suffix when not given. read: encoding and column names. template, cut: see `Form`. row_tokens: the length of a row;
     longer texts are cut, shorter ones share a row. variants: the training set holds every text so many times, once as
-    it is, then with merges of the tokenizer left out at random (`bpe_dropout` is their probability), so that rare words
-    are seen as their parts too, and with tokens left out (`token_dropout`), so that no single one decides; an epoch is
-    a pass over all of them. soft: texts with a probability for each label, as tools/label.py writes them, that are
-    learned from too; each variant of such a text has a label of its own, drawn by the probabilities.
+    it is, then cut into other pieces (`bpe_dropout`: the probability of a cut between two characters, which no piece
+    crosses), so that rare words are seen as their parts too, and with tokens left out (`token_dropout`), so that no
+    single one decides; an epoch is a pass over all of them. soft: texts with a probability for each label, as
+    tools/label.py writes them, that are learned from too; each variant of such a text has a label of its own, drawn by
+    the probabilities.
     """
 
     train: str = ""
@@ -227,12 +232,21 @@ def read_sets(
 def _soft_set(
     soft: SoftTexts, labels: np.ndarray, form: Form, bos_id: int, encode: Encode, names: tuple[str, ...]
 ) -> LabelledSet:
-    ids = [
-        np.asarray(form.ids(bos_id, one), dtype=np.int32)
-        for first in range(0, len(soft.texts), ENCODED_AT_A_TIME)
-        for one in encode([form.put(text) for text in soft.texts[first : first + ENCODED_AT_A_TIME]])
-    ]
-    return LabelledSet(soft.path, names, np.concatenate(ids), np.cumsum([0, *map(len, ids)], dtype=np.int64), labels)
+    ids = []
+    cut = 0
+    for first in range(0, len(soft.texts), ENCODED_AT_A_TIME):
+        for encoded in encode([form.put(text) for text in soft.texts[first : first + ENCODED_AT_A_TIME]]):
+            ids.append(np.asarray(form.ids(bos_id, encoded), dtype=np.int32))
+            cut += form.cuts(encoded)
+    _say_cut(soft.path, cut, len(ids), form)
+    starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    return LabelledSet(soft.path, names, np.concatenate(ids), starts, labels, cut)
+
+
+def _say_cut(path: Path, cut: int, texts: int, form: Form) -> None:
+    if cut:
+        log.info("%s: %d of %d texts are longer than %d tokens and were cut (%s kept)",
+                 path, cut, texts, form.longest_tokens, form.cut)  # fmt: skip
 
 
 def joined(sets: Sequence[LabelledSet]) -> LabelledSet:
@@ -259,12 +273,10 @@ def read_set(
                 raise InputError(f"{one.place}: {_unknown(one.label, names)}")
             ids.append(np.asarray(form.ids(bos_id, encoded), dtype=np.int32))
             labels.append(numbers.setdefault(one.label, len(numbers)))
-            cut += len(encoded) > form.longest_tokens - 1
+            cut += form.cuts(encoded)
     if not ids:
         raise InputError(f"{path} has no labelled text at all")
-    if cut:
-        log.info("%s: %d of %d texts are longer than %d tokens and were cut (%s kept)",
-                 path, cut, len(ids), form.longest_tokens, form.cut)  # fmt: skip
+    _say_cut(path, cut, len(ids), form)
     starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
     final = tuple(names) if names is not None else tuple(sorted(numbers, key=_by_number))
     places = np.asarray([final.index(name) for name in numbers], dtype=np.int64)

@@ -168,9 +168,12 @@ def test_best_fit_packs_what_is_there_and_goes_on_only_with_the_same(sets, tmp_p
     whole, less = (
         TrainStream([(one, 1.0)], ROW_TOKENS, "best_fit", 0, 4, cache_folder=tmp_path) for one in (data, lame)
     )
-    predictions = sum(less.batch(step)[0].valid_tokens for step in range(-(-less.windows_per_epoch // 4)))
+    steps, beyond = divmod(less.windows_per_epoch, 4)
+    predictions = sum(less.batch(step)[0].valid_tokens for step in range(steps))
+    # The first rows of the last step; the others begin the next epoch.
+    predictions += less.batch(steps)[0].rows(0, beyond).valid_tokens if beyond else 0
     shard = data.index["shards"][0]
-    assert predictions >= data.tokens - data.documents - (shard["tokens"] - shard["documents"])
+    assert predictions == data.tokens - data.documents - (shard["tokens"] - shard["documents"])
     assert less.check(less.state(3)) == 3
     with pytest.raises(ShardError, match=r"goes without 1 damaged shard\(s\), the checkpoint went without 0"):
         less.check(whole.state(3))

@@ -115,11 +115,13 @@ class Bench:
         began = time.perf_counter()
         self.engine._engine.save_checkpoint(str(final), tag="zero", save_latest=False)
         self.engine.ranks.barrier()
-        files = [path for path in final.rglob("*") if path.is_file()]
-        if self.engine.ranks.rank == 0:
-            write_json(final / "manifest.json", {path.name: sha256_of(path) for path in files})
+        ranks, files = self.engine.ranks, sorted(path for path in final.rglob("*") if path.is_file())
+        # Shared among the ranks, as in ours each hashes what it has written.
+        hashes = ranks.from_all({path.name: sha256_of(path) for path in files[ranks.rank :: ranks.world_size]})
+        if ranks.rank == 0:
+            write_json(final / "manifest.json", {name: one for part in hashes for name, one in part.items()})
             sync_tree(final)
-        self.engine.ranks.barrier()
+        ranks.barrier()
         seconds = time.perf_counter() - began
         size = sum(path.stat().st_size for path in files) // self.engine.ranks.world_size
         return {"stall_seconds": seconds, "whole_seconds": seconds, "bytes": size, "step_seconds": []}

@@ -110,8 +110,11 @@ def linear_svm(
 
 
 def teach(options: BenchOptions, number: int) -> Path:
-    """What the full runs before the run of this number say of the texts, as a file for data.soft."""
-    output = options.folder(options.runs[number]).with_suffix(".jsonl")
+    """What the full runs before the run of this number say of the texts, as a file for data.soft; made once."""
+    folder = options.folder(options.runs[number])
+    output = folder.with_name(f"{folder.name}.jsonl")
+    if output.exists():
+        return output
     models = tuple(options.folder(run) for run in options.teachers(number))
     label_texts(PseudoOptions(models=models, input=(options.data / TRAIN, *options.unlabelled), output=output))
     return output
@@ -119,6 +122,7 @@ def teach(options: BenchOptions, number: int) -> Path:
 
 def fine_tune(options: BenchOptions, number: int) -> dict[str, Any]:
     """Train (unless that was done before) and measure one run, by its number. Raises TrainingError when it fails."""
+    began = time.perf_counter()
     run = options.runs[number]
     named, _, seed = run.partition(":")
     method = cast(Method, "full" if named == TAUGHT else named)
@@ -131,7 +135,6 @@ def fine_tune(options: BenchOptions, number: int) -> dict[str, Any]:
         *("--data.train", str(options.data / TRAIN), "--data.dev", str(options.data / HELD_OUT), *soft),
         *options.options.get(named, "").split(),
     ]
-    began = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     status = subprocess.run(command, check=False, stdout=STANDARD_ERROR, env=environment).returncode

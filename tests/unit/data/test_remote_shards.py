@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -16,7 +17,8 @@ import torch
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.index import DataSet
-from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
+from megadec.data.shard_cache import DamagedShardError, ShardCache, ShardCacheOptions
+from megadec.data.shard_folders import open_folder
 from megadec.data.stream import TrainStream
 from tests.unit.data.remote_shards import FaultyFileSystem, upload
 
@@ -129,6 +131,58 @@ def test_the_folder_stays_within_its_bytes_and_loses_what_was_not_used_for_longe
     assert names[1] not in kept(small)
     assert read_all(data) == read_all(DataSet.open(tiny_shards))
     assert bytes_of_tars(small) <= small.bytes
+
+
+def test_other_files_in_the_folder_are_neither_counted_nor_removed(remote, cache, tiny_shards):
+    cache.path.mkdir()
+    others = {"shard-000000.tar": b"x" * 10**6, "holiday.tar": b"y", ".notes.partial": b"z"}
+    for name, content in others.items():
+        (cache.path / name).write_bytes(content)
+    largest = max(shard["bytes"] for shard in DataSet.open(tiny_shards).index["shards"])
+    data = DataSet.open(ADDRESS, cache=ShardCacheOptions(folder=cache.folder, bytes=largest))
+    assert read_all(data) == read_all(DataSet.open(tiny_shards))
+    assert {name: (cache.path / name).read_bytes() for name in others} == others
+    assert len(kept(cache)) == len(others) + 1
+
+
+def test_a_shard_that_gets_its_name_while_room_is_made_counts_all_the_same(remote, cache, tiny_shards, monkeypatch):
+    shards = DataSet.open(tiny_shards).index["shards"]
+    first, second = (shards[number] for number in (0, 1))
+    limit = first["bytes"] + second["bytes"] - 1  # not both
+    data = DataSet.open(ADDRESS, cache=ShardCacheOptions(folder=cache.folder, bytes=limit))
+    partial = cache.path / f".{first['sha256']}.partial"
+    whole = cache.path / f"{first['sha256']}.tar"
+    cache.path.mkdir(exist_ok=True)
+    partial.write_bytes(b"x" * first["bytes"])  # another rank fetches it, and holds its lock
+    own = ShardCache(ShardCacheOptions(folder=cache.folder))
+    look = ShardCache._files
+    looks = []
+
+    def look_and_rename(self, pattern):
+        found = list(look(self, pattern))
+        looks.append(pattern)
+        if len(looks) == 2 and partial.exists():  # after the leftovers: between the two lists that are counted
+            partial.rename(whole)
+        return iter(found)
+
+    monkeypatch.setattr(ShardCache, "_files", look_and_rename)
+    with own._locked(own._lock_of(first["sha256"])):
+        data.tokens_at(first["tokens"], 5)
+    assert bytes_of_tars(cache) <= limit
+
+
+def test_a_local_shard_whose_disk_refuses_is_damaged_like_any_other(tiny_shards, monkeypatch):
+    place = open_folder(tiny_shards)
+    shard = DataSet.open(tiny_shards).index["shards"][0]
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("megadec.data.shard_folders.sha256_of", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    assert place.examine(shard, "hashes") == f"{tiny_shards / shard['name']} cannot be read: Input/output error"
+    with pytest.raises(DamagedShardError, match="cannot be read: Input/output error"):
+        place.open(shard)
 
 
 def test_a_shard_larger_than_the_folder_may_be_is_a_config_error(remote, cache):
