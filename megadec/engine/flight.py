@@ -8,12 +8,14 @@ through the shared file system, which may show them late; what is late is the na
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from megadec.common.errors import StorageError
-from megadec.common.files import storage_errors, write_json
+from megadec.common.files import read_json, storage_errors
 from megadec.common.log import logger
 from megadec.engine.state_files import Stretch, rank_file, write_state
 
@@ -47,7 +49,7 @@ class Share:
     rank: int
     ranks: int
     header: bytes
-    tensors: Callable[[], Iterable[tuple[Stretch, Tensor]]]
+    tensors: Callable[[], Generator[tuple[Stretch, Tensor], None, None]]
     small_files: Mapping[str, bytes]
 
 
@@ -130,9 +132,9 @@ class Flight:
                 with storage_errors(self.partial):
                     work()
                 return
-            except StorageError as error:
+            except (StorageError, OSError) as error:
                 if not left:
-                    raise
+                    raise _named(error, self.partial) from error
                 log.error(
                     "%s. The state stays in memory; saving it again in %g s, and %d time(s) more after that",
                     error,
@@ -149,11 +151,13 @@ class Flight:
         place = rank_file(self._share.rank)
         file = self.partial / place
         try:
-            written = write_state(file, self._share.header, self._share.tensors(), self._check)
+            # Closed also when the disk refuses: what reads moments from NVMe gives its buffers back.
+            with contextlib.closing(self._share.tensors()) as tensors:
+                written = write_state(file, self._share.header, tensors, self._check)
             files = {place: {"bytes": written.bytes, "sha256": written.sha256}}
             for name, content in self._share.small_files.items():
                 files[name] = write_small(self.partial / name, content)
-            write_json(_note(self.partial, self._share.rank), {"files": files, "sums": written.sums})
+            _leave(_note(self.partial, self._share.rank), {"files": files, "sums": written.sums})
         except (OSError, StorageError):
             file.unlink(missing_ok=True)  # room for the other ranks
             raise
@@ -166,7 +170,7 @@ class Flight:
         for note in notes:
             while not note.exists():
                 self._check(LOOK_SECONDS)
-            values = json.loads(note.read_text(encoding="utf-8"))
+            values = read_json(note, StorageError)
             files |= values["files"]
             add_sums(sums, values["sums"])
         for note in notes:
@@ -186,6 +190,17 @@ def add_sums(total: Sums, more: Mapping[str, Mapping[str, int]]) -> None:
         for part, value in parts.items():
             known = total.setdefault(name, {})
             known[part] = (known.get(part, 0) + value) % 2**64
+
+
+def _leave(note: Path, values: dict[str, Any]) -> None:
+    """Write a note. Its name is the last thing that is done here: rank 0 may rename the folder from then on."""
+    temporary = note.with_suffix(".partial")
+    temporary.write_text(json.dumps(values), encoding="utf-8")
+    os.replace(temporary, note)
+
+
+def _named(error: Exception, path: Path) -> StorageError:
+    return error if isinstance(error, StorageError) else StorageError(f"{path}: cannot write ({error})")
 
 
 def _note(partial: Path, rank: int) -> Path:

@@ -11,7 +11,7 @@ and without the moments that are not there before the first step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,11 +64,31 @@ class LiveState:
         """The AdamW inside."""
         return self._engine.optimizer if self._stage == 0 else self._engine.optimizer.optimizer
 
-    def tensors(self) -> Iterator[tuple[Stretch, Tensor]]:
-        """Every stretch that this rank answers for, always in the same order. A tensor may be gone at the next one."""
+    @property
+    def on_disk(self) -> bool:
+        """Whether DeepSpeed keeps weights and moments of this rank on a disk between steps."""
+        optimizer = self._engine.optimizer
+        return self._stage == 3 and any(map(optimizer._swappable_optimizer_subgroup, range(len(optimizer.fp16_groups))))
+
+    def stretches(self) -> list[Stretch]:
+        """The stretches of `tensors`, in its order, without reading what is on disk."""
+        if self._stage != 3:
+            return [stretch for stretch, _ in self.tensors()]
+        parts = (WEIGHT,) if self.optimizer_step is None else (WEIGHT, *MOMENTS)
+        found = []
+        for p in (p for group in self._engine.optimizer.fp16_groups for p in group):
+            start, length = self._own(p.ds_numel, p.partition_numel())
+            if length:
+                found += [Stretch(self._names[p], part, start, length, torch.float32) for part in parts]
+        return found + [stretch for share in self._frozen() for stretch, _ in _stretches_of(share)]
+
+    def tensors(self) -> Generator[tuple[Stretch, Tensor], None, None]:
+        """Every stretch that this rank answers for, always in the same order. A tensor may be gone at the next one.
+
+        Close it, if not all are taken: buffers between a disk and the host are lent meanwhile.
+        """
         for share in self._shares():
-            for part, tensor in share.tensors.items():
-                yield Stretch(share.name, part, share.start, tensor.numel(), tensor.dtype), tensor
+            yield from _stretches_of(share)
 
     def check(self, reader: StateReader) -> None:
         """Raise CheckpointError when the files hold another model, or lack a moment of what is trained here."""
@@ -136,11 +156,7 @@ class LiveState:
             for flat in self._flat_groups:
                 self._make_moments(flat, step)
             yield from self._trained_stage_1_2()
-        for p, name in self._names.items():
-            if not p.requires_grad and self._stage == 3:
-                yield from self._frozen_stage_3(p, name)
-            elif not p.requires_grad:
-                yield from self._replicated(p, name, {}, writing)
+        yield from self._frozen(writing)
         if writing and self._stage == 3:
             # Small parameters are kept whole on every rank beside their parts.
             self._engine.optimizer.checkpoint_event_epilogue()
@@ -153,23 +169,25 @@ class LiveState:
             swapped = optimizer._swappable_optimizer_subgroup(number)  # on NVMe
             if swapped:
                 optimizer._optimizer_states_and_gradient_swap_in(number)
-            flat = optimizer.fp32_partitioned_groups_flat[number]
-            self._make_moments(flat, step)
-            offset = 0
-            for p in group:
-                part = p.partition_numel()
-                start, length = self._own(p.ds_numel, part)
-                if length:
-                    yield Share(
-                        self._names[p], start, _parts(flat, self._optimizer.state.get(flat, {}), offset, length)
-                    )
-                offset += part
+            try:
+                yield from self._sub_group(group, optimizer.fp32_partitioned_groups_flat[number], step)
+            finally:
+                if swapped and not writing:
+                    optimizer._release_swap_buffers(number)
             if writing:
                 optimizer._reassign_or_swap_out_partitioned_parameters(number)
             if swapped and writing:
                 optimizer._optimizer_states_and_gradient_swap_out(number)
-            elif swapped:
-                optimizer._release_swap_buffers(number)
+
+    def _sub_group(self, group: list[Any], flat: Tensor, step: int | None) -> Iterator[Share]:
+        self._make_moments(flat, step)
+        offset = 0
+        for p in group:
+            part = p.partition_numel()
+            start, length = self._own(p.ds_numel, part)
+            if length:
+                yield Share(self._names[p], start, _parts(flat, self._optimizer.state.get(flat, {}), offset, length))
+            offset += part
 
     def _trained_stage_1_2(self) -> Iterator[Share]:
         for p, name in self._names.items():
@@ -178,6 +196,13 @@ class LiveState:
                 flat, inside = self._flat_groups[place.param_group_index], place.hp_fragment_address
                 parts = _parts(flat, self._optimizer.state.get(flat, {}), inside.start, inside.numel)
                 yield Share(name, place.lp_fragment_address.start, parts)
+
+    def _frozen(self, writing: bool = False) -> Iterator[Share]:
+        for p, name in self._names.items():
+            if not p.requires_grad and self._stage == 3:
+                yield from self._frozen_stage_3(p, name)
+            elif not p.requires_grad:
+                yield from self._replicated(p, name, {}, writing)
 
     def _frozen_stage_3(self, p: Any, name: str) -> Iterator[Share]:
         start, length = self._own(p.ds_numel, p.partition_numel())
@@ -196,6 +221,11 @@ class LiveState:
         """(first element, elements) of this rank when each has `part` of them and the last what is left."""
         start = self._rank * part
         return start, max(0, min(part, numel - start))
+
+
+def _stretches_of(share: Share) -> Iterator[tuple[Stretch, Tensor]]:
+    for part, tensor in share.tensors.items():
+        yield Stretch(share.name, part, share.start, tensor.numel(), tensor.dtype), tensor
 
 
 def _parts(flat: Tensor, state: Mapping[str, Any], offset: int, length: int) -> dict[str, Tensor]:

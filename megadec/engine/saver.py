@@ -59,7 +59,7 @@ class Saver:
         self._live, self._ranks = live, ranks
         self._asynchronous, self._snapshot_bytes = asynchronous, snapshot_bytes
         self._retries, self._pause_seconds = retries, pause_seconds
-        self._snapshot = Snapshot()
+        self._snapshot = Snapshot(ranks.device)
         self._size_said = False
         self._flight: Flight | None = None
         self._landed: Callable[[Flight], None] = lambda flight: None
@@ -99,7 +99,7 @@ class Saver:
         `poll` or `wait`, when it has it. began: since when training waits, by time.perf_counter.
         """
         assert self._flight is None
-        stretches = [stretch for stretch, _ in self._live.tensors()]
+        stretches = self._live.stretches()
         size = sum(stretch.bytes for stretch in stretches)
         header = header_of(stretches, self._live.shapes, self._live.optimizer_step)
         behind = self._asynchronous and self._fits(size)
@@ -153,14 +153,19 @@ class Saver:
     def _fits(self, size: int) -> bool:
         """Whether every rank may keep a copy of its state. Says once how much that is."""
         limit = self._snapshot_bytes
+        if limit is None and self._live.on_disk:  # which is why it is there: the host has no room for it
+            limit = 0
         [over] = self._ranks.sum_over_ranks([float(limit is not None and size > limit)])
         if not self._size_said:
             self._size_said = True
-            if over:
+            if not over:
+                log.info("saves go on behind training; %s bytes of host memory a rank hold the state", f"{size:,}")
+            elif self._snapshot_bytes is None:
+                log.warning("the state is on disk: saves stop training; checkpoint.snapshot_bytes, of the host's memory"
+                            " and at least %s, lets them go on behind it", f"{size:,}")  # fmt: skip
+            else:
                 log.warning("a rank's state (here %s bytes) is above checkpoint.snapshot_bytes: saves stop training",
                             f"{size:,}")  # fmt: skip
-            else:
-                log.info("saves go on behind training; %s bytes of host memory a rank hold the state", f"{size:,}")
         return not over
 
     def _fail(self, flight: Flight) -> None:

@@ -236,7 +236,14 @@ def test_submitting_shows_the_log_passes_on_folder_and_variables_and_ends_with_t
     log = tmp_path / "log"
     with open(log, "wb") as stream:
         endless = submit(cluster, "-c", "import time; print('begun', flush=True); time.sleep(9999)")
-        process = subprocess.Popen(endless, env=environment(**RAY_ENVIRONMENT), stdout=stream, stderr=stream)
+        process = subprocess.Popen(
+            endless,
+            env=environment(**RAY_ENVIRONMENT),
+            stdout=stream,
+            stderr=stream,
+            # A shell that runs the tests in the background lets them, and what they start, ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         try:
             wait_until(lambda: "\nbegun\n" in log.read_text(), "the job's first line", log)
             process.send_signal(signal.SIGINT)

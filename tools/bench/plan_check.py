@@ -84,10 +84,10 @@ def train_here(workload: ZeroWorkload) -> dict[str, Any]:
     engine = build_engine(task, OPTIMIZER, settings, ranks)
     built = peak_memory_bytes(ranks.device)
     batches = [batch.to(ranks.device) for batch in workload.batches(ranks)]
-    live, snapshot = engine.live_state(), Snapshot()
+    live, snapshot = engine.live_state(), Snapshot(ranks.device)
     for step in range(1, STEPS + 1):
         if step == STEPS:
-            snapshot.take(live, [stretch for stretch, _ in live.tensors()])
+            snapshot.take(live, live.stretches())
         report = train_step(engine, batches, step=step, learning_rate=1e-4, wants_stop=False)
     assert report is not None, "nobody asks it to stop"
     peak = peak_memory_bytes(ranks.device)
