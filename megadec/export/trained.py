@@ -43,6 +43,7 @@ class Trained:
             raise ConfigError(f"{run.folder} was not trained on shards, and only these name their documents")
         self.run = run
         self.left_out = run.left_out
+        self._skipped = {start.first_step: frozenset(start.documents) for start in self.left_out.starts}
         self.rows: int = stream["sequences_per_step"]
         self._packs = stream["packing"] == "best_fit"
         weights = run.manifest["run"]["data"]["train"]
@@ -133,7 +134,7 @@ class Trained:
 
     def _is_skipped(self, step: int, id: str) -> bool:
         start = self.left_out.start_of(step)
-        return start is not None and id in start.documents
+        return start is not None and id in self._skipped[start.first_step]
 
     def _notes(self, answer: dict[str, Any]) -> Iterator[str]:
         if not answer["found"]:

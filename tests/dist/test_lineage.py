@@ -136,8 +136,11 @@ def test_a_document_that_a_step_read_and_no_update_learned_from_is_told_apart(
     train({"run": main_run, "options": [f"--train.stop_at_step={FIRST_STOP}"], "break": broken})
     (shards / "shard-000001.tar").write_bytes(whole[:1000])
     lame = "--data.bad_shards=1"
+    back_run = str(make_run("back", **{**usual, "guard": {"non_finite": "roll_back"}}))
     train(
-        {"run": main_run, "options": [lame, f"--data.skip_documents={skipped}"]}, {"run": lame_run, "options": [lame]}
+        {"run": main_run, "options": [lame, f"--data.skip_documents={skipped}"]},
+        {"run": lame_run, "options": [lame]},
+        {"run": back_run, "options": [lame, "--train.stop_at_step=6"], "break": {**broken, "steps": [4]}},
     )
     folder = tmp_path / "runs" / "changed"
     assert [line["step"] for line in metrics_of(folder, "guard")] == [REFUSED_STEP]
@@ -197,6 +200,18 @@ def test_a_document_that_a_step_read_and_no_update_learned_from_is_told_apart(
     main(["--run", str(folder), "--step", str(late)])
     told = capsys.readouterr().out
     assert f"{skipped} (skipped)" in told
+
+    # Step 3 made an update, which went when step 4 took the weights back to those of step 2.
+    back = tmp_path / "runs" / "back"
+    answer = asked(back, *ids)
+    seen = {one["step"] for document in answer["documents"][str(back)] for one in document["seen"]}
+    taken_back = {
+        one["step"]
+        for document in answer["documents"][str(back)]
+        for one in document["left_out"]
+        if one["why"] == "no_update"
+    }
+    assert (seen, taken_back) == ({1, 2, 5, 6}, {3, 4})
 
     # A checkpoint from before starts were recorded: what may have been learned from counts, and the answer says so.
     for path in folder.glob("checkpoints/*/manifest.json"):
