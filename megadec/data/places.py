@@ -32,11 +32,13 @@ class Sighting(NamedTuple):
 def find_documents(data: DataSet, ids: Iterable[str]) -> dict[str, list[DocumentSpan]]:
     """Where in the set the documents of these ids lie; several spans where an id comes again, none where it never does.
 
-    Raises ShardError for a table that is not readable.
+    A shard that is left out is not searched. Raises ShardError for a table that is not readable.
     """
     found: dict[str, list[DocumentSpan]] = {id: [] for id in ids}
     starts = data.block_starts.tolist()
-    for first, stop in pairwise(starts):
+    for block, (first, stop) in enumerate(pairwise(starts)):
+        if data.is_lost_block(block):
+            continue
         for span in data.documents_between(first, stop):
             if span.id in found:
                 found[span.id].append(span)

@@ -56,12 +56,18 @@ def open_folder(folder: Path | str, cache: ShardCacheOptions | None = None) -> S
     return RemoteFolder(address, cache or ShardCacheOptions())
 
 
+def folder_name(folder: Path | str) -> str:
+    """The last part of a path or an address, which names the set."""
+    address = str(folder)
+    return PurePosixPath(address.partition("://")[2] or address).name
+
+
 class LocalFolder:
     """A folder on this machine, or mounted on it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.name = path.name
+        self.name = folder_name(path)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -103,7 +109,7 @@ class RemoteFolder:
 
     def __init__(self, address: str, options: ShardCacheOptions) -> None:
         self._address = address.rstrip("/")
-        self.name = PurePosixPath(self._address.partition("://")[2]).name
+        self.name = folder_name(self._address)
         self._options = options
         self._cache = ShardCache(options)
         try:

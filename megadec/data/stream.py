@@ -162,7 +162,11 @@ class TrainStream:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
         windows = step * self.sequences_per_step
         state = stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
-        return {**state, "left_out": [_left_out(data) for data, _ in self.sets]}
+        return {**state, "left_out": self.left_out_shards()}
+
+    def left_out_shards(self) -> list[list[str]]:
+        """By set, the sha256 of each shard that is left out."""
+        return [_left_out(data) for data, _ in self.sets]
 
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""

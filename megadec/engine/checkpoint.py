@@ -22,6 +22,7 @@ from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
 from megadec.engine.early_stopping import Best
 from megadec.engine.guard import GuardState
+from megadec.engine.left_out import Start
 from megadec.engine.settings import DeepSpeedSettings
 from megadec.engine.state_files import FOLDER as STATE_FOLDER
 from megadec.engine.state_files import StateFiles, StateReader
@@ -82,7 +83,8 @@ class Progress:
     """How far a run is.
 
     `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those;
-    `guard`: what the guard remembers of losses, norms and steps left out.
+    `guard`: what the guard remembers of losses, norms and steps left out; `starts`: from which step on the run went
+    without which documents and shards.
     """
 
     step: int = 0
@@ -91,6 +93,7 @@ class Progress:
     evaluated_step: int = -1
     best: Best = field(default_factory=Best)
     guard: GuardState = field(default_factory=GuardState)
+    starts: tuple[Start, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ from megadec.common.config import to_dict
 from megadec.common.log import logger
 from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
+from megadec.data.stream import TrainStream
 from megadec.engine.checkpoint import Progress
 from megadec.engine.early_stopping import after_evaluation, exhausted, write_best
 from megadec.engine.guard import after_good_step, judge
 from megadec.engine.guard_answer import answer
 from megadec.engine.interrupt import Interrupt
 from megadec.engine.job import CommonRun, Job
+from megadec.engine.left_out import Start, after_start
 from megadec.engine.metrics import Metrics, peak_flops
 from megadec.engine.proof import probe
 from megadec.engine.quarantine import agree_on_data, report_left_out
@@ -96,6 +98,8 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
         engine = build_engine(job.task, run.optimizer, job.settings, ranks)
         begun = load_checkpoint(engine, job, *found) if found else Progress()
         report_left_out(job, ranks, begun.step)
+        if isinstance(job.task.stream, TrainStream):
+            begun = replace(begun, starts=after_start(begun.starts, Start.of(job.task.stream, begun.step)))
         _announce(job, begun)
         with (
             _metrics(job, ranks, begun) as metrics,

@@ -8,6 +8,7 @@ depend on who makes it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,14 +43,15 @@ def agree_on_stream(
     stream: TrainStream,
     held_out: Sets,
     verify: Verify,
-    bad_shards: int,
+    bad_shards: int | float,
     rebuild: Callable[[list[DataSet]], TrainStream],
     ranks: Ranks,
 ) -> TrainStream:
     """`stream`, or the one that `rebuild` makes of its sets without what any rank found damaged. Collective.
 
     verify: "hashes" reads every shard once a machine, shared among its ranks. Raises ShardError: other data on another
-    rank than on the first, more damaged shards than `bad_shards`, a damaged held-out shard, a place out of reach.
+    rank than on the first, more damaged shards than `bad_shards` (a number, or a share of those of the stream), a
+    damaged held-out shard, a place out of reach.
     """
     sets = [data for data, _ in stream.sets]
     _check_same([*sets, *held_out], ranks)
@@ -67,8 +69,8 @@ def agree_on_stream(
     return rebuild([data.without(found) for data, found in zip(sets, together, strict=False)])
 
 
-def check_limit(sets: Sets, bad_shards: int) -> None:
-    """Raise DamagedShardError when the sets go without more shards than `bad_shards`."""
+def check_limit(sets: Sets, bad_shards: int | float) -> None:
+    """Raise DamagedShardError when the sets go without more shards than `bad_shards`, a number or a share of theirs."""
     _check_limit(sets, len(sets), [data.left_out for data in sets], bad_shards)
 
 
@@ -162,7 +164,7 @@ def _shards_of(data: DataSet) -> range:
     return range(len(data.index["shards"]))
 
 
-def _check_limit(sets: Sets, trained: int, found: Sequence[dict[int, str]], bad_shards: int) -> None:
+def _check_limit(sets: Sets, trained: int, found: Sequence[dict[int, str]], bad_shards: int | float) -> None:
     words = [
         word if word != FOUND_ELSEWHERE else f"{data.folder}/{data.index['shards'][number]['name']}: {word}"
         for data, one in zip(sets, found, strict=True)
@@ -170,10 +172,24 @@ def _check_limit(sets: Sets, trained: int, found: Sequence[dict[int, str]], bad_
     ]
     if any(found[trained:]):
         raise DamagedShardError(f"{words[-1]} (a held-out set is measured whole, or its figures would not compare)")
-    if len(words) == 1 > bad_shards:
+    shards = sum(len(data.index["shards"]) for data in sets[:trained])
+    allowed = allowed_shards(bad_shards, shards)
+    if len(words) <= allowed:
+        return
+    if bad_shards == 0 and len(words) == 1:
         raise DamagedShardError(words[0])
-    if len(words) > bad_shards:
-        raise DamagedShardError(
-            f"{len(words)} shards are damaged, and data.bad_shards={bad_shards} lets the run go on without as many: "
-            + "; ".join(words[:5])
-        )
+    share = f" of {shards} shards" if isinstance(bad_shards, float) else ""
+    found_words = "1 shard is" if len(words) == 1 else f"{len(words)} shards are"
+    raise DamagedShardError(
+        f"{found_words} damaged, and data.bad_shards={bad_shards}{share} lets the run go on without {allowed}: "
+        + "; ".join(words[:5])
+    )
+
+
+def allowed_shards(bad_shards: int | float, shards: int) -> int:
+    """How many of so many shards may be damaged: the number itself, or the most that are no more than the share."""
+    if isinstance(bad_shards, int):
+        return bad_shards
+    # Compared as quotients: 0.29 * 100 is a little less than 29, and 29 / 100 is 0.29.
+    most = math.ceil(bad_shards * shards)
+    return most if most / shards <= bad_shards else most - 1

@@ -15,6 +15,7 @@ from megadec.engine.checkpoint import Progress, open_state
 from megadec.engine.early_stopping import Best
 from megadec.engine.guard import GuardState
 from megadec.engine.job import Job
+from megadec.engine.left_out import starts_from_json
 from megadec.engine.live_state import LiveState
 from megadec.engine.proof import check_bits, check_loss
 from megadec.engine.random_state import restore_random_state
@@ -49,7 +50,8 @@ def load_checkpoint(engine: ZeroEngine, job: Job, path: Path, manifest: dict[str
             *(manifest["world_size"], manifest["zero_stage"], job.ranks, job.settings.stage),
         )
     best, guard = Best(**manifest.get("best", {})), GuardState.from_json(manifest.get("guard", {}))
-    return Progress(step, manifest["tokens"], manifest["loss"], manifest["evaluated_step"], best, guard)
+    starts = starts_from_json(manifest.get("starts", ()))
+    return Progress(step, manifest["tokens"], manifest["loss"], manifest["evaluated_step"], best, guard, starts)
 
 
 def _open_on_every_rank(live: LiveState, ranks: Ranks, path: Path, step: int) -> StateReader:

@@ -101,8 +101,9 @@ class DataOptions:
     folder is a path or any address that fsspec knows (s3://, hf://, https://); its shards are fetched into `cache`.
 
     workers, steps_ahead: how batches are made ahead (`PrefetchOptions`). verify: "sizes" compares the shards' sizes
-    with the index at each start, "hashes" reads them all. bad_shards: so many may be missing, cut or changed; the run
-    goes on without them, and says which in its quarantine.json.
+    with the index at each start, "hashes" reads them all. bad_shards: so many may be missing, cut or changed (a whole
+    number), or such a share of the shards of all sets together (between 0 and 1); the run goes on without them, and
+    says which in its quarantine.json.
     skip_documents: ids of documents that nothing is learned from; skip_documents_file: more of them, one a line.
     Windows keep their places and their other documents, so a run may go on with another list.
     """
@@ -113,7 +114,7 @@ class DataOptions:
     workers: int = 1
     steps_ahead: int = 2
     verify: Verify = "sizes"
-    bad_shards: int = 0
+    bad_shards: int | float = 0
     skip_documents: tuple[str, ...] = ()
     skip_documents_file: str | None = None
     cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
@@ -121,6 +122,11 @@ class DataOptions:
     def __post_init__(self) -> None:
         if self.bad_shards < 0:
             raise ConfigError(f"data.bad_shards={self.bad_shards} is negative; with 0 a damaged shard is an error")
+        if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:
+            raise ConfigError(
+                f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share of them between 0"
+                " and 1"
+            )
         _ = self.prefetch  # checks its values
 
     @property

@@ -33,6 +33,7 @@ from megadec.engine.checkpoint import (
     replaced_name,
 )
 from megadec.engine.flight import Sums, write_small
+from megadec.engine.left_out import starts_to_json
 from megadec.engine.proof import Probe
 from megadec.engine.random_state import random_file, random_state
 from megadec.engine.saver import Saved, Saver
@@ -96,6 +97,7 @@ def _finish(partial: Path, final: Path, ending: Ending, files: dict[str, Any], s
         "evaluated_step": progress.evaluated_step,
         "best": asdict(progress.best),
         "guard": progress.guard.to_json(),
+        "starts": starts_to_json(progress.starts),
         "world_size": contents.ranks,
         "zero_stage": contents.settings.stage,
         "precision": contents.settings.precision,

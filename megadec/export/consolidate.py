@@ -25,6 +25,7 @@ from megadec.engine.checkpoint import (
     read_manifest,
 )
 from megadec.engine.early_stopping import read_best
+from megadec.engine.left_out import LeftOut
 from megadec.engine.state_files import FOLDER as STATE_FOLDER
 from megadec.export import huggingface_files, megadec
 from megadec.export.layout import CONFIG_FILE
@@ -92,6 +93,7 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
         step=manifest["step"],
         tokens=manifest["tokens"],
         task=task,
+        left_out_sha256=LeftOut.from_manifest(manifest).sha256(manifest["step"]),
     )
 
 

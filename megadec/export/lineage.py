@@ -3,7 +3,9 @@
 In: folders in which to look, and the step from which on the weights of a run count. Out: plain values for JSON.
 Exports, exports of exports, and runs that name such a model as their initial one or go on from its checkpoint are
 found by what their own files say. Trade-off: manifests name models by run and step, so two runs of one name are both
-taken for the origin, and weights whose step is not known count as having seen everything.
+taken for the origin, and weights whose step is not known count as having seen everything. A run may go back and do
+steps again without documents that it learned from before, so what its newest checkpoint left out holds for other
+weights only where they say, by a hash, that they left out the same; for the rest every step that read counts.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from megadec.common.errors import CheckpointError, ConfigError, ExportError
 from megadec.common.files import read_json
+from megadec.engine.left_out import LeftOut
 from megadec.export.consolidate import CHECKPOINTS, MANIFEST_FILE
 from megadec.export.megadec import FORMAT as FOLDER_FORMAT
 from megadec.export.provenance import PROVENANCE_FILE
@@ -23,22 +26,37 @@ from megadec.export.provenance import PROVENANCE_FILE
 AUTOMATIC = ("auto", "none")
 
 
+class FirstSteps(NamedTuple):
+    """The first step that read something, and the first whose update it went into; None for none."""
+
+    read: int
+    learned: int | None
+
+
+EVERYTHING = FirstSteps(0, 0)
+
+
 @dataclass(frozen=True)
 class Origin:
-    """Weights by the name of their run or export, and their step; None where it is not known."""
+    """Weights by the name of their run or export, their step, and `LeftOut.sha256`; None where it is not known."""
 
     name: str
     step: int | None
+    left_out_sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its checkpoints tell of it. origins: the weights that it began from. state: of its data, newest."""
+    """A run as its checkpoints tell of it. manifest: the newest. origins: the weights that it began from.
+
+    hashes: of each checkpoint, `LeftOut.sha256`.
+    """
 
     folder: Path
     checkpoints: dict[int, Path]
     manifest: Mapping[str, Any]
     origins: tuple[Origin, ...]
+    hashes: Mapping[int, str | None]
 
     @property
     def name(self) -> str:
@@ -54,6 +72,11 @@ class RunRecord:
     def last_step(self) -> int:
         """The newest step of which there is a checkpoint."""
         return max(self.checkpoints)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What the newest checkpoint has not learned from."""
+        return LeftOut.from_manifest(self.manifest)
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,8 @@ def read_run(folder: Path) -> RunRecord:
     manifests = [read_json(path / MANIFEST_FILE, CheckpointError) for path in paths]
     origins = {origin for manifest in manifests for origin in _origins(manifest)}
     checkpoints = {int(manifest["step"]): path for manifest, path in zip(manifests, paths, strict=True)}
-    return RunRecord(folder, checkpoints, manifests[-1], tuple(sorted(origins, key=str)))
+    hashes = {int(manifest["step"]): LeftOut.from_manifest(manifest).sha256(manifest["step"]) for manifest in manifests}
+    return RunRecord(folder, checkpoints, manifests[-1], tuple(sorted(origins, key=str)), hashes)
 
 
 def _origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
@@ -117,7 +141,7 @@ def _origin(source: Mapping[str, Any]) -> Origin:
     """From an export's `source`: NAME/step_00000100, or the name of another export."""
     name, _, checkpoint = str(source["name"]).partition("/")
     step = source.get("step")
-    return Origin(name, _step(checkpoint) if step is None else int(step))
+    return Origin(name, _step(checkpoint) if step is None else int(step), source.get("left_out_sha256"))
 
 
 def read_export(folder: Path) -> ExportRecord | None:
@@ -154,64 +178,113 @@ def find_models(folders: Iterable[Path]) -> tuple[list[RunRecord], list[ExportRe
     return runs, exports
 
 
+class _Seen(NamedTuple):
+    """What a run or an export saw, and what its newest checkpoint has not learned from."""
+
+    first: FirstSteps
+    left_out: LeftOut | None = None
+
+    def holds(self, weights: Origin) -> bool:
+        """Whether these weights of the run are late enough, or of a step that nobody knows."""
+        if weights.step is None:
+            return True
+        at = self.first.learned if self.is_known(weights) else self.first.read
+        return at is not None and weights.step >= at
+
+    def is_known(self, weights: Origin) -> bool:
+        """Whether the weights left out what the run's newest checkpoint says, or nothing of this was left out."""
+        if self.first.read == self.first.learned:
+            return weights.step is not None or self.first == EVERYTHING
+        if self.left_out is None or weights.step is None or weights.left_out_sha256 is None:
+            return False
+        return weights.left_out_sha256 == self.left_out.sha256(weights.step)
+
+
 def descendants(
-    first_steps: Mapping[Path, int], runs: Sequence[RunRecord], exports: Sequence[ExportRecord]
+    first_steps: Mapping[Path, FirstSteps], runs: Sequence[RunRecord], exports: Sequence[ExportRecord]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Everything that saw what a run of `first_steps` (folder -> step) saw at that step first.
+    """Everything that learned from what a run of `first_steps` (folder -> steps) saw at these steps first.
 
-    runs: those of `first_steps` are among them. Returns checkpoints, exports and runs, with where each has it from.
+    runs: those of `first_steps` are among them. Returns checkpoints, exports and runs, with where each has it from;
+    `assumed` where it does not say what its weights left out, and so counts as having learned from all that was read.
     """
-    first = {folder.resolve(): step for folder, step in first_steps.items()}
-    seen = {run.folder.resolve(): first[run.folder.resolve()] for run in runs if run.folder.resolve() in first}
-    tainted: dict[Path, Origin] = {}
+    own = {folder.resolve(): first for folder, first in first_steps.items()}
+    seen = {
+        run.folder.resolve(): _Seen(own[run.folder.resolve()], run.left_out)
+        for run in runs
+        if run.folder.resolve() in own
+    }
+    tainted: dict[Path, bool] = {}  # folder of an export -> whether that is assumed
     changed = True
+    assumed_runs: dict[Path, bool] = {}
     while changed:  # until nothing new was found: exports are made of exports, and runs begin from runs
-        steps: dict[str, int] = {}
+        names: dict[str, list[_Seen]] = {}
         for run in runs:
-            if (at := seen.get(run.folder.resolve())) is not None:
-                steps[run.name] = min(at, steps.get(run.name, at))
-        names = steps | {export.name: 0 for export in exports if export.folder.resolve() in tainted}
-        fresh_runs = [run for run in runs if seen.get(run.folder.resolve()) != 0 and _from(run.foreign, names)]
-        fresh = [
-            export for export in exports if export.folder.resolve() not in tainted and _from([export.origin], names)
-        ]
-        seen |= {run.folder.resolve(): 0 for run in fresh_runs}
-        tainted |= {export.folder.resolve(): export.origin for export in fresh}
+            if (one := seen.get(run.folder.resolve())) is not None:
+                names.setdefault(run.name, []).append(one)
+        for export in exports:
+            if export.folder.resolve() in tainted:
+                names.setdefault(export.name, []).append(_Seen(EVERYTHING))
+        fresh_runs, fresh = {}, {}
+        for run in runs:
+            folder = run.folder.resolve()
+            if (folder not in seen or seen[folder].first != EVERYTHING) and (by := _from(run.foreign, names)):
+                fresh_runs[folder] = _assumed(by)
+        for export in exports:
+            if export.folder.resolve() not in tainted and (by := _from([export.origin], names)):
+                fresh[export.folder.resolve()] = _assumed(by)
+        seen |= {folder: _Seen(EVERYTHING) for folder in fresh_runs}
+        assumed_runs |= fresh_runs
+        tainted |= fresh
         changed = bool(fresh or fresh_runs)
-    return _report(seen, set(first), tainted, runs, exports)
+    return _report(seen, set(own), tainted, assumed_runs, runs, exports)
 
 
-def _from(origins: Iterable[Origin], steps: Mapping[str, int]) -> Origin | None:
-    """The first of the origins whose weights are of a step that is late enough, or of one that nobody knows."""
-    for origin in origins:
-        if origin.name in steps and (origin.step is None or origin.step >= steps[origin.name]):
-            return origin
-    return None
+def _from(origins: Iterable[Origin], names: Mapping[str, Sequence[_Seen]]) -> list[tuple[Origin, _Seen]]:
+    """Which of the origins hold it, and what each has it from."""
+    return [(origin, one) for origin in origins for one in names.get(origin.name, ()) if one.holds(origin)]
+
+
+def _assumed(by: Iterable[tuple[Origin, _Seen]]) -> bool:
+    return not any(one.is_known(origin) for origin, one in by)
 
 
 def _report(
-    seen: Mapping[Path, int],
+    seen: Mapping[Path, _Seen],
     own: set[Path],
-    tainted: Mapping[Path, Origin],
+    tainted: Mapping[Path, bool],
+    assumed_runs: Mapping[Path, bool],
     runs: Sequence[RunRecord],
     exports: Sequence[ExportRecord],
 ) -> dict[str, list[dict[str, Any]]]:
     affected = [run for run in runs if run.folder.resolve() in seen]
-    checkpoints = [
-        {"path": str(path), "run": run.name, "step": step}
-        for run in affected
-        for step, path in sorted(run.checkpoints.items())
-        if step >= seen[run.folder.resolve()]
-    ]
+    checkpoints = []
+    for run in affected:
+        folder = run.folder.resolve()
+        for step, path in sorted(run.checkpoints.items()):
+            weights = Origin(run.name, step, run.hashes[step])
+            if seen[folder].holds(weights):
+                assumed = assumed_runs.get(folder, not seen[folder].is_known(weights))
+                checkpoints.append({"path": str(path), "run": run.name, "step": step, "assumed": assumed})
     began = [run for run in affected if run.folder.resolve() not in own]
     return {
         "checkpoints": checkpoints,
         "exports": [
-            {"path": str(export.folder), "from": export.origin.name, "step": export.origin.step}
+            {
+                "path": str(export.folder),
+                "from": export.origin.name,
+                "step": export.origin.step,
+                "assumed": tainted[export.folder.resolve()],
+            }
             for export in exports
             if export.folder.resolve() in tainted
         ],
         "runs": [
-            {"path": str(run.folder), "from": [{"name": o.name, "step": o.step} for o in run.origins]} for run in began
+            {
+                "path": str(run.folder),
+                "from": [{"name": o.name, "step": o.step} for o in run.origins],
+                "assumed": assumed_runs[run.folder.resolve()],
+            }
+            for run in began
         ],
     }

@@ -76,6 +76,7 @@ def read_folder(folder: Path) -> ModelSource:
         step=origin.get("step"),
         tokens=origin.get("tokens"),
         task=task,
+        left_out_sha256=origin.get("left_out_sha256"),
     )
 
 

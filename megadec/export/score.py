@@ -1,8 +1,9 @@
 """Scoring a model on held-out shards: bits per character and perplexity by data set.
 
-In: a run, a checkpoint, a megadec or a Hugging Face folder, and folders of shards. Out: a dictionary of figures. The
-numbers are those that the engine computes during training, by the same code. Trade-off: windows are cut without
-overlap, so the first tokens of a window have little context and every figure is a little worse than possible.
+In: a run, a checkpoint, a megadec or a Hugging Face folder, and folders of shards, here or behind an address. Out: a
+dictionary of figures. The numbers are those that the engine computes during training, by the same code. Trade-off:
+windows are cut without overlap, so the first tokens of a window have little context and every figure is a little worse
+than possible.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch import Tensor
 from megadec.common.errors import ConfigError, TrainingError
 from megadec.data.batch import Batch
 from megadec.data.index import DataSet
+from megadec.data.shard_cache import ShardCacheOptions
+from megadec.data.shard_folders import folder_name
 from megadec.decoder.model import Decoder
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
 from megadec.engine.interrupt import Interrupt
@@ -32,7 +35,8 @@ from megadec.export.load import load_source
 class ScoreOptions:
     """model: a run (its newest whole checkpoint), a checkpoint, a megadec or a Hugging Face folder.
 
-    data: folders of held-out shards, named by their last part in the result.
+    data: folders of held-out shards, paths or addresses as `data.train` takes them, named by their last part in the
+    result. cache: where remote shards are kept and how they are fetched, `data.cache` of a run.
     output: a JSON file for the result beside standard output.
     row_tokens: length of a window; the model's context, at most 1024, when left out.
     windows: at most this many windows of each set, spread over it; all when left out.
@@ -40,18 +44,19 @@ class ScoreOptions:
     """
 
     model: Path
-    data: tuple[Path, ...]
+    data: tuple[str, ...]
     output: Path | None = None
     row_tokens: int | None = None
     windows: int | None = None
     micro_sequences: int = 8
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str | None = None
+    cache: ShardCacheOptions = dataclasses.field(default_factory=ShardCacheOptions)
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("data names no folder; give at least one folder of held-out shards")
-        names = [folder.name for folder in self.data]
+        names = [folder_name(folder) for folder in self.data]
         if len(set(names)) != len(names):
             raise ConfigError(f"data: the last parts of the folders name the results and must differ; found {names}")
 
@@ -85,8 +90,8 @@ class _Alone:
 def score(options: ScoreOptions) -> dict[str, Any]:
     """Evaluate the model on every set.
 
-    Raises ConfigError, CheckpointError, ExportError or ShardError (another tokenizer, no index), and TrainingError when
-    it is stopped by a signal.
+    Raises ConfigError, CheckpointError, ExportError or ShardError (another tokenizer, no index, a shard that is damaged
+    or cannot be fetched), StorageError of the cache, and TrainingError when it is stopped by a signal.
     """
     source = open_model(options.model)
     decoder, tokenizer = load_source(source, getattr(torch, options.dtype))
@@ -95,7 +100,8 @@ def score(options: ScoreOptions) -> dict[str, Any]:
         raise ConfigError(
             f"row_tokens={row_tokens} is not from 1 to {source.shape.context_tokens}, the model's context"
         )
-    sets = {folder.name: DataSet.open(folder, tokenizer.sha256) for folder in options.data}
+    opened = [DataSet.open(folder, tokenizer.sha256, cache=options.cache) for folder in options.data]
+    sets = {data.name: data for data in opened}
     windows = ALL_WINDOWS if options.windows is None else options.windows
     how = EvaluateOptions(windows=windows, micro_sequences=options.micro_sequences)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))

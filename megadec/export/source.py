@@ -42,6 +42,7 @@ class TensorReader(Protocol):
 class ModelSource:
     """A model on disk. `dtype` is what its weights were computed in; `step` and `tokens` are None where unknown.
 
+    left_out_sha256: `LeftOut.sha256` of the checkpoint, None where unknown.
     task: what it was trained for, as a checkpoint's manifest says it: its `kind`, and of a classifier its `labels` in
     the order of the logits and the `template` into which a text is put.
     """
@@ -55,6 +56,7 @@ class ModelSource:
     step: int | None = None
     tokens: int | None = None
     task: Mapping[str, Any] = field(default_factory=lambda: {"kind": LANGUAGE_MODEL})
+    left_out_sha256: str | None = None
 
     @property
     def classes(self) -> int | None:
@@ -72,7 +74,13 @@ class ModelSource:
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the weights come from, as it goes into an export's own files."""
-        return {"kind": self.kind, "name": _run_name(self.path), "step": self.step, "tokens": self.tokens}
+        return {
+            "kind": self.kind,
+            "name": _run_name(self.path),
+            "step": self.step,
+            "tokens": self.tokens,
+            "left_out_sha256": self.left_out_sha256,
+        }
 
 
 def _run_name(path: Path) -> str:

@@ -73,10 +73,13 @@ def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
         return {"run": str(run), "deepspeed": str(zero_file("zero1")), "options": options, **more}
 
     one = "--data.bad_shards=1"
+    shards = len(json.loads((tiny_shards / "index.json").read_text())["shards"])
     hashes = "--data.verify=hashes"
     plan = [
         planned("refused", lame, [], refused="DamagedShardError"),
         planned("whole", lame, [one]),
+        planned("share", lame, [f"--data.bad_shards={1 / shards}"]),
+        planned("small_share", lame, [f"--data.bad_shards={0.9 / shards}"], refused="DamagedShardError"),
         planned("parts", lame, [one, "--train.stop_at_step=2"]),
         planned("parts", lame, [one, "--data.workers=0"]),
         planned("unseen", wiped, [hashes], refused="DamagedShardError"),
@@ -87,6 +90,10 @@ def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
     run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
     runs = tmp_path / "runs"
     assert losses_of(runs / "parts") == losses_of(runs / "whole") == losses_of(runs / "hashed")
+    assert losses_of(runs / "share") == losses_of(runs / "whole")
+    assert f"of {shards} shards lets the run go on without 0" in (
+        (tmp_path / "small_share.rank1.DamagedShardError").read_text()
+    )
     assert len(losses_of(runs / "packed")) == 6
     assert "it was cut" in (tmp_path / "refused.rank1.DamagedShardError").read_text()
     assert "shard-000001.tar" in (tmp_path / "unseen.rank1.DamagedShardError").read_text()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from pathlib import Path
 
 import fsspec
 import pytest
 import torch
 
-from megadec.common.config import from_yaml
+from megadec.common.config import from_dict, from_yaml, parse, to_dict
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.shard_cache import ShardCacheOptions
@@ -188,8 +189,33 @@ def test_a_cache_that_does_not_hold_the_remote_sets_is_warned_of(tiny_shards: Pa
         files.rm("/warned", recursive=True)
 
 
-@pytest.mark.parametrize("wrong", [{"workers": -1}, {"steps_ahead": 0}, {"bad_shards": -1}])
-def test_data_options_that_cannot_be_are_refused_by_their_key(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": -1},
+        {"steps_ahead": 0},
+        {"bad_shards": -1},
+        {"bad_shards": -0.1},
+        {"bad_shards": 1.0},
+        {"bad_shards": 2.5},
+        {"bad_shards": math.nan},
+    ],
+)
+def test_data_options_that_cannot_be_are_refused_by_their_key(wrong: dict[str, float]) -> None:
     [key] = wrong
     with pytest.raises(ConfigError, match=f"data.{key}={wrong[key]}"):
         DataOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("3", 3), ("0.25", 0.25)])
+def test_bad_shards_is_a_number_of_shards_or_a_share_on_the_command_line_and_in_a_file(
+    tmp_path: Path, text: str, value: float
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"name: x\ntokenizer: t\ndata: {{bad_shards: {text}}}\n")
+    given = parse(Run, ["--name=x", "--tokenizer=t", f"--data.bad_shards={text}"], description="a test")
+    for run in (from_yaml(Run, file), given, from_dict(Run, to_dict(given))):
+        assert run.data.bad_shards == value
+        assert type(run.data.bad_shards) is type(value)
+    with pytest.raises(ConfigError, match=r"data\.bad_shards=1\.5 is neither a whole number of shards nor a share"):
+        parse(Run, ["--name=x", "--tokenizer=t", "--data.bad_shards=1.5"], description="a test")

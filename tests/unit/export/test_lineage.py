@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from megadec.common.errors import CheckpointError, ConfigError, ExportError
-from megadec.export.lineage import Origin, descendants, find_models, origin_of_path, read_export, read_run
+from megadec.export.lineage import FirstSteps, Origin, descendants, find_models, origin_of_path, read_export, read_run
 
 
 def write(path: Path, value: object) -> Path:
@@ -21,19 +21,22 @@ def write(path: Path, value: object) -> Path:
 def make_run(folder: Path, steps: tuple[int, ...], **run: Any) -> Path:
     """A run's checkpoints as far as lineage reads them: their manifests."""
     task = {"kind": "language_model", **({"initial": run.pop("stated")} if "stated" in run else {})}
+    skipped = run.pop("skipped", [])
     for step in steps:
         manifest = {"step": step, "run": run, "task": task, "data": {}}
+        manifest["guard"] = {"left_out": [[first, min(last, step)] for first, last in skipped if first <= step]}
         write(folder / "checkpoints" / f"step_{step:08d}" / "manifest.json", manifest)
     return folder
 
 
-def make_export(folder: Path, name: str, step: int | None) -> Path:
-    return write(folder / "megadec.json", {"format": "megadec-export", "source": {"name": name, "step": step}})
+def make_export(folder: Path, name: str, step: int | None, left_out: str | None = None) -> Path:
+    source = {"name": name, "step": step, "left_out_sha256": left_out}
+    return write(folder / "megadec.json", {"format": "megadec-export", "source": source})
 
 
 def found(top: Path, first: dict[Path, int]) -> dict[str, list[str]]:
     runs, exports = find_models([top])
-    answer = descendants(first, runs, exports)
+    answer = descendants({folder: FirstSteps(step, step) for folder, step in first.items()}, runs, exports)
     return {kind: [str(Path(one["path"]).relative_to(top)) for one in ones] for kind, ones in answer.items()}
 
 
@@ -66,6 +69,32 @@ def test_exports_of_exports_and_runs_that_began_from_them_are_found_however_long
     assert answer["runs"] == ["runs/gone", "runs/on", "runs/resumed", "runs/tuned"]
     assert "runs/tuned/checkpoints/step_00000005" in answer["checkpoints"]
     assert "runs/before/checkpoints/step_00000040" not in answer["checkpoints"]
+
+
+def test_what_a_run_left_out_holds_for_the_weights_that_say_they_left_out_the_same(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", (10, 20, 30), skipped=[(12, 13)])
+    hashes = read_run(run).hashes
+    assert hashes[10] != hashes[20]
+    make_export(tmp_path / "same", "a/step_00000020", 20, hashes[20])
+    make_export(tmp_path / "other", "a/step_00000020", 20, hashes[10])  # of a history in which step 12 was learned from
+    make_export(tmp_path / "silent", "a/step_00000020", 20)
+    make_export(tmp_path / "before", "a/step_00000010", 10)
+    make_export(tmp_path / "later", "a/step_00000030", 30, hashes[30])
+    make_run(tmp_path / "tuned", (5,), stated={"name": "a/step_00000020", "step": 20, "left_out_sha256": hashes[20]})
+    make_run(tmp_path / "guessed", (5,), stated={"name": "a/step_00000020", "step": 20})
+
+    def named(first: FirstSteps) -> list[tuple[str, bool]]:
+        answer = descendants({run: first}, *find_models([tmp_path]))
+        ones = (one for kind in ("checkpoints", "exports", "runs") for one in answer[kind])
+        return [(str(Path(one["path"]).relative_to(tmp_path)), one["assumed"]) for one in ones]
+
+    later = [("a/checkpoints/step_00000030", False), ("guessed/checkpoints/step_00000005", True)]
+    assumed = [("other", True), ("silent", True), ("guessed", True)]
+    assert named(FirstSteps(12, 25)) == [*later, ("later", False), *assumed]
+    assert named(FirstSteps(12, None)) == [later[1], *assumed]
+    assert named(FirstSteps(12, None))[0][1]
+    certain = [name for name, is_assumed in named(FirstSteps(12, 12)) if not is_assumed]
+    assert {"same", "other", "silent", "later", "tuned", "guessed"} <= set(certain)
 
 
 def test_weights_of_an_unknown_step_count_as_having_seen_everything(tmp_path: Path) -> None:
