@@ -11,7 +11,6 @@ import atexit
 import contextlib
 import logging
 import os
-import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from megadec.common.errors import ConfigError, TrainingError
+from megadec.common.processes import free_port
 from megadec.common.ranks import local_rank, local_world_size, rank, world_size
 from megadec.data.batch import Batch
 from megadec.decoder.compiled import is_compiled
@@ -141,7 +141,7 @@ def start_process_group() -> Ranks:
     for name, value in alone.items():
         os.environ.setdefault(name, value)
     if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(_free_port())
+        os.environ["MASTER_PORT"] = str(free_port())
     device = torch.device("cpu")
     if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":  # a rehearsal leaves GPUs alone
         device = torch.device("cuda", local_rank())
@@ -347,10 +347,3 @@ def lost_ranks(doing: str) -> Iterator[None]:
                 f"rank {rank()}: another rank was lost while {doing}; its own message says why"
             ) from error
         raise
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
