@@ -101,7 +101,7 @@ class Seen:
     """What a step found before its update, the same on every rank.
 
     `loss`: in nats a token, over all ranks; `norm`: of the reduced gradients, nan where it is not finite.
-    `rank_losses`: each rank's sum of nats; `rank_norms`: of each rank's own gradients before they were reduced;
+    `rank_losses`: each rank's sum of nats; `rank_norms`: of each rank's own gradients (`OwnGradients.norm`);
     `broken`: by rank, the first parameter whose own gradient is not finite ("" for none).
     """
 
