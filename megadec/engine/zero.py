@@ -257,7 +257,11 @@ def _fill(model: nn.Module, task: Task, stage: int) -> None:
 
 
 class ZeroEngine:
-    """DeepSpeed's engine, narrowed to the verbs of training. Every method is collective."""
+    """DeepSpeed's engine, narrowed to the verbs of training.
+
+    Every rank calls the verbs of a step in one order, as there are messages in them: `loss_sum`, `logits`, `backward`,
+    `end_micro_step`, `gradient_norm`, `update`, `refuse_update`. The rest looks at or tells this rank alone.
+    """
 
     def __init__(self, engine: Any, settings: DeepSpeedSettings, ranks: Ranks, watch: GradientWatch) -> None:
         self._engine = engine
@@ -292,7 +296,7 @@ class ZeroEngine:
         self._engine.step()
 
     def own_gradients(self) -> OwnGradients:
-        """This rank's gradients of the step before they were reduced; waits for the backward pass. Not collective."""
+        """This rank's gradients of the step before they were reduced; waits for the backward pass."""
         return self._watch.read()
 
     def parameter_name(self, number: int) -> str:
