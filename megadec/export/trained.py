@@ -10,7 +10,6 @@ version does not say from which step on something was left out, it counts as lea
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -56,7 +55,7 @@ class Trained:
         self.sets = [self._open(number, folder) for number, folder in enumerate(weights)]
         # best_fit packs what is there, the same in all steps; the windows of cut do not depend on what is left out.
         planned = [
-            data.without(dict.fromkeys(_numbers(data, self._newest_shards[number]), "")) if self._packs else data
+            data.without(dict.fromkeys(data.numbers_of(self._newest_shards[number]), "")) if self._packs else data
             for number, data in enumerate(self.sets)
         ]
         weighted = [(data, float(weight)) for data, weight in zip(planned, weights.values(), strict=True)]
@@ -162,7 +161,7 @@ class Trained:
         damaged = dict(data.left_out)
         ever = {*self._newest_shards[data_set]}
         ever.update(sha256 for start in self.left_out.starts for sha256 in start.shards[data_set])
-        for number in _numbers(data, sorted(ever)):
+        for number in data.numbers_of(sorted(ever)):
             # Its size may be right and a byte of an id wrong.
             if number not in damaged and (wrong := data.place.examine(data.index["shards"][number], "hashes")):
                 damaged[number] = wrong
@@ -177,7 +176,7 @@ class Trained:
 
     def _make_plan_without(self, data_set: int, shards: tuple[str, ...]) -> CutPlan:
         data = self.sets[data_set]
-        return CutPlan(data.without(dict.fromkeys(_numbers(data, shards), "")), self.stream.row_tokens)
+        return CutPlan(data.without(dict.fromkeys(data.numbers_of(shards), "")), self.stream.row_tokens)
 
 
 def _cache_of(run: RunRecord, folder: Path | None) -> ShardCacheOptions:
@@ -185,10 +184,3 @@ def _cache_of(run: RunRecord, folder: Path | None) -> ShardCacheOptions:
     stated = run.manifest["run"]["data"].get("cache", {})
     cache = from_dict(ShardCacheOptions, stated, origin=f"data.cache of {run.folder}")
     return cache if folder is None else dataclasses.replace(cache, folder=str(folder))
-
-
-def _numbers(data: DataSet, shards: Sequence[str]) -> list[int]:
-    """The numbers of the shards of these sha256. Of equal shards all or none: nobody knows which one was damaged."""
-    wanted, there = Counter(shards), Counter(shard["sha256"] for shard in data.index["shards"])
-    known = {sha256 for sha256, count in wanted.items() if count >= there[sha256]}
-    return [number for number, shard in enumerate(data.index["shards"]) if shard["sha256"] in known]
