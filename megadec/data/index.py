@@ -232,7 +232,7 @@ class DataSet:
             ]
         except (ValueError, KeyError, TypeError) as error:
             name = self.index["shards"][self._shard_of[block]]["name"]
-            raise ShardError(
+            raise DamagedShardError(
                 f"{self.folder}/{name}: the documents of sample {sample['key']} are not readable: {error}"
             ) from error
         return spans, [span.first_token for span in spans]

@@ -23,7 +23,7 @@ from megadec.data.index import DataSet, DocumentSpan
 from megadec.data.order import VERSION as ORDER_VERSION
 from megadec.data.order import Order
 from megadec.data.share import check_parts, fingerprint_of, place_of_rank, share_of_rank, stream_state
-from megadec.data.skip import find_documents, leave_out
+from megadec.data.skip import SkippedDocuments, find_documents, leave_out
 from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, lost_windows, plan_windows
 
 ORDER_CHUNK = 4096
@@ -41,9 +41,9 @@ class TrainStream:
 
     A weight is how often the windows of a set are seen in an epoch. sequence_ranks: so many neighbouring ranks share
     rows, each with a part of every one; skip_documents: ids of documents without weight in the loss (`data/skip.py`);
-    the sequence does not depend on either. Raises ConfigError for sizes, weights or packing that cannot be and for an
-    id that stands in no set, and ShardError when the sets were written with different tokenizers. `best_fit`
-    packs when the first window is wanted, so that damaged shards can be found and left out (`DataSet.without`) before.
+    the sequence does not depend on either. Raises ConfigError for sizes, weights or packing that cannot be, and
+    ShardError when the sets were written with different tokenizers. `best_fit` packs when the first window is wanted,
+    and `find_skipped` looks for ids, so that damaged shards can be found and left out (`DataSet.without`) before.
     """
 
     def __init__(
@@ -70,12 +70,21 @@ class TrainStream:
         self.sequences_per_step = sequences_per_step
         self.sequence_ranks = sequence_ranks
         self.skip_documents = frozenset(skip_documents)
-        self._skipped = find_documents([data for data, _ in sets], self.skip_documents)
         self._cache_folder = cache_folder
         self._bos_id = sets[0][0].bos_id
         self._chunk = lru_cache(4)(self._order_chunk)
         if packing != "best_fit":  # which reads every shard, and waits until somebody wants a window
             _ = self._order
+
+    @cached_property
+    def _skipped(self) -> list[SkippedDocuments]:
+        return find_documents([data for data, _ in self.sets], self.skip_documents)
+
+    def find_skipped(self) -> None:
+        """Look up skip_documents now, not with the first batch. Raises ConfigError for an id that stands in no set,
+        ShardError for a shard that cannot be read.
+        """
+        _ = self._skipped
 
     @cached_property
     def _plans(self) -> list[WindowPlan]:

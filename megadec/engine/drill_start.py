@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ from typing import Any
 import psutil
 
 from megadec.common.errors import TrainingError
-from megadec.common.processes import session_of
+from megadec.common.processes import free_port, session_of
 from megadec.engine.metrics import FILE_NAME
 
 LOOK_SECONDS = 0.002
@@ -56,7 +55,7 @@ class Start:
         if launcher is None:
             raise TrainingError("there is no command deepspeed on PATH, which starts the ranks: pip install deepspeed")
         self._process = subprocess.Popen(
-            [launcher, "--num_accelerators", str(ranks), "--master_port", str(_free_port()), *command],
+            [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port()), *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -215,12 +214,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _signal(process: psutil.Process, how: str) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         getattr(process, how)()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _environment() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Gradients between the last backward pass of a step and its update: looked at, and let through or refused.
 
-In come DeepSpeed's engine and its model; out go each rank's own norm, taken before gradients are reduced (which rank
+In come DeepSpeed's engine and its model; out go each rank's own size of them, taken before they are reduced (which rank
 brought what is not a number can be seen only then), the global norm, and an update that DeepSpeed leaves out by the way
 it has for overflows. Trade-off: DeepSpeed 0.19 has no public place between reducing and updating, so the norm is asked
 of its optimizer by the names of its own methods; it is computed once, and handed back when DeepSpeed asks for it.
@@ -23,8 +23,14 @@ INVALID = -1.0  # how DeepSpeed writes a norm that is infinite or not a number
 
 
 class OwnGradients(NamedTuple):
-    """One rank's gradients before they are reduced: their norm over all micro-steps, and the first parameter (in the
-    order of the backward pass) where it is not finite, as its number among `GradientWatch.names`; -1 for none."""
+    """One rank's gradients before they are reduced, as each micro-step left them in `.grad`.
+
+    `norm`: the root of the squares of all that, added up over parameters and micro-steps. That is not the norm of the
+    step's gradient; and where `.grad` stays until the update (stage 0, stage 1 in fp32) a micro-step leaves the sum so
+    far, so the first ones count more often. It only compares ranks of one step, to name the one with the most.
+    `first_not_finite`: the first parameter in the order of the backward pass where it is not finite, as its number
+    among `GradientWatch.names`; -1 for none.
+    """
 
     norm: float
     first_not_finite: int

@@ -24,6 +24,8 @@ Answer = Literal["skip", "roll_back", "stop"]
 SpikeAnswer = Literal["off", "report", "skip", "roll_back", "stop"]
 Kind = Literal["no_tokens", "loss_not_finite", "gradients_not_finite", "loss_spike", "gradient_spike"]
 
+# From the weakest to the strongest.
+ANSWERS = ("report", "skip", "roll_back", "stop")
 NORMAL_SPREAD = 1.4826
 SMALLEST_SPREAD = 0.02
 
@@ -99,7 +101,7 @@ class Seen:
     """What a step found before its update, the same on every rank.
 
     `loss`: in nats a token, over all ranks; `norm`: of the reduced gradients, nan where it is not finite.
-    `rank_losses`: each rank's sum of nats; `rank_norms`: of each rank's own gradients before they were reduced;
+    `rank_losses`: each rank's sum of nats; `rank_norms`: of each rank's own gradients (`OwnGradients.norm`);
     `broken`: by rank, the first parameter whose own gradient is not finite ("" for none).
     """
 
@@ -113,7 +115,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something is wrong with a step. `ranks`: where it came from, as far as that can be said."""
+    """Something is wrong with a step. `ranks`: where it came from, as far as that can be said.
+
+    `words`: also of what else was found at the step, which the other fields do not tell.
+    """
 
     step: int
     kind: Kind
@@ -132,27 +137,48 @@ Judge = Callable[[Seen], Finding | None]
 
 
 def judge(options: GuardOptions, state: GuardState, seen: Seen) -> Finding | None:
-    """What is wrong with a step, or None. Pure."""
+    """What is wrong with a step, or None. Pure.
+
+    Of several findings the one with the strongest answer, for a spike that is only reported must not let another one's
+    update through; its words tell the others too.
+    """
+    broken = _not_finite(options, seen)
+    found = ([] if broken is None else [broken]) + _spikes(options, state, seen)
+    if not found:
+        return None
+    strongest = max(found, key=lambda finding: ANSWERS.index(finding.answer))  # the first of those that are alike
+    others = [finding.words for finding in found if finding is not strongest]
+    return replace(strongest, words="; ".join((strongest.words, *others)))
+
+
+def _not_finite(options: GuardOptions, seen: Seen) -> Finding | None:
+    """The loss, or where that is finite the gradients: they follow from it."""
     bad = tuple(rank for rank, loss in enumerate(seen.rank_losses) if not math.isfinite(loss))
     if bad or not math.isfinite(seen.loss):
         words = f"the loss is not finite on rank {_listed(bad)}" if bad else "the loss is not finite over all ranks"
         return Finding(seen.step, "loss_not_finite", options.non_finite, bad, words)
     if not math.isfinite(seen.norm) or any(seen.broken):
         return _gradients(options, seen)
+    return None
+
+
+def _spikes(options: GuardOptions, state: GuardState, seen: Seen) -> list[Finding]:
+    """Of what is finite: what is not has a finding of its own."""
+    found = []
     for kind, value, values, factor, answer in (
         ("loss_spike", seen.loss, state.losses, options.loss_factor, options.loss_spike),
         ("gradient_spike", seen.norm, state.norms, options.gradient_factor, options.gradient_spike),
     ):
         limit = spike_limit(values, factor, options.warmup_steps)
-        if answer != "off" and value > limit:
+        if answer != "off" and math.isfinite(value) and value > limit:
             what, by_rank = ("loss", seen.rank_losses) if kind == "loss_spike" else ("gradient norm", seen.rank_norms)
             worst = max(range(len(by_rank)), key=lambda rank: by_rank[rank])
             words = (
                 f"the {what} is {value:.4g}, above {limit:.4g} (the last {len(values)} good steps have a median of"
                 f" {statistics.median(values):.4g}); rank {worst} has the most of it"
             )
-            return Finding(seen.step, kind, answer, (worst,), words)  # type: ignore[arg-type]
-    return None
+            found.append(Finding(seen.step, kind, answer, (worst,), words))  # type: ignore[arg-type]
+    return found
 
 
 def _gradients(options: GuardOptions, seen: Seen) -> Finding:

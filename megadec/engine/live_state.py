@@ -46,6 +46,11 @@ class LiveState:
         return {name: tuple(getattr(p, "ds_shape", p.shape)) for p, name in self._names.items()}
 
     @property
+    def frozen(self) -> frozenset[str]:
+        """The parameters that are not trained."""
+        return frozenset(name for p, name in self._names.items() if not p.requires_grad)
+
+    @property
     def optimizer_names(self) -> list[str]:
         """At stage 0: the parameters in the order of the optimizer's groups."""
         if self._stage != 0:

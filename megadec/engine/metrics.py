@@ -19,7 +19,7 @@ import torch
 
 from megadec.common.errors import ConfigError
 from megadec.common.files import whole_file
-from megadec.common.log import progress
+from megadec.common.log import logger, progress
 from megadec.common.ranks import is_first
 from megadec.engine.kept_lines import KeptLines
 from megadec.engine.trackers import Tracker, open_trackers
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FILE_NAME = "metrics.jsonl"
 # Dense bf16 peak of one device by its makers' data sheets, where the run does not state one. A CPU's is not known.
 PEAK_FLOPS_BY_NAME = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,20 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Write what is left and close. Raises StorageError, unless the run ends with an error, which is to be seen."""
         self._bar.close()
-        if self._stream is not None:
-            self._stream.close()
-        for tracker in self._trackers:
-            tracker.close()
+        streams = () if self._stream is None else (self._stream,)
+        problems: list[Exception] = []
+        for one in (*streams, *self._trackers):
+            try:
+                one.close()
+            except Exception as problem:  # the next one is closed all the same
+                problems.append(problem)
+        raised = problems.pop(0) if problems and error is None else None
+        for other in problems:
+            log.error("at the end of the run's metrics: %s", other)
+        if raised is not None:
+            raise raised
 
     def record_step(self, report: StepReport, *, tokens: int, seconds: float, seconds_waiting_for_data: float) -> None:
         """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before."""

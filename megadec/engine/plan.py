@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from megadec.common.config import to_dict
-from megadec.engine.plan_choice import Choice, advice, choose, details, fits
+from megadec.engine.plan_choice import Choice, advice, choose, details, fits, fits_device, fits_host
 from megadec.engine.plan_memory import Memory, memory_of
 from megadec.engine.plan_setup import Setup
 from megadec.engine.plan_time import GIB, Machines, Work, again_fraction, speed_of
@@ -89,17 +89,20 @@ def table(plan: Plan) -> str:
         lines.append(f"{part:<14}{row}")
     totals = "".join(f"{sum(moment.values()) / GIB:>11.3f}" for moment in memory.moments.values())
     lines.append(f"{'total':<14}{totals}")
-    verdict = "fits" if plan.fits else "does not fit"
-    lines.append(
-        f"peak {memory.peak_bytes / GIB:.3f} GiB ({memory.peak_moment}): {verdict} in {machines.memory_gib:g} GiB with"
-        f" {machines.left_free:.0%} left free"
-    )
+    verdict = _verdict(fits_device(memory, machines), machines.memory_gib, machines)
+    lines.append(f"peak {memory.peak_bytes / GIB:.3f} GiB ({memory.peak_moment}): {verdict}")
     for name, elsewhere in (("host", memory.host), ("disk", memory.disk)):
         if elsewhere:
             sizes = ", ".join(f"{part} {size / GIB:.2f}" for part, size in elsewhere.items())
             lines.append(f"on the {name}, GiB a rank: {sizes}")
+            if name == "host" and machines.host_memory_gib is not None:
+                lines[-1] += f": {_verdict(fits_host(memory, machines), machines.host_memory_gib, machines)}"
     lines += ["", *_speed_lines(plan, work), "", plan.advice, *plan.notes]
     return "\n".join(lines)
+
+
+def _verdict(enough: bool, memory_gib: float, machines: Machines) -> str:
+    return f"{'fits' if enough else 'does not fit'} in {memory_gib:g} GiB with {machines.left_free:.0%} left free"
 
 
 def _speed_lines(plan: Plan, work: Work) -> list[str]:

@@ -50,6 +50,11 @@ class Memory:
         """Bytes on the device at the peak, what the framework takes included."""
         return sum(self.parts.values())
 
+    @property
+    def host_bytes(self) -> int:
+        """Bytes that a rank keeps in the host's memory."""
+        return sum(self.host.values())
+
 
 def memory_of(setup: Setup) -> Memory:
     """The memory of one rank in a step that is not the first, when the optimizer's state exists.

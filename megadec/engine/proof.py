@@ -81,17 +81,26 @@ def check_loss(engine: ZeroEngine, job: Job, step: int, saved: Mapping[str, Any]
 
 
 def check_bits(
-    live: LiveState, ranks: Ranks, sums: Mapping[str, Mapping[str, str]], optimizer_step: int | None
+    live: LiveState,
+    ranks: Ranks,
+    sums: Mapping[str, Mapping[str, str]],
+    optimizer_step: int | None,
+    *,
+    same_precision: bool,
 ) -> None:
     """Compare the state with the sums over its bits in a manifest. Collective.
 
-    Raises CheckpointError naming the first parameter that differs.
+    same_precision: False leaves out what is frozen, which is kept in the precision of the run and was converted. Raises
+    CheckpointError naming the first parameter that differs.
     """
     if live.optimizer_step != optimizer_step:
         raise CheckpointError(
             f"the optimizer has made {live.optimizer_step} updates; the checkpoint was saved after {optimizer_step}"
         )
     found = _over_ranks(live, ranks)
+    if not same_precision:
+        sums = {name: parts for name, parts in sums.items() if name not in live.frozen}
+        found = {name: parts for name, parts in found.items() if name not in live.frozen}
     for name in [*sums, *(name for name in found if name not in sums)]:
         wanted = {part: int(value, 16) for part, value in sums.get(name, {}).items()}
         for part in sorted(wanted.keys() | found.get(name, {}).keys()):

@@ -37,7 +37,8 @@ def load_checkpoint(engine: ZeroEngine, job: Job, path: Path, manifest: dict[str
         if manifest["version"] == 1:
             log.warning("%s is of version 1: it does not say what must be loaded, so nothing is proven", path)
         else:
-            check_bits(live, engine.ranks, manifest["bit_sums"], manifest["optimizer_step"])
+            same = manifest["probe"]["precision"] == job.settings.precision
+            check_bits(live, engine.ranks, manifest["bit_sums"], manifest["optimizer_step"], same_precision=same)
             check_loss(engine, job, step, manifest["probe"])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -101,9 +101,10 @@ class DataOptions:
     folder is a path or any address that fsspec knows (s3://, hf://, https://); its shards are fetched into `cache`.
 
     workers, steps_ahead: how batches are made ahead (`PrefetchOptions`). verify: "sizes" compares the shards' sizes
-    with the index at each start, "hashes" reads them all. bad_shards: so many may be missing, cut or changed (a whole
-    number), or such a share of the shards of all sets together (between 0 and 1); the run goes on without them, and
-    says which in its quarantine.json.
+    with the index at each start; "hashes" reads them all, and alone finds a local one that was changed. bad_shards: so
+    many may be missing, cut or changed (a whole number), or such a share of the shards of all sets together (between 0
+    and 1); the run goes on without them, and says which in its quarantine.json. A remote one that comes damaged ends
+    the run; the next start goes without it.
     skip_documents: ids of documents that nothing is learned from; skip_documents_file: more of them, one a line.
     Windows keep their places and their other documents, so a run may go on with another list.
     """
@@ -170,6 +171,8 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
     }
     check_folder(run)
     stream = stream_of(run, sets)
+    if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
+        stream.find_skipped()
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
     return Job(run, settings, tokenizer, world_size(), task)
 
@@ -227,7 +230,9 @@ def _task(
 
     def agree(ranks: Ranks) -> TrainStream:
         data, rebuild = run.data, functools.partial(stream_of, run)
-        return agree_on_stream(stream, list(held_out.values()), data.verify, data.bad_shards, rebuild, ranks)
+        agreed = agree_on_stream(stream, list(held_out.values()), data.verify, data.bad_shards, rebuild, ranks)
+        agreed.find_skipped()
+        return agreed
 
     return Task(
         kind="language_model",

@@ -7,9 +7,13 @@ a network is a setting here, since a cluster without one would wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,13 +23,14 @@ if TYPE_CHECKING:
     from megadec.engine.metrics import MetricsOptions
 
 TENSORBOARD_FOLDER = "tensorboard"
+STEP_METRIC = "step"
 
 
 class Tracker(Protocol):
     """One place that figures go to."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Figures by name, as `train/loss`."""
+        """Figures by name, as `train/loss`. Steps may come again or late: a save is told of when it is whole."""
 
     def close(self) -> None:
         """Write or send what is left."""
@@ -93,9 +98,11 @@ class WeightsAndBiases:
             mode="offline" if options.offline else "online",
             settings=wandb.Settings(silent=True, console="off"),
         )
+        # W&B's own step only grows, and it ignores what comes with an earlier one; a metric of ours may go back.
+        self._run.define_metric("*", step_metric=STEP_METRIC)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(values), step=step)
+        self._run.log({STEP_METRIC: step, **values})
 
     def close(self) -> None:
         self._run.finish()
@@ -107,15 +114,16 @@ class SwanLab:
     def __init__(self, folder: Path, options: MetricsOptions, config: Mapping[str, Any]) -> None:
         import swanlab
 
-        self._run = swanlab.init(
-            project=options.project,
-            name=folder.name,
-            id=identity(folder),
-            resume="allow",
-            log_dir=str(folder / "swanlab"),
-            config=dict(config),
-            mode="offline" if options.offline else "online",
-        )
+        with _own_hooks():
+            self._run = swanlab.init(
+                project=options.project,
+                name=folder.name,
+                id=identity(folder),
+                resume="allow",
+                log_dir=str(folder / "swanlab"),
+                config=dict(config),
+                mode="offline" if options.offline else "online",
+            )
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values), step=step)
@@ -123,4 +131,23 @@ class SwanLab:
     def close(self) -> None:
         import swanlab
 
-        swanlab.finish()
+        with _own_hooks():
+            swanlab.finish()
+
+
+@contextlib.contextmanager
+def _own_hooks() -> Iterator[None]:
+    """Leave Ctrl-C and the hook for uncaught errors as they were.
+
+    SwanLab 0.10 takes both when a run begins, and at its end puts back those that it found. Its own end the run at
+    Ctrl-C, so that the step which the run still does before it saves could not be logged any more.
+    """
+    interrupted, uncaught = signal.getsignal(signal.SIGINT), sys.excepthook
+    try:
+        yield
+    finally:
+        sys.excepthook = uncaught
+        # Python lets no other thread set a handler (Ray's workers train in one), so there SwanLab sets none. None is a
+        # handler from outside Python, which cannot be put back.
+        if threading.current_thread() is threading.main_thread() and interrupted is not None:
+            signal.signal(signal.SIGINT, interrupted)

@@ -11,7 +11,6 @@ import atexit
 import contextlib
 import logging
 import os
-import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from megadec.common.errors import ConfigError, TrainingError
+from megadec.common.processes import free_port
 from megadec.common.ranks import local_rank, local_world_size, rank, world_size
 from megadec.data.batch import Batch
 from megadec.decoder.compiled import is_compiled
@@ -141,7 +141,7 @@ def start_process_group() -> Ranks:
     for name, value in alone.items():
         os.environ.setdefault(name, value)
     if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(_free_port())
+        os.environ["MASTER_PORT"] = str(free_port())
     device = torch.device("cpu")
     if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":  # a rehearsal leaves GPUs alone
         device = torch.device("cuda", local_rank())
@@ -257,7 +257,11 @@ def _fill(model: nn.Module, task: Task, stage: int) -> None:
 
 
 class ZeroEngine:
-    """DeepSpeed's engine, narrowed to the verbs of training. Every method is collective."""
+    """DeepSpeed's engine, narrowed to the verbs of training.
+
+    Every rank calls the verbs of a step in one order, as there are messages in them: `loss_sum`, `logits`, `backward`,
+    `end_micro_step`, `gradient_norm`, `update`, `refuse_update`. The rest looks at or tells this rank alone.
+    """
 
     def __init__(self, engine: Any, settings: DeepSpeedSettings, ranks: Ranks, watch: GradientWatch) -> None:
         self._engine = engine
@@ -292,7 +296,7 @@ class ZeroEngine:
         self._engine.step()
 
     def own_gradients(self) -> OwnGradients:
-        """This rank's gradients of the step before they were reduced; waits for the backward pass. Not collective."""
+        """This rank's gradients of the step before they were reduced; waits for the backward pass."""
         return self._watch.read()
 
     def parameter_name(self, number: int) -> str:
@@ -347,10 +351,3 @@ def lost_ranks(doing: str) -> Iterator[None]:
                 f"rank {rank()}: another rank was lost while {doing}; its own message says why"
             ) from error
         raise
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

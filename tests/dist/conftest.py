@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from megadec.common.processes import session_of
+from megadec.common.processes import free_port, session_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 PRETRAIN = PROJECT / "launch" / "pretrain.py"
@@ -43,12 +42,6 @@ TINY_RUN: dict[str, Any] = {
     "checkpoint": {"every_steps": 0, "keep_last": 3},
     "metrics": {"tensorboard": False},
 }
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -9,8 +9,8 @@ import json
 import os
 import sys
 
+from megadec.common.processes import free_port
 from megadec.engine.zero import start_process_group
-from tests.dist.conftest import free_port
 
 MESSAGES = 20
 

@@ -125,6 +125,11 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
         options = [f"--checkpoint.resume={checkpoint}", f"--name={name}"]
         file = write_run(name, method="lora", model={"recompute": {"mode": "none"}})
         plan.append({"kind": "finetune", "run": str(file), "deepspeed": str(zero_file(stage)), "options": options})
+    # What is frozen was kept in bf16, and is fp32 in the run that goes on.
+    checkpoint = tmp_path / "runs" / "lora-zero3-bf16" / "checkpoints" / f"step_{STEPS:08d}"
+    file = write_run("finer", method="lora", train={"steps": STEPS + 2})
+    options = [f"--checkpoint.resume={checkpoint}"]
+    plan.append({"kind": "finetune", "run": str(file), "deepspeed": str(zero_file("zero1")), "options": options})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     status, output = launch(TRAIN_MANY, [str(tmp_path / "plan.json")], tmp_path / "log")
     assert status == 0, output[-4000:]
@@ -143,6 +148,7 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
     for name in ("lora-zero3-stopped-zero2", "lora-zero2-stopped-zero3"):
         went_on = [line["loss"] for line in metrics_of(tmp_path / "runs" / name)]
         assert went_on == pytest.approx(losses["lora-zero3"][2:], rel=1e-5), name
+    assert [line["step"] for line in metrics_of(tmp_path / "runs" / "finer")] == [STEPS + 1, STEPS + 2]
 
 
 def check_checkpoint(job: Job, folder: Path, method: Method) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from megadec.data.index import DataSet
 from tests.dist.conftest import losses_of, run_ranks
 
 TRAIN_MANY = Path(__file__).parent / "train_many.py"
@@ -21,6 +22,11 @@ def flip(tar: Path) -> None:
     raw = bytearray(tar.read_bytes())
     raw[len(raw) // 2] ^= 1
     tar.write_bytes(raw)
+
+
+def clear(tar: Path) -> None:
+    """A file of the right size with nothing in it."""
+    tar.write_bytes(bytes(tar.stat().st_size))
 
 
 def wipe(tar: Path) -> None:
@@ -61,11 +67,13 @@ def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_
 def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
 ) -> None:
-    lame, wiped = tmp_path / "lame", tmp_path / "wiped"
-    shutil.copytree(tiny_shards, lame)
-    shutil.copytree(tiny_shards, wiped)
-    cut(lame / "shard-000001.tar")
-    wipe(wiped / "shard-000001.tar")
+    lame, wiped, cleared = (tmp_path / name for name in ("lame", "wiped", "cleared"))
+    for folder, damage in ((lame, cut), (wiped, wipe), (cleared, clear)):
+        shutil.copytree(tiny_shards, folder)
+        damage(folder / "shard-000001.tar")
+    data = DataSet.open(tiny_shards)
+    first = data.index["shards"][0]["tokens"]
+    lost = data.documents_between(first, first + 1)[0].id
     train, evaluate = {"steps": 6}, {"every_steps": 6}
 
     def planned(name: str, folder: Path, options: list[str], **more: str) -> dict[str, object]:
@@ -84,12 +92,15 @@ def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
         planned("parts", lame, [one, "--data.workers=0"]),
         planned("unseen", wiped, [hashes], refused="DamagedShardError"),
         planned("hashed", wiped, [one, hashes]),
+        # An id that stands in the damaged shard: nobody can know, and it is not learned from either way.
+        planned("skipping", cleared, [one, hashes, f"--data.skip_documents={lost}"]),
         planned("packed", wiped, [one, hashes, "--data.packing=best_fit"]),
     ]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
     runs = tmp_path / "runs"
     assert losses_of(runs / "parts") == losses_of(runs / "whole") == losses_of(runs / "hashed")
+    assert losses_of(runs / "skipping") == losses_of(runs / "whole")
     assert losses_of(runs / "share") == losses_of(runs / "whole")
     assert f"of {shards} shards lets the run go on without 0" in (
         (tmp_path / "small_share.rank1.DamagedShardError").read_text()

@@ -16,13 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from megadec.common.processes import session_of
+from megadec.common.processes import free_port, session_of
 from tests.dist.conftest import (
     DEADLINE_SECONDS,
     PROJECT,
     deepspeed,
     environment,
-    free_port,
     losses_of,
     metrics_of,
     wait_until,

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +24,7 @@ from typing import Any
 import torch
 
 from megadec.common.config import from_dict, parse, to_dict
-from megadec.common.errors import ConfigError, TrainingError, run_main
+from megadec.common.errors import ConfigError, run_main
 from megadec.common.files import write_json
 from megadec.decoder.flops import parameter_count
 from megadec.decoder.initialise import initial_tensor
@@ -37,7 +35,8 @@ from megadec.engine.settings import RunsShare, merge_settings
 from megadec.engine.snapshot import Snapshot
 from megadec.engine.step import train_step
 from megadec.engine.zero import build_engine, end_process_group, start_process_group
-from tools.bench.measure import ROOT, environment
+from tools.bench.measure import environment
+from tools.bench.ranks import run_ranks
 from tools.bench.trainers import OPTIMIZER
 from tools.bench.zero_cases import SEED, ZeroWorkload, task_of
 
@@ -48,7 +47,6 @@ TINY: dict[str, Any] = {
     "preset": None, "hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "head_size": 32, "intermediate_size": 64,
     "vocabulary_size": 96, "rows": 1, "row_tokens": 16,
 }  # fmt: skip
-TIMEOUT_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -97,30 +95,10 @@ def train_here(workload: ZeroWorkload) -> dict[str, Any]:
 
 def train_ranks(workload: ZeroWorkload, ranks: int, more: Mapping[str, str]) -> dict[str, Any]:
     """What rank 0 of fresh processes measured. Raises TrainingError when one fails."""
-    common = {"OMP_NUM_THREADS": "1", **os.environ, **more}
-    common |= {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    command = [sys.executable, "-m", "tools.bench.plan_check"]
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "PLAN_CHECK": json.dumps(to_dict(workload))},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        said = [process.communicate(timeout=TIMEOUT_SECONDS) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for process, (_, errors) in zip(processes, said, strict=True):
-        if process.returncode:
-            raise TrainingError(f"a rank ended with {process.returncode}: {errors.strip()[-2000:]}")
-    found: dict[str, Any] = json.loads(said[0][0].strip().splitlines()[-1])
+    variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **more}
+    variables["PLAN_CHECK"] = json.dumps(to_dict(workload))
+    first, *_ = run_ranks([sys.executable, "-m", "tools.bench.plan_check"], ranks, variables)
+    found: dict[str, Any] = json.loads(first.strip().splitlines()[-1])
     return found
 
 
@@ -173,12 +151,6 @@ def ways(options: PlanCheckOptions) -> dict[str, dict[str, str]]:
     if torch.cuda.is_available():
         return {"allocated": {}}
     return {"in_use": GIVE_BACK, **({"as_run": {}} if options.keep else {})}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(argv: Sequence[str]) -> None:

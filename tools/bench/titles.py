@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ import numpy as np
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, MissingExtraError, TrainingError, run_main
 from megadec.common.files import write_json
+from megadec.common.processes import free_port
 from megadec.engine.metrics import FILE_NAME as METRICS_FILE
 from megadec.engine.plot import draw_confusion
 from megadec.export.consolidate import open_model
@@ -129,7 +129,7 @@ def fine_tune(options: BenchOptions, number: int) -> dict[str, Any]:
     soft = ["--data.soft", str(teach(options, number))] if named == TAUGHT else []
     command = [
         *(str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", str(options.ranks)),
-        *("--master_port", str(_free_port()), "launch/finetune.py", "--deepspeed", str(options.deepspeed)),
+        *("--master_port", str(free_port()), "launch/finetune.py", "--deepspeed", str(options.deepspeed)),
         *("--config", str(options.run_file), "--name", options.folder(run).name, "--method", method, "--seed", seed),
         *("--model.path", str(options.model)),
         *("--data.train", str(options.data / TRAIN), "--data.dev", str(options.data / HELD_OUT), *soft),
@@ -171,12 +171,6 @@ def _trained_parameters(folder: Path, method: Method) -> int:
     known = LoraOptions(lora["rank"], lora["alpha"], tuple(lora["targets"])) if lora else LoraOptions()
     sizes = classifier_sizes(source.shape, source.classes, method, known)
     return sum(math.prod(size) for name, size in sizes.items() if trains(method, name))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,12 +24,13 @@ from typing import Any, Literal
 import torch
 
 from megadec.common.config import parse, take_options, to_dict, to_yaml
-from megadec.common.errors import ConfigError, TrainingError, run_main
+from megadec.common.errors import ConfigError, run_main
 from megadec.common.files import read_json, write_json
 from megadec.decoder.flops import parameter_count
 from megadec.engine.metrics import peak_memory_bytes
 from megadec.engine.zero import Ranks, end_process_group, start_process_group
-from tools.bench.measure import ROOT, alternate, environment, product_flops, summary
+from tools.bench.measure import alternate, environment, product_flops, summary
+from tools.bench.ranks import run_ranks
 from tools.bench.zero_cases import PLAIN, Step, ZeroWorkload, build_step, first_values
 
 COMPARISONS = {
@@ -50,7 +48,6 @@ COMPARISONS = {
         "zero3 {communication_data_type: bf16}",
     ),
 }
-RANKS_TIMEOUT_SECONDS = 1200
 
 
 @dataclass(frozen=True)
@@ -127,54 +124,23 @@ def _figures(
     }
 
 
-def run_ranks(options: ZeroOptions) -> dict[str, Any]:
+def measure_in_ranks(options: ZeroOptions) -> dict[str, Any]:
     """Start the ranks as processes of their own and return what the first one found. Raises TrainingError."""
     with tempfile.TemporaryDirectory() as folder:
         result, request = Path(folder) / "result.json", Path(folder) / "options.yaml"
         request.write_text(to_yaml(replace(options, output=result)), encoding="utf-8")
         command = [sys.executable, "-m", "tools.bench.zero", "--config", str(request)]
         threads = str(max(1, (os.cpu_count() or 1) // options.ranks))
-        common = {"OMP_NUM_THREADS": threads, **os.environ, "WORLD_SIZE": str(options.ranks)}
-        common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        processes = [
-            subprocess.Popen(
-                command, cwd=ROOT, stdout=subprocess.DEVNULL, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            )
-            for rank in range(options.ranks)
-        ]
-        _wait(processes)
+        run_ranks(command, options.ranks, {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)})
         found: dict[str, Any] = read_json(result)
         return found
-
-
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait until all have ended; one that fails, or the time limit, ends all, for the others would wait for ever."""
-    until = time.monotonic() + RANKS_TIMEOUT_SECONDS
-    try:
-        while any(process.poll() is None for process in processes):
-            if any(process.returncode for process in processes) or time.monotonic() > until:
-                break
-            time.sleep(0.1)
-    finally:
-        statuses = [process.poll() for process in processes]
-        for process in processes:
-            process.kill()
-            process.wait()
-    if any(status != 0 for status in statuses):
-        raise TrainingError(f"the ranks ended with {statuses} (None: still running); what they said stands above")
 
 
 def with_memory(options: ZeroOptions, result: dict[str, Any]) -> None:
     """Add to each case its peak memory in processes of its own: resident on a CPU, allocated on a GPU."""
     for name, row in result["cases"].items():
-        alone = run_ranks(replace(options, cases=(name,), rounds=1))
+        alone = measure_in_ranks(replace(options, cases=(name,), rounds=1))
         row["peak_memory_bytes"] = alone["peak_memory_bytes_of_all"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -188,7 +154,7 @@ def main(argv: Sequence[str]) -> None:
         if ranks.rank:
             return
     else:
-        result = run_ranks(options)
+        result = measure_in_ranks(options)
         if options.memory:
             with_memory(options, result)
     if options.output is not None:

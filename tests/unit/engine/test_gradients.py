@@ -20,6 +20,18 @@ def test_the_norm_is_that_of_all_gradients_and_is_forgotten_once_read() -> None:
     assert watch.read() == OwnGradients(0.0, -1)
 
 
+def test_a_micro_step_counts_as_what_it_leaves_which_is_the_sum_so_far_where_gradients_stay() -> None:
+    model = nn.Linear(3, 1, bias=False)
+    watch = GradientWatch(model.named_parameters())
+    for stays, expected in ((True, math.hypot(1, 2)), (False, math.hypot(1, 1))):
+        for _ in range(2):
+            model(torch.tensor([[1.0, 0.0, 0.0]])).sum().backward()
+            if not stays:
+                model.zero_grad()
+        assert watch.read().norm == pytest.approx(expected)
+        model.zero_grad()
+
+
 def test_the_first_parameter_in_the_backward_pass_that_breaks_is_named() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     watch = GradientWatch(model.named_parameters())

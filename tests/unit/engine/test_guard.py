@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,6 +92,28 @@ def test_spikes_are_found_against_the_last_good_steps_and_name_the_rank_with_the
     told = judge(quiet, state, seen(norm=50.0))
     assert told is not None
     assert not told.refuses
+
+
+@pytest.mark.parametrize("loss_answer", ["report", "skip", "roll_back", "stop"])
+@pytest.mark.parametrize("gradient_answer", ["report", "skip", "roll_back", "stop"])
+def test_of_two_spikes_the_stronger_answer_holds_and_both_are_told(loss_answer: Any, gradient_answer: Any) -> None:
+    options = replace(OPTIONS, loss_spike=loss_answer, gradient_spike=gradient_answer)
+    found = judge(options, history(16), seen(loss=4.5, norm=50.0, rank_losses=(60.0, 30.0), rank_norms=(0.5, 90.0)))
+    assert found is not None
+    strength = ["report", "skip", "roll_back", "stop"].index
+    loss_is_stronger = strength(loss_answer) >= strength(gradient_answer)
+    expected = ("loss_spike", loss_answer, (0,)) if loss_is_stronger else ("gradient_spike", gradient_answer, (1,))
+    assert (found.kind, found.answer, found.ranks) == expected
+    assert "the loss is 4.5" in found.words
+    assert "the gradient norm is 50" in found.words
+
+
+def test_a_spike_that_stops_is_not_hidden_by_gradients_that_are_only_skipped() -> None:
+    options = replace(OPTIONS, non_finite="skip", loss_spike="stop")
+    found = judge(options, history(16), seen(loss=4.5, norm=math.nan, broken=("norm.weight", "")))
+    assert found is not None
+    assert (found.kind, found.answer) == ("loss_spike", "stop")
+    assert "not finite on rank 0, first in norm.weight" in found.words
 
 
 def test_one_outlier_in_the_history_does_not_move_the_limit_and_equal_values_leave_room() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, StorageError, TrainingError
 from megadec.decoder.flops import model_flops
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import figures
@@ -90,6 +91,67 @@ def test_memory_is_counted_in_bytes() -> None:
 def test_a_peak_that_is_not_above_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"metrics\.peak_flops"):
         MetricsOptions(peak_flops=0.0)
+
+
+class Closed:
+    """A tracker that counts how often it was closed."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        self.times += 1
+
+
+def full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Metrics, Closed]:
+    """Metrics whose file cannot be flushed at the end, and their last tracker, behind one that cannot be closed."""
+    metrics = Metrics(
+        folder,
+        MetricsOptions(tensorboard=False),
+        resumed_step=0,
+        evaluated_step=-1,
+        steps=2,
+        flops=partial(model_flops, SHAPE),
+        ranks_peak_flops=None,
+    )
+
+    def refuse(whose: str) -> Callable[[], None]:
+        def close() -> None:
+            raise StorageError(f"{whose}: No space left on device")
+
+        return close
+
+    broken, last = Closed(), Closed()
+    monkeypatch.setattr(broken, "close", refuse("events"))
+    metrics._trackers = (broken, last)
+    assert metrics._stream is not None
+    metrics._stream.close()
+    monkeypatch.setattr(metrics._stream, "close", refuse("metrics.jsonl"))
+    return metrics, last
+
+
+def test_what_cannot_be_flushed_does_not_hide_the_error_that_ended_the_run_nor_leave_trackers_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics, last = full_disk(tmp_path, monkeypatch)
+    with pytest.raises(TrainingError, match="rank 3 was lost"), metrics:
+        raise TrainingError("rank 3 was lost")
+    assert last.times == 1
+    shown = capsys.readouterr().err
+    for whose in ("metrics.jsonl", "events"):
+        assert f"{whose}: No space left" in shown
+
+
+def test_a_run_that_ends_well_says_by_an_error_that_its_metrics_are_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics, last = full_disk(tmp_path, monkeypatch)
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"), metrics:
+        pass
+    assert last.times == 1
 
 
 def test_what_the_guard_found_is_cut_with_its_step_unless_it_stopped_the_run(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import ConfigError, TrainingError
-from tools.bench.zero import COMPARISONS, ZeroOptions, main, run_ranks
+from tools.bench.zero import COMPARISONS, ZeroOptions, main, measure_in_ranks
 from tools.bench.zero_cases import settings_file
 
 FILES = Path(__file__).resolve().parents[3] / "ds_configs"
@@ -62,4 +62,4 @@ def test_the_plain_loop_and_every_stage_train_the_same_decoder_on_two_ranks(
 
 def test_a_rank_that_fails_ends_the_others_and_is_reported() -> None:
     with pytest.raises(TrainingError, match="the ranks ended with"):
-        run_ranks(ZeroOptions(**TINY, cases=("zero9",), ranks=2))  # type: ignore[arg-type]
+        measure_in_ranks(ZeroOptions(**TINY, cases=("zero9",), ranks=2))  # type: ignore[arg-type]
