@@ -4,7 +4,8 @@
     python tools/show.py --run runs/NAME --step 1200 [--row 3]
 
 In: a folder of shards or its address; or a run (its folder, a checkpoint, or its YAML file). Out: on standard output
-what the index says, which documents some windows hold, or which were in the batch of a step. Not named inspect.py: a
+what the index says, which documents some windows hold, or which were in the batch of a step; of a run that has a
+checkpoint only from the shards that it was trained on. Not named inspect.py: a
 script's folder comes first in Python's search path, so that name would hide the standard library's module from every
 script in this folder.
 """
@@ -61,11 +62,11 @@ def main(argv: Sequence[str]) -> None:
 
 def _show_steps(run: Path, steps: Sequence[int], rows: Sequence[int], tokenizer: Tokenizer | None) -> None:
     # Imported here: it brings DeepSpeed, which takes seconds.
-    from megadec.engine.run_file import stream_of_run
+    from megadec.engine.run_file import streams_of_run
 
-    _, stream = stream_of_run(run)
+    stream_at = streams_of_run(run)
     for step in steps:
-        print(describe_step(stream, step, rows, tokenizer))
+        print(describe_step(stream_at(step), step, rows, tokenizer))
 
 
 def _show_set(options: Options, folder: str, tokenizer: Tokenizer | None) -> None:

@@ -17,7 +17,8 @@ import hashlib
 import json
 import mmap
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -121,6 +122,12 @@ class DataSet:
         if len(damaged) == len(self.index["shards"]):
             raise DamagedShardError(f"{self.folder}: every shard is damaged; the first: {next(iter(damaged.values()))}")
         return DataSet(self.place, self.index, self._max_open_shards, damaged)
+
+    def numbers_of(self, sha256: Sequence[str]) -> list[int]:
+        """The numbers of the shards of these sha256. Of equal shards all or none: nobody knows which one was meant."""
+        wanted, there = Counter(sha256), Counter(shard["sha256"] for shard in self.index["shards"])
+        known = {one for one, count in wanted.items() if count >= there[one]}
+        return [number for number, shard in enumerate(self.index["shards"]) if shard["sha256"] in known]
 
     def is_lost(self, first: int, count: int) -> bool:
         """Whether any of the tokens first, ..., first + count - 1 lies in a shard that is left out."""

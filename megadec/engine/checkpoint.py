@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Progress:
 
     `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those;
     `guard`: what the guard remembers of losses, norms and steps left out; `starts`: from which step on the run went
-    without which documents and shards.
+    without which documents and shards; `origins`: the weights that the run began from (`engine/origins.py`).
     """
 
     step: int = 0
@@ -94,6 +94,7 @@ class Progress:
     best: Best = field(default_factory=Best)
     guard: GuardState = field(default_factory=GuardState)
     starts: tuple[Start, ...] = ()
+    origins: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from megadec.engine.interrupt import Interrupt
 from megadec.engine.job import CommonRun, Job
 from megadec.engine.left_out import Start, after_start
 from megadec.engine.metrics import Metrics, peak_flops
+from megadec.engine.origins import origins_at_start
 from megadec.engine.proof import probe
 from megadec.engine.quarantine import agree_on_data, report_left_out
 from megadec.engine.restore import load_checkpoint
@@ -97,6 +98,7 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
         watch.at("build", 0)
         engine = build_engine(job.task, run.optimizer, job.settings, ranks)
         begun = load_checkpoint(engine, job, *found) if found else Progress()
+        begun = replace(begun, origins=origins_at_start(job, found))
         report_left_out(job, ranks, begun.step)
         if isinstance(job.task.stream, TrainStream):
             begun = replace(begun, starts=after_start(begun.starts, Start.of(job.task.stream, begun.step)))

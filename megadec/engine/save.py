@@ -98,6 +98,7 @@ def _finish(partial: Path, final: Path, ending: Ending, files: dict[str, Any], s
         "best": asdict(progress.best),
         "guard": progress.guard.to_json(),
         "starts": starts_to_json(progress.starts),
+        "origins": [dict(source) for source in progress.origins],
         "world_size": contents.ranks,
         "zero_stage": contents.settings.stage,
         "precision": contents.settings.precision,

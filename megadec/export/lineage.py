@@ -11,19 +11,19 @@ weights only where they say, by a hash, that they left out the same; for the res
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from megadec.common.errors import CheckpointError, ConfigError, ExportError
 from megadec.common.files import read_json
+from megadec.engine.checkpoint import checkpoints_in
 from megadec.engine.left_out import LeftOut
+from megadec.engine.origins import Source, origins_of, run_folder_of
 from megadec.export.consolidate import CHECKPOINTS, MANIFEST_FILE
 from megadec.export.megadec import FORMAT as FOLDER_FORMAT
 from megadec.export.provenance import PROVENANCE_FILE
-
-AUTOMATIC = ("auto", "none")
 
 
 class FirstSteps(NamedTuple):
@@ -64,11 +64,6 @@ class RunRecord:
         return self.folder.resolve().name
 
     @property
-    def foreign(self) -> tuple[Origin, ...]:
-        """The origins that are not earlier steps of the run itself."""
-        return tuple(origin for origin in self.origins if origin.name != self.name)
-
-    @property
     def last_step(self) -> int:
         """The newest step of which there is a checkpoint."""
         return max(self.checkpoints)
@@ -94,40 +89,21 @@ class ExportRecord:
 
 def read_run(folder: Path) -> RunRecord:
     """A run that has a checkpoint. Raises CheckpointError where it has none, or a manifest that is not readable."""
-    # Imported here: it loads deepspeed, which takes seconds that a refused request need not.
-    from megadec.engine.checkpoint import checkpoints_in
-
     paths = checkpoints_in(folder / CHECKPOINTS)
     if not paths:
         raise CheckpointError(f"{folder / CHECKPOINTS} has no checkpoint; a run's manifest says what it was trained on")
     manifests = [read_json(path / MANIFEST_FILE, CheckpointError) for path in paths]
-    origins = {origin for manifest in manifests for origin in _origins(manifest)}
+    origins = {origin for manifest in manifests for origin in map(_origin, origins_of(manifest, folder))}
     checkpoints = {int(manifest["step"]): path for manifest, path in zip(manifests, paths, strict=True)}
     hashes = {int(manifest["step"]): LeftOut.from_manifest(manifest).sha256(manifest["step"]) for manifest in manifests}
     return RunRecord(folder, checkpoints, manifests[-1], tuple(sorted(origins, key=str)), hashes)
 
 
-def _origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
-    """The weights that a checkpoint's run says it began from."""
-    run = manifest["run"]
-    stated = manifest.get("task", {}).get("initial")
-    if stated:
-        yield _origin(stated)
-    else:
-        model = run.get("model", {})
-        for path in (model.get("initial"), model.get("path")):
-            if path and run.get("method") != "scratch":
-                yield origin_of_path(Path(path))
-    resume = run.get("checkpoint", {}).get("resume", "auto")
-    if resume not in AUTOMATIC:
-        yield origin_of_path(Path(resume))
-
-
 def origin_of_path(path: Path) -> Origin:
     """The weights behind a path that a run names: a checkpoint, a run, or an export, which need not exist any more."""
     path = path.resolve()
-    if path.parent.name == CHECKPOINTS:
-        return Origin(path.parent.parent.name, _step(path.name))
+    if (run := run_folder_of(path)) != path:
+        return Origin(run.name, _step(path.name))
     found = read_export(path) if path.is_dir() else None
     return Origin(path.name, None) if found is None else found.origin
 
@@ -137,8 +113,10 @@ def _step(name: str) -> int | None:
     return int(digits) if digits.isdigit() else None
 
 
-def _origin(source: Mapping[str, Any]) -> Origin:
-    """From an export's `source`: NAME/step_00000100, or the name of another export."""
+def _origin(source: Source) -> Origin:
+    """From what an export or a checkpoint says: NAME/step_00000100, the name of another export, or only a path."""
+    if "name" not in source:
+        return origin_of_path(Path(source["path"]))
     name, _, checkpoint = str(source["name"]).partition("/")
     step = source.get("step")
     return Origin(name, _step(checkpoint) if step is None else int(step), source.get("left_out_sha256"))
@@ -218,20 +196,22 @@ def descendants(
     changed = True
     assumed_runs: dict[Path, bool] = {}
     while changed:  # until nothing new was found: exports are made of exports, and runs begin from runs
-        names: dict[str, list[_Seen]] = {}
+        names: dict[str, dict[Path, _Seen]] = {}
         for run in runs:
             if (one := seen.get(run.folder.resolve())) is not None:
-                names.setdefault(run.name, []).append(one)
+                names.setdefault(run.name, {})[run.folder.resolve()] = one
         for export in exports:
             if export.folder.resolve() in tainted:
-                names.setdefault(export.name, []).append(_Seen(EVERYTHING))
+                names.setdefault(export.name, {})[export.folder.resolve()] = _Seen(EVERYTHING)
         fresh_runs, fresh = {}, {}
         for run in runs:
             folder = run.folder.resolve()
-            if (folder not in seen or seen[folder].first != EVERYTHING) and (by := _from(run.foreign, names)):
+            if (folder not in seen or seen[folder].first != EVERYTHING) and (by := _from(run.origins, names, folder)):
                 fresh_runs[folder] = _assumed(by)
         for export in exports:
-            if export.folder.resolve() not in tainted and (by := _from([export.origin], names)):
+            if export.folder.resolve() not in tainted and (
+                by := _from([export.origin], names, export.folder.resolve())
+            ):
                 fresh[export.folder.resolve()] = _assumed(by)
         seen |= {folder: _Seen(EVERYTHING) for folder in fresh_runs}
         assumed_runs |= fresh_runs
@@ -240,9 +220,16 @@ def descendants(
     return _report(seen, set(own), tainted, assumed_runs, runs, exports)
 
 
-def _from(origins: Iterable[Origin], names: Mapping[str, Sequence[_Seen]]) -> list[tuple[Origin, _Seen]]:
-    """Which of the origins hold it, and what each has it from."""
-    return [(origin, one) for origin in origins for one in names.get(origin.name, ()) if one.holds(origin)]
+def _from(
+    origins: Iterable[Origin], names: Mapping[str, Mapping[Path, _Seen]], own: Path
+) -> list[tuple[Origin, _Seen]]:
+    """Which of the origins hold it, and what each has it from; `own` may have its origin's name, and is none of it."""
+    return [
+        (origin, one)
+        for origin in origins
+        for folder, one in names.get(origin.name, {}).items()
+        if folder != own and one.holds(origin)
+    ]
 
 
 def _assumed(by: Iterable[tuple[Origin, _Seen]]) -> bool:

@@ -9,17 +9,18 @@ version does not say from which step on something was left out, it counts as lea
 
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from megadec.common.config import from_dict
 from megadec.common.errors import ConfigError
 from megadec.data.index import DataSet
 from megadec.data.order import Order
 from megadec.data.places import find_documents, sightings, windows_with
-from megadec.data.shard_cache import DamagedShardError
+from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
 from megadec.data.stream import TrainStream, Window
 from megadec.data.windows import CutPlan, is_lost, plan_windows
 from megadec.export.lineage import RunRecord
@@ -32,6 +33,7 @@ DAMAGED_SHARD = "damaged_shard"
 class Trained:
     """What one run was trained on, open for questions.
 
+    Remote shards are fetched as the run's `data.cache` says. cache_folder: where they are kept, in place of its folder.
     Raises ConfigError for a run that reads no shards, ShardError when the shards are not those of its checkpoints, and
     DamagedShardError when one is damaged that the run has read, or may have.
     """
@@ -46,20 +48,21 @@ class Trained:
         self._skipped = {start.first_step: frozenset(start.documents) for start in self.left_out.starts}
         self.rows: int = stream["sequences_per_step"]
         self._packs = stream["packing"] == "best_fit"
+        self._cache = _cache_of(run, cache_folder)
         weights = run.manifest["run"]["data"]["train"]
         # A checkpoint from before shards could be left out has no such list.
         self._newest_shards: list[list[str]] = state.get("left_out") or [[] for _ in weights]
         self.sets = [self._open(number, folder) for number, folder in enumerate(weights)]
         # best_fit packs what is there, the same in all steps; the windows of cut do not depend on what is left out.
         planned = [
-            data.without(dict.fromkeys(_numbers(data, self._newest_shards[number]), "")) if self._packs else data
+            data.without(dict.fromkeys(data.numbers_of(self._newest_shards[number]), "")) if self._packs else data
             for number, data in enumerate(self.sets)
         ]
         weighted = [(data, float(weight)) for data, weight in zip(planned, weights.values(), strict=True)]
         sizes = (stream["row_tokens"], stream["packing"])
-        self.stream = TrainStream(weighted, *sizes, stream["seed"], self.rows, cache_folder)
+        self.stream = TrainStream(weighted, *sizes, stream["seed"], self.rows)
         self.stream.check(state)
-        self.plans = [plan_windows(data, *sizes, cache_folder) for data in planned]
+        self.plans = [plan_windows(data, *sizes) for data in planned]
         self.order = Order([plan.windows for plan in self.plans], [weight for _, weight in weighted], stream["seed"])
         self._plan_without = lru_cache(len(weights) * max(len(self.left_out.starts), 1))(self._make_plan_without)
 
@@ -154,11 +157,11 @@ class Trained:
 
     def _open(self, data_set: int, folder: str) -> DataSet:
         """The set without what is damaged now, which no step may have read: ids could not be found there."""
-        data = DataSet.open(folder, leave_out_damaged=True)
+        data = DataSet.open(folder, cache=self._cache, leave_out_damaged=True)
         damaged = dict(data.left_out)
         ever = {*self._newest_shards[data_set]}
         ever.update(sha256 for start in self.left_out.starts for sha256 in start.shards[data_set])
-        for number in _numbers(data, sorted(ever)):
+        for number in data.numbers_of(sorted(ever)):
             # Its size may be right and a byte of an id wrong.
             if number not in damaged and (wrong := data.place.examine(data.index["shards"][number], "hashes")):
                 damaged[number] = wrong
@@ -173,11 +176,11 @@ class Trained:
 
     def _make_plan_without(self, data_set: int, shards: tuple[str, ...]) -> CutPlan:
         data = self.sets[data_set]
-        return CutPlan(data.without(dict.fromkeys(_numbers(data, shards), "")), self.stream.row_tokens)
+        return CutPlan(data.without(dict.fromkeys(data.numbers_of(shards), "")), self.stream.row_tokens)
 
 
-def _numbers(data: DataSet, shards: Sequence[str]) -> list[int]:
-    """The numbers of the shards of these sha256. Of equal shards all or none: nobody knows which one was damaged."""
-    wanted, there = Counter(shards), Counter(shard["sha256"] for shard in data.index["shards"])
-    known = {sha256 for sha256, count in wanted.items() if count >= there[sha256]}
-    return [number for number, shard in enumerate(data.index["shards"]) if shard["sha256"] in known]
+def _cache_of(run: RunRecord, folder: Path | None) -> ShardCacheOptions:
+    """How the run fetches remote shards, so that what it has kept is found and its bounds hold; or that in `folder`."""
+    stated = run.manifest["run"]["data"].get("cache", {})
+    cache = from_dict(ShardCacheOptions, stated, origin=f"data.cache of {run.folder}")
+    return cache if folder is None else dataclasses.replace(cache, folder=str(folder))

@@ -29,13 +29,15 @@ def withdrawal(
     runs: Sequence[RunRecord],
     exports: Sequence[ExportRecord],
     until_step: int | None = None,
+    cache_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Everything that documents went into: by run where they were seen, and what was made of it.
 
-    runs, exports: what was found elsewhere. Raises as `read_run` and `Trained`.
+    runs, exports: what was found elsewhere. until_step, cache_folder: as `Trained` takes them. Raises as `read_run` and
+    `Trained`.
     """
     own = [read_run(folder) for folder in folders]
-    documents = {str(run.folder): Trained(run).steps_of_documents(ids, until_step) for run in own}
+    documents = {str(run.folder): Trained(run, cache_folder).steps_of_documents(ids, until_step) for run in own}
     first = {}
     for run in own:
         answers = documents[str(run.folder)]

@@ -19,6 +19,7 @@ from tests.dist.conftest import PRETRAIN, metrics_of, run_ranks
 from tools.lineage import main
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
+TRAIN_MANY = Path(__file__).parent / "train_many.py"
 TRAIN_GUARDED = Path(__file__).parent / "train_guarded.py"
 REFUSED_STEP, FIRST_STOP = 2, 4
 
@@ -72,6 +73,35 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
     assert [row["row"] for row in rows if late in [d["id"] for d in row["documents"]]] == [
         row for step, row in seen[late] if step == first
     ]
+
+
+def test_a_run_from_a_named_checkpoint_is_found_when_no_checkpoint_names_the_path_any_more(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    deepspeed, once = str(zero_file("zero1")), {"sets": {}}
+    parent = str(make_run("parent", train={"steps": 4}, evaluate=once, checkpoint={"every_steps": 2}))
+    child = str(make_run("child", train={"steps": 4}, evaluate=once, checkpoint={"every_steps": 1, "keep_last": 1}))
+    checkpoint = tmp_path / "runs" / "parent" / "checkpoints" / "step_00000002"
+    plan = [
+        {"run": parent, "deepspeed": deepspeed},
+        {
+            "run": child,
+            "deepspeed": deepspeed,
+            "options": [f"--checkpoint.resume={checkpoint}", "--train.stop_at_step=3"],
+        },
+        {"run": child, "deepspeed": deepspeed},
+    ]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=1)
+    folder = tmp_path / "runs" / "parent"
+    main(["--run", str(folder), "--step", "2", "--json", "true"])
+    id = json.loads(capsys.readouterr().out)["runs"][str(folder)][0]["documents"][0]["id"]
+    main(["--run", str(folder), "--document", id, "--search", str(tmp_path), "--json", "true"])
+    answer = json.loads(capsys.readouterr().out)
+    child_folder = tmp_path / "runs" / "child"
+    assert answer["runs"] == [{"path": str(child_folder), "from": [{"name": "parent", "step": 2}], "assumed": False}]
+    [manifest] = [json.loads(path.read_text()) for path in child_folder.glob("checkpoints/*/manifest.json")]
+    assert (manifest["step"], manifest["run"]["checkpoint"]["resume"]) == (4, "auto")
 
 
 def stream_without(folder: Path, shards: dict[int, str], documents: tuple[str, ...]) -> TrainStream:

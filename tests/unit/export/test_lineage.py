@@ -22,8 +22,9 @@ def make_run(folder: Path, steps: tuple[int, ...], **run: Any) -> Path:
     """A run's checkpoints as far as lineage reads them: their manifests."""
     task = {"kind": "language_model", **({"initial": run.pop("stated")} if "stated" in run else {})}
     skipped = run.pop("skipped", [])
+    carried = {"origins": run.pop("origins")} if "origins" in run else {}
     for step in steps:
-        manifest = {"step": step, "run": run, "task": task, "data": {}}
+        manifest = {"step": step, "run": run, "task": task, "data": {}, **carried}
         manifest["guard"] = {"left_out": [[first, min(last, step)] for first, last in skipped if first <= step]}
         write(folder / "checkpoints" / f"step_{step:08d}" / "manifest.json", manifest)
     return folder
@@ -108,6 +109,32 @@ def test_a_run_is_no_descendant_of_itself(tmp_path: Path) -> None:
     answer = found(tmp_path, {run: 15})
     assert answer["runs"] == []
     assert answer["checkpoints"] == ["a/checkpoints/step_00000020"]
+
+
+def test_a_run_of_the_name_of_its_parent_is_found_and_either_can_be_asked(tmp_path: Path) -> None:
+    parent = make_run(tmp_path / "pretrain" / "tiny", (10, 20))
+    checkpoint = parent / "checkpoints" / "step_00000020"
+    child = make_run(tmp_path / "finetune" / "tiny", (5, 25), stated={"name": "tiny/step_00000020", "step": 20})
+    # Its origin's name and step would fit its own later checkpoint as well.
+    assert found(tmp_path, {child: 15})["checkpoints"] == ["finetune/tiny/checkpoints/step_00000025"]
+    make_run(tmp_path / "resumed" / "tiny", (30,), checkpoint={"resume": str(checkpoint)})
+    make_run(tmp_path / "path" / "tiny", (5,), model={"path": str(checkpoint)})
+    make_run(tmp_path / "initial" / "tiny", (5,), model={"initial": str(parent)})
+    answer = found(tmp_path, {parent: 15})
+    assert answer["runs"] == ["finetune/tiny", "initial/tiny", "path/tiny", "resumed/tiny"]
+    assert "finetune/tiny/checkpoints/step_00000005" in answer["checkpoints"]
+
+
+def test_a_run_that_went_on_by_itself_still_says_what_it_began_from(tmp_path: Path) -> None:
+    parent = make_run(tmp_path / "runs" / "a", (10, 20), skipped=[(12, 13)])
+    source = {"name": "a/step_00000020", "step": 20, "left_out_sha256": read_run(parent).hashes[20]}
+    make_run(tmp_path / "runs" / "on", (40,), origins=[source], checkpoint={"resume": "auto"})
+    early = {"name": "a/step_00000010", "step": 10}
+    make_run(tmp_path / "runs" / "early", (40,), origins=[early], model={"initial": str(parent)})
+    make_run(tmp_path / "runs" / "old", (40,), origins=[{"path": str(parent / "checkpoints" / "step_00000020")}])
+    answer = descendants({parent: FirstSteps(12, 15)}, *find_models([tmp_path]))
+    told = {Path(one["path"]).name: one["assumed"] for one in answer["runs"]}
+    assert told == {"on": False, "old": True}
 
 
 def test_where_nothing_was_seen_nothing_is_named(tmp_path: Path) -> None:
