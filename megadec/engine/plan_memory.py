@@ -21,8 +21,9 @@ FP64 = 8
 # CUDA: a round number for a context with NCCL's buffers, which nobody has measured here.
 FRAMEWORK_BYTES = {"cpu": 560_000_000, "cuda": 1_000_000_000}
 # engine/host_memory.py has glibc keep what is freed: resident beside what is in use, as a share of that. Measured by
-# tools/bench/plan_check.py, 0.08 to 0.17 for three sizes in bf16 at ZeRO 1 and 3.
-KEPT_SHARE = {"cpu": 0.14, "cuda": 0.0}
+# tools/bench/plan_check.py at one rank, 0.08 to 0.22 for three sizes in bf16 at ZeRO 1 and 3. Where ranks send messages
+# it keeps their buffers too, which no other block fits into (`_kept_bytes`).
+KEPT_SHARE = 0.14
 # Numbers that one message of an all-reduce without buckets holds (engine.buffered_allreduce_fallback).
 FALLBACK_BUCKET = 500_000_000
 
@@ -93,8 +94,15 @@ def memory_of(setup: Setup) -> Memory:
         parts = {**parts, "framework": FRAMEWORK_BYTES[setup.device]}
         used = {part: held.get(part, 0) + parts.get(part, 0) for part in PARTS}
         in_use = sum(used.values()) - used["framework"] - used["saves"]  # that is one block, which is never freed
-        whole[name] = {**used, "kept": round(KEPT_SHARE[setup.device] * in_use)}
+        whole[name] = {**used, "kept": _kept_bytes(setup, in_use, 0 if name == "reduce" else sending)}
     return Memory(whole, host, disk)
+
+
+def _kept_bytes(setup: Setup, in_use: int, sent: int) -> int:
+    """Freed blocks that stay resident on a CPU. sent: bytes of messages that were freed before this moment."""
+    if setup.device != "cpu":
+        return 0
+    return round(KEPT_SHARE * in_use) + (sent if setup.ranks > 1 else 0)
 
 
 def _held(setup: Setup) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
