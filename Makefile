@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RANKS ?= 2
 DEMO ?= demo
+# Files of tests that run at once; what a distributed test starts comes on top.
+TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -34,7 +36,7 @@ demo: $(INSTALLED)
 	$(WITH_PATH) DEMO=$(DEMO) RANKS=$(RANKS) bash launch/demo.sh
 
 test: $(INSTALLED)
-	$(WITH_PATH) $(BIN)/python -m pytest
+	$(WITH_PATH) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(WITH_PATH) $(BIN)/python -m pytest -m slow
