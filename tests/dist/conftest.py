@@ -123,36 +123,44 @@ def losses_of(folder: Path) -> list[float]:
     return [line["loss"] for line in values]
 
 
-@pytest.fixture
-def make_run(tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path) -> Callable[..., Path]:
-    """Writes a tiny run's YAML with some sections changed, and returns its path."""
+def run_maker(folder: Path, tokenizer: Path, shards: Path) -> Callable[..., Path]:
+    """Writes a tiny run's YAML into `folder` with some sections changed, and returns its path."""
 
     def make(name: str, **sections: Any) -> Path:
         run = json.loads(json.dumps(TINY_RUN))
         run["name"] = name
-        run["output_folder"] = str(tmp_path / "runs")
-        run["tokenizer"] = str(tiny_tokenizer_path)
-        run["data"]["train"] = {str(tiny_shards): 1.0}
-        run["evaluate"]["sets"] = {"tiny": str(tiny_shards)}
+        run["output_folder"] = str(folder / "runs")
+        run["tokenizer"] = str(tokenizer)
+        run["data"]["train"] = {str(shards): 1.0}
+        run["evaluate"]["sets"] = {"tiny": str(shards)}
         for key, value in sections.items():
             run[key] = {**run.get(key, {}), **value} if isinstance(value, dict) else value
-        path = tmp_path / f"{name}.yaml"
+        path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(run), encoding="utf-8")
         return path
 
     return make
 
 
-@pytest.fixture
-def zero_file(tmp_path: Path) -> Callable[..., Path]:
+def zero_maker(folder: Path) -> Callable[..., Path]:
     """The DeepSpeed file of a stage as the project ships it, with nothing kept whole for being small."""
 
     def make(name: str) -> Path:
         values = json.loads((PROJECT / "ds_configs" / f"{name}.json").read_text())
         if values["zero_optimization"]["stage"] == 3:
             values["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        path = tmp_path / f"{name}.json"
+        path = folder / f"{name}.json"
         path.write_text(json.dumps(values))
         return path
 
     return make
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path) -> Callable[..., Path]:
+    return run_maker(tmp_path, tiny_tokenizer_path, tiny_shards)
+
+
+@pytest.fixture
+def zero_file(tmp_path: Path) -> Callable[..., Path]:
+    return zero_maker(tmp_path)

@@ -1,0 +1,239 @@
+"""A document that a step read and no update learned from is told apart from one that it learned from, by real runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megadec.data.index import DataSet
+from megadec.data.shard_cache import DamagedShardError
+from megadec.data.stream import TrainStream
+from megadec.export.consolidate import open_model
+from megadec.export.megadec import to_megadec
+from tests.dist.conftest import metrics_of, run_maker, run_ranks, zero_maker
+from tools.lineage import main
+
+TRAIN_GUARDED = Path(__file__).parent / "train_guarded.py"
+STEPS, ROWS, ROW_TOKENS = 8, 8, 32
+REFUSED_STEP, FIRST_STOP = 2, 4
+DAMAGED, CUT_BYTES = 1, 1000
+
+Places = dict[str, set[tuple[int, int]]]
+"""(step, row) by document."""
+Said = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Left:
+    """Three runs, trained: `changed` refused an update, and its second start skipped a document and went without a
+    damaged shard; `lame` went without the shard from the beginning; `back` took two updates back. The shard is whole
+    again.
+    """
+
+    folder: Path
+    skipped: str
+    """A document that `changed` learned from in its first start, and read in the second, which skipped it."""
+
+    @property
+    def shards(self) -> Path:
+        return self.folder / "shards"
+
+    @property
+    def damaged_tar(self) -> Path:
+        return self.shards / f"shard-{DAMAGED:06d}.tar"
+
+    @property
+    def export(self) -> Path:
+        """Of `changed`."""
+        return self.folder / "exports" / "changed-megadec"
+
+    def run(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+    def stream(self, *, lame: bool, documents: tuple[str, ...] = ()) -> TrainStream:
+        data = DataSet.open(self.shards).without({DAMAGED: "damaged"} if lame else {})
+        return TrainStream([(data, 1.0)], ROW_TOKENS, "cut", 0, ROWS, skip_documents=documents)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        data = DataSet.open(self.shards)
+        return [span.id for span in data.documents_between(0, data.tokens)]
+
+    @cached_property
+    def read(self) -> Places:
+        """What the order has, whether it was learned from or not."""
+        return self.places({1: self.stream(lame=False)})
+
+    @cached_property
+    def learned(self) -> Places:
+        """What went into an update of `changed`, by a replay of its two starts."""
+        second = self.stream(lame=True, documents=(self.skipped,))
+        places = self.places({1: self.stream(lame=False), FIRST_STOP + 1: second})
+        return {id: {place for place in found if place[0] != REFUSED_STEP} for id, found in places.items()}
+
+    def places(self, starts: dict[int, TrainStream]) -> Places:
+        """What starts (first step -> stream) do not leave out."""
+        found: Places = {}
+        for step in range(1, STEPS + 1):
+            stream = starts[max(first for first in starts if first <= step)]
+            for row, window in enumerate(stream.windows_of(step - 1)):
+                for span in stream.documents_of(window):
+                    if span.id not in stream.skip_documents:
+                        found.setdefault(span.id, set()).add((step, row))
+        return found
+
+    @cached_property
+    def never(self) -> str:
+        """A document that was read and never learned from."""
+        return next(id for id in self.ids if self.read.get(id) and not self.learned.get(id))
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_path: Path, tiny_shards: Path) -> Left:
+    folder = tmp_path_factory.mktemp("left")
+    found = Left(folder, "")
+    shutil.copytree(tiny_shards, found.shards)
+    steps = {id: {step for step, _ in places} - {REFUSED_STEP} for id, places in found.read.items()}
+    skipped = next(id for id in found.ids if steps.get(id) and min(steps[id]) <= FIRST_STOP < max(steps[id]))
+    found = Left(folder, skipped)
+    make, deepspeed = run_maker(folder, tiny_tokenizer_path, found.shards), str(zero_maker(folder)("zero1"))
+
+    def make_run(name: str, answer: str) -> str:
+        saving = {"every_steps": 2, "keep_last": 9}
+        usual = {"train": {"steps": STEPS}, "evaluate": {"sets": {}}, "checkpoint": saving}
+        return str(make(name, guard={"non_finite": answer}, **usual))
+
+    def train(*plan: dict[str, Any]) -> None:
+        (folder / "plan.json").write_text(json.dumps([{"deepspeed": deepspeed, **one} for one in plan]))
+        run_ranks(TRAIN_GUARDED, [str(folder / "plan.json")], ranks=1)
+
+    def broken(step: int) -> dict[str, Any]:
+        return {"rank": 0, "steps": [step], "value": float("nan")}
+
+    changed, lame = make_run("changed", "skip"), "--data.bad_shards=1"
+    train({"run": changed, "options": [f"--train.stop_at_step={FIRST_STOP}"], "break": broken(REFUSED_STEP)})
+    whole = found.damaged_tar.read_bytes()
+    found.damaged_tar.write_bytes(whole[:CUT_BYTES])
+    train(
+        {"run": changed, "options": [lame, f"--data.skip_documents={skipped}"]},
+        {"run": make_run("lame", "skip"), "options": [lame]},
+        {"run": make_run("back", "roll_back"), "options": [lame, "--train.stop_at_step=6"], "break": broken(4)},
+    )
+    found.damaged_tar.write_bytes(whole)
+    to_megadec(open_model(found.run("changed")), found.export)
+    assert [line["step"] for line in metrics_of(found.run("changed"), "guard")] == [REFUSED_STEP]
+    return found
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """What tools/lineage.py says to its arguments."""
+
+    def ask(*arguments: object) -> str:
+        main([str(argument) for argument in arguments])
+        return capsys.readouterr().out
+
+    return ask
+
+
+def asked(said: Said, left: Left, run: Path, *documents: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(
+        said("--run", run, "--document", *documents, "--search", left.folder, "--json", "true")
+    )
+    return answer
+
+
+def places_in(found: list[dict[str, Any]]) -> set[tuple[int, int]]:
+    return {(one["step"], one["row"]) for one in found}
+
+
+def test_what_was_learned_from_and_what_was_not_is_what_a_replay_says(left: Left, said: Said) -> None:
+    run = left.run("changed")
+    documents = asked(said, left, run, *left.ids)["documents"][str(run)]
+    for document in documents:
+        id = document["id"]
+        learned = left.learned.get(id, set())
+        assert places_in(document["seen"]) == learned, id
+        assert places_in(document["left_out"]) == left.read.get(id, set()) - learned, id
+        assert document["notes"] == []
+    reasons = {
+        (document["id"] == left.skipped, one["step"] == REFUSED_STEP, one["why"])
+        for document in documents
+        for one in document["left_out"]
+    }
+    assert {(False, True, "no_update"), (True, False, "skip_documents"), (False, False, "damaged_shard")} <= reasons
+
+
+def test_a_run_that_always_went_without_a_shard_has_learned_from_no_window_of_it(left: Left, said: Said) -> None:
+    run, stream = left.run("lame"), left.stream(lame=True)
+    documents = asked(said, left, run, *left.ids)["documents"][str(run)]
+    assert set().union(*(places_in(document["seen"]) for document in documents)) == {
+        (step, row)
+        for step in range(1, STEPS + 1)
+        for row, window in enumerate(stream.windows_of(step - 1))
+        if not stream.is_lost(window)
+    }
+
+
+def test_while_a_shard_is_damaged_a_run_that_has_read_it_cannot_be_asked(left: Left, said: Said) -> None:
+    data = DataSet.open(left.shards)
+    lost = next(span.id for span in data.documents_between(*data.without({DAMAGED: ""}).lost_ranges[0]))
+    whole = left.damaged_tar.read_bytes()
+    left.damaged_tar.write_bytes(whole[:CUT_BYTES])
+    try:
+        with pytest.raises(DamagedShardError, match=r"shard-000001\.tar has 1000 bytes.*have read it, or may have"):
+            said("--run", left.run("changed"), "--document", left.skipped)
+        told = said("--run", left.run("lame"), "--document", lost)
+    finally:
+        left.damaged_tar.write_bytes(whole)
+    assert f"{lost}: in none of the run's data sets" in told
+    assert "shard-000001.tar is damaged and was not searched; no step has read it" in told
+
+
+def test_what_no_update_learned_from_is_to_be_withdrawn_from_nothing(left: Left, said: Said) -> None:
+    run = left.run("changed")
+    answer = asked(said, left, run, left.never)
+    assert (answer["first_steps"], answer["checkpoints"], answer["exports"], answer["runs"]) == ({}, [], [], [])
+    told = said("--run", run, "--document", left.never)
+    assert "learned from 0 time(s)" in told
+    assert "nothing is to be withdrawn" in told
+
+
+def test_a_step_says_whether_it_made_an_update_and_which_documents_it_skipped(left: Left, said: Said) -> None:
+    run = left.run("changed")
+    refused = said("--run", run, "--step", REFUSED_STEP)
+    assert f"step {REFUSED_STEP}: {ROWS} rows; the guard left the update out" in refused
+    assert "the guard" not in said("--run", run, "--step", FIRST_STOP)
+    late = next(step for step, _ in sorted(left.read[left.skipped]) if step > FIRST_STOP)
+    assert f"{left.skipped} (skipped)" in said("--run", run, "--step", late)
+
+
+def test_updates_that_were_taken_back_count_for_nothing(left: Left, said: Said) -> None:
+    """Step 3 made an update, which went when step 4 took the weights back to those of step 2."""
+    run = left.run("back")
+    documents = asked(said, left, run, *left.ids)["documents"][str(run)]
+    seen = {one["step"] for document in documents for one in document["seen"]}
+    no_update = {one["step"] for d in documents for one in d["left_out"] if one["why"] == "no_update"}
+    assert (seen, no_update) == ({1, 2, 5, 6}, {3, 4})
+
+
+def test_where_a_checkpoint_does_not_say_what_was_left_out_it_counts_as_learned_from(left: Left, said: Said) -> None:
+    run = left.folder / "before" / "changed"
+    shutil.copytree(left.run("changed"), run)
+    for path in run.glob("checkpoints/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        del manifest["starts"]
+        path.write_text(json.dumps(manifest))
+    [document] = asked(said, left, run, left.skipped)["documents"][str(run)]
+    assert places_in(document["seen"]) == {place for place in left.read[left.skipped] if place[0] != REFUSED_STEP}
+    assert "the checkpoints do not say what steps" in document["notes"][0]
+    # The export says by its hash that it left out other things than these manifests have.
+    exports = asked(said, left, run, left.never)["exports"]
+    assert [(one["path"], one["assumed"]) for one in exports] == [(str(left.export), True)]
