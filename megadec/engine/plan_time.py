@@ -20,7 +20,8 @@ from megadec.engine.metrics import PEAK_FLOPS_BY_NAME
 GIB = 2**30
 # Left free for what a plan does not count. CUDA: what its allocator keeps beside the bytes in use, a round number that
 # nobody has measured here. CPU: where the plan is too low. What glibc keeps is counted as bf16 runs kept it
-# (plan_memory.KEPT_SHARE); their plans stood up to 8 % below the resident peak, and fp32 keeps more (LOG.md).
+# (plan_memory.KEPT_SHARE); their plans stood up to 5 % below the resident peak at one rank and up to 13 % at two, and
+# fp32 keeps more (LOG.md).
 MARGINS = {"cuda": 0.1, "cpu": 0.25}
 
 
