@@ -50,7 +50,8 @@ class CheckpointOptions:
     a run; anything else is the path of the checkpoint to go on from.
 
     `asynchronous`: each rank copies its share of the state into host memory and writes it while training goes on;
-    false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: never).
+    false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: where DeepSpeed
+    keeps it on a disk, for want of host memory).
     `retries`: when the disk refuses, for being full, write again so often, `retry_pause_seconds` after each failure.
     """
 

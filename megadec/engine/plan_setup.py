@@ -61,7 +61,8 @@ class Setup:
     """Everything that a rank's memory depends on. micro_sequences: rows of a group of sequence_ranks in a micro-step.
 
     device: `cpu` has the buckets' untouched pages for nothing, and its host is its device. saves_behind: the host holds
-    a copy of a rank's state, written while training goes on, where it has at most snapshot_bytes (None: always).
+    a copy of a rank's state, written while training goes on, where it has at most snapshot_bytes (None: where it is on
+    no disk).
     """
 
     shape: DecoderShape
@@ -81,7 +82,8 @@ class Setup:
     def snapshot(self) -> int:
         """Bytes of the copy for saves (engine/snapshot.py): this rank's share of fp32 weights and both moments."""
         size = 3 * FP32 * -(-self.parameters // self.ranks)
-        fits = self.snapshot_bytes is None or size <= self.snapshot_bytes
+        # As engine/saver.py decides.
+        fits = self.zero.optimizer_at != "disk" if self.snapshot_bytes is None else size <= self.snapshot_bytes
         return size if self.saves_behind and fits else 0
 
     @property

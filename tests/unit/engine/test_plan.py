@@ -193,6 +193,9 @@ def test_the_copy_for_saves_lies_on_the_host_where_the_run_makes_one() -> None:
     assert memory_of(setup).host == {"saves": share}
     assert memory_of(replace(setup, snapshot_bytes=share)).host == {"saves": share}
     assert not memory_of(replace(setup, snapshot_bytes=share - 1)).host
+    on_disk = replace(setup, zero=replace(setup.zero, optimizer_at="disk"))
+    assert "saves" not in memory_of(on_disk).host
+    assert memory_of(replace(on_disk, snapshot_bytes=share)).host["saves"] == share
     without, cpu = (memory_of(replace(setup, device="cpu", saves_behind=behind)) for behind in (False, True))
     assert cpu.peak_bytes == without.peak_bytes + share
     assert not cpu.host
