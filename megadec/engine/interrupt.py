@@ -14,7 +14,7 @@ usually have no chance to save: they wait for the lost rank. SIGTERM to `deepspe
 ranks, which have 30 seconds before SIGKILL; they save and end with 0, and the launcher still ends with 1, which nothing
 that runs inside a rank can change: send signals to a rank, or make the file, where the status counts. SIGTERM to
 `deepspeed` itself kills it alone and leaves launcher and ranks running as orphans: that is why the ranks also watch
-their launcher's parent.
+their launcher's parent, and look whether it had died before they could see it.
 
 Ray Train calls the loop in a thread of its worker, and Python lets only the main thread, which there is Ray's, set and
 run handlers: `launch/ray_train.py` has Ray call `listen_in_main_thread` there. Ray enters Python in that thread each
@@ -23,6 +23,8 @@ time it looks after the worker (every half second), and only then a handler runs
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 import threading
@@ -35,7 +37,12 @@ from megadec.common.ranks import is_first
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STOP_FILE = "stop"
+INIT = 1
+DIED = (0, 0)
+LAUNCHER_VARIABLE = "CROSS_RANK"
+"""DeepSpeed's launcher sets it for its ranks; torchrun and Ray do not."""
 _LAUNCHER_MODULE = b"deepspeed.launcher.launch"
+_WORLD_OPTION = b"--world_info="
 
 log = logger(__name__)
 _in_threads: list[Interrupt] = []
@@ -120,17 +127,32 @@ class Interrupt:
 
 
 def _launcher_ancestors() -> tuple[int, int] | None:
-    """(launcher, its parent) when DeepSpeed's launcher started this process;
+    """(launcher, its parent) when DeepSpeed's launcher started this process; `DIED` when one of them is gone already.
 
     Other launchers pass signals on themselves.
     """
     ancestors = _ancestors()
     try:
-        command = Path(f"/proc/{ancestors[0]}/cmdline").read_bytes()
-        parent_command = Path(f"/proc/{ancestors[1]}/cmdline").read_bytes()
+        command, parent_command = (Path(f"/proc/{one}/cmdline").read_bytes() for one in ancestors)
     except OSError:  # not Linux, or no permission: there is nothing to watch
         return None
-    return ancestors if _LAUNCHER_MODULE in command and b"deepspeed" in parent_command else None
+    if _LAUNCHER_MODULE not in command:
+        return DIED if ancestors[0] == INIT and LAUNCHER_VARIABLE in os.environ else None
+    if b"deepspeed" in parent_command:
+        return ancestors
+    # On one machine nothing but `deepspeed` starts a launcher, and process 1 takes over whose parent has died.
+    return DIED if ancestors[1] == INIT and _is_on_one_machine(command) else None
+
+
+def _is_on_one_machine(command: bytes) -> bool:
+    """Whether the command line of a launcher names this machine alone, as `deepspeed` writes it without a host file."""
+    for word in command.split(b"\0"):
+        if word.startswith(_WORLD_OPTION):
+            try:
+                return set(json.loads(base64.urlsafe_b64decode(word.removeprefix(_WORLD_OPTION)))) == {"localhost"}
+            except ValueError:
+                return False
+    return False
 
 
 def _ancestors() -> tuple[int, int]:

@@ -74,6 +74,23 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
     assert not asked.exists()
 
 
+def test_a_launcher_that_is_killed_before_its_ranks_have_begun_leaves_no_run_behind(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+) -> None:
+    log = tmp_path / "log"
+    run = make_run("early", train=ENDLESS, evaluate={"sets": {}})
+
+    def started(pid: int) -> bool:
+        return any("deepspeed.launcher.launch" in process.cmdline() for process in session_of(pid))
+
+    with deepspeed(["--deepspeed", str(zero_file("zero3")), "--config", str(run)], 2, log) as launcher:
+        wait_until(lambda: started(launcher.pid), "the launcher of the ranks", log)
+        launcher.kill()
+        wait_until(lambda: not session_of(launcher.pid), "the end of every rank", log)
+    assert "stopped before the first step (the launcher is gone)" in log.read_text()
+    assert metrics_of(tmp_path / "runs" / "early") == []
+
+
 def test_a_signal_in_an_evaluation_and_in_a_save_ends_the_run_within_the_grace_period_with_one_whole_checkpoint(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
