@@ -14,6 +14,7 @@ import psutil
 
 from megadec.engine.checkpoint import checkpoints_in
 from megadec.engine.drill_choice import ALL_RANKS, EVALUATE_EVERY, LAUNCHER, Disturbance
+from megadec.engine.drill_judge import STARTING
 from megadec.engine.drill_start import Start
 
 # A file may get so large when the disk is to refuse: metrics and manifests of some sort fit, weights do not.
@@ -105,7 +106,7 @@ def _strike(start: Start, what: Disturbance, ranks: list[psutil.Process]) -> str
         return "in a save"
     if evaluating:
         return "in an evaluation"
-    return "in a step" if start.metrics.of("train") else "while it started"
+    return "in a step" if start.metrics.of("train") else STARTING
 
 
 def _refuse(start: Start, what: Disturbance, ranks: list[psutil.Process]) -> str:

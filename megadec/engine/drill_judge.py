@@ -14,6 +14,10 @@ from typing import Any
 from megadec.common.config import to_dict
 from megadec.engine.drill_choice import LAUNCHER, Kind
 
+STARTING = "while it started"
+# A run whose launcher is gone does the step that is under way, and may have begun another before it looks.
+LAST_STEPS = 2
+
 Losses = Mapping[tuple[str, int], float]
 """By what was measured (`train`, or the name of a held-out set) and step."""
 
@@ -116,6 +120,9 @@ def _wrong_of_kind(row: Row, last_step: int) -> list[str]:
         wrong.append(f"ended with {row.status}")
     if row.kind in ("stop", "full disk for a while") and row.whole != row.at_step:
         wrong.append(f"was asked to stop at step {row.at_step}, and saved step {row.whole}")
+    went_on = row.at_step - row.whole_before
+    if row.kind == "kill" and row.place == STARTING and went_on > LAST_STEPS:
+        wrong.append(f"was killed before its first step, and did {went_on} steps")
     if not row.said:
         wrong.append("did not say what was wrong")
     if row.kind == "full disk" and row.left:

@@ -81,6 +81,8 @@ def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
         ({"whole": 2, "went_on_from": 2}, "the checkpoint of step 4 was whole and is not any more"),
         ({"status": 0}, "ended with 0"),
         ({"error": "a save did not come in 9 s", "status": None}, "a save did not come in 9 s"),
+        ({"place": "while it started", "at_step": 6}, None),
+        ({"place": "while it started"}, "was killed before its first step, and did 3 steps"),
         ({"kind": "stop", "status": 0, "at_step": 6}, None),
         ({"kind": "stop", "status": 0}, "was asked to stop at step 7, and saved step 6"),
         ({"kind": "stop", "status": 247, "at_step": 6}, "ended with 247"),
