@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -105,7 +106,8 @@ def try_node(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
 def end_node(node: subprocess.Popen[bytes]) -> None:
     """Kill `ray start` and all that it started."""
     for process in session_of(node.pid):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+            process.kill()
     node.wait()
 
 
