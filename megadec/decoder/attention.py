@@ -25,6 +25,7 @@ from megadec.decoder.documents import (
     find_documents,
 )
 from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.kernels.precision import product_dtype
 from megadec.decoder.kernels.rotary import rotate_pair
 from megadec.decoder.linear import Linear
 from megadec.decoder.norm import RotaryNorm
@@ -91,15 +92,16 @@ def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Te
         return attend_documents(q_BSHD, k_BTKD, v_BTKD, layout.documents)
     if layout.blocks is not None:
         return attend_blocks(q_BSHD, k_BTKD, v_BTKD, layout.blocks)
+    wide = product_dtype(q_BSHD)
     mixed_BHSD: Tensor = scaled_dot_product_attention(
-        q_BSHD.transpose(1, 2),
-        k_BTKD.transpose(1, 2),
-        v_BTKD.transpose(1, 2),
+        q_BSHD.transpose(1, 2).to(wide),
+        k_BTKD.transpose(1, 2).to(wide),
+        v_BTKD.transpose(1, 2).to(wide),
         attn_mask=layout.mask_B1ST,
         is_causal=layout.causal,
         enable_gqa=q_BSHD.shape[2] != k_BTKD.shape[2],
     )
-    return mixed_BHSD.transpose(1, 2).flatten(2)
+    return mixed_BHSD.transpose(1, 2).flatten(2).to(q_BSHD.dtype)
 
 
 class SelfAttention(nn.Module):

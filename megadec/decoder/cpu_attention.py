@@ -19,6 +19,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from megadec.decoder.kernels import precision
+
 # Shapes: B documents, S tokens of each, H query heads, K key heads, G = H / K, D head size, Q queries of a block, T =
 # the tokens up to the block's end; X = B * K and Y = G * Q are the batch and the rows of a product.
 
@@ -31,7 +33,7 @@ BLOCK_ELEMENTS = 2**21
 
 def pays(dtype: torch.dtype, tokens: int) -> bool:
     """Whether this way is faster on a CPU for documents of so many tokens."""
-    return dtype == torch.bfloat16 and tokens >= LEAST_TOKENS
+    return dtype == torch.bfloat16 and tokens >= LEAST_TOKENS and precision.CPU_HAS_BF16
 
 
 def attend_blocks_forward(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, out_BSHD: Tensor) -> None:

@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
 from megadec.decoder.kernels.cross_entropy import losses_in_place
-from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
+from megadec.decoder.kernels.precision import at_least_float32, product_dtype, wide_dtype
+from megadec.decoder.linear import linear
 
 # Shapes: B batch, S sequence, N tokens of the batch, C tokens of a chunk, H hidden size, V vocabulary, L labels.
 
-# A chunk's logits, in the hidden states' dtype, are at least so many bytes and so many tokens: every chunk adds its
+# A chunk's logits, in the dtype of their product, are at least so many bytes and so many tokens: every chunk adds its
 # product to the gradient of the whole weight, which costs as much as a few hundred tokens of the products themselves.
 CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
 CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
@@ -55,7 +56,7 @@ PLAIN_LOSS = LanguageLoss()
 def chunk_tokens(vocabulary_size: int, h_NH: Tensor) -> int:
     """How many tokens' logits exist at a time on this kind of device."""
     kind = h_NH.device.type if h_NH.device.type in CHUNK_BYTES else "cuda"
-    return max(1, CHUNK_TOKENS[kind], CHUNK_BYTES[kind] // (h_NH.element_size() * vocabulary_size))
+    return max(1, CHUNK_TOKENS[kind], CHUNK_BYTES[kind] // (product_dtype(h_NH).itemsize * vocabulary_size))
 
 
 class LanguageModelHead(nn.Module):
@@ -148,6 +149,8 @@ class _SumOfNats(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, weights_N: Tensor, how: _How) -> Tensor:
         wants_h, wants_weight = (how.gradients and ctx.needs_input_grad[i] for i in range(2))
+        ctx.dtypes = h_NH.dtype, weight_VH.dtype
+        h_NH, weight_VH = h_NH.to(product_dtype(h_NH)), weight_VH.to(product_dtype(weight_VH))
         weights_N = weights_N.to(wide_dtype(h_NH))
         targets_N = targets_N.masked_fill(weights_N == 0, 0)
         h_gradient_NH = torch.empty_like(h_NH) if wants_h else None
@@ -172,7 +175,6 @@ class _SumOfNats(torch.autograd.Function):
             if weight_gradient is not None:
                 weight_gradient.add(chunk_CV, h_CH)
         ctx.save_for_backward(h_gradient_NH, None if weight_gradient is None else weight_gradient.sum_VH)
-        ctx.weight_dtype = weight_VH.dtype
         return (weights_N * nats_N).sum()
 
     @staticmethod
@@ -181,9 +183,9 @@ class _SumOfNats(torch.autograd.Function):
         h_gradient_NH, weight_gradient_VH = ctx.saved_tensors
         # In their own memory: they are made for one backward pass, and autograd refuses a second one.
         if h_gradient_NH is not None:
-            h_gradient_NH.mul_(factor)
+            h_gradient_NH = h_gradient_NH.mul_(factor).to(ctx.dtypes[0])
         if weight_gradient_VH is not None:
-            weight_gradient_VH = weight_gradient_VH.mul_(factor).to(ctx.weight_dtype)
+            weight_gradient_VH = weight_gradient_VH.mul_(factor).to(ctx.dtypes[1])
         return h_gradient_NH, weight_gradient_VH, None, None, None
 
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+
+from megadec.decoder.linear import linear
 
 # Shapes: B batch, T tokens, E inputs, H hidden size, G gates * hidden size.
 

@@ -13,12 +13,11 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.decoder.encoder import check_source, source_mask
 from megadec.decoder.heads import LanguageModelHead
-from megadec.decoder.linear import Embedding, Linear
+from megadec.decoder.linear import Embedding, Linear, linear, matmul
 from megadec.decoder.recurrent import GATES, STATES, Cell, RecurrentEncoder, State, advance
 from megadec.decoder.shape import check_fields
 
@@ -144,9 +143,9 @@ class AttentionDecoder(nn.Module):
             mixed_BTH = (keys_BTH + linear(h_BH, self.weight_query).unsqueeze(1)).tanh()
             scores_BT = linear(mixed_BTH, self.weight_score).squeeze(-1)
         else:
-            scores_BT = (keys_BTH @ h_BH.unsqueeze(-1)).squeeze(-1)
+            scores_BT = matmul(keys_BTH, h_BH.unsqueeze(-1)).squeeze(-1)
         weights_BT = scores_BT.masked_fill(~mask_BT, -torch.inf).softmax(dim=-1)
-        return (weights_BT.unsqueeze(1) @ memory_BTH).squeeze(1)
+        return matmul(weights_BT.unsqueeze(1), memory_BTH).squeeze(1)
 
 
 class RnnSeq2Seq(nn.Module):

@@ -32,6 +32,7 @@ from megadec.engine.drill_setup import Scene, damage, make_scene, mend
 from megadec.engine.drill_start import NotSeenError, Start, read_lines
 from megadec.engine.metrics import FILE_NAME
 from megadec.engine.run import Run
+from megadec.engine.settings import resolve_precision
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 1e-2}
 # After so many starts in a row that could not be disturbed as planned, nothing more is to be learned.
@@ -78,7 +79,7 @@ class _Rehearsal:
         self._logs.mkdir(exist_ok=True)
         self._tolerance = options.tolerance
         if self._tolerance is None:
-            self._tolerance = TOLERANCES[scene.run.train.precision]
+            self._tolerance = TOLERANCES[resolve_precision(scene.run.train.precision)]
         self._pace = Pace()
         self._rows: list[Row] = []
         self._undisturbed: Losses = {}

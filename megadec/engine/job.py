@@ -20,7 +20,13 @@ from megadec.engine.guard import GuardOptions
 from megadec.engine.metrics import FILE_NAME, MetricsOptions
 from megadec.engine.optimizer import OptimizerOptions
 from megadec.engine.schedule import ScheduleOptions
-from megadec.engine.settings import DeepSpeedSettings, Precision, RunsShare, merge_settings
+from megadec.engine.settings import (
+    DeepSpeedSettings,
+    PrecisionChoice,
+    RunsShare,
+    merge_settings,
+    resolve_precision,
+)
 from megadec.engine.task import Task
 from megadec.engine.trackers import check_trackers
 from megadec.engine.zero import check_zero_section
@@ -30,15 +36,16 @@ from megadec.engine.zero import check_zero_section
 class TrainOptions:
     """`sequences_per_step`: rows of a step over all ranks; `micro_sequences`: rows of one rank in one micro-step.
 
-    `stop_at_step`: save and end there; schedule and data stay those of `steps`, so a later start goes on as if it had
-    not stopped. `sequence_ranks`: so many ranks share each row, every one with a part of its tokens (Ulysses), for rows
-    that do not fit one device; `micro_sequences` are then the rows of such a group.
+    `precision`: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere. `stop_at_step`: save and end
+    there; schedule and data stay those of `steps`, so a later start goes on as if it had not stopped. `sequence_ranks`:
+    so many ranks share each row, every one with a part of its tokens (Ulysses), for rows that do not fit one device;
+    `micro_sequences` are then the rows of such a group.
     """
 
     steps: int = 1000
     sequences_per_step: int = 64
     micro_sequences: int = 8
-    precision: Precision = "bf16"
+    precision: PrecisionChoice = "auto"
     stop_at_step: int | None = None
     sequence_ranks: int = 1
 
@@ -113,7 +120,7 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, shares_rows: bool = F
     share = RunsShare(
         run.train.sequences_per_step,
         run.train.micro_sequences,
-        run.train.precision,
+        resolve_precision(run.train.precision),
         run.optimizer.clip_norm,
         world_size(),
         run.train.sequence_ranks,

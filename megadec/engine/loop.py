@@ -19,10 +19,12 @@ import numpy as np
 import torch
 
 from megadec.common.config import to_dict
+from megadec.common.errors import ConfigError
 from megadec.common.log import logger
 from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
 from megadec.data.stream import TrainStream
+from megadec.decoder.kernels.precision import has_bf16
 from megadec.engine.checkpoint import Progress
 from megadec.engine.early_stopping import after_evaluation, exhausted, write_best
 from megadec.engine.guard import after_good_step, judge
@@ -89,6 +91,7 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
     run = job.run
     interrupt.obey_file(run.folder)
     with StallWatch(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watch:
+        check_one_precision(job, ranks)
         job = agree_on_data(job, ranks)
         found = find_checkpoint(job, ranks)
         if _stops(ranks, interrupt):
@@ -111,6 +114,17 @@ def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
             ended = _loop(_Opened(job, engine, batches, metrics, saver, interrupt, watch), begun)
     log.info(_farewell(run, ended, interrupt))
     interrupt.obeyed()
+
+
+def check_one_precision(job: Job, ranks: Ranks) -> None:
+    """Raise ConfigError, on every rank, where `auto` is not the same on all of them. Collective."""
+    found = ranks.from_all(job.settings.precision)
+    if len(set(found)) > 1:
+        listed = ", ".join(f"{name} on rank {found.index(name)}" for name in sorted(set(found)))
+        raise ConfigError(
+            f"train.precision={job.run.train.precision} is {listed}: these machines differ; say"
+            " --train.precision bf16, or fp32"
+        )
 
 
 def _stops(ranks: Ranks, interrupt: Interrupt) -> bool:
@@ -267,19 +281,32 @@ def _metrics(job: Job, ranks: Ranks, begun: Progress) -> Metrics:
 
 def _announce(job: Job, progress: Progress) -> None:
     run = job.run
+    if job.settings.precision == "bf16" and not has_bf16():
+        log.info(
+            "train.precision=bf16: this machine has no bf16 instructions, so a step takes as long as in fp32 or up to a"
+            " fifth longer, and only weights and activations are smaller; train.precision=auto takes fp32 here"
+        )
     log.info(
         "%s: %s, %s parameters, ZeRO stage %d, %s, %d rank(s), %d rows a step, %s rows an epoch; step %d of %d",
         run.name,
         job.task.kind.replace("_", " "),
         f"{sum(math.prod(size) for size in job.task.sizes.values()):,}",
         job.settings.stage,
-        run.train.precision,
+        job.settings.precision + _why(job),
         job.ranks,
         run.train.sequences_per_step,
         f"{job.task.stream.windows_per_epoch:,}",
         progress.step,
         run.train.steps,
     )
+
+
+def _why(job: Job) -> str:
+    """Why the precision was chosen, where the run left it open."""
+    if job.run.train.precision == "auto":
+        has = "has" if job.settings.precision == "bf16" else "has no"
+        return f" (auto: this {'GPU' if torch.cuda.is_available() else 'CPU'} {has} bf16 instructions)"
+    return ""
 
 
 def _farewell(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:

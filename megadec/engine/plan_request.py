@@ -21,7 +21,7 @@ from megadec.engine.plan import Plan, make_plan
 from megadec.engine.plan_setup import Setup, Zero
 from megadec.engine.plan_time import Machines, Work
 from megadec.engine.run import ModelOptions, Run
-from megadec.engine.settings import RunsShare, merge_settings
+from megadec.engine.settings import Precision, RunsShare, merge_settings, resolve_precision
 
 INDEX_NAME = "index.json"
 
@@ -46,7 +46,7 @@ def plan_run(
     setup = Setup(
         shape=shape,
         zero=_zero(run, deepspeed_file, machines, notes),
-        precision=run.train.precision,
+        precision=_precision(run, machines),
         ranks=machines.ranks,
         sequence_ranks=run.train.sequence_ranks,
         micro_sequences=run.train.micro_sequences,
@@ -90,6 +90,13 @@ def _shape(run: Run, notes: list[str]) -> DecoderShape:
     return shape
 
 
+def _precision(run: Run, machines: Machines) -> Precision:
+    """The run's; `auto` is bf16 on GPUs, since all that a plan knows multiply it, and on a CPU what it is here."""
+    if run.train.precision == "auto" and machines.kind == "cuda":
+        return "bf16"
+    return resolve_precision(run.train.precision)
+
+
 def _zero(run: Run, file: Path | None, machines: Machines, notes: list[str]) -> Zero:
     if file is None:
         notes.append("assumed: ZeRO stage 3 with the buckets of ds_configs/zero3.json, as no --deepspeed was given")
@@ -97,7 +104,7 @@ def _zero(run: Run, file: Path | None, machines: Machines, notes: list[str]) -> 
     share = RunsShare(
         run.train.sequences_per_step,
         run.train.micro_sequences,
-        run.train.precision,
+        _precision(run, machines),
         run.optimizer.clip_norm,
         machines.ranks,
         run.train.sequence_ranks,

@@ -50,6 +50,9 @@ def load_checkpoint(engine: ZeroEngine, job: Job, path: Path, manifest: dict[str
             "it was saved by %d rank(s) at ZeRO stage %d; now there are %d at stage %d",
             *(manifest["world_size"], manifest["zero_stage"], job.ranks, job.settings.stage),
         )
+    before, now = manifest["precision"], job.settings.precision
+    if before != now:
+        log.info("it was trained in %s until here; now it is trained in %s", before, now)
     best, guard = Best(**manifest.get("best", {})), GuardState.from_json(manifest.get("guard", {}))
     starts = starts_from_json(manifest.get("starts", ()))
     return Progress(step, manifest["tokens"], manifest["loss"], manifest["evaluated_step"], best, guard, starts)

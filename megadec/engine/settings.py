@@ -15,8 +15,10 @@ from typing import Any, Literal
 from megadec.common.errors import ConfigError, suggest
 from megadec.common.files import read_json
 from megadec.data.share import check_groups
+from megadec.decoder.kernels.precision import has_bf16
 
 Precision = Literal["bf16", "fp32"]
+PrecisionChoice = Literal["auto", "bf16", "fp32"]
 
 # What DeepSpeed 0.19 reads at the top level and a pretraining run may set.
 KNOWN_KEYS = frozenset({
@@ -34,6 +36,13 @@ REMOVED_KEYS = frozenset({
 REMOVED_ZERO_KEYS = frozenset({"mics_shard_size", "mics_hierarchical_params_gather", "zeropp_loco_param"})
 # Keys that the run states: the file may leave them out, say "auto", or repeat the run's value.
 OWNED_ELSEWHERE = {"optimizer": "optimizer.*", "scheduler": "schedule.*"}
+
+
+def resolve_precision(choice: PrecisionChoice) -> Precision:
+    """`auto` is bf16 where this machine's devices multiply it in hardware, and fp32 elsewhere."""
+    if choice == "auto":
+        return "bf16" if has_bf16() else "fp32"
+    return choice
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
         values["zero_optimization"].setdefault("reduce_scatter", False)
     if stage == 0 and share.precision == "bf16":
         raise ConfigError(
-            f"{file}: ZeRO stage 0 with train.precision=bf16: DeepSpeed 0.19 then accumulates gradients in bf16 and"
+            f"{file}: ZeRO stage 0 in bf16 (train.precision): DeepSpeed 0.19 then accumulates gradients in bf16 and"
             " takes an optimizer step at initialisation, so the losses are not those of stages 1 to 3;"
             " choose zero1.json, or fp32"
         )
@@ -153,12 +162,12 @@ def _take_sequence_sizes(file: Path, values: dict[str, Any], share: RunsShare) -
 def _merge_precision(file: Path, values: dict[str, Any], precision: Precision) -> None:
     """Turn bf16 on or off as the run says; gradients accumulate in fp32 unless the file asks for something else."""
     if _enabled(values.get("fp16", {})):
-        raise ConfigError(f"{file}: fp16 is not supported; train.precision is bf16 or fp32")
+        raise ConfigError(f"{file}: fp16 is not supported; train.precision is auto, bf16 or fp32")
     values.pop("fp16", None)
     bf16 = values.get("bf16", {})
     stated = bf16.get("enabled", "auto") if isinstance(bf16, Mapping) else "auto"
     if stated not in ("auto", precision == "bf16"):
-        raise ConfigError(f"{file}: bf16.enabled={stated!r}, but the run says train.precision={precision}")
+        raise ConfigError(f"{file}: bf16.enabled={stated!r}, but the run trains in {precision} (train.precision)")
     values["bf16"] = {**bf16, "enabled": precision == "bf16"}
     if precision == "fp32":
         types = values.get("data_types", {})

@@ -15,13 +15,12 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from megadec.common.errors import ConfigError, suggest
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.flops import FORWARD_AND_BACKWARD, parameter_table
 from megadec.decoder.initialise import normal_tensor
-from megadec.decoder.linear import Linear
+from megadec.decoder.linear import Linear, linear
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 

@@ -1,6 +1,6 @@
 """What attention costs: packed documents, one long document, a mask, FlexAttention, in turns and per operation.
 
-    python -m tools.bench.attention [--row_tokens 512 2048] [--document_tokens 128 512] [--dtype bfloat16]
+    python -m tools.bench.attention [--row_tokens 512 2048] [--document_tokens 128 512] [--precision bf16]
 
 In: a shape of heads, the lengths of rows, mean lengths of documents. Out: one JSON object: for each row length and case
 the median seconds of forward and backward, TFLOP/s of the work that had to be done (causal inside documents, forward
@@ -16,7 +16,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ from megadec.common.config import parse, to_dict
 from megadec.common.errors import ConfigError, run_main
 from megadec.decoder.attention import CAUSAL, Layout, attend, document_layout
 from megadec.decoder.documents import document_blocks, document_kernel, document_mask
-from tools.bench.measure import alternate, device, environment, product_flops, summary, top_operations
+from megadec.engine.settings import PrecisionChoice, resolve_precision
+from tools.bench.measure import DTYPES, alternate, device, environment, product_flops, summary, top_operations
 
 SPREAD_OF_LENGTHS = 1.0  # standard deviation of the logarithm
 ONE = "one_document"
@@ -46,7 +47,7 @@ class AttentionOptions:
     heads: int | None = None
     kv_heads: int | None = None
     head_size: int | None = None
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: PrecisionChoice = "auto"
     rounds: int = 7
     flex: bool = True
     seed: int = 0
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
         "environment": environment(),
         "options": to_dict(options),
         "kernel": kernel,
-        "matrix_product_tflops": product_flops(dtype_of(options)) / 1e12,
+        "matrix_product_tflops": product_flops(resolve_precision(options.precision)) / 1e12,
         "row_tokens": rows,
         "top_operations": top_operations(packed_case(options)),
     }
@@ -85,8 +86,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def dtype_of(options: AttentionOptions) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, options.dtype)
-    return dtype
+    return DTYPES[resolve_precision(options.precision)]
 
 
 def measure(options: AttentionOptions, row_tokens: int, first: bool) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from megadec.common.files import sha256_of, sync_tree, write_json
 from megadec.decoder.flops import parameter_table
 from megadec.engine.flight import Sums
 from megadec.engine.saver import Saved, Saver
-from megadec.engine.settings import RunsShare, merge_settings
+from megadec.engine.settings import RunsShare, merge_settings, resolve_precision
 from megadec.engine.step import train_step
 from megadec.engine.zero import Ranks, ZeroEngine, build_engine, check_zero_section, start_process_group
 from tools.bench.measure import environment
@@ -55,7 +55,7 @@ class Bench:
     def __init__(self, options: CheckpointBenchOptions, folder: Path, ranks: Ranks) -> None:
         world = ranks.world_size
         rows = options.rows
-        share = RunsShare(rows * world, rows, options.precision, OPTIMIZER.clip_norm, world)
+        share = RunsShare(rows * world, rows, resolve_precision(options.precision), OPTIMIZER.clip_norm, world)
         settings = merge_settings(options.deepspeed, share)
         check_zero_section(settings)
         self.engine: ZeroEngine = build_engine(

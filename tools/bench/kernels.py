@@ -1,6 +1,6 @@
 """What the operations between the matrix products cost: ours, the plain formula, torch.compile and Liger, in turns.
 
-    python -m tools.bench.kernels [--hidden 768 2048] [--dtype bfloat16] [--seconds 120]
+    python -m tools.bench.kernels [--hidden 768 2048] [--precision bf16] [--seconds 120]
 
 In: hidden sizes. Out: one JSON object: for each operation, hidden size and pass the fewest bytes that must be moved
 (each input read once, each result written once), and for each case the median seconds, GB/s of those bytes, their share
@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ from megadec.common.errors import ConfigError, run_main
 from megadec.decoder.compiled import missing_compiler
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.rope import rotations
-from tools.bench.measure import alternate, clone_bytes_per_second, device, environment, summary
+from megadec.engine.settings import PrecisionChoice, resolve_precision
+from tools.bench.measure import DTYPES, alternate, clone_bytes_per_second, device, environment, summary
 
 EPS = 1e-6
 FORMULA = "torch"
@@ -49,7 +50,7 @@ class KernelsOptions:
 
     hidden: tuple[int, ...] = ()
     tensor_bytes: int | None = None
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: PrecisionChoice = "auto"
     rounds: int = 7
     calls: int | None = None
     compiled: bool = True
@@ -183,7 +184,7 @@ def main(argv: Sequence[str]) -> None:
     options = KernelsOptions(**{**DEFAULTS[device().type], **given})
     torch._functorch.config.donated_buffer = False  # or a compiled graph could not go backward twice
     torch.manual_seed(0)
-    dtype = getattr(torch, options.dtype)
+    dtype = DTYPES[resolve_precision(options.precision)]
     size = options.tensor_bytes or 0
     clone = clone_bytes_per_second(size)
     rows, left_out = [], []

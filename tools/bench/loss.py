@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ from torch.nn.functional import cross_entropy, linear
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
 from megadec.decoder.heads import PLAIN_LOSS, LanguageLoss, LanguageModelHead
-from tools.bench.measure import alternate, device, environment, fresh_process, summary
+from megadec.engine.settings import PrecisionChoice, resolve_precision
+from tools.bench.measure import DTYPES, alternate, device, environment, fresh_process, summary
 
 PLAIN = "plain"
 CASES = (PLAIN, "ours", "ours_smoothed", "torch", "liger")
@@ -46,7 +47,7 @@ class LossOptions:
     vocabulary_size: int = 65536
     tokens: int = 8192
     hidden_size: int | None = None
-    dtype: Literal["bf16", "fp32"] = "bf16"
+    precision: PrecisionChoice = "auto"
     rounds: int = 3
     cases: tuple[str, ...] = ()
     alone: str | None = None
@@ -78,7 +79,7 @@ class Inputs:
     @staticmethod
     def of(options: LossOptions) -> Inputs:
         """Random numbers of about a trained model's size, drawn without a larger copy."""
-        dtype = torch.bfloat16 if options.dtype == "bf16" else torch.float32
+        dtype = DTYPES[resolve_precision(options.precision)]
         where = device()
         torch.manual_seed(0)
         h_NH = torch.empty(options.tokens, options.width, dtype=dtype, device=where).normal_()
@@ -174,7 +175,7 @@ def _arguments(options: LossOptions, case: str) -> list[str]:
         "vocabulary_size": options.vocabulary_size,
         "tokens": options.tokens,
         "hidden_size": options.width,
-        "dtype": options.dtype,
+        "precision": resolve_precision(options.precision),
         "alone": case,
     }
     return [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
@@ -203,7 +204,13 @@ def main(argv: Sequence[str]) -> None:
         if PLAIN in rows:
             row["memory_share"] = round(row["memory_bytes"] / rows[PLAIN]["memory_bytes"], 4)
     sizes = {"vocabulary_size": options.vocabulary_size, "tokens": options.tokens, "hidden_size": options.width}
-    result = {"environment": environment(), **sizes, "dtype": options.dtype, "cases": rows, "missing": missing}
+    result = {
+        "environment": environment(),
+        **sizes,
+        "precision": resolve_precision(options.precision),
+        "cases": rows,
+        "missing": missing,
+    }
     print(json.dumps(result, indent=1))
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from megadec.common.errors import TrainingError
+from megadec.engine.settings import Precision
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "deepspeed", "transformers", "triton", "liger-kernel", "flash-attn")
@@ -117,12 +118,24 @@ def fresh_process(module: str, arguments: Sequence[str], timeout_seconds: float 
     return json.loads(lines[-1])
 
 
-def product_flops(dtype: torch.dtype = torch.bfloat16, size: int | None = None, rounds: int = 9) -> float:
-    """Floating-point operations a second of a square matrix product on random numbers, the best of some rounds."""
-    where = device()
-    size = size or (8192 if where.type == "cuda" else 2048)
-    left, right = (torch.randn(size, size, device=where).to(dtype) for _ in range(2))
-    seconds = alternate({"product": lambda: left @ right}, rounds, warm_up=3)["product"]
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def product_flops(precision: Precision, limit_seconds: float = 5.0) -> float:
+    """Floating-point operations a second of a square matrix product on random numbers, the best of some rounds.
+
+    Of the largest size, up to 2048 on a CPU and 8192 on a GPU, whose rounds are expected to end within `limit_seconds`:
+    a CPU without bf16 instructions takes 20 seconds for one bf16 product of 2048.
+    """
+    where, rounds, warm_up = device(), 9, 3
+    size, largest = 256, 8192 if where.type == "cuda" else 2048
+    while True:
+        left, right = (torch.randn(size, size, device=where).to(DTYPES[precision]) for _ in range(2))
+        spent = min(seconds_of(lambda: left @ right) for _ in range(2))  # noqa: B023 called at once
+        if size == largest or 8 * spent * (warm_up + rounds) > limit_seconds:
+            break
+        size *= 2
+    seconds = alternate({"product": lambda: left @ right}, rounds, warm_up=warm_up)["product"]
     return 2 * size**3 / min(seconds)
 
 

@@ -24,7 +24,7 @@ from megadec.decoder.execution import Execution
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.engine.metrics import peak_memory_bytes
-from megadec.engine.settings import RunsShare, merge_settings
+from megadec.engine.settings import RunsShare, merge_settings, resolve_precision
 from megadec.engine.step import train_step
 from megadec.engine.zero import build_engine, check_zero_section, start_process_group
 from tools.bench.measure import alternate, device, environment, fresh_process, summary
@@ -74,7 +74,7 @@ class Trainer:
 
     def __init__(self, options: MemoryOptions) -> None:
         ranks = start_process_group()
-        share = RunsShare(options.rows, options.rows, options.precision, OPTIMIZER.clip_norm, 1)
+        share = RunsShare(options.rows, options.rows, resolve_precision(options.precision), OPTIMIZER.clip_norm, 1)
         settings = merge_settings(options.deepspeed, share)
         check_zero_section(settings)
         self.engine = build_engine(task_of(options, first_values(options.shape)), OPTIMIZER, settings, ranks)

@@ -31,7 +31,7 @@ from megadec.decoder.initialise import initial_tensor
 from megadec.engine.metrics import peak_memory_bytes
 from megadec.engine.plan_memory import memory_of
 from megadec.engine.plan_setup import Setup, Zero
-from megadec.engine.settings import RunsShare, merge_settings
+from megadec.engine.settings import RunsShare, merge_settings, resolve_precision
 from megadec.engine.snapshot import Snapshot
 from megadec.engine.step import train_step
 from megadec.engine.zero import build_engine, end_process_group, start_process_group
@@ -74,9 +74,8 @@ def train_here(workload: ZeroWorkload) -> dict[str, Any]:
     """Some steps of the workload in this process, and its peak. Collective."""
     ranks = start_process_group()
     size, shape = ranks.world_size, workload.shape
-    share = RunsShare(
-        workload.rows * workload.micro_steps * size, workload.rows, workload.precision, OPTIMIZER.clip_norm, size
-    )
+    precision = resolve_precision(workload.precision)
+    share = RunsShare(workload.rows * workload.micro_steps * size, workload.rows, precision, OPTIMIZER.clip_norm, size)
     settings = merge_settings(workload.deepspeed, share)
     task = task_of(workload, lambda name: initial_tensor(shape, name, task.sizes[name], SEED))
     engine = build_engine(task, OPTIMIZER, settings, ranks)
@@ -106,11 +105,12 @@ def check(options: PlanCheckOptions, preset: str, stage: int, base: Mapping[str,
     """One case. base: the peak of the tiny model by way of measuring; nothing on a GPU."""
     values = {key: value for key, value in to_dict(options).items() if key in ZeroWorkload.__dataclass_fields__}
     workload = from_dict(ZeroWorkload, {**values, "preset": preset, "deepspeed": str(options.setting_files[stage])})
-    share = RunsShare(workload.rows * options.ranks, workload.rows, workload.precision, 1.0, options.ranks)
+    precision = resolve_precision(workload.precision)
+    share = RunsShare(workload.rows * options.ranks, workload.rows, precision, 1.0, options.ranks)
     setup = Setup(
         shape=workload.shape,
         zero=Zero.of(merge_settings(workload.deepspeed, share).values),
-        precision=workload.precision,
+        precision=precision,
         ranks=options.ranks,
         micro_sequences=workload.rows,
         row_tokens=workload.row_tokens,

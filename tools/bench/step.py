@@ -4,10 +4,10 @@
 
 In: a Qwen3 shape (28 million parameters when nothing is said), a batch and a DeepSpeed file. Out: one JSON object: for
 each trainer of tools/bench/trainers.py a row with seconds and tokens a second, peak memory, speed and memory against
-transformers under the same DeepSpeed file, losses, share of the machine's measured bf16 product, and the operations
-that cost most; a trainer that cannot run here has the reason instead. Each trainer is a process of its own. On a CPU
-all live at once and step in turns; on a GPU, where they would not fit beside each other, they run one after another.
-Trade-off: what waits holds memory but no core, so a machine needs the memory of all of them together.
+transformers under the same DeepSpeed file, losses, share of the machine's measured product in the same precision, and
+the operations that cost most; a trainer that cannot run here has the reason instead. Each trainer is a process of its
+own. On a CPU all live at once and step in turns; on a GPU, where they would not fit beside each other, they run one
+after another. Trade-off: what waits holds memory but no core, so a machine needs the memory of all of them together.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from typing import Any
 from megadec.common.config import parse, to_dict, to_yaml
 from megadec.common.errors import ConfigError, TrainingError, run_main
 from megadec.decoder.flops import model_flops, parameter_count
+from megadec.engine.settings import resolve_precision
 from tools.bench.measure import ROOT, device, environment, product_flops, summary
-from tools.bench.trainers import NAMES, PLAIN_LOOPS, TrainerOptions, Workload
+from tools.bench.trainers import IN_PRECISION, NAMES, PLAIN_LOOPS, TrainerOptions, Workload
 
 BASELINE = "transformers"
 WARM_UP_STEPS = 2
@@ -38,7 +39,8 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class StepOptions(Workload):
-    """names: which trainers. rounds: steps of each that are timed. limit_seconds: no round begins after so long.
+    """names: which trainers; ours_bf16 and ours_fp32, in these precisions whatever `precision` says, only when named.
+    rounds: steps of each that are timed. limit_seconds: no round begins after so long.
 
     profiled: give each trainer's most expensive operations, of one more step. timelines: a folder for the whole profile
     of that step of each, NAME.json.gz, which Perfetto shows.
@@ -52,8 +54,8 @@ class StepOptions(Workload):
 
     def __post_init__(self) -> None:
         for name in self.names:
-            if name not in NAMES:
-                raise ConfigError(f"names: {name!r} is none of {', '.join(NAMES)}")
+            if name not in (*NAMES, *IN_PRECISION):
+                raise ConfigError(f"names: {name!r} is none of {', '.join((*NAMES, *IN_PRECISION))}")
         if self.rounds < 1:
             raise ConfigError(f"rounds={self.rounds} is not at least 1")
         if self.timelines is not None and not self.profiled:
@@ -221,12 +223,13 @@ def report(options: StepOptions, trial: Trial, product: float) -> dict[str, Any]
         }
     return {
         "shape": shape.to_dict() | {"parameters": parameter_count(shape)},
+        "precision": resolve_precision(options.precision),
         "step_tokens": tokens,
         "step_flops": flops,
         "product_flops_per_second": product,
         "rows": rows,
         "skipped": trial.skipped,
-        "against_peers": _against_peers(workers),
+        "bars": _against_peers(workers) | _bf16_against_fp32(workers),
     }
 
 
@@ -253,6 +256,17 @@ def _against_peers(workers: dict[str, Worker]) -> dict[str, Any]:
     return found
 
 
+def _bf16_against_fp32(workers: dict[str, Worker]) -> dict[str, Any]:
+    """How long a step of ours takes in bf16, as a multiple of one in fp32, and how far the losses stand apart."""
+    if not IN_PRECISION.keys() <= workers.keys():
+        return {}
+    bf16, fp32 = (workers[name] for name in IN_PRECISION)
+    return {
+        "bf16_seconds_over_fp32": round(_median(bf16) / _median(fp32), 4),
+        "bf16_loss_difference": _difference(bf16, fp32),
+    }
+
+
 def _median(worker: Worker) -> float:
     return statistics.median(worker.seconds)
 
@@ -262,7 +276,7 @@ def main(argv: Sequence[str]) -> None:
     options = parse(StepOptions, argv, description="A training step of ours beside its peers.")
     if options.timelines is not None:
         options.timelines.mkdir(parents=True, exist_ok=True)
-    product = product_flops()
+    product = product_flops(resolve_precision(options.precision))
     trial = run_trial(options, together=device().type == "cpu")
     if not trial.done:
         raise TrainingError(f"no trainer could run: {trial.skipped}")

@@ -2,8 +2,8 @@
 
 Every trainer begins from the weights of `initial_tensor`, reads the same tokens (one document a row), clips at 1 and
 steps with torch's fused AdamW at the same rate, so that losses agree. The peers are transformers' Qwen3: under the
-same DeepSpeed file, or in a plain loop of one process with float32 weights under bf16 autocast. Trade-off: rows are one
-document each, where the peers need no mask; packed documents are measured in attention.py.
+same DeepSpeed file, or in a plain loop of one process with float32 weights (under autocast in bf16). Trade-off: rows
+are one document each, where the peers need no mask; packed documents are measured in attention.py.
 
     python -m tools.bench.trainers --name ours --steps 3     # one trainer alone, a line of JSON
 """
@@ -33,13 +33,15 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics import peak_memory_bytes
 from megadec.engine.optimizer import OptimizerOptions, build_optimizer
-from megadec.engine.settings import RunsShare, merge_settings
+from megadec.engine.settings import Precision, PrecisionChoice, RunsShare, merge_settings, resolve_precision
 from megadec.engine.task import Task
 from tools.bench.measure import device, seconds_of, top_operations
 
 DEEPSPEED = ("ours", "ours_compiled", "transformers", "transformers_compiled", "transformers_liger")
 PLAIN_LOOPS = ("plain", "plain_compiled")
 NAMES = (*DEEPSPEED, *PLAIN_LOOPS)
+# Ours in a precision of its own, whatever that of the workload is: what one costs against the other.
+IN_PRECISION: dict[str, Precision] = {"ours_bf16": "bf16", "ours_fp32": "fp32"}
 OPTIMIZER = OptimizerOptions(learning_rate=1e-3, clip_norm=1.0)
 BATCHES = 4
 
@@ -50,7 +52,8 @@ Step = Callable[[TokenBatch], float]
 class Workload:
     """A Qwen3 shape, the batch of a step, and the DeepSpeed file that all who use DeepSpeed share.
 
-    preset: in place of the shape's numbers. execution: how ours computes, beside what its name says.
+    preset: in place of the shape's numbers. execution: how ours computes, beside what its name says. precision: of all
+    trainers; auto is bf16 where the hardware multiplies it.
     """
 
     preset: str | None = None
@@ -65,6 +68,7 @@ class Workload:
     rows: int = 8
     deepspeed: Path = Path("ds_configs/zero3.json")
     execution: Execution = PLAIN
+    precision: PrecisionChoice = "auto"
     seed: int = 0
 
     @property
@@ -106,8 +110,10 @@ class TrainerOptions(Workload):
 
 def make(name: str, workload: Workload) -> Step:
     """The trainer of this name. Raises ConfigError where it cannot run here, saying why."""
-    if name not in NAMES:
-        raise ConfigError(f"name={name!r} is none of {', '.join(NAMES)}")
+    if name not in (*NAMES, *IN_PRECISION):
+        raise ConfigError(f"name={name!r} is none of {', '.join((*NAMES, *IN_PRECISION))}")
+    if name in IN_PRECISION:
+        return _ours(replace(workload, precision=IN_PRECISION[name]), compiled=False)
     if name.startswith("ours"):
         return _ours(workload, compiled=name == "ours_compiled")
     if name in PLAIN_LOOPS:
@@ -149,7 +155,7 @@ def _engine(workload: Workload, build: Callable[[], nn.Module], prefix: str = ""
         stream=None,  # type: ignore[arg-type]
         evaluator=None,  # type: ignore[arg-type]
     )
-    share = RunsShare(workload.rows, workload.rows, "bf16", OPTIMIZER.clip_norm, 1)
+    share = RunsShare(workload.rows, workload.rows, resolve_precision(workload.precision), OPTIMIZER.clip_norm, 1)
     return build_engine(task, OPTIMIZER, merge_settings(workload.deepspeed, share), start_process_group())
 
 
@@ -186,7 +192,7 @@ def _apply_liger() -> None:
 
 
 def _plain(workload: Workload, compiled: bool) -> Step:
-    """One process without DeepSpeed: float32 weights, bf16 autocast, fused AdamW."""
+    """One process without DeepSpeed: float32 weights, autocast in bf16, fused AdamW."""
     where = device()
     shape = workload.shape
     sizes = parameter_table(shape)
@@ -201,9 +207,10 @@ def _plain(workload: Workload, compiled: bool) -> Step:
         group["lr"] = OPTIMIZER.learning_rate
     parameters = list(model.parameters())
     forward = torch.compile(model) if compiled else model
+    bf16 = resolve_precision(workload.precision) == "bf16"
 
     def step(batch: TokenBatch) -> float:
-        with torch.autocast(where.type, torch.bfloat16):
+        with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
             loss: Tensor = forward(input_ids=batch.ids_BS, labels=batch.ids_BS, use_cache=False).loss
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, OPTIMIZER.clip_norm)

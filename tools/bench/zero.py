@@ -28,6 +28,7 @@ from megadec.common.errors import ConfigError, run_main
 from megadec.common.files import read_json, write_json
 from megadec.decoder.flops import parameter_count
 from megadec.engine.metrics import peak_memory_bytes
+from megadec.engine.settings import resolve_precision
 from megadec.engine.zero import Ranks, end_process_group, start_process_group
 from tools.bench.measure import alternate, environment, product_flops, summary
 from tools.bench.ranks import run_ranks
@@ -90,7 +91,7 @@ def measure(options: ZeroOptions, ranks: Ranks) -> dict[str, Any]:
 
     seconds = alternate({name: recorded(name, step) for name, step in steps.items()}, options.rounds, warm_up=2)
     first = options.names[0]
-    product = product_flops() if options.precision == "bf16" and ranks.world_size == 1 else None
+    product = product_flops(resolve_precision(options.precision)) if ranks.world_size == 1 else None
     cases = summary(seconds, first)
     return {
         "bench": "zero",

@@ -26,7 +26,7 @@ from megadec.decoder.initialise import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.optimizer import build_optimizer
-from megadec.engine.settings import KNOWN_KEYS, Precision, RunsShare, merge_settings, read_settings
+from megadec.engine.settings import KNOWN_KEYS, RunsShare, merge_settings, read_settings, resolve_precision
 from megadec.engine.step import train_step
 from megadec.engine.task import Evaluator, Scorer, Task
 from megadec.engine.zero import Ranks, build_engine, check_zero_section
@@ -48,7 +48,6 @@ class ZeroWorkload(Workload):
     """
 
     micro_steps: int = 1
-    precision: Precision = "bf16"
 
     def batches(self, ranks: Ranks) -> list[TokenBatch]:
         """This rank's micro-batches, the same ones in each step."""
@@ -169,7 +168,8 @@ def _engine_step(
 ) -> Step:
     batches = workload.batches(ranks)
     rows, size = workload.rows, ranks.world_size
-    share = RunsShare(rows * workload.micro_steps * size, rows, workload.precision, OPTIMIZER.clip_norm, size)
+    precision = resolve_precision(workload.precision)
+    share = RunsShare(rows * workload.micro_steps * size, rows, precision, OPTIMIZER.clip_norm, size)
     settings = merge_settings(settings_file(case, workload.deepspeed.parent, folder), share)
     check_zero_section(settings)
     engine = build_engine(task_of(workload, first_value), OPTIMIZER, settings, ranks)
@@ -192,7 +192,7 @@ class PlainLoop:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(first_value(name))
-        if workload.precision == "bf16":
+        if resolve_precision(workload.precision) == "bf16":
             self.model = self.model.bfloat16()
         # As under ZeRO, the fp32 copies begin at the rounded weights.
         masters = [

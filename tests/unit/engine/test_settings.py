@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.engine.settings import RunsShare, merge_settings, read_settings
+from megadec.engine import settings as settings_module
+from megadec.engine.settings import RunsShare, merge_settings, read_settings, resolve_precision
 
 PROJECT = Path(__file__).resolve().parents[3]
 SHARE = RunsShare(sequences_per_step=24, micro_sequences=4, precision="bf16", clip_norm=1.0, ranks=2)
@@ -26,6 +27,14 @@ def write(folder: Path, **values: Any) -> Path:
 def test_each_shipped_file_is_read_and_holds_the_stage_of_its_name(name: str) -> None:
     values = read_settings(PROJECT / "ds_configs" / f"{name}.json")
     assert values["zero_optimization"]["stage"] == int(name.removeprefix("zero")[0])
+
+
+@pytest.mark.parametrize(("has", "auto"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_hardware_has_it_and_what_was_asked_for_stays(
+    monkeypatch: pytest.MonkeyPatch, has: bool, auto: str
+) -> None:
+    monkeypatch.setattr(settings_module, "has_bf16", lambda: has)
+    assert [resolve_precision(choice) for choice in ("auto", "bf16", "fp32")] == [auto, "bf16", "fp32"]  # type: ignore[arg-type]
 
 
 def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
@@ -106,5 +115,5 @@ def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(micro: int, r
 
 
 def test_stage_0_in_bf16_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"stage 0 with train\.precision=bf16"):
+    with pytest.raises(ConfigError, match=r"stage 0 in bf16 \(train\.precision\)"):
         merge_settings(write(tmp_path, zero_optimization={"stage": 0}), SHARE)

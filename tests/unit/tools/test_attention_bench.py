@@ -23,7 +23,7 @@ def test_squares_are_those_of_the_runs_within_rows() -> None:
 
 
 def test_it_tells_of_every_case_and_row_length(capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--tokens=64", "--heads=2", "--kv_heads=1", "--head_size=16", "--rounds=2", "--dtype=float32"]
+    sizes = ["--tokens=64", "--heads=2", "--kv_heads=1", "--head_size=16", "--rounds=2", "--precision=fp32"]
     main([*sizes, "--row_tokens", "16", "32", "--document_tokens", "4"])
     result = json.loads(capsys.readouterr().out)
     assert result["kernel"] == "each"

@@ -9,7 +9,7 @@ from megadec.common.errors import ConfigError
 from tools.bench.loss import Inputs, LossOptions, step_of
 from tools.bench.measure import fresh_process
 
-SMALL = LossOptions(vocabulary_size=300, tokens=50, hidden_size=16, dtype="fp32")
+SMALL = LossOptions(vocabulary_size=300, tokens=50, hidden_size=16, precision="fp32")
 
 
 def test_ours_and_the_plain_one_compute_one_loss() -> None:

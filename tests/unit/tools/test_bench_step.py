@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from megadec.common.errors import ConfigError, TrainingError
-from tools.bench.measure import alternate, fresh_process, summary
+from tools.bench.measure import alternate, fresh_process, product_flops, summary
 from tools.bench.step import StepOptions, main
 from tools.bench.trainers import NAMES, Workload, make
 
@@ -47,14 +47,24 @@ def test_a_peer_has_our_losses_and_one_that_cannot_run_says_why(
     assert {"torch", "deepspeed", "transformers"} <= report["environment"]["versions"].keys()
     assert report["step_flops"] > 6 * 50_000 * 64 / 2
     assert set(report["skipped"]) <= {"transformers_liger"}
-    assert report["against_peers"].keys() == {"ours", "speed_against_transformers", "memory_against_transformers"}
+    assert report["bars"].keys() == {"ours", "speed_against_transformers", "memory_against_transformers"}
 
 
 @pytest.mark.slow
 def test_every_peer_has_our_losses(capsys: pytest.CaptureFixture[str]) -> None:
     report = report_of(capsys, NAMES)
     assert set(report["skipped"]) <= {"transformers_liger"}
-    assert "speed_against_best_plain_loop" in report["against_peers"]
+    assert "speed_against_best_plain_loop" in report["bars"]
+
+
+def test_what_bf16_costs_against_fp32_is_measured_in_turns_and_the_product_within_its_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main([*TINY, "--names", "ours_fp32", "ours_bf16", "--rounds", "2", "--profiled", "false"])
+    bars = json.loads(capsys.readouterr().out)["bars"]
+    assert bars["bf16_seconds_over_fp32"] > 0
+    assert 0 < bars["bf16_loss_difference"] < 0.005
+    assert product_flops("bf16", limit_seconds=0.0) > 0, "the smallest size, however slow"
 
 
 def test_an_unknown_trainer_is_refused() -> None:
