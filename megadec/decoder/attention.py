@@ -93,6 +93,12 @@ def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Te
     if layout.blocks is not None:
         return attend_blocks(q_BSHD, k_BTKD, v_BTKD, layout.blocks)
     wide = product_dtype(q_BSHD)
+    if (
+        layout.causal and wide != q_BSHD.dtype
+    ):  # each row as a document, which keeps no wide copies for the backward pass
+        rows, tokens = q_BSHD.shape[:2]
+        starts = torch.arange(0, rows * tokens + 1, tokens, dtype=torch.int32)
+        return attend_documents(q_BSHD, k_BTKD, v_BTKD, Documents(starts, tokens))
     mixed_BHSD: Tensor = scaled_dot_product_attention(
         q_BSHD.transpose(1, 2).to(wide),
         k_BTKD.transpose(1, 2).to(wide),

@@ -23,6 +23,7 @@ from megadec.common.log import logger
 log = logger(__name__)
 
 _MARK = "compiled_by_megadec"
+CACHE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
@@ -62,6 +63,19 @@ def missing_compiler(device: torch.device) -> str | None:
     return None if shutil.which(compiler) else f"the C++ compiler {compiler!r} is not found"
 
 
+def _cache_by_instructions() -> None:
+    """Give torch's cache of compiled graphs a folder for each kind of vector instructions, unless the user named one.
+
+    torch 2.11 to 2.14 finds a graph in it that was made for another CPU's instructions, which gives NaN or a crash.
+    """
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    default = default_cache_dir()
+    if os.environ.get(CACHE_FOLDER, default) == default:
+        os.environ[CACHE_FOLDER] = "-".join((default, *str(pick_vec_isa()).split()))
+
+
 class _State:
     """What the blocks of one decoder share: whether compiling was found to work here."""
 
@@ -79,6 +93,8 @@ class _State:
         if reason := missing_compiler(device):
             self.give_up(reason)
             return
+        if device.type == "cpu":
+            _cache_by_instructions()
         # Else a compiled block keeps a transposed view of each weight for its backward pass, which keeps alive what
         # ZeRO-3 gives back.
         torch._functorch.config.recompute_views = True

@@ -107,28 +107,23 @@ def test_new_tokens_behind_a_cache_see_all_earlier_ones(new_tokens: int) -> None
 
 
 @pytest.mark.parametrize("tokens", [40, 700])  # short documents, and some that are attended by blocks
-def test_in_bfloat16_the_errors_are_no_larger_than_those_of_torchs_own_attention(tokens: int) -> None:
-    """That of the result, and those of the three gradients together: by blocks, that of q alone may be."""
+def test_in_bfloat16_the_errors_are_those_of_rounding(tokens: int) -> None:
+    """Of the result once; of the gradients, into which the rounded result and rounded probabilities go, some times."""
     documents_BS = (torch.arange(tokens) > tokens // 8).int().expand(4, tokens)
     q, k, v = tensors(tokens, 4, 2, torch.bfloat16)
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
     expected = naive_by_products(*exact, document_mask(documents_BS))
     upstream = torch.randn(4, tokens, 64).bfloat16()
     wanted = (expected, *torch.autograd.grad((expected * upstream.double()).sum(), exact))
-    errors = []
-    for layout in (document_layout(documents_BS), mask_layout(documents_BS)):
-        mixed = attend(q, k, v, layout)
-        assert mixed.dtype == torch.bfloat16
-        found = (mixed, *torch.autograd.grad(mixed, (q, k, v), upstream))
-        errors.append(
-            [
-                float((f.detach().double() - w.detach()).square().mean().sqrt())
-                for f, w in zip(found, wanted, strict=True)
-            ]
-        )
-    (ours, *our_gradients), (theirs, *their_gradients) = errors
-    assert ours <= 1.05 * theirs, errors
-    assert math.hypot(*our_gradients) <= 1.05 * math.hypot(*their_gradients), errors
+    mixed = attend(q, k, v, document_layout(documents_BS))
+    assert mixed.dtype == torch.bfloat16
+    found = (mixed, *torch.autograd.grad(mixed, (q, k, v), upstream))
+    errors = [
+        float((one.detach().double() - truth.detach()).norm() / truth.detach().norm())
+        for one, truth in zip(found, wanted, strict=True)
+    ]
+    assert errors[0] < 2**-8, errors
+    assert max(errors[1:]) < 2**-7, errors
 
 
 def naive_by_products(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask_B1SS: Tensor) -> Tensor:

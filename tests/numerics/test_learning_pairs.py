@@ -30,7 +30,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], int, float]] = {
             "head_size": 16,
             "intermediate_size": 128,
         },
-        300,
+        400,
         4e-3,
     ),
     "gru": ("rnn_seq2seq", {"hidden_size": 64, "encoder_layers": 1, "decoder_layers": 1}, 300, 6e-3),

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,6 +94,33 @@ def test_compiled_blocks_have_eager_losses_and_compile_nothing_after_the_first_s
     for mode in ("full", "selective"):
         again, _ = losses(Execution(compile="blocks", recompute=Recompute(mode=mode)), steps=4)
         assert again == pytest.approx(eager[:4], rel=1e-4)
+
+
+COMPILE_ONCE = """
+import warnings
+warnings.simplefilter("ignore")
+from megadec.decoder.execution import Execution
+from tests.unit.decoder.test_compiled import losses
+print(losses(Execution(compile="blocks"), steps=2)[0])
+"""
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are of x86")
+def test_graphs_that_were_compiled_for_another_cpu_are_not_taken(tmp_path: Path) -> None:
+    eager = losses(Execution(), steps=2)[0]
+    inherited = {name: value for name, value in os.environ.items() if name != compiled.CACHE_FOLDER}
+    for cpu in ({}, {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}):
+        done = subprocess.run(
+            [sys.executable, "-c", COMPILE_ONCE],
+            env={**inherited, **cpu, "TMPDIR": str(tmp_path)},
+            cwd=Path(__file__).resolve().parents[3],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(done.stdout) == pytest.approx(eager, rel=1e-4)
 
 
 def test_without_a_compiler_blocks_are_eager_and_a_warning_says_why(
