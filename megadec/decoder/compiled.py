@@ -9,6 +9,7 @@ back; in return fusion stops at a block's border, where only one tensor passes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -69,11 +70,13 @@ def _cache_by_instructions() -> None:
     torch 2.11 to 2.14 finds a graph in it that was made for another CPU's instructions, which gives NaN or a crash.
     """
     from torch._inductor.cpu_vec_isa import pick_vec_isa
+    from torch._inductor.exc import InvalidCxxCompiler
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     default = default_cache_dir()
     if os.environ.get(CACHE_FOLDER, default) == default:
-        os.environ[CACHE_FOLDER] = "-".join((default, *str(pick_vec_isa()).split()))
+        with contextlib.suppress(InvalidCxxCompiler):  # then nothing can be compiled, and the first block says so
+            os.environ[CACHE_FOLDER] = "-".join((default, *str(pick_vec_isa()).split()))
 
 
 class _State:

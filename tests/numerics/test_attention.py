@@ -145,7 +145,7 @@ def test_documents_are_found_where_their_numbers_change_and_end_with_their_rows(
 
 def squared_lengths(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> int:
     """Scores that torch's attention kernels are asked for, forward and backward, by the shapes that they are given."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as trace:
         attend(q, k, v, layout).sum().backward()
     total = 0
     for event in trace.key_averages(group_by_input_shape=True):
@@ -172,6 +172,7 @@ def test_flex_attention_s_blocks_say_the_same_as_the_mask() -> None:
     torch.testing.assert_close(found.double(), naive(q, k, v, sees(DOCUMENTS)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the check's own
 def test_the_operation_keeps_autograds_rules() -> None:
     qkv = (x.detach().double().flatten(0, 1).requires_grad_() for x in tensors(21, 2, 1))
     arguments = (*qkv, find_documents(DOCUMENTS).starts)

@@ -156,7 +156,7 @@ def top_operations(run: Callable[[], object], rows: int = 25, timeline: Path | N
     """
     cuda = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with profile(activities=activities) as trace:
+    with profile(activities=activities, acc_events=True) as trace:
         seconds_of(run)
     if timeline is not None:
         trace.export_chrome_trace(str(timeline))
