@@ -13,8 +13,8 @@ from megadec.common.errors import run_main
 def main(argv: Sequence[str]) -> None:
     """Arguments in, `export.initial.open_pretraining` and training, nothing out: results are in the run's folder."""
     from megadec.engine.command import train_command
-    from megadec.engine.run import Run
-    from megadec.export.initial import open_pretraining
+    from megadec.engine.runs.pretrain import Run
+    from megadec.export.read.initial import open_pretraining
 
     train_command(argv, Run, open_pretraining, description=__doc__ or "", program="launch/pretrain.py")
 

@@ -29,8 +29,8 @@ from megadec.common.errors import ConfigError, MegadecError, MissingExtraError, 
 from megadec.common.log import logger
 
 if TYPE_CHECKING:
-    from megadec.engine.checkpoint import Progress
-    from megadec.engine.run import Run
+    from megadec.engine.checkpoint.manifest import Progress
+    from megadec.engine.runs.pretrain import Run
 
 CONNECT_SECONDS = 5.0
 # Ray asks for the workers' places anew this often while lost ones wait for room.
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     names = [field.name for field in fields(RayOptions)]
     bare = [f"{argument}=true" if argument == "--gpus" else argument for argument in argv]
     taken, rest = take_options(bare, ("deepspeed", *names))
-    from megadec.engine.run import Run
+    from megadec.engine.runs.pretrain import Run
 
     run = parse(Run, rest, description=__doc__ or "", program="launch/ray_train.py")
     options = parse(RayOptions, [f"--{name}={taken[name]}" for name in names if name in taken], description="")
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
 
 def check_request(run: Run, deepspeed_file: Path, workers: int) -> None:
     """Open the run as each of its workers will, so that a wrong request costs no worker. Raises MegadecError."""
-    from megadec.export.initial import open_pretraining
+    from megadec.export.read.initial import open_pretraining
 
     os.environ["WORLD_SIZE"] = str(workers)
     try:
@@ -167,7 +167,7 @@ def train_on_cluster(run: Run, deepspeed_file: Path, options: RayOptions) -> Non
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from megadec.engine.checkpoint import checkpoints_in
+    from megadec.engine.checkpoint.manifest import checkpoints_in
 
     (run.folder / SNAPSHOT).unlink(missing_ok=True)
     # Plain data: Ray reads it before a worker knows its rank, and what it imported then would take itself for rank 0.
@@ -216,7 +216,7 @@ def stop_file_for_signals(run: Run) -> Iterator[None]:
 
     The workers see it, save, and end; the command then ends with 0. Ctrl-C stays Ray's, which ends the workers at once.
     """
-    from megadec.engine.interrupt import STOP_FILE
+    from megadec.engine.health.preemption import STOP_FILE
 
     def tell(number: int, frame: FrameType | None) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -234,7 +234,7 @@ def listen_for_signals() -> None:
     """Have this worker's main thread, where Ray runs what an actor is asked for, listen for signals on our behalf."""
     import ray
 
-    from megadec.engine.interrupt import listen_in_main_thread
+    from megadec.engine.health.preemption import listen_in_main_thread
 
     ray.get(ray.get_runtime_context().current_actor.execute.remote(listen_in_main_thread))
 
@@ -253,11 +253,11 @@ def work(order: dict[str, Any]) -> None:
         ) from error
     # Ray's account of each report goes past the level that it was given.
     logging.getLogger().setLevel(logging.WARNING)
-    from megadec.engine.checkpoint import checkpoints_in
+    from megadec.engine.checkpoint.manifest import checkpoints_in
     from megadec.engine.loop import train_opened
-    from megadec.engine.run import Run
-    from megadec.engine.zero import lost_ranks
-    from megadec.export.initial import open_pretraining
+    from megadec.engine.runs.pretrain import Run
+    from megadec.engine.zero.engine import lost_ranks
+    from megadec.export.read.initial import open_pretraining
 
     listen_for_signals()
     run = from_dict(Run, order["run"])

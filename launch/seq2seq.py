@@ -14,7 +14,7 @@ from megadec.common.errors import run_main
 def main(argv: Sequence[str]) -> None:
     """Arguments in, `engine.pairs_run.open_pairs_run` and training, nothing out: results are in the run's folder."""
     from megadec.engine.command import train_command
-    from megadec.engine.pairs_run import PairsRun, open_pairs_run
+    from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
 
     train_command(argv, PairsRun, open_pairs_run, description=__doc__ or "", program="launch/seq2seq.py")
 

@@ -20,14 +20,14 @@ import torch
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
 from megadec.common.log import logger
-from megadec.export.consolidate import open_model
-from megadec.export.gguf import to_gguf
-from megadec.export.hf import MAX_SHARD_BYTES, to_hf
-from megadec.export.hf_classifier import to_hf_classifier
-from megadec.export.megadec import to_megadec
-from megadec.export.onnx import to_onnx
-from megadec.export.onnx_classifier import to_onnx_classifier
-from megadec.export.source import ModelSource
+from megadec.export.gguf.writer import to_gguf
+from megadec.export.huggingface.classifier import to_hf_classifier
+from megadec.export.huggingface.decoder import MAX_SHARD_BYTES, to_hf
+from megadec.export.onnx.classifier import to_onnx_classifier
+from megadec.export.onnx.export import to_onnx
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.model import open_model
+from megadec.export.read.source import ModelSource
 
 DTYPES = {
     "hf": ("auto", "bfloat16", "float32"),

@@ -23,10 +23,10 @@ from pathlib import Path
 from megadec.common.config import parse, take_options
 from megadec.common.errors import ConfigError, TrainingError, run_main
 from megadec.common.files import write_json
-from megadec.engine.drill import rehearse
-from megadec.engine.drill_choice import DrillOptions
-from megadec.engine.drill_judge import table
-from megadec.engine.run import Run
+from megadec.engine.runs.pretrain import Run
+from megadec.rehearse.choice import DrillOptions
+from megadec.rehearse.rehearsal import rehearse
+from megadec.rehearse.report import table
 
 SCRIPT = Path(__file__).resolve().parents[1] / "launch" / "pretrain.py"
 OWN_NAMES = {field.name for field in fields(DrillOptions)}

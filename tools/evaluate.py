@@ -24,16 +24,16 @@ from megadec.common.config import parse, take_options
 from megadec.common.errors import CheckpointError, ConfigError, run_main
 from megadec.common.files import write_json
 from megadec.data.pairs import Part
-from megadec.engine.plot import draw_confusion
-from megadec.export.consolidate import CHECKPOINTS, MANIFEST_FILE, checkpoint_of, open_model
+from megadec.decoding.beam import Beam
+from megadec.engine.metrics.plot import draw_confusion
+from megadec.export.read.model import CHECKPOINTS, MANIFEST_FILE, checkpoint_of, open_model
+from megadec.export.read.seq2seq import KIND as SEQ2SEQ
+from megadec.export.read.seq2seq import load_seq2seq
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL
 from megadec.export.score import ScoreOptions, score
-from megadec.export.seq2seq import KIND as SEQ2SEQ
-from megadec.export.seq2seq import load_seq2seq
-from megadec.export.source import CLASSIFICATION, LANGUAGE_MODEL
+from megadec.finetune.bleu import Tokenize
 from megadec.finetune.score import ClassifierScoreOptions, score_classifier
-from megadec.serve.beam import Beam
-from megadec.serve.bleu import Tokenize
-from megadec.serve.translate import Translator, score_pairs
+from megadec.finetune.translate import Translator, score_pairs
 
 
 @dataclass(frozen=True)

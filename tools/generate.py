@@ -16,8 +16,8 @@ import torch
 
 from megadec.common.config import parse
 from megadec.common.errors import run_main
-from megadec.export.load import load_decoder
-from megadec.serve.generate import Sampling, generate_text
+from megadec.decoding.generate import Sampling, generate_text
+from megadec.export.read.load import load_decoder
 
 
 @dataclasses.dataclass(frozen=True)

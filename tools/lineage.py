@@ -22,9 +22,9 @@ from typing import Any
 
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
-from megadec.export.lineage import find_models, read_run
-from megadec.export.trained import Trained
-from megadec.export.withdrawal import withdrawal, words
+from megadec.lineage.graph import find_models, read_run
+from megadec.lineage.trained import Trained
+from megadec.lineage.withdrawal import withdrawal, words
 
 
 @dataclass(frozen=True)

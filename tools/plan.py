@@ -16,10 +16,10 @@ from pathlib import Path
 
 from megadec.common.config import parse, take_options
 from megadec.common.errors import run_main
-from megadec.engine.plan import table
-from megadec.engine.plan_request import plan_run
-from megadec.engine.plan_time import Machines
-from megadec.engine.run import Run
+from megadec.engine.runs.pretrain import Run
+from megadec.plan.duration import Machines
+from megadec.plan.plan import table
+from megadec.plan.request import plan_run
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from megadec.common.config import parse
 from megadec.common.errors import run_main
-from megadec.engine.plot import PlotOptions, draw, read_curves
+from megadec.engine.metrics.plot import PlotOptions, draw, read_curves
 
 
 def main(argv: Sequence[str]) -> None:

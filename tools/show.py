@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _show_steps(run: Path, steps: Sequence[int], rows: Sequence[int], tokenizer: Tokenizer | None) -> None:
     # Imported here: it brings DeepSpeed, which takes seconds.
-    from megadec.engine.run_file import streams_of_run
+    from megadec.lineage.run_file import streams_of_run
 
     stream_at = streams_of_run(run)
     for step in steps:

@@ -17,10 +17,10 @@ from pathlib import Path
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
 from megadec.data.pairs import Part
-from megadec.export.seq2seq import load_seq2seq
-from megadec.serve.beam import Beam
-from megadec.serve.bleu import Tokenize
-from megadec.serve.translate import Translator, score_pairs
+from megadec.decoding.beam import Beam
+from megadec.export.read.seq2seq import load_seq2seq
+from megadec.finetune.bleu import Tokenize
+from megadec.finetune.translate import Translator, score_pairs
 
 
 @dataclass(frozen=True)

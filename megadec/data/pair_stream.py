@@ -17,10 +17,10 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import PADDING_ID, TensorFields
-from megadec.data.order import VERSION as ORDER_VERSION
-from megadec.data.order import Order
 from megadec.data.pairs import PairSet
-from megadec.data.share import fingerprint_of, share_of_rank, stream_state
+from megadec.data.sharding import fingerprint_of, share_of_rank, stream_state
+from megadec.data.shuffle import VERSION as ORDER_VERSION
+from megadec.data.shuffle import Order
 
 STREAM_VERSION = 1
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet, DocumentSpan
-from megadec.data.order import VERSION as ORDER_VERSION
-from megadec.data.order import Order
-from megadec.data.share import check_parts, fingerprint_of, place_of_rank, share_of_rank, stream_state
+from megadec.data.sharding import check_parts, fingerprint_of, place_of_rank, share_of_rank, stream_state
+from megadec.data.shuffle import VERSION as ORDER_VERSION
+from megadec.data.shuffle import Order
 from megadec.data.skip import SkippedDocuments, find_documents, leave_out
 from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, lost_windows, plan_windows
 

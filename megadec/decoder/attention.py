@@ -29,7 +29,7 @@ from megadec.decoder.kernels.precision import product_dtype
 from megadec.decoder.kernels.rotary import rotate_pair
 from megadec.decoder.linear import Linear
 from megadec.decoder.norm import RotaryNorm
-from megadec.decoder.sequence import SequenceRanks
+from megadec.decoder.sequence_parallel import SequenceRanks
 from megadec.decoder.shape import DecoderShape
 
 # Shapes: B batch, S new tokens, T tokens so far, H query heads, K key-value heads, D head size.

@@ -26,7 +26,7 @@ from megadec.decoder.linear import Embedding
 from megadec.decoder.norm import RMSNorm
 from megadec.decoder.recompute import run_block
 from megadec.decoder.rope import rotations
-from megadec.decoder.sequence import SequenceRanks
+from megadec.decoder.sequence_parallel import SequenceRanks
 from megadec.decoder.shape import DecoderShape
 
 # Shapes: B batch, S sequence, H hidden size, V vocabulary, or labels in a classifier.

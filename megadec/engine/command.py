@@ -15,9 +15,9 @@ from typing import TypeVar
 from megadec.common.config import parse, take_options
 from megadec.common.errors import ConfigError, MegadecError
 from megadec.common.ranks import is_first
-from megadec.engine.interrupt import Interrupt
-from megadec.engine.job import CommonRun, Job
+from megadec.engine.health.preemption import Interrupt
 from megadec.engine.loop import train_opened
+from megadec.engine.runs.common import CommonRun, Job
 
 R = TypeVar("R", bound=CommonRun)
 

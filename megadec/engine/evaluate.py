@@ -18,10 +18,10 @@ from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet
-from megadec.data.share import place_of_rank
+from megadec.data.sharding import place_of_rank
 from megadec.data.windows import WindowPlan, plan_windows
-from megadec.engine.interrupt import Interrupt
-from megadec.engine.metrics import Evaluation
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.metrics.logger import Evaluation
 from megadec.engine.task import Scorer
 
 

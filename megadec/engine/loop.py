@@ -25,27 +25,27 @@ from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
 from megadec.data.stream import TrainStream
 from megadec.decoder.kernels.precision import has_bf16
-from megadec.engine.checkpoint import Progress
+from megadec.engine.checkpoint.checkpointer import Saved, Saver
+from megadec.engine.checkpoint.load import load_checkpoint
+from megadec.engine.checkpoint.manifest import Progress
+from megadec.engine.checkpoint.origins import origins_at_start
+from megadec.engine.checkpoint.resume import contents_of, find_checkpoint
+from megadec.engine.checkpoint.save import begin_checkpoint
+from megadec.engine.checkpoint.skipped import Start, after_start
+from megadec.engine.checkpoint.verify import probe
 from megadec.engine.early_stopping import after_evaluation, exhausted, write_best
-from megadec.engine.guard import after_good_step, judge
-from megadec.engine.guard_answer import answer
-from megadec.engine.interrupt import Interrupt
-from megadec.engine.job import CommonRun, Job
-from megadec.engine.left_out import Start, after_start
-from megadec.engine.metrics import Metrics, peak_flops
-from megadec.engine.origins import origins_at_start
-from megadec.engine.proof import probe
-from megadec.engine.quarantine import agree_on_data, report_left_out
-from megadec.engine.restore import load_checkpoint
-from megadec.engine.resume import contents_of, find_checkpoint
-from megadec.engine.run import Run, open_run
-from megadec.engine.save import begin_checkpoint
-from megadec.engine.saver import Saved, Saver
+from megadec.engine.health.damaged_shards import agree_on_data, report_left_out
+from megadec.engine.health.guard import after_good_step, judge
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.health.recovery import answer
+from megadec.engine.health.watchdog import StallWatch
+from megadec.engine.metrics.logger import Metrics, peak_flops
+from megadec.engine.runs.common import CommonRun, Job
+from megadec.engine.runs.pretrain import Run, open_run
 from megadec.engine.schedule import learning_rate_factor
-from megadec.engine.stall import StallWatch
 from megadec.engine.step import train_step
 from megadec.engine.task import InitialWeights
-from megadec.engine.zero import Ranks, ZeroEngine, build_engine, end_process_group, start_process_group
+from megadec.engine.zero.engine import Ranks, ZeroEngine, build_engine, end_process_group, start_process_group
 
 log = logger(__name__)
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from megadec.data.batch import Batch
-from megadec.engine.guard import Finding, Judge, Seen, stop_when_not_finite
-from megadec.engine.metrics import peak_memory_bytes
-from megadec.engine.stall import Place, nowhere
-from megadec.engine.zero import ZeroEngine
+from megadec.engine.health.guard import Finding, Judge, Seen, stop_when_not_finite
+from megadec.engine.health.watchdog import Place, nowhere
+from megadec.engine.metrics.logger import peak_memory_bytes
+from megadec.engine.zero.engine import ZeroEngine
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a run trains: a model, its first weights, its batches and its measure, as one value.
 
 The loop, the step, the checkpoints and the metrics know a `Task` and nothing of decoders, classes or pairs. In comes an
-opened run (`engine/run.py` for pretraining, `finetune/task.py`, ...), out go the functions that the loop calls.
+opened run (`engine/runs/pretrain.py` for pretraining, `finetune/task.py`, ...), out go the functions that the loop calls.
 Trade-off: functions in a frozen dataclass instead of a base class, so that a task is assembled in one place and there
 is nothing to override.
 """
@@ -20,9 +20,9 @@ from megadec.data.batch import Batch
 from megadec.data.prefetch import PrefetchOptions
 
 if TYPE_CHECKING:
-    from megadec.engine.interrupt import Interrupt
-    from megadec.engine.metrics import Evaluation
-    from megadec.engine.zero import Ranks
+    from megadec.engine.health.preemption import Interrupt
+    from megadec.engine.metrics.logger import Evaluation
+    from megadec.engine.zero.engine import Ranks
 
 Kind = Literal["language_model", "classification", "seq2seq"]
 

@@ -24,11 +24,11 @@ from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import folder_name
 from megadec.decoder.model import Decoder
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
-from megadec.engine.interrupt import Interrupt
-from megadec.engine.metrics import Evaluation
-from megadec.engine.zero import TARGETS, Ranks
-from megadec.export.consolidate import open_model
-from megadec.export.load import load_source
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.metrics.logger import Evaluation
+from megadec.engine.zero.engine import TARGETS, Ranks
+from megadec.export.read.load import load_source
+from megadec.export.read.model import open_model
 
 
 @dataclasses.dataclass(frozen=True)

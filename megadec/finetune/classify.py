@@ -17,9 +17,9 @@ from torch import Tensor
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
-from megadec.export.consolidate import open_model
-from megadec.export.load import load_source
-from megadec.export.source import ModelSource
+from megadec.export.read.load import load_source
+from megadec.export.read.model import open_model
+from megadec.export.read.source import ModelSource
 from megadec.finetune.examples import TEXT, Form, LabelledSet
 from megadec.finetune.rows import assemble_texts, pack_rows
 

@@ -18,10 +18,10 @@ import torch
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.data.batch import PADDING_ID, TokenBatch
-from megadec.data.order import VERSION as ORDER_VERSION
-from megadec.data.order import Order
 from megadec.data.packing import pack
-from megadec.data.share import fingerprint_of, share_of_rank, stream_state
+from megadec.data.sharding import fingerprint_of, share_of_rank, stream_state
+from megadec.data.shuffle import VERSION as ORDER_VERSION
+from megadec.data.shuffle import Order
 from megadec.finetune.examples import LabelledSet
 
 # Changes when the same texts would be packed in another way.

@@ -17,7 +17,7 @@ import torch
 
 from megadec.common.errors import ConfigError, InputError, MissingExtraError, suggest
 from megadec.corpus.sources.reading import ReadOptions
-from megadec.export.consolidate import open_model
+from megadec.export.read.model import open_model
 from megadec.finetune.classify import classifier_of
 from megadec.finetune.examples import LabelledOptions, LabelledText, read_labelled
 

@@ -25,12 +25,12 @@ from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops
-from megadec.decoder.initialise import initial_tensor
+from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import check_dropout
-from megadec.engine.job import CommonRun, Job, check_folder, open_settings
+from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
 from megadec.engine.task import Scorer, Task
-from megadec.export.consolidate import open_model
-from megadec.export.source import ModelSource
+from megadec.export.read.model import open_model
+from megadec.export.read.source import ModelSource
 from megadec.finetune.adapt import (
     HEAD,
     METHODS,

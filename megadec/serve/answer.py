@@ -14,9 +14,9 @@ from typing import TypeAlias
 
 from megadec.common.errors import REQUEST_WRONG, MegadecError
 from megadec.common.tokenizer import Tokenizer
-from megadec.serve.generate import Continuation, Finish
+from megadec.decoding.generate import Continuation, Finish
+from megadec.decoding.session import TextClassifier
 from megadec.serve.limits import RequestError
-from megadec.serve.session import TextClassifier
 
 TEXTS_PER_TURN = 8
 

@@ -16,10 +16,10 @@ import torch
 from megadec.common.errors import ConfigError
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
-from megadec.export.consolidate import open_model
-from megadec.export.load import load_source
-from megadec.export.source import CLASSIFICATION, LANGUAGE_MODEL
-from megadec.serve.session import DecoderModel, LanguageModel, TextClassifier
+from megadec.decoding.session import DecoderModel, LanguageModel, TextClassifier
+from megadec.export.read.load import load_source
+from megadec.export.read.model import open_model
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL
 from megadec.serve.template import ChatTemplate, read_template
 
 GGUF_FILE = "model.gguf"
@@ -68,7 +68,7 @@ def open_classifier(path: Path) -> ServedClassifier:
     if _provenance(path) and _provenance(path).get("task", {}).get("kind") != CLASSIFICATION:
         raise ConfigError(f"--classifier {path} continues text and has no labels; it is given as --model")
     if (path / ONNX_FILE).is_file():
-        from megadec.export.onnx_runtime import OnnxClassifier
+        from megadec.export.onnx.runtime import OnnxClassifier
 
         return ServedClassifier(path.resolve().name, OnnxClassifier(path))
     from megadec.finetune.classify import load_classifier
@@ -78,11 +78,11 @@ def open_classifier(path: Path) -> ServedClassifier:
 
 def _open(path: Path, dtype: torch.dtype, device: str | None) -> tuple[str, LanguageModel, Tokenizer]:
     if (path / GGUF_FILE).is_file():
-        from megadec.export.llama_cpp import LlamaCppModel
+        from megadec.export.gguf.llama_cpp import LlamaCppModel
 
         return "gguf", LlamaCppModel(path / GGUF_FILE), Tokenizer.load(path)
     if (path / ONNX_FILE).is_file():
-        from megadec.export.onnx_runtime import OnnxModel
+        from megadec.export.onnx.runtime import OnnxModel
 
         return "onnx", OnnxModel(path), Tokenizer.load(path)
     source = open_model(path)

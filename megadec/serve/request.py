@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from megadec.common.errors import suggest
-from megadec.serve.generate import Sampling
+from megadec.decoding.generate import Sampling
 from megadec.serve.limits import RequestError
 from megadec.serve.values import boolean, integer, kind, number, optional_text, refuse, text
 

@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from megadec.common.errors import InputError
+from megadec.decoding.generate import Continuation
 from megadec.serve.answer import Answer, Classification, End, Event, Labelled, Piece
-from megadec.serve.generate import Continuation
 from megadec.serve.limits import Limits, RequestError
 from megadec.serve.metrics import Metrics
 from megadec.serve.open import ServedClassifier, ServedModel

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from megadec.decoder.compiled import missing_compiler
-from tests.dist.conftest import losses_of, metrics_of, run_ranks
+from tests.support.processes import TRAIN_MANY, losses_of, metrics_of, run_ranks
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 STEPS = 20
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "fp32": ("fp32", {}),

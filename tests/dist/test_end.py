@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-from tests.dist.conftest import DEADLINE_SECONDS, PROJECT, environment
+from tests.support import PROJECT
+from tests.support.processes import DEADLINE_SECONDS, END_MANY, environment
 
-END_MANY = Path(__file__).parent / "end_many.py"
 PAIRS = 12
 
 

@@ -12,13 +12,12 @@ import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
 from megadec.common.errors import CheckpointError
-from megadec.engine.zero_files import ZeroFiles
-from megadec.export.consolidate import open_model
-from megadec.export.hf import to_hf
+from megadec.engine.checkpoint.zero_files import ZeroFiles
+from megadec.export.huggingface.decoder import to_hf
+from megadec.export.read.model import open_model
 from megadec.export.score import ScoreOptions, score
-from tests.dist.conftest import metrics_of, run_ranks
+from tests.support.processes import TRAIN_MANY, metrics_of, run_ranks
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 # Stage, precision, tied embeddings, norms on queries and keys.
 CASES = [
     ("zero0", "fp32", True, True),

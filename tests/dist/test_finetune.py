@@ -12,22 +12,22 @@ import torch
 import yaml
 
 from megadec.common.config import from_yaml
-from megadec.engine.checkpoint import open_state
+from megadec.engine.checkpoint.manifest import open_state
 from megadec.engine.early_stopping import read_best
-from megadec.engine.job import Job
-from megadec.engine.optimizer import build_optimizer
+from megadec.engine.runs.common import Job
 from megadec.engine.schedule import learning_rate_factor
-from megadec.export.consolidate import open_model
-from megadec.export.megadec import to_megadec
+from megadec.engine.zero.optimizer import build_optimizer
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.model import open_model
 from megadec.finetune.adapt import METHODS, Method, trains
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import read_labelled
 from megadec.finetune.task import FineTuneRun, open_finetune
-from tests.dist.conftest import DEADLINE_SECONDS, PROJECT, deepspeed, losses_of, metrics_of
-from tests.unit.export.conftest import random_source
-from tests.unit.finetune.conftest import write_titles
+from tests.support import PROJECT
+from tests.support.processes import DEADLINE_SECONDS, TRAIN_MANY, deepspeed, losses_of, metrics_of
+from tests.support.sources import random_source
+from tests.support.titles import write_titles
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 FINETUNE = PROJECT / "launch" / "finetune.py"
 STEPS = 6
 # (name, method, ZeRO, how activations are recomputed, the step to stop at once). Sizes are odd: ranks do not share them

@@ -18,13 +18,12 @@ import pytest
 import torch
 import yaml
 
-from megadec.export.megadec import to_megadec
-from tests.dist.conftest import losses_of, run_ranks
+from megadec.export.read.megadec import to_megadec
 from tests.dist.test_seq2seq import MODELS, run_file
-from tests.unit.export.conftest import random_source
-from tests.unit.finetune.conftest import write_titles
+from tests.support.processes import TRAIN_MANY, losses_of, run_ranks
+from tests.support.sources import random_source
+from tests.support.titles import write_titles
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 GOLDEN = Path(__file__).parent / "golden.json"
 STEPS = 6
 STAGES = {"fp32": ("zero0", "zero1", "zero2", "zero3"), "bf16": ("zero1", "zero2", "zero3")}

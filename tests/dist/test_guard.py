@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.dist.conftest import losses_of, metrics_of, run_ranks
+from tests.support.processes import TRAIN_GUARDED, losses_of, metrics_of, run_ranks
 
-TRAIN_GUARDED = Path(__file__).parent / "train_guarded.py"
 STAGES = [
     ("zero3", "bf16"),
     ("zero3", "fp32"),

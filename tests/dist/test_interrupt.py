@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from megadec.common.processes import session_of
-from megadec.engine.checkpoint import read_manifest
-from tests.dist.conftest import (
+from megadec.engine.checkpoint.manifest import read_manifest
+from tests.support.processes import (
+    TRAIN_MANY,
     deepspeed,
     losses_of,
     metrics_of,
@@ -19,7 +20,6 @@ from tests.dist.conftest import (
     wait_until,
 )
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 # More steps than a test can wait for: only a signal ends the run.
 ENDLESS = {"steps": 5000, "sequences_per_step": 8, "micro_sequences": 2}
 

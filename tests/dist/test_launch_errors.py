@@ -10,9 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.dist.conftest import deepspeed, environment
-
-ASK_MANY = Path(__file__).parent / "ask_many.py"
+from tests.support.processes import ASK_MANY, deepspeed, environment
 
 
 def ask(requests: list[list[str]], folder: Path) -> list[tuple[int, str]]:

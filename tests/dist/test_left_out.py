@@ -15,12 +15,11 @@ import pytest
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
-from megadec.export.consolidate import open_model
-from megadec.export.megadec import to_megadec
-from tests.dist.conftest import metrics_of, run_maker, run_ranks, zero_maker
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.model import open_model
+from tests.support.processes import TRAIN_GUARDED, metrics_of, run_maker, run_ranks, zero_maker
 from tools.lineage import main
 
-TRAIN_GUARDED = Path(__file__).parent / "train_guarded.py"
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
 REFUSED_STEP, FIRST_STOP = 2, 4
 DAMAGED, CUT_BYTES = 1, 1000

@@ -10,13 +10,12 @@ import pytest
 
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
-from megadec.export.consolidate import open_model
-from megadec.export.megadec import to_megadec
-from tests.dist.conftest import PRETRAIN, run_ranks
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.model import open_model
+from tests.support.processes import PRETRAIN, TRAIN_MANY, run_ranks
 from tools.lineage import main
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 
 
 def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(

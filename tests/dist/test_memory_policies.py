@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.dist.conftest import losses_of, run_ranks
+from tests.support.processes import TRAIN_MANY, losses_of, run_ranks
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 STEPS = 20
 
 # Two rows of 32 tokens are a micro-batch: tiles of 24 tokens cut across rows, and the last one is shorter.

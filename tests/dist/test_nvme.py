@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from deepspeed.ops.op_builder import AsyncIOBuilder
 
-from tests.dist.conftest import DEADLINE_SECONDS, environment, losses_of, run_ranks
+from tests.support.processes import DEADLINE_SECONDS, TRAIN_MANY, environment, losses_of, run_ranks
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 # DeepSpeed swaps a group of weights of a megabyte and more.
 SWAPPED = {
     "hidden_size": 192,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dist.conftest import deepspeed, losses_of
+from tests.support.processes import deepspeed, losses_of
 
 WITHOUT_BF16 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 

@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from megadec.common.processes import free_port, session_of
-from tests.dist.conftest import (
+from tests.support import PROJECT
+from tests.support.processes import (
     DEADLINE_SECONDS,
-    PROJECT,
     deepspeed,
     environment,
     losses_of,

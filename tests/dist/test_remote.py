@@ -6,9 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.dist.conftest import losses_of, metrics_of, run_ranks
-
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
+from tests.support.processes import TRAIN_MANY, losses_of, metrics_of, run_ranks
 
 
 def test_ranks_that_share_a_folder_of_two_shards_have_the_losses_of_a_local_run(

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dist.conftest import losses_of, metrics_of, run_ranks
+from tests.support.processes import TRAIN_MANY, losses_of, metrics_of, run_ranks
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 CASES = [("zero3", "fp32"), ("zero3", "bf16"), ("zero2", "bf16"), ("zero1", "bf16"), ("zero0", "fp32")]
 
 

@@ -14,12 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from megadec.common.files import sha256_of
-from megadec.engine.checkpoint import open_state
-from megadec.engine.state_files import MOMENTS, WEIGHT, StateFiles
-from megadec.engine.zero_files import ZeroFiles
-from tests.dist.conftest import metrics_of, run_ranks
+from megadec.engine.checkpoint.manifest import open_state
+from megadec.engine.checkpoint.state_files import MOMENTS, WEIGHT, StateFiles
+from megadec.engine.checkpoint.zero_files import ZeroFiles
+from tests.support.processes import TRAIN_MANY, metrics_of, run_ranks
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 SAVED, MORE = 3, 20
 TRAIN = {"steps": SAVED + MORE, "sequences_per_step": 12, "micro_sequences": 1}
 # Sizes that neither two, three nor four ranks share evenly.

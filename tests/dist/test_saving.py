@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from megadec.common.processes import free_port
-from megadec.engine.checkpoint import newest_whole
-from tests.dist.conftest import PRETRAIN, environment, losses_of, metrics_of, run_ranks, wait_until
+from megadec.engine.checkpoint.manifest import newest_whole
+from tests.support.processes import PRETRAIN, TRAIN_MANY, environment, losses_of, metrics_of, run_ranks, wait_until
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 ENDLESS = {"steps": 5000, "sequences_per_step": 8, "micro_sequences": 2}
 # A disk that takes its time: a save passes through a dozen flushes, and a kill meets any of them.
 SLOW_DISK = """

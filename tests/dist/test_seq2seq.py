@@ -16,15 +16,14 @@ from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pair_stream import PairStream, assemble_pairs
 from megadec.data.pairs import open_pairs
-from megadec.decoder.registry import architecture
-from megadec.engine.pairs_run import PairsRun
-from megadec.export.consolidate import open_model
-from megadec.export.seq2seq import load_seq2seq
-from tests.dist.conftest import losses_of, metrics_of, run_ranks
-from tests.numerics.seq2seq_models import RNN, TRANSFORMER, train_plainly
-from tests.unit.data.pair_texts import texts, write_pairs
+from megadec.decoder.textbook.registry import architecture
+from megadec.engine.runs.seq2seq import PairsRun
+from megadec.export.read.model import open_model
+from megadec.export.read.seq2seq import load_seq2seq
+from tests.support.pair_texts import texts, write_pairs
+from tests.support.processes import TRAIN_MANY, losses_of, metrics_of, run_ranks
+from tests.support.seq2seq_models import RNN, TRANSFORMER, train_plainly
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 STEPS, STOP = 12, 5
 MODELS: dict[str, dict[str, Any]] = {
     "transformer": {"architecture": "transformer_seq2seq", **TRANSFORMER},

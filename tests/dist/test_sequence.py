@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.dist.conftest import deepspeed, losses_of, metrics_of, run_ranks
+from tests.support.processes import TRAIN_MANY, deepspeed, losses_of, metrics_of, run_ranks
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 TRAIN = {"steps": 6, "sequences_per_step": 4, "micro_sequences": 2, "precision": "fp32"}
 # Parts that cut documents, and documents that cut parts: a row is several documents, a document is several rows.
 DATA = {"row_tokens": 64}

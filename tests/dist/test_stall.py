@@ -6,9 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.dist.conftest import losses_of, run_ranks
-
-TRAIN_GUARDED = Path(__file__).parent / "train_guarded.py"
+from tests.support.processes import TRAIN_GUARDED, losses_of, run_ranks
 
 
 def test_a_rank_that_waits_names_the_late_rank_with_its_step_and_the_line_where_it_is(

@@ -15,14 +15,13 @@ from megadec.common.config import from_yaml
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.model import Decoder
-from megadec.engine.optimizer import build_optimizer
-from megadec.engine.run import Run
+from megadec.engine.runs.pretrain import Run
 from megadec.engine.schedule import learning_rate_factor
-from tests.dist.conftest import losses_of, run_ranks
+from megadec.engine.zero.optimizer import build_optimizer
+from tests.support.processes import TRAIN_MANY, losses_of, run_ranks
 
-TRAIN_MANY = Path(__file__).parent / "train_many.py"
 STEPS = 20
 SEQUENCES = 8
 STAGES = ("zero0", "zero1", "zero2", "zero3")

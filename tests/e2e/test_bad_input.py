@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-DUMP = ROOT / "samples" / "zhwiki" / "sample-pages-articles.xml.bz2"
+from tests.support import PROJECT
+
+DUMP = PROJECT / "samples" / "zhwiki" / "sample-pages-articles.xml.bz2"
 
 
 def refused(script: str, *arguments: object) -> str:
     """Run a tool that must refuse, and give its message."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, str(PROJECT / script), *map(str, arguments)], capture_output=True, text=True, check=False
     )
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2, done.stderr

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import PROJECT
+
 SHORT = ["--train.steps", "16", "--schedule.warmup_steps", "4", "--evaluate.every_steps", "16"]
 
 
@@ -19,7 +20,7 @@ def run_demo(folder: Path, *options: str, finetune: str = "") -> subprocess.Comp
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     settings = {"DEMO": str(folder), "PATH": path, "OMP_NUM_THREADS": "1", "FINETUNE": finetune}
     return subprocess.run(
-        ["bash", str(ROOT / "launch" / "demo.sh"), *options],
+        ["bash", str(PROJECT / "launch" / "demo.sh"), *options],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
@@ -50,7 +51,7 @@ def test_the_line_ends_with_a_classified_title_and_an_answer_over_http(demo: tup
     classified, completed = re.findall(r"^POST (/v1/\w+) (\S.*) -> (.*)$", demo[1], re.MULTILINE)
     assert classified[0] == "/v1/classify"
     [result] = json.loads(classified[2])["data"]
-    labels = (ROOT / "samples" / "thucnews" / "titles" / "class.txt").read_text(encoding="utf-8").split()
+    labels = (PROJECT / "samples" / "thucnews" / "titles" / "class.txt").read_text(encoding="utf-8").split()
     assert result["label"] in labels
     assert sum(result["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
     assert completed[:2] == ("/v1/completions", "石桥")
@@ -74,7 +75,7 @@ def test_the_export_is_a_causal_model_of_transformers_with_the_same_ids(demo: tu
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from megadec.export.load import load_decoder
+    from megadec.export.read.load import load_decoder
 
     folder = demo[0] / "exports" / "demo-hf"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from megadec.corpus.document import read_documents
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import PROJECT
 
 
 def run(*arguments: str | Path, largest_file_kib: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -21,8 +20,10 @@ def run(*arguments: str | Path, largest_file_kib: int | None = None) -> subproce
     if largest_file_kib:
         # What a full disk is to the program, a limit on the size of a file is too: a write that is refused half-way.
         command = ["bash", "-c", f'ulimit -f {largest_file_kib}; exec "$@"', "bash", *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    return subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def files(folder: Path) -> list[str]:

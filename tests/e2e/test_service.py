@@ -22,16 +22,16 @@ import pytest
 import torch
 
 from megadec.common.tokenizer import Tokenizer
-from megadec.export.load import load_source
-from megadec.export.megadec import to_megadec
-from megadec.export.source import ModelSource
-from megadec.serve.generate import Sampling, generate_text
-from tests.unit.export.conftest import random_classifier, random_source
+from megadec.decoding.generate import Sampling, generate_text
+from megadec.export.read.load import load_source
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.source import ModelSource
+from tests.support import PROJECT
+from tests.support.sources import random_classifier, random_source
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 240.0
 CONTEXT_TOKENS = 8192
 # Characters of four, two and three bytes, none of them a piece of the tokenizer, no byte twice.
@@ -119,7 +119,7 @@ def until(holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
 
 @contextmanager
 def serving(folder: Path, log: Path, *options: str) -> Iterator[Server]:
-    command = [sys.executable, str(ROOT / "launch" / "serve.py"), "--model", str(folder), "--port", "0", *options]
+    command = [sys.executable, str(PROJECT / "launch" / "serve.py"), "--model", str(folder), "--port", "0", *options]
     with open(log, "w") as stream:
         process = subprocess.Popen(command, stderr=stream, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
     try:
@@ -356,7 +356,7 @@ def test_a_signal_ends_the_server_within_the_grace_time(tmp_path: Path, folder: 
         connection = server.connect(post("/v1/completions", {**ENDLESS, "stream": True}))
         assert connection.recv(20).startswith(b"HTTP/1.1 200")
         taken = subprocess.run(
-            [sys.executable, str(ROOT / "launch" / "serve.py"), "--model", str(folder), "--port", str(server.port)],
+            [sys.executable, str(PROJECT / "launch" / "serve.py"), "--model", str(folder), "--port", str(server.port)],
             capture_output=True,
             text=True,
             check=False,

@@ -12,12 +12,13 @@ import yaml
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pairs import PairOptions, choose_pairs
-from megadec.engine.pairs_run import PairsRun, open_pairs_run
-from megadec.export.seq2seq import load_seq2seq
-from megadec.serve.beam import GREEDY
-from megadec.serve.translate import Translator
-from tests.dist.conftest import DEADLINE_SECONDS, PROJECT, deepspeed, metrics_of
-from tests.unit.data.pair_texts import CHARACTERS, texts, write_pairs
+from megadec.decoding.beam import GREEDY
+from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
+from megadec.export.read.seq2seq import load_seq2seq
+from megadec.finetune.translate import Translator
+from tests.support import PROJECT
+from tests.support.pair_texts import CHARACTERS, texts, write_pairs
+from tests.support.processes import DEADLINE_SECONDS, deepspeed, metrics_of
 from tools import translate
 
 ZERO3 = PROJECT / "ds_configs" / "zero3.json"

@@ -9,7 +9,7 @@ import torch
 
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 

@@ -7,16 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
 
 from megadec.decoder.kernels.choose import triton_is_installed
 from megadec.decoder.kernels.cross_entropy import losses_in_place
-from tests.numerics.cross_entropy_cases import CASES, DTYPES, drawn, errors, ours_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import PROJECT
+from tests.support.cross_entropy_cases import CASES, DTYPES, drawn, errors, ours_of
 
 
 def assert_no_worse(found: Sequence[Sequence[float]]) -> None:
@@ -34,9 +32,9 @@ def test_in_torch_it_is_as_near_to_float64_as_torchs_own(
 
 @pytest.mark.skipif(not triton_is_installed(), reason="triton is not installed")
 def test_in_triton_it_is_as_near_to_float64_as_torchs_own() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.numerics.cross_entropy_cases"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "tests.support.cross_entropy_cases"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stderr
     all_found = json.loads(done.stdout.splitlines()[-1])
     assert len(all_found) == len(CASES)

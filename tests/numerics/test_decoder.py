@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from megadec.common.errors import InputError
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 

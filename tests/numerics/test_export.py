@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from megadec.common.errors import ConfigError, ExportError, StorageError
 from megadec.common.tokenizer import Tokenizer
-from megadec.export.consolidate import open_model
-from megadec.export.hf import check_export, to_hf
-from megadec.export.load import load_decoder
-from megadec.export.megadec import to_megadec
-from megadec.export.source import ModelSource
-from tests.unit.export.conftest import Unsteady, random_source
+from megadec.export.huggingface.decoder import check_export, to_hf
+from megadec.export.read.load import load_decoder
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.model import open_model
+from megadec.export.read.source import ModelSource
+from tests.support.sources import Unsteady, random_source
 
 transformers = pytest.importorskip("transformers")
 

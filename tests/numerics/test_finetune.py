@@ -14,11 +14,11 @@ from megadec.decoder.execution import Execution
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import MODES, Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.export.lora import MergedLora
+from megadec.export.read.lora import MergedLora
 from megadec.finetune.adapt import LoraOptions, Method, build_classifier
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.rows import assemble_texts, pack_rows
-from tests.unit.export.conftest import TINY_SHAPE
+from tests.support.sources import TINY_SHAPE
 
 SHAPE = DecoderShape.from_mapping({**TINY_SHAPE, "vocabulary_size": 90})
 LABELS = ("a", "b", "c", "d")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from megadec.decoder.cache import KeyValueCache
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
-from megadec.serve.generate import Sampling, generate_ids
+from megadec.decoding.generate import Sampling, generate_ids
 
 BASE = {
     "vocabulary_size": 97,

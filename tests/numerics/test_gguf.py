@@ -17,14 +17,14 @@ from torch import Tensor
 from megadec.common.errors import ConfigError, ExportError, InputError, StorageError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
-from megadec.export.gguf import FORMATS, MODEL_FILE, check_gguf, to_gguf, write_gguf
-from megadec.export.llama_cpp import BATCH_TOKENS, LlamaCppModel
-from megadec.export.load import load_source
-from megadec.export.parity import TEXTS, compare_logits, compare_token_ids
-from megadec.export.source import ModelSource, tensor_shapes
-from megadec.serve.generate import GREEDY, generate_ids
-from megadec.serve.session import DecoderModel
-from tests.unit.export.conftest import InMemory, Unsteady, random_classifier, random_source
+from megadec.decoding.generate import GREEDY, generate_ids
+from megadec.decoding.session import DecoderModel
+from megadec.export.gguf.llama_cpp import BATCH_TOKENS, LlamaCppModel
+from megadec.export.gguf.writer import FORMATS, MODEL_FILE, check_gguf, to_gguf, write_gguf
+from megadec.export.parity.compare import TEXTS, compare_logits, compare_token_ids
+from megadec.export.read.load import load_source
+from megadec.export.read.source import ModelSource, tensor_shapes
+from tests.support.sources import InMemory, Unsteady, random_classifier, random_source
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("cyllama")

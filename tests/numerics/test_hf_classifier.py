@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from megadec.common.errors import ConfigError, ExportError
-from megadec.export.consolidate import open_model
-from megadec.export.hf import to_hf
-from megadec.export.hf_classifier import check_classifier, to_hf_classifier
-from megadec.export.load import load_source
-from megadec.export.source import ModelSource
-from tests.unit.export.conftest import random_classifier, random_source
+from megadec.export.huggingface.classifier import check_classifier, to_hf_classifier
+from megadec.export.huggingface.decoder import to_hf
+from megadec.export.read.load import load_source
+from megadec.export.read.model import open_model
+from megadec.export.read.source import ModelSource
+from tests.support.sources import random_classifier, random_source
 
 transformers = pytest.importorskip("transformers")
 

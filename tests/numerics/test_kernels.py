@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,9 +16,9 @@ import torch
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.kernels.choose import triton_is_installed
 from megadec.decoder.rope import rotations
-from tests.numerics.kernel_cases import CASES, DTYPES, EPS, errors, twenty_losses
+from tests.support import PROJECT
+from tests.support.kernel_cases import CASES, DTYPES, EPS, errors, twenty_losses
 
-ROOT = Path(__file__).resolve().parents[2]
 EACH = [(name, size, dtype) for name, size in CASES for dtype in DTYPES]
 
 needs_triton = pytest.mark.skipif(not triton_is_installed(), reason="triton is not installed")
@@ -28,9 +27,9 @@ needs_triton = pytest.mark.skipif(not triton_is_installed(), reason="triton is n
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, Any]:
     """What the Triton kernels give; one process for all, in which Triton is imported as an interpreter."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.numerics.kernel_cases"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "tests.support.kernel_cases"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stderr
     read: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return read

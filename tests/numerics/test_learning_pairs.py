@@ -9,11 +9,11 @@ import pytest
 
 from megadec.data.pair_stream import PairStream
 from megadec.data.pairs import PairCounts, PairSet, Ragged
-from megadec.decoder.registry import architecture
-from megadec.engine.optimizer import OptimizerOptions
+from megadec.decoder.textbook.registry import architecture
+from megadec.decoding.beam import GREEDY, search
 from megadec.engine.schedule import ScheduleOptions
-from megadec.serve.beam import GREEDY, search
-from tests.numerics.seq2seq_models import train_plainly
+from megadec.engine.zero.optimizer import OptimizerOptions
+from tests.support.seq2seq_models import train_plainly
 
 VOCABULARY, BOS, EOS = 16, 1, 2
 SEEN, UNSEEN = 4000, 300

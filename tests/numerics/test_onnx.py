@@ -12,11 +12,11 @@ import torch
 
 from megadec.common.errors import ConfigError, ExportError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.export.load import load_source
-from megadec.export.onnx import check_onnx, to_onnx
-from megadec.export.onnx_runtime import OnnxModel
-from megadec.export.source import ModelSource
-from tests.unit.export.conftest import random_source
+from megadec.export.onnx.export import check_onnx, to_onnx
+from megadec.export.onnx.runtime import OnnxModel
+from megadec.export.read.load import load_source
+from megadec.export.read.source import ModelSource
+from tests.support.sources import random_source
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

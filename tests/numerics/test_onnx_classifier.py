@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from megadec.common.errors import ConfigError, ExportError, InputError
-from megadec.export.load import load_source
-from megadec.export.onnx import to_onnx, write_companions
-from megadec.export.onnx_classifier import check_onnx_classifier, to_onnx_classifier
-from megadec.export.onnx_decoder import classifier_graph
-from megadec.export.onnx_files import write_onnx
-from megadec.export.onnx_runtime import OnnxClassifier, OnnxModel
-from megadec.export.source import ModelSource
+from megadec.export.onnx.classifier import check_onnx_classifier, to_onnx_classifier
+from megadec.export.onnx.decoder import classifier_graph
+from megadec.export.onnx.export import to_onnx, write_companions
+from megadec.export.onnx.files import write_onnx
+from megadec.export.onnx.runtime import OnnxClassifier, OnnxModel
+from megadec.export.read.load import load_source
+from megadec.export.read.source import ModelSource
 from megadec.finetune.classify import classifier_of
-from tests.unit.export.conftest import random_classifier, random_source
+from tests.support.sources import random_classifier, random_source
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

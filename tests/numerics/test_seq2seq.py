@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from megadec.common.errors import InputError
-from tests.numerics.seq2seq_models import SHAPES, VOCABULARY, model_of
+from tests.support.seq2seq_models import SHAPES, VOCABULARY, model_of
 
 LENGTHS = torch.tensor([6, 1, 9, 4])
 every_model = pytest.mark.parametrize(("name", "values"), SHAPES)

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from megadec.common.config import from_yaml
-from megadec.engine.job import CommonRun
-from megadec.engine.pairs_run import PairsRun
-from megadec.engine.run import Run
-from megadec.engine.settings import read_settings
+from megadec.engine.runs.common import CommonRun
+from megadec.engine.runs.pretrain import Run
+from megadec.engine.runs.seq2seq import PairsRun
+from megadec.engine.zero.settings import read_settings
 from megadec.finetune.task import FineTuneRun
+from tests.support import PROJECT
 
-ROOT = Path(__file__).resolve().parents[2]
 RUNS: dict[str, type[CommonRun]] = {
     "launch/pretrain.py": Run,
     "launch/finetune.py": FineTuneRun,
@@ -28,13 +28,13 @@ RUNS: dict[str, type[CommonRun]] = {
 DOCUMENTS = ["README.md", "README.zh-CN.md", "launch/demo.sh", "ds_configs/README.md", "tokenizer/zh_32k/README.md"]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "launch" / "runs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((PROJECT / "launch" / "runs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_run_file_is_a_run_of_the_command_that_its_comment_gives(path: Path) -> None:
     [script] = {script for script in RUNS if script in path.read_text(encoding="utf-8")}
     assert from_yaml(RUNS[script], path).name
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "ds_configs").glob("*.json")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((PROJECT / "ds_configs").glob("*.json")), ids=lambda path: path.name)
 def test_every_deepspeed_file_is_one(path: Path) -> None:
     assert "zero_optimization" in read_settings(path)
 
@@ -43,7 +43,7 @@ def commands() -> list[tuple[str, str, tuple[str, ...]]]:
     """(document, script, its options) for each command line in the documents, joined over line ends."""
     found = []
     for name in DOCUMENTS:
-        text = re.sub(r"\\\n\s*", " ", (ROOT / name).read_text(encoding="utf-8"))
+        text = re.sub(r"\\\n\s*", " ", (PROJECT / name).read_text(encoding="utf-8"))
         for line in text.splitlines():
             match = re.match(r"\s*(?:python|deepspeed)\s.*?((?:tools|launch|tokenizer)/\w+\.py)(.*)", line.strip("`$ "))
             if match:
@@ -55,7 +55,7 @@ def commands() -> list[tuple[str, str, tuple[str, ...]]]:
 
 @cache
 def help_of(script: str) -> str:
-    done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, script, "--help"], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{script} --help: {done.stderr}"
     return done.stdout
 
@@ -68,7 +68,7 @@ def test_the_readme_names_commands() -> None:
 def test_every_command_in_the_documents_exists_with_its_options(
     document: str, script: str, options: tuple[str, ...]
 ) -> None:
-    assert (ROOT / script).is_file(), f"{document} names {script}"
+    assert (PROJECT / script).is_file(), f"{document} names {script}"
     text = help_of(script)
     for option in options:
         if option != "--deepspeed":  # read before the run's own options
@@ -77,6 +77,6 @@ def test_every_command_in_the_documents_exists_with_its_options(
 
 def test_pytest_looks_into_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
     left_out = pytestconfig.getini("norecursedirs")
-    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    folders = {path.parent.name for path in (PROJECT / "tests").rglob("test_*.py")}
     assert "dist" in folders
     assert not [name for name in folders if any(fnmatch(name, pattern) for pattern in left_out)]

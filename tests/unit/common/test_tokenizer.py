@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from megadec.common.errors import TokenizerError
 from megadec.common.tokenizer import Tokenizer
+from tests.support import PROJECT
 
 # Characters the tiny model has pieces for, and others that only byte pieces can spell.
 TEXTS = st.text(alphabet="小林在河边，。 \n0123abé𠮷🙂Ａ　<s>▁", max_size=40).filter(lambda text: "\u2581" not in text)
@@ -76,7 +77,7 @@ def test_the_folder_serves_as_well_as_the_file(tokenizer: Tokenizer, tiny_tokeni
 
 
 def test_pieces_left_out_at_random_are_the_same_in_every_process_and_give_the_text() -> None:
-    tokenizer = Tokenizer.load(Path(__file__).parents[3] / "tokenizer" / "zh_8k")
+    tokenizer = Tokenizer.load(PROJECT / "tokenizer" / "zh_8k")
     texts = ["长江发源于青藏高原，全长约6300公里。", "", "中", "  a b\n"] * 8
     found = tokenizer.encode_with_dropout(texts, 0.3, 7)
     assert [tokenizer.decode(ids) for ids in found] == texts

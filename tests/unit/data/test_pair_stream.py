@@ -12,7 +12,7 @@ from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pair_stream import PairBatch, PairStream, assemble_pairs
 from megadec.data.pairs import PairOptions, PairSet, open_pairs
-from tests.unit.data.pair_texts import texts, write_pairs
+from tests.support.pair_texts import texts, write_pairs
 
 
 @pytest.fixture

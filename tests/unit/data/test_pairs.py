@@ -11,7 +11,7 @@ import pytest
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pairs import PairCounts, PairOptions, choose_pairs, open_pairs, read_pairs
-from tests.unit.data.pair_texts import texts, write_pairs
+from tests.support.pair_texts import texts, write_pairs
 
 
 @pytest.fixture

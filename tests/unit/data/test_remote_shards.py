@@ -20,7 +20,7 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError, ShardCache, ShardCacheOptions
 from megadec.data.shard_folders import open_folder
 from megadec.data.stream import TrainStream
-from tests.unit.data.remote_shards import FaultyFileSystem, upload
+from tests.support.remote_shards import FaultyFileSystem, upload
 
 ADDRESS = "faulty://bucket/tiny"
 

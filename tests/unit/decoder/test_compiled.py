@@ -22,10 +22,11 @@ from megadec.decoder import compiled
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.compiled import missing_compiler
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
+from tests.support import PROJECT
 
 # torch's compiler looks into everything that is imported, whose warnings it hides only where they are no errors.
 pytestmark = [
@@ -115,7 +116,7 @@ def test_graphs_that_were_compiled_for_another_cpu_are_not_taken(tmp_path: Path)
         done = subprocess.run(
             [sys.executable, "-c", COMPILE_ONCE],
             env={**inherited, **cpu, "TMPDIR": str(tmp_path)},
-            cwd=Path(__file__).resolve().parents[3],
+            cwd=PROJECT,
             capture_output=True,
             text=True,
             check=True,

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
-from megadec.engine.run import ModelOptions
+from megadec.engine.runs.pretrain import ModelOptions
 from tests.unit.decoder.test_recompute import TINY, Mode
 
 IDS = torch.arange(48).view(2, 24)

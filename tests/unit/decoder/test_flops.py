@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from megadec.decoder.flops import flops_per_token, model_flops, parameter_count, product_parameter_count
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 

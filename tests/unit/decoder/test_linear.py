@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from megadec.decoder import cpu_attention
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.kernels import precision
 from megadec.decoder.linear import linear, matmul
 from megadec.decoder.model import Decoder
-from megadec.decoder.registry import architecture
 from megadec.decoder.shape import DecoderShape
-from tests.numerics.seq2seq_models import SHAPES as PAIR_SHAPES
-from tests.numerics.seq2seq_models import VOCABULARY
+from megadec.decoder.textbook.registry import architecture
+from tests.support.seq2seq_models import SHAPES as PAIR_SHAPES
+from tests.support.seq2seq_models import VOCABULARY
 
 ROUNDING = 2.0**-8  # of bfloat16 to the nearest: its significand has 8 bits
 PRODUCTS = ("aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm", "aten.linear", "aten.matmul", "attention")

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from megadec.common.errors import ConfigError
 from megadec.decoder import recompute as recompute_module
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialise import initialise
+from megadec.decoder.initialize import initialise
 from megadec.decoder.mlp import SwiGLU
 from megadec.decoder.model import Decoder
 from megadec.decoder.offload import OnHost

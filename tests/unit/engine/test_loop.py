@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from megadec.common.errors import ConfigError
-from megadec.engine.job import Job
 from megadec.engine.loop import check_one_precision
-from megadec.engine.zero import Ranks
+from megadec.engine.runs.common import Job
+from megadec.engine.zero.engine import Ranks
 
 
 class Answers(Ranks):

@@ -17,7 +17,7 @@ from megadec.finetune.adapt import (
     classifier_sizes,
     first_lora_value,
 )
-from tests.unit.export.conftest import TINY_SHAPE
+from tests.support.sources import TINY_SHAPE
 
 SHAPE = DecoderShape.from_mapping({**TINY_SHAPE, "vocabulary_size": 60})
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from megadec.common.errors import ConfigError, InputError
-from megadec.export.megadec import to_megadec
+from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import Classifier, classifier_of, load_classifier
-from tests.unit.export.conftest import random_source
-from tests.unit.finetune.conftest import titles
+from tests.support.sources import random_source
+from tests.support.titles import titles
 
 TASK = {
     "kind": "classification",

@@ -16,7 +16,7 @@ from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.finetune.examples import Form, LabelledOptions, LabelledSet, label_weights, read_sets
-from tests.unit.finetune.conftest import WORDS, titles
+from tests.support.titles import WORDS, titles
 
 
 def read(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from megadec.data.batch import TokenBatch
-from megadec.engine.interrupt import Interrupt
-from megadec.engine.metrics import Evaluation
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.metrics.logger import Evaluation
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.measure import ClassifyEvaluator, macro_f1
 from tests.unit.finetune.test_rows import ROW_TOKENS, labelled

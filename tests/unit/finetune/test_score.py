@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from megadec.common.errors import ConfigError, InputError, MissingExtraError
-from megadec.engine.plot import draw_confusion, font_with
-from megadec.export.megadec import to_megadec
+from megadec.engine.metrics.plot import draw_confusion, font_with
+from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.measure import macro_f1
 from megadec.finetune.score import ClassifierScoreOptions, figures
-from tests.unit.export.conftest import random_source
-from tests.unit.finetune.conftest import WORDS, titles
+from tests.support.sources import random_source
+from tests.support.titles import WORDS, titles
 from tools.evaluate import main
 
 LABELS = ["体育", "财经", "科技"]

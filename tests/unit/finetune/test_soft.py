@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from megadec.common.errors import ConfigError, InputError
-from megadec.export.megadec import to_megadec
+from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.pseudo import PseudoOptions, label_texts
 from megadec.finetune.soft import SoftTexts, read_soft
-from tests.unit.export.conftest import random_classifier
-from tests.unit.finetune.conftest import WORDS, titles
+from tests.support.sources import random_classifier
+from tests.support.titles import WORDS, titles
 from tests.unit.finetune.test_task import opened
 from tests.unit.finetune.test_variants import texts_of
 

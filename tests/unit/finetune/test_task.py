@@ -12,12 +12,12 @@ import torch
 
 from megadec.common.config import from_dict, from_yaml, parse
 from megadec.common.errors import ConfigError, InputError
-from megadec.engine.job import Job
-from megadec.export.consolidate import open_model
+from megadec.engine.runs.common import Job
+from megadec.export.read.model import open_model
 from megadec.finetune.task import FineTuneRun, open_finetune
-from tests.unit.finetune.conftest import write_titles
+from tests.support import PROJECT
+from tests.support.titles import write_titles
 
-PROJECT = Path(__file__).resolve().parents[3]
 ZERO2 = PROJECT / "ds_configs" / "zero2.json"
 RUN_FILES = [
     file for file in sorted((PROJECT / "launch" / "runs").glob("*.yaml")) if "launch/finetune.py" in file.read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from megadec.engine.job import Job
+from megadec.engine.runs.common import Job
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.rows import ClassifyStream
 from tests.unit.finetune.test_task import opened

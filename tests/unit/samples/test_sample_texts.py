@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-SAMPLES = Path(__file__).resolve().parents[3] / "samples"
+from tests.support import PROJECT
+
+SAMPLES = PROJECT / "samples"
 NEWS = SAMPLES / "thucnews"
 TITLES = NEWS / "titles"
 CLASSES = ["体育", "娱乐", "家居", "教育", "时政", "财经", "科技", "社会", "股票", "游戏"]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-WIKI = ROOT / "samples" / "zhwiki"
+from tests.support import PROJECT
+
+WIKI = PROJECT / "samples" / "zhwiki"
 DUMP = WIKI / "sample-pages-articles.xml.bz2"
 MULTISTREAM = WIKI / "sample-pages-articles-multistream.xml.bz2"
 INDEX = WIKI / "sample-pages-articles-multistream-index.txt.bz2"
@@ -116,13 +117,15 @@ def articles() -> dict[str, str]:
 def build(folder: Path, output: Path) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
-        str(ROOT / "tools" / "build_samples.py"),
+        str(PROJECT / "tools" / "build_samples.py"),
         "--input",
         str(folder),
         "--output",
         str(output),
     ]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env={"PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=PROJECT, check=False, env={"PYTHONPATH": str(PROJECT)}
+    )
 
 
 def test_committed_dumps_are_the_bytes_that_the_sources_give(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from megadec.common.errors import CheckpointError, InputError
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoding.generate import PROMPT_PART_TOKENS, Continuation, Sampling, generate_text
 from megadec.serve.answer import Answer, Classification, End, Event, Labelled, Piece, StopTexts
-from megadec.serve.generate import PROMPT_PART_TOKENS, Continuation, Sampling, generate_text
 from megadec.serve.limits import RequestError
 
 TEXTS = st.text("ab停。", max_size=30)

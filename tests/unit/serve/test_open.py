@@ -12,16 +12,16 @@ import torch
 from megadec.common.errors import ConfigError
 from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
-from megadec.export.gguf import to_gguf
-from megadec.export.huggingface_files import write_model
-from megadec.export.load import load_source
-from megadec.export.megadec import to_megadec
-from megadec.export.onnx import to_onnx
-from megadec.export.onnx_classifier import to_onnx_classifier
-from megadec.export.source import ModelSource
-from megadec.serve.generate import Sampling, generate_text
+from megadec.decoding.generate import Sampling, generate_text
+from megadec.export.gguf.writer import to_gguf
+from megadec.export.onnx.classifier import to_onnx_classifier
+from megadec.export.onnx.export import to_onnx
+from megadec.export.read.huggingface_files import write_model
+from megadec.export.read.load import load_source
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.source import ModelSource
 from megadec.serve.open import open_classifier, open_language_model
-from tests.unit.export.conftest import random_classifier, random_source
+from tests.support.sources import random_classifier, random_source
 
 SIZES = {"hidden_size": 64, "context_tokens": 128}
 HOW = Sampling(30, 1.0, seed=3)

@@ -26,8 +26,8 @@ from megadec.corpus.vocabulary import (
     segments_of,
 )
 from megadec.corpus.vocabulary_report import measure, read_groups
+from tests.support import PROJECT
 
-ROOT = Path(__file__).parents[3]
 WORDS = ("山谷", "木桥", "清晨", "渔民", "灯塔", "慢慢", "歌声", "苹果", "书信", "邻居", "天气", "河水", "火车", "故事")
 VERBS = ("看见了", "想起", "修好了", "送来", "忘记了", "谈到")
 
@@ -174,9 +174,9 @@ def test_groups_need_a_name_and_sources() -> None:
 
 def test_the_command_writes_a_lossless_model_with_its_record_and_report(documents: Path, tmp_path: Path) -> None:
     output = tmp_path / "small"
-    command = [sys.executable, str(ROOT / "tokenizer/train.py"), "--input", str(documents), "--output", str(output)]
+    command = [sys.executable, str(PROJECT / "tokenizer/train.py"), "--input", str(documents), "--output", str(output)]
     command += ["--vocab-size", "512", "--sample", "wiki=2", "--groups", "both=wiki+news", "--workers", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in output.iterdir()) == [
         "README.md",
@@ -193,7 +193,7 @@ def test_the_command_writes_a_lossless_model_with_its_record_and_report(document
     assert 0 < report["kinds"]["all"]["held_out"]["documents"] < 100
     assert "python tokenizer/train.py" in (output / "README.md").read_text(encoding="utf-8")
 
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    again = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
     assert again.returncode == 2
     assert "exists already" in again.stderr
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megadec.common.tokenizer import Tokenizer
+from tests.support import PROJECT
 
-FOLDER = Path(__file__).parents[3] / "tokenizer" / "zh_32k"
+FOLDER = PROJECT / "tokenizer" / "zh_32k"
 HARD = (
     "",
     " ",

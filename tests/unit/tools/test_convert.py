@@ -7,9 +7,9 @@ import json
 import pytest
 
 from megadec.common.errors import ConfigError, ExportError
-from megadec.export.consolidate import open_model
-from megadec.export.megadec import to_megadec
-from tests.unit.export.conftest import random_classifier, random_source
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.model import open_model
+from tests.support.sources import random_classifier, random_source
 from tools.convert import main
 
 

@@ -16,8 +16,8 @@ import pytest
 from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
-from megadec.export.megadec import to_megadec
-from tests.unit.export.conftest import random_source
+from megadec.export.read.megadec import to_megadec
+from tests.support.sources import random_source
 from tools.evaluate import main
 
 

@@ -11,9 +11,9 @@ from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import ShardCacheOptions
-from megadec.engine.job import TrainOptions
-from megadec.engine.run import DataOptions, Run, open_sets, stream_of
-from tests.unit.data.remote_shards import upload
+from megadec.engine.runs.common import TrainOptions
+from megadec.engine.runs.pretrain import DataOptions, Run, open_sets, stream_of
+from tests.support.remote_shards import upload
 from tools.lineage import main
 
 ADDRESS = "faulty://bucket/tiny"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import ConfigError, InputError, MissingExtraError
-from megadec.engine.plot import draw, read_curves, running_mean
+from megadec.engine.metrics.plot import draw, read_curves, running_mean
 from tools.plot import main
 
 

@@ -16,9 +16,9 @@ from megadec.corpus.shards import write_shards
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
-from megadec.engine.job import TrainOptions
-from megadec.engine.left_out import Start, starts_to_json
-from megadec.engine.run import DataOptions, Run
+from megadec.engine.checkpoint.skipped import Start, starts_to_json
+from megadec.engine.runs.common import TrainOptions
+from megadec.engine.runs.pretrain import DataOptions, Run
 from tools.show import main
 
 

@@ -1,0 +1,132 @@
+"""Other loaders on the documents of a data set, for `bench/loader.py`.
+
+In: an open data set, a folder to write into, the sizes. Out: functions that go once through all windows and yield them
+as batches. Trade-off: the batch is made by `megadec.data.batch.assemble` for all, so that what differs is how a loader
+comes to its tokens; a peer that is not installed is left out, and the result says why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megadec.data.batch import TokenBatch, assemble
+from megadec.data.index import DataSet
+
+Batches = Callable[[], Iterator[TokenBatch]]
+TAR_DOCUMENTS = 20_000
+
+
+class _Row:
+    """A window that is at hand, in the form in which `assemble` takes it."""
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        self.data: Any = self
+        self.row_tokens = len(tokens) - 1
+        self.windows = 1
+        self._tokens = tokens
+
+    def pieces(self, window: int) -> list[tuple[int, int]]:
+        return [(0, self.row_tokens)]
+
+    def tokens_at(self, first: int, count: int) -> np.ndarray:
+        return self._tokens
+
+
+def webdataset_of_documents(data: DataSet, folder: Path, row_tokens: int, rows: int) -> Batches:
+    """webdataset's usual layout: a document a sample, in tars of many."""
+    from webdataset import TarWriter
+
+    spans = data.documents_between(0, data.tokens)
+    tars = []
+    for number, first in enumerate(range(0, len(spans), TAR_DOCUMENTS)):
+        path = folder / f"documents-{number:06d}.tar"
+        with TarWriter(str(path), encoder=False, mtime=0) as writer:
+            for key, span in enumerate(spans[first : first + TAR_DOCUMENTS], start=first):
+                array = io.BytesIO()
+                np.lib.format.write_array(array, data.tokens_at(span.first_token, span.tokens), version=(1, 0))
+                writer.write({"__key__": f"{key:09d}", "tokens.npy": array.getvalue()})
+        tars.append(str(path))
+    return lambda: _batches(_webdataset(tars), row_tokens, rows, data.bos_id)
+
+
+def webdataset_of_blocks(data: DataSet, row_tokens: int, rows: int) -> Batches:
+    """webdataset on the data set's own tars, a block of documents a sample."""
+    tars = [str(Path(data.folder) / shard["name"]) for shard in data.index["shards"]]
+    return lambda: _batches(_webdataset(tars), row_tokens, rows, data.bos_id)
+
+
+def _webdataset(tars: list[str]) -> Iterable[np.ndarray]:
+    from webdataset import WebDataset
+
+    # Only the tokens are decoded; a document's names cost nothing but their bytes.
+    samples = WebDataset(tars, shardshuffle=False, select_files=lambda name: name.endswith(".npy")).decode()
+    return (sample["tokens.npy"] for sample in samples)
+
+
+def missing_mosaic() -> str | None:
+    """Why mosaicml-streaming cannot take part, or None."""
+    try:
+        importlib.import_module("streaming")
+    except ImportError as error:
+        return f"mosaicml-streaming is not installed: {error}"
+    return None
+
+
+def mosaic_batches(data: DataSet, folder: Path, row_tokens: int, rows: int) -> Batches:
+    """mosaicml-streaming's usual layout for language models: a window a sample, as bytes."""
+    os.environ.setdefault("MOSAICML_STREAMING_DISABLE_TELEMETRY", "1")
+    streaming = importlib.import_module("streaming")
+    windows = -(-(data.tokens - 1) // row_tokens)
+    with streaming.MDSWriter(out=str(folder / "mds"), columns={"tokens": "bytes"}) as writer:
+        for window in range(windows):
+            first = window * row_tokens
+            writer.write({"tokens": data.tokens_at(first, min(row_tokens + 1, data.tokens - first)).tobytes()})
+    dataset = streaming.StreamingDataset(local=str(folder / "mds"), batch_size=rows, shuffle=False)
+
+    def batches() -> Iterator[TokenBatch]:
+        waiting = []
+        for sample in dataset:
+            waiting.append(_Row(np.frombuffer(sample["tokens"], dtype=data.dtype)))
+            if len(waiting) == rows:
+                yield _assembled(waiting, row_tokens, data.bos_id)
+                waiting = []
+        if waiting:
+            yield _assembled(waiting, row_tokens, data.bos_id)
+
+    return batches
+
+
+def _batches(parts: Iterable[np.ndarray], row_tokens: int, rows: int, bos_id: int) -> Iterator[TokenBatch]:
+    """Join the parts, cut windows every row_tokens; the last may be short."""
+    step = row_tokens * rows
+    held: list[np.ndarray] = []
+    count = 0
+    for part in parts:
+        held.append(part)
+        count += len(part)
+        if count <= step:
+            continue
+        joined = np.concatenate(held) if len(held) > 1 else part
+        at = 0
+        while count - at > step:
+            yield _cut(joined[at : at + step + 1], row_tokens, bos_id)
+            at += step
+        held, count = [joined[at:]], count - at
+    if count > 1:
+        yield _cut(np.concatenate(held), row_tokens, bos_id)
+
+
+def _cut(tokens: np.ndarray, row_tokens: int, bos_id: int) -> TokenBatch:
+    starts = range(0, len(tokens) - 1, row_tokens)
+    return _assembled([_Row(tokens[first : first + row_tokens + 1]) for first in starts], row_tokens, bos_id)
+
+
+def _assembled(rows: list[_Row], row_tokens: int, bos_id: int) -> TokenBatch:
+    return assemble([(row, 0) for row in rows], row_tokens, bos_id)

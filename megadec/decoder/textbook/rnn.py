@@ -1,0 +1,200 @@
+"""The recurrent encoder-decoder with attention: source and target ids to logits or loss.
+
+Attention as Bahdanau et al. have it (arXiv 1409.0473: asked with the state before the token, additive score, the answer
+goes into the cell) or as Luong et al. do (arXiv 1508.04025: asked with the state after it, score h W m, the attentional
+vector is fed to the next token). In and out as in seq2seq.py. Trade-off: a loop over the target's tokens in training
+too, since each token's input holds what attention found for the one before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.decoder.heads import LanguageModelHead
+from megadec.decoder.linear import Embedding, Linear, linear, matmul
+from megadec.decoder.shape import check_fields
+from megadec.decoder.textbook.encoder import check_source, source_mask
+from megadec.decoder.textbook.recurrent import GATES, STATES, Cell, RecurrentEncoder, State, advance
+
+# Shapes: B batch, S target tokens, T source tokens, H hidden size, G gates * hidden size, L layers, V vocabulary.
+
+Attention = Literal["bahdanau", "luong"]
+ATTENTIONS = ("bahdanau", "luong")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RnnShape:
+    """hidden_size: of the embedding, the decoder's state and the memory (two directions of half of it).
+
+    cell: gru or lstm. attention: bahdanau or luong. context_tokens: the longest source and the longest target.
+    initializer_std: of the embedding; other matrices start with 1 / sqrt(inputs). ConfigError for what cannot be.
+    """
+
+    vocabulary_size: int
+    hidden_size: int
+    encoder_layers: int
+    decoder_layers: int
+    context_tokens: int
+    cell: Cell = "gru"
+    attention: Attention = "bahdanau"
+    tied_embeddings: bool = True
+    initializer_std: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, known in (("cell", tuple(GATES)), ("attention", ATTENTIONS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"model.{name}={getattr(self, name)!r} is none of {', '.join(known)}")
+        if self.hidden_size % 2:
+            raise ConfigError(
+                f"model.hidden_size={self.hidden_size} is odd; each direction of the encoder has half of it"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass
+class RnnCache:
+    """What generation keeps: the sources' states, and the decoder's after the target tokens so far.
+
+    memory_BTH; keys_BTH: what is compared; mask_BT; state: h (and c) of every layer; feed_BH: the last attentional
+    vector; length: target tokens seen.
+    """
+
+    memory_BTH: Tensor
+    keys_BTH: Tensor
+    mask_BT: Tensor
+    state: State
+    feed_BH: Tensor
+    length: int = 0
+
+    def select(self, rows_N: Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken more than once (int64)."""
+        for name in ("memory_BTH", "keys_BTH", "mask_BT", "feed_BH"):
+            setattr(self, name, getattr(self, name)[rows_N])
+        self.state = tuple(tensor[rows_N] for tensor in self.state)
+
+
+class AttentionDecoder(nn.Module):
+    """The loop over target tokens: attention, cells, attentional vector. All weights that it uses are its own."""
+
+    def __init__(self, shape: RnnShape) -> None:
+        super().__init__()
+        self.shape = shape
+        hidden, gates = shape.hidden_size, GATES[shape.cell] * shape.hidden_size
+        for layer in range(shape.decoder_layers):
+            for name, size in (("weight_ih", (gates, hidden)), ("weight_hh", (gates, hidden))):
+                self.register_parameter(f"{name}_l{layer}", nn.Parameter(torch.zeros(size)))
+            for name in ("bias_ih", "bias_hh"):
+                self.register_parameter(f"{name}_l{layer}", nn.Parameter(torch.zeros(gates)))
+        self.weight_feed = nn.Parameter(torch.zeros(gates, hidden))
+        self.weight_out = nn.Parameter(torch.zeros(hidden, 2 * hidden))
+        if shape.attention == "bahdanau":
+            self.weight_query = nn.Parameter(torch.zeros(hidden, hidden))
+            self.weight_score = nn.Parameter(torch.zeros(1, hidden))
+
+    def forward(
+        self, x_BSH: Tensor, memory_BTH: Tensor, keys_BTH: Tensor, mask_BT: Tensor, feed_BH: Tensor, *state: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The attentional vectors of embedded targets, [B, S, H], and after them the state that was reached.
+
+        state: h (and c) of each layer before the first of them.
+        """
+        width = STATES[self.shape.cell]
+        states = [state[first : first + width] for first in range(0, len(state), width)]
+        before = self.shape.attention == "bahdanau"
+        inputs_BSG = linear(x_BSH, *self._of_layer(0)[:2])
+        found = []
+        for inputs_BG in inputs_BSG.unbind(1):
+            if before:
+                feed_BH = context_BH = self._attend(states[-1][0], memory_BTH, keys_BTH, mask_BT)
+            self._advance(inputs_BG + linear(feed_BH, self.weight_feed), states)
+            h_BH = states[-1][0]
+            if not before:
+                context_BH = self._attend(h_BH, memory_BTH, keys_BTH, mask_BT)
+            out_BH = linear(torch.cat([h_BH, context_BH], dim=-1), self.weight_out).tanh()
+            feed_BH = out_BH
+            found.append(out_BH)
+        return (torch.stack(found, dim=1), *(tensor for one in states for tensor in one))
+
+    def _of_layer(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        names = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+        weight_ih, bias_ih, weight_hh, bias_hh = (getattr(self, f"{name}_l{layer}") for name in names)
+        return weight_ih, bias_ih, weight_hh, bias_hh
+
+    def _advance(self, inputs_BG: Tensor, states: list[State]) -> None:
+        """Move every layer's state by one token; a layer above the first reads the state below it."""
+        for layer, state in enumerate(states):
+            weight_ih, bias_ih, weight_hh, bias_hh = self._of_layer(layer)
+            if layer:
+                inputs_BG = linear(states[layer - 1][0], weight_ih, bias_ih)
+            states[layer] = advance(self.shape.cell, inputs_BG, state, weight_hh, bias_hh)
+
+    def _attend(self, h_BH: Tensor, memory_BTH: Tensor, keys_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+        """The mean of the source's states, weighted by softmax of their scores; padding has none."""
+        if self.shape.attention == "bahdanau":
+            mixed_BTH = (keys_BTH + linear(h_BH, self.weight_query).unsqueeze(1)).tanh()
+            scores_BT = linear(mixed_BTH, self.weight_score).squeeze(-1)
+        else:
+            scores_BT = matmul(keys_BTH, h_BH.unsqueeze(-1)).squeeze(-1)
+        weights_BT = scores_BT.masked_fill(~mask_BT, -torch.inf).softmax(dim=-1)
+        return matmul(weights_BT.unsqueeze(1), memory_BTH).squeeze(1)
+
+
+class RnnSeq2Seq(nn.Module):
+    """Bidirectional encoder, attention decoder, one embedding for both, and a head that may be tied to it."""
+
+    def __init__(self, shape: RnnShape) -> None:
+        super().__init__()
+        self.shape = shape
+        states = STATES[shape.cell] * shape.decoder_layers
+        self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
+        self.encoder = RecurrentEncoder(shape.cell, shape.hidden_size, shape.encoder_layers)
+        self.key_proj = Linear(shape.hidden_size, shape.hidden_size)
+        self.bridge_proj = Linear(shape.hidden_size, states * shape.hidden_size)
+        self.decoder = AttentionDecoder(shape)
+        tied = self.embed_tokens.weight if shape.tied_embeddings else None
+        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, cast("nn.Parameter | None", tied))
+
+    def forward(
+        self,
+        ids_BS: Tensor,
+        *,
+        source_ids_BT: Tensor | None = None,
+        source_lengths_B: Tensor | None = None,
+        targets_BS: Tensor | None = None,
+        weights_BS: Tensor | None = None,
+        cache: RnnCache | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Logits [B, S, V] or the summed loss; arguments and errors as in TransformerSeq2Seq."""
+        seen = cache
+        if seen is None:
+            assert source_ids_BT is not None, "source_ids_BT or a cache"
+            assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
+            seen = self.read(source_ids_BT, source_lengths_B)
+        tokens, context = seen.length + ids_BS.shape[1], self.shape.context_tokens
+        if tokens > context:
+            raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")
+        h_BSH, *state = self.decoder(
+            self.embed_tokens(ids_BS), seen.memory_BTH, seen.keys_BTH, seen.mask_BT, seen.feed_BH, *seen.state
+        )
+        if cache is not None:
+            cache.state, cache.feed_BH, cache.length = tuple(state), h_BSH[:, -1], tokens
+        out: Tensor = self.lm_head(h_BSH[:, -1:] if last_only else h_BSH, targets_BS, weights_BS)
+        return out
+
+    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> RnnCache:
+        """Encode sources: a row of the cache for each, from which the decoder starts."""
+        check_source(source_ids_BT, source_lengths_B, self.shape.context_tokens)
+        memory_BTH, last_BH = self.encoder(self.embed_tokens(source_ids_BT), source_lengths_B)
+        state = self.bridge_proj(last_BH).tanh().split(self.shape.hidden_size, dim=-1)
+        mask_BT = source_mask(source_lengths_B, source_ids_BT.shape[1])
+        return RnnCache(memory_BTH, self.key_proj(memory_BTH), mask_BT, tuple(state), torch.zeros_like(last_BH))

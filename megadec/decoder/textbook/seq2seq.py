@@ -1,0 +1,234 @@
+"""The Transformer encoder-decoder (arXiv 1706.03762) from this project's parts: two rows of ids to logits or loss.
+
+In: source ids and their lengths, target ids, and for a loss what they should predict; or a cache when generating. Out:
+logits, or the summed loss. Source and target share one vocabulary and one embedding. Trade-off: RoPE turns the queries
+and keys of self-attention only; cross-attention compares contents, since a place in the source says nothing of a place
+in the target.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from megadec.common.errors import InputError
+from megadec.decoder.attention import CAUSAL, Layout, SelfAttention, attend, cached_layout
+from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.heads import LanguageModelHead
+from megadec.decoder.linear import Embedding, Linear
+from megadec.decoder.mlp import SwiGLU
+from megadec.decoder.norm import RMSNorm
+from megadec.decoder.rope import rotations
+from megadec.decoder.shape import DecoderShape, check_fields
+from megadec.decoder.textbook.encoder import Encoder, check_source, source_layout
+
+# Shapes: B batch, S target tokens, T source tokens, H hidden size, K key-value heads, D head size, V vocabulary.
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seq2SeqShape:
+    """Fields as in DecoderShape; `context_tokens` is the longest source and the longest target. ConfigError else."""
+
+    vocabulary_size: int
+    hidden_size: int
+    encoder_layers: int
+    decoder_layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    intermediate_size: int
+    context_tokens: int
+    rope_theta: float = 1e4
+    norm_eps: float = 1e-6
+    qk_norm: bool = True
+    tied_embeddings: bool = True
+    initializer_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        assert self.encoder.hidden_size == self.decoder.hidden_size  # made here, so that their own checks are done
+
+    @property
+    def encoder(self) -> DecoderShape:
+        """The shape of the encoder's blocks."""
+        return self._stack(self.encoder_layers)
+
+    @property
+    def decoder(self) -> DecoderShape:
+        """The shape of the decoder's blocks, without their cross-attention."""
+        return self._stack(self.decoder_layers)
+
+    def _stack(self, layers: int) -> DecoderShape:
+        shared = {field.name for field in dataclasses.fields(DecoderShape)} - {"layers"}
+        return DecoderShape(layers=layers, **{name: getattr(self, name) for name in shared})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return dataclasses.asdict(self)
+
+
+class CrossAttention(nn.Module):
+    """Target tokens ask, the source's states answer: q from the one, k and v from the other."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.head_size = shape.head_size
+        self.q_proj = Linear(shape.hidden_size, shape.query_size)
+        self.k_proj = Linear(shape.hidden_size, shape.key_value_size)
+        self.v_proj = Linear(shape.hidden_size, shape.key_value_size)
+        self.o_proj = Linear(shape.query_size, shape.hidden_size)
+        self.q_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else None
+        self.k_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else None
+
+    def keys_values(self, memory_BTH: Tensor) -> KeysValues:
+        """k_BTKD and v_BTKD of a source, which stay the same for all of its target."""
+        k_BTKD, v_BTKD = (p(memory_BTH).unflatten(-1, (-1, self.head_size)) for p in (self.k_proj, self.v_proj))
+        return (k_BTKD if self.k_norm is None else self.k_norm(k_BTKD)), v_BTKD
+
+    def forward(self, x_BSH: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Tensor:
+        q_BSHD = self.q_proj(x_BSH).unflatten(-1, (-1, self.head_size))
+        q_BSHD = q_BSHD if self.q_norm is None else self.q_norm(q_BSHD)
+        out: Tensor = self.o_proj(attend(q_BSHD, k_BTKD, v_BTKD, layout))
+        return out
+
+
+class CrossBlock(nn.Module):
+    """x + self-attention(norm(x)), then x + cross-attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, shape: DecoderShape, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        self.self_attn = SelfAttention(shape, layer)
+        self.cross_attention_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        self.cross_attn = CrossAttention(shape)
+        self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.norm_eps)
+        self.mlp = SwiGLU(shape)
+
+    def forward(
+        self,
+        x_BSH: Tensor,
+        cos_BS1F: Tensor,
+        sin_BS1F: Tensor,
+        k_BTKD: Tensor,
+        v_BTKD: Tensor,
+        *,
+        layout: Layout,
+        source: Layout,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        x_BSH = x_BSH + self.self_attn(self.input_layernorm(x_BSH), cos_BS1F, sin_BS1F, layout=layout, cache=cache)
+        x_BSH = x_BSH + self.cross_attn(self.cross_attention_layernorm(x_BSH), k_BTKD, v_BTKD, layout=source)
+        out: Tensor = x_BSH + self.mlp(self.post_attention_layernorm(x_BSH))
+        return out
+
+
+class CrossDecoder(nn.Module):
+    """Blocks with cross-attention, and a last norm."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.layers = nn.ModuleList(CrossBlock(shape, layer) for layer in range(shape.layers))
+        self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
+
+    def keys_values(self, memory_BTH: Tensor) -> list[KeysValues]:
+        """Keys and values of a source for each layer."""
+        return [cast(CrossBlock, block).cross_attn.keys_values(memory_BTH) for block in self.layers]
+
+    def forward(
+        self, x_BSH: Tensor, memory: list[KeysValues], *, source: Layout, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """The normalised states [B, S, H] of embedded targets that follow those in the cache."""
+        shape, tokens, seen_tokens = self.shape, x_BSH.shape[1], 0 if cache is None else cache.length
+        positions_BS = (torch.arange(tokens, device=x_BSH.device) + seen_tokens).expand(x_BSH.shape[:2])
+        cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.context_tokens)
+        layout = CAUSAL if cache is None else cached_layout(tokens, seen_tokens, x_BSH.device)
+        for block, (k_BTKD, v_BTKD) in zip(self.layers, memory, strict=True):
+            x_BSH = block(x_BSH, cos_BS1F, sin_BS1F, k_BTKD, v_BTKD, layout=layout, source=source, cache=cache)
+        h_BSH: Tensor = self.norm(x_BSH)
+        return h_BSH
+
+
+class Seq2SeqCache:
+    """What generation keeps: keys and values of the sources for each layer, and those of the targets so far."""
+
+    def __init__(self, memory: list[KeysValues], source: Layout, targets: KeyValueCache) -> None:
+        self.memory, self.source, self.targets = memory, source, targets
+
+    @property
+    def length(self) -> int:
+        """Target tokens seen."""
+        return self.targets.length
+
+    def select(self, rows_N: Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken more than once (int64)."""
+        self.memory = [(k_BTKD[rows_N], v_BTKD[rows_N]) for k_BTKD, v_BTKD in self.memory]
+        if self.source.mask_B1ST is not None:
+            self.source = Layout(mask_B1ST=self.source.mask_B1ST[rows_N])
+        self.targets.select(rows_N)
+
+
+class TransformerSeq2Seq(nn.Module):
+    """Encoder, decoder with cross-attention, one embedding for both, and a head that may be tied to it.
+
+    Fresh matrices are zero: initialise or load them. Parameter names are those of Decoder below `encoder.`, `decoder.`.
+    """
+
+    def __init__(self, shape: Seq2SeqShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
+        self.encoder = Encoder(shape.encoder)
+        self.decoder = CrossDecoder(shape.decoder)
+        tied = self.embed_tokens.weight if shape.tied_embeddings else None
+        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, cast("nn.Parameter | None", tied))
+
+    def forward(
+        self,
+        ids_BS: Tensor,
+        *,
+        source_ids_BT: Tensor | None = None,
+        source_lengths_B: Tensor | None = None,
+        targets_BS: Tensor | None = None,
+        weights_BS: Tensor | None = None,
+        cache: Seq2SeqCache | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Logits [B, S, V]; with targets, the float32 sum over tokens of weight * nats.
+
+        ids_BS: what the decoder reads, `<s>` first. The source comes with its lengths (int64, from 1), or is in the
+        cache that `read` gave; ids then follow those that the cache has seen. last_only: logits of the last token of
+        each row, [B, 1, V]. Raises InputError for more tokens than shape.context_tokens.
+        """
+        if cache is None:
+            assert source_ids_BT is not None, "source_ids_BT or a cache"
+            assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
+            if ids_BS.shape[1] > self.shape.context_tokens:
+                context = self.shape.context_tokens
+                raise InputError(f"a target of {ids_BS.shape[1]} tokens does not fit: the context is {context} tokens")
+            memory, source = self._memory(source_ids_BT, source_lengths_B)
+            h_BSH = self.decoder(self.embed_tokens(ids_BS), memory, source=source)
+        else:
+            cache.targets.reserve(ids_BS.shape[1])
+            h_BSH = self.decoder(self.embed_tokens(ids_BS), cache.memory, source=cache.source, cache=cache.targets)
+            cache.targets.advance(ids_BS.shape[1])
+        out: Tensor = self.lm_head(h_BSH[:, -1:] if last_only else h_BSH, targets_BS, weights_BS)
+        return out
+
+    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Seq2SeqCache:
+        """Encode sources for generation: a row of the cache for each."""
+        memory, source = self._memory(source_ids_BT, source_lengths_B)
+        weight = self.embed_tokens.weight
+        rows = source_ids_BT.shape[0]
+        targets = KeyValueCache(self.shape.decoder, rows, device=weight.device, dtype=weight.dtype)
+        return Seq2SeqCache(memory, source, targets)
+
+    def _memory(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> tuple[list[KeysValues], Layout]:
+        check_source(source_ids_BT, source_lengths_B, self.shape.context_tokens)
+        source = source_layout(source_lengths_B, source_ids_BT.shape[1])
+        return self.decoder.keys_values(self.encoder(self.embed_tokens(source_ids_BT), layout=source)), source

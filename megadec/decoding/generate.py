@@ -1,0 +1,202 @@
+"""Text from a language model, one token at a time.
+
+In: a model, a prompt, how to draw. Out: ids or text as they come, each new token computed against what the session
+remembers of those before it. Trade-off: a token is drawn on the CPU in float64, which moves one row of logits off the
+accelerator for each token, and gives the same text for the same seed and logits on every device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.model import Decoder
+from megadec.decoding.session import DecoderModel, LanguageModel, Session
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. Applied in this order: repetition penalty, temperature, top_k, top_p.
+
+    max_new_tokens: the most tokens generated for a prompt.
+    temperature: logits are divided by it; 0 takes the likeliest token always (greedy).
+    top_k: only the k likeliest tokens stay; 0 keeps all.
+    top_p: only the likeliest tokens that together reach this probability stay (arXiv 1904.09751); 1 keeps all.
+    repetition_penalty: logits of tokens already seen are divided by it when positive, multiplied when negative (arXiv
+    1909.05858); 1 changes nothing.
+    seed: of the generator that draws.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 0.95
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more"),
+            ("top_k", self.top_k >= 0, "0 (all) or more"),
+            ("top_p", 0 < self.top_p <= 1, "over 0 and at most 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "over 0"),
+        )
+        for name, holds, rule in rules:
+            if not holds:
+                raise ConfigError(f"sampling.{name}={getattr(self, name)!r} is out of range: {rule}")
+
+
+GREEDY = Sampling(temperature=0.0, top_p=1.0)
+
+
+Finish = Literal["stop", "length"]
+# A long prompt is read in parts of this many tokens, so that other sequences advance between them.
+PROMPT_PART_TOKENS = 512
+
+
+class Continuation:
+    """A sequence being continued: `advance` until `finished` says why it ended.
+
+    Raises InputError at once, before anything is computed, for an empty prompt, an id outside the vocabulary, or a
+    prompt and max_new_tokens that do not fit the model's context together.
+
+    eos_id: the sequence ends before it ("stop"); otherwise after max_new_tokens ("length").
+    drawn_ids: only ids below it are drawn, for a model with more rows than its tokenizer has pieces.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        eos_id: int | None = None,
+        drawn_ids: int | None = None,
+    ) -> None:
+        _check_prompt(model, prompt_ids, sampling)
+        self.finished: Finish | None = None
+        self._model = model
+        self._session: Session | None = None
+        self._sampling = sampling
+        self._eos_id = eos_id
+        self._drawn_ids = drawn_ids
+        self._generator = torch.Generator("cpu").manual_seed(sampling.seed)
+        self._seen_ids = list(prompt_ids)
+        self._fed_tokens = 0
+        self._end_tokens = len(prompt_ids) + sampling.max_new_tokens
+
+    def advance(self) -> int | None:
+        """Read a part of the prompt or draw one id; None where no id came out of it."""
+        # Made here and not above: a request that waits for its turn holds no cache.
+        self._session = self._session or self._model.session()
+        part_ids = self._seen_ids[self._fed_tokens : self._fed_tokens + PROMPT_PART_TOKENS]
+        logits_V = self._session.feed(part_ids)
+        self._fed_tokens += len(part_ids)
+        if self._fed_tokens < len(self._seen_ids):
+            return None
+        next_id = draw(logits_V[: self._drawn_ids], self._seen_ids, self._sampling, self._generator)
+        if next_id == self._eos_id:
+            self.finished = "stop"
+            return None
+        self._seen_ids.append(next_id)
+        if len(self._seen_ids) == self._end_tokens:
+            self.finished = "length"
+        return next_id
+
+
+def _check_prompt(model: LanguageModel, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+    if not prompt_ids:
+        raise InputError("the prompt has no tokens; at least one is needed, such as <s>")
+    wrong = [i for i in prompt_ids if not 0 <= i < model.vocabulary_size]
+    if wrong:
+        raise InputError(f"the prompt holds id {wrong[0]}; the model's vocabulary has {model.vocabulary_size} ids")
+    if len(prompt_ids) + sampling.max_new_tokens > model.context_tokens:
+        raise InputError(
+            f"a prompt of {len(prompt_ids)} tokens and sampling.max_new_tokens={sampling.max_new_tokens} do not fit "
+            f"the model's context of {model.context_tokens} tokens"
+        )
+
+
+def generate_text(
+    model: LanguageModel | Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling
+) -> Iterator[str]:
+    """The continuation of `prompt` as pieces of whole characters, without the prompt; ends before `</s>`.
+
+    A last character that the token limit cut in the middle is left out. Raises InputError as `Continuation` does.
+    """
+    prompt_ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    continuation = Continuation(_as_model(model), prompt_ids, sampling, tokenizer.eos_id, tokenizer.vocabulary_size)
+    return _whole_characters(_ids_of(continuation), tokenizer)
+
+
+def _whole_characters(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
+    stream = tokenizer.stream()
+    for piece_id in ids:
+        text = stream.push(piece_id)
+        if text:
+            yield text
+
+
+def generate_ids(
+    model: LanguageModel | Decoder, prompt_ids: Sequence[int], sampling: Sampling, eos_id: int | None = None
+) -> Iterator[int]:
+    """The ids that follow the prompt, as they are drawn; ends before eos_id or after max_new_tokens.
+
+    Raises InputError at once, as `Continuation` does.
+    """
+    return _ids_of(Continuation(_as_model(model), prompt_ids, sampling, eos_id))
+
+
+def _as_model(model: LanguageModel | Decoder) -> LanguageModel:
+    return DecoderModel(model) if isinstance(model, Decoder) else model
+
+
+def _ids_of(continuation: Continuation) -> Iterator[int]:
+    while continuation.finished is None:
+        next_id = continuation.advance()
+        if next_id is not None:
+            yield next_id
+
+
+def draw(logits_V: Tensor, seen_ids: Sequence[int], sampling: Sampling, generator: torch.Generator) -> int:
+    """One id drawn from the logits."""
+    logits_V = penalise(logits_V, seen_ids, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return int(logits_V.argmax())
+    probabilities_V = kept_probabilities(logits_V / sampling.temperature, sampling.top_k, sampling.top_p)
+    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+
+
+def penalise(logits_V: Tensor, seen_ids: Sequence[int], penalty: float) -> Tensor:
+    """Logits with those of seen ids lowered, once each however often it was seen; the input is not changed."""
+    if penalty == 1:
+        return logits_V
+    seen = torch.tensor(sorted(set(seen_ids)), dtype=torch.int64)
+    values = logits_V[seen]
+    return logits_V.index_copy(0, seen, torch.where(values > 0, values / penalty, values * penalty))
+
+
+def kept_probabilities(logits_V: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Probabilities [V] after top_k and top_p, summing to 1; the likeliest id always stays.
+
+    Equal logits are kept in order of id, so exactly k stay.
+    """
+    if not top_k and top_p == 1:
+        return logits_V.softmax(-1)
+    ordered_V, order_V = logits_V.sort(descending=True, stable=True)
+    probabilities_V = ordered_V.softmax(-1)
+    if top_k:
+        probabilities_V[top_k:] = 0
+        probabilities_V /= probabilities_V.sum()
+    if top_p < 1:
+        reached_before_V = probabilities_V.cumsum(-1) - probabilities_V
+        probabilities_V[reached_before_V >= top_p] = 0
+        probabilities_V /= probabilities_V.sum()
+    return torch.zeros_like(probabilities_V).scatter_(0, order_V, probabilities_V)

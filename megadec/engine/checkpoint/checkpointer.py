@@ -1,0 +1,179 @@
+"""Saving while training goes on: snapshot at a step boundary, write behind, and learn together that it is done.
+
+In comes the state at a step, out goes a whole checkpoint some steps later. Trade-off: while a save is under way the
+ranks exchange two numbers a step, so that all of them learn after the same step that the checkpoint has its name, or
+that a rank has given up; and one save is under way at a time, so the next one may have to wait.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from megadec.common.errors import StorageError
+from megadec.common.log import logger
+from megadec.engine.checkpoint.snapshot import Snapshot
+from megadec.engine.checkpoint.state_files import header_of
+from megadec.engine.checkpoint.writer import LOOK_SECONDS, Flight, Publish, Share
+from megadec.engine.zero.engine import Ranks
+from megadec.engine.zero.state import LiveState
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that has its name. `stall_seconds`: so long training waited for it; `seconds`: until it was whole;
+    `bytes`: of this rank's share of the state.
+    """
+
+    path: Path
+    step: int
+    stall_seconds: float
+    seconds: float
+    bytes: int
+    asynchronous: bool
+
+
+class Saver:
+    """The saves of a run, one at a time. `start`, `poll` and `wait` are collective.
+
+    asynchronous: write behind training. snapshot_bytes: unless a rank's state is larger. retries, pause_seconds: how
+    often a rank tries again when the disk refuses, and after how long.
+    """
+
+    def __init__(
+        self,
+        live: LiveState,
+        ranks: Ranks,
+        *,
+        asynchronous: bool,
+        snapshot_bytes: int | None,
+        retries: int,
+        pause_seconds: float,
+    ) -> None:
+        self._live, self._ranks = live, ranks
+        self._asynchronous, self._snapshot_bytes = asynchronous, snapshot_bytes
+        self._retries, self._pause_seconds = retries, pause_seconds
+        self._snapshot = Snapshot(ranks.device)
+        self._size_said = False
+        self._flight: Flight | None = None
+        self._landed: Callable[[Flight], None] = lambda flight: None
+
+    @property
+    def rank(self) -> int:
+        """This rank's number."""
+        return self._ranks.rank
+
+    @property
+    def optimizer_step(self) -> int | None:
+        """How many updates the optimizer has made."""
+        return self._live.optimizer_step
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._flight is not None:  # only after an error: the loop waits for the last save
+            self._flight.end()
+
+    def start(
+        self,
+        final: Path,
+        step: int,
+        small_files: Mapping[str, bytes],
+        publish: Publish,
+        saved: Callable[[Saved], None],
+        began: float,
+    ) -> None:
+        """Save the state as it is now; returns when training may change it. No other save is under way.
+
+        small_files: this rank's other files by their place below the checkpoint. publish: called in a thread of rank 0
+        to complete the folder and give it its name; again when the disk refuses. saved: called on every rank, at a
+        `poll` or `wait`, when it has it. began: since when training waits, by time.perf_counter.
+        """
+        assert self._flight is None
+        stretches = self._live.stretches()
+        size = sum(stretch.bytes for stretch in stretches)
+        header = header_of(stretches, self._live.shapes, self._live.optimizer_step)
+        behind = self._asynchronous and self._fits(size)
+        if behind:
+            self._snapshot.take(self._live, stretches)
+        share = Share(
+            self._ranks.rank,
+            self._ranks.world_size,
+            header,
+            self._snapshot.tensors if behind else self._live.tensors,
+            small_files,
+        )
+        # A name for this attempt alone: what a killed run has left is never taken for a rank's share of this one.
+        token = self._ranks.from_first(f"{time.time_ns():x}")
+        partial = final.with_name(f".{final.name}.{token}.partial")
+        flight = self._flight = Flight(share, partial, final, publish, self._retries, self._pause_seconds)
+
+        def landed(flight: Flight) -> None:
+            now = time.perf_counter()
+            saved(Saved(final, step, flight.stall_seconds, now - began, size, behind))
+
+        self._landed = landed
+        flight.start(in_background=behind)
+        flight.stall_seconds = time.perf_counter() - began
+        if not behind:
+            self.wait()
+
+    def poll(self) -> None:
+        """Between two steps: see whether the save under way is done. Raises StorageError on every rank if it failed."""
+        flight = self._flight
+        if flight is None:
+            return
+        began = time.perf_counter()
+        done, failed = self._ranks.sum_over_ranks([float(flight.done), float(flight.error is not None)])
+        flight.stall_seconds += time.perf_counter() - began
+        if failed:
+            self._flight = None
+            self._fail(flight)
+        elif done == self._ranks.world_size:
+            self._flight = None
+            self._landed(flight)
+
+    def wait(self) -> None:
+        """Until no save is under way. Raises StorageError on every rank if it failed."""
+        while self._flight is not None:
+            began = time.perf_counter()
+            self._flight.wait(LOOK_SECONDS)
+            self._flight.stall_seconds += time.perf_counter() - began
+            self.poll()
+
+    def _fits(self, size: int) -> bool:
+        """Whether every rank may keep a copy of its state. Says once how much that is."""
+        limit = self._snapshot_bytes
+        if limit is None and self._live.on_disk:  # which is why it is there: the host has no room for it
+            limit = 0
+        [over] = self._ranks.sum_over_ranks([float(limit is not None and size > limit)])
+        if not self._size_said:
+            self._size_said = True
+            if not over:
+                log.info("saves go on behind training; %s bytes of host memory a rank hold the state", f"{size:,}")
+            elif self._snapshot_bytes is None:
+                log.warning("the state is on disk: saves stop training; checkpoint.snapshot_bytes, of the host's memory"
+                            " and at least %s, lets them go on behind it", f"{size:,}")  # fmt: skip
+            else:
+                log.warning("a rank's state (here %s bytes) is above checkpoint.snapshot_bytes: saves stop training",
+                            f"{size:,}")  # fmt: skip
+        return not over
+
+    def _fail(self, flight: Flight) -> None:
+        flight.stop()
+        reasons = self._ranks.from_all(None if flight.error is None else str(flight.error) or repr(flight.error))
+        if self._ranks.rank == 0:
+            shutil.rmtree(flight.partial, ignore_errors=True)
+        if flight.error is not None:
+            raise flight.error
+        first = next(number for number, reason in enumerate(reasons) if reason is not None)
+        raise StorageError(f"rank {first} could not save {flight.final}: {reasons[first]}")

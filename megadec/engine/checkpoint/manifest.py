@@ -1,0 +1,219 @@
+"""Checkpoints: what has its name is whole.
+
+In comes a run's folder, out come its whole checkpoints: `step_00000100/` with every rank's share of weights and
+moments, the resolved run, the tokenizer, each rank's random state, and a manifest with the hash of every file and a sum
+over the bits of every tensor. It is written under a hidden name and renamed last (`save.py`); any number of ranks and
+any ZeRO stage can go on from it (`restore.py`). Trade-off: every file is read once to be hashed before a run goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from megadec.common.errors import CheckpointError, ConfigError
+from megadec.common.files import read_json, sha256_of
+from megadec.common.log import logger
+from megadec.common.tokenizer import Tokenizer
+from megadec.engine.checkpoint.skipped import Start
+from megadec.engine.checkpoint.state_files import FOLDER as STATE_FOLDER
+from megadec.engine.checkpoint.state_files import StateFiles, StateReader
+from megadec.engine.checkpoint.zero_files import ZeroFiles
+from megadec.engine.early_stopping import Best
+from megadec.engine.health.guard import GuardState
+from megadec.engine.task import Task
+from megadec.engine.zero.settings import DeepSpeedSettings
+
+FORMAT = "megadec-checkpoint"
+# 1: DeepSpeed's own files, below `zero`. 2: files of ours, below `state`.
+VERSION, VERSIONS = 2, (1, 2)
+FOLDER = "checkpoints"
+MANIFEST = "manifest.json"
+RUN_FILE = "run.yaml"
+ZERO_FOLDER = "zero"
+_NAME = re.compile(r"step_(\d{8,})")
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """`every_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go. `keep_every`: those
+    of every so many steps stay for ever (0: none).
+
+    `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` refuses a folder that holds
+    a run; anything else is the path of the checkpoint to go on from.
+
+    `asynchronous`: each rank copies its share of the state into host memory and writes it while training goes on;
+    false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: where DeepSpeed
+    keeps it on a disk, for want of host memory).
+    `retries`: when the disk refuses, for being full, write again so often, `retry_pause_seconds` after each failure.
+    """
+
+    every_steps: int = 1000
+    keep_last: int = 3
+    keep_every: int = 0
+    resume: str = "auto"
+    asynchronous: bool = True
+    snapshot_bytes: int | None = None
+    retries: int = 5
+    retry_pause_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 0:
+            raise ConfigError(f"checkpoint.every_steps={self.every_steps} is negative; 0 saves at the end only")
+        if self.keep_last < 1:
+            raise ConfigError(f"checkpoint.keep_last={self.keep_last} is not at least 1")
+        for name in ("keep_every", "snapshot_bytes", "retries", "retry_pause_seconds"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigError(f"checkpoint.{name}={getattr(self, name)} is negative")
+        if self.keep_every and (not self.every_steps or self.keep_every % self.every_steps):
+            raise ConfigError(
+                f"checkpoint.keep_every={self.keep_every} is not a multiple of checkpoint.every_steps="
+                f"{self.every_steps}: what is to stay must be saved first"
+            )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those;
+    `guard`: what the guard remembers of losses, norms and steps left out; `starts`: from which step on the run went
+    without which documents and shards; `origins`: the weights that the run began from (`engine/checkpoint/origins.py`).
+    """
+
+    step: int = 0
+    tokens: int = 0
+    loss: float | None = None
+    evaluated_step: int = -1
+    best: Best = field(default_factory=Best)
+    guard: GuardState = field(default_factory=GuardState)
+    starts: tuple[Start, ...] = ()
+    origins: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint says beside weights:
+
+    The resolved run, its task, tokenizer and DeepSpeed settings.
+    """
+
+    run: Any
+    task: Task
+    tokenizer: Tokenizer
+    settings: DeepSpeedSettings
+    ranks: int
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step_{step:08d}"
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints under `folder` by name, oldest first; partial ones have no such name."""
+    if not folder.is_dir():
+        return []
+    named = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(named)]
+
+
+def replaced_name(final: Path) -> Path:
+    """Where a checkpoint goes while another of the same step takes its name."""
+    return final.with_name(f".{final.name}.replaced")
+
+
+def remove_old(folder: Path, options: CheckpointOptions, best_step: int) -> None:
+    """Remove what neither is among the newest, nor the best, nor one of those that stay for ever."""
+    for path in checkpoints_in(folder)[: -options.keep_last]:
+        step = int(path.name.removeprefix("step_"))
+        if step == best_step or (options.keep_every and step % options.keep_every == 0):
+            continue
+        # Renamed first: a removal that is interrupted must not leave half a checkpoint under its name.
+        doomed = path.with_name(f".{path.name}.old.partial")
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed runs left unfinished, and give back the name of one that was killed while it was replaced.
+
+    Call on rank 0 before training.
+    """
+    for path in sorted(folder.glob(".step_*.replaced")):
+        final = path.with_name(path.name.removeprefix(".").removesuffix(".replaced"))
+        if final.exists():
+            shutil.rmtree(path)
+        else:
+            os.replace(path, final)
+    for path in sorted(folder.glob(".step_*.partial")):
+        log.warning("removing the unfinished checkpoint %s", path)
+        shutil.rmtree(path)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint at `path`, with every file compared to its size and hash.
+
+    Raises CheckpointError naming the file that is missing, cut or changed.
+    """
+    manifest = read_json(path / MANIFEST, CheckpointError)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") not in VERSIONS:
+        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a {FORMAT} of a version in {VERSIONS}")
+    for name, stated in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing; the manifest names it")
+        if file.stat().st_size != stated["bytes"]:
+            raise CheckpointError(f"{file} has {file.stat().st_size} bytes; the manifest says {stated['bytes']}")
+        if sha256_of(file) != stated["sha256"]:
+            raise CheckpointError(f"{file} was changed: its hash is not the one in the manifest")
+    return manifest
+
+
+def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint whose files are all as its manifest says, with that; None when there is none at all.
+
+    Raises CheckpointError when there are checkpoints and every one is damaged: a run never silently begins anew.
+    """
+    damaged = None
+    for path in reversed(checkpoints_in(folder)):
+        try:
+            return path, read_manifest(path)
+        except CheckpointError as error:
+            log.warning("%s; trying the checkpoint before it", error)
+            damaged = damaged or error
+    if damaged is not None:
+        raise CheckpointError(f"no checkpoint under {folder} is whole; the newest: {damaged}")
+    return None
+
+
+def check_fits(path: Path, manifest: dict[str, Any], contents: Contents) -> None:
+    """Raise CheckpointError when the checkpoint holds another model than this run trains.
+
+    Ranks, ZeRO stage, offload and precision may be others.
+    """
+    kind, shape = contents.task.kind, contents.task.shape.to_dict()
+    saved_kind = manifest.get("task", {}).get("kind", "language_model")
+    if (saved_kind, manifest["shape"]) != (kind, shape):
+        raise CheckpointError(
+            f"{path} holds another model: {saved_kind} {manifest['shape']}; this run has {kind} {shape}"
+        )
+    if manifest["tokenizer"]["sha256"] != contents.tokenizer.sha256:
+        raise CheckpointError(f"{path} was trained with another tokenizer than {contents.tokenizer.path}")
+
+
+def open_state(path: Path, optimizer_names: Sequence[str] = ()) -> StateReader:
+    """The weights and moments in the checkpoint at `path`, of either version. Raises CheckpointError.
+
+    optimizer_names: see ZeroFiles; only to read the moments of a checkpoint of version 1 and stage 0.
+    """
+    if (path / STATE_FOLDER).is_dir():
+        return StateFiles(path / STATE_FOLDER)
+    return ZeroFiles(path / ZERO_FOLDER, optimizer_names)

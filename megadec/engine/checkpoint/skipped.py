@@ -1,0 +1,97 @@
+"""What the weights of a run have not learned from, as its checkpoints keep it: steps, documents and shards.
+
+In: the starts of a run, each with what it went without, and the steps that the guard left out. Out: JSON for a
+checkpoint's manifest, the answer for any step, and a hash by which an export says which of two histories is its own.
+Trade-off: a start repeats the whole list of skipped documents where it differs from the one before, which is rare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from megadec.data.stream import TrainStream
+from megadec.engine.health.guard import GuardState
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run went without these from `first_step` on, counted from 1, up to the next start.
+
+    documents: the ids of `data.skip_documents`, sorted. shards: by data set, the sha256 of those that were damaged.
+    """
+
+    first_step: int
+    documents: tuple[str, ...] = ()
+    shards: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def of(cls, stream: TrainStream, step: int) -> Start:
+        """A start that goes on behind `step`."""
+        shards = tuple(tuple(found) for found in stream.left_out_shards())
+        return cls(step + 1, tuple(sorted(stream.skip_documents)), shards)
+
+
+def after_start(starts: Sequence[Start], start: Start) -> tuple[Start, ...]:
+    """The starts with one more, if it goes without others than the one before; a start that did no step is gone."""
+    before = tuple(one for one in starts if one.first_step < start.first_step)
+    if before and (before[-1].documents, before[-1].shards) == (start.documents, start.shards):
+        return before
+    return (*before, start)
+
+
+def starts_to_json(starts: Iterable[Start]) -> list[dict[str, Any]]:
+    """As they go into a checkpoint's manifest."""
+    return [asdict(start) for start in starts]
+
+
+def starts_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Start, ...]:
+    """The reverse of `starts_to_json`."""
+    return tuple(
+        Start(int(one["first_step"]), tuple(one["documents"]), tuple(map(tuple, one["shards"]))) for one in values
+    )
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a checkpoint of `last_step` says of the steps up to there.
+
+    steps: (first, last) of those whose update the guard left out or took back. A checkpoint from before starts were
+    recorded has none of these: of its steps, and of those before the first start, nobody knows what they went without.
+    """
+
+    last_step: int
+    steps: tuple[tuple[int, int], ...] = ()
+    starts: tuple[Start, ...] = ()
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> LeftOut:
+        """Of a checkpoint."""
+        guard = GuardState.from_json(manifest.get("guard", {}))
+        return cls(int(manifest["step"]), guard.left_out, starts_from_json(manifest.get("starts", ())))
+
+    def no_update(self, step: int) -> bool:
+        """Whether the guard left the update of a step out, or took it back."""
+        return any(first <= step <= last for first, last in self.steps)
+
+    def start_of(self, step: int) -> Start | None:
+        """The start that did a step; None where it is not known."""
+        before = [start for start in self.starts if start.first_step <= step <= self.last_step]
+        return before[-1] if before else None
+
+    def always_without(self, data_set: int, shard_sha256: str) -> bool:
+        """Whether every step up to the last is known to have gone without a shard."""
+        known = bool(self.starts) and self.starts[0].first_step == 1
+        return known and all(shard_sha256 in start.shards[data_set] for start in self.starts)
+
+    def sha256(self, step: int) -> str | None:
+        """Of all that is said of the steps up to `step`, the same from any later checkpoint of the same history; None
+        for a step behind the last."""
+        if step > self.last_step:
+            return None
+        steps = [(first, min(last, step)) for first, last in self.steps if first <= step]
+        starts = starts_to_json(start for start in self.starts if start.first_step <= step)
+        return hashlib.sha256(json.dumps([steps, starts], sort_keys=True).encode("ascii")).hexdigest()

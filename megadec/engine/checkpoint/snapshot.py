@@ -1,0 +1,70 @@
+"""A copy of this rank's training state in host memory, which a thread can write while training goes on.
+
+In comes the live state, out go the same stretches that nobody changes. Trade-off: the copy costs the host as many bytes
+as the state has on this rank (12 for each of its trained parameters), and keeps them for the next save, because memory
+that the system must first hand out makes training wait longer than the copy itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+
+import torch
+from torch import Tensor
+
+from megadec.common.log import logger
+from megadec.engine.checkpoint.state_files import Stretch
+from megadec.engine.zero.state import LiveState
+
+log = logger(__name__)
+
+
+class Snapshot:
+    """Host memory for one state, filled again for every save. device: the one that the ranks train on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._locked = False
+        self._stretches: list[Stretch] = []
+
+    def take(self, live: LiveState, stretches: list[Stretch]) -> None:
+        """Copy every tensor of the state; on return nothing of it is looked at any more."""
+        wanted = sum(stretch.bytes for stretch in stretches)
+        if self._memory.numel() != wanted:
+            self._replace_memory(wanted)
+        self._stretches = stretches
+        copies = self.tensors()
+        for stretch, tensor in live.tensors():
+            own, copy = next(copies)
+            assert own == stretch, (own, stretch)
+            # Asynchronous where the memory is locked: a GPU copies all of it in one go.
+            copy.copy_(tensor.detach(), non_blocking=True)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def tensors(self) -> Generator[tuple[Stretch, Tensor], None, None]:
+        """The copies, in the order of the state."""
+        offset = 0
+        for stretch in self._stretches:
+            yield stretch, self._memory.narrow(0, offset, stretch.bytes).view(stretch.dtype)
+            offset += stretch.bytes
+
+    def _replace_memory(self, size: int) -> None:
+        """Locked where there is a GPU, which then copies at full speed.
+
+        Locked by hand: torch's own allocator of locked memory would round the size up to a power of two.
+        """
+        if self._locked:
+            torch.cuda.cudart().cudaHostUnregister(self._memory.data_ptr())
+        self._memory = torch.empty(size, dtype=torch.uint8)
+        self._locked = False
+        if size and self._device.type == "cuda":
+            status = torch.cuda.cudart().cudaHostRegister(self._memory.data_ptr(), size, 0)
+            self._locked = int(status) == 0
+            if not self._locked:
+                log.warning("%d bytes could not be locked (%s): copies for a save are slower", size, status)
+                # CUDA keeps the error for whoever asks next, which would be a kernel of the training.
+                with contextlib.suppress(RuntimeError):
+                    torch.zeros(1, device=self._device)

@@ -1,0 +1,227 @@
+"""Pictures of what runs wrote into metrics.jsonl: loss, held-out bits per character, learning rate, tokens per second;
+and of a classifier's confusion matrix.
+
+In: run folders, or metrics.jsonl files; a matrix and its labels. Out: a PNG. Trade-off: the loss is drawn as the mean
+of neighbouring steps over the steps themselves in a pale line, so that both the trend and the noise can be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from megadec.common.errors import ConfigError, InputError, MissingExtraError
+from megadec.common.files import whole_file
+from megadec.common.log import logger
+from megadec.engine.metrics.logger import FILE_NAME
+
+log = logger(__name__)
+
+POINTS_OF_A_MEAN = 50
+PANEL_INCHES = (9.0, 3.0)
+CELL_INCHES, LEAST_INCHES, MOST_INCHES = 0.55, 5.0, 24.0
+# More labels than this leave no room for a number in each cell.
+MOST_LABELS_WITH_NUMBERS = 40
+# Parts of file names of fonts that have Chinese characters, the better ones first.
+CHINESE_FONTS = ("notosanscjk", "notosanssc", "sourcehansans", "wqy", "simhei", "msyh", "pingfang", "song", "cjk")
+
+# Field of a line of kind "train", title of its panel.
+PANELS: tuple[tuple[str, str], ...] = (
+    ("loss", "loss (nats a token)"),
+    ("learning_rate", "learning rate"),
+    ("tokens_per_second", "tokens per second"),
+)
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """run: run folders or metrics.jsonl files, one curve each. output: the PNG. x: what the horizontal axis counts."""
+
+    run: tuple[Path, ...]
+    output: Path
+    x: Literal["step", "tokens"] = "step"
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ConfigError("run names no folder; give at least one run")
+        if self.output.suffix != ".png":
+            raise ConfigError(f"output={self.output} does not end in .png; that is what is written")
+
+
+@dataclass
+class Curves:
+    """One run: `train` field -> value by line, `held_out` set -> [(step, tokens, bits per character)]."""
+
+    name: str
+    train: dict[str, list[float]] = field(default_factory=dict)
+    held_out: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
+
+
+def read_curves(path: Path) -> Curves:
+    """Read a run's metrics.jsonl. A last line that a killed run left unfinished is passed over.
+
+    Raises InputError for a missing file, a line that is no JSON, or a run without a single step.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"{file} does not exist; a run writes it from its first step on")
+    curves = Curves(name=file.resolve().parent.name)
+    fields = ("step", "tokens", *(name for name, _ in PANELS))
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            continue
+        values = _line(line, file, number)
+        if values["kind"] == "train":
+            for name in fields:
+                curves.train.setdefault(name, []).append(_number(values.get(name)))
+        elif values["kind"] == "evaluate":
+            tokens = curves.train.get("tokens", [0.0])[-1]
+            bits = _number(values.get("bits_per_character"))
+            curves.held_out.setdefault(str(values["set"]), []).append((float(values["step"]), tokens, bits))
+    if not curves.train:
+        raise InputError(f"{file} has no line of a training step")
+    return curves
+
+
+def _line(line: str, file: Path, number: int) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}, line {number}: not JSON ({error.msg}); a run writes one object a line") from error
+    if not isinstance(values, dict) or "kind" not in values or "step" not in values:
+        raise InputError(f"{file}, line {number}: no 'kind' or no 'step'; a run writes both in every line")
+    return values
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean of each value and its neighbours, `width` in all, fewer at both ends; not-a-number is left out."""
+    array = np.asarray(values, dtype=float)
+    means = []
+    for position in range(len(array)):
+        part = array[max(0, position - width // 2) : position + (width + 1) // 2]
+        part = part[np.isfinite(part)]
+        means.append(float(part.mean()) if len(part) else math.nan)
+    return means
+
+
+def _figure(width_inches: float, height_inches: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw(runs: Sequence[Curves], output: Path, x: str) -> None:
+    """Draw the runs over each other, a panel for each quantity. Raises MissingExtraError and StorageError."""
+    panels = [*PANELS[:1], *([("held_out", "held-out bits per character")] if any(r.held_out for r in runs) else [])]
+    panels += PANELS[1:]
+    figure = _figure(PANEL_INCHES[0], PANEL_INCHES[1] * len(panels))
+    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, title) in zip(all_axes, panels, strict=True):
+        for number, run in enumerate(runs):
+            if name == "held_out":
+                _draw_held_out(axes, run, x, number if len(runs) > 1 else None)
+            else:
+                _draw_train(axes, run, name, x, number)
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    all_axes[-1].set_xlabel(x)
+    with whole_file(output) as stream:
+        figure.savefig(stream, format="png", dpi=120)
+
+
+def _draw_train(axes: Any, run: Curves, name: str, x: str, number: int) -> None:
+    places, values = run.train[x], run.train[name]
+    color = f"C{number}"
+    if name == "learning_rate":
+        axes.plot(places, values, color=color, label=run.name)
+        return
+    axes.plot(places, values, color=color, alpha=0.25, linewidth=0.8)
+    width = max(1, len(values) // POINTS_OF_A_MEAN)
+    axes.plot(places, running_mean(values, width), color=color, label=run.name)
+
+
+def _draw_held_out(axes: Any, run: Curves, x: str, number: int | None) -> None:
+    """One curve a set, told apart by markers; a run alone (`number` None) has a colour for each set too."""
+    for place, (style, (name, points)) in enumerate(zip("os^vDPX*" * 8, sorted(run.held_out.items()), strict=False)):
+        places = [tokens if x == "tokens" else step for step, tokens, _ in points]
+        bits = [value for _, _, value in points]
+        axes.plot(
+            places,
+            bits,
+            color=f"C{place if number is None else number}",
+            marker=style,
+            markersize=4,
+            label=f"{run.name}: {name}",
+        )
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], output: Path, title: str = "") -> None:
+    """Draw a confusion matrix: a row for each true label, a column for each that was said, darker for a larger share of
+    the row. Where no installed font has the labels' characters they are numbered, and the picture and the log say so.
+
+    Raises MissingExtraError and StorageError.
+    """
+    counts = np.asarray(matrix, dtype=np.int64)
+    assert counts.shape == (len(labels), len(labels)), "a row and a column for each label"
+    side = min(MOST_INCHES, max(LEAST_INCHES, 2.0 + CELL_INCHES * len(labels)))
+    figure = _figure(side, side)
+    font = font_with({character for text in (*labels, title) for character in text})
+    names = list(labels) if font else [str(number) for number in range(len(labels))]
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    places = range(len(labels))
+    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", font=font)
+    axes.set_yticks(places, names, font=font)
+    axes.set_xlabel("said")
+    axes.set_ylabel("true")
+    if font:
+        axes.set_title(title, font=font)
+    else:
+        log.warning("no installed font has all characters of the labels; %s numbers them: %s", output, list(labels))
+        axes.set_title("labels numbered in their order: no installed font has their characters", fontsize="small")
+    if len(labels) <= MOST_LABELS_WITH_NUMBERS:
+        _write_counts(axes, counts, shares)
+    with whole_file(output) as stream:
+        figure.savefig(stream, format="png", dpi=120)
+
+
+def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small", color=color)
+
+
+def font_with(characters: set[str]) -> Any:
+    """A font (`matplotlib.font_manager.FontProperties`) that has these characters; None where no such is installed."""
+    from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, get_font
+
+    wanted = {ord(character) for character in characters if not character.isspace()}
+    files = sorted((rank, file) for file in findSystemFonts() if (rank := _chinese_rank(file)) is not None)
+    for font in (FontProperties(), *(FontProperties(fname=file) for _, file in files)):
+        if wanted <= get_font(findfont(font)).get_charmap().keys():
+            return font
+    return None
+
+
+def _chinese_rank(file: str) -> int | None:
+    name = Path(file).name.lower().replace("-", "").replace("_", "")
+    return next((rank for rank, part in enumerate(CHINESE_FONTS) if part in name and "bold" not in name), None)

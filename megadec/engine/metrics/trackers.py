@@ -1,0 +1,153 @@
+"""Where a run's figures go beside metrics.jsonl: TensorBoard, Weights & Biases, SwanLab.
+
+In: numbers by name and a step, on rank 0. Out: what each library writes or sends. Trade-off: a library is imported when
+a run asks for it, and its own environment variables (keys, addresses, proxies) are left to it; only whether it may use
+a network is a setting here, since a cluster without one would wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from megadec.common.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from megadec.engine.metrics.logger import MetricsOptions
+
+TENSORBOARD_FOLDER = "tensorboard"
+STEP_METRIC = "step"
+
+
+class Tracker(Protocol):
+    """One place that figures go to."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Figures by name, as `train/loss`. Steps may come again or late: a save is told of when it is whole."""
+
+    def close(self) -> None:
+        """Write or send what is left."""
+
+
+def check_trackers(options: MetricsOptions) -> None:
+    """Raise MissingExtraError for a library that the options ask for and that is not installed, before a step."""
+    for name in ("wandb", "swanlab"):
+        if getattr(options, name) and importlib.util.find_spec(name) is None:
+            raise MissingExtraError(name, name)
+
+
+def open_trackers(
+    folder: Path, options: MetricsOptions, config: Mapping[str, Any], resumed_step: int
+) -> tuple[Tracker, ...]:
+    """The trackers that the options ask for; a run that goes on writes on where it was.
+
+    config: the resolved run. Raises MissingExtraError for a library that is not installed.
+    """
+    check_trackers(options)
+    trackers: list[Tracker] = []
+    if options.tensorboard:
+        trackers.append(TensorBoard(folder, resumed_step))
+    if options.wandb:
+        trackers.append(WeightsAndBiases(folder, options, config))
+    if options.swanlab:
+        trackers.append(SwanLab(folder, options, config))
+    return tuple(trackers)
+
+
+def identity(folder: Path) -> str:
+    """The same for each start of a run, so that a service takes them for one: 16 letters and digits."""
+    return hashlib.sha256(str(folder.resolve()).encode("utf-8")).hexdigest()[:16]
+
+
+class TensorBoard:
+    """Event files in the run's folder; those of steps that a resumed run does again are purged."""
+
+    def __init__(self, folder: Path, resumed_step: int) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resumed_step + 1)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """https://wandb.ai. Offline it writes to the run's folder/wandb, which `wandb sync` sends later."""
+
+    def __init__(self, folder: Path, options: MetricsOptions, config: Mapping[str, Any]) -> None:
+        import wandb
+
+        self._run = wandb.init(
+            project=options.project,
+            name=folder.name,
+            id=identity(folder),
+            resume="allow",
+            dir=str(folder),
+            config=dict(config),
+            mode="offline" if options.offline else "online",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        # W&B's own step only grows, and it ignores what comes with an earlier one; a metric of ours may go back.
+        self._run.define_metric("*", step_metric=STEP_METRIC)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log({STEP_METRIC: step, **values})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class SwanLab:
+    """https://swanlab.cn. Offline it writes to the run's folder/swanlab, which `swanlab sync` sends later."""
+
+    def __init__(self, folder: Path, options: MetricsOptions, config: Mapping[str, Any]) -> None:
+        import swanlab
+
+        with _own_hooks():
+            self._run = swanlab.init(
+                project=options.project,
+                name=folder.name,
+                id=identity(folder),
+                resume="allow",
+                log_dir=str(folder / "swanlab"),
+                config=dict(config),
+                mode="offline" if options.offline else "online",
+            )
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        import swanlab
+
+        with _own_hooks():
+            swanlab.finish()
+
+
+@contextlib.contextmanager
+def _own_hooks() -> Iterator[None]:
+    """Leave Ctrl-C and the hook for uncaught errors as they were.
+
+    SwanLab 0.10 takes both when a run begins, and at its end puts back those that it found. Its own end the run at
+    Ctrl-C, so that the step which the run still does before it saves could not be logged any more.
+    """
+    interrupted, uncaught = signal.getsignal(signal.SIGINT), sys.excepthook
+    try:
+        yield
+    finally:
+        sys.excepthook = uncaught
+        # Python lets no other thread set a handler (Ray's workers train in one), so there SwanLab sets none. None is a
+        # handler from outside Python, which cannot be put back.
+        if threading.current_thread() is threading.main_thread() and interrupted is not None:
+            signal.signal(signal.SIGINT, interrupted)

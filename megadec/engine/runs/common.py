@@ -1,0 +1,142 @@
+"""What every run has, whatever it trains, and a run that was opened.
+
+In come the sections of a YAML file that pretraining, fine-tuning and pairs share; out comes a `Job`: a request that is
+known to be possible. Trade-off: each kind of run adds its own sections to `CommonRun` as fields of a subclass, because
+one file with all sections of all kinds would accept keys that do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megadec.common.errors import ConfigError
+from megadec.common.ranks import world_size
+from megadec.common.tokenizer import Tokenizer
+from megadec.engine.checkpoint.manifest import FOLDER, CheckpointOptions, Progress
+from megadec.engine.early_stopping import EarlyStopping
+from megadec.engine.health.guard import GuardOptions
+from megadec.engine.metrics.logger import FILE_NAME, MetricsOptions
+from megadec.engine.metrics.trackers import check_trackers
+from megadec.engine.schedule import ScheduleOptions
+from megadec.engine.task import Task
+from megadec.engine.zero.engine import check_zero_section
+from megadec.engine.zero.optimizer import OptimizerOptions
+from megadec.engine.zero.settings import (
+    DeepSpeedSettings,
+    PrecisionChoice,
+    RunsShare,
+    merge_settings,
+    resolve_precision,
+)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """`sequences_per_step`: rows of a step over all ranks; `micro_sequences`: rows of one rank in one micro-step.
+
+    `precision`: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere. `stop_at_step`: save and end
+    there; schedule and data stay those of `steps`, so a later start goes on as if it had not stopped. `sequence_ranks`:
+    so many ranks share each row, every one with a part of its tokens (Ulysses), for rows that do not fit one device;
+    `micro_sequences` are then the rows of such a group.
+    """
+
+    steps: int = 1000
+    sequences_per_step: int = 64
+    micro_sequences: int = 8
+    precision: PrecisionChoice = "auto"
+    stop_at_step: int | None = None
+    sequence_ranks: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "sequences_per_step", "micro_sequences", "stop_at_step", "sequence_ranks"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"train.{name}={value} is not at least 1")
+
+    @property
+    def last_step(self) -> int:
+        """The step after which this start of the run ends."""
+        return min(self.steps, self.stop_at_step or self.steps)
+
+
+@dataclass(frozen=True)
+class CommonRun:
+    """The sections that every kind of run has beside DeepSpeed's own file."""
+
+    name: str
+    tokenizer: str
+    """The tokenizer.model, or the folder that holds it."""
+    output_folder: str = "runs"
+    seed: int = 0
+    train: TrainOptions = field(default_factory=TrainOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    guard: GuardOptions = field(default_factory=GuardOptions)
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise ConfigError(f"name={self.name!r} cannot name a folder: not empty, no '/', no leading '.'")
+
+    @property
+    def folder(self) -> Path:
+        """`output_folder`/`name`: metrics, TensorBoard and checkpoints."""
+        return Path(self.output_folder) / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints of this run lie."""
+        return self.folder / FOLDER
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that has been found possible, with what it opened."""
+
+    run: CommonRun
+    settings: DeepSpeedSettings
+    tokenizer: Tokenizer
+    ranks: int
+    task: Task
+    saved: Callable[[Path, Progress], None] | None = None
+    """Called on every rank when a checkpoint has its name; the launcher's, which may want to tell others."""
+
+
+def open_settings(run: CommonRun, deepspeed_file: Path, *, shares_rows: bool = False) -> DeepSpeedSettings:
+    """The file of `--deepspeed` joined with the run's share of it. shares_rows: this kind of run knows how ranks share
+    rows.
+
+    Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key. Raises
+    MissingExtraError for a tracker that is not installed.
+    """
+    if run.train.sequence_ranks > 1 and not shares_rows:
+        raise ConfigError(
+            f"train.sequence_ranks={run.train.sequence_ranks}: only pretraining shares rows among ranks; leave it out"
+        )
+    share = RunsShare(
+        run.train.sequences_per_step,
+        run.train.micro_sequences,
+        resolve_precision(run.train.precision),
+        run.optimizer.clip_norm,
+        world_size(),
+        run.train.sequence_ranks,
+    )
+    settings = merge_settings(deepspeed_file, share)
+    check_zero_section(settings)
+    check_trackers(run.metrics)
+    return settings
+
+
+def check_folder(run: CommonRun) -> None:
+    """Raise ConfigError when the run's folder cannot be used as the run says."""
+    if run.checkpoint.resume == "none" and (run.checkpoints.exists() or (run.folder / FILE_NAME).exists()):
+        raise ConfigError(
+            f"{run.folder} already holds a run and checkpoint.resume=none: choose another name, or say"
+            " checkpoint.resume=auto"
+        )
+    if run.folder.exists() and not run.folder.is_dir():
+        raise ConfigError(f"{run.folder} is a file; the run wants to make a folder of this name")

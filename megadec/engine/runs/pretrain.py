@@ -1,0 +1,283 @@
+"""A pretraining run: what a YAML file and a command line say, checked against what is on the disk.
+
+In come options, out comes a `Job` that is known to be possible: tokenizer, shards, shape, batch and DeepSpeed settings
+fit each other. Trade-off: every data set is opened before a process group exists, which takes a moment with very many
+shards and turns a mistake into one message instead of a crash on every rank.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ConfigError
+from megadec.common.log import logger
+from megadec.common.ranks import world_size
+from megadec.common.tokenizer import Tokenizer
+from megadec.data.index import DataSet
+from megadec.data.prefetch import PrefetchOptions
+from megadec.data.shard_cache import ShardCacheOptions
+from megadec.data.shard_folders import Verify
+from megadec.data.skip import read_ids
+from megadec.data.stream import TrainStream
+from megadec.decoder.execution import Execution
+from megadec.decoder.flops import model_flops, parameter_table
+from megadec.decoder.heads import LanguageLoss
+from megadec.decoder.initialize import initial_tensor
+from megadec.decoder.model import Decoder, check_dropout
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
+from megadec.engine.health.damaged_shards import agree_on_stream, check_limit
+from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
+from megadec.engine.task import InitialWeights, Scorer, Task
+from megadec.engine.zero.engine import Ranks
+
+TIED_NAMES = ("embed_tokens.weight", "lm_head.weight")
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelOptions(Execution):
+    """A preset of megadec/decoder/presets, any of its fields changed, and how it computes.
+
+    initial: a model whose weights the run begins from (a run, a checkpoint, a megadec or a Hugging Face folder) instead
+    of random ones; the fields that are not given are then that model's.
+    """
+
+    preset: str | None = None
+    initial: str | None = None
+    vocabulary_size: int | None = None
+    """The tokenizer's when left out; a larger one leaves unused rows."""
+    hidden_size: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_size: int | None = None
+    intermediate_size: int | None = None
+    context_tokens: int | None = None
+    rope_theta: float | None = None
+    norm_eps: float | None = None
+    qk_norm: bool | None = None
+    tied_embeddings: bool | None = None
+    initializer_std: float | None = None
+    dropout: float = 0.0
+    """Of embeddings and of what each half of a block adds, in training; helps where a text is seen many times."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_dropout(self.dropout)
+
+    def shape(self, tokenizer: Tokenizer, initial: InitialWeights | None = None) -> DecoderShape:
+        """The decoder's shape.
+
+        Raises ConfigError for an unknown preset, a missing field, a vocabulary that is too small.
+        """
+        others = {"preset", "initial", "dropout"} | {f.name for f in fields(Execution)}
+        names = [f.name for f in fields(self) if f.name not in others]
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if initial is not None and self.preset is None:
+            changes = {**initial.shape.to_dict(), **changes}
+        changes.setdefault("vocabulary_size", tokenizer.vocabulary_size)
+        if changes["vocabulary_size"] < tokenizer.vocabulary_size:
+            raise ConfigError(
+                f"model.vocabulary_size={changes['vocabulary_size']} is less than the {tokenizer.vocabulary_size} of"
+                f" {tokenizer.path}"
+            )
+        if self.preset is None:
+            return DecoderShape.from_mapping(changes)
+        return DecoderShape.from_preset(self.preset, **changes)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """`train`: folder of shards to weight: how often its windows are seen while a set of weight 1 is seen once. A
+    folder is a path or any address that fsspec knows (s3://, hf://, https://); its shards are fetched into `cache`.
+
+    workers, steps_ahead: how batches are made ahead (`PrefetchOptions`). verify: "sizes" compares the shards' sizes
+    with the index at each start; "hashes" reads them all, and alone finds a local one that was changed. bad_shards: so
+    many may be missing, cut or changed (a whole number), or such a share of the shards of all sets together (between 0
+    and 1); the run goes on without them, and says which in its quarantine.json. A remote one that comes damaged ends
+    the run; the next start goes without it.
+    skip_documents: ids of documents that nothing is learned from; skip_documents_file: more of them, one a line.
+    Windows keep their places and their other documents, so a run may go on with another list.
+    """
+
+    train: dict[str, float] = field(default_factory=dict)
+    row_tokens: int = 1024
+    packing: Literal["cut", "best_fit"] = "cut"
+    workers: int = 1
+    steps_ahead: int = 2
+    verify: Verify = "sizes"
+    bad_shards: int | float = 0
+    skip_documents: tuple[str, ...] = ()
+    skip_documents_file: str | None = None
+    cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
+
+    def __post_init__(self) -> None:
+        if self.bad_shards < 0:
+            raise ConfigError(f"data.bad_shards={self.bad_shards} is negative; with 0 a damaged shard is an error")
+        if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:
+            raise ConfigError(
+                f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share of them between 0"
+                " and 1"
+            )
+        _ = self.prefetch  # checks its values
+
+    @property
+    def prefetch(self) -> PrefetchOptions:
+        """How batches are made ahead."""
+        return PrefetchOptions(self.workers, self.steps_ahead)
+
+
+@dataclass(frozen=True)
+class Run(CommonRun):
+    """Everything that `launch/pretrain.py` needs to know beside DeepSpeed's own file."""
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+    loss: LanguageLoss = field(default_factory=LanguageLoss)
+
+
+def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> Job:
+    """Check everything that can be wrong with the request before anything costs.
+
+    initial: the opened model of `model.initial`. Raises ConfigError (batch does not divide, rows longer than the
+    context, settings that disagree, a folder that holds a run while checkpoint.resume=none, initial weights of another
+    size), TokenizerError, ShardError (no shards, a cut tar, another tokenizer).
+    """
+    settings = open_settings(run, deepspeed_file, shares_rows=True)
+    tokenizer = Tokenizer.load(run.tokenizer)
+    shape = run.model.shape(tokenizer, initial)
+    if run.data.row_tokens > shape.context_tokens:
+        raise ConfigError(
+            f"data.row_tokens={run.data.row_tokens} is more than the model's context_tokens={shape.context_tokens}"
+        )
+    if shape.heads % run.train.sequence_ranks:
+        raise ConfigError(
+            f"train.sequence_ranks={run.train.sequence_ranks} does not divide model.heads={shape.heads}: each rank of a"
+            " group attends with a share of the heads"
+        )
+    sets = open_sets(run, tokenizer.sha256)
+    held_out = {
+        name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
+    }
+    check_folder(run)
+    stream = stream_of(run, sets)
+    if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
+        stream.find_skipped()
+    task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
+    return Job(run, settings, tokenizer, world_size(), task)
+
+
+def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
+    """The sets of `data.train`, without what is damaged where `data.bad_shards` allows it.
+
+    Raises ConfigError when none is named, ShardError as `DataSet.open` does.
+    """
+    data = run.data
+    if not data.train:
+        raise ConfigError(
+            "data.train names no shards: give at least one folder with its weight, `{shards/zhwiki: 1.0}`"
+        )
+    sets = [
+        DataSet.open(folder, tokenizer_sha256, cache=data.cache, leave_out_damaged=data.bad_shards > 0)
+        for folder in data.train
+    ]
+    check_limit(sets, data.bad_shards)
+    far_bytes = sum(shard["bytes"] for one in sets if one.is_remote for shard in one.index["shards"])
+    if far_bytes > data.cache.bytes:
+        log.warning(
+            "the remote shards of data.train have %d bytes, data.cache.bytes=%d: windows are drawn from all shards, so"
+            " they will be fetched again and again",
+            far_bytes,
+            data.cache.bytes,
+        )
+    return sets
+
+
+def stream_of(run: Run, sets: Sequence[DataSet]) -> TrainStream:
+    """The run's sequence of steps over the opened sets of `data.train`. Raises ConfigError, ShardError."""
+    return TrainStream(
+        list(zip(sets, run.data.train.values(), strict=True)),
+        row_tokens=run.data.row_tokens,
+        packing=run.data.packing,
+        seed=run.seed,
+        sequences_per_step=run.train.sequences_per_step,
+        sequence_ranks=run.train.sequence_ranks,
+        skip_documents=read_ids(run.data.skip_documents, run.data.skip_documents_file),
+    )
+
+
+def _task(
+    run: Run,
+    tokenizer: Tokenizer,
+    shape: DecoderShape,
+    stream: TrainStream,
+    held_out: dict[str, DataSet],
+    first_value: Callable[[str], Tensor],
+) -> Task:
+    def evaluator(engine: Scorer) -> WindowEvaluator:
+        shares = run.train.sequence_ranks
+        return WindowEvaluator(held_out, run.evaluate, run.data.row_tokens, tokenizer, engine, shares)
+
+    def agree(ranks: Ranks) -> TrainStream:
+        data, rebuild = run.data, functools.partial(stream_of, run)
+        agreed = agree_on_stream(stream, list(held_out.values()), data.verify, data.bad_shards, rebuild, ranks)
+        agreed.find_skipped()
+        return agreed
+
+    return Task(
+        kind="language_model",
+        shape=shape,
+        build=lambda: Decoder(
+            shape,
+            run.model,
+            label_smoothing=run.loss.label_smoothing,
+            dropout=run.model.dropout,
+            z_loss=run.loss.z_loss,
+        ),
+        sizes=parameter_table(shape),
+        first_value=first_value,
+        flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
+        stream=stream,
+        evaluator=evaluator,
+        evaluate_every_steps=run.evaluate.every_steps if held_out else 0,
+        details={"skipped_documents": sorted(stream.skip_documents)},
+        tied=(TIED_NAMES,) if shape.tied_embeddings else (),
+        prefetch=run.data.prefetch,
+        agree=agree,
+    )
+
+
+def first_values(
+    run: Run, shape: DecoderShape, tokenizer: Tokenizer, initial: InitialWeights | None
+) -> Callable[[str], Tensor]:
+    """Name -> first value: random from the run's seed, or the tensor of the initial model.
+
+    Raises ConfigError when the initial model has other tensors than `shape`, or another tokenizer.
+    """
+    sizes = parameter_table(shape)
+    if initial is None:
+        return lambda name: initial_tensor(shape, name, sizes[name], run.seed)
+    theirs = parameter_table(initial.shape)
+    differing = [name for name in sorted(sizes.keys() | theirs.keys()) if sizes.get(name) != theirs.get(name)]
+    if differing:
+        name = differing[0]
+        raise ConfigError(
+            f"model.initial={initial.path}: tensor {name!r} is {theirs.get(name)} there and {sizes.get(name)} here"
+            f" ({len(differing)} differ); a run begins from a model of its own shape"
+        )
+    if Tokenizer.load(initial.tokenizer_path).sha256 != tokenizer.sha256:
+        raise ConfigError(f"model.initial={initial.path} was trained with another tokenizer than {tokenizer.path}")
+    changed = [key for key, value in shape.to_dict().items() if initial.shape.to_dict()[key] != value]
+    if changed:
+        log.info("beginning from %s with another %s", initial.path, ", ".join(changed))
+    return lambda name: initial.tensor(name).to(torch.float32)

@@ -1,0 +1,353 @@
+"""The one door to DeepSpeed: a task and settings in, an engine that steps, saves and loads out.
+
+Everything that DeepSpeed 0.19 does in its own way is made plain here: the shared-memory op that is built on first use,
+weights that are partitioned while they are made, losses that are divided by micro-steps and ranks. Trade-off: the
+engine is narrowed to what pretraining needs; whoever wants more of DeepSpeed adds it here, not beside it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+# DeepSpeed reads its log level once, at import; its INFO lines would bury ours.
+os.environ.setdefault("DS_LOG_LEVEL", "warning")
+
+import torch
+
+if not torch.cuda.is_available():
+    # Else it looks for accelerators and warns on standard output, where a tool's JSON goes, that it found none.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+from deepspeed.accelerator import get_accelerator
+from deepspeed.ops.op_builder import AsyncIOBuilder
+from deepspeed.runtime.utils import combine_grad_norm_groups, get_global_norm_of_tensors
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from deepspeed.utils import logger as deepspeed_logger
+from deepspeed.utils import set_z3_leaf_module
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from megadec.common.errors import ConfigError, TrainingError
+from megadec.common.processes import free_port
+from megadec.common.ranks import local_rank, local_world_size, rank, world_size
+from megadec.data.batch import Batch
+from megadec.decoder.compiled import is_compiled
+from megadec.decoder.model import Decoder
+from megadec.decoder.sequence_parallel import SequenceRanks
+from megadec.engine.task import Task
+from megadec.engine.zero.gradients import GradientWatch, OwnGradients, gate_of
+from megadec.engine.zero.host_memory import keep_freed_memory
+from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
+from megadec.engine.zero.settings import DeepSpeedSettings
+from megadec.engine.zero.state import LiveState
+from megadec.engine.zero.threads import share_cores
+
+TARGETS = ("targets_BS", "weights_BS")
+PEERS_TIMEOUT = timedelta(minutes=30)
+# Gloo's threads wake the waiting rank before they let go of the tensors of its message, which takes Python's
+# lock. If the interpreter ends meanwhile, it ends them in a destructor, and the process aborts: so long they get it.
+LET_GO_SECONDS = 0.2
+
+
+def check_zero_section(settings: DeepSpeedSettings) -> None:
+    """Let DeepSpeed check its own section. Raises ConfigError naming file and key, before any process group exists."""
+    try:
+        DeepSpeedZeroConfig(**settings.values["zero_optimization"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{settings.file}: zero_optimization.{key}: {first['msg']}") from error
+
+    for name in ("offload_param", "offload_optimizer"):
+        section = settings.values["zero_optimization"].get(name) or {}
+        if section.get("device") == "nvme":
+            _check_nvme(f"{settings.file}: zero_optimization.{name}", section.get("nvme_path"))
+
+
+def _check_nvme(key: str, folder: object) -> None:
+    if not isinstance(folder, str) or not Path(folder).is_dir():
+        raise ConfigError(f"{key}.nvme_path={folder!r} is no folder: make one on a fast disk, and name it there")
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise ConfigError(
+            f"{key}.device=nvme needs DeepSpeed's async_io, which is built with g++ and libaio when it is first used:"
+            " install libaio's headers (Debian: libaio-dev), or take zero3_offload.json"
+        )
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together, seen from one of them. Every method is collective."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
+        """The sums of each value over all ranks, in float64, in one message.
+
+        Raises TrainingError when a rank is lost.
+        """
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if self.world_size > 1:
+            with lost_ranks("adding up numbers"):
+                torch.distributed.all_reduce(sums)
+        return [float(value) for value in sums.tolist()]
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        box = [value]
+        if self.world_size > 1:
+            with lost_ranks("waiting for rank 0"):
+                torch.distributed.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def from_all(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, on every rank."""
+        values: list[Any] = [value]
+        if self.world_size > 1:
+            values = [None] * self.world_size
+            with lost_ranks("exchanging values"):
+                torch.distributed.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.sum_over_ranks([0.0])
+
+
+def start_process_group() -> Ranks:
+    """Join the other ranks over gloo (CPU) or nccl (CUDA). Without a launcher the process is a group of one.
+
+    A process group that stands already, as in a worker of Ray Train, is taken as it is.
+    """
+    deepspeed_logger.setLevel(logging.WARNING)
+    # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename.
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\..*is deprecated", category=FutureWarning)
+    # Built with g++ for 30 to 50 seconds on first use, and leaves 69 MB in /dev/shm for each rank for ever.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in alone.items():
+        os.environ.setdefault(name, value)
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(free_port())
+    device = torch.device("cpu")
+    if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":  # a rehearsal leaves GPUs alone
+        device = torch.device("cuda", local_rank())
+        torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
+        share_cores(local_world_size())
+        atexit.register(time.sleep, LET_GO_SECONDS)
+    deepspeed.init_distributed(
+        dist_backend=get_accelerator().communication_backend_name(), timeout=PEERS_TIMEOUT, verbose=False
+    )
+    return Ranks(rank(), world_size(), device)
+
+
+def end_process_group(ranks: Ranks) -> None:
+    """Leave the process group after the last rank has come here. Not after an error: the others may wait elsewhere."""
+    ranks.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def build_engine(
+    task: Task, optimizer_options: OptimizerOptions, settings: DeepSpeedSettings, ranks: Ranks
+) -> ZeroEngine:
+    """The task's model with its first weights, partitioned as the settings say, with its optimizer.
+
+    The weights are the same for every ZeRO stage and number of ranks. A parameter that does not require a gradient is
+    frozen. Raises ConfigError, and whatever reading the first weights raises.
+    """
+    if settings.stage == 3:
+        with deepspeed.zero.Init(config_dict_or_path=settings.values):
+            model = task.build()
+    else:
+        with ranks.device:
+            model = task.build()
+    if settings.sequence_ranks > 1:
+        assert isinstance(model, Decoder), "open_settings lets only pretraining share rows"
+        model.share_rows(_sequence_ranks(settings.sequence_ranks))
+    _fill(model, task, settings.stage)
+    for module in filter(is_compiled, model.modules()):
+        set_z3_leaf_module(module, True)  # gathered as a whole: hooks inside would cut its graph
+    if settings.stage == 3 and isinstance(model, Decoder):
+        _let_gradients_out(model)
+    watch = GradientWatch(model.named_parameters())
+    optimizer = build_optimizer(model.named_parameters(), optimizer_options)
+    try:
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
+    except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
+        raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
+    if settings.stage == 3:
+        _keep_gradients_in_place(engine.optimizer)
+    return ZeroEngine(engine, settings, ranks, watch)
+
+
+def _sequence_ranks(count: int) -> SequenceRanks:
+    """This rank's group of neighbours, with a transport of its own. Collective over all ranks."""
+    group, _ = torch.distributed.new_subgroups(group_size=count, timeout=PEERS_TIMEOUT)
+    return SequenceRanks(count, group.group_name)
+
+
+def _keep_gradients_in_place(optimizer: Any) -> None:
+    """Give AdamW the gradients where ZeRO-3 has gathered them.
+
+    They lie one behind the other in one buffer, which the next step overwrites; DeepSpeed 0.19 makes a copy of all.
+    """
+    copy = optimizer.flatten
+
+    def flatten(tensors: Sequence[Tensor]) -> Tensor:
+        buffer = getattr(optimizer, "grad_partitions_flat_buffer", None)
+        whole: Tensor | None = None if buffer is None else _stretch(buffer, tensors)
+        return copy(tensors) if whole is None else whole
+
+    optimizer.flatten = flatten
+
+
+def _stretch(buffer: Tensor, parts: Sequence[Tensor]) -> Tensor | None:
+    """The stretch of the flat buffer that is these parts one behind the other, or None where they are not."""
+    begin = end = parts[0].data_ptr()
+    for part in parts:
+        if part.data_ptr() != end or part.dtype != buffer.dtype or not part.is_contiguous():
+            return None
+        end += part.nbytes
+    first = begin - buffer.data_ptr()
+    if first < 0 or first + (end - begin) > buffer.nbytes:
+        return None
+    return buffer.narrow(0, first // buffer.element_size(), (end - begin) // buffer.element_size())
+
+
+def _let_gradients_out(model: Decoder) -> None:
+    """Have the first block give a gradient to a frozen embedding too, when something in the blocks is trained.
+
+    By it ZeRO-3 knows that the backward pass of a block which it gathers as a whole is over; without it, DeepSpeed 0.19
+    takes the gradients of the block's weights before they are there.
+    """
+    if model.embed_tokens.weight.requires_grad or not any(one.requires_grad for one in model.layers.parameters()):
+        return
+
+    def want_gradient(_: nn.Module, inputs: object, embedded_BSH: Tensor) -> None:
+        if torch.is_grad_enabled():
+            embedded_BSH.requires_grad_()
+
+    model.embed_tokens.register_forward_hook(want_gradient)
+
+
+def _fill(model: nn.Module, task: Task, stage: int) -> None:
+    """Give every parameter its first value; a partitioned one is whole inside, and what rank 0 wrote counts."""
+    for name, parameter in model.named_parameters():
+        first = task.first_value(name)
+        # copy_ would stretch a tensor of another size without a word.
+        assert tuple(first.shape) == task.sizes[name], (name, first.shape, task.sizes[name])
+        whole = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0) if stage == 3 else nullcontext()
+        with whole, torch.no_grad():
+            parameter.copy_(first)
+
+
+class ZeroEngine:
+    """DeepSpeed's engine, narrowed to the verbs of training.
+
+    Every rank calls the verbs of a step in one order, as there are messages in them: `loss_sum`, `logits`, `backward`,
+    `end_micro_step`, `gradient_norm`, `update`, `refuse_update`. The rest looks at or tells this rank alone.
+    """
+
+    def __init__(self, engine: Any, settings: DeepSpeedSettings, ranks: Ranks, watch: GradientWatch) -> None:
+        self._engine = engine
+        self._watch = watch
+        self._gate = gate_of(engine, settings.stage, get_global_norm_of_tensors, combine_grad_norm_groups)
+        self.settings = settings
+        self.ranks = ranks
+
+    @property
+    def module(self) -> nn.Module:
+        """The model; under ZeRO-3 its parameters are partitioned."""
+        module: nn.Module = self._engine.module
+        return module
+
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """The sum over the batch's predictions of weight * nats, float32 scalar."""
+        loss: Tensor = self._engine(batch.ids_BS, **batch.beside_ids())
+        return loss
+
+    def logits(self, batch: Batch) -> Tensor:
+        """What the model says of the batch when it is given no targets."""
+        context = {name: value for name, value in batch.beside_ids().items() if name not in TARGETS}
+        logits: Tensor = self._engine(batch.ids_BS, **context)
+        return logits
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients, as they are, to those of the step; DeepSpeed takes the mean over ranks."""
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def end_micro_step(self) -> None:
+        """Tell DeepSpeed that a micro-step which is not the last one of its step is over."""
+        self._engine.step()
+
+    def own_gradients(self) -> OwnGradients:
+        """This rank's gradients of the step before they were reduced; waits for the backward pass."""
+        return self._watch.read()
+
+    def parameter_name(self, number: int) -> str:
+        """The name of a parameter by its number in `OwnGradients`."""
+        return self._watch.names[number]
+
+    def gradient_norm(self) -> float:
+        """The gradients' global norm after the last backward pass, before clipping; nan when it is not finite."""
+        with lost_ranks("taking the norm of the gradients"):
+            norm = float(self._gate.norm())
+        # DeepSpeed's helpers say -1 where a norm is infinite or not a number.
+        return norm if 0.0 <= norm < float("inf") else float("nan")
+
+    def update(self, learning_rate: float) -> None:
+        """End the last micro-step: clip, and update the weights at this rate. Call `gradient_norm` first."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+
+    def refuse_update(self) -> None:
+        """End the last micro-step without an update: weights and optimizer state stay as they are, bit for bit."""
+        self._gate.refuse()
+        self._engine.step()
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """No gradients, evaluation mode; training mode again at the end."""
+        self._engine.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._engine.train()
+
+    def live_state(self) -> LiveState:
+        """This rank's share of weights and optimizer state, where DeepSpeed keeps it."""
+        return LiveState(self._engine, self.settings.stage, self.ranks.rank, self.ranks.world_size)
+
+    def set_step(self, step: int) -> None:
+        """Tell DeepSpeed's own counters and monitors where a run goes on."""
+        self._engine.global_steps = step
+
+
+@contextlib.contextmanager
+def lost_ranks(doing: str) -> Iterator[None]:
+    """Turn the transport's complaint about a vanished peer into a TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Connection" in str(error) or "gloo" in str(error) or "NCCL" in str(error):
+            raise TrainingError(
+                f"rank {rank()}: another rank was lost while {doing}; its own message says why"
+            ) from error
+        raise

@@ -1,0 +1,182 @@
+"""The file behind `--deepspeed`: read, checked, and joined with what the run owns.
+
+In comes a DeepSpeed JSON (ZeRO stage, offload, communication), out goes the one dictionary that DeepSpeed is started
+with: the three batch sizes, the precision and the clipping are derived from the run and written here and nowhere else.
+Trade-off: a file that states one of those itself is accepted only when it says the same as the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from megadec.common.errors import ConfigError, suggest
+from megadec.common.files import read_json
+from megadec.data.sharding import check_groups
+from megadec.decoder.kernels.precision import has_bf16
+
+Precision = Literal["bf16", "fp32"]
+PrecisionChoice = Literal["auto", "bf16", "fp32"]
+
+# What DeepSpeed 0.19 reads at the top level and a pretraining run may set.
+KNOWN_KEYS = frozenset({
+    "zero_optimization", "bf16", "fp16", "optimizer", "scheduler", "train_batch_size", "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps", "gradient_clipping", "communication_data_type", "data_types", "aio", "checkpoint",
+    "zero_force_ds_cpu_optimizer", "zero_allow_untested_optimizer", "prescale_gradients", "gradient_predivide_factor",
+    "gradient_allreduce_op", "disable_allgather", "steps_per_print", "wall_clock_breakdown", "memory_breakdown",
+    "dump_state", "comms_logger", "flops_profiler", "tensorboard", "csv_monitor", "wandb", "compile", "zenflow",
+    "hybrid_engine", "timers", "log_level", "sequence_parallel_size", "data_parallel_size", "disable_python_gc",
+})  # fmt: skip
+REMOVED_KEYS = frozenset({
+    "elasticity", "nebula", "compression_training", "amp", "quantize_training", "sparse_gradients", "eigenvalue",
+    "sparse_attention", "curriculum_learning", "progressive_layer_drop", "graph_harvesting",
+})  # fmt: skip
+REMOVED_ZERO_KEYS = frozenset({"mics_shard_size", "mics_hierarchical_params_gather", "zeropp_loco_param"})
+# Keys that the run states: the file may leave them out, say "auto", or repeat the run's value.
+OWNED_ELSEWHERE = {"optimizer": "optimizer.*", "scheduler": "schedule.*"}
+
+
+def resolve_precision(choice: PrecisionChoice) -> Precision:
+    """`auto` is bf16 where this machine's devices multiply it in hardware, and fp32 elsewhere."""
+    if choice == "auto":
+        return "bf16" if has_bf16() else "fp32"
+    return choice
+
+
+@dataclass(frozen=True)
+class RunsShare:
+    """What a run decides and DeepSpeed must be told. `sequence_ranks`: ranks that share each row."""
+
+    sequences_per_step: int
+    micro_sequences: int
+    precision: Precision
+    clip_norm: float
+    ranks: int
+    sequence_ranks: int = 1
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro-steps of one rank in a step. Raises ConfigError when the batch or the ranks do not divide."""
+        check_groups(self.ranks, self.sequence_ranks)
+        groups = self.ranks // self.sequence_ranks
+        together = self.micro_sequences * groups
+        if self.micro_sequences < 1 or self.sequences_per_step < 1 or self.sequences_per_step % together:
+            raise ConfigError(
+                f"train.sequences_per_step={self.sequences_per_step} is not a multiple of "
+                f"{self.micro_sequences} (train.micro_sequences) x {groups} "
+                f"({'ranks' if self.sequence_ranks == 1 else 'ranks / train.sequence_ranks'})"
+            )
+        return self.sequences_per_step // together
+
+
+@dataclass(frozen=True)
+class DeepSpeedSettings:
+    """The merged dictionary for DeepSpeed, and the facts that the engine itself needs of it."""
+
+    file: Path
+    values: dict[str, Any]
+    stage: int
+    precision: Precision
+    sequence_ranks: int = 1
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The file's own dictionary.
+
+    Raises ConfigError naming file and key for what DeepSpeed would not or no longer read.
+    """
+    values = read_json(file, ConfigError)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds a {type(values).__name__}; an object with DeepSpeed's keys was expected")
+    for key in values:
+        if key in REMOVED_KEYS:
+            raise ConfigError(f"{file}: {key!r} was removed in DeepSpeed 0.19; take it out of the file")
+        if key not in KNOWN_KEYS:
+            raise ConfigError(f"{file}: unknown key {key!r}{suggest(key, KNOWN_KEYS)}")
+    zero = values.get("zero_optimization", {})
+    if not isinstance(zero, dict):
+        raise ConfigError(f"{file}: zero_optimization={zero!r}; an object with a 'stage' from 0 to 3 was expected")
+    for key in zero:
+        if key in REMOVED_ZERO_KEYS:
+            raise ConfigError(
+                f"{file}: zero_optimization.{key!r} was removed in DeepSpeed 0.19; take it out of the file"
+            )
+    if type(zero.get("stage", 0)) is not int or zero.get("stage", 0) not in range(4):
+        raise ConfigError(f"{file}: zero_optimization.stage={zero['stage']!r} is none of 0, 1, 2, 3")
+    return values
+
+
+def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
+    """Read `file` and write the run's share into it. Raises ConfigError when the two say different things."""
+    values = read_settings(file)
+    for key, owner in OWNED_ELSEWHERE.items():
+        if key in values:
+            raise ConfigError(f"{file}: {key!r} belongs to the run ({owner} of --config); take it out of the file")
+    _take_sequence_sizes(file, values, share)
+    # DeepSpeed shards and averages over all ranks alike, and counts the part of a row that a rank holds as a row.
+    rows = share.sequences_per_step * share.sequence_ranks
+    derived = {
+        "train_batch_size": (rows, "train.sequences_per_step x train.sequence_ranks"),
+        "train_micro_batch_size_per_gpu": (share.micro_sequences, "train.micro_sequences"),
+        "gradient_accumulation_steps": (share.accumulation_steps, "rows of a rank / micro_sequences"),
+        "gradient_clipping": (share.clip_norm, "optimizer.clip_norm"),
+        # train_step divides by the global number of tokens and cancels DeepSpeed's mean over ranks.
+        "gradient_allreduce_op": ("mean", "the division by the global number of tokens"),
+    }
+    for key, (wanted, origin) in derived.items():
+        if values.get(key, "auto") not in ("auto", wanted):
+            raise ConfigError(
+                f"{file}: {key}={values[key]!r}, but the run says {wanted} ({origin}); take it out of the file"
+            )
+        values[key] = wanted
+    _merge_precision(file, values, share.precision)
+    values.setdefault("steps_per_print", 1_000_000_000)
+    stage = int(values.setdefault("zero_optimization", {}).get("stage", 0))
+    if stage == 3 and share.ranks == 1:
+        # Nothing is scattered, and the way without it copies the gradients twice less.
+        values["zero_optimization"].setdefault("reduce_scatter", False)
+    if stage == 0 and share.precision == "bf16":
+        raise ConfigError(
+            f"{file}: ZeRO stage 0 in bf16 (train.precision): DeepSpeed 0.19 then accumulates gradients in bf16 and"
+            " takes an optimizer step at initialisation, so the losses are not those of stages 1 to 3;"
+            " choose zero1.json, or fp32"
+        )
+    return DeepSpeedSettings(file, values, stage, share.precision, share.sequence_ranks)
+
+
+def _take_sequence_sizes(file: Path, values: dict[str, Any], share: RunsShare) -> None:
+    """Take out the sizes that DeepSpeed would make groups of its own from; the run's are in zero/engine.py."""
+    sizes = {
+        "sequence_parallel_size": share.sequence_ranks,
+        "data_parallel_size": share.ranks // share.sequence_ranks,
+    }
+    for key, wanted in sizes.items():
+        if (stated := values.pop(key, "auto")) not in ("auto", wanted):
+            raise ConfigError(
+                f"{file}: {key}={stated!r}, but the run says {wanted} (train.sequence_ranks); take it out of the file"
+            )
+
+
+def _merge_precision(file: Path, values: dict[str, Any], precision: Precision) -> None:
+    """Turn bf16 on or off as the run says; gradients accumulate in fp32 unless the file asks for something else."""
+    if _enabled(values.get("fp16", {})):
+        raise ConfigError(f"{file}: fp16 is not supported; train.precision is auto, bf16 or fp32")
+    values.pop("fp16", None)
+    bf16 = values.get("bf16", {})
+    stated = bf16.get("enabled", "auto") if isinstance(bf16, Mapping) else "auto"
+    if stated not in ("auto", precision == "bf16"):
+        raise ConfigError(f"{file}: bf16.enabled={stated!r}, but the run trains in {precision} (train.precision)")
+    values["bf16"] = {**bf16, "enabled": precision == "bf16"}
+    if precision == "fp32":
+        types = values.get("data_types", {})
+        if types.get("grad_accum_dtype", "fp32") not in ("fp32", "float32"):
+            raise ConfigError(
+                f"{file}: data_types.grad_accum_dtype={types['grad_accum_dtype']!r}, but the run says"
+                " train.precision=fp32"
+            )
+
+
+def _enabled(section: Any) -> bool:
+    return isinstance(section, Mapping) and section.get("enabled") is True

@@ -1,0 +1,218 @@
+"""A shape -> the ONNX graph of its decoder or classifier, operator by operator, without weights.
+
+In comes a shape, out goes a Graph whose weights are names and sizes. Inputs and outputs are named as Optimum and
+onnxruntime-genai name them, weights as ours. Trade-off: written by hand instead of traced: a trace wants every weight
+in memory; this is made in milliseconds, and stores each weight as our own files do (a tied one once), so that it can be
+compared with its source bit for bit. The price is a second writing of the decoder, which the comparison of logits holds
+to the first.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from megadec.decoder.shape import DecoderShape
+from megadec.export.onnx.graph import Graph
+from megadec.export.read.source import EMBEDDING, HEAD
+
+COSINES, SINES = "rope.cosines", "rope.sines"
+# Sizes that differ from call to call, in Optimum's words.
+BATCH, NEW, SEEN, ALL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
+
+# The score of a key that is not seen. Not minus infinity: a row of padding, which sees nothing, would become NaN.
+LEAST = torch.finfo(torch.float32).min
+
+# Shapes: B batch, S new tokens, T tokens so far, N = B * S, H hidden size, K key-value heads, G query heads that share
+# one of them, D head size, F = D / 2, V vocabulary, L labels.
+
+
+def decoder_graph(shape: DecoderShape) -> Graph:
+    """The graph with a cache of keys and values.
+
+    Inputs: input_ids [B, S], attention_mask [B, T] (1 for tokens, 0 for padding, past ones too), position_ids [B, S],
+    past_key_values.N.key and .value [B, K, T - S, D], T = S for a first call. Outputs: logits [B, S, V],
+    present.N.key and .value [B, K, T, D], which are the next call's past.
+    """
+    graph = Graph()
+    ids_BS = graph.input("input_ids", "int64", BATCH, NEW)
+    mask_BT = graph.input("attention_mask", "int64", BATCH, ALL)
+    positions_BS = graph.input("position_ids", "int64", BATCH, NEW)
+    pasts = [_past(graph, shape, layer) for layer in range(shape.layers)]
+    seen_1 = graph.apply("Shape", pasts[0][0], start=2, end=3)
+    body = _Body(graph, shape, ids_BS, _visible(graph, ids_BS, mask_BT, seen_1), positions_BS)
+    x_NH = body.embedded
+    for layer, past in enumerate(pasts):
+        x_NH = body.block(layer, x_NH, past)
+    logits_NV = graph.apply("Gemm", body.norm(x_NH, "norm"), body.head(), transB=1)
+    graph.output("logits", "float", BATCH, NEW, shape.vocabulary_size)
+    rows_3 = graph.apply("Concat", body.size_2, graph.integers(shape.vocabulary_size), axis=0)
+    graph.apply("Reshape", logits_NV, rows_3, to="logits")
+    for layer in range(shape.layers):
+        for what in ("key", "value"):
+            graph.output(present_name(layer, what), "float", BATCH, shape.kv_heads, ALL, shape.head_size)
+    return graph
+
+
+def classifier_graph(shape: DecoderShape, classes: int) -> Graph:
+    """The graph of a classifier.
+
+    Inputs: input_ids [B, S], attention_mask [B, S] (1 for tokens, then 0 for padding). Output: logits [B, L] behind the
+    last token of each row that is not padding.
+    """
+    graph = Graph()
+    ids_BS = graph.input("input_ids", "int64", BATCH, NEW)
+    mask_BS = graph.input("attention_mask", "int64", BATCH, NEW)
+    columns_S = _columns(graph, ids_BS)
+    body = _Body(graph, shape, ids_BS, _visible(graph, ids_BS, mask_BS), columns_S)
+    x_NH = body.embedded
+    for layer in range(shape.layers):
+        x_NH = body.block(layer, x_NH)
+    rows_3 = graph.apply("Concat", body.size_2, graph.integers(shape.hidden_size), axis=0)
+    x_BSH = graph.apply("Reshape", x_NH, rows_3)
+    last_B1 = graph.apply("ReduceMax", graph.apply("Mul", columns_S, mask_BS), graph.integers(1), keepdims=1)
+    h_BH = body.norm(graph.apply("GatherND", x_BSH, last_B1, batch_dims=1), "norm")
+    score_LH = graph.weight("score.weight", (classes, shape.hidden_size))
+    graph.apply("Gemm", h_BH, score_LH, transB=1, to=graph.output("logits", "float", BATCH, classes))
+    return graph
+
+
+def past_name(layer: int, what: str) -> str:
+    """The input that holds a layer's keys or values ("key" or "value") of the tokens so far."""
+    return f"past_key_values.{layer}.{what}"
+
+
+def present_name(layer: int, what: str) -> str:
+    """The output that is the next call's `past_name`."""
+    return f"present.{layer}.{what}"
+
+
+def _past(graph: Graph, shape: DecoderShape, layer: int) -> tuple[str, str]:
+    size = (BATCH, shape.kv_heads, SEEN, shape.head_size)
+    return graph.input(past_name(layer, "key"), "float", *size), graph.input(past_name(layer, "value"), "float", *size)
+
+
+def _columns(graph: Graph, ids_BS: str) -> str:
+    """0 .. S - 1."""
+    new = graph.apply("Squeeze", graph.apply("Shape", ids_BS, start=1, end=2))
+    return graph.apply("Range", graph.integer(0), new, graph.integer(1))
+
+
+def _visible(graph: Graph, ids_BS: str, mask_BT: str, seen_1: str | None = None) -> str:
+    """visible_B11ST: the key is no padding and not behind the query."""
+    every = graph.apply("Squeeze", graph.apply("Shape", mask_BT, start=1, end=2))
+    keys_T = graph.apply("Range", graph.integer(0), every, graph.integer(1))
+    queries_S = _columns(graph, ids_BS)
+    if seen_1 is not None:
+        queries_S = graph.apply("Add", queries_S, seen_1)
+    queries_S1 = graph.apply("Unsqueeze", queries_S, graph.integers(1))
+    causal_ST = graph.apply("LessOrEqual", keys_T, queries_S1)
+    tokens_BT = graph.apply("Greater", mask_BT, graph.integer(0))
+    tokens_B111T = graph.apply("Unsqueeze", tokens_BT, graph.integers(1, 2, 3))
+    return graph.apply("And", causal_ST, tokens_B111T)
+
+
+class _Body:
+    """What all layers share, and the layers."""
+
+    def __init__(self, graph: Graph, shape: DecoderShape, ids_BS: str, visible_B11ST: str, positions: str) -> None:
+        self.graph, self.shape = graph, shape
+        self.visible_B11ST = visible_B11ST
+        self.size_2 = graph.apply("Shape", ids_BS)
+        graph.scope = "rope"
+        table = (shape.context_tokens, shape.head_size // 2)
+        self.cosines_BS1F, self.sines_BS1F = (
+            graph.apply("Unsqueeze", graph.apply("Gather", graph.weight(name, table), positions), graph.integers(-2))
+            for name in (COSINES, SINES)
+        )
+        graph.scope = "embed_tokens"
+        embedding_VH = graph.weight(EMBEDDING, (shape.vocabulary_size, shape.hidden_size))
+        self.embedded = graph.apply("Gather", embedding_VH, graph.apply("Reshape", ids_BS, graph.integers(-1)))
+
+    def head(self) -> str:
+        """The output layer's weight; the embedding itself when tied."""
+        self.graph.scope = "lm_head"
+        name = EMBEDDING if self.shape.tied_embeddings else HEAD
+        return self.graph.weight(name, (self.shape.vocabulary_size, self.shape.hidden_size))
+
+    def block(self, layer: int, x_NH: str, past: tuple[str, str] | None = None) -> str:
+        """`Block`, and the layer's present keys and values as outputs when there is a past."""
+        graph, scope = self.graph, f"layers.{layer}"
+        graph.scope = f"{scope}.self_attn"
+        h_NH = self.norm(x_NH, f"{scope}.input_layernorm")
+        x_NH = graph.apply("Add", x_NH, self._attention(layer, h_NH, past))
+        graph.scope = f"{scope}.mlp"
+        h_NH = self.norm(x_NH, f"{scope}.post_attention_layernorm")
+        return graph.apply("Add", x_NH, self._swiglu(f"{scope}.mlp", h_NH))
+
+    def norm(self, x: str, name: str) -> str:
+        """`RMSNorm`, in the form that onnxruntime knows and makes one operator of."""
+        graph, shape = self.graph, self.shape
+        size = shape.head_size if name.endswith(("q_norm", "k_norm")) else shape.hidden_size
+        squares = graph.apply("ReduceMean", graph.apply("Pow", x, graph.number(2.0)), graph.integers(-1), keepdims=1)
+        root = graph.apply("Sqrt", graph.apply("Add", squares, graph.number(shape.norm_eps)))
+        return graph.apply("Mul", graph.apply("Div", x, root), graph.weight(f"{name}.weight", (size,)))
+
+    def _linear(self, name: str, x_NI: str, inputs: int, outputs: int) -> str:
+        return self.graph.apply("Gemm", x_NI, self.graph.weight(f"{name}.weight", (outputs, inputs)), transB=1)
+
+    def _swiglu(self, name: str, h_NH: str) -> str:
+        hidden, inner = self.shape.hidden_size, self.shape.intermediate_size
+        gate_NI = self._linear(f"{name}.gate_proj", h_NH, hidden, inner)
+        up_NI = self._linear(f"{name}.up_proj", h_NH, hidden, inner)
+        silu_NI = self.graph.apply("Mul", gate_NI, self.graph.apply("Sigmoid", gate_NI))
+        return self._linear(f"{name}.down_proj", self.graph.apply("Mul", silu_NI, up_NI), inner, hidden)
+
+    def _attention(self, layer: int, h_NH: str, past: tuple[str, str] | None) -> str:
+        """softmax(q k^T / sqrt(D)) v; the query heads of one key head stand beside each other in a dimension G."""
+        graph, shape, name = self.graph, self.shape, f"layers.{layer}.self_attn"
+        groups = (shape.kv_heads, shape.heads // shape.kv_heads, shape.head_size)
+        q_BSHD = self._rotated(self._heads(f"{name}.q", h_NH, shape.heads))
+        q_BSKGD = graph.apply("Reshape", q_BSHD, self._sizes(*groups))
+        q_BKGSD = graph.apply("Transpose", q_BSKGD, perm=[0, 2, 3, 1, 4])
+        k_BKTD = self._with_past(layer, "key", self._rotated(self._heads(f"{name}.k", h_NH, shape.kv_heads)), past)
+        v_BKTD = self._with_past(layer, "value", self._heads(f"{name}.v", h_NH, shape.kv_heads), past)
+        k_BK1DT = graph.apply("Unsqueeze", graph.apply("Transpose", k_BKTD, perm=[0, 1, 3, 2]), graph.integers(2))
+        scaled_BKGSD = graph.apply("Mul", q_BKGSD, graph.number(shape.head_size**-0.5))
+        scores_BKGST = graph.apply("MatMul", scaled_BKGSD, k_BK1DT)
+        seen_BKGST = graph.apply("Where", self.visible_B11ST, scores_BKGST, graph.number(LEAST))
+        shares_BKGST = graph.apply("Softmax", seen_BKGST, axis=-1)
+        mixed_BKGSD = graph.apply("MatMul", shares_BKGST, graph.apply("Unsqueeze", v_BKTD, graph.integers(2)))
+        mixed_BSKGD = graph.apply("Transpose", mixed_BKGSD, perm=[0, 3, 1, 2, 4])
+        mixed_NQ = graph.apply("Reshape", mixed_BSKGD, graph.integers(-1, shape.query_size))
+        return self._linear(f"{name}.o_proj", mixed_NQ, shape.query_size, shape.hidden_size)
+
+    def _heads(self, name: str, h_NH: str, heads: int) -> str:
+        """A projection as [B, S, heads, D], each head normalised where the shape says so."""
+        shape = self.shape
+        flat = self._linear(f"{name}_proj", h_NH, shape.hidden_size, heads * shape.head_size)
+        heads_BSHD = self.graph.apply("Reshape", flat, self._sizes(heads, shape.head_size))
+        normed = shape.qk_norm and not name.endswith(".v")
+        return self.norm(heads_BSHD, f"{name}_norm") if normed else heads_BSHD
+
+    def _sizes(self, *rest: int) -> str:
+        """[B, S, *rest] for a Reshape."""
+        return self.graph.apply("Concat", self.size_2, self.graph.integers(*rest), axis=0)
+
+    def _rotated(self, x_BSHD: str) -> str:
+        """`rotate` of `decoder/rope.py`."""
+        graph = self.graph
+        first, second = graph.halves(x_BSHD)
+        products = [
+            graph.apply("Mul", half, turn)
+            for half, turn in (
+                (first, self.cosines_BS1F),
+                (second, self.sines_BS1F),
+                (second, self.cosines_BS1F),
+                (first, self.sines_BS1F),
+            )
+        ]
+        left, right = graph.apply("Sub", *products[:2]), graph.apply("Add", *products[2:])
+        return graph.apply("Concat", left, right, axis=-1)
+
+    def _with_past(self, layer: int, what: str, new_BSKD: str, past: tuple[str, str] | None) -> str:
+        """Keys or values [B, K, T, D] of all tokens so far."""
+        new_BKSD = self.graph.apply("Transpose", new_BSKD, perm=[0, 2, 1, 3])
+        if past is None:
+            return new_BKSD
+        before = past[0] if what == "key" else past[1]
+        return self.graph.apply("Concat", before, new_BKSD, axis=2, to=present_name(layer, what))

@@ -1,0 +1,187 @@
+"""config.json <-> DecoderShape and labels, as one table that is read both ways.
+
+In comes a shape (and the labels of a classifier), out goes the content of config.json and generation_config.json, and
+back. Trade-off: RoPE's base stands twice in what we write, as `rope_parameters` (transformers 5) and as `rope_theta`
+(transformers 4, vLLM, llama.cpp), so that one folder serves them all; when read, the two must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megadec.common.errors import ConfigError, ExportError
+from megadec.decoder.shape import DecoderShape
+from megadec.export.read.names import LAYOUTS, Layout
+
+CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
+
+# config.json's key, the field of DecoderShape.
+KEYS: tuple[tuple[str, str], ...] = (
+    ("vocab_size", "vocabulary_size"),
+    ("hidden_size", "hidden_size"),
+    ("intermediate_size", "intermediate_size"),
+    ("num_hidden_layers", "layers"),
+    ("num_attention_heads", "heads"),
+    ("num_key_value_heads", "kv_heads"),
+    ("head_dim", "head_size"),
+    ("max_position_embeddings", "context_tokens"),
+    ("rms_norm_eps", "norm_eps"),
+    ("tie_word_embeddings", "tied_embeddings"),
+    ("initializer_range", "initializer_std"),
+)
+
+ARCHITECTURES: dict[Layout, str] = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+CLASSIFIERS: dict[Layout, str] = {"llama": "LlamaForSequenceClassification", "qwen3": "Qwen3ForSequenceClassification"}
+# How many labels transformers gives a classifier whose config.json names none.
+SILENT_LABELS = 2
+
+# What transformers assumes where config.json is silent and the value is not the same as ours.
+SILENT: dict[Layout, dict[str, Any]] = {
+    "llama": {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "initializer_range": 0.02, "rope_theta": 10000.0},
+    "qwen3": {
+        "tie_word_embeddings": False,
+        "rms_norm_eps": 1e-6,
+        "initializer_range": 0.02,
+        "rope_theta": 10000.0,
+        "head_dim": 128,
+    },
+}
+
+# Keys whose other values would make another network: (value we write, all values that mean the same).
+FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "hidden_act": ("silu", ("silu", "swish")),
+    "attention_bias": (False, (False,)),
+    "mlp_bias": (False, (False, None)),
+    "use_sliding_window": (False, (False, None)),
+    "sliding_window": (None, (None,)),
+    "rope_scaling": (None, (None,)),
+    "partial_rotary_factor": (1.0, (1.0, 1, None)),
+    "pretraining_tp": (1, (1, None)),
+    "quantization_config": (None, (None,)),
+}
+WRITTEN: dict[Layout, tuple[str, ...]] = {
+    "llama": ("hidden_act", "attention_bias", "mlp_bias"),
+    "qwen3": ("hidden_act", "attention_bias", "use_sliding_window", "sliding_window"),
+}
+
+
+def choose_layout(shape: DecoderShape, wanted: str) -> Layout:
+    """The layout for a shape: `auto` is qwen3 where queries and keys are normalised, else llama.
+
+    Raises ExportError when the wanted layout cannot express the shape.
+    """
+    fitting: Layout = "qwen3" if shape.qk_norm else "llama"
+    if wanted not in ("auto", fitting):
+        has = "has" if shape.qk_norm else "has not"
+        raise ExportError(
+            f"--layout {wanted}: the model {has} norms on queries and keys, which is the {fitting} layout"
+        )
+    return fitting
+
+
+def config_of(
+    shape: DecoderShape,
+    layout: Layout,
+    dtype: torch.dtype,
+    bos_id: int,
+    eos_id: int,
+    labels: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The content of config.json; with labels that of a classifier."""
+    dtype_name = str(dtype).removeprefix("torch.")
+    return {
+        "architectures": [(ARCHITECTURES if labels is None else CLASSIFIERS)[layout]],
+        "model_type": layout,
+        **{key: getattr(shape, field) for key, field in KEYS},
+        **{key: FIXED[key][0] for key in WRITTEN[layout]},
+        "attention_dropout": 0.0,
+        "rope_theta": shape.rope_theta,
+        "rope_parameters": {"rope_theta": shape.rope_theta, "rope_type": "default"},
+        "use_cache": labels is None,
+        "bos_token_id": bos_id,
+        "eos_token_id": eos_id,
+        "torch_dtype": dtype_name,
+        "dtype": dtype_name,
+        **({} if labels is None else _labels_config(labels, eos_id)),
+    }
+
+
+def _labels_config(labels: Sequence[str], eos_id: int) -> dict[str, Any]:
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        # transformers reads the logits behind the last id that is not this one; no text holds `</s>`.
+        "pad_token_id": eos_id,
+    }
+
+
+def labels_of(config: Mapping[str, Any], file: Path) -> list[str] | None:
+    """The labels of a classifier in their order; None for another model. Raises ExportError for a gap in them."""
+    if not set(config.get("architectures") or ()) & set(CLASSIFIERS.values()):
+        return None
+    named = config.get("id2label")
+    if named is None:
+        return [f"LABEL_{number}" for number in range(config.get("num_labels") or SILENT_LABELS)]
+    labels = [named.get(str(number)) for number in range(len(named))] if isinstance(named, Mapping) else [None]
+    if not all(isinstance(label, str) for label in labels) or len(set(labels)) != len(labels):
+        raise ExportError(f"{file}: id2label={named!r} does not give each of the numbers from 0 on a label of its own")
+    return [str(label) for label in labels]
+
+
+def generation_config_of(bos_id: int, eos_id: int) -> dict[str, Any]:
+    """The content of generation_config.json: greedy until `</s>`; a caller who wants to sample says so."""
+    return {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": eos_id, "do_sample": False}
+
+
+def shape_of(config: Mapping[str, Any], file: Path) -> tuple[DecoderShape, Layout]:
+    """The shape and layout that a config.json describes. Raises ExportError naming the key that we cannot express."""
+    layout = config.get("model_type")
+    if layout not in LAYOUTS:
+        raise ExportError(f"{file}: model_type={layout!r}; megadec reads {' and '.join(LAYOUTS)}")
+    _check_fixed(config, layout, file)
+    known = {**SILENT[layout], **{key: value for key, value in config.items() if value is not None}}
+    known.setdefault("num_key_value_heads", known.get("num_attention_heads"))
+    if "head_dim" not in known and known.get("num_attention_heads"):
+        known["head_dim"] = known.get("hidden_size", 0) // known["num_attention_heads"]
+    for key, _ in KEYS:
+        if known.get(key) is None:
+            raise ExportError(f"{file} has no {key!r}; a {layout} model needs it")
+    values = {field: known[key] for key, field in KEYS}
+    try:
+        shape = DecoderShape(**values, rope_theta=_rope_theta(config, known, file), qk_norm=layout == "qwen3")
+    except ConfigError as error:
+        raise ExportError(f"{file}: {error}") from error
+    return shape, layout
+
+
+def _check_fixed(config: Mapping[str, Any], layout: Layout, file: Path) -> None:
+    without_window = layout == "qwen3" and not config.get("use_sliding_window", False)
+    for key, (_, allowed) in FIXED.items():
+        # Qwen3 writes the width of a window that it does not use.
+        if key == "sliding_window" and without_window:
+            continue
+        if key in config and config[key] not in allowed:
+            raise ExportError(f"{file}: {key}={config[key]!r}; megadec's decoder can only be {allowed[0]!r} there")
+    kinds = set(config.get("layer_types") or ()) - {"full_attention"}
+    if kinds:
+        raise ExportError(f"{file}: layer_types has {sorted(kinds)}; megadec's decoder has full_attention only")
+
+
+def _rope_theta(config: Mapping[str, Any], known: Mapping[str, Any], file: Path) -> float:
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, Mapping):
+        return float(known["rope_theta"])
+    if rope.get("rope_type", "default") != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ExportError(
+            f"{file}: rope_parameters={dict(rope)!r}; megadec's decoder has plain RoPE over the whole head"
+        )
+    inner = rope.get("rope_theta")
+    outer = config.get("rope_theta")
+    if inner is not None and outer is not None and float(inner) != float(outer):
+        raise ExportError(f"{file}: rope_theta={outer!r} but rope_parameters.rope_theta={inner!r}; the two must agree")
+    return float(inner if inner is not None else known["rope_theta"])

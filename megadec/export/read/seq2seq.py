@@ -1,0 +1,82 @@
+"""A trained encoder-decoder in memory: a run or one of its checkpoints in, the model and its tokenizer out.
+
+Trade-off: no exported format holds an encoder-decoder yet, so only what the engine itself writes can be opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from megadec.common.config import from_dict
+from megadec.common.errors import CheckpointError, ConfigError
+from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
+from megadec.common.tokenizer import Tokenizer
+from megadec.data.pairs import PairOptions
+from megadec.decoder.textbook.registry import EncoderDecoder, architecture
+from megadec.engine.checkpoint.manifest import open_state, read_manifest
+from megadec.export.read.load import set_parameters
+from megadec.export.read.model import CHECKPOINTS, MANIFEST_FILE, check_tokenizer, checkpoint_of
+from megadec.export.read.source import EMBEDDING, HEAD
+
+KIND = "seq2seq"
+
+
+@dataclass(frozen=True)
+class TrainedPairs:
+    """model: in eval mode, on the CPU. data: the pairs that it was trained on. step: how long."""
+
+    model: EncoderDecoder
+    tokenizer: Tokenizer
+    data: PairOptions
+    architecture: str
+    path: Path
+    step: int
+
+
+def load_seq2seq(path: Path, dtype: torch.dtype = torch.float32) -> TrainedPairs:
+    """The encoder-decoder at `path`: a run (its best checkpoint, or the newest whole one) or a checkpoint.
+
+    Raises ConfigError when there is another kind of model or none, CheckpointError when it is not whole.
+    """
+    folder, manifest = _find(Path(path))
+    task = manifest.get("task", {})
+    if task.get("kind") != KIND:
+        raise ConfigError(
+            f"{folder} holds a {task.get('kind', 'language_model')} model; an encoder-decoder was expected"
+        )
+    try:
+        found = architecture(task["architecture"])
+        shape = found.shape_from(manifest["shape"])
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
+    check_tokenizer(folder, manifest["tokenizer"]["sha256"])
+    files, sizes = open_state(folder), found.sizes(shape)
+    tied = {HEAD} if shape.tied_embeddings else set()
+    if {name: size for name, size in files.shapes.items() if name not in tied} != sizes:
+        raise CheckpointError(f"{folder}: its tensors are not those of a {found.name} of this shape")
+    with torch.device("meta"):
+        model = found.module(shape)
+    set_parameters(model, {name: files.read(name).to(dtype) for name in sizes})
+    if shape.tied_embeddings:
+        owner, _, leaf = HEAD.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, model.get_parameter(EMBEDDING))
+    return TrainedPairs(
+        model=cast(EncoderDecoder, model.eval()),
+        tokenizer=Tokenizer.load(folder / TOKENIZER_FILE),
+        data=from_dict(PairOptions, task["data"], origin=str(folder / MANIFEST_FILE)),
+        architecture=found.name,
+        path=folder,
+        step=manifest["step"],
+    )
+
+
+def _find(path: Path) -> tuple[Path, dict[str, Any]]:
+    if (path / CHECKPOINTS).is_dir():
+        return checkpoint_of(path)
+    if (path / MANIFEST_FILE).is_file():
+        return path, read_manifest(path)
+    raise ConfigError(f"{path} is neither a run ({CHECKPOINTS}/) nor a checkpoint ({MANIFEST_FILE})")

@@ -1,0 +1,83 @@
+"""Translate with a trained encoder-decoder, and measure it on pairs.
+
+In: a loaded model and texts, or a file of pairs. Out: texts, or BLEU with samples. Trade-off: texts are sorted by
+length and searched some at a time, so that little is padding; the answers come back in the order of the texts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.data.pairs import PairOptions, Part, choose_pairs
+from megadec.decoding.beam import Beam, Found, search
+from megadec.export.read.seq2seq import TrainedPairs
+from megadec.finetune.bleu import Tokenize, bleu
+
+SAMPLES = 10
+
+
+class Translator:
+    """A model that was trained on pairs, and how it is searched. batch: sources that are searched at a time."""
+
+    def __init__(self, trained: TrainedPairs, how: Beam, batch: int = 32) -> None:
+        if batch < 1:
+            raise ConfigError(f"batch={batch} is not at least 1")
+        self.trained, self.how, self.batch = trained, how, batch
+
+    def translate(self, texts: Sequence[str]) -> list[str]:
+        """The translation of each text. Raises InputError naming the text that does not fit the model."""
+        tokenizer = self.trained.tokenizer
+        sources = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_many(texts)]
+        limit = self.trained.model.shape.context_tokens
+        for text, ids in zip(texts, sources, strict=True):
+            if len(ids) > limit:
+                raise InputError(f"{text[:40]!r}... has {len(ids)} tokens; the model's context is {limit}")
+        order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
+        found: dict[int, Found] = {}
+        for first in range(0, len(order), self.batch):
+            numbers = order[first : first + self.batch]
+            best = search(
+                self.trained.model,
+                [sources[number] for number in numbers],
+                self.how,
+                bos_id=tokenizer.bos_id,
+                eos_id=tokenizer.eos_id,
+            )
+            found.update(zip(numbers, best, strict=True))
+        return [tokenizer.decode(found[number].ids) for number in range(len(sources))]
+
+
+def score_pairs(
+    translator: Translator, pairs: PairOptions, part: Part, *, most: int | None, tokenize: Tokenize
+) -> dict[str, Any]:
+    """BLEU on the first `most` pairs of a part that fit the limits (None: all), with samples.
+
+    Raises ConfigError when none is left, InputError and MissingExtraError.
+    """
+    tokenizer, limit = translator.trained.tokenizer, pairs.max_source_tokens
+    chosen = [pair for pair in choose_pairs(pairs, part) if len(tokenizer.encode(pair[0])) < limit][:most]
+    if not chosen:
+        raise ConfigError(f"pairs={pairs.source}: no pair is left in the part {part!r}")
+    sources, references = zip(*chosen, strict=True)
+    began = time.perf_counter()
+    translations = translator.translate(sources)
+    seconds = time.perf_counter() - began
+    bleu_found = bleu(translations, references, tokenize)
+    spread = range(0, len(chosen), max(1, len(chosen) // SAMPLES))
+    return {
+        "model": str(translator.trained.path),
+        "architecture": translator.trained.architecture,
+        "step": translator.trained.step,
+        "part": part,
+        "pairs": len(chosen),
+        "beam": translator.how.beam,
+        "length_penalty": translator.how.length_penalty,
+        **bleu_found,
+        "seconds": round(seconds, 1),
+        "samples": [{"source": sources[n], "translation": translations[n], "reference": references[n]} for n in spread][
+            :SAMPLES
+        ],
+    }

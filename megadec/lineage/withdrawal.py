@@ -1,0 +1,102 @@
+"""Which weights saw which documents: from a step to its documents, from a document to everything that it went into.
+
+In: runs' folders, ids. Out: plain values for JSON, and words. What a run saw is worked out by trained.py, what was made
+of it is found by lineage.py. Trade-off: what a run read and did not learn from is told too, so that an answer can be
+checked; it makes the answer longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from megadec.lineage.graph import ExportRecord, FirstSteps, RunRecord, descendants, read_run
+from megadec.lineage.trained import DAMAGED_SHARD, NO_UPDATE, SKIPPED, Trained
+
+SHOWN = 12
+WORDS = {
+    NO_UPDATE: "the guard left the update out or took it back",
+    SKIPPED: "skipped by data.skip_documents",
+    DAMAGED_SHARD: "not read, for a damaged shard",
+}
+ASSUMED = "assumed: it does not say what its weights left out"
+
+
+def withdrawal(
+    folders: Sequence[Path],
+    ids: Sequence[str],
+    runs: Sequence[RunRecord],
+    exports: Sequence[ExportRecord],
+    until_step: int | None = None,
+    cache_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Everything that documents went into: by run where they were seen, and what was made of it.
+
+    runs, exports: what was found elsewhere. until_step, cache_folder: as `Trained` takes them. Raises as `read_run` and
+    `Trained`.
+    """
+    own = [read_run(folder) for folder in folders]
+    documents = {str(run.folder): Trained(run, cache_folder).steps_of_documents(ids, until_step) for run in own}
+    first = {}
+    for run in own:
+        answers = documents[str(run.folder)]
+        learned = [one["step"] for document in answers for one in document["seen"]]
+        read = [*learned, *(one["step"] for document in answers for one in document["left_out"])]
+        if read:
+            first[run.folder] = FirstSteps(min(read), min(learned, default=None))
+    known = {run.folder.resolve(): run for run in (*runs, *own)}
+    made = descendants(first, list(known.values()), exports)
+    steps = {str(folder): one.learned for folder, one in first.items() if one.learned is not None}
+    return {"documents": documents, "first_steps": steps, **made}
+
+
+def words(found: Mapping[str, Any]) -> str:
+    """The answer for a person at a terminal, long lists cut short."""
+    return "\n".join(_step_words(found) if "step" in found else _withdrawal_words(found))
+
+
+def _step_words(found: Mapping[str, Any]) -> Iterator[str]:
+    for folder, rows in found["runs"].items():
+        left_out = NO_UPDATE in {row["left_out"] for row in rows}
+        yield f"{folder}, step {found['step']}: {len(rows)} rows" + (f"; {WORDS[NO_UPDATE]}" if left_out else "")
+        for row in rows:
+            ids = ", ".join(_named(document) for document in row["documents"])
+            lost = WORDS[DAMAGED_SHARD] if row["left_out"] == DAMAGED_SHARD else ""
+            yield f"  row {row['row']}: {row['set']} window {row['window']}: {lost or ids}"
+
+
+def _named(document: Mapping[str, Any]) -> str:
+    return str(document["id"]) + (" (skipped)" if document["left_out"] == SKIPPED else "")
+
+
+def _withdrawal_words(found: Mapping[str, Any]) -> Iterator[str]:
+    for folder, documents in found["documents"].items():
+        yield f"{folder}:"
+        for document in documents:
+            yield from _document_words(document)
+    kinds = ("checkpoints", "exports", "runs")
+    if not found["first_steps"] and not any(found[kind] for kind in kinds):
+        yield "no step of these runs has learned from them: nothing is to be withdrawn"
+        return
+    for kind in kinds:
+        yield f"{kind} that learned from them: {'none found' if not found[kind] else ''}".rstrip()
+        for one in found[kind]:
+            notes = [f"from {one['from']}, step {one['step']}"] if kind == "exports" else []
+            notes += [ASSUMED] if one["assumed"] else []
+            yield f"  {one['path']}" + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _document_words(document: Mapping[str, Any]) -> Iterator[str]:
+    if document["found"]:
+        places = [f"{place['set']} ({place['tokens']} tokens)" for place in document["found"]]
+        yield f"  {document['id']}: in {', '.join(places)}; learned from {len(document['seen'])} time(s)"
+    else:
+        yield f"  {document['id']}: in none of the run's data sets"
+    seen = [f"step {one['step']} row {one['row']}" for one in document["seen"]]
+    left_out = [f"step {one['step']} row {one['row']} ({WORDS[one['why']]})" for one in document["left_out"]]
+    for title, places in (("", seen), ("not learned from: ", left_out)):
+        if places:
+            more = f" and {len(places) - SHOWN} more (--json true shows all)" if len(places) > SHOWN else ""
+            yield f"    {title}{', '.join(places[:SHOWN])}{more}"
+    yield from (f"    {note}" for note in document["notes"])

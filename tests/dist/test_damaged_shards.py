@@ -1,0 +1,115 @@
+"""Damaged shards: every rank goes on without the same ones, through stops too, within the limit, and says which."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from megadec.data.index import DataSet
+from tests.support.processes import AGREE_ON_DATA, TRAIN_MANY, losses_of, run_ranks
+
+
+def cut(tar: Path) -> None:
+    tar.write_bytes(tar.read_bytes()[:1000])
+
+
+def flip(tar: Path) -> None:
+    raw = bytearray(tar.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    tar.write_bytes(raw)
+
+
+def clear(tar: Path) -> None:
+    """A file of the right size with nothing in it."""
+    tar.write_bytes(bytes(tar.stat().st_size))
+
+
+def wipe(tar: Path) -> None:
+    """What a bad block of a disk leaves: documents lose their beginnings."""
+    raw = bytearray(tar.read_bytes())
+    middle = len(raw) // 2
+    raw[middle : middle + 4096] = bytes(4096)
+    tar.write_bytes(raw)
+
+
+def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_evaluation(
+    tmp_path: Path, tiny_shards: Path, tiny_tokenizer_path: Path, tiny_documents
+) -> None:
+    from megadec.common.tokenizer import Tokenizer
+    from megadec.corpus.shards import write_shards
+
+    for rank in range(3):
+        shutil.copytree(tiny_shards, tmp_path / f"rank{rank}")
+    cut(tmp_path / "rank1" / "shard-000001.tar")
+    flip(tmp_path / "rank2" / "shard-000000.tar")
+    write_shards(tiny_documents[:9], Tokenizer.load(tiny_tokenizer_path), tmp_path / "other")
+    shutil.copy(tiny_tokenizer_path, tmp_path / "tokenizer.model")
+    run_ranks(AGREE_ON_DATA, [str(tmp_path)], ranks=3)
+    found = [json.loads((tmp_path / f"found.rank{rank}.json").read_text()) for rank in range(3)]
+    for one in found:
+        assert one["agreed"]["left_out"] == [0, 1]
+        assert one["agreed"]["lost"] == found[0]["agreed"]["lost"] != []
+        assert "2 shards are damaged, and data.bad_shards=1" in one["too_many"]["error"]
+        assert one["same"]["left_out"] == []
+        assert "rank(s) 2 opened data sets with other contents than rank 0" in one["strange"]["error"]
+        # 8, 1 and 13 windows in batches of 2: three ranks do what the first has to do, the last ones on padding.
+        assert [e["batches"] for e in one["evaluated"]] == [2, 1, 3]
+        assert one["evaluated"] == found[0]["evaluated"]
+    assert "it was cut" in found[1]["agreed"]["found"]["1"]
+    assert "damaged on another rank" in found[0]["agreed"]["found"]["1"]
+
+
+def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
+) -> None:
+    lame, wiped, cleared = (tmp_path / name for name in ("lame", "wiped", "cleared"))
+    for folder, damage in ((lame, cut), (wiped, wipe), (cleared, clear)):
+        shutil.copytree(tiny_shards, folder)
+        damage(folder / "shard-000001.tar")
+    data = DataSet.open(tiny_shards)
+    first = data.index["shards"][0]["tokens"]
+    lost = data.documents_between(first, first + 1)[0].id
+    train, evaluate = {"steps": 6}, {"every_steps": 6}
+
+    def planned(name: str, folder: Path, options: list[str], **more: str) -> dict[str, object]:
+        run = make_run(name, data={"train": {str(folder): 1.0}, "workers": 2}, train=train, evaluate=evaluate)
+        return {"run": str(run), "deepspeed": str(zero_file("zero1")), "options": options, **more}
+
+    one = "--data.bad_shards=1"
+    shards = len(json.loads((tiny_shards / "index.json").read_text())["shards"])
+    hashes = "--data.verify=hashes"
+    plan = [
+        planned("refused", lame, [], refused="DamagedShardError"),
+        planned("whole", lame, [one]),
+        planned("share", lame, [f"--data.bad_shards={1 / shards}"]),
+        planned("small_share", lame, [f"--data.bad_shards={0.9 / shards}"], refused="DamagedShardError"),
+        planned("parts", lame, [one, "--train.stop_at_step=2"]),
+        planned("parts", lame, [one, "--data.workers=0"]),
+        planned("unseen", wiped, [hashes], refused="DamagedShardError"),
+        planned("hashed", wiped, [one, hashes]),
+        # An id that stands in the damaged shard: nobody can know, and it is not learned from either way.
+        planned("skipping", cleared, [one, hashes, f"--data.skip_documents={lost}"]),
+        planned("packed", wiped, [one, hashes, "--data.packing=best_fit"]),
+    ]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    runs = tmp_path / "runs"
+    assert losses_of(runs / "parts") == losses_of(runs / "whole") == losses_of(runs / "hashed")
+    assert losses_of(runs / "skipping") == losses_of(runs / "whole")
+    assert losses_of(runs / "share") == losses_of(runs / "whole")
+    assert f"of {shards} shards lets the run go on without 0" in (
+        (tmp_path / "small_share.rank1.DamagedShardError").read_text()
+    )
+    assert len(losses_of(runs / "packed")) == 6
+    assert "it was cut" in (tmp_path / "refused.rank1.DamagedShardError").read_text()
+    assert "shard-000001.tar" in (tmp_path / "unseen.rank1.DamagedShardError").read_text()
+    starts = json.loads((runs / "parts" / "quarantine.json").read_text())["starts"]
+    assert [start["from_step"] for start in starts] == [0, 2]
+    [shard] = starts[0]["shards"]
+    index = json.loads((tiny_shards / "index.json").read_text())
+    assert (shard["shard"], shard["documents"]) == ("shard-000001.tar", index["shards"][1]["documents"])
+    assert starts[0]["windows"] >= shard["tokens"] // 32
+    manifest = json.loads((runs / "parts" / "checkpoints" / "step_00000006" / "manifest.json").read_text())
+    assert manifest["data"]["left_out"] == [[shard["sha256"]]]

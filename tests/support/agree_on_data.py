@@ -1,0 +1,91 @@
+"""A rank that opens its own copy of a data set, agrees with the others, and counts the steps of an evaluation.
+
+Arguments: a folder with `rank0`, `rank1`, ..., each rank's copy of the set, `other`, another set, and the tokenizer.
+What a rank found goes to `found.rankN.json` there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from megadec.common.errors import MegadecError
+from megadec.common.tokenizer import Tokenizer
+from megadec.data.batch import Batch
+from megadec.data.index import DataSet
+from megadec.data.stream import TrainStream
+from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
+from megadec.engine.health.damaged_shards import agree_on_stream
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.zero.engine import Ranks, end_process_group, start_process_group
+
+
+class CountingScorer:
+    """Every prediction costs one nat; counts the batches that it is asked for."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.batches = 0
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        yield
+
+    def loss_sum(self, batch: Any) -> Tensor:
+        self.batches += 1
+        total: Tensor = batch.weights_BS.sum()
+        return total
+
+    def logits(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+
+def stream_of(data: DataSet) -> TrainStream:
+    return TrainStream([(data, 1.0)], 64, "cut", 0, 12)
+
+
+def agreed(folder: Path, data: DataSet, bad_shards: int, ranks: Ranks) -> dict[str, Any]:
+    def rebuild(sets: list[DataSet]) -> TrainStream:
+        return stream_of(sets[0])
+
+    try:
+        stream = agree_on_stream(stream_of(data), [], "hashes", bad_shards, rebuild, ranks)
+    except MegadecError as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    lost = [row for step in range(9) for row, window in enumerate(stream.windows_of(step)) if stream.is_lost(window)]
+    return {"left_out": sorted(stream.sets[0][0].left_out), "lost": lost, "found": stream.sets[0][0].left_out}
+
+
+def evaluated(data: DataSet, tokenizer: Tokenizer, row_tokens: int, ranks: Ranks) -> dict[str, Any]:
+    scorer = CountingScorer(ranks)
+    options = EvaluateOptions(windows=13, micro_sequences=2)
+    evaluator = WindowEvaluator({"set": data}, options, row_tokens, tokenizer, scorer)
+    [evaluation] = evaluator.evaluate(0, Interrupt()) or []
+    return {"batches": scorer.batches, "tokens": evaluation.values["evaluated_tokens"]}
+
+
+def main(folder: Path) -> None:
+    ranks = start_process_group()
+    own = DataSet.open(folder / f"rank{ranks.rank}", leave_out_damaged=True)
+    whole = DataSet.open(folder / "rank0")
+    tokenizer = Tokenizer.load(folder / "tokenizer.model")
+    found = {
+        "agreed": agreed(folder, own, 2, ranks),
+        "too_many": agreed(folder, own, 1, ranks),
+        "same": agreed(folder, whole, 0, ranks),
+        "strange": agreed(folder, DataSet.open(folder / "other") if ranks.rank == 2 else whole, 0, ranks),
+        "evaluated": [evaluated(whole, tokenizer, rows, ranks) for rows in (whole.tokens // 7, whole.tokens, 64)],
+        "tokens": whole.tokens,
+    }
+    (folder / f"found.rank{ranks.rank}.json").write_text(json.dumps(found))
+    end_process_group(ranks)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[-1]))

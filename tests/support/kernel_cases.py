@@ -1,0 +1,162 @@
+"""Each fused operation beside its plain formula: their errors against float64, and losses of twenty steps.
+
+As a program (with TRITON_INTERPRET=1 set before Python starts, because Triton reads it when it is imported) it computes
+with the Triton kernels on the CPU and prints everything as JSON. The interpreter cuts float32 to bfloat16 where a GPU
+rounds to the nearest; that is put right here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from megadec.decoder.execution import Execution
+from megadec.decoder.initialize import initialise
+from megadec.decoder.kernels import norm, rotary, swiglu
+from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.model import Decoder
+from megadec.decoder.rope import rotations
+from megadec.decoder.shape import DecoderShape
+
+EPS = 1e-6
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TINY = DecoderShape(
+    vocabulary_size=61,
+    hidden_size=24,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_size=8,
+    intermediate_size=64,
+    context_tokens=32,
+)
+
+Operation = Callable[..., Sequence[Tensor]]
+# Rows, and elements of a row: odd ones, one, none, a row that fills a tile, and one that is wider than a tile.
+ROWS = ((7, 129), (1, 3), (0, 16), (33, 64), (5, 4099))
+# Batch, sequence, query heads, key-value heads, head size.
+HEADS = ((2, 19, 5, 1, 24), (1, 1, 1, 1, 2), (2, 0, 4, 2, 8), (1, 37, 6, 3, 64))
+CASES = [
+    *((name, size) for name in ("rms_norm", "stream_norm", "swiglu") for size in ROWS),
+    *((name, size) for name in ("rotate_pair", "norm_rotate") for size in HEADS),
+]
+
+
+def operations(name: str, size: Sequence[int], kernels: Kernels) -> tuple[list[Tensor], Operation, Operation]:
+    """Inputs in float64, the fused operation, and its formula; the first row is zero, as padding may be."""
+    torch.manual_seed(0)
+    if name in ("rms_norm", "stream_norm", "swiglu"):
+        x, y, weight = torch.randn(*size).double(), torch.randn(*size).double(), 1 + 0.1 * torch.randn(size[1]).double()
+        x[:1], y[:1] = 0, 0
+        if name == "swiglu":
+            return [x, y], lambda g, u: [swiglu.swiglu(g, u, kernels)], lambda g, u: [swiglu.formula(g, u)]
+        if name == "rms_norm":
+            return (
+                [x, weight],
+                lambda x, w: [norm.rms_norm(x, w, EPS, kernels)],
+                lambda x, w: [norm.formula(x, w, EPS)],
+            )
+        return (
+            [x, y, weight],
+            lambda x, y, w: norm.stream_norm(x, y, w, EPS, kernels),
+            lambda x, y, w: [x + y, norm.formula(x + y, w, EPS)],
+        )
+    batch, tokens, heads, kv_heads, head = size
+    q, k = torch.randn(batch, tokens, heads, head).double(), torch.randn(batch, tokens, kv_heads, head).double()
+    q[:, :1] = 0
+    turn = rotations(torch.randint(0, 900, (batch, tokens)), head, 1e4, 1000)
+    if name == "rotate_pair":
+        return (
+            [q, k],
+            lambda q, k: rotary.rotate_pair(q, k, *turn, kernels),
+            lambda q, k: [rotary.formula(q, *turn), rotary.formula(k, *turn)],
+        )
+    return (
+        [q, 1 + 0.1 * torch.randn(head).double()],
+        lambda q, w: [rotary.norm_rotate(q, w, EPS, *turn, kernels)],
+        lambda q, w: [rotary.formula(norm.formula(q, w, EPS), *turn)],
+    )
+
+
+def errors(name: str, size: Sequence[int], dtype: torch.dtype, kernels: Kernels) -> list[tuple[float, float]]:
+    """For each result and each gradient |x - exact| / |exact| of the fused operation and of torch's own formula."""
+    inputs, fused, formula = operations(name, size, kernels)
+    inputs = [x.to(dtype).double() for x in inputs]
+    torch.manual_seed(1)
+    upstream = [torch.randn(out.shape).to(dtype).double() for out in formula(*inputs)]
+
+    def all_of(run: Operation, precision: torch.dtype) -> list[Tensor]:
+        # A copy that lies in memory otherwise: gradients often come transposed.
+        leaves = [x.to(precision).mT.contiguous().mT if x.dim() > 1 else x.to(precision) for x in inputs]
+        leaves = [x.requires_grad_() for x in leaves]
+        outs = list(run(*leaves))
+        wanted = [g.to(precision).mT.contiguous().mT if g.dim() > 1 else g.to(precision) for g in upstream]
+        gradients = torch.autograd.grad(outs, leaves, wanted)
+        assert all(x.dtype == precision for x in (*outs, *gradients))
+        return [x.detach() for x in (*outs, *gradients)]
+
+    exact = all_of(formula, torch.float64)
+    return [
+        (_distance(ours, true), _distance(theirs, true))
+        for ours, theirs, true in zip(all_of(fused, dtype), all_of(formula, dtype), exact, strict=True)
+    ]
+
+
+def _distance(found: Tensor, exact: Tensor) -> float:
+    assert found.shape == exact.shape
+    if exact.numel() == 0:
+        return 0.0
+    return float((found.double() - exact).norm() / exact.norm().clamp_min(1e-30))
+
+
+def twenty_losses(kernels: Kernels) -> list[float]:
+    """The losses of twenty steps of a tiny decoder in float32."""
+    decoder = Decoder(TINY, Execution(kernels=kernels))
+    initialise(decoder, 3)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
+    torch.manual_seed(0)
+    ids_BS = torch.randint(0, TINY.vocabulary_size, (2, 13))
+    documents_BS = torch.tensor([[0] * 13, [0] * 5 + [1] * 8])
+    losses = []
+    for _ in range(20):
+        loss = decoder(ids_BS[:, :-1], documents_BS=documents_BS[:, :-1], targets_BS=ids_BS[:, 1:]) / 24
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def _rounding(convert: Callable[..., Any]) -> Callable[..., Any]:
+    """The interpreter's conversion, but to the nearest bfloat16, and of two the even one."""
+    import triton.language as tl
+
+    def converted(data: Any, source: Any, target: Any, mode: Any) -> Any:
+        if (source, target) != (tl.float32, tl.bfloat16):
+            return convert(data, source, target, mode)
+        bits = np.ascontiguousarray(data).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+    return converted
+
+
+def main() -> None:
+    from triton.runtime import interpreter
+
+    with mock.patch.object(interpreter, "_convert_float", _rounding(interpreter._convert_float)):
+        table = {
+            f"{name} {size} {dtype}": errors(name, size, DTYPES[dtype], "triton")
+            for name, size in CASES
+            for dtype in DTYPES
+        }
+        print(json.dumps({"errors": table, "losses": twenty_losses("triton")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Titles that a word gives away, as THUCNews titles come."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+WORDS = {"体育": ("木匠", "船长"), "财经": ("收音机", "地图"), "科技": ("星星", "实验室")}
+REST = ("清晨", "黄昏时分", "在河边", "去年冬天的码头", "大家都很高兴", "没有人知道原因", "天气慢慢变冷了", "又")
+
+
+def titles(count: int, seed: int) -> list[tuple[str, int]]:
+    """(title, number of its class): words of its class among others, of very different lengths."""
+    chance = random.Random(seed)
+    found = []
+    for number in range(count):
+        words = list(WORDS.values())[number % len(WORDS)]
+        parts = [chance.choice(words), *chance.choices(REST, k=chance.choice((1, 2, 3, 5)))]
+        chance.shuffle(parts)
+        found.append(("".join(parts), number % len(WORDS)))
+    return found
+
+
+def write_titles(folder: Path, train: int = 60, dev: int = 18) -> Path:
+    """train.txt, dev.txt and class.txt, as THUCNews titles come."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count, seed in (("train", train, 1), ("dev", dev, 2)):
+        lines = "".join(f"{title}\t{label}\n" for title, label in titles(count, seed))
+        (folder / f"{name}.txt").write_text(lines, encoding="utf-8")
+    (folder / "class.txt").write_text("".join(f"{name}\n" for name in WORDS), encoding="utf-8")
+    return folder

@@ -1,0 +1,65 @@
+"""A rank of several short trainings, one after the other in one process: imports cost more than they do.
+
+Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "kind":
+"finetune" or "seq2seq"}, done in order; without a kind it is pretraining. With "refused" the training must end with
+that error; its message goes to a file beside the plan. With "writes": FOLDER nothing is trained: what the newest
+checkpoint holds is loaded, and written by DeepSpeed itself. What a launcher adds comes before the file and is not
+looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from megadec.common.config import parse
+from megadec.common.errors import MegadecError
+from megadec.engine.checkpoint.load import load_checkpoint
+from megadec.engine.checkpoint.resume import find_checkpoint
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.loop import train_job
+from megadec.engine.runs.common import Job
+from megadec.engine.runs.pretrain import Run, open_run
+from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
+from megadec.engine.zero.engine import Ranks, build_engine, end_process_group, start_process_group
+from megadec.finetune.task import FineTuneRun, open_finetune
+
+KINDS = {
+    "pretrain": (Run, open_run),
+    "finetune": (FineTuneRun, open_finetune),
+    "seq2seq": (PairsRun, open_pairs_run),
+}
+
+
+def main(plan: Path) -> None:
+    ranks = start_process_group()
+    for training in json.loads(plan.read_text()):
+        kind, open_job = KINDS[training.get("kind", "pretrain")]
+        run = parse(kind, ["--config", training["run"], *training.get("options", [])], description="a test")
+        try:
+            with Interrupt() as interrupt:
+                job = open_job(run, Path(training["deepspeed"]))
+                if "writes" in training:
+                    write_deepspeed(job, ranks, training["writes"])
+                else:
+                    train_job(job, ranks, interrupt)
+        except MegadecError as error:
+            if type(error).__name__ != training.get("refused"):
+                raise
+            (plan.parent / f"{run.name}.rank{ranks.rank}.{type(error).__name__}").write_text(str(error))
+        else:
+            assert "refused" not in training, training
+    end_process_group(ranks)
+
+
+def write_deepspeed(job: Job, ranks: Ranks, folder: str) -> None:
+    found = find_checkpoint(job, ranks)
+    assert found is not None, job.run.checkpoints
+    engine = build_engine(job.task, job.run.optimizer, job.settings, ranks)
+    load_checkpoint(engine, job, *found)
+    engine._engine.save_checkpoint(folder, tag="zero", save_latest=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[-1]))

@@ -1,0 +1,118 @@
+"""The order: any place is found at once, a window comes once a pass, and weights count exactly."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megadec.common.errors import ConfigError
+from megadec.data.shuffle import Order, permute
+
+
+def seen(order: Order, first: int, count: int) -> Counter[tuple[int, int]]:
+    sets, windows = order.at(first, count)
+    return Counter(zip(sets.tolist(), windows.tolist(), strict=True))
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
+@settings(max_examples=60, deadline=None)
+def test_permute_is_a_permutation_of_any_size(size, key):
+    shuffled = permute(np.arange(size), size, np.full(size, key, dtype=np.uint64))
+    assert np.array_equal(np.sort(shuffled), np.arange(size))
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3, 7, 64, 1000, 4097])
+def test_every_window_is_seen_once_an_epoch(windows):
+    order = Order([windows], [1.0], seed=3)
+    for epoch in range(3):
+        assert seen(order, epoch * windows, windows) == Counter({(0, window): 1 for window in range(windows)})
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    first = Order([1000], [1.0], seed=0)
+    second = Order([1000], [1.0], seed=1)
+    rows = [first.at(0, 1000)[1], first.at(1000, 1000)[1], second.at(0, 1000)[1]]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (rows[one] == rows[other]).mean() < 0.02
+
+
+def test_the_order_looks_random():
+    size = 20_000
+    place = np.argsort(Order([size], [1.0], seed=5).at(0, size)[1])
+    # Under a random permutation the rank correlation has a standard deviation of 1 / sqrt(size), and neighbours are
+    # on the average a third of the length apart.
+    assert abs(np.corrcoef(place, np.arange(size))[0, 1]) < 5 / size**0.5
+    assert abs(np.abs(np.diff(place)).mean() / size - 1 / 3) < 0.01
+
+
+def test_weight_two_sees_a_set_twice_an_epoch_and_weight_one_once():
+    order = Order([30, 50], [2.0, 1.0], seed=0)
+    assert order.windows_per_epoch == 110
+    for epoch in range(3):
+        counts = seen(order, epoch * 110, 110)
+        assert {counts[0, window] for window in range(30)} == {2}
+        assert {counts[1, window] for window in range(50)} == {1}
+
+
+def test_weight_one_half_sees_half_a_set_an_epoch_and_goes_on_with_the_other_half():
+    order = Order([40, 100], [0.5, 1.0], seed=0)
+    first, second = ({window for (which, window) in seen(order, epoch * 120, 120) if which == 0} for epoch in range(2))
+    assert len(first) == len(second) == 20
+    assert not first & second
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.sampled_from([0.3, 0.5, 1.0, 1.7, 3.0])), min_size=1, max_size=4),
+    st.integers(0, 100),
+)
+@settings(max_examples=60, deadline=None)
+def test_windows_of_a_set_are_seen_equally_often_give_or_take_one(sets, seed):
+    windows, weights = [n for n, _ in sets], [w for _, w in sets]
+    if sum(round(w * n) for n, w in sets) == 0:
+        return
+    order = Order(windows, weights, seed)
+    epochs = 5
+    counts = seen(order, 0, epochs * order.windows_per_epoch)
+    for number, (n, weight) in enumerate(sets):
+        mine = [counts[number, window] for window in range(n)]
+        assert sum(mine) == epochs * round(weight * n)
+        assert max(mine) - min(mine) <= 1
+
+
+def test_any_part_of_the_sequence_is_found_without_the_rest():
+    order = Order([313, 57], [1.0, 2.0], seed=9)
+    sets, windows = order.at(0, 2000)
+    for first, count in ((0, 1), (426, 3), (427, 427), (1999, 1), (100, 0)):
+        part_sets, part_windows = order.at(first, count)
+        assert part_sets.tolist() == sets[first : first + count].tolist()
+        assert part_windows.tolist() == windows[first : first + count].tolist()
+
+
+def test_place_ten_million_is_found_at_once():
+    order = Order([700_000_000, 33_000_000], [1.0, 2.0], seed=9)
+    began = time.perf_counter()
+    order.at(10_000_000, 1024)
+    assert time.perf_counter() - began < 0.1
+
+
+def test_the_order_of_version_1_stays_as_it_is():
+    # A checkpoint names windows by their place: when these numbers change, order.VERSION has to.
+    sets, windows = Order([10, 4], [1.0, 2.0], seed=7).at(0, 18)
+    assert sets.tolist() == [0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 0, 1, 0]
+    assert windows.tolist() == [3, 6, 4, 1, 3, 8, 0, 2, 1, 9, 2, 3, 1, 2, 0, 5, 0, 7]
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_no_count_is_a_config_error(weight):
+    with pytest.raises(ConfigError, match="weight"):
+        Order([10], [weight], seed=0)
+
+
+def test_weights_that_leave_nothing_are_a_config_error():
+    with pytest.raises(ConfigError, match="leave no window"):
+        Order([10], [0.0], seed=0)

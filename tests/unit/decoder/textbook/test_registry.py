@@ -1,0 +1,109 @@
+"""The architectures by name: what their shapes refuse, how they begin, what they are said to cost."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from megadec.common.errors import ConfigError
+from megadec.decoder.textbook.registry import ARCHITECTURES, architecture
+from megadec.engine.zero.optimizer import OptimizerOptions, decays
+from tests.support.seq2seq_models import RNN, SHAPES, TRANSFORMER
+
+DECODER = {
+    "vocabulary_size": 97,
+    "hidden_size": 64,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_size": 16,
+    "intermediate_size": 128,
+    "context_tokens": 64,
+}
+ALL = [("decoder", DECODER), *SHAPES]
+
+
+def test_every_architecture_is_covered_here() -> None:
+    assert {name for name, _ in ALL} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(("name", "values"), ALL)
+def test_a_shape_survives_being_written_and_read(name: str, values: dict[str, Any]) -> None:
+    found = architecture(name)
+    shape = found.shape_from(values)
+    assert found.shape_from(shape.to_dict()) == shape
+
+
+@pytest.mark.parametrize(("name", "values"), ALL)
+def test_first_values_are_a_function_of_seed_and_name_alone(name: str, values: dict[str, Any]) -> None:
+    found = architecture(name)
+    shape = found.shape_from(values)
+    sizes = found.sizes(shape)
+    model = found.fresh(shape, 7)
+    torch.manual_seed(123)
+    for key, parameter in reversed(list(model.named_parameters())):
+        assert torch.equal(found.first_value(shape, key, sizes[key], 7), parameter)
+        if not key.endswith("norm.weight") and "bias" not in key:
+            assert not torch.equal(found.first_value(shape, key, sizes[key], 8), parameter)
+            assert parameter.std() > 0, f"{key} would never learn"
+
+
+def test_an_lstms_forget_gates_begin_open_and_other_biases_at_zero() -> None:
+    found = architecture("rnn_seq2seq")
+    shape = found.shape_from({**RNN, "cell": "lstm"})
+    for name, parameter in found.fresh(shape, 0).named_parameters():
+        if "bias" in name:
+            quarter = len(parameter) // 4
+            expected = torch.zeros(4 * quarter)
+            expected[quarter : 2 * quarter] = float("bias_ih" in name)
+            assert torch.equal(parameter, expected)
+
+
+@pytest.mark.parametrize(("name", "values"), ALL)
+def test_weight_decay_pulls_on_matrices_only(name: str, values: dict[str, Any]) -> None:
+    found = architecture(name)
+    for key, size in found.sizes(found.shape_from(values)).items():
+        looked_up = key in ("embed_tokens.weight", "lm_head.weight")
+        assert decays(key, OptimizerOptions()) == (len(size) == 2 and not looked_up), key
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("transformer_seq2seq", {"kv_heads": 3}, "model.heads=4 is not a multiple of model.kv_heads=3"),
+        ("transformer_seq2seq", {"encoder_layers": 0}, "model.encoder_layers=0 is not a number greater than zero"),
+        ("transformer_seq2seq", {"cell": "gru"}, "model.cell is not a field of the transformer_seq2seq's shape"),
+        ("rnn_seq2seq", {"cell": "rnn"}, "model.cell='rnn' is none of gru, lstm"),
+        ("rnn_seq2seq", {"attention": "dot"}, "model.attention='dot' is none of bahdanau, luong"),
+        ("rnn_seq2seq", {"hidden_size": 33}, "model.hidden_size=33 is odd"),
+        ("rnn_seq2seq", {"decoder_layers": 1.5}, "model.decoder_layers=1.5 is not a whole number"),
+        ("rnn_seq2seq", {"tied_embeddings": "yes"}, "model.tied_embeddings='yes' is not true or false"),
+        ("rnn_seq2seq", {"hiden_size": 32}, "did you mean 'hidden_size'"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused(name: str, change: dict[str, Any], message: str) -> None:
+    values = TRANSFORMER if name == "transformer_seq2seq" else RNN
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        architecture(name).shape_from({**values, **change})
+
+
+def test_a_missing_field_and_an_unknown_name_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.encoder_layers is missing"):
+        architecture("rnn_seq2seq").shape_from({"vocabulary_size": 9, "hidden_size": 8})
+    with pytest.raises(ConfigError, match=r"did you mean 'rnn_seq2seq'.*there are decoder"):
+        architecture("rnn_seq2sec")
+
+
+@pytest.mark.parametrize(("name", "values"), SHAPES)
+def test_operations_are_six_for_each_number_that_multiplies_a_token(name: str, values: dict[str, Any]) -> None:
+    found = architecture(name)
+    shape = found.shape_from(values)
+    sizes = found.sizes(shape)
+    head = shape.vocabulary_size * shape.hidden_size
+    matrices = sum(a * b for a, b in (size for size in sizes.values() if len(size) == 2))
+    looked_up = head if shape.tied_embeddings else 2 * head
+    assert found.flops(shape, 10, 0) == 60 * (matrices - looked_up + head)
+    assert found.flops(shape, 10, 50) - found.flops(shape, 10, 0) == 50 * found.flops(shape, 0, 1)

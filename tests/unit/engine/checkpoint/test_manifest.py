@@ -1,0 +1,189 @@
+"""What is whole is found, what is damaged is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megadec.common.errors import CheckpointError, ConfigError
+from megadec.common.files import sha256_of
+from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.checkpoint.manifest import (
+    CheckpointOptions,
+    Contents,
+    check_fits,
+    checkpoints_in,
+    newest_whole,
+    read_manifest,
+    remove_old,
+    remove_partial,
+    replaced_name,
+)
+from megadec.engine.task import Task
+from megadec.engine.zero.settings import DeepSpeedSettings
+
+SHAPE = DecoderShape(
+    vocabulary_size=600,
+    hidden_size=16,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    head_size=8,
+    intermediate_size=64,
+    context_tokens=16,
+)
+
+
+def language_task(**changes: Any) -> Task:
+    """A task as far as a checkpoint looks at it."""
+    task = Task(
+        kind="language_model",
+        shape=SHAPE,
+        build=torch.nn.Module,
+        sizes={},
+        first_value=torch.zeros,
+        flops=lambda tokens, squared_tokens: 0,
+        stream=None,  # type: ignore[arg-type]
+        evaluator=None,  # type: ignore[arg-type]
+    )
+    return dataclasses.replace(task, **changes)
+
+
+def make(folder: Path, step: int) -> Path:
+    path = folder / f"step_{step:08d}"
+    (path / "zero").mkdir(parents=True)
+    (path / "zero" / "weights.pt").write_bytes(b"weights of step %d" % step)
+    files = {
+        "zero/weights.pt": {
+            "bytes": (path / "zero" / "weights.pt").stat().st_size,
+            "sha256": sha256_of(path / "zero" / "weights.pt"),
+        }
+    }
+    manifest = {"format": "megadec-checkpoint", "version": 1, "step": step, "files": files}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def test_the_newest_whole_one_is_found_and_partial_ones_are_not_seen(tmp_path: Path) -> None:
+    paths = [make(tmp_path, step) for step in (5, 100, 20)]
+    (tmp_path / ".step_00000300.partial").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["step_00000005", "step_00000020", "step_00000100"]
+    assert newest_whole(tmp_path) == (paths[1], read_manifest(paths[1]))
+
+
+def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
+    assert newest_whole(tmp_path / "none yet") is None
+
+
+def damage_missing(path: Path) -> None:
+    (path / "zero" / "weights.pt").unlink()
+
+
+def damage_cut(path: Path) -> None:
+    (path / "zero" / "weights.pt").write_bytes(b"weights")
+
+
+def damage_flipped(path: Path) -> None:
+    file = path / "zero" / "weights.pt"
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+
+
+def damage_manifest(path: Path) -> None:
+    (path / "manifest.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [damage_missing, damage_cut, damage_flipped, damage_manifest])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_taken(tmp_path: Path, damage: Any) -> None:
+    older, newer = make(tmp_path, 1), make(tmp_path, 2)
+    damage(newer)
+    with pytest.raises(CheckpointError, match="step_00000002"):
+        read_manifest(newer)
+    assert newest_whole(tmp_path) == (older, read_manifest(older))
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path: Path) -> None:
+    damage_cut(make(tmp_path, 1))
+    with pytest.raises(CheckpointError, match=r"no checkpoint under .* is whole"):
+        newest_whole(tmp_path)
+
+
+def test_unfinished_checkpoints_are_removed_and_whole_ones_stay(tmp_path: Path) -> None:
+    kept = make(tmp_path, 1)
+    (tmp_path / ".step_00000002.17f3.partial" / "zero").mkdir(parents=True)
+    remove_partial(tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_checkpoint_that_was_being_replaced_is_there_either_way(tmp_path: Path) -> None:
+    for replacement_came in (False, True):
+        old = make(tmp_path, 4)
+        (old / "old").touch()
+        os.replace(old, replaced_name(old))
+        if replacement_came:
+            make(tmp_path, 4)
+        remove_partial(tmp_path)
+        assert list(tmp_path.iterdir()) == [old]
+        assert (old / "old").exists() != replacement_came
+        shutil.rmtree(old)
+
+
+def test_the_newest_the_best_and_every_so_many_steps_stay(tmp_path: Path) -> None:
+    for step in range(2, 26, 2):
+        make(tmp_path, step)
+        remove_old(tmp_path, CheckpointOptions(every_steps=2, keep_last=2, keep_every=8), best_step=6)
+    assert [int(path.name[5:]) for path in checkpoints_in(tmp_path)] == [6, 8, 16, 22, 24]
+    assert all(not path.name.startswith(".") for path in tmp_path.iterdir())
+
+
+def test_what_is_to_stay_must_be_saved_first() -> None:
+    CheckpointOptions(every_steps=50, keep_every=200)
+    for every_steps, keep_every in ((50, 75), (0, 100)):
+        with pytest.raises(ConfigError, match=f"keep_every={keep_every} is not a multiple"):
+            CheckpointOptions(every_steps=every_steps, keep_every=keep_every)
+
+
+def test_another_model_or_tokenizer_is_refused_and_other_ranks_stage_and_precision_are_not(
+    tmp_path: Path, tiny_tokenizer_path: Path
+) -> None:
+    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+    settings = DeepSpeedSettings(file=Path("zero3.json"), values={}, stage=3, precision="bf16")
+    contents = Contents(run=None, task=language_task(), tokenizer=tokenizer, settings=settings, ranks=2)
+    manifest = {
+        "world_size": 2,
+        "zero_stage": 3,
+        "precision": "bf16",
+        "shape": SHAPE.to_dict(),
+        "tokenizer": {"sha256": tokenizer.sha256},
+    }
+    check_fits(tmp_path, manifest, contents)
+    check_fits(tmp_path, {**manifest, "world_size": 4, "zero_stage": 2, "precision": "fp32"}, contents)
+    others = {
+        "shape": dataclasses.replace(SHAPE, layers=3).to_dict(),
+        "tokenizer": {"sha256": "0"},
+    }
+    for key, other in others.items():
+        with pytest.raises(CheckpointError, match=r"another (model|tokenizer)"):
+            check_fits(tmp_path, {**manifest, key: other}, contents)
+    classifier = dataclasses.replace(contents, task=language_task(kind="classification"))
+    with pytest.raises(CheckpointError, match="another model: language_model"):
+        check_fits(tmp_path, manifest, classifier)
+
+
+@given(st.integers(-5, 5), st.integers(-5, 5))
+def test_options_are_refused_exactly_when_they_cannot_be_met(every_steps: int, keep_last: int) -> None:
+    if every_steps >= 0 and keep_last >= 1:
+        CheckpointOptions(every_steps=every_steps, keep_last=keep_last)
+    else:
+        with pytest.raises(ConfigError, match=r"checkpoint\."):
+            CheckpointOptions(every_steps=every_steps, keep_last=keep_last)

@@ -1,0 +1,76 @@
+"""When a run may go on from a checkpoint and when it is another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megadec.common.config import to_dict
+from megadec.common.errors import ConfigError
+from megadec.engine.checkpoint.resume import check_same_run
+from megadec.engine.runs.pretrain import Run
+
+HERE = Path("runs/x/checkpoints/step_00000010")
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    run = to_dict(Run(name="x", tokenizer="t"))
+    for name, value in values.items():
+        section, _, key = name.partition("__")
+        if key:
+            run[section][key] = value
+        else:
+            run[section] = value
+    return run
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        {"checkpoint__every_steps": 7},
+        {"evaluate__sets": {"more": "shards/more"}},
+        {"train__stop_at_step": 3},
+        {"train__micro_sequences": 1},
+        {"output_folder": "elsewhere"},
+        {"metrics__peak_flops": 1e12},
+        {"model__compile": "blocks"},
+        {"model__recompute": {"mode": "full"}},
+    ],
+)
+def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on(free: dict[str, Any]) -> None:
+    check_same_run(HERE, changed(), changed(**free), changed(), named=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train__steps", 5),
+        ("train__precision", "fp32"),
+        ("train__sequences_per_step", 8),
+        ("optimizer__learning_rate", 0.5),
+        ("data__row_tokens", 8),
+        ("data__train", {"shards/other": 1.0}),
+        ("model__layers", 9),
+        ("seed", 1),
+    ],
+)
+def test_what_changes_the_course_is_refused_by_its_key(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=key.replace("__", ".")):
+        check_same_run(HERE, changed(), changed(**{key: value}), changed(), named=False)
+
+
+def test_a_checkpoint_named_on_purpose_may_begin_another_course_of_the_same_model() -> None:
+    now = changed(train__steps=5, optimizer__learning_rate=0.5, schedule__warmup_steps=0, name="y")
+    check_same_run(HERE, changed(), now, changed(), named=True)
+    with pytest.raises(ConfigError, match=r"model\.layers"):
+        check_same_run(HERE, changed(), changed(model__layers=9), changed(), named=True)
+
+
+def test_an_option_that_came_after_the_checkpoint_counts_there_as_its_default() -> None:
+    old = changed()
+    del old["model"]["dropout"]
+    check_same_run(HERE, old, changed(), changed(), named=False)
+    with pytest.raises(ConfigError, match=r"model\.dropout: 0\.0 there, 0\.1 here"):
+        check_same_run(HERE, old, changed(model__dropout=0.1), changed(), named=False)

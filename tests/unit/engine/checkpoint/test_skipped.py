@@ -1,0 +1,66 @@
+"""What a checkpoint says that its weights have not learned from, for any step, and whether two say the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from megadec.engine.checkpoint.skipped import LeftOut, Start, after_start, starts_from_json, starts_to_json
+
+NOTHING, ONE, TWO = Start(1), Start(5, ("a",)), Start(9, ("a", "b"), (("5ha",), ()))
+
+
+def manifest(step: int, starts: tuple[Start, ...], *steps: tuple[int, int]) -> dict[str, Any]:
+    written = {"step": step, "guard": {"left_out": steps}, "starts": starts_to_json(starts)}
+    read: dict[str, Any] = json.loads(json.dumps(written))
+    return read
+
+
+def test_a_start_is_kept_when_it_goes_without_others_than_the_one_before() -> None:
+    assert after_start((), NOTHING) == (NOTHING,)
+    assert after_start((NOTHING,), Start(5)) == (NOTHING,)
+    assert after_start((NOTHING,), ONE) == (NOTHING, ONE)
+    assert after_start((NOTHING, ONE), Start(7, ("a",))) == (NOTHING, ONE)
+
+
+def test_a_start_that_did_no_step_makes_room_for_the_next() -> None:
+    assert after_start((NOTHING, ONE), Start(5, ("b",))) == (NOTHING, Start(5, ("b",)))
+    assert after_start((NOTHING, ONE), Start(5)) == (NOTHING,)
+
+
+def test_starts_come_back_from_json_as_they_were() -> None:
+    assert starts_from_json(json.loads(json.dumps(starts_to_json((NOTHING, ONE, TWO))))) == (NOTHING, ONE, TWO)
+
+
+def test_a_step_belongs_to_the_last_start_before_it_and_one_behind_the_checkpoint_to_none() -> None:
+    left_out = LeftOut.from_manifest(manifest(12, (NOTHING, ONE, TWO), (3, 4), (10, 10)))
+    assert [left_out.start_of(step) for step in (1, 4, 5, 8, 9, 12, 13)] == [NOTHING, NOTHING, ONE, ONE, TWO, TWO, None]
+    assert [step for step in range(1, 14) if left_out.no_update(step)] == [3, 4, 10]
+
+
+def test_of_steps_before_starts_were_recorded_nothing_is_known() -> None:
+    left_out = LeftOut.from_manifest(manifest(12, (ONE, TWO)))
+    assert left_out.start_of(4) is None
+    assert LeftOut.from_manifest({"step": 12}) == LeftOut(12)
+
+
+def test_a_shard_was_never_read_only_where_every_start_from_the_first_step_on_says_so() -> None:
+    without = (("5ha",), ())
+    assert LeftOut(12, (), (Start(1, (), without), Start(9, ("a",), without))).always_without(0, "5ha")
+    assert not LeftOut(12, (), (Start(1, (), ((), ())), TWO)).always_without(0, "5ha")
+    assert not LeftOut(12, (), (TWO,)).always_without(0, "5ha")
+    assert not LeftOut(12).always_without(0, "5ha")
+
+
+def test_a_later_checkpoint_gives_the_hash_of_an_earlier_one_of_the_same_history_and_of_no_other() -> None:
+    early = LeftOut.from_manifest(manifest(8, (NOTHING, ONE), (3, 4), (7, 8)))
+    late = LeftOut.from_manifest(manifest(12, (NOTHING, ONE, TWO), (3, 4), (7, 10)))
+    assert late.sha256(8) == early.sha256(8)
+    assert early.sha256(12) is None
+    others = [
+        manifest(8, (NOTHING, ONE), (3, 4)),
+        manifest(8, (NOTHING,), (3, 4), (7, 8)),
+        manifest(8, (NOTHING, Start(5, ("b",))), (3, 4), (7, 8)),
+        manifest(8, (NOTHING, Start(6, ("a",))), (3, 4), (7, 8)),
+    ]
+    assert late.sha256(8) not in {LeftOut.from_manifest(one).sha256(8) for one in others}

@@ -1,0 +1,119 @@
+"""What the ranks wrote is read by any others, and a sum over bits knows every change."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from megadec.common.errors import CheckpointError
+from megadec.common.files import sha256_of
+from megadec.engine.checkpoint.state_files import StateFiles, Stretch, bit_sum, header_of, rank_file, write_state
+from megadec.engine.checkpoint.writer import add_sums
+
+SHAPES = {"matrix": (7, 5), "odd": (3, 3), "bias": (5,), "one": (1,)}
+PARTS = ("weight", "exp_avg", "exp_avg_sq")
+
+
+def tensors_of(shapes: dict[str, tuple[int, ...]]) -> dict[tuple[str, str], torch.Tensor]:
+    return {(name, part): torch.randn(math.prod(size)) for name, size in shapes.items() for part in PARTS}
+
+
+def write(folder: Path, whole: dict[tuple[str, str], torch.Tensor], ranks: int) -> dict[str, dict[str, int]]:
+    """The files of so many ranks, as ZeRO-3 cuts, with a frozen bfloat16 parameter; the sums over all of them."""
+    frozen = torch.arange(11).bfloat16()
+    sums: dict[str, dict[str, int]] = {}
+    for rank in range(ranks):
+        pieces = []
+        for (name, part), flat in [*whole.items(), (("frozen", "weight"), frozen)]:
+            length = math.ceil(len(flat) / ranks)
+            own = flat[rank * length : (rank + 1) * length]
+            if len(own):
+                pieces.append((Stretch(name, part, rank * length, len(own), flat.dtype), own))
+        header = header_of([stretch for stretch, _ in pieces], {**SHAPES, "frozen": (11,)}, 7)
+        written = write_state(folder / rank_file(rank), header, pieces, lambda: None)
+        assert written.sha256 == sha256_of(folder / rank_file(rank))
+        assert written.bytes == (folder / rank_file(rank)).stat().st_size
+        add_sums(sums, written.sums)
+    return sums
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 12])
+def test_any_elements_are_found_whoever_wrote_them(tmp_path: Path, ranks: int) -> None:
+    whole = tensors_of(SHAPES)
+    write(tmp_path, whole, ranks)
+    files = StateFiles(tmp_path / "state")
+    assert (files.shapes, files.optimizer_step) == ({**SHAPES, "frozen": (11,)}, 7)
+    for (name, part), flat in whole.items():
+        assert list(files.parts(name)) == list(PARTS)
+        for first in range(len(flat)):
+            for last in range(first + 1, len(flat) + 1):
+                assert torch.equal(files.read_range(name, part, first, last - first), flat[first:last])
+    assert torch.equal(files.read("matrix"), whole["matrix", "weight"].view(7, 5))
+    assert files.parts("frozen") == ("weight",)
+    assert torch.equal(files.read("frozen"), torch.arange(11).float())
+
+
+def test_the_sums_of_a_state_do_not_depend_on_who_holds_what(tmp_path: Path) -> None:
+    whole = tensors_of(SHAPES)
+    found = [write(tmp_path / str(ranks), whole, ranks) for ranks in (1, 2, 5)]
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_files_are_plain_safetensors(tmp_path: Path) -> None:
+    whole = tensors_of(SHAPES)
+    write(tmp_path, whole, 1)
+    assert torch.equal(load_file(tmp_path / rank_file(0))["exp_avg:0:bias"], whole["bias", "exp_avg"])
+
+
+def test_a_missing_or_cut_or_foreign_file_is_named(tmp_path: Path) -> None:
+    write(tmp_path, tensors_of(SHAPES), 3)
+    file = tmp_path / rank_file(1)
+    content = file.read_bytes()
+    file.write_bytes(content[:-10])
+    with pytest.raises(CheckpointError, match=r"rank_00001\.safetensors .* is not a whole"):
+        StateFiles(tmp_path / "state")
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"'matrix' .* breaks off at element 12; .* 35: a rank's file is missing"):
+        StateFiles(tmp_path / "state")
+    header = json.dumps({"__metadata__": {"format": "another"}}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match=r"rank_00001\.safetensors is not of the same state"):
+        StateFiles(tmp_path / "state")
+    with pytest.raises(CheckpointError, match=r"holds no rank_\*"):
+        StateFiles(tmp_path / "nothing")
+
+
+floats = st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=30)
+
+
+@given(floats, st.integers(0, 2**33), st.data())
+def test_a_sum_over_bits_adds_up_over_stretches(values: list[float], start: int, data: st.DataObject) -> None:
+    flat = torch.tensor(values)
+    cut = data.draw(st.integers(0, len(flat)))
+    together = bit_sum(flat[:cut], start) + bit_sum(flat[cut:], start + cut)
+    assert bit_sum(flat, start) == together % 2**64
+
+
+@given(floats, st.data())
+def test_a_changed_or_moved_element_changes_the_sum(values: list[float], data: st.DataObject) -> None:
+    flat = torch.tensor(values)
+    place = data.draw(st.integers(0, len(flat) - 1))
+    bits = flat.clone().view(torch.int32)
+    bits[place] ^= 1 << data.draw(st.integers(0, 30))
+    assert bit_sum(bits.view(torch.float32), 0) != bit_sum(flat, 0)
+    swapped = _swapped(flat, place, data.draw(st.integers(0, len(flat) - 1)))
+    if not torch.equal(swapped.view(torch.int32), flat.view(torch.int32)):
+        assert bit_sum(swapped, 0) != bit_sum(flat, 0)
+
+
+def _swapped(flat: torch.Tensor, one: int, other: int) -> torch.Tensor:
+    order: Sequence[int] = [{one: other, other: one}.get(place, place) for place in range(len(flat))]
+    return flat[list(order)]

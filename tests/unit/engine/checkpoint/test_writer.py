@@ -1,0 +1,85 @@
+"""One save on several ranks: what a rank meets at the worst moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from megadec.common.errors import StorageError
+from megadec.engine.checkpoint.state_files import Stretch, header_of, rank_file
+from megadec.engine.checkpoint.writer import Flight, Share, Sums
+
+PATIENCE_SECONDS = 30.0
+
+
+def share(rank: int, ranks: int = 2) -> Share:
+    stretch = Stretch("weight", "weight", rank * 4, 4, torch.float32)
+
+    def tensors() -> Generator[tuple[Stretch, Tensor], None, None]:
+        yield stretch, torch.arange(4.0)
+
+    return Share(rank, ranks, header_of([stretch], {"weight": (4 * ranks,)}, None), tensors, {})
+
+
+def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> None:
+    (partial / "manifest.json").write_text(json.dumps({"files": files, "sums": sums}))
+    os.rename(partial, final)
+
+
+def fly(folder: Path, retries: int = 0) -> list[Flight]:
+    flights = [
+        Flight(share(rank), folder / ".step.partial", folder / "step", publish, retries, pause_seconds=0.0)
+        for rank in range(2)
+    ]
+    for flight in flights:
+        flight.start(in_background=True)
+    for flight in flights:
+        flight.wait(PATIENCE_SECONDS)
+    return flights
+
+
+def test_a_rank_that_is_held_up_after_its_note_finds_nothing_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def replace_and_lose_the_cpu(source: Any, target: Any) -> None:
+        replace(source, target)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "00001" in str(target) and not (tmp_path / "step").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    monkeypatch.setattr(os, "replace", replace_and_lose_the_cpu)
+    flights = fly(tmp_path)
+    assert [flight.error for flight in flights] == [None, None]
+    assert all(flight.done for flight in flights)
+    held = {str(path.relative_to(tmp_path / "step")) for path in (tmp_path / "step").rglob("*") if path.is_file()}
+    assert held == {"manifest.json", rank_file(0), rank_file(1)}
+
+
+def test_an_error_of_the_disk_that_has_no_rule_is_tried_again_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def stale(*_: Any) -> None:
+        tries.append(1)
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr("megadec.engine.checkpoint.writer.write_state", stale)
+    flight = Flight(share(1), tmp_path / ".step.partial", tmp_path / "step", publish, retries=2, pause_seconds=0.0)
+    flight.start(in_background=True)
+    flight.wait(PATIENCE_SECONDS)
+    assert len(tries) == 3
+    assert isinstance(flight.error, StorageError)
+    assert "Stale file handle" in str(flight.error)
+    assert not flight.done

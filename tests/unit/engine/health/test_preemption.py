@@ -1,0 +1,93 @@
+"""Signals become a flag and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from megadec.engine.health.preemption import STOP_SIGNALS, Interrupt, listen_in_main_thread
+
+THREAD_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_stop_signal_is_remembered_and_named_and_does_nothing_else(number: signal.Signals) -> None:
+    with Interrupt() as interrupt:
+        assert not interrupt.requested
+        os.kill(os.getpid(), number)
+        assert interrupt.requested
+        assert interrupt.reason == number.name
+
+
+def test_the_former_handlers_come_back() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    with Interrupt():
+        pass
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
+    with Interrupt(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_reaches_an_interrupt_in_a_thread_when_the_main_thread_listens_and_keeps_its_meaning_after_it() -> (
+    None
+):
+    meant: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: meant.append(n)) for number in THREAD_SIGNALS}
+    entered, go_on, seen = threading.Event(), threading.Event(), []
+
+    def loop() -> None:
+        with Interrupt() as interrupt:
+            entered.set()
+            go_on.wait()
+            seen.extend([interrupt.requested, interrupt.reason])
+
+    thread = threading.Thread(target=loop)
+    try:
+        listen_in_main_thread()
+        thread.start()
+        entered.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        go_on.set()
+        thread.join()
+        assert seen == [True, "SIGTERM"]
+        assert meant == []
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert meant == [signal.SIGUSR1]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_file_in_the_runs_folder_stops_the_run_and_goes_when_it_was_obeyed(tmp_path: Path) -> None:
+    with Interrupt() as interrupt:
+        interrupt.obey_file(tmp_path)
+        assert not interrupt.requested
+        (tmp_path / "stop").touch()
+        assert interrupt.requested
+        assert interrupt.reason == f"{tmp_path}/stop was made"
+        interrupt.obeyed()
+        assert not interrupt.requested
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_thread_may_train_and_leaves_the_handlers_to_the_main_thread() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    seen: list[object] = []
+
+    def loop() -> None:
+        with Interrupt() as interrupt:
+            seen.extend(signal.getsignal(number) for number in STOP_SIGNALS)
+            seen.append(interrupt.requested)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    thread.join()
+    assert seen == [*before, False]

@@ -1,0 +1,267 @@
+"""Where figures go beside metrics.jsonl, and what is said where a library is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from megadec.common.errors import MissingExtraError
+from megadec.decoder.flops import model_flops
+from megadec.engine.checkpoint.checkpointer import Saved
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.metrics.logger import Metrics, MetricsOptions
+from megadec.engine.metrics.trackers import SwanLab, check_trackers, identity
+from tests.unit.engine.metrics.test_logger import REPORT, SHAPE
+
+
+def open_metrics(folder: Path, options: MetricsOptions, peak: float | None = 1e9) -> Metrics:
+    return Metrics(
+        folder,
+        options,
+        resumed_step=0,
+        evaluated_step=-1,
+        steps=2,
+        flops=partial(model_flops, SHAPE),
+        ranks_peak_flops=peak,
+        config={"name": folder.name, "train": {"steps": 2}},
+    )
+
+
+def record(folder: Path, options: MetricsOptions, peak: float | None = 1e9) -> None:
+    with open_metrics(folder, options, peak) as metrics:
+        metrics.record_step(REPORT, tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
+
+
+def test_tensorboard_gets_every_number_of_the_line(tmp_path: Path) -> None:
+    record(tmp_path, MetricsOptions())
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    numbers = {key for key, value in line.items() if isinstance(value, int | float) and key != "step"}
+    assert set(events.Tags()["scalars"]) == {f"train/{key}" for key in numbers}
+    [loss] = events.Scalars("train/loss")
+    assert (loss.step, loss.value) == (1, 6.5)
+
+
+@pytest.mark.parametrize("name", ["wandb", "swanlab"])
+def test_a_missing_library_is_named_with_its_extra_before_anything_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=rf"{name} is not installed.*megadec\[{name}\]"):
+        check_trackers(MetricsOptions(**{name: True}))
+
+
+def test_every_start_of_a_run_has_one_identity_and_another_run_another(tmp_path: Path) -> None:
+    assert identity(tmp_path / "a") == identity(tmp_path / "b" / ".." / "a")
+    assert identity(tmp_path / "a") != identity(tmp_path / "b")
+
+
+def test_the_bar_shows_loss_rate_share_of_the_peak_and_the_time_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path, MetricsOptions(tensorboard=False), peak=model_flops(SHAPE, 1000, 16000))
+    shown = capsys.readouterr().err.split("\r")[-1]
+    for part in ("1.00/2.00", "loss=6.500", "tokens_per_second=500", "share_of_peak=50.0%", "<"):
+        assert part in shown
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from megadec.engine.metrics.logger import MetricsOptions
+from tests.unit.engine.metrics.test_trackers import record
+record(Path(sys.argv[2]), MetricsOptions(tensorboard=False, offline=True, **{sys.argv[1]: True}))
+"""
+
+
+@pytest.mark.parametrize("name", ["wandb", "swanlab"])
+def test_offline_a_library_keeps_to_the_folder_of_the_run(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(name)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    # In a process of its own: both change signal handlers and standard output of the one that they are in.
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, name, str(folder)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path for path in (folder / name).rglob("*") if path.is_file() and path.stat().st_size > 0]
+    assert json.loads((folder / "metrics.jsonl").read_text())["loss"] == 6.5
+
+
+class GrowingSteps:
+    """A run of W&B 0.31, as far as it matters here: what comes with an earlier step is ignored."""
+
+    def __init__(self) -> None:
+        self.step_metrics: dict[str, str] = {}
+        self.rows: list[dict[str, float]] = []
+        self._step = 0
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.step_metrics[name] = step_metric
+
+    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
+        step = self._step + 1 if step is None else step
+        if step >= self._step:
+            self._step = step
+            self.rows.append(dict(values))
+
+    def finish(self) -> None:
+        pass
+
+
+def saved_late(metrics: Metrics) -> None:
+    """The figures of a save that is whole two steps later, and a step that is done again."""
+    for step in (1, 2, 3):
+        metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
+    metrics.record_save(Saved(Path("step_1"), 1, 0.5, 4.0, 100, asynchronous=True))
+    metrics.record_step(replace(REPORT, step=2), tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
+
+
+def expect_all_five(rows: list[dict[str, float]]) -> None:
+    assert [row["step"] for row in rows] == [1, 2, 3, 1, 2]
+    assert rows[3]["checkpoint/seconds"] == 4.0
+    assert rows[4]["train/loss"] == 6.5
+
+
+def test_wandb_keeps_the_figures_of_a_save_that_is_whole_some_steps_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = GrowingSteps()
+    library = SimpleNamespace(init=lambda **_: run, Settings=lambda **_: None)
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: library)
+    with open_metrics(tmp_path, MetricsOptions(tensorboard=False, wandb=True)) as metrics:
+        saved_late(metrics)
+    assert run.step_metrics == {"*": "step"}
+    expect_all_five(run.rows)
+
+
+LATE_SAVE = """
+import sys
+from pathlib import Path
+from megadec.engine.metrics.logger import MetricsOptions
+from tests.unit.engine.metrics.test_trackers import open_metrics, saved_late
+with open_metrics(Path(sys.argv[1]), MetricsOptions(tensorboard=False, offline=True, wandb=True)) as metrics:
+    saved_late(metrics)
+"""
+
+
+def test_the_file_of_the_real_wandb_has_the_figures_of_a_late_save(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_SAVE, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    [file] = tmp_path.rglob("*.wandb")
+    expect_all_five(list(history(file)))
+
+
+def history(file: Path) -> Iterator[dict[str, float]]:
+    """The rows in a W&B file: 7 bytes, then the log format of LevelDB, with protobuf messages inside."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, message = file.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        left_in_block = 32768 - at % 32768
+        if left_in_block < 7:
+            at += left_in_block
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        message += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            record, message = Record.FromString(message), b""
+            if record.WhichOneof("record_type") == "history":
+                items = record.history.item
+                yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+class TakesHooks:
+    """SwanLab 0.10, as far as it matters here: a run of its takes two hooks, and ends itself when they are called."""
+
+    def __init__(self) -> None:
+        self.alive, self.rows = True, list[int]()
+        self._interrupted, self._uncaught = signal.getsignal(signal.SIGINT), sys.excepthook
+        self._is_main_thread = threading.current_thread() is threading.main_thread()
+        sys.excepthook = self.end
+        if self._is_main_thread:
+            signal.signal(signal.SIGINT, self.end)
+
+    def end(self, *_: Any) -> None:
+        self.alive = False
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        if not self.alive:
+            raise RuntimeError("`run.log()` requires an active Run")
+        self.rows.append(step)
+
+    def finish(self) -> None:
+        self.end()
+        sys.excepthook = self._uncaught
+        if self._is_main_thread:
+            signal.signal(signal.SIGINT, self._interrupted)
+
+
+def log_on_after_an_interrupt(folder: Path) -> None:
+    """Ctrl-C between two steps of a run that SwanLab sees."""
+    uncaught = sys.excepthook
+    with Interrupt() as interrupt:
+        tracker = SwanLab(folder, MetricsOptions(offline=True), {})
+        tracker.log({"train/loss": 6.5}, 1)
+        os.kill(os.getpid(), signal.SIGINT)
+        tracker.log({"train/loss": 6.4}, 2)
+        assert interrupt.requested
+        assert sys.excepthook is uncaught
+        tracker.close()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "a second Ctrl-C ends at once"
+        assert sys.excepthook is uncaught
+
+
+def test_an_interrupt_is_the_runs_own_and_swanlab_can_be_told_of_the_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[TakesHooks] = []
+
+    def init(**_: Any) -> TakesHooks:
+        runs.append(TakesHooks())
+        return runs[-1]
+
+    monkeypatch.setitem(sys.modules, "swanlab", SimpleNamespace(init=init, finish=lambda: runs[-1].finish()))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    log_on_after_an_interrupt(tmp_path)
+    assert runs[0].rows == [1, 2]
+    # As in a worker of Ray: no handler can be set there, and none is.
+    thread = threading.Thread(target=lambda: SwanLab(tmp_path, MetricsOptions(), {}).close())
+    thread.start()
+    thread.join()
+    assert len(runs) == 2
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from tests.unit.engine.metrics.test_trackers import log_on_after_an_interrupt
+log_on_after_an_interrupt(Path(sys.argv[1]))
+"""
+
+
+def test_the_real_swanlab_can_be_told_of_the_last_step_after_an_interrupt(tmp_path: Path) -> None:
+    pytest.importorskip("swanlab")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr

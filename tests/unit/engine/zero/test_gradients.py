@@ -1,0 +1,49 @@
+"""What the hooks see of a rank's own gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from megadec.engine.zero.gradients import GradientWatch, OwnGradients
+
+
+def test_the_norm_is_that_of_all_gradients_and_is_forgotten_once_read() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    watch = GradientWatch(model.named_parameters())
+    model(torch.ones(2, 3)).sum().backward()
+    whole = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()
+    assert watch.read() == OwnGradients(pytest.approx(float(whole)), -1)
+    assert watch.read() == OwnGradients(0.0, -1)
+
+
+def test_a_micro_step_counts_as_what_it_leaves_which_is_the_sum_so_far_where_gradients_stay() -> None:
+    model = nn.Linear(3, 1, bias=False)
+    watch = GradientWatch(model.named_parameters())
+    for stays, expected in ((True, math.hypot(1, 2)), (False, math.hypot(1, 1))):
+        for _ in range(2):
+            model(torch.tensor([[1.0, 0.0, 0.0]])).sum().backward()
+            if not stays:
+                model.zero_grad()
+        assert watch.read().norm == pytest.approx(expected)
+        model.zero_grad()
+
+
+def test_the_first_parameter_in_the_backward_pass_that_breaks_is_named() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    watch = GradientWatch(model.named_parameters())
+    model[1].weight.register_hook(lambda gradient: gradient * math.nan)
+    model[0].weight.register_hook(lambda gradient: gradient * math.inf)
+    model(torch.ones(2, 3)).sum().backward()
+    found = watch.read()
+    assert watch.names[found.first_not_finite] == "1.weight"
+    assert not math.isfinite(found.norm)
+
+
+def test_a_frozen_parameter_is_not_looked_at() -> None:
+    model = nn.Linear(3, 4)
+    model.bias.requires_grad_(False)
+    assert GradientWatch(model.named_parameters()).names == ["weight"]

@@ -1,0 +1,119 @@
+"""The DeepSpeed file and the run: what is derived, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megadec.common.errors import ConfigError
+from megadec.engine.zero import settings as settings_module
+from megadec.engine.zero.settings import RunsShare, merge_settings, read_settings, resolve_precision
+from tests.support import PROJECT
+
+SHARE = RunsShare(sequences_per_step=24, micro_sequences=4, precision="bf16", clip_norm=1.0, ranks=2)
+
+
+def write(folder: Path, **values: Any) -> Path:
+    path = folder / "zero.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "zero3_offload"])
+def test_each_shipped_file_is_read_and_holds_the_stage_of_its_name(name: str) -> None:
+    values = read_settings(PROJECT / "ds_configs" / f"{name}.json")
+    assert values["zero_optimization"]["stage"] == int(name.removeprefix("zero")[0])
+
+
+@pytest.mark.parametrize(("has", "auto"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_hardware_has_it_and_what_was_asked_for_stays(
+    monkeypatch: pytest.MonkeyPatch, has: bool, auto: str
+) -> None:
+    monkeypatch.setattr(settings_module, "has_bf16", lambda: has)
+    assert [resolve_precision(choice) for choice in ("auto", "bf16", "fp32")] == [auto, "bf16", "fp32"]  # type: ignore[arg-type]
+
+
+def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
+    values = merge_settings(write(tmp_path, zero_optimization={"stage": 2}), SHARE).values
+    assert values["train_batch_size"] == 24
+    assert values["train_micro_batch_size_per_gpu"] == 4
+    assert values["gradient_accumulation_steps"] == 3
+    assert values["gradient_clipping"] == 1.0
+    assert values["bf16"] == {"enabled": True}
+
+
+def test_ranks_that_share_rows_are_told_to_deepspeed_as_rows_of_their_own(tmp_path: Path) -> None:
+    share = dataclasses.replace(SHARE, ranks=4, sequence_ranks=2)
+    file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=2, data_parallel_size=2)
+    settings = merge_settings(file, share)
+    values = settings.values
+    assert settings.sequence_ranks == 2
+    assert values["gradient_accumulation_steps"] == 3, "as with two ranks that share nothing"
+    assert values["train_batch_size"] == 48
+    assert not values.keys() & {"sequence_parallel_size", "data_parallel_size"}
+
+
+def test_ranks_that_are_no_whole_groups_or_a_file_with_other_groups_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.sequence_ranks=3 does not divide the 4 rank"):
+        _ = dataclasses.replace(SHARE, ranks=4, sequence_ranks=3).accumulation_steps
+    with pytest.raises(ConfigError, match=r"=24 is not a multiple of 5 \(.*\) x 2 \(ranks / train\.sequence_ranks\)"):
+        _ = dataclasses.replace(SHARE, ranks=4, sequence_ranks=2, micro_sequences=5).accumulation_steps
+    file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=4)
+    with pytest.raises(ConfigError, match=r"sequence_parallel_size=4, but the run says 2 \(train\.sequence_ranks\)"):
+        merge_settings(file, dataclasses.replace(SHARE, ranks=4, sequence_ranks=2))
+
+
+def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        zero_optimization={"stage": 1},
+        train_batch_size=24,
+        gradient_clipping="auto",
+        bf16={"enabled": "auto"},
+    )
+    assert merge_settings(file, SHARE).stage == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train_batch_size", 32),
+        ("train_micro_batch_size_per_gpu", 1),
+        ("gradient_accumulation_steps", 1),
+        ("gradient_clipping", 0.5),
+        ("gradient_allreduce_op", "sum"),
+        ("bf16", {"enabled": False}),
+        ("fp16", {"enabled": True}),
+        ("optimizer", {"type": "AdamW"}),
+        ("scheduler", {"type": "WarmupLR"}),
+        ("elasticity", {}),
+        ("zero_optimization", {"stage": 4}),
+        ("zero_optimization", {"stage": True}),
+        ("zero_optimization", {"mics_shard_size": 2}),
+        ("zero_optimization", 3),
+        ("train_batch_sise", 24),
+    ],
+)
+def test_a_file_that_contradicts_the_run_or_deepspeed_is_refused_by_file_and_key(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    file = write(tmp_path, **{"zero_optimization": {"stage": 1}, key: value})
+    with pytest.raises(ConfigError, match=key if key != "fp16" else "fp16 is not supported") as refused:
+        merge_settings(file, SHARE)
+    assert str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize(("micro", "ranks"), [(5, 2), (4, 5), (0, 1), (48, 1)])
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(micro: int, ranks: int) -> None:
+    share = RunsShare(sequences_per_step=24, micro_sequences=micro, precision="fp32", clip_norm=0.0, ranks=ranks)
+    with pytest.raises(ConfigError, match=rf"=24 is not a multiple of {micro} \(.*\) x {ranks} \(ranks\)"):
+        _ = share.accumulation_steps
+
+
+def test_stage_0_in_bf16_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stage 0 in bf16 \(train\.precision\)"):
+        merge_settings(write(tmp_path, zero_optimization={"stage": 0}), SHARE)

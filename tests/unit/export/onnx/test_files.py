@@ -1,0 +1,107 @@
+"""Weights beside a graph: written and read tensor by tensor, and found where the graph says."""
+
+from __future__ import annotations
+
+import json
+import weakref
+
+import pytest
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ExportError
+from megadec.export.onnx.decoder import decoder_graph
+from megadec.export.onnx.files import OnnxWeights, compare_weights, write_onnx
+from tests.support.sources import InMemory, random_source
+
+onnx = pytest.importorskip("onnx")
+
+
+@pytest.fixture
+def source(tiny_tokenizer_path):
+    return random_source(tiny_tokenizer_path, layers=6)
+
+
+def write(folder, source):
+    write_onnx(folder, decoder_graph(source.shape), source)
+
+
+def test_what_was_written_is_read_and_the_onnx_library_reads_the_same(tmp_path, source):
+    write(tmp_path, source)
+    read = compare_weights(tmp_path, source)
+    assert list(read) == source.names()
+    model = onnx.load(tmp_path / "model.onnx")  # with its weights
+    theirs = {entry.name: onnx.numpy_helper.to_array(entry) for entry in model.graph.initializer}
+    for name in source.names():
+        assert torch.equal(torch.from_numpy(theirs[name].copy()), source.tensor(name)), name
+
+
+class _Counting(InMemory):
+    """Counts how many tensors that it gave are still held."""
+
+    def __init__(self, inner: InMemory) -> None:
+        self.tensors = inner.tensors
+        self.given: list[weakref.ref[Tensor]] = []
+        self.most = 0
+
+    def read(self, name: str) -> Tensor:
+        self.most = max(self.most, sum(reference() is not None for reference in self.given))
+        tensor = super().read(name)
+        self.given.append(weakref.ref(tensor))
+        return tensor
+
+
+@pytest.mark.parametrize("work", [write, compare_weights])
+def test_no_more_than_two_tensors_are_held_at_a_time(tmp_path, source, work):
+    write(tmp_path, source)
+    source.__dict__["reader"] = counting = _Counting(source.reader)
+    work(tmp_path, source)
+    assert len(counting.given) == len(source.names())
+    assert counting.most <= 1  # and the one that is being read
+
+
+def test_bfloat16_weights_are_written_as_the_same_numbers(tmp_path, source):
+    for name, tensor in source.reader.tensors.items():
+        source.reader.tensors[name] = tensor.bfloat16()
+    write(tmp_path, source)
+    read = compare_weights(tmp_path, source)
+    assert all(torch.equal(read[name].bfloat16(), source.tensor(name)) for name in source.names())
+
+
+def test_every_tensor_begins_on_a_page_so_that_it_can_be_mapped(tmp_path, source):
+    write(tmp_path, source)
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    places = [{item.key: item.value for item in entry.external_data} for entry in model.graph.initializer]
+    assert all(int(place["offset"]) % 4096 == 0 for place in places if place)
+
+
+def test_the_graph_carries_its_task(tmp_path, source):
+    write(tmp_path, source)
+    notes = {note.key: note.value for note in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert json.loads(notes["megadec.task"]) == {"kind": "language_model"}
+
+
+def test_weights_in_another_place_are_refused(tmp_path, source):
+    """A file from elsewhere cannot make us read another file of the machine."""
+    write(tmp_path, source)
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    entry = next(entry for entry in model.graph.initializer if entry.external_data)
+    entry.external_data[0].value = "other.data"
+    (tmp_path / "other.data").write_bytes((tmp_path / "model.onnx.data").read_bytes())
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ExportError, match=f"tensor {entry.name!r} is not float32 in model.onnx.data"):
+        OnnxWeights(tmp_path)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(ExportError, match=r"model\.onnx is not a whole ONNX model"):
+        OnnxWeights(tmp_path)
+    with pytest.raises(ExportError, match="missing"):
+        OnnxWeights(tmp_path / "missing")
+
+
+def test_a_tensor_that_the_source_has_not_is_refused(tmp_path, source, tiny_tokenizer_path):
+    write(tmp_path, source)
+    with pytest.raises(ExportError, match=r"tensor 'layers\.5\..*' is missing or is not one of"):
+        compare_weights(tmp_path, random_source(tiny_tokenizer_path, layers=5))

@@ -1,0 +1,134 @@
+"""The comparisons find what they are there to find."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from megadec.common.errors import ExportError
+from megadec.common.tokenizer import Tokenizer
+from megadec.export.parity.compare import (
+    GREEDY_TOKENS,
+    LOGIT_TOLERANCE,
+    PROMPTS,
+    TEXTS,
+    compare_greedy,
+    compare_logits,
+    compare_token_ids,
+    greedy_by,
+    prompt_ids,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer_path) -> Tokenizer:
+    return Tokenizer.load(tiny_tokenizer_path)
+
+
+def test_the_tokenizer_itself_passes_on_every_text(tokenizer):
+    compared = compare_token_ids(
+        tokenizer, tokenizer.encode_many, lambda all_ids: [tokenizer.decode(i) for i in all_ids]
+    )
+    assert compared == len(TEXTS) + tokenizer.vocabulary_size - 3
+
+
+def test_one_other_id_is_found(tokenizer):
+    def encode(texts):
+        found = tokenizer.encode_many(texts)
+        found[3] = [*found[3], 5]
+        return found
+
+    with pytest.raises(ExportError, match="token ids of"):
+        compare_token_ids(tokenizer, encode, lambda all_ids: [tokenizer.decode(ids) for ids in all_ids])
+
+
+def test_one_piece_with_another_text_is_found(tokenizer):
+    def decode(all_ids):
+        return ["?" if list(ids) == [400] else tokenizer.decode(ids) for ids in all_ids]
+
+    with pytest.raises(ExportError, match=r"text of ids \[400\]"):
+        compare_token_ids(tokenizer, tokenizer.encode_many, decode)
+
+
+def logits_of(shift: float = 0.0):
+    def model(ids_BS):
+        logits_BSV = torch.nn.functional.one_hot(ids_BS % 7, 8).float()
+        logits_BSV[0, -1, 3] += shift
+        return logits_BSV
+
+    return model
+
+
+def test_logits_within_the_tolerance_pass_and_their_distance_is_told():
+    found = compare_logits([[1, 2], [1]], logits_of(), logits_of(0.5 * LOGIT_TOLERANCE))
+    assert found == pytest.approx(0.5 * LOGIT_TOLERANCE, rel=0.01)
+
+
+@pytest.mark.parametrize("shift", [2 * LOGIT_TOLERANCE, float("nan")])
+def test_other_logits_are_an_error(shift):
+    with pytest.raises(ExportError, match=r"logits of ids \[1, 2\]"):
+        compare_logits([[1, 2]], logits_of(), logits_of(shift))
+
+
+def best_next(ids_BS):
+    """Prefers the id after the last one."""
+    return torch.nn.functional.one_hot((ids_BS + 1) % 50, 50).float()
+
+
+def test_equal_greedy_text_passes_and_ends_at_the_end_of_the_document():
+    tokens = compare_greedy([[1], [40]], best_next, lambda ids, n: [ids[-1] + 1 + i for i in range(n)], 45, 100)
+    assert tokens == GREEDY_TOKENS + 5
+
+
+def test_one_other_greedy_token_is_found():
+    with pytest.raises(ExportError, match="the export gives id 9, the model 3"):
+        compare_greedy([[1]], best_next, lambda ids, n: [2, 9], 45, 100)
+
+
+def test_a_tie_may_go_either_way_and_ends_the_comparison_of_its_prompt():
+    def indifferent(ids_BS):
+        return torch.zeros(1, ids_BS.shape[1], 5)
+
+    assert compare_greedy([[1], [1]], indifferent, lambda ids, n: [0, 4, 3], 2, 100) == 2
+
+
+def test_a_token_far_from_a_tie_of_two_others_is_found():
+    def two_alike(ids_BS):
+        return torch.tensor([1.0, 1.0, 0.5]).expand(1, ids_BS.shape[1], 3)
+
+    with pytest.raises(ExportError, match="the export gives id 2, the model 0"):
+        compare_greedy([[1]], two_alike, lambda ids, n: [2], 9, 100)
+
+
+def test_a_wider_tolerance_is_in_units_of_the_spread_of_the_logits():
+    wide = [[-10.0, 0.0, 10.0]]
+
+    def model(shift):
+        return lambda ids_BS: torch.tensor([[row for _ in ids_BS[0] for row in wide]]) + shift
+
+    assert compare_logits([[1, 2]], model(0.0), model(0.8), tolerance=0.1) == pytest.approx(0.8)
+    with pytest.raises(ExportError, match=r"differ by 1\.00e\+00; at most"):
+        compare_logits([[1, 2]], model(0.0), model(1.0), tolerance=0.1)
+
+
+def test_a_runtime_with_sessions_generates_until_the_end_of_the_document():
+    class Counting:
+        """Prefers the id after the last one that it was fed."""
+
+        def feed(self, ids):
+            return torch.nn.functional.one_hot(torch.tensor(ids[-1] + 1), 50).double()
+
+    generate = greedy_by(Counting, eos_id=9)
+    assert generate([3, 4], 3) == [5, 6, 7]
+    assert generate([7], 16) == [8, 9]
+    assert compare_greedy([[1], [20]], best_next, generate, 9, 100) == 8 + GREEDY_TOKENS
+
+
+def test_there_are_fifty_prompts_and_each_is_a_text_too():
+    assert len(PROMPTS) == len(set(PROMPTS)) == 50
+    assert set(PROMPTS) < set(TEXTS)
+    assert max(map(len, PROMPTS)) > 300
+
+
+def test_prompts_leave_room_in_a_small_context(tokenizer):
+    assert all(len(ids) <= 20 - GREEDY_TOKENS and ids[0] == tokenizer.bos_id for ids in prompt_ids(tokenizer, 20))

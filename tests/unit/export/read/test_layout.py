@@ -1,0 +1,126 @@
+"""config.json and the shape say the same, both ways."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from megadec.common.errors import ExportError
+from megadec.decoder.shape import DecoderShape, preset_names
+from megadec.export.read.layout import choose_layout, config_of, generation_config_of, labels_of, shape_of
+from tests.support.sources import TINY_SHAPE
+
+FILE = Path("model/config.json")
+
+
+def config_for(**changes) -> dict:
+    shape = DecoderShape.from_mapping({**TINY_SHAPE, **changes})
+    return config_of(shape, choose_layout(shape, "auto"), torch.bfloat16, 1, 2)
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_shape_comes_back_from_its_config(qk_norm, tied):
+    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm, "tied_embeddings": tied, "rope_theta": 5e5})
+    config = json.loads(json.dumps(config_of(shape, choose_layout(shape, "auto"), torch.float32, 1, 2)))
+    assert shape_of(config, FILE) == (shape, "qwen3" if qk_norm else "llama")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_has_a_layout(name):
+    shape = DecoderShape.from_preset(name)
+    assert shape_of(config_of(shape, choose_layout(shape, "auto"), torch.bfloat16, 1, 2), FILE)[0] == shape
+
+
+@pytest.mark.parametrize(("qk_norm", "wanted"), [(True, "llama"), (False, "qwen3")])
+def test_a_layout_that_cannot_express_the_shape_is_refused(qk_norm, wanted):
+    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm})
+    with pytest.raises(ExportError, match=f"--layout {wanted}"):
+        choose_layout(shape, wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling"),
+        ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0}}, "rope_parameters"),
+        ({"rope_theta": 5e5}, "rope_theta"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"model_type": "mistral"}, "model_type"),
+        ({"intermediate_size": None}, "intermediate_size"),
+        ({"intermediate_size": 65}, "intermediate_size"),
+    ],
+)
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_a_config_that_our_decoder_cannot_be_is_refused_by_its_key(changes, key, qk_norm):
+    with pytest.raises(ExportError, match=rf"model/config\.json.*{key}"):
+        shape_of({**config_for(qk_norm=qk_norm), **changes}, FILE)
+
+
+def test_a_config_as_transformers_4_wrote_it_is_read():
+    """Llama 2's own file, shortened: no head_dim, no rope_parameters; what is not there has transformers' default."""
+    config = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": None,
+        "vocab_size": 32000,
+        "pretraining_tp": 1,
+    }
+    shape, layout = shape_of(config, FILE)
+    assert (layout, shape.head_size, shape.kv_heads, shape.rope_theta) == ("llama", 16, 4, 10000.0)
+    assert (shape.norm_eps, shape.tied_embeddings) == (1e-05, False)
+
+
+def test_qwen3_may_name_the_width_of_a_window_that_it_does_not_use():
+    config = {**config_for(qk_norm=True), "use_sliding_window": False, "sliding_window": 4096}
+    assert shape_of(config, FILE)[1] == "qwen3"
+
+
+def test_old_and_new_readers_find_the_base_of_rope():
+    config = config_for(rope_theta=123456.0)
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 123456.0
+
+
+def test_generation_ends_at_the_end_of_the_document():
+    assert generation_config_of(1, 2)["eos_token_id"] == 2
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_labels_come_back_from_the_config_of_a_classifier(qk_norm):
+    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm})
+    labels = [f"第{number}类" for number in range(12)]  # 10 stands before 2 as text
+    config = json.loads(json.dumps(config_of(shape, choose_layout(shape, "auto"), torch.float32, 1, 2, labels)))
+    assert labels_of(config, FILE) == labels
+    assert shape_of(config, FILE)[0] == shape
+    assert [config["label2id"][label] for label in labels] == list(range(12))
+
+
+def test_a_language_model_has_no_labels():
+    assert labels_of({**config_for(), "id2label": {"0": "LABEL_0"}}, FILE) is None
+
+
+def test_a_classifier_whose_config_names_no_labels_has_those_of_transformers():
+    config = {**config_for(), "architectures": ["LlamaForSequenceClassification"]}
+    assert labels_of(config, FILE) == ["LABEL_0", "LABEL_1"]
+    assert labels_of({**config, "num_labels": 3}, FILE) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+
+
+@pytest.mark.parametrize("named", [{"0": "a", "2": "b"}, {"0": "a", "1": "a"}, ["a", "b"], {"0": 5}])
+def test_labels_with_a_gap_or_twice_the_same_are_refused(named):
+    config = {**config_for(), "architectures": ["Qwen3ForSequenceClassification"], "id2label": named}
+    with pytest.raises(ExportError, match=r"config\.json: id2label"):
+        labels_of(config, FILE)

@@ -1,0 +1,188 @@
+"""Opening what a user names: the right reader, and a clear error for what is not whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from megadec.common.errors import CheckpointError, ConfigError
+from megadec.common.files import sha256_of, write_json
+from megadec.export.read.load import load_decoder, load_source
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.model import open_model
+from megadec.export.read.source import ModelSource
+
+
+def write_checkpoint(source: ModelSource, folder: Path, leave_out: str = "", **more: torch.Tensor) -> Path:
+    """A stage 0 checkpoint made by hand; the engine's own are read in tests/dist/test_export.py."""
+    (folder / "zero").mkdir(parents=True)
+    module = {name: source.tensor(name) for name in source.names() if name != leave_out}
+    if source.shape.tied_embeddings and source.classes is None:
+        module["lm_head.weight"] = module["embed_tokens.weight"]
+    torch.save({"module": {**module, **more}, "buffer_names": []}, folder / "zero" / "mp_rank_00_model_states.pt")
+    shutil.copyfile(source.tokenizer_path, folder / "tokenizer.model")
+    write_manifest(source, folder)
+    return folder
+
+
+def write_manifest(source: ModelSource, folder: Path) -> None:
+    files = ["zero/mp_rank_00_model_states.pt", "tokenizer.model"]
+    manifest = {
+        "format": "megadec-checkpoint",
+        "version": 1,
+        "step": 12,
+        "tokens": 3456,
+        "precision": "fp32",
+        "task": dict(source.task),
+        "shape": source.shape.to_dict(),
+        "tokenizer": {"sha256": sha256_of(source.tokenizer_path)},
+        "files": {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_of(folder / n)} for n in files},
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_checkpoint_gives_each_tensor_once(tmp_path, make_source, tied):
+    source = make_source(tied_embeddings=tied)
+    found = open_model(write_checkpoint(source, tmp_path / "step_00000012"))
+    assert (found.kind, found.shape, found.step, found.tokens) == ("checkpoint", source.shape, 12, 3456)
+    assert ("lm_head.weight" in found.names()) == (not tied)
+    assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
+
+
+def test_a_run_gives_its_newest_checkpoint(tmp_path, make_source):
+    for step in (5, 100, 20):
+        write_checkpoint(make_source(), tmp_path / f"checkpoints/step_{step:08d}")
+    write_checkpoint(make_source(), tmp_path / "checkpoints/.step_00000200.partial")
+    assert open_model(tmp_path).path.name == "step_00000100"
+
+
+def test_a_newer_checkpoint_that_is_damaged_is_passed_over_with_a_warning(tmp_path, make_source, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("megadec"), "propagate", True)
+    for step in (5, 100):
+        write_checkpoint(make_source(), tmp_path / f"checkpoints/step_{step:08d}")
+    (tmp_path / "checkpoints/step_00000100/zero/mp_rank_00_model_states.pt").unlink()
+    assert open_model(tmp_path).path.name == "step_00000005"
+    assert "step_00000100" in caplog.text
+    (tmp_path / "checkpoints/step_00000005/tokenizer.model").unlink()
+    with pytest.raises(CheckpointError, match=r"no checkpoint under .* is whole"):
+        open_model(tmp_path)
+
+
+def test_a_file_whose_hash_is_not_the_manifests_is_refused(tmp_path, make_source):
+    folder = write_checkpoint(make_source(), tmp_path / "c")
+    file = folder / "zero" / "mp_rank_00_model_states.pt"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"mp_rank_00_model_states\.pt"):
+        open_model(folder)
+
+
+def test_another_tokenizer_than_the_runs_is_refused(tmp_path, make_source):
+    folder = write_checkpoint(make_source(), tmp_path / "c")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tokenizer"]["sha256"] = "0" * 64
+    write_json(folder / "manifest.json", manifest)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.model has sha256"):
+        open_model(folder)
+
+
+def test_a_missing_tensor_is_named(tmp_path, make_source):
+    folder = write_checkpoint(make_source(), tmp_path / "c", leave_out="layers.1.mlp.up_proj.weight")
+    with pytest.raises(CheckpointError, match=r"'layers.1.mlp.up_proj.weight' is missing"):
+        open_model(folder)
+
+
+def test_a_tensor_that_is_left_over_is_named(tmp_path, make_source):
+    folder = write_checkpoint(make_source(), tmp_path / "c", **{"layers.2.mlp.up_proj.weight": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"'layers.2.mlp.up_proj.weight' is left over"):
+        open_model(folder)
+
+
+def test_a_tensor_of_another_size_is_named(tmp_path, make_source):
+    folder = write_checkpoint(make_source(), tmp_path / "c", **{"norm.weight": torch.zeros(47)})
+    with pytest.raises(CheckpointError, match=r"'norm.weight' has shape \[47\]; the model wants \[48\]"):
+        open_model(folder)
+
+
+CLASSIFICATION = {"kind": "classification", "labels": ["体育", "财经", "科技"], "template": "{text}"}
+
+
+def classifier_source(make_source: Callable[..., ModelSource]) -> ModelSource:
+    source = replace(make_source(), task=CLASSIFICATION)
+    source.reader.tensors["score.weight"] = torch.randn(3, source.shape.hidden_size)
+    return source
+
+
+def test_a_classifiers_checkpoint_has_its_labels_and_its_score(tmp_path, make_source):
+    source = classifier_source(make_source)
+    found = open_model(write_checkpoint(source, tmp_path / "c"))
+    assert (found.task, found.classes) == (CLASSIFICATION, 3)
+    assert found.names()[-1] == "score.weight"
+    classifier, _ = load_source(found)
+    assert torch.equal(classifier.score.weight, source.tensor("score.weight"))
+    with pytest.raises(CheckpointError, match=r"'score.weight' is missing"):
+        open_model(write_checkpoint(source, tmp_path / "without", leave_out="score.weight"))
+
+
+def test_a_classifier_keeps_its_labels_in_a_megadec_folder(tmp_path, make_source):
+    source = classifier_source(make_source)
+    to_megadec(source, tmp_path / "m")
+    found = open_model(tmp_path / "m")
+    assert found.task == CLASSIFICATION
+    assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
+
+
+def test_a_lora_checkpoint_gives_merged_tensors_under_the_plain_names(tmp_path, make_source):
+    source = replace(classifier_source(make_source), task={**CLASSIFICATION, "lora": {"rank": 2, "alpha": 6.0}})
+    name = "layers.1.self_attn.q_proj"
+    a, b = torch.randn(2, 48), torch.randn(64, 2)
+    found = open_model(write_checkpoint(source, tmp_path / "c", **{f"{name}.lora_a": a, f"{name}.lora_b": b}))
+    assert found.names() == source.names()
+    whole = source.tensor(f"{name}.weight").double() + 3 * b.double() @ a.double()
+    torch.testing.assert_close(found.tensor(f"{name}.weight").double(), whole, rtol=1e-5, atol=1e-5)
+    others = [other for other in source.names() if other != f"{name}.weight"]
+    assert all(torch.equal(found.tensor(other), source.tensor(other)) for other in others)
+
+
+def test_a_run_gives_its_best_checkpoint_where_an_evaluation_chose_one(tmp_path, make_source):
+    for step in (5, 20):
+        write_checkpoint(make_source(), tmp_path / f"checkpoints/step_{step:08d}")
+    write_json(tmp_path / "best.json", {"step": 5, "metric": "dev/accuracy", "value": 0.9})
+    assert open_model(tmp_path).path.name == "step_00000005"
+
+
+def test_a_model_of_another_kind_is_refused_by_its_name(tmp_path, make_source):
+    source = replace(make_source(), task={"kind": "seq2seq"})
+    with pytest.raises(ConfigError, match="holds a seq2seq model"):
+        open_model(write_checkpoint(source, tmp_path / "c"))
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="is not a folder"):
+        open_model(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="holds no model"):
+        open_model(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
+        open_model(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loaded_decoder_has_the_weights_and_a_shared_output_layer(tmp_path, make_source, dtype):
+    source = make_source()
+    decoder, tokenizer = load_decoder(write_checkpoint(source, tmp_path / "c"), dtype)
+    assert decoder.lm_head.weight is decoder.embed_tokens.weight
+    assert not decoder.training
+    for name, parameter in decoder.named_parameters():
+        assert torch.equal(parameter, source.tensor(name).to(dtype))
+    logits_BSV = decoder(torch.tensor([[tokenizer.bos_id, 5]]))
+    assert logits_BSV.shape == (1, 2, source.shape.vocabulary_size)

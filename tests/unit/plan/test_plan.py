@@ -1,0 +1,309 @@
+"""The plan's laws: parts add up, dividing never costs memory, and what is recommended fits."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megadec.common.config import from_dict
+from megadec.common.errors import ConfigError, ShardError
+from megadec.decoder.execution import Execution
+from megadec.decoder.flops import model_flops
+from megadec.decoder.model import Decoder
+from megadec.decoder.recompute import KEEPABLE, Recompute
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.runs.pretrain import Run
+from megadec.plan.activations import activation_bytes
+from megadec.plan.choice import POLICIES, choose
+from megadec.plan.duration import GIB, Machines, Work, again_fraction, speed_of
+from megadec.plan.memory import FRAMEWORK_BYTES, PARTS, memory_of
+from megadec.plan.plan import make_plan, table
+from megadec.plan.request import plan_run
+from megadec.plan.setup import Setup, Zero
+from tests.support import PROJECT
+from tools.plan import main
+
+LARGE = DecoderShape.from_preset("7b")
+SMALL = DecoderShape.from_preset("30m")
+STAGES = {"bf16": (1, 2, 3), "fp32": (0, 1, 2, 3)}
+
+setups = st.builds(
+    Setup,
+    shape=st.sampled_from([SMALL, LARGE, replace(SMALL, qk_norm=False, tied_embeddings=False)]),
+    zero=st.builds(Zero, stage=st.integers(1, 3)),
+    precision=st.sampled_from(["bf16", "fp32"]),
+    ranks=st.sampled_from([1, 2, 8]),
+    micro_sequences=st.sampled_from([1, 4, 16]),
+    row_tokens=st.sampled_from([128, 1024]),
+    execution=st.sampled_from([Execution(recompute=policy) for policy in POLICIES]),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+LAWS = settings(max_examples=50, deadline=None)
+
+
+@given(setups)
+@LAWS
+def test_parts_add_up_to_the_peak_and_the_peak_is_the_largest_moment(setup: Setup) -> None:
+    memory = memory_of(setup)
+    assert set(memory.parts) == set(PARTS)
+    assert memory.peak_bytes == sum(memory.parts.values())
+    assert memory.peak_bytes == max(sum(moment.values()) for moment in memory.moments.values())
+    assert all(size >= 0 for moment in memory.moments.values() for size in moment.values())
+    assert memory.parts["framework"] == FRAMEWORK_BYTES[setup.device]
+
+
+@given(setups, st.sampled_from([2, 4]))
+@LAWS
+def test_more_ranks_never_hold_more_weights_gradients_or_state_each(setup: Setup, times: int) -> None:
+    few, more = memory_of(setup), memory_of(replace(setup, ranks=setup.ranks * times))
+    for part in ("parameters", "optimizer"):
+        assert more.parts[part] <= few.parts[part]
+    for moment in few.moments:
+        assert more.moments[moment]["gradients"] <= few.moments[moment]["gradients"]
+        assert more.moments[moment]["activations"] == few.moments[moment]["activations"]
+
+
+@given(setups, st.sampled_from([2, 4]))
+@LAWS
+def test_once_there_are_several_ranks_more_of_them_never_need_more_memory(setup: Setup, times: int) -> None:
+    setup = replace(setup, ranks=max(2, setup.ranks))
+    assert memory_of(replace(setup, ranks=setup.ranks * times)).peak_bytes <= memory_of(setup).peak_bytes
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("ranks", [8, 64])
+def test_a_higher_stage_needs_less_for_a_large_model(precision: str, ranks: int) -> None:
+    setup = Setup(LARGE, precision=precision, ranks=ranks, micro_sequences=1, row_tokens=4096)  # type: ignore[arg-type]
+    peaks = [memory_of(replace(setup, zero=Zero(stage=stage))).peak_bytes for stage in STAGES[precision]]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+@given(setups)
+@LAWS
+def test_what_is_computed_again_need_not_be_kept(setup: Setup) -> None:
+    kept = {policy: activation_bytes(setup.with_recompute(policy))[0] for policy in POLICIES}
+    nothing, full = kept[POLICIES[0]], kept[POLICIES[-1]]
+    assert all(full <= size <= nothing for size in kept.values())
+    again = [again_fraction(setup.shape, policy, 512.0) for policy in POLICIES]
+    assert again[0] == 0
+    assert max(again) == again[-1] < 1 / 3
+
+
+@given(setups)
+@LAWS
+def test_a_row_shared_by_ranks_divides_its_activations(setup: Setup) -> None:
+    alone, shared = (activation_bytes(replace(setup, sequence_ranks=n, ranks=max(n, setup.ranks)))[0] for n in (1, 2))
+    assert alone / 2 <= shared < alone
+
+
+def test_the_activations_are_those_that_autograd_keeps() -> None:
+    shape = DecoderShape(
+        vocabulary_size=64, hidden_size=48, layers=3, heads=4, kv_heads=2, head_size=16, intermediate_size=128,
+        context_tokens=256,
+    )  # fmt: skip
+    for qk_norm in (True, False):
+        shape = replace(shape, qk_norm=qk_norm)
+        decoder = Decoder(shape).train()
+        kept: dict[int, int] = {}
+
+        def pack(x: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        weights = {p.untyped_storage().data_ptr() for p in decoder.parameters()}
+        ids_BS = torch.randint(0, 64, (2, 256))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            out = decoder.hidden_states(ids_BS, documents_BS=torch.zeros_like(ids_BS, dtype=torch.int32))
+        autograd = sum(size for place, size in kept.items() if place not in weights)
+        setup = Setup(shape, precision="fp32", micro_sequences=2, row_tokens=256, device="cpu")
+        planned = activation_bytes(setup)[0] + out.nbytes  # and the last block's output, which the final norm keeps
+        assert planned == pytest.approx(autograd, rel=0.02)
+
+
+def test_an_operation_that_is_done_again_takes_its_time() -> None:
+    work = Work(8, 1024, 100, 1024.0)
+    machines = Machines(ranks=4, peak_flops=1e12, utilisation=0.5)
+    plain = speed_of(SMALL, 0.0, machines, work)
+    assert plain is not None
+    # A step's operations over what four devices do in a second at half of their peak.
+    flops = model_flops(SMALL, 8 * 1024, 8 * 1024 * 1024)
+    assert plain["seconds_per_step"] == pytest.approx(flops / (4 * 1e12 * 0.5))
+    assert plain["days"] == pytest.approx(100 * plain["seconds_per_step"] / 86400)
+    slower = speed_of(SMALL, 0.25, machines, work)
+    assert slower is not None
+    assert slower["tokens_per_second"] == pytest.approx(plain["tokens_per_second"] / 1.25)
+    assert slower["model_flops_utilisation_fraction"] == pytest.approx(0.4)
+
+
+def test_full_recomputation_is_the_block_but_its_last_product() -> None:
+    forward = 2 * sum(size for name, size in _matrices(SMALL).items() if "down_proj" not in name)
+    total = model_flops(SMALL, 1, 0)
+    assert again_fraction(SMALL, Recompute("full"), 0.0) == pytest.approx(forward / total)
+    assert again_fraction(SMALL, Recompute("every_nth", every=2), 0.0) == pytest.approx(forward / total / 2)
+    assert again_fraction(SMALL, Recompute("selective", keep=tuple(KEEPABLE)), 0.0) == 0.0
+
+
+def _matrices(shape: DecoderShape) -> dict[str, int]:
+    decoder = Decoder(shape)
+    return {name: p.numel() for name, p in decoder.named_parameters() if name.startswith("layers.") and p.ndim == 2}
+
+
+@given(setups, st.sampled_from([1.0, 8.0, 24.0, 80.0]), st.sampled_from([8, 64]))
+@settings(max_examples=40, deadline=None)
+def test_what_is_recommended_fits_with_the_margin(setup: Setup, memory_gib: float, rows: int) -> None:
+    machines = Machines(ranks=setup.ranks, memory_gib=memory_gib)
+    choice = choose(setup, machines, Work(rows, setup.row_tokens, 10, 512.0))
+    if choice is None:
+        plan = make_plan(setup, machines, Work(rows, setup.row_tokens, 10, 512.0))
+        assert plan.advice.startswith("it cannot fit")
+        assert " would do" in plan.advice
+        return
+    assert choice.peak_bytes <= memory_gib * GIB * 0.9
+    assert rows % (setup.ranks * choice.micro_sequences) == 0
+    zero = Zero(stage=choice.stage)
+    if choice.offload:
+        zero = replace(zero, optimizer_at="host", parameters_at="host")
+    taken = replace(setup, zero=zero, micro_sequences=choice.micro_sequences).with_recompute(choice.recompute)
+    assert memory_of(taken).peak_bytes == choice.peak_bytes
+
+
+def test_offloading_moves_the_state_to_the_host_and_a_cpu_has_both() -> None:
+    here = Setup(LARGE, ranks=2, micro_sequences=1)
+    away = replace(here, zero=replace(here.zero, optimizer_at="host", parameters_at="host"))
+    kept, moved = memory_of(here), memory_of(away)
+    assert moved.peak_bytes < kept.peak_bytes
+    assert moved.host["optimizer"] == kept.parts["optimizer"]
+    cpu = memory_of(replace(away, device="cpu"))
+    assert not cpu.host
+    assert cpu.parts["optimizer"] == moved.host["optimizer"]
+    disk = memory_of(replace(here, zero=replace(here.zero, optimizer_at="disk", parameters_at="disk")))
+    assert set(disk.disk) == {"optimizer", "parameters"}
+
+
+def test_the_copy_for_saves_lies_on_the_host_where_the_run_makes_one() -> None:
+    setup = Setup(LARGE, ranks=2, saves_behind=True)
+    share = 12 * -(-setup.parameters // 2)
+    assert memory_of(setup).host == {"saves": share}
+    assert memory_of(replace(setup, snapshot_bytes=share)).host == {"saves": share}
+    assert not memory_of(replace(setup, snapshot_bytes=share - 1)).host
+    on_disk = replace(setup, zero=replace(setup.zero, optimizer_at="disk"))
+    assert "saves" not in memory_of(on_disk).host
+    assert memory_of(replace(on_disk, snapshot_bytes=share)).host["saves"] == share
+    without, cpu = (memory_of(replace(setup, device="cpu", saves_behind=behind)) for behind in (False, True))
+    assert cpu.peak_bytes == without.peak_bytes + share
+    assert not cpu.host
+
+
+def test_a_run_that_saves_behind_training_is_planned_with_the_copy() -> None:
+    machines = Machines(ranks=2, peak_flops=1e12, host_memory_gib=64)
+    plans = [plan_run(make_run(checkpoint={"asynchronous": way}), None, machines) for way in (True, False)]
+    assert [set(plan.memory.host) for plan in plans] == [{"saves"}, set()]
+
+
+SIZE = r"(\d+\.\d+) GiB"
+
+
+@given(setups, st.booleans(), st.sampled_from([1.0, 8.0, 80.0]), st.sampled_from([None, 0.5, 8.0, 64.0]))
+@settings(max_examples=40, deadline=None)
+def test_what_is_said_of_a_run_that_cannot_fit_is_true(
+    setup: Setup, saves_behind: bool, memory_gib: float, host_memory_gib: float | None
+) -> None:
+    setup = replace(setup, saves_behind=saves_behind)
+    machines = Machines(setup.ranks, memory_gib, setup.device, host_memory_gib=host_memory_gib)
+    work = Work(64, setup.row_tokens, 10, 512.0)
+    plan = make_plan(setup, machines, work)
+    if plan.choice is not None:
+        assert plan.choice.saves_behind in (saves_behind, False)
+        given_up = saves_behind and not plan.choice.saves_behind
+        assert ("checkpoint.asynchronous=false" in plan.advice) == given_up
+        return
+    reason, _, answers = plan.advice.partition("; ")
+    [least] = map(float, re.findall(SIZE, reason))
+    [there] = map(float, re.findall(r"it has (\d+(?:\.\d+)?)", reason))
+    assert there == (host_memory_gib if "of the host" in reason else memory_gib)
+    assert least > there * (1 - machines.left_free) - 0.01  # it is rounded
+    larger = []
+    for answer in answers.split(", or "):
+        sizes = [float(size) for size in re.findall(SIZE, answer)]
+        if answer.endswith("of the host") and sizes:
+            larger.append(replace(machines, memory_gib=sizes[0], host_memory_gib=sizes[1]))
+        elif "of the host" in answer:
+            larger.append(replace(machines, host_memory_gib=sizes[0]))
+        elif sizes:
+            larger.append(replace(machines, memory_gib=sizes[0]))
+    assert larger
+    for enough in larger:
+        assert choose(setup, enough, work) is not None, enough
+
+
+def test_a_host_that_is_too_small_is_named_and_not_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--preset", "7b", "--ranks", "1", "--memory_gib", "80", "--host_memory_gib", "64"])
+    shown = capsys.readouterr().out
+    assert re.search(r"at least 14\d\.\d\d GiB of the host a rank, and it has 64 with a margin", shown)
+    assert "saves 78.03: does not fit in 64 GiB" in shown
+    main(["--preset", "7b", "--ranks", "2", "--memory_gib", "200", "--host_memory_gib", "64"])
+    shown = capsys.readouterr().out
+    assert "(loss): fits in 200 GiB" in shown
+    assert "saves 39.01: fits in 64 GiB" in shown
+
+
+@pytest.mark.parametrize(("host_memory_gib", "given_up"), [(90, False), (64, True)])
+def test_a_copy_for_saves_without_room_is_given_up_before_the_run_is(host_memory_gib: float, given_up: bool) -> None:
+    setup = Setup(LARGE, saves_behind=True)
+    plan = make_plan(setup, Machines(1, 170.0, host_memory_gib=host_memory_gib), Work(64, 1024, 10, 512.0))
+    assert plan.choice is not None
+    assert plan.choice.saves_behind != given_up
+    assert ("checkpoint.asynchronous=false" in plan.advice) == given_up
+
+
+def make_run(**sections: object) -> Run:
+    run = {"name": "plan", "tokenizer": "none", "model": {"preset": "30m"}, "train": {"sequences_per_step": 64}}
+    return from_dict(Run, {**run, **sections})
+
+
+def test_tokens_epochs_and_documents_come_from_the_shards(tiny_shards: Path) -> None:
+    index = json.loads((tiny_shards / "index.json").read_text())
+    plan = plan_run(make_run(data={"row_tokens": 512}), None, Machines(peak_flops=1e12), [tiny_shards], epochs=3)
+    assert plan.work.document_tokens == pytest.approx(min(512, index["tokens"] / index["documents"]))
+    assert plan.work.steps == max(1, round(3 * index["tokens"] / (64 * 512)))
+    assert not [note for note in plan.notes if "documents" in note]
+
+
+def test_a_plan_says_what_it_assumed_and_refuses_what_cannot_be(tmp_path: Path) -> None:
+    run = make_run(data={"train": {str(tmp_path / "later"): 1.0}})
+    notes = " ".join(plan_run(run, None, Machines()).notes)
+    for words in ("vocabulary of 32,000", "later has no index.json", "documents as long"):
+        assert words in notes
+    with pytest.raises(ShardError, match="does not exist"):
+        plan_run(run, None, Machines(), [tmp_path])
+    with pytest.raises(ConfigError, match="epochs=2"):
+        plan_run(run, None, Machines(), epochs=2)
+    with pytest.raises(ConfigError, match=r"not a multiple of 8 .* x 3"):
+        plan_run(run, PROJECT / "ds_configs" / "zero1.json", Machines(ranks=3))
+    with pytest.raises(ConfigError, match="none of H200"):
+        Machines(device="H1000")
+
+
+def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--config", "launch/runs/gpu_124m.yaml", "--deepspeed", "ds_configs/zero1.json", "--ranks", "8"]
+    main([*words, "--device", "H100", "--json", "true", "--train.steps", "10"])
+    values = json.loads(capsys.readouterr().out)
+    assert values["setup"]["zero"]["stage"] == 1
+    assert values["work"]["tokens"] == 10 * 256 * 1024
+    assert values["memory"]["peak_bytes"] == sum(values["memory"]["parts"].values())
+    main(["--preset", "7b", "--ranks", "2", "--memory_gib", "3"])
+    assert "it cannot fit" in capsys.readouterr().out
+
+
+def test_the_table_shows_every_part_and_the_advice() -> None:
+    plan = make_plan(Setup(SMALL), Machines(device="A100"), Work(64, 1024, 100, 700.0))
+    shown = table(plan)
+    for part in (*PARTS, "tokens/s", "days", plan.advice):
+        assert part in shown

@@ -1,0 +1,242 @@
+"""The parts of a rehearsal that start no process: what is chosen, how it is judged, what is set up."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from megadec.common.config import from_yaml
+from megadec.common.errors import ConfigError, ShardError
+from megadec.data.index import DataSet
+from megadec.data.shard_cache import DamagedShardError
+from megadec.engine.early_stopping import EarlyStopping
+from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, Run
+from megadec.rehearse.choice import ALL_RANKS, LAUNCHER, Disturbance, DrillOptions, choose
+from megadec.rehearse.rehearsal import losses_of, unfinished_in, went_on_from
+from megadec.rehearse.report import Report, Row, difference, judge, table
+from megadec.rehearse.setup import damage, make_scene, mend, scale
+from megadec.rehearse.start import GrowingMetrics
+
+LAST = 20
+GOOD = Row(3, 2, "zero3.json", "kill -9 of rank 1", "kill", 1, "in a save", 7, 247, 2.5, 4, 6, 6, 0.0, True, (".a",))
+
+
+def test_a_seed_decides_everything_and_the_counts_are_those_asked_for() -> None:
+    options = DrillOptions(kills=30, share_in_saves=0.4, rank_numbers=(1, 2, 3), other_deepspeed=(Path("a"),))
+    chosen = choose(options, evaluates=True)
+    assert chosen == choose(options, evaluates=True)
+    assert chosen != choose(replace(options, seed=1), evaluates=True)
+    assert Counter(what.kind for what in chosen) == {
+        "kill": 30, "stop": 2, "cut shard": 1, "flipped byte": 1, "full disk": 1, "full disk for a while": 1,
+    }  # fmt: skip
+    moments = Counter(what.moment for what in chosen if what.kind == "kill")
+    assert moments == {"save": 12, "evaluation": 6, "start": 3, "step": 9}
+    assert {what.ranks for what in chosen} == {1, 2, 3}
+    assert {what.deepspeed for what in chosen} == {0, 1}
+    assert all(what.victim < what.ranks for what in chosen)
+    assert {LAUNCHER, ALL_RANKS, 0, 1} <= {what.victim for what in chosen}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_start_needs_more_steps_than_it_is_given(seed: int) -> None:
+    options = DrillOptions(kills=10, seed=seed)
+    assert options.run_steps == options.steps_needed == 6 * 17
+    for what in choose(options, evaluates=False):
+        assert what.moment != "evaluation", "there is nothing to evaluate"
+        # `after` steps, and one in which it happens; `after` saves two steps apart, and two more that a miss costs.
+        assert what.after + 1 <= 6 if what.moment == "step" else 2 * (what.after + 2) <= 6
+        assert not (what.moment == "start" and what.victim == LAUNCHER)
+        assert what.kind != "stop" or what.victim != ALL_RANKS
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kills": -1},
+        {"ranks": 0},
+        {"rank_numbers": (2, 0)},
+        {"share_in_saves": 0.9, "share_in_evaluations": 0.2},
+        {"steps": 50},
+        {"tolerance": -1.0},
+        {"patience_seconds": 0.0},
+    ],
+)
+def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="drill"):
+        DrillOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"loss_difference": 1e-4}, "a loss differs by 0.0001, more than 1e-05"),
+        ({"loss_difference": float("nan")}, "a loss differs by nan"),
+        ({"left_over": (".a",)}, "left over: .a"),
+        ({"went_on_from": 4}, "went on from step 4, and step 6 was whole"),
+        ({"whole": 2, "went_on_from": 2}, "the checkpoint of step 4 was whole and is not any more"),
+        ({"status": 0}, "ended with 0"),
+        ({"error": "a save did not come in 9 s", "status": None}, "a save did not come in 9 s"),
+        ({"place": "while it started", "at_step": 6}, None),
+        ({"place": "while it started"}, "was killed before its first step, and did 3 steps"),
+        ({"kind": "stop", "status": 0, "at_step": 6}, None),
+        ({"kind": "stop", "status": 0}, "was asked to stop at step 7, and saved step 6"),
+        ({"kind": "stop", "status": 247, "at_step": 6}, "ended with 247"),
+        ({"kind": "stop", "status": -15, "victim": LAUNCHER, "at_step": 6}, None),
+        ({"kind": "cut shard", "status": 2}, None),
+        ({"kind": "cut shard", "status": 0}, "ended with 0"),
+        ({"kind": "flipped byte", "status": 2, "said": False}, "did not say what was wrong"),
+        ({"kind": "full disk", "status": 1, "left": ()}, None),
+        ({"kind": "full disk", "status": 1}, "left .a on the full disk"),
+        ({"kind": "full disk for a while", "status": 1, "at_step": 6}, "ended with 1"),
+        ({"kind": None, "status": 0, "at_step": LAST, "whole": LAST, "went_on_from": LAST}, None),
+        ({"kind": None, "status": 0}, "ended at step 7 with the checkpoint of step 6, not at step 20"),
+    ],
+)
+def test_a_row_that_is_not_as_it_must_be_is_named_with_its_reason(
+    changes: dict[str, object], words: str | None
+) -> None:
+    wrong = judge(replace(GOOD, **changes), 1e-5, LAST)  # type: ignore[arg-type]
+    if words is None:
+        assert wrong == []
+    else:
+        [found] = wrong
+        assert words in found
+
+
+def test_losses_are_compared_by_what_was_measured_and_when() -> None:
+    lines = [
+        {"kind": "train", "step": 1, "loss": 4.0},
+        {"kind": "evaluate", "step": 1, "set": "wiki", "loss": 2.0},
+        {"kind": "checkpoint", "step": 1, "seconds": 1.0},
+    ]
+    losses = losses_of(lines)
+    assert losses == {("train", 1): 4.0, ("evaluate/wiki", 1): 2.0}
+    assert difference({("train", 1): 4.0}, losses) == 0.0
+    assert difference({("train", 1): 4.0, ("evaluate/wiki", 1): 1.0}, losses) == 0.5
+    assert difference({}, losses) == 0.0
+    for strange in ({("train", 2): 4.0}, {("train", 1): float("nan")}):
+        assert difference(strange, losses) == float("inf")
+
+
+def test_steps_lost_are_those_done_behind_the_newest_whole_checkpoint() -> None:
+    assert GOOD.steps_lost == 1
+    assert replace(GOOD, at_step=6).steps_lost == 0
+    assert replace(GOOD, at_step=4, whole=4).steps_lost == 0
+
+
+def test_the_table_has_a_line_for_each_row_and_says_how_many_are_wrong() -> None:
+    bad = replace(GOOD, number=4, loss_difference=0.5)
+    report = Report({}, 0, LAST, 1e-5, [GOOD, bad], 3.0, 3.0, 9.0, {4: judge(bad, 1e-5, LAST)})
+    assert [row["steps_lost"] for row in json.loads(json.dumps(report.to_json()))["rows"]] == [1, 1]
+    lines = table(report).splitlines()
+    assert lines[2] == "| 3 | 2 | kill -9 of rank 1 | in a save | 7 | 247 after 2.5 s | 6 | 6 | 1 | 0 | 1 | 0 | ok |"
+    assert "a loss differs by 0.5" in lines[3]
+    assert lines[-1] == "1 of 2 rows are not as they must be."
+    assert "2 x kill in a save" in lines[-2]
+    assert table(replace(report, rows=[GOOD], problems={})).endswith("All 1 rows are as they must be.")
+
+
+def test_every_disturbance_has_words() -> None:
+    for kind in ("kill", "stop", "cut shard", "flipped byte", "full disk", "full disk for a while"):
+        assert Disturbance(kind).words  # type: ignore[arg-type]
+    assert Disturbance("kill", victim=LAUNCHER).words == "kill -9 of the launcher"
+
+
+def test_where_a_start_went_on_is_read_from_its_output() -> None:
+    assert went_on_from("10:00:00 [rank 0] going on from /a b/runs/x/checkpoints/step_00000012\n", True) == 12
+    assert went_on_from("10:00:00 going on from /runs/x/checkpoints/step_00000012", False) == 12
+    assert went_on_from("", True) == 0
+    assert went_on_from("error: no", False) is None
+
+
+def test_only_what_a_start_adds_to_the_metrics_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+
+    def line(step: int, seconds: float) -> str:
+        return json.dumps({"kind": "train", "step": step, "seconds": seconds}) + "\n"
+
+    fresh = GrowingMetrics(path)
+    assert fresh.look() == []
+    path.write_text(line(1, 0.1) + line(2, 0.2) + line(3, 0.3) + '{"kind"')
+    assert [found["step"] for found in fresh.of("train")] == [1, 2, 3]
+
+    after = GrowingMetrics(path)
+    assert after.look() == [], "the file is still that of the start before"
+    other = tmp_path / "other"
+    other.write_text(line(1, 0.1) + line(2, 0.2) + line(3, 0.4) + line(4, 0.5)[:9])
+    other.replace(path)
+    assert [found["seconds"] for found in after.look()] == [0.4]
+    with open(path, "a") as stream:
+        stream.write(line(4, 0.5)[9:])
+    assert [found["step"] for found in after.of("train")] == [3, 4]
+    assert after.of("evaluate") == []
+
+
+def test_unfinished_files_are_found_in_the_run_and_among_its_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "step_00000002").mkdir(parents=True)
+    (tmp_path / "checkpoints" / ".step_00000004.1a.partial").mkdir()
+    (tmp_path / ".metrics.jsonl.partial-7").touch()
+    (tmp_path / "metrics.jsonl").touch()
+    assert unfinished_in(tmp_path) == (".metrics.jsonl.partial-7", "checkpoints/.step_00000004.1a.partial")
+
+
+@pytest.fixture
+def real_run(tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
+    model = ModelOptions(preset="10m", vocabulary_size=32000, qk_norm=False)
+    data = DataOptions({str(tiny_shards): 2.0}, row_tokens=512, bad_shards=1)
+    return Run(
+        name="real",
+        tokenizer=str(tiny_tokenizer_path),
+        model=model,
+        data=data,
+        evaluate=EvaluateOptions({"tiny": str(tiny_shards)}),
+        early_stopping=EarlyStopping("tiny/loss", 3, False),
+    )
+
+
+def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: Run) -> None:
+    scaled = scale(real_run, DrillOptions(rank_numbers=(2, 3)))
+    assert (scaled.model.hidden_size, scaled.model.layers, scaled.model.qk_norm) == (32, 2, False)
+    assert scaled.train.sequences_per_step % 6 == 0
+    assert scaled.train.precision == real_run.train.precision
+    assert scaled.optimizer == real_run.optimizer
+    assert scaled.data.row_tokens == 64
+    assert scaled.early_stopping.patience == 0
+    assert scale(real_run, DrillOptions(own_model=True)).model == real_run.model
+    shared = replace(real_run, train=replace(real_run.train, sequence_ranks=2))
+    assert scale(shared, DrillOptions(ranks=4)).model.heads == 4
+    with pytest.raises(ConfigError, match="3 ranks are no groups"):
+        scale(shared, DrillOptions(ranks=3))
+
+
+def test_a_scene_can_be_damaged_and_mended_and_the_users_shards_are_never_touched(
+    tmp_path: Path, real_run: Run, tiny_shards: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in tiny_shards.iterdir()}
+    zero = tmp_path / "zero3.json"
+    zero.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+    scene = make_scene(real_run, zero, DrillOptions(other_deepspeed=(zero,)), tmp_path / "scene")
+    assert from_yaml(Run, scene.run_file) == scene.run
+    assert [json.loads(file.read_text()) for file in scene.deepspeed_files] == [
+        {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
+    ] * 2
+    [folder] = scene.run.data.train
+    assert DataSet.open(folder).sha256 == DataSet.open(tiny_shards).sha256
+    shard = scene.shards[0]
+
+    source = damage(shard, cut=True)
+    with pytest.raises(DamagedShardError, match=shard.name):
+        DataSet.open(folder)
+    mend(shard, source)
+    damage(shard, cut=False)
+    with pytest.raises(ShardError, match=shard.name):
+        DataSet.open(folder).verify()
+    mend(shard, source)
+    DataSet.open(folder).verify()
+    assert {path.name: path.read_bytes() for path in tiny_shards.iterdir()} == before
+    assert sorted(path.name for path in Path(folder).iterdir()) == sorted(before)
