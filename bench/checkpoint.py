@@ -30,10 +30,12 @@ from megadec.common.config import parse
 from megadec.common.errors import run_main
 from megadec.common.files import sha256_of, sync_tree, write_json
 from megadec.decoder.flops import parameter_table
-from megadec.engine.checkpoint.checkpointer import Saved, Saver
+from megadec.engine.checkpoint.checkpointer import Saver
 from megadec.engine.checkpoint.writer import Sums
+from megadec.engine.metrics.reports import Saved
+from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
-from megadec.engine.zero.engine import Ranks, ZeroEngine, build_engine, check_zero_section, start_process_group
+from megadec.engine.zero.engine import ZeroEngine, build_engine, check_zero_section, start_process_group
 from megadec.engine.zero.settings import RunsShare, merge_settings, resolve_precision
 
 WAYS = ("deepspeed", "synchronous", "asynchronous")
@@ -94,16 +96,14 @@ class Bench:
         )
 
     def _save_ours(self, way: str, final: Path) -> dict[str, Any]:
-        landed: list[Saved] = []
         steps: list[float] = []
         saver, began = self.savers[way], time.perf_counter()
         with self.engine.evaluating():  # as a save of a run measures the loss that a resumed one must find
             float(self.engine.loss_sum(self.batches[0].rows(0, 1)))
-        saver.start(final, self.number, {}, publish, landed.append, began)
-        while not landed:
+        saved = saver.start(Saved(final, self.number), {}, publish, began)
+        while saved is None:
             steps.append(self.step())
-            saver.poll()
-        [saved] = landed
+            saved = saver.poll()
         return {
             "stall_seconds": saved.stall_seconds,
             "whole_seconds": saved.seconds,

@@ -26,7 +26,7 @@ from megadec.common.errors import ConfigError, run_main
 from megadec.decoder.execution import Execution
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import KEEPABLE, Recompute
-from megadec.engine.metrics.logger import peak_memory_bytes
+from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import build_engine, check_zero_section, start_process_group
 from megadec.engine.zero.settings import RunsShare, merge_settings, resolve_precision

@@ -7,7 +7,7 @@ the plan is from it, as shares of what lies above the base and of the whole. Eac
 engine in processes of its own; before the last the state is copied as for a save. On a GPU the peak is
 torch.cuda.max_memory_allocated. On a CPU it is the resident peak; the base is that of a model of a few thousand
 parameters, which takes the same way through the code. Trade-off: on a CPU it is measured twice: with glibc told to give
-freed blocks back, beside what the plan counts as in use, and as a run has it, which keeps them (engine/zero/host_memory.py),
+freed blocks back, beside what the plan counts as in use, and as a run has it, which keeps them (zero/host_memory.py),
 beside the whole plan.
 """
 
@@ -33,7 +33,7 @@ from megadec.common.files import write_json
 from megadec.decoder.flops import parameter_count
 from megadec.decoder.initialize import initial_tensor
 from megadec.engine.checkpoint.snapshot import Snapshot
-from megadec.engine.metrics.logger import peak_memory_bytes
+from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import build_engine, end_process_group, start_process_group
 from megadec.engine.zero.settings import RunsShare, merge_settings, resolve_precision

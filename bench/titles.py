@@ -31,7 +31,7 @@ from megadec.common.config import parse
 from megadec.common.errors import ConfigError, MissingExtraError, TrainingError, run_main
 from megadec.common.files import write_json
 from megadec.common.processes import free_port
-from megadec.engine.metrics.logger import FILE_NAME as METRICS_FILE
+from megadec.engine.metrics.options import FILE_NAME as METRICS_FILE
 from megadec.engine.metrics.plot import draw_confusion
 from megadec.export.read.model import open_model
 from megadec.finetune.adapt import METHODS, LoraOptions, Method, classifier_sizes, trains

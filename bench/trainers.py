@@ -32,7 +32,7 @@ from megadec.decoder.flops import parameter_table
 from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.metrics.logger import peak_memory_bytes
+from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.task import Task
 from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.zero.settings import Precision, PrecisionChoice, RunsShare, merge_settings, resolve_precision

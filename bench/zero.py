@@ -30,8 +30,9 @@ from megadec.common.config import parse, take_options, to_dict, to_yaml
 from megadec.common.errors import ConfigError, run_main
 from megadec.common.files import read_json, write_json
 from megadec.decoder.flops import parameter_count
-from megadec.engine.metrics.logger import peak_memory_bytes
-from megadec.engine.zero.engine import Ranks, end_process_group, start_process_group
+from megadec.engine.metrics.device import peak_memory_bytes
+from megadec.engine.ranks import Ranks
+from megadec.engine.zero.engine import end_process_group, start_process_group
 from megadec.engine.zero.settings import resolve_precision
 
 COMPARISONS = {

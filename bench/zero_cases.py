@@ -26,9 +26,10 @@ from megadec.decoder.flops import model_flops, parameter_table
 from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
 from megadec.engine.task import Evaluator, Scorer, Task
-from megadec.engine.zero.engine import Ranks, build_engine, check_zero_section
+from megadec.engine.zero.engine import build_engine, check_zero_section
 from megadec.engine.zero.optimizer import build_optimizer
 from megadec.engine.zero.settings import KNOWN_KEYS, RunsShare, merge_settings, read_settings, resolve_precision
 

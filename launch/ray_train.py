@@ -29,7 +29,7 @@ from megadec.common.errors import ConfigError, MegadecError, MissingExtraError, 
 from megadec.common.log import logger
 
 if TYPE_CHECKING:
-    from megadec.engine.checkpoint.manifest import Progress
+    from megadec.engine.metrics.reports import Saved
     from megadec.engine.runs.pretrain import Run
 
 CONNECT_SECONDS = 5.0
@@ -254,9 +254,9 @@ def work(order: dict[str, Any]) -> None:
     # Ray's account of each report goes past the level that it was given.
     logging.getLogger().setLevel(logging.WARNING)
     from megadec.engine.checkpoint.manifest import checkpoints_in
-    from megadec.engine.loop import train_opened
+    from megadec.engine.loop import train
+    from megadec.engine.ranks import lost_ranks
     from megadec.engine.runs.pretrain import Run
-    from megadec.engine.zero.engine import lost_ranks
     from megadec.export.read.initial import open_pretraining
 
     listen_for_signals()
@@ -270,16 +270,16 @@ def work(order: dict[str, Any]) -> None:
     except MegadecError as error:  # the same request was good where the command was given
         raise ConfigError(f"on node {socket.gethostname()}: {error}") from error
     with lost_ranks("training"):
-        train_opened(replace(job, saved=report))
+        train(replace(job, saved=report))
 
 
-def report(path: Path, progress: Progress) -> None:
+def report(saved: Saved) -> None:
     """Tell Ray of a checkpoint where it lies. Collective."""
     from ray import train
 
     train.report(
-        {"step": progress.step, "tokens": progress.tokens, "loss": progress.loss},
-        checkpoint=train.Checkpoint.from_directory(str(path.absolute())),
+        {"step": saved.step, "tokens": saved.tokens, "loss": saved.loss},
+        checkpoint=train.Checkpoint.from_directory(str(saved.path.absolute())),
         checkpoint_upload_mode=train.CheckpointUploadMode.NO_UPLOAD,
         delete_local_checkpoint_after_upload=False,
     )

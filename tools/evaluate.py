@@ -26,7 +26,8 @@ from megadec.common.files import write_json
 from megadec.data.pairs import Part
 from megadec.decoding.beam import Beam
 from megadec.engine.metrics.plot import draw_confusion
-from megadec.export.read.model import CHECKPOINTS, MANIFEST_FILE, checkpoint_of, open_model
+from megadec.engine.runs.common import CHECKPOINTS
+from megadec.export.read.model import MANIFEST_FILE, checkpoint_of, open_model
 from megadec.export.read.seq2seq import KIND as SEQ2SEQ
 from megadec.export.read.seq2seq import load_seq2seq
 from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL

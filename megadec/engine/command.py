@@ -16,7 +16,7 @@ from megadec.common.config import parse, take_options
 from megadec.common.errors import ConfigError, MegadecError
 from megadec.common.ranks import is_first
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.loop import train_opened
+from megadec.engine.loop import train
 from megadec.engine.runs.common import CommonRun, Job
 
 R = TypeVar("R", bound=CommonRun)
@@ -34,7 +34,7 @@ def train_command(
         if "deepspeed" not in options:
             raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
         with Interrupt() as interrupt:
-            train_opened(open_job(run, Path(options["deepspeed"])), interrupt)
+            train(open_job(run, Path(options["deepspeed"])), interrupt)
     except MegadecError:
         if not is_first():
             # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.

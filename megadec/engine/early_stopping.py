@@ -13,7 +13,7 @@ from typing import Any
 
 from megadec.common.errors import CheckpointError, ConfigError, suggest
 from megadec.common.files import read_json, write_json
-from megadec.engine.metrics.logger import Evaluation
+from megadec.engine.metrics.reports import Evaluation
 
 BEST_FILE = "best.json"
 

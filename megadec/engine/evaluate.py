@@ -21,7 +21,7 @@ from megadec.data.index import DataSet
 from megadec.data.sharding import place_of_rank
 from megadec.data.windows import WindowPlan, plan_windows
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.logger import Evaluation
+from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.task import Scorer
 
 

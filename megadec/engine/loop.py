@@ -13,39 +13,38 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from megadec.common.config import to_dict
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, TrainingError
 from megadec.common.log import logger
 from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
 from megadec.data.stream import TrainStream
 from megadec.decoder.kernels.precision import has_bf16
-from megadec.engine.checkpoint.checkpointer import Saved, Saver
-from megadec.engine.checkpoint.load import load_checkpoint
+from megadec.engine.checkpoint.checkpointer import Saver
+from megadec.engine.checkpoint.load import load_checkpoint, roll_back
 from megadec.engine.checkpoint.manifest import Progress
 from megadec.engine.checkpoint.origins import origins_at_start
-from megadec.engine.checkpoint.resume import contents_of, find_checkpoint
+from megadec.engine.checkpoint.resume import find_checkpoint
 from megadec.engine.checkpoint.save import begin_checkpoint
 from megadec.engine.checkpoint.skipped import Start, after_start
-from megadec.engine.checkpoint.verify import probe
-from megadec.engine.early_stopping import after_evaluation, exhausted, write_best
-from megadec.engine.health.damaged_shards import agree_on_data, report_left_out
-from megadec.engine.health.guard import after_good_step, judge
+from megadec.engine.early_stopping import after_evaluation, exhausted
+from megadec.engine.health.damaged_shards import report_left_out
+from megadec.engine.health.guard import after_good_step, after_roll_back, after_skip, judge
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.health.recovery import answer
+from megadec.engine.health.recovery import describe, documents_read, line_of, within_limits
 from megadec.engine.health.watchdog import StallWatch
-from megadec.engine.metrics.logger import Metrics, peak_flops
+from megadec.engine.metrics.device import peak_flops
+from megadec.engine.metrics.logger import Metrics
+from megadec.engine.metrics.reports import Finding, Saved, StepReport
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job
-from megadec.engine.runs.pretrain import Run, open_run
 from megadec.engine.schedule import learning_rate_factor
 from megadec.engine.step import train_step
-from megadec.engine.task import InitialWeights
-from megadec.engine.zero.engine import Ranks, ZeroEngine, build_engine, end_process_group, start_process_group
+from megadec.engine.zero.engine import ZeroEngine, build_engine, end_process_group, start_process_group
 
 log = logger(__name__)
 
@@ -63,57 +62,52 @@ class _Opened:
     watch: StallWatch
 
 
-def train(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> None:
-    """Pretrain `run` to its last step, or save and return when a signal asks to stop.
+def train(job: Job, interrupt: Interrupt | None = None, ranks: Ranks | None = None) -> None:
+    """Train an opened run to its last step, or save and return when a signal asks to stop. Every rank calls this.
 
-    Every rank calls this. initial: the opened model of run.model.initial. Raises MegadecError: of the request before
-    anything costs, of training and storage later.
-    """
-    train_opened(open_run(run, deepspeed_file, initial))
-
-
-def train_opened(job: Job, interrupt: Interrupt | None = None) -> None:
-    """Join the other ranks, train any opened run, and leave. Every rank calls this. Raises MegadecError.
-
-    interrupt: one that listens already, so that a signal while the run was opened is not lost.
-    """
-    with nullcontext(interrupt) if interrupt is not None else Interrupt() as listening:
-        ranks = start_process_group()
-        train_job(job, ranks, listening)
-        end_process_group(ranks)
-
-
-def train_job(job: Job, ranks: Ranks, interrupt: Interrupt) -> None:
-    """Train an opened run in a process group that stands. Collective.
-
-    Raises CheckpointError, TrainingError, StorageError.
+    interrupt: one that listens already, so that a signal while the run was opened is not lost. ranks: a process group
+    that stands and goes on to stand. Raises MegadecError: CheckpointError, TrainingError, StorageError.
     """
     run = job.run
-    interrupt.obey_file(run.folder)
-    with StallWatch(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watch:
-        check_one_precision(job, ranks)
-        job = agree_on_data(job, ranks)
-        found = find_checkpoint(job, ranks)
-        if _stops(ranks, interrupt):
-            log.info("stopped before the first step (%s); the same command begins again", interrupt.reason)
-            interrupt.obeyed()
-            return
-        watch.at("build", 0)
-        engine = build_engine(job.task, run.optimizer, job.settings, ranks)
-        begun = load_checkpoint(engine, job, *found) if found else Progress()
-        begun = replace(begun, origins=origins_at_start(job, found))
-        report_left_out(job, ranks, begun.step)
-        if isinstance(job.task.stream, TrainStream):
-            begun = replace(begun, starts=after_start(begun.starts, Start.of(job.task.stream, begun.step)))
-        _announce(job, begun)
-        with (
-            _metrics(job, ranks, begun) as metrics,
-            _batches(job, ranks, begun.step) as batches,
-            _saver(job, engine) as saver,
-        ):
-            ended = _loop(_Opened(job, engine, batches, metrics, saver, interrupt, watch), begun)
-    log.info(_farewell(run, ended, interrupt))
-    interrupt.obeyed()
+    with nullcontext(interrupt) if interrupt is not None else Interrupt() as listening:
+        joined = ranks or start_process_group()
+        listening.obey_file(run.folder)
+        with StallWatch(run.guard.stall_seconds, run.folder, joined.rank, joined.world_size) as watch:
+            begun = _begin(job, joined, listening, watch)
+            if begun is None:
+                log.info("stopped before the first step (%s); the same command begins again", listening.reason)
+            else:
+                job, engine, progress = begun
+                _announce(job, progress)
+                with (
+                    _metrics(job, joined, progress) as metrics,
+                    _batches(job, joined, progress.step) as batches,
+                    _saver(job, engine) as saver,
+                ):
+                    ended = _loop(_Opened(job, engine, batches, metrics, saver, listening, watch), progress)
+                log.info(_farewell(run, ended, listening))
+        listening.obeyed()
+        if ranks is None:
+            end_process_group(joined)
+
+
+def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watch: StallWatch) -> tuple[Job, ZeroEngine, Progress] | None:
+    """Agree with the other ranks, build the engine, and go on where the run left off; None at a wish to stop."""
+    check_one_precision(job, ranks)
+    if job.task.agree is not None:
+        job = replace(job, task=replace(job.task, stream=job.task.agree(ranks)))
+    found = find_checkpoint(job, ranks)
+    if _stops(ranks, interrupt):
+        return None
+    watch.at("build", 0)
+    engine = build_engine(job.task, job.run.optimizer, job.settings, ranks)
+    begun = load_checkpoint(engine, job, *found) if found else Progress()
+    begun = replace(begun, origins=origins_at_start(job, found))
+    if isinstance(job.task.stream, TrainStream):
+        if ranks.rank == 0:
+            report_left_out(job.task.stream, job.run.folder, begun.step)
+        begun = replace(begun, starts=after_start(begun.starts, Start.of(job.task.stream, begun.step)))
+    return job, engine, begun
 
 
 def check_one_precision(job: Job, ranks: Ranks) -> None:
@@ -156,7 +150,7 @@ def _loop(opened: _Opened, progress: Progress) -> Progress:
         if stepped is None:
             break
         progress = stepped
-        saver.poll()
+        _tell(opened, saver.poll())
         if run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0:
             watch.at("save", progress.step)
             _save(opened, progress)
@@ -164,7 +158,7 @@ def _loop(opened: _Opened, progress: Progress) -> Progress:
     watch.at("save", progress.step)
     if progress.step != saved_step:
         _save(opened, progress)
-    saver.wait()
+    _tell(opened, saver.wait())
     return progress
 
 
@@ -188,8 +182,7 @@ def _step(opened: _Opened, progress: Progress) -> Progress | None:
     if report is None:
         return None
     if report.finding is not None:
-        opened.saver.wait()  # a roll-back wants the newest checkpoint
-        progress = answer(job, engine, metrics, progress, report)
+        progress = _recover(opened, progress, report, report.finding)
     if not report.updated:
         return progress
     guard = after_good_step(run.guard, progress.guard, report.loss, report.grad_norm)
@@ -216,30 +209,44 @@ def _evaluation_due(job: Job, progress: Progress) -> bool:
     return progress.step % every == 0 or progress.step == job.run.train.steps
 
 
+def _recover(opened: _Opened, progress: Progress, report: StepReport, finding: Finding) -> Progress:
+    """Tell of what the guard found, and do what it asks for; the progress after it. Collective.
+
+    Raises TrainingError when the run is to stop, or has no checkpoint to roll back to.
+    """
+    job, engine = opened.job, opened.engine
+    _tell(opened, opened.saver.wait())  # a roll-back wants the newest checkpoint
+    finding = within_limits(job.run.guard, progress.guard, finding)
+    documents = documents_read(job.task.stream.documents, engine.ranks, finding)
+    opened.metrics.record_finding(line_of(finding, report, documents))
+    words = describe(finding, documents)
+    if finding.answer == "stop":
+        raise TrainingError(f"{words}; data.skip_documents leaves documents out")
+    if engine.ranks.rank == 0:
+        log.warning(words)
+    if finding.answer == "skip":
+        return replace(progress, step=report.step, guard=after_skip(progress.guard, report.step))
+    if finding.answer == "roll_back":
+        saved = roll_back(engine, job, report.step)
+        guard = after_roll_back(saved.guard, progress.guard, saved.step, report.step)
+        return replace(progress, step=report.step, tokens=saved.tokens, loss=saved.loss, guard=guard)
+    return progress
+
+
 def _save(opened: _Opened, progress: Progress, *, best: bool = False) -> None:
-    """Begin a checkpoint; when it has its name: the file that names the best, the record, and whoever wants to know."""
-    job, run = opened.job, opened.job.run
+    """Begin a checkpoint, after the one before it has its name. best: best.json is to name it."""
+    _tell(opened, opened.saver.wait())
+    _tell(opened, begin_checkpoint(opened.saver, opened.engine, opened.job, progress, best=best))
 
-    def named() -> None:
-        if best:  # now: what best.json names is there
-            write_best(run.folder, run.early_stopping, progress.best)
 
-    def saved(done: Saved) -> None:
-        log.info("saved %s: training waited %.2f s, whole after %.2f s", done.path, done.stall_seconds, done.seconds)
-        opened.metrics.record_save(done)
-        if job.saved is not None:
-            job.saved(done.path, progress)
-
-    begin_checkpoint(
-        opened.saver,
-        run.checkpoints,
-        contents_of(job),
-        progress,
-        job.task.stream.state(progress.step),
-        measure=lambda: probe(opened.engine, job, progress.step),
-        named=named,
-        saved=saved,
-    )
+def _tell(opened: _Opened, saved: Saved | None) -> None:
+    """Log, record and pass on a checkpoint that has its name."""
+    if saved is None:
+        return
+    log.info("saved %s: training waited %.2f s, whole after %.2f s", saved.path, saved.stall_seconds, saved.seconds)
+    opened.metrics.record_save(saved)
+    if opened.job.saved is not None:
+        opened.job.saved(saved)
 
 
 def _saver(job: Job, engine: ZeroEngine) -> Saver:

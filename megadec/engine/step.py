@@ -10,39 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from megadec.data.batch import Batch
-from megadec.engine.health.guard import Finding, Judge, Seen, stop_when_not_finite
+from megadec.engine.health.guard import Judge, Seen, stop_when_not_finite
 from megadec.engine.health.watchdog import Place, nowhere
-from megadec.engine.metrics.logger import peak_memory_bytes
+from megadec.engine.metrics.device import peak_memory_bytes
+from megadec.engine.metrics.reports import Finding, StepReport
 from megadec.engine.zero.engine import ZeroEngine
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
-
-    `squared_document_tokens`: the squared lengths of the documents in the rows, added up: what attention costs.
-    `finding`: what the guard found; the update was left out when that refuses it.
-    """
-
-    step: int
-    loss: float
-    tokens: int
-    squared_document_tokens: int
-    learning_rate: float
-    grad_norm: float
-    seconds: float
-    memory_bytes: tuple[int, ...]
-    finding: Finding | None = None
-
-    @property
-    def updated(self) -> bool:
-        """Whether the weights were changed."""
-        return self.finding is None or not self.finding.refuses
 
 
 def train_step(

@@ -1,7 +1,7 @@
 """What a run trains: a model, its first weights, its batches and its measure, as one value.
 
 The loop, the step, the checkpoints and the metrics know a `Task` and nothing of decoders, classes or pairs. In comes an
-opened run (`engine/runs/pretrain.py` for pretraining, `finetune/task.py`, ...), out go the functions that the loop calls.
+opened run (`runs/pretrain.py`, `finetune/task.py`, ...), out go the functions that the loop calls.
 Trade-off: functions in a frozen dataclass instead of a base class, so that a task is assembled in one place and there
 is nothing to override.
 """
@@ -12,17 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
 from megadec.data.batch import Batch
 from megadec.data.prefetch import PrefetchOptions
-
-if TYPE_CHECKING:
-    from megadec.engine.health.preemption import Interrupt
-    from megadec.engine.metrics.logger import Evaluation
-    from megadec.engine.zero.engine import Ranks
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.metrics.reports import Evaluation
+from megadec.engine.ranks import Ranks
 
 Kind = Literal["language_model", "classification", "seq2seq"]
 

@@ -25,8 +25,9 @@ from megadec.data.shard_folders import folder_name
 from megadec.decoder.model import Decoder
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.logger import Evaluation
-from megadec.engine.zero.engine import TARGETS, Ranks
+from megadec.engine.metrics.reports import Evaluation
+from megadec.engine.ranks import Ranks
+from megadec.engine.zero.engine import TARGETS
 from megadec.export.read.load import load_source
 from megadec.export.read.model import open_model
 

@@ -17,7 +17,7 @@ import torch
 from megadec.common.errors import ConfigError
 from megadec.data.batch import TokenBatch
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.logger import Evaluation
+from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.task import Scorer
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.rows import assemble_texts, pack_rows

@@ -1,7 +1,7 @@
 """A fine-tuning run: what its YAML and command line say, checked against the disk, as a task for the engine.
 
 In come a pretrained model (a run, a checkpoint, a megadec or a Hugging Face folder) and labelled texts, out comes a
-`Job` that `engine.loop.train_opened` trains. Trade-off: every rank reads and packs all texts before a process group
+`Job` that `engine.loop.train` trains. Trade-off: every rank reads and packs all texts before a process group
 exists: a moment for hundreds of thousands of titles, and a mistake is one message before anything costs.
 """
 

@@ -21,8 +21,9 @@ from megadec.common.files import read_json
 from megadec.engine.checkpoint.manifest import checkpoints_in
 from megadec.engine.checkpoint.origins import Source, origins_of, run_folder_of
 from megadec.engine.checkpoint.skipped import LeftOut
+from megadec.engine.runs.common import CHECKPOINTS
 from megadec.export.read.megadec import FORMAT as FOLDER_FORMAT
-from megadec.export.read.model import CHECKPOINTS, MANIFEST_FILE
+from megadec.export.read.model import MANIFEST_FILE
 from megadec.export.read.provenance import PROVENANCE_FILE
 
 

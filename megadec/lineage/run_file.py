@@ -18,8 +18,9 @@ from megadec.common.files import read_json
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
-from megadec.engine.checkpoint.manifest import FOLDER, MANIFEST, RUN_FILE, checkpoints_in
+from megadec.engine.checkpoint.manifest import MANIFEST, RUN_FILE, checkpoints_in
 from megadec.engine.checkpoint.skipped import LeftOut
+from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.runs.pretrain import Run, open_sets, stream_of
 
 KEPT_STREAMS = 4
@@ -34,7 +35,7 @@ def run_file_of(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    for folder in (path, *reversed(checkpoints_in(path / FOLDER))):
+    for folder in (path, *reversed(checkpoints_in(path / CHECKPOINTS))):
         if (folder / RUN_FILE).is_file():
             return folder / RUN_FILE
     raise CheckpointError(

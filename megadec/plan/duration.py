@@ -15,7 +15,7 @@ from megadec.common.errors import ConfigError
 from megadec.decoder.flops import attention_flops, flops_per_token, parameter_table
 from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.metrics.logger import PEAK_FLOPS_BY_NAME
+from megadec.engine.metrics.device import PEAK_FLOPS_BY_NAME
 
 GIB = 2**30
 # Left free for what a plan does not count. CUDA: what its allocator keeps beside the bytes in use, a round number that

@@ -25,7 +25,7 @@ from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, TrainingError
 from megadec.common.log import logger
 from megadec.engine.checkpoint.manifest import newest_whole
-from megadec.engine.metrics.logger import FILE_NAME
+from megadec.engine.metrics.options import FILE_NAME
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.zero.settings import resolve_precision
 from megadec.rehearse.choice import Disturbance, DrillOptions, choose

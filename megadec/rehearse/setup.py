@@ -17,7 +17,7 @@ from megadec.common.files import read_json, storage_errors, whole_file
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.shard_folders import LocalFolder, open_folder
 from megadec.engine.early_stopping import EarlyStopping
-from megadec.engine.metrics.logger import MetricsOptions
+from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.runs.pretrain import ModelOptions, Run
 from megadec.rehearse.choice import EVALUATE_EVERY, SAVE_EVERY, DrillOptions
 

@@ -24,7 +24,7 @@ import psutil
 
 from megadec.common.errors import TrainingError
 from megadec.common.processes import free_port, session_of
-from megadec.engine.metrics.logger import FILE_NAME
+from megadec.engine.metrics.options import FILE_NAME
 
 LOOK_SECONDS = 0.002
 END_LOOK_SECONDS = 0.2  # looking through all processes takes its time

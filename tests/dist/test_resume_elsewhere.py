@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from megadec.common.files import sha256_of
 from megadec.engine.checkpoint.manifest import open_state
-from megadec.engine.checkpoint.state_files import MOMENTS, WEIGHT, StateFiles
 from megadec.engine.checkpoint.zero_files import ZeroFiles
+from megadec.engine.zero.state_files import MOMENTS, WEIGHT, StateFiles
 from tests.support.processes import TRAIN_MANY, metrics_of, run_ranks
 
 SAVED, MORE = 3, 20

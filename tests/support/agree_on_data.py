@@ -21,9 +21,10 @@ from megadec.data.batch import Batch
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
-from megadec.engine.health.damaged_shards import agree_on_stream
+from megadec.engine.health.damaged_shards import agree_on_sets
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.zero.engine import Ranks, end_process_group, start_process_group
+from megadec.engine.ranks import Ranks
+from megadec.engine.zero.engine import end_process_group, start_process_group
 
 
 class CountingScorer:
@@ -51,11 +52,8 @@ def stream_of(data: DataSet) -> TrainStream:
 
 
 def agreed(folder: Path, data: DataSet, bad_shards: int, ranks: Ranks) -> dict[str, Any]:
-    def rebuild(sets: list[DataSet]) -> TrainStream:
-        return stream_of(sets[0])
-
     try:
-        stream = agree_on_stream(stream_of(data), [], "hashes", bad_shards, rebuild, ranks)
+        stream = stream_of(*agree_on_sets([data], [], "hashes", bad_shards, ranks))
     except MegadecError as error:
         return {"error": f"{type(error).__name__}: {error}"}
     lost = [row for step in range(9) for row, window in enumerate(stream.windows_of(step)) if stream.is_lost(window)]

@@ -107,7 +107,7 @@ def main(plan: Path) -> None:
         megadec.engine.loop.build_engine = build  # type: ignore[attr-defined]
         try:
             with Interrupt() as interrupt:
-                megadec.engine.loop.train_job(open_run(run, Path(training["deepspeed"])), ranks, interrupt)
+                megadec.engine.loop.train(open_run(run, Path(training["deepspeed"])), interrupt, ranks)
         except MegadecError as error:
             if type(error).__name__ != training.get("refused"):
                 raise

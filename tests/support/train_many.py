@@ -18,11 +18,12 @@ from megadec.common.errors import MegadecError
 from megadec.engine.checkpoint.load import load_checkpoint
 from megadec.engine.checkpoint.resume import find_checkpoint
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.loop import train_job
+from megadec.engine.loop import train
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
 from megadec.engine.runs.pretrain import Run, open_run
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
-from megadec.engine.zero.engine import Ranks, build_engine, end_process_group, start_process_group
+from megadec.engine.zero.engine import build_engine, end_process_group, start_process_group
 from megadec.finetune.task import FineTuneRun, open_finetune
 
 KINDS = {
@@ -43,7 +44,7 @@ def main(plan: Path) -> None:
                 if "writes" in training:
                     write_deepspeed(job, ranks, training["writes"])
                 else:
-                    train_job(job, ranks, interrupt)
+                    train(job, interrupt, ranks)
         except MegadecError as error:
             if type(error).__name__ != training.get("refused"):
                 raise

@@ -9,34 +9,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 
 from megadec.common.errors import StorageError
 from megadec.common.log import logger
 from megadec.engine.checkpoint.snapshot import Snapshot
-from megadec.engine.checkpoint.state_files import header_of
 from megadec.engine.checkpoint.writer import LOOK_SECONDS, Flight, Publish, Share
-from megadec.engine.zero.engine import Ranks
+from megadec.engine.metrics.reports import Saved
+from megadec.engine.ranks import Ranks
 from megadec.engine.zero.state import LiveState
+from megadec.engine.zero.state_files import header_of
 
 log = logger(__name__)
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint that has its name. `stall_seconds`: so long training waited for it; `seconds`: until it was whole;
-    `bytes`: of this rank's share of the state.
-    """
-
-    path: Path
-    step: int
-    stall_seconds: float
-    seconds: float
-    bytes: int
-    asynchronous: bool
 
 
 class Saver:
@@ -62,7 +48,6 @@ class Saver:
         self._snapshot = Snapshot(ranks.device)
         self._size_said = False
         self._flight: Flight | None = None
-        self._landed: Callable[[Flight], None] = lambda flight: None
 
     @property
     def rank(self) -> int:
@@ -83,20 +68,14 @@ class Saver:
         if self._flight is not None:  # only after an error: the loop waits for the last save
             self._flight.end()
 
-    def start(
-        self,
-        final: Path,
-        step: int,
-        small_files: Mapping[str, bytes],
-        publish: Publish,
-        saved: Callable[[Saved], None],
-        began: float,
-    ) -> None:
-        """Save the state as it is now; returns when training may change it. No other save is under way.
+    def start(self, saved: Saved, small_files: Mapping[str, bytes], publish: Publish, began: float) -> Saved | None:
+        """Begin to save the state as it is now; returns when training may change it. No other save is under way.
 
+        saved: what `poll` or `wait` returns when the checkpoint has its name, with seconds and bytes filled in; it is
+        returned here where nothing is written behind training.
         small_files: this rank's other files by their place below the checkpoint. publish: called in a thread of rank 0
-        to complete the folder and give it its name; again when the disk refuses. saved: called on every rank, at a
-        `poll` or `wait`, when it has it. began: since when training waits, by time.perf_counter.
+        to complete the folder and give it its name; again when the disk refuses. began: since when training waits, by
+        time.perf_counter.
         """
         assert self._flight is None
         stretches = self._live.stretches()
@@ -114,24 +93,22 @@ class Saver:
         )
         # A name for this attempt alone: what a killed run has left is never taken for a rank's share of this one.
         token = self._ranks.from_first(f"{time.time_ns():x}")
+        final = saved.path
         partial = final.with_name(f".{final.name}.{token}.partial")
         flight = self._flight = Flight(share, partial, final, publish, self._retries, self._pause_seconds)
-
-        def landed(flight: Flight) -> None:
-            now = time.perf_counter()
-            saved(Saved(final, step, flight.stall_seconds, now - began, size, behind))
-
-        self._landed = landed
+        self._saved, self._began = replace(saved, bytes=size, asynchronous=behind), began
         flight.start(in_background=behind)
         flight.stall_seconds = time.perf_counter() - began
-        if not behind:
-            self.wait()
+        return None if behind else self.wait()
 
-    def poll(self) -> None:
-        """Between two steps: see whether the save under way is done. Raises StorageError on every rank if it failed."""
+    def poll(self) -> Saved | None:
+        """Between two steps: the checkpoint, if the save under way is done. Collective.
+
+        Raises StorageError on every rank if it failed.
+        """
         flight = self._flight
         if flight is None:
-            return
+            return None
         began = time.perf_counter()
         done, failed = self._ranks.sum_over_ranks([float(flight.done), float(flight.error is not None)])
         flight.stall_seconds += time.perf_counter() - began
@@ -140,15 +117,19 @@ class Saver:
             self._fail(flight)
         elif done == self._ranks.world_size:
             self._flight = None
-            self._landed(flight)
+            seconds = time.perf_counter() - self._began
+            return replace(self._saved, stall_seconds=flight.stall_seconds, seconds=seconds)
+        return None
 
-    def wait(self) -> None:
-        """Until no save is under way. Raises StorageError on every rank if it failed."""
+    def wait(self) -> Saved | None:
+        """Until no save is under way; the checkpoint, if one was. Raises StorageError on every rank if it failed."""
+        saved = None
         while self._flight is not None:
             began = time.perf_counter()
             self._flight.wait(LOOK_SECONDS)
             self._flight.stall_seconds += time.perf_counter() - began
-            self.poll()
+            saved = self.poll()
+        return saved
 
     def _fits(self, size: int) -> bool:
         """Whether every rank may keep a copy of its state. Says once how much that is."""

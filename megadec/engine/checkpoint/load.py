@@ -9,18 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from megadec.common.errors import CheckpointError, MegadecError
+from megadec.common.errors import CheckpointError, MegadecError, TrainingError
 from megadec.common.log import logger
-from megadec.engine.checkpoint.manifest import Progress, open_state
+from megadec.engine.checkpoint.manifest import Progress, newest_whole, open_state
 from megadec.engine.checkpoint.rng_state import restore_random_state
 from megadec.engine.checkpoint.skipped import starts_from_json
-from megadec.engine.checkpoint.state_files import StateReader
 from megadec.engine.checkpoint.verify import check_bits, check_loss
 from megadec.engine.early_stopping import Best
 from megadec.engine.health.guard import GuardState
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
-from megadec.engine.zero.engine import Ranks, ZeroEngine
+from megadec.engine.zero.engine import ZeroEngine
 from megadec.engine.zero.state import LiveState
+from megadec.engine.zero.state_files import StateReader
 
 log = logger(__name__)
 
@@ -73,3 +74,27 @@ def _open_on_every_rank(live: LiveState, ranks: Ranks, path: Path, step: int) ->
             raise CheckpointError(f"{path}, on rank {rank}: {found}")
     assert reader is not None
     return reader
+
+
+def roll_back(engine: ZeroEngine, job: Job, step: int) -> Progress:
+    """Load weights and optimizer of the newest whole checkpoint, which rank 0 chooses, as at a start. Collective.
+
+    step: the one that is left out, for messages. Raises TrainingError when there is no checkpoint yet.
+    """
+    found: Any = None
+    if engine.ranks.rank == 0:
+        try:
+            found = newest_whole(job.run.checkpoints)
+        except MegadecError as error:
+            found = error
+    found = engine.ranks.from_first(found)
+    if isinstance(found, MegadecError):
+        raise found
+    if found is None:
+        raise TrainingError(
+            f"step {step}: guard wants to roll back, and {job.run.checkpoints} holds no checkpoint yet: save more often"
+            " (checkpoint.every_steps), or choose skip"
+        )
+    saved = load_checkpoint(engine, job, *found)
+    log.info("rolled back to %s; the batches of steps %d to %d are left out", found[0], saved.step + 1, step)
+    return saved

@@ -16,67 +16,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megadec.common.errors import CheckpointError, ConfigError
+from megadec.common.errors import CheckpointError
 from megadec.common.files import read_json, sha256_of
 from megadec.common.log import logger
-from megadec.common.tokenizer import Tokenizer
 from megadec.engine.checkpoint.skipped import Start
-from megadec.engine.checkpoint.state_files import FOLDER as STATE_FOLDER
-from megadec.engine.checkpoint.state_files import StateFiles, StateReader
 from megadec.engine.checkpoint.zero_files import ZeroFiles
 from megadec.engine.early_stopping import Best
 from megadec.engine.health.guard import GuardState
-from megadec.engine.task import Task
-from megadec.engine.zero.settings import DeepSpeedSettings
+from megadec.engine.runs.common import CheckpointOptions, Job
+from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
+from megadec.engine.zero.state_files import StateFiles, StateReader
 
 FORMAT = "megadec-checkpoint"
 # 1: DeepSpeed's own files, below `zero`. 2: files of ours, below `state`.
 VERSION, VERSIONS = 2, (1, 2)
-FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 RUN_FILE = "run.yaml"
 ZERO_FOLDER = "zero"
 _NAME = re.compile(r"step_(\d{8,})")
 
 log = logger(__name__)
-
-
-@dataclass(frozen=True)
-class CheckpointOptions:
-    """`every_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go. `keep_every`: those
-    of every so many steps stay for ever (0: none).
-
-    `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` refuses a folder that holds
-    a run; anything else is the path of the checkpoint to go on from.
-
-    `asynchronous`: each rank copies its share of the state into host memory and writes it while training goes on;
-    false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: where DeepSpeed
-    keeps it on a disk, for want of host memory).
-    `retries`: when the disk refuses, for being full, write again so often, `retry_pause_seconds` after each failure.
-    """
-
-    every_steps: int = 1000
-    keep_last: int = 3
-    keep_every: int = 0
-    resume: str = "auto"
-    asynchronous: bool = True
-    snapshot_bytes: int | None = None
-    retries: int = 5
-    retry_pause_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.every_steps < 0:
-            raise ConfigError(f"checkpoint.every_steps={self.every_steps} is negative; 0 saves at the end only")
-        if self.keep_last < 1:
-            raise ConfigError(f"checkpoint.keep_last={self.keep_last} is not at least 1")
-        for name in ("keep_every", "snapshot_bytes", "retries", "retry_pause_seconds"):
-            if (getattr(self, name) or 0) < 0:
-                raise ConfigError(f"checkpoint.{name}={getattr(self, name)} is negative")
-        if self.keep_every and (not self.every_steps or self.keep_every % self.every_steps):
-            raise ConfigError(
-                f"checkpoint.keep_every={self.keep_every} is not a multiple of checkpoint.every_steps="
-                f"{self.every_steps}: what is to stay must be saved first"
-            )
 
 
 @dataclass(frozen=True)
@@ -96,20 +55,6 @@ class Progress:
     guard: GuardState = field(default_factory=GuardState)
     starts: tuple[Start, ...] = ()
     origins: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a checkpoint says beside weights:
-
-    The resolved run, its task, tokenizer and DeepSpeed settings.
-    """
-
-    run: Any
-    task: Task
-    tokenizer: Tokenizer
-    settings: DeepSpeedSettings
-    ranks: int
 
 
 def checkpoint_name(step: int) -> str:
@@ -194,19 +139,19 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def check_fits(path: Path, manifest: dict[str, Any], contents: Contents) -> None:
+def check_fits(path: Path, manifest: dict[str, Any], job: Job) -> None:
     """Raise CheckpointError when the checkpoint holds another model than this run trains.
 
     Ranks, ZeRO stage, offload and precision may be others.
     """
-    kind, shape = contents.task.kind, contents.task.shape.to_dict()
+    kind, shape = job.task.kind, job.task.shape.to_dict()
     saved_kind = manifest.get("task", {}).get("kind", "language_model")
     if (saved_kind, manifest["shape"]) != (kind, shape):
         raise CheckpointError(
             f"{path} holds another model: {saved_kind} {manifest['shape']}; this run has {kind} {shape}"
         )
-    if manifest["tokenizer"]["sha256"] != contents.tokenizer.sha256:
-        raise CheckpointError(f"{path} was trained with another tokenizer than {contents.tokenizer.path}")
+    if manifest["tokenizer"]["sha256"] != job.tokenizer.sha256:
+        raise CheckpointError(f"{path} was trained with another tokenizer than {job.tokenizer.path}")
 
 
 def open_state(path: Path, optimizer_names: Sequence[str] = ()) -> StateReader:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from megadec.common.config import to_dict
-from megadec.engine.checkpoint.manifest import FOLDER, checkpoint_name
+from megadec.engine.checkpoint.manifest import checkpoint_name
 from megadec.engine.checkpoint.skipped import LeftOut
-from megadec.engine.runs.common import Job
+from megadec.engine.runs.common import CHECKPOINTS, Job
 
 AUTOMATIC = ("auto", "none")
 Source = Mapping[str, Any]
@@ -58,7 +58,7 @@ def origins_of(manifest: Mapping[str, Any], run_folder: Path) -> Iterator[Source
 def run_folder_of(path: Path) -> Path:
     """The folder of a checkpoint's run, resolved; `path` itself where it lies in no run."""
     path = path.resolve()
-    return path.parent.parent if path.parent.name == FOLDER else path
+    return path.parent.parent if path.parent.name == CHECKPOINTS else path
 
 
 def _source_of(path: Path, manifest: Mapping[str, Any]) -> Source:

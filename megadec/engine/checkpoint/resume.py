@@ -16,15 +16,14 @@ from megadec.common.errors import CheckpointError, ConfigError, MegadecError
 from megadec.common.files import remove_temporary, storage_errors
 from megadec.decoder.execution import Execution
 from megadec.engine.checkpoint.manifest import (
-    Contents,
     check_fits,
     checkpoints_in,
     newest_whole,
     read_manifest,
     remove_partial,
 )
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
-from megadec.engine.zero.engine import Ranks
 
 # What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
 FREE_KEYS = (
@@ -81,7 +80,7 @@ def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
     path, manifest = found
     defaults = to_dict(type(run)(name=run.name, tokenizer=run.tokenizer))
     check_same_run(path, manifest["run"], to_dict(run), defaults, named=named)
-    check_fits(path, manifest, contents_of(job))
+    check_fits(path, manifest, job)
     job.task.stream.check(manifest["data"])
     newer = [p for p in checkpoints_in(run.checkpoints) if p.name > path.name]
     if named and newer:
@@ -90,11 +89,6 @@ def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
             " checkpoint.resume=auto"
         )
     return found
-
-
-def contents_of(job: Job) -> Contents:
-    """What a checkpoint of this job says beside weights."""
-    return Contents(job.run, job.task, job.tokenizer, job.settings, job.ranks)
 
 
 def check_same_run(

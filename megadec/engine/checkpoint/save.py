@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +20,12 @@ import megadec
 from megadec.common.config import to_dict, to_yaml
 from megadec.common.files import sync_folder, sync_tree, write_json
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
-from megadec.engine.checkpoint.checkpointer import Saved, Saver
+from megadec.engine.checkpoint.checkpointer import Saver
 from megadec.engine.checkpoint.manifest import (
     FORMAT,
     MANIFEST,
     RUN_FILE,
     VERSION,
-    Contents,
     Progress,
     checkpoint_name,
     remove_old,
@@ -35,46 +33,43 @@ from megadec.engine.checkpoint.manifest import (
 )
 from megadec.engine.checkpoint.rng_state import random_file, random_state
 from megadec.engine.checkpoint.skipped import starts_to_json
-from megadec.engine.checkpoint.verify import Probe
+from megadec.engine.checkpoint.verify import Probe, probe
 from megadec.engine.checkpoint.writer import Sums, write_small
+from megadec.engine.early_stopping import write_best
+from megadec.engine.metrics.reports import Saved
+from megadec.engine.runs.common import Job
+from megadec.engine.zero.engine import ZeroEngine
 
 
 def begin_checkpoint(
-    saver: Saver,
-    folder: Path,
-    contents: Contents,
-    progress: Progress,
-    data_state: dict[str, Any],
-    measure: Callable[[], Probe],
-    named: Callable[[], None],
-    saved: Callable[[Saved], None],
-) -> None:
-    """Save `folder`/step_N as the state is now; training may go on when this returns.
+    saver: Saver, engine: ZeroEngine, job: Job, progress: Progress, *, best: bool = False
+) -> Saved | None:
+    """Begin to save step_N as the state is now; training may go on when this returns. No other save is under way.
 
-    measure: gives the loss that a resumed run must find again. named: called on rank 0, in another thread, when the
-    checkpoint has its name and before older ones go. saved: called on every rank, between two later steps.
-    Collective. Raises StorageError when the save before this one could not be written.
+    Returns the checkpoint where it is already whole, as `Saver.start` does.
+    best: best.json names this step as soon as the checkpoint has its name, before older ones go. Collective.
     """
-    saver.wait()
     began = time.perf_counter()
-    ending = Ending(contents, progress, data_state, measure(), saver.optimizer_step)
+    measured, data_state = probe(engine, job, progress.step), job.task.stream.state(progress.step)
+    ending = Ending(job, progress, data_state, measured, saver.optimizer_step)
 
     def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> None:
         if partial.exists():  # not so when what comes after the name is tried again
             _finish(partial, final, ending, files, sums)
-        named()
-        remove_old(folder, contents.run.checkpoint, progress.best.step)
+        if best:
+            write_best(job.run.folder, job.run.early_stopping, progress.best)
+        remove_old(final.parent, job.run.checkpoint, progress.best.step)
 
-    final = folder / checkpoint_name(progress.step)
-    small_files = {random_file(saver.rank): random_state()}
-    saver.start(final, progress.step, small_files, publish, saved, began)
+    final = job.run.checkpoints / checkpoint_name(progress.step)
+    saved = Saved(final, progress.step, progress.tokens, progress.loss)
+    return saver.start(saved, {random_file(saver.rank): random_state()}, publish, began)
 
 
 @dataclass(frozen=True)
 class Ending:
     """What rank 0 writes into a checkpoint when every rank's files are there."""
 
-    contents: Contents
+    job: Job
     progress: Progress
     data_state: dict[str, Any]
     probe: Probe
@@ -83,10 +78,10 @@ class Ending:
 
 def _finish(partial: Path, final: Path, ending: Ending, files: dict[str, Any], sums: Sums) -> None:
     """The small files, the manifest, and the name."""
-    contents, progress = ending.contents, ending.progress
+    job, progress = ending.job, ending.progress
     small = {
-        RUN_FILE: write_small(partial / RUN_FILE, to_yaml(contents.run).encode()),
-        TOKENIZER_FILE: write_small(partial / TOKENIZER_FILE, Path(contents.tokenizer.path).read_bytes()),
+        RUN_FILE: write_small(partial / RUN_FILE, to_yaml(job.run).encode()),
+        TOKENIZER_FILE: write_small(partial / TOKENIZER_FILE, Path(job.tokenizer.path).read_bytes()),
     }
     manifest = {
         "format": FORMAT,
@@ -99,17 +94,17 @@ def _finish(partial: Path, final: Path, ending: Ending, files: dict[str, Any], s
         "guard": progress.guard.to_json(),
         "starts": starts_to_json(progress.starts),
         "origins": [dict(source) for source in progress.origins],
-        "world_size": contents.ranks,
-        "zero_stage": contents.settings.stage,
-        "precision": contents.settings.precision,
+        "world_size": job.ranks,
+        "zero_stage": job.settings.stage,
+        "precision": job.settings.precision,
         "data": ending.data_state,
-        "task": contents.task.manifest,
-        "shape": contents.task.shape.to_dict(),
-        "run": to_dict(contents.run),
-        "tokenizer": {"sha256": contents.tokenizer.sha256, "vocabulary_size": contents.tokenizer.vocabulary_size},
-        "tied": [list(names) for names in contents.task.tied],
+        "task": job.task.manifest,
+        "shape": job.task.shape.to_dict(),
+        "run": to_dict(job.run),
+        "tokenizer": {"sha256": job.tokenizer.sha256, "vocabulary_size": job.tokenizer.vocabulary_size},
+        "tied": [list(names) for names in job.task.tied],
         "files": dict(sorted((files | small).items())),
-        "probe": {**asdict(ending.probe), "precision": contents.settings.precision},
+        "probe": {**asdict(ending.probe), "precision": job.settings.precision},
         "optimizer_step": ending.optimizer_step,
         "bit_sums": {name: {part: f"{value:016x}" for part, value in of.items()} for name, of in sorted(sums.items())},
         "versions": {"megadec": megadec.__version__, "torch": torch.__version__, "deepspeed": version("deepspeed")},

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from megadec.common.log import logger
-from megadec.engine.checkpoint.state_files import Stretch
 from megadec.engine.zero.state import LiveState
+from megadec.engine.zero.state_files import Stretch
 
 log = logger(__name__)
 

@@ -18,8 +18,9 @@ from megadec.common.log import logger
 from megadec.data.sharding import place_of_rank
 from megadec.decoder.compiled import is_compiled
 from megadec.engine.checkpoint.writer import Sums
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
-from megadec.engine.zero.engine import Ranks, ZeroEngine
+from megadec.engine.zero.engine import ZeroEngine
 from megadec.engine.zero.state import LiveState
 
 # How far the loss may be off, relatively: other kernels and other machines add in another order. Fresh weights are off

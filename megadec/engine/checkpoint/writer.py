@@ -25,7 +25,7 @@ from torch import Tensor
 from megadec.common.errors import StorageError
 from megadec.common.files import read_json, storage_errors
 from megadec.common.log import logger
-from megadec.engine.checkpoint.state_files import Stretch, rank_file, write_state
+from megadec.engine.zero.state_files import Stretch, rank_file, write_state
 
 LOOK_SECONDS = 0.02
 # After an error in training, a save that is under way may still be finished: so long its last rank is waited for.

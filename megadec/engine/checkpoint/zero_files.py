@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from megadec.common.errors import CheckpointError
-from megadec.engine.checkpoint.state_files import MOMENTS, WEIGHT
+from megadec.engine.zero.state_files import MOMENTS, WEIGHT
 
 _RANK_FILE = re.compile(r"^(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt$")
 _MODEL_FILE = "mp_rank_00_model_states.pt"

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from megadec.common.errors import MegadecError, ShardError
@@ -22,8 +22,7 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.shard_folders import Verify
 from megadec.data.stream import TrainStream
-from megadec.engine.runs.common import Job
-from megadec.engine.zero.engine import Ranks
+from megadec.engine.ranks import Ranks
 
 REPORT = "quarantine.json"
 FOUND_ELSEWHERE = "damaged on another rank, which has said how"
@@ -32,28 +31,13 @@ Sets = Sequence[DataSet]
 log = logger(__name__)
 
 
-def agree_on_data(job: Job, ranks: Ranks) -> Job:
-    """The job with the stream that all ranks agree on. Collective. Raises ShardError, on every rank."""
-    if job.task.agree is None:
-        return job
-    return replace(job, task=replace(job.task, stream=job.task.agree(ranks)))
+def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | float, ranks: Ranks) -> list[DataSet]:
+    """The sets of training without what any rank found damaged; those that lack nothing more are the same objects.
 
-
-def agree_on_stream(
-    stream: TrainStream,
-    held_out: Sets,
-    verify: Verify,
-    bad_shards: int | float,
-    rebuild: Callable[[list[DataSet]], TrainStream],
-    ranks: Ranks,
-) -> TrainStream:
-    """`stream`, or the one that `rebuild` makes of its sets without what any rank found damaged. Collective.
-
-    verify: "hashes" reads every shard once a machine, shared among its ranks. Raises ShardError: other data on another
-    rank than on the first, more damaged shards than `bad_shards` (a number, or a share of those of the stream), a
-    damaged held-out shard, a place out of reach.
+    verify: "hashes" reads every shard once a machine, shared among its ranks. Collective. Raises ShardError: other data
+    on another rank than on the first, more damaged shards than `bad_shards` (a number, or a share of those of `sets`),
+    a damaged held-out shard, a place out of reach.
     """
-    sets = [data for data, _ in stream.sets]
     _check_same([*sets, *held_out], ranks)
     own = [dict(data.left_out) for data in sets] + [{} for _ in held_out]
     failure: MegadecError | None = None
@@ -64,9 +48,10 @@ def agree_on_stream(
             failure = error
     together = _union([*sets, *held_out], own, failure, ranks)
     _check_limit([*sets, *held_out], len(sets), together, bad_shards)
-    if all(found.keys() == data.left_out.keys() for found, data in zip(together, sets, strict=False)):
-        return stream
-    return rebuild([data.without(found) for data, found in zip(sets, together, strict=False)])
+    return [
+        data if found.keys() == data.left_out.keys() else data.without(found)
+        for data, found in zip(sets, together, strict=False)
+    ]
 
 
 def check_limit(sets: Sets, bad_shards: int | float) -> None:
@@ -74,15 +59,12 @@ def check_limit(sets: Sets, bad_shards: int | float) -> None:
     _check_limit(sets, len(sets), [data.left_out for data in sets], bad_shards)
 
 
-def report_left_out(job: Job, ranks: Ranks, step: int) -> None:
-    """On rank 0: add a line to the run's quarantine.json for a start at `step` that leaves shards out, and say so."""
-    stream = job.task.stream
-    if ranks.rank or not isinstance(stream, TrainStream):
-        return
+def report_left_out(stream: TrainStream, folder: Path, step: int) -> None:
+    """Add a line to the run's quarantine.json for a start at `step` that leaves shards out, and say so."""
     shards = [shard for number in range(len(stream.sets)) for shard in _lost_shards(stream, number)]
     if not shards:
         return
-    path = job.run.folder / REPORT
+    path = folder / REPORT
     windows = [stream.lost_windows(number) for number in range(len(stream.sets))]
     start = {
         "from_step": step,

@@ -19,10 +19,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from megadec.common.errors import ConfigError, TrainingError
+from megadec.engine.metrics.reports import Answer, Finding
 
-Answer = Literal["skip", "roll_back", "stop"]
 SpikeAnswer = Literal["off", "report", "skip", "roll_back", "stop"]
-Kind = Literal["no_tokens", "loss_not_finite", "gradients_not_finite", "loss_spike", "gradient_spike"]
 
 # From the weakest to the strongest.
 ANSWERS = ("report", "skip", "roll_back", "stop")
@@ -111,26 +110,6 @@ class Seen:
     rank_losses: tuple[float, ...]
     rank_norms: tuple[float, ...]
     broken: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something is wrong with a step. `ranks`: where it came from, as far as that can be said.
-
-    `words`: also of what else was found at the step, which the other fields do not tell.
-    """
-
-    step: int
-    kind: Kind
-    answer: Answer | Literal["report"]
-    ranks: tuple[int, ...]
-    words: str
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def refuses(self) -> bool:
-        """Whether the update is left out."""
-        return self.answer != "report"
 
 
 Judge = Callable[[Seen], Finding | None]

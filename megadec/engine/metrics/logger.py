@@ -7,78 +7,20 @@ so that a killed run has told everything; a resumed run cuts the lines of steps 
 from __future__ import annotations
 
 import json
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from megadec.common.errors import ConfigError
 from megadec.common.files import whole_file
 from megadec.common.log import logger, progress
 from megadec.common.ranks import is_first
 from megadec.engine.metrics.line_writer import KeptLines
+from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
+from megadec.engine.metrics.reports import Evaluation, Saved, StepReport
 from megadec.engine.metrics.trackers import Tracker, open_trackers
 
-if TYPE_CHECKING:
-    from megadec.engine.checkpoint.checkpointer import Saved
-    from megadec.engine.step import StepReport
-
-FILE_NAME = "metrics.jsonl"
-# Dense bf16 peak of one device by its makers' data sheets, where the run does not state one. A CPU's is not known.
-PEAK_FLOPS_BY_NAME = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
-
 log = logger(__name__)
-
-
-@dataclass(frozen=True)
-class MetricsOptions:
-    """`peak_flops`: what one device could do a second, for the utilisation; unknown where it is left out on a CPU.
-
-    tensorboard, wandb, swanlab: where the figures go beside metrics.jsonl; the latter two are extras. project: the name
-    that they file runs under. offline: they keep to the run's folder and need no network.
-    """
-
-    tensorboard: bool = True
-    wandb: bool = False
-    swanlab: bool = False
-    project: str = "megadec"
-    offline: bool = False
-    peak_flops: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.peak_flops is not None and self.peak_flops <= 0:
-            raise ConfigError(f"metrics.peak_flops={self.peak_flops} is not above 0")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One held-out set at one step. `values`: the figures by name, `loss` in nats a prediction among them."""
-
-    step: int
-    name: str
-    values: Mapping[str, float]
-    seconds: float
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory this process has held: on the device for CUDA, resident for CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def peak_flops(options: MetricsOptions, device: torch.device) -> float | None:
-    """Peak floating-point operations a second of one device, or None where nobody knows."""
-    if options.peak_flops is not None or device.type != "cuda":
-        return options.peak_flops
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in PEAK_FLOPS_BY_NAME.items() if key in name), None)
 
 
 class Metrics:

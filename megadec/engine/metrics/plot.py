@@ -19,7 +19,7 @@ import numpy as np
 from megadec.common.errors import ConfigError, InputError, MissingExtraError
 from megadec.common.files import whole_file
 from megadec.common.log import logger
-from megadec.engine.metrics.logger import FILE_NAME
+from megadec.engine.metrics.options import FILE_NAME
 
 log = logger(__name__)
 

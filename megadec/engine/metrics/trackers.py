@@ -15,12 +15,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from megadec.common.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from megadec.engine.metrics.logger import MetricsOptions
+from megadec.engine.metrics.options import MetricsOptions
 
 TENSORBOARD_FOLDER = "tensorboard"
 STEP_METRIC = "step"

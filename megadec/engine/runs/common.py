@@ -14,10 +14,10 @@ from pathlib import Path
 from megadec.common.errors import ConfigError
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
-from megadec.engine.checkpoint.manifest import FOLDER, CheckpointOptions, Progress
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.health.guard import GuardOptions
-from megadec.engine.metrics.logger import FILE_NAME, MetricsOptions
+from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
+from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import check_trackers
 from megadec.engine.schedule import ScheduleOptions
 from megadec.engine.task import Task
@@ -30,6 +30,46 @@ from megadec.engine.zero.settings import (
     merge_settings,
     resolve_precision,
 )
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """`every_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go. `keep_every`: those
+    of every so many steps stay for ever (0: none).
+
+    `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` refuses a folder that holds
+    a run; anything else is the path of the checkpoint to go on from.
+
+    `asynchronous`: each rank copies its share of the state into host memory and writes it while training goes on;
+    false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: where DeepSpeed
+    keeps it on a disk, for want of host memory).
+    `retries`: when the disk refuses, for being full, write again so often, `retry_pause_seconds` after each failure.
+    """
+
+    every_steps: int = 1000
+    keep_last: int = 3
+    keep_every: int = 0
+    resume: str = "auto"
+    asynchronous: bool = True
+    snapshot_bytes: int | None = None
+    retries: int = 5
+    retry_pause_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 0:
+            raise ConfigError(f"checkpoint.every_steps={self.every_steps} is negative; 0 saves at the end only")
+        if self.keep_last < 1:
+            raise ConfigError(f"checkpoint.keep_last={self.keep_last} is not at least 1")
+        for name in ("keep_every", "snapshot_bytes", "retries", "retry_pause_seconds"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigError(f"checkpoint.{name}={getattr(self, name)} is negative")
+        if self.keep_every and (not self.every_steps or self.keep_every % self.every_steps):
+            raise ConfigError(
+                f"checkpoint.keep_every={self.keep_every} is not a multiple of checkpoint.every_steps="
+                f"{self.every_steps}: what is to stay must be saved first"
+            )
 
 
 @dataclass(frozen=True)
@@ -90,7 +130,7 @@ class CommonRun:
     @property
     def checkpoints(self) -> Path:
         """Where the checkpoints of this run lie."""
-        return self.folder / FOLDER
+        return self.folder / CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -102,7 +142,7 @@ class Job:
     tokenizer: Tokenizer
     ranks: int
     task: Task
-    saved: Callable[[Path, Progress], None] | None = None
+    saved: Callable[[Saved], None] | None = None
     """Called on every rank when a checkpoint has its name; the launcher's, which may want to tell others."""
 
 

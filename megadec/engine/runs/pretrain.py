@@ -7,7 +7,6 @@ shards and turns a mistake into one message instead of a crash on every rank.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -33,10 +32,10 @@ from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import Decoder, check_dropout
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
-from megadec.engine.health.damaged_shards import agree_on_stream, check_limit
+from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
 from megadec.engine.task import InitialWeights, Scorer, Task
-from megadec.engine.zero.engine import Ranks
 
 TIED_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
@@ -229,8 +228,9 @@ def _task(
         return WindowEvaluator(held_out, run.evaluate, run.data.row_tokens, tokenizer, engine, shares)
 
     def agree(ranks: Ranks) -> TrainStream:
-        data, rebuild = run.data, functools.partial(stream_of, run)
-        agreed = agree_on_stream(stream, list(held_out.values()), data.verify, data.bad_shards, rebuild, ranks)
+        before = [data for data, _ in stream.sets]
+        sets = agree_on_sets(before, list(held_out.values()), run.data.verify, run.data.bad_shards, ranks)
+        agreed = stream if sets == before else stream_of(run, sets)
         agreed.find_skipped()
         return agreed
 

@@ -24,7 +24,7 @@ from megadec.decoder.textbook.registry import Architecture, architecture
 from megadec.decoder.textbook.rnn import Attention
 from megadec.engine.evaluate import figures, spread
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.logger import Evaluation
+from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
 from megadec.engine.runs.pretrain import TIED_NAMES
 from megadec.engine.task import Scorer, Task

@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,14 @@ from deepspeed.utils import set_z3_leaf_module
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from megadec.common.errors import ConfigError, TrainingError
+from megadec.common.errors import ConfigError
 from megadec.common.processes import free_port
 from megadec.common.ranks import local_rank, local_world_size, rank, world_size
 from megadec.data.batch import Batch
 from megadec.decoder.compiled import is_compiled
 from megadec.decoder.model import Decoder
 from megadec.decoder.sequence_parallel import SequenceRanks
+from megadec.engine.ranks import Ranks, lost_ranks
 from megadec.engine.task import Task
 from megadec.engine.zero.gradients import GradientWatch, OwnGradients, gate_of
 from megadec.engine.zero.host_memory import keep_freed_memory
@@ -84,47 +84,6 @@ def _check_nvme(key: str, folder: object) -> None:
             f"{key}.device=nvme needs DeepSpeed's async_io, which is built with g++ and libaio when it is first used:"
             " install libaio's headers (Debian: libaio-dev), or take zero3_offload.json"
         )
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """The processes that train together, seen from one of them. Every method is collective."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
-    def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
-        """The sums of each value over all ranks, in float64, in one message.
-
-        Raises TrainingError when a rank is lost.
-        """
-        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
-        if self.world_size > 1:
-            with lost_ranks("adding up numbers"):
-                torch.distributed.all_reduce(sums)
-        return [float(value) for value in sums.tolist()]
-
-    def from_first(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
-        box = [value]
-        if self.world_size > 1:
-            with lost_ranks("waiting for rank 0"):
-                torch.distributed.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
-
-    def from_all(self, value: Any) -> list[Any]:
-        """Every rank's value, by rank, on every rank."""
-        values: list[Any] = [value]
-        if self.world_size > 1:
-            values = [None] * self.world_size
-            with lost_ranks("exchanging values"):
-                torch.distributed.all_gather_object(values, value)
-        return values
-
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
-        self.sum_over_ranks([0.0])
 
 
 def start_process_group() -> Ranks:
@@ -338,16 +297,3 @@ class ZeroEngine:
     def set_step(self, step: int) -> None:
         """Tell DeepSpeed's own counters and monitors where a run goes on."""
         self._engine.global_steps = step
-
-
-@contextlib.contextmanager
-def lost_ranks(doing: str) -> Iterator[None]:
-    """Turn the transport's complaint about a vanished peer into a TrainingError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "Connection" in str(error) or "gloo" in str(error) or "NCCL" in str(error):
-            raise TrainingError(
-                f"rank {rank()}: another rank was lost while {doing}; its own message says why"
-            ) from error
-        raise

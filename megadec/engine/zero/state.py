@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from megadec.common.errors import CheckpointError
-from megadec.engine.checkpoint.state_files import MOMENTS, WEIGHT, StateReader, Stretch, bit_sum
+from megadec.engine.zero.state_files import MOMENTS, WEIGHT, StateReader, Stretch, bit_sum
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A Hugging Face folder's weights and configuration, written and read as plain files.
 
 In comes a ModelSource, out go config.json, generation_config.json and safetensors; and back. Trade-off: transformers is
-not needed here, so that reading an export costs no import of it; `export/huggingface/decoder.py` proves that transformers agrees.
+not needed here, so that reading an export costs no import of it; huggingface/decoder.py proves that it agrees.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from megadec.common.files import sha256_of
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import (
-    FOLDER,
     MANIFEST,
     ZERO_FOLDER,
     checkpoint_name,
@@ -25,14 +24,14 @@ from megadec.engine.checkpoint.manifest import (
     read_manifest,
 )
 from megadec.engine.checkpoint.skipped import LeftOut
-from megadec.engine.checkpoint.state_files import FOLDER as STATE_FOLDER
 from megadec.engine.early_stopping import read_best
+from megadec.engine.runs.common import CHECKPOINTS
+from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
 from megadec.export.read import huggingface_files, megadec
 from megadec.export.read.layout import CONFIG_FILE
 from megadec.export.read.lora import merged
 from megadec.export.read.source import CLASSIFICATION, HEAD, LANGUAGE_MODEL, ModelSource, check_tensors, classes_of
 
-CHECKPOINTS = FOLDER
 MANIFEST_FILE = MANIFEST
 
 

@@ -18,8 +18,9 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.data.pairs import PairOptions
 from megadec.decoder.textbook.registry import EncoderDecoder, architecture
 from megadec.engine.checkpoint.manifest import open_state, read_manifest
+from megadec.engine.runs.common import CHECKPOINTS
 from megadec.export.read.load import set_parameters
-from megadec.export.read.model import CHECKPOINTS, MANIFEST_FILE, check_tokenizer, checkpoint_of
+from megadec.export.read.model import MANIFEST_FILE, check_tokenizer, checkpoint_of
 from megadec.export.read.source import EMBEDDING, HEAD
 
 KIND = "seq2seq"

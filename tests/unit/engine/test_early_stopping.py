@@ -8,7 +8,7 @@ import pytest
 
 from megadec.common.errors import CheckpointError, ConfigError
 from megadec.engine.early_stopping import Best, EarlyStopping, after_evaluation, exhausted, read_best, write_best
-from megadec.engine.metrics.logger import Evaluation
+from megadec.engine.metrics.reports import Evaluation
 
 WATCH = EarlyStopping(metric="dev/accuracy", patience=2)
 

@@ -10,8 +10,8 @@ import torch
 
 from megadec.common.errors import ConfigError
 from megadec.engine.loop import check_one_precision
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
-from megadec.engine.zero.engine import Ranks
 
 
 class Answers(Ranks):

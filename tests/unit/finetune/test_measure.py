@@ -14,7 +14,7 @@ from torch import Tensor
 
 from megadec.data.batch import TokenBatch
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.logger import Evaluation
+from megadec.engine.metrics.reports import Evaluation
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.measure import ClassifyEvaluator, macro_f1
 from tests.unit.finetune.test_rows import ROW_TOKENS, labelled

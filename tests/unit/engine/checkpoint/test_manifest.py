@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,8 +19,6 @@ from megadec.common.files import sha256_of
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import (
-    CheckpointOptions,
-    Contents,
     check_fits,
     checkpoints_in,
     newest_whole,
@@ -29,6 +27,7 @@ from megadec.engine.checkpoint.manifest import (
     remove_partial,
     replaced_name,
 )
+from megadec.engine.runs.common import CheckpointOptions, Job
 from megadec.engine.task import Task
 from megadec.engine.zero.settings import DeepSpeedSettings
 
@@ -158,7 +157,7 @@ def test_another_model_or_tokenizer_is_refused_and_other_ranks_stage_and_precisi
 ) -> None:
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
     settings = DeepSpeedSettings(file=Path("zero3.json"), values={}, stage=3, precision="bf16")
-    contents = Contents(run=None, task=language_task(), tokenizer=tokenizer, settings=settings, ranks=2)
+    job = Job(cast(Any, None), settings, tokenizer, 2, language_task())
     manifest = {
         "world_size": 2,
         "zero_stage": 3,
@@ -166,16 +165,16 @@ def test_another_model_or_tokenizer_is_refused_and_other_ranks_stage_and_precisi
         "shape": SHAPE.to_dict(),
         "tokenizer": {"sha256": tokenizer.sha256},
     }
-    check_fits(tmp_path, manifest, contents)
-    check_fits(tmp_path, {**manifest, "world_size": 4, "zero_stage": 2, "precision": "fp32"}, contents)
+    check_fits(tmp_path, manifest, job)
+    check_fits(tmp_path, {**manifest, "world_size": 4, "zero_stage": 2, "precision": "fp32"}, job)
     others = {
         "shape": dataclasses.replace(SHAPE, layers=3).to_dict(),
         "tokenizer": {"sha256": "0"},
     }
     for key, other in others.items():
         with pytest.raises(CheckpointError, match=r"another (model|tokenizer)"):
-            check_fits(tmp_path, {**manifest, key: other}, contents)
-    classifier = dataclasses.replace(contents, task=language_task(kind="classification"))
+            check_fits(tmp_path, {**manifest, key: other}, job)
+    classifier = dataclasses.replace(job, task=language_task(kind="classification"))
     with pytest.raises(CheckpointError, match="another model: language_model"):
         check_fits(tmp_path, manifest, classifier)
 

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from megadec.common.config import to_dict
-from megadec.engine.checkpoint.manifest import CheckpointOptions
 from megadec.engine.checkpoint.origins import Source, origins_at_start, origins_of
 from megadec.engine.checkpoint.skipped import LeftOut
-from megadec.engine.runs.common import Job
+from megadec.engine.runs.common import CheckpointOptions, Job
 from megadec.engine.runs.pretrain import ModelOptions, Run
 
 

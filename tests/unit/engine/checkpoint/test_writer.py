@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import StorageError
-from megadec.engine.checkpoint.state_files import Stretch, header_of, rank_file
 from megadec.engine.checkpoint.writer import Flight, Share, Sums
+from megadec.engine.zero.state_files import Stretch, header_of, rank_file
 
 PATIENCE_SECONDS = 30.0
 

@@ -15,8 +15,10 @@ from megadec.common.errors import ConfigError, StorageError, TrainingError
 from megadec.decoder.flops import model_flops
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import figures
-from megadec.engine.metrics.logger import Evaluation, Metrics, MetricsOptions, keep_lines, peak_flops, peak_memory_bytes
-from megadec.engine.step import StepReport
+from megadec.engine.metrics.device import peak_flops, peak_memory_bytes
+from megadec.engine.metrics.logger import Metrics, keep_lines
+from megadec.engine.metrics.options import MetricsOptions
+from megadec.engine.metrics.reports import Evaluation, StepReport
 
 SHAPE = DecoderShape(
     vocabulary_size=64,

@@ -21,9 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from megadec.common.errors import MissingExtraError
 from megadec.decoder.flops import model_flops
-from megadec.engine.checkpoint.checkpointer import Saved
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.logger import Metrics, MetricsOptions
+from megadec.engine.metrics.logger import Metrics
+from megadec.engine.metrics.options import MetricsOptions
+from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import SwanLab, check_trackers, identity
 from tests.unit.engine.metrics.test_logger import REPORT, SHAPE
 
@@ -127,7 +128,7 @@ def saved_late(metrics: Metrics) -> None:
     """The figures of a save that is whole two steps later, and a step that is done again."""
     for step in (1, 2, 3):
         metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
-    metrics.record_save(Saved(Path("step_1"), 1, 0.5, 4.0, 100, asynchronous=True))
+    metrics.record_save(Saved(Path("step_1"), 1, stall_seconds=0.5, seconds=4.0, bytes=100, asynchronous=True))
     metrics.record_step(replace(REPORT, step=2), tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
 
 

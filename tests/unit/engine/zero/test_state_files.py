@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from megadec.common.errors import CheckpointError
 from megadec.common.files import sha256_of
-from megadec.engine.checkpoint.state_files import StateFiles, Stretch, bit_sum, header_of, rank_file, write_state
 from megadec.engine.checkpoint.writer import add_sums
+from megadec.engine.zero.state_files import StateFiles, Stretch, bit_sum, header_of, rank_file, write_state
 
 SHAPES = {"matrix": (7, 5), "odd": (3, 3), "bias": (5,), "one": (1,)}
 PARTS = ("weight", "exp_avg", "exp_avg_sq")

@@ -1,0 +1,81 @@
+"""What the parts of a training tell each other and the metrics: a step, an evaluation, a saved checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Answer = Literal["skip", "roll_back", "stop"]
+Kind = Literal["no_tokens", "loss_not_finite", "gradients_not_finite", "loss_spike", "gradient_spike"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something is wrong with a step. `ranks`: where it came from, as far as that can be said.
+
+    `words`: also of what else was found at the step, which the other fields do not tell.
+    """
+
+    step: int
+    kind: Kind
+    answer: Answer | Literal["report"]
+    ranks: tuple[int, ...]
+    words: str
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the update is left out."""
+        return self.answer != "report"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
+
+    `squared_document_tokens`: the squared lengths of the documents in the rows, added up: what attention costs.
+    `finding`: what the guard found; the update was left out when that refuses it.
+    """
+
+    step: int
+    loss: float
+    tokens: int
+    squared_document_tokens: int
+    learning_rate: float
+    grad_norm: float
+    seconds: float
+    memory_bytes: tuple[int, ...]
+    finding: Finding | None = None
+
+    @property
+    def updated(self) -> bool:
+        """Whether the weights were changed."""
+        return self.finding is None or not self.finding.refuses
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One held-out set at one step. `values`: the figures by name, `loss` in nats a prediction among them."""
+
+    step: int
+    name: str
+    values: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that has its name. `stall_seconds`: so long training waited for it; `seconds`: until it was whole;
+    `bytes`: of this rank's share of the state.
+    """
+
+    path: Path
+    step: int
+    tokens: int = 0
+    loss: float | None = None
+    stall_seconds: float = 0.0
+    seconds: float = 0.0
+    bytes: int = 0
+    asynchronous: bool = False
