@@ -5,8 +5,8 @@
 In: a shape and a batch, as for the other benchmarks, and a folder on the disk to measure. Out: one JSON object: for
 each way to save (`deepspeed`: its save_checkpoint and a hash of every file after it; `synchronous` and `asynchronous`:
 ours) the median seconds that training waited, the seconds until the checkpoint had its name, and the bytes; and the
-seconds of a step without a save and during one. Several ranks: start it with torchrun. Trade-off: nothing else uses the
-disk, and the state is in the page cache when it is flushed, so a slower disk shows in the seconds until it is whole.
+seconds of a step without a save and during one. Several ranks: start it with torchrun. Nothing else uses the disk, and
+the state is in the page cache when it is flushed, so a slower disk shows in the seconds until it is whole.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from megadec.common.config import parse
 from megadec.common.errors import run_main
 from megadec.common.files import sha256_of, sync_tree, write_json
 from megadec.decoder.flops import parameter_table
-from megadec.engine.checkpoint.checkpointer import Saver
+from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.writer import Sums
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import ZeroEngine, build_engine, check_zero_section, start_process_group
-from megadec.engine.zero.settings import RunsShare, merge_settings, resolve_precision
+from megadec.engine.zero.settings import RunSettings, merge_settings, resolve_precision
 
 WAYS = ("deepspeed", "synchronous", "asynchronous")
 
@@ -57,7 +57,7 @@ class Bench:
     def __init__(self, options: CheckpointBenchOptions, folder: Path, ranks: Ranks) -> None:
         world = ranks.world_size
         rows = options.rows
-        share = RunsShare(rows * world, rows, resolve_precision(options.precision), OPTIMIZER.clip_norm, world)
+        share = RunSettings(rows * world, rows, resolve_precision(options.precision), OPTIMIZER.max_grad_norm, world)
         settings = merge_settings(options.deepspeed, share)
         check_zero_section(settings)
         self.engine: ZeroEngine = build_engine(
@@ -85,9 +85,9 @@ class Bench:
         self.engine.ranks.barrier()
         return found
 
-    def _saver(self, asynchronous: bool) -> Saver:
-        return Saver(
-            self.engine.live_state(),
+    def _saver(self, asynchronous: bool) -> AsyncCheckpointer:
+        return AsyncCheckpointer(
+            self.engine.zero_state(),
             self.engine.ranks,
             asynchronous=asynchronous,
             snapshot_bytes=None,
@@ -117,7 +117,7 @@ class Bench:
         self.engine.ranks.barrier()
         ranks, files = self.engine.ranks, sorted(path for path in final.rglob("*") if path.is_file())
         # Shared among the ranks, as in ours each hashes what it has written.
-        hashes = ranks.from_all({path.name: sha256_of(path) for path in files[ranks.rank :: ranks.world_size]})
+        hashes = ranks.all_gather({path.name: sha256_of(path) for path in files[ranks.rank :: ranks.world_size]})
         if ranks.rank == 0:
             write_json(final / "manifest.json", {name: one for part in hashes for name, one in part.items()})
             sync_tree(final)
@@ -162,7 +162,7 @@ def main(argv: Sequence[str]) -> None:
     options = parse(CheckpointBenchOptions, argv, description="What a save costs training.")
     ranks = start_process_group()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        bench = Bench(options, Path(ranks.from_first(folder)), ranks)
+        bench = Bench(options, Path(ranks.broadcast(folder)), ranks)
         result = measure(options, bench)
         ranks.barrier()
     if ranks.rank == 0:

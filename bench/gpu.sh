@@ -93,31 +93,31 @@ large=(--hidden_size 2048 --layers 26 --heads 16 --kv_heads 8 --head_size 128 --
   --vocabulary_size 32000)
 small=(--preset 124m)
 tiny=(--hidden_size 64 --layers 2 --heads 4 --kv_heads 2 --head_size 16 --intermediate_size 128 --vocabulary_size 512
-  --row_tokens 64 --rows 2)
+  --sequence_length 64 --rows 2)
 
 if [[ -n $dry ]]; then
   bench step 240 "${tiny[@]}" --names ours transformers plain --rounds 1 \
     --timelines "$work/timelines"
   bench kernels 240 --hidden 64 --tensor_bytes 16384 --rounds 1 --calls 1 --compiled false --seconds 60
-  bench attention 240 --row_tokens 64 --tokens 128 --document_tokens 16 --heads 2 --kv_heads 1 --head_size 16 --rounds 1
+  bench attention 240 --sequence_length 64 --tokens 128 --document_tokens 16 --heads 2 --kv_heads 1 --head_size 16 --rounds 1
   bench loss 240 --vocabulary_size 512 --tokens 64 --hidden_size 32 --rounds 1
   bench memory 240 "${tiny[@]}" --policies none full --rounds 1
   bench zero 240 "${tiny[@]}" --cases plain zero3 --rounds 1
 else
   run tests 45 "$python" -m pytest -q -m gpu $(grep -rl 'mark\.gpu' tests --include='test_*.py')
-  bench step-1.3b-2048 150 "${large[@]}" --row_tokens 2048 --rows 8 --rounds 5 --limit_seconds 130 \
+  bench step-1.3b-2048 150 "${large[@]}" --sequence_length 2048 --rows 8 --rounds 5 --limit_seconds 130 \
     --names ours_compiled transformers transformers_compiled transformers_liger ours
-  bench step-124m-1024 65 "${small[@]}" --row_tokens 1024 --rows 32 --rounds 10 --limit_seconds 50 \
+  bench step-124m-1024 65 "${small[@]}" --sequence_length 1024 --rows 32 --rounds 10 --limit_seconds 50 \
     --names ours_compiled transformers transformers_liger transformers_compiled --timelines "$work/timelines"
   bench kernels 70 --seconds 55
   bench attention 35
-  bench zero-1.3b 45 "${large[@]}" --row_tokens 2048 --rows 4 --rounds 5 --cases plain zero3
+  bench zero-1.3b 45 "${large[@]}" --sequence_length 2048 --rows 4 --rounds 5 --cases plain zero3
   bench loss 20 --rounds 5
-  bench step-1.3b-4096 100 "${large[@]}" --row_tokens 4096 --rows 4 --rounds 5 --limit_seconds 80 \
+  bench step-1.3b-4096 100 "${large[@]}" --sequence_length 4096 --rows 4 --rounds 5 --limit_seconds 80 \
     --names ours_compiled transformers transformers_liger
-  bench zero-124m 30 "${small[@]}" --row_tokens 1024 --rows 16 --rounds 10
-  bench memory 60 "${small[@]}" --row_tokens 2048 --rows 16 --rounds 3
+  bench zero-124m 30 "${small[@]}" --sequence_length 1024 --rows 16 --rounds 10
+  bench memory 60 "${small[@]}" --sequence_length 2048 --rows 16 --rounds 3
   # Should a Triton kernel fail on this GPU, this still says what the rest is worth.
-  bench step-124m-torch 40 "${small[@]}" --row_tokens 1024 --rows 32 --rounds 5 --names ours_compiled \
+  bench step-124m-torch 40 "${small[@]}" --sequence_length 1024 --rows 32 --rounds 5 --names ours_compiled \
     --execution.kernels torch
 fi

@@ -5,9 +5,8 @@
 In: hidden sizes. Out: one JSON object: for each operation, hidden size and pass the fewest bytes that must be moved
 (each input read once, each result written once), and for each case the median seconds, GB/s of those bytes, their share
 of a clone of a tensor of the same size in the same run, and times as fast as the formula in eager torch. Forward builds
-the graph for the backward pass, as in training. Trade-off: tensors are larger than the caches, as a GPU's in training
-are, so a CPU is shown without what its caches would give; an operation whose turn comes after `seconds` is left out,
-and named.
+the graph for the backward pass, as in training. Tensors are larger than the caches, as a GPU's in training are, so a
+CPU is shown without what its caches would give; an operation whose turn comes after `seconds` is left out, and named.
 """
 
 from __future__ import annotations
@@ -187,12 +186,12 @@ def main(argv: Sequence[str]) -> None:
     dtype = DTYPES[resolve_precision(options.precision)]
     size = options.tensor_bytes or 0
     clone = clone_bytes_per_second(size)
-    rows, left_out = [], []
+    rows, skipped = [], []
     for hidden in options.hidden:
         tokens = max(1, size // (hidden * dtype.itemsize))
         for operation in operations(hidden, tokens, dtype):
             if monotonic() - began > (options.seconds or 0):
-                left_out.append(f"{operation.name} of hidden {hidden}")
+                skipped.append(f"{operation.name} of hidden {hidden}")
                 continue
             found = measure(operation, options, clone, tokens * hidden * dtype.itemsize)
             rows += [{"hidden": hidden, "tokens": tokens, **row} for row in found]
@@ -205,7 +204,7 @@ def main(argv: Sequence[str]) -> None:
         "liger": "used" if liger_functions() else "not installed, or no GPU",
         "clone_gigabytes_per_second": round(clone / 1e9, 2),
         "rows": rows,
-        "left_out": left_out,
+        "skipped": skipped,
     }
     print(json.dumps(result))
 

@@ -1,13 +1,13 @@
 """What the loader costs: tokens a second from shards in the page cache, beside other loaders, and the time of a seek.
 
-    python -m bench.loader --data shards/zhwiki [--row_tokens 1024] [--rows 32] [--output FILE]
+    python -m bench.loader --data shards/zhwiki [--sequence_length 1024] [--rows 32] [--output FILE]
 
 In: a folder of shards. Out: one JSON object. Every loader reads the same documents and gives the same windows (joined
-documents, cut every row_tokens) as the same batches, made by `megadec.data.batch`: ids, targets, weights, positions,
-documents. `ours` takes the windows in its shuffled order; the others read from front to back, which is the easiest for
-them. webdataset reads a document a sample (its usual layout) and, as `webdataset_on_our_shards`, our own tars;
-mosaicml-streaming reads a window a sample (the usual layout for language models). Trade-off: one process and no
-workers, for more processes multiply all of them alike.
+documents, cut every sequence_length) as the same batches, made by `megadec.data.batch`: ids, targets, weights,
+positions, documents. `ours` takes the windows in its shuffled order; the others read from front to back, which is the
+easiest for them. webdataset reads a document a sample (its usual layout) and, as `webdataset_on_our_shards`, our own
+tars; mosaicml-streaming reads a window a sample (the usual layout for language models). One process and no workers, for
+more processes multiply all of them alike.
 """
 
 from __future__ import annotations
@@ -59,22 +59,22 @@ class LoaderOptions:
     """
 
     data: Path
-    row_tokens: int = 1024
+    sequence_length: int = 1024
     rows: int = 32
     rounds: int = 7
     seeks: int = 9
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("row_tokens", "rows", "rounds", "seeks"):
+        for name in ("sequence_length", "rows", "rounds", "seeks"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not at least 1")
 
 
 def loaders(data: DataSet, folder: Path, options: LoaderOptions) -> tuple[dict[str, Batches], dict[str, str]]:
     """Each loader as a function that goes once through all windows, and why others are left out."""
-    sizes = options.row_tokens, options.rows
-    stream = TrainStream([(data, 1.0)], options.row_tokens, "cut", seed=0, sequences_per_step=options.rows)
+    sizes = options.sequence_length, options.rows
+    stream = TrainStream([(data, 1.0)], options.sequence_length, "cut", seed=0, global_batch_size=options.rows)
     steps = -(-stream.windows_per_epoch // options.rows)
 
     def ahead() -> Iterator[TokenBatch]:
@@ -119,10 +119,10 @@ def _exhaust(run: Batches) -> Callable[[], None]:
     return go
 
 
-def write_sparse_set(folder: Path, windows: int, row_tokens: int) -> None:
+def write_sparse_set(folder: Path, windows: int, sequence_length: int) -> None:
     """A data set of at least so many windows that takes no room: an index, and tars that are holes."""
     block_bytes = SEEK_BLOCK_TOKENS * 2
-    blocks = -(-(windows * row_tokens + 1) // SEEK_BLOCK_TOKENS)
+    blocks = -(-(windows * sequence_length + 1) // SEEK_BLOCK_TOKENS)
     shards: list[dict[str, Any]] = []
     for first in range(0, blocks, SEEK_SHARD_BLOCKS):
         count = min(SEEK_SHARD_BLOCKS, blocks - first)
@@ -147,11 +147,11 @@ def measure_seek(options: LoaderOptions) -> dict[str, Any]:
     """Median and largest seconds to open a set of over 10,000,000 windows, and to its first batch from there."""
     opened, sought = [], []
     with tempfile.TemporaryDirectory() as folder:
-        write_sparse_set(Path(folder), SEEK_WINDOW + options.rows, options.row_tokens)
+        write_sparse_set(Path(folder), SEEK_WINDOW + options.rows, options.sequence_length)
         for seed in range(options.seeks):
             began = time.perf_counter()
             data = DataSet.open(folder)
-            stream = TrainStream([(data, 1.0)], options.row_tokens, "cut", seed, options.rows)
+            stream = TrainStream([(data, 1.0)], options.sequence_length, "cut", seed, options.rows)
             ready = time.perf_counter()
             stream.batch(SEEK_WINDOW // options.rows)
             sought.append(time.perf_counter() - ready)
@@ -170,14 +170,14 @@ def measure(options: LoaderOptions) -> dict[str, Any]:
     """All figures. Raises ShardError, and TrainingError when the loaders do not give the same windows."""
     torch.set_num_threads(1)
     data = DataSet.open(options.data)
-    windows = -(-(data.tokens - 1) // options.row_tokens)
+    windows = -(-(data.tokens - 1) // options.sequence_length)
     with tempfile.TemporaryDirectory() as folder:
-        cases, left_out = loaders(data, Path(folder), options)
+        cases, skipped = loaders(data, Path(folder), options)
         check_same_windows(cases, windows)
         seconds = alternate({name: _exhaust(run) for name, run in cases.items()}, options.rounds)
     table = summary(seconds)
     for row in table.values():
-        row["tokens_per_second"] = round(windows * options.row_tokens / row["median_seconds"])
+        row["tokens_per_second"] = round(windows * options.sequence_length / row["median_seconds"])
         row["ours_is_faster_by"] = round(row["median_seconds"] / table[OURS]["median_seconds"], 3)
     seek = measure_seek(options)
     return {
@@ -189,7 +189,7 @@ def measure(options: LoaderOptions) -> dict[str, Any]:
         "windows": windows,
         "loaders": table,
         "peers": {name: _version(name) for name in ("webdataset", "mosaicml-streaming")},
-        "left_out": left_out,
+        "skipped": skipped,
         "seek": seek,
         "aims_met": _aims(table, seek),
     }

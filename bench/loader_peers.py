@@ -1,8 +1,8 @@
 """Other loaders on the documents of a data set, for `bench/loader.py`.
 
 In: an open data set, a folder to write into, the sizes. Out: functions that go once through all windows and yield them
-as batches. Trade-off: the batch is made by `megadec.data.batch.assemble` for all, so that what differs is how a loader
-comes to its tokens; a peer that is not installed is left out, and the result says why.
+as batches. The batch is made by `megadec.data.batch.assemble` for all, so that what differs is how a loader comes to
+its tokens; a peer that is not installed is left out, and the result says why.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class _Row:
 
     def __init__(self, tokens: np.ndarray) -> None:
         self.data: Any = self
-        self.row_tokens = len(tokens) - 1
+        self.sequence_length = len(tokens) - 1
         self.windows = 1
         self._tokens = tokens
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
-        return [(0, self.row_tokens)]
+        return [(0, self.sequence_length)]
 
     def tokens_at(self, first: int, count: int) -> np.ndarray:
         return self._tokens
 
 
-def webdataset_of_documents(data: DataSet, folder: Path, row_tokens: int, rows: int) -> Batches:
+def webdataset_of_documents(data: DataSet, folder: Path, sequence_length: int, rows: int) -> Batches:
     """webdataset's usual layout: a document a sample, in tars of many."""
     from webdataset import TarWriter
 
@@ -53,13 +53,13 @@ def webdataset_of_documents(data: DataSet, folder: Path, row_tokens: int, rows: 
                 np.lib.format.write_array(array, data.tokens_at(span.first_token, span.tokens), version=(1, 0))
                 writer.write({"__key__": f"{key:09d}", "tokens.npy": array.getvalue()})
         tars.append(str(path))
-    return lambda: _batches(_webdataset(tars), row_tokens, rows, data.bos_id)
+    return lambda: _batches(_webdataset(tars), sequence_length, rows, data.bos_id)
 
 
-def webdataset_of_blocks(data: DataSet, row_tokens: int, rows: int) -> Batches:
+def webdataset_of_blocks(data: DataSet, sequence_length: int, rows: int) -> Batches:
     """webdataset on the data set's own tars, a block of documents a sample."""
     tars = [str(Path(data.folder) / shard["name"]) for shard in data.index["shards"]]
-    return lambda: _batches(_webdataset(tars), row_tokens, rows, data.bos_id)
+    return lambda: _batches(_webdataset(tars), sequence_length, rows, data.bos_id)
 
 
 def _webdataset(tars: list[str]) -> Iterable[np.ndarray]:
@@ -79,15 +79,15 @@ def missing_mosaic() -> str | None:
     return None
 
 
-def mosaic_batches(data: DataSet, folder: Path, row_tokens: int, rows: int) -> Batches:
+def mosaic_batches(data: DataSet, folder: Path, sequence_length: int, rows: int) -> Batches:
     """mosaicml-streaming's usual layout for language models: a window a sample, as bytes."""
     os.environ.setdefault("MOSAICML_STREAMING_DISABLE_TELEMETRY", "1")
     streaming = importlib.import_module("streaming")
-    windows = -(-(data.tokens - 1) // row_tokens)
+    windows = -(-(data.tokens - 1) // sequence_length)
     with streaming.MDSWriter(out=str(folder / "mds"), columns={"tokens": "bytes"}) as writer:
         for window in range(windows):
-            first = window * row_tokens
-            writer.write({"tokens": data.tokens_at(first, min(row_tokens + 1, data.tokens - first)).tobytes()})
+            first = window * sequence_length
+            writer.write({"tokens": data.tokens_at(first, min(sequence_length + 1, data.tokens - first)).tobytes()})
     dataset = streaming.StreamingDataset(local=str(folder / "mds"), batch_size=rows, shuffle=False)
 
     def batches() -> Iterator[TokenBatch]:
@@ -95,17 +95,17 @@ def mosaic_batches(data: DataSet, folder: Path, row_tokens: int, rows: int) -> B
         for sample in dataset:
             waiting.append(_Row(np.frombuffer(sample["tokens"], dtype=data.dtype)))
             if len(waiting) == rows:
-                yield _assembled(waiting, row_tokens, data.bos_id)
+                yield _assembled(waiting, sequence_length, data.bos_id)
                 waiting = []
         if waiting:
-            yield _assembled(waiting, row_tokens, data.bos_id)
+            yield _assembled(waiting, sequence_length, data.bos_id)
 
     return batches
 
 
-def _batches(parts: Iterable[np.ndarray], row_tokens: int, rows: int, bos_id: int) -> Iterator[TokenBatch]:
-    """Join the parts, cut windows every row_tokens; the last may be short."""
-    step = row_tokens * rows
+def _batches(parts: Iterable[np.ndarray], sequence_length: int, rows: int, bos_id: int) -> Iterator[TokenBatch]:
+    """Join the parts, cut windows every sequence_length; the last may be short."""
+    step = sequence_length * rows
     held: list[np.ndarray] = []
     count = 0
     for part in parts:
@@ -116,17 +116,17 @@ def _batches(parts: Iterable[np.ndarray], row_tokens: int, rows: int, bos_id: in
         joined = np.concatenate(held) if len(held) > 1 else part
         at = 0
         while count - at > step:
-            yield _cut(joined[at : at + step + 1], row_tokens, bos_id)
+            yield _cut(joined[at : at + step + 1], sequence_length, bos_id)
             at += step
         held, count = [joined[at:]], count - at
     if count > 1:
-        yield _cut(np.concatenate(held), row_tokens, bos_id)
+        yield _cut(np.concatenate(held), sequence_length, bos_id)
 
 
-def _cut(tokens: np.ndarray, row_tokens: int, bos_id: int) -> TokenBatch:
-    starts = range(0, len(tokens) - 1, row_tokens)
-    return _assembled([_Row(tokens[first : first + row_tokens + 1]) for first in starts], row_tokens, bos_id)
+def _cut(tokens: np.ndarray, sequence_length: int, bos_id: int) -> TokenBatch:
+    starts = range(0, len(tokens) - 1, sequence_length)
+    return _assembled([_Row(tokens[first : first + sequence_length + 1]) for first in starts], sequence_length, bos_id)
 
 
-def _assembled(rows: list[_Row], row_tokens: int, bos_id: int) -> TokenBatch:
-    return assemble([(row, 0) for row in rows], row_tokens, bos_id)
+def _assembled(rows: list[_Row], sequence_length: int, bos_id: int) -> TokenBatch:
+    return assemble([(row, 0) for row in rows], sequence_length, bos_id)

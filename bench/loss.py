@@ -5,8 +5,8 @@
 In: a vocabulary, a number of tokens, a hidden size. Out: one JSON object: for each case the median seconds of forward
 and backward, how many times faster than the plain one it is (the median over rounds), the memory that it takes above
 its inputs at its peak, gradients included, as bytes and as a share of the plain one's, and the loss. The plain one is
-`cross_entropy(linear(h, weight).float(), targets)`, as transformers has it. Trade-off: memory is measured in a process
-of its own for each case, which imports torch again each time.
+`cross_entropy(linear(h, weight).float(), targets)`, as transformers has it. Memory is measured in a process of its own
+for each case, which imports torch again each time.
 """
 
 from __future__ import annotations

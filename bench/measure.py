@@ -1,8 +1,8 @@
 """How the benchmarks measure: alternating rounds, medians, peak memory of fresh processes, and what the machine can do.
 
 In: functions to time, or a module to run as a process. Out: plain values for JSON. A script here is run as a module
-from the repository's root, `python -m bench.NAME`, so that it finds this one. Trade-off: cases take turns within
-a round, so that what else the machine does falls on all of them alike, which warms caches less than one at a time.
+from the repository's root, `python -m bench.NAME`, so that it finds this one. Cases take turns within a round, so that
+what else the machine does falls on all of them alike, which warms caches less than one at a time.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What each way to save memory saves and costs: peak memory and time of a training step under each policy.
 
-    python -m bench.memory [--row_tokens 2048] [--policies none selective full] [--deepspeed FILE]
+    python -m bench.memory [--sequence_length 2048] [--policies none selective full] [--deepspeed FILE]
 
 In: a shape and a batch, as for the other benchmarks, and policies by name (`POLICIES` below). Out: one JSON object: for
 each policy the peak memory of the process (on a GPU: of the device), its share of the peak of the first policy, the
 median seconds of a step, its speed beside the first policy's, and the loss, which is the same for all: nothing is
-learned here. Trade-off: on a CPU a process's memory never shrinks, so each policy has a process of its own; times are
-taken in turns in one process either way.
+learned here. On a CPU a process's memory never shrinks, so each policy has a process of its own; times are taken in
+turns in one process either way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import build_engine, check_zero_section, start_process_group
-from megadec.engine.zero.settings import RunsShare, merge_settings, resolve_precision
+from megadec.engine.zero.settings import RunSettings, merge_settings, resolve_precision
 
 TILE_TOKENS = 512
 POLICIES = {
@@ -74,7 +74,9 @@ class Trainer:
 
     def __init__(self, options: MemoryOptions) -> None:
         ranks = start_process_group()
-        share = RunsShare(options.rows, options.rows, resolve_precision(options.precision), OPTIMIZER.clip_norm, 1)
+        share = RunSettings(
+            options.rows, options.rows, resolve_precision(options.precision), OPTIMIZER.max_grad_norm, 1
+        )
         settings = merge_settings(options.deepspeed, share)
         check_zero_section(settings)
         self.engine = build_engine(task_of(options, first_values(options.shape)), OPTIMIZER, settings, ranks)
@@ -134,7 +136,7 @@ def main(argv: Sequence[str]) -> None:
             row.update(table[policy])
     for row in rows.values():
         row["memory_share"] = round(row["peak_bytes"] / rows[options.chosen[0]]["peak_bytes"], 4)
-    sizes = {"shape": options.shape.to_dict(), "rows": options.rows, "row_tokens": options.row_tokens}
+    sizes = {"shape": options.shape.to_dict(), "rows": options.rows, "sequence_length": options.sequence_length}
     result = {"environment": environment(), **sizes, "deepspeed": str(options.deepspeed), "policies": rows}
     print(json.dumps(result, indent=1))
 

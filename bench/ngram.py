@@ -3,8 +3,8 @@
     python bench/ngram.py --train shards/prose --held-out shards/held-out/prose [--train-tokens 1500000]
 
 In: a data set to count and a held-out one. Out: JSON with nats a token and bits a character of both. The bigram is
-interpolated with the unigram by absolute discounting (Ney, Essen and Kneser 1994). Trade-off: everything is counted in
-memory, so `train_tokens` bounds it.
+interpolated with the unigram by absolute discounting (Ney, Essen and Kneser 1994). Everything is counted in memory, so
+`train_tokens` bounds it.
 """
 
 from __future__ import annotations

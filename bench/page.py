@@ -4,8 +4,8 @@
 
 In: a folder with status.tsv (name, exit status, seconds, limit, command) and NAME.json, NAME.err of each benchmark, as
 gpu.sh leaves them. Out: a folder with README.md, results.json with everything that came in, and a picture for each kind
-of benchmark (NAME up to the first hyphen). Trade-off: it knows no benchmark's format: whatever has rows of the same
-fields becomes a table, and known fields are drawn, so a benchmark that says more needs no change here.
+of benchmark (NAME up to the first hyphen). It knows no benchmark's format: whatever has rows of the same fields becomes
+a table, and known fields are drawn, so a benchmark that says more needs no change here.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def shown(field: str, value: Any) -> str:
         return f"{value / 1e9:,.0f} GB/s"
     if field.endswith("flops_per_second") or field == "flops":
         return f"{value / 1e12:,.2f} TFLOP/s"
-    if field.endswith(("fraction", "share", "utilisation")) or field.startswith("share"):
+    if field.endswith(("fraction", "share", "utilization")) or field.startswith("share"):
         return f"{100 * value:.1f} %"
     if field.endswith("seconds") and not field.endswith("milliseconds") and abs(value) < 1:
         return f"{1000 * value:.3g} ms"

@@ -6,9 +6,9 @@ In: sizes, ZeRO stages and a batch. Out: one JSON object: for each case the plan
 the plan is from it, as shares of what lies above the base and of the whole. Each case trains three steps through the
 engine in processes of its own; before the last the state is copied as for a save. On a GPU the peak is
 torch.cuda.max_memory_allocated. On a CPU it is the resident peak; the base is that of a model of a few thousand
-parameters, which takes the same way through the code. Trade-off: on a CPU it is measured twice: with glibc told to give
-freed blocks back, beside what the plan counts as in use, and as a run has it, which keeps them (zero/host_memory.py),
-beside the whole plan.
+parameters, which takes the same way through the code. On a CPU it is measured twice: with glibc told to give freed
+blocks back, beside what the plan counts as in use, and as a run has it, which keeps them (zero/host_memory.py), beside
+the whole plan.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from megadec.engine.checkpoint.snapshot import Snapshot
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import build_engine, end_process_group, start_process_group
-from megadec.engine.zero.settings import RunsShare, merge_settings, resolve_precision
+from megadec.engine.zero.settings import RunSettings, merge_settings, resolve_precision
 from megadec.plan.memory import memory_of
 from megadec.plan.setup import Setup, Zero
 
@@ -45,7 +45,7 @@ STEPS = 3
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 TINY: dict[str, Any] = {
     "preset": None, "hidden_size": 32, "layers": 1, "heads": 1, "kv_heads": 1, "head_size": 32, "intermediate_size": 64,
-    "vocabulary_size": 96, "rows": 1, "row_tokens": 16,
+    "vocabulary_size": 96, "rows": 1, "sequence_length": 16,
 }  # fmt: skip
 
 
@@ -75,16 +75,18 @@ def train_here(workload: ZeroWorkload) -> dict[str, Any]:
     ranks = start_process_group()
     size, shape = ranks.world_size, workload.shape
     precision = resolve_precision(workload.precision)
-    share = RunsShare(workload.rows * workload.micro_steps * size, workload.rows, precision, OPTIMIZER.clip_norm, size)
+    share = RunSettings(
+        workload.rows * workload.micro_steps * size, workload.rows, precision, OPTIMIZER.max_grad_norm, size
+    )
     settings = merge_settings(workload.deepspeed, share)
     task = task_of(workload, lambda name: initial_tensor(shape, name, task.sizes[name], SEED))
     engine = build_engine(task, OPTIMIZER, settings, ranks)
     built = peak_memory_bytes(ranks.device)
     batches = [batch.to(ranks.device) for batch in workload.batches(ranks)]
-    live, snapshot = engine.live_state(), Snapshot(ranks.device)
+    live, snapshot = engine.zero_state(), Snapshot(ranks.device)
     for step in range(1, STEPS + 1):
         if step == STEPS:
-            snapshot.take(live, live.stretches())
+            snapshot.take(live, live.slices())
         report = train_step(engine, batches, step=step, learning_rate=1e-4, wants_stop=False)
     assert report is not None, "nobody asks it to stop"
     peak = peak_memory_bytes(ranks.device)
@@ -106,14 +108,14 @@ def check(options: PlanCheckOptions, preset: str, stage: int, base: Mapping[str,
     values = {key: value for key, value in to_dict(options).items() if key in ZeroWorkload.__dataclass_fields__}
     workload = from_dict(ZeroWorkload, {**values, "preset": preset, "deepspeed": str(options.setting_files[stage])})
     precision = resolve_precision(workload.precision)
-    share = RunsShare(workload.rows * options.ranks, workload.rows, precision, 1.0, options.ranks)
+    share = RunSettings(workload.rows * options.ranks, workload.rows, precision, 1.0, options.ranks)
     setup = Setup(
         shape=workload.shape,
         zero=Zero.of(merge_settings(workload.deepspeed, share).values),
         precision=precision,
         ranks=options.ranks,
-        micro_sequences=workload.rows,
-        row_tokens=workload.row_tokens,
+        micro_batch_size=workload.rows,
+        sequence_length=workload.sequence_length,
         execution=workload.execution,
         device="cuda" if torch.cuda.is_available() else "cpu",
         saves_behind=True,

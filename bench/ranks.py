@@ -1,7 +1,7 @@
 """Several ranks of a benchmark as processes of their own, on this machine.
 
-In: a command. Out: what each rank wrote to standard output; their standard error is this process's. Trade-off: no
-launcher, so a rank is told its place by the variables that every launcher sets.
+In: a command. Out: what each rank wrote to standard output; their standard error is this process's. No launcher, so a
+rank is told its place by the variables that every launcher sets.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ each trainer of bench/trainers.py a row with seconds and tokens a second, peak m
 transformers under the same DeepSpeed file, losses, share of the machine's measured product in the same precision, and
 the operations that cost most; a trainer that cannot run here has the reason instead. Each trainer is a process of its
 own. On a CPU all live at once and step in turns; on a GPU, where they would not fit beside each other, they run one
-after another. Trade-off: what waits holds memory but no core, so a machine needs the memory of all of them together.
+after another. What waits holds memory but no core, so a machine needs the memory of all of them together.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _attempt(worker: Worker, trial: Trial, act: Any) -> bool:
 def report(options: StepOptions, trial: Trial, product: float) -> dict[str, Any]:
     """The rows, and how ours stands to its peers."""
     shape, tokens = options.shape, options.step_tokens
-    flops = model_flops(shape, tokens, options.rows * options.row_tokens**2)
+    flops = model_flops(shape, tokens, options.rows * options.sequence_length**2)
     workers = {worker.name: worker for worker in trial.done}
     base = workers.get(BASELINE)
     rounds = min(len(worker.seconds) for worker in trial.done)

@@ -7,9 +7,9 @@ In: a folder with train.txt, dev.txt and class.txt (a title, a tab, a number a l
 folder with results.json and a confusion matrix of each row as a picture, and JSON on standard output. Each run is
 `launch/finetune.py` through the deepspeed launcher; one that has ended already (runs/NAME) is measured and not trained
 again. `taught` is `full` with what the full runs before it say (tools/label.py) of the training texts, and of texts
-without labels, as further examples. The baseline is scikit-learn's LinearSVC on TF-IDF of character 1-3-grams.
-Trade-off: the held-out set also chooses each run's best checkpoint, which flatters the decoders by a few tenths of a
-point against the SVM; figures of the last step are given beside it.
+without labels, as further examples. The baseline is scikit-learn's LinearSVC on TF-IDF of character 1-3-grams. The
+held-out set also chooses each run's best checkpoint, which flatters the decoders by a few tenths of a point against the
+SVM; figures of the last step are given beside it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Ours and its peers as trainers of one and the same decoder: a name and a workload in, a function that steps out.
 
 Every trainer begins from the weights of `initial_tensor`, reads the same tokens (one document a row), clips at 1 and
-steps with torch's fused AdamW at the same rate, so that losses agree. The peers are transformers' Qwen3: under the
-same DeepSpeed file, or in a plain loop of one process with float32 weights (under autocast in bf16). Trade-off: rows
-are one document each, where the peers need no mask; packed documents are measured in attention.py.
+steps with torch's fused AdamW at the same rate, so that losses agree. The peers are transformers' Qwen3: under the same
+DeepSpeed file, or in a plain loop of one process with float32 weights (under autocast in bf16). Rows are one document
+each, where the peers need no mask; packed documents are measured in attention.py.
 
     python -m bench.trainers --name ours --steps 3     # one trainer alone, a line of JSON
 """
@@ -35,14 +35,14 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.task import Task
 from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
-from megadec.engine.zero.settings import Precision, PrecisionChoice, RunsShare, merge_settings, resolve_precision
+from megadec.engine.zero.settings import Precision, PrecisionChoice, RunSettings, merge_settings, resolve_precision
 
 DEEPSPEED = ("ours", "ours_compiled", "transformers", "transformers_compiled", "transformers_liger")
 PLAIN_LOOPS = ("plain", "plain_compiled")
 NAMES = (*DEEPSPEED, *PLAIN_LOOPS)
 # Ours in a precision of its own, whatever that of the workload is: what one costs against the other.
 IN_PRECISION: dict[str, Precision] = {"ours_bf16": "bf16", "ours_fp32": "fp32"}
-OPTIMIZER = OptimizerOptions(learning_rate=1e-3, clip_norm=1.0)
+OPTIMIZER = OptimizerOptions(learning_rate=1e-3, max_grad_norm=1.0)
 BATCHES = 4
 
 Step = Callable[[TokenBatch], float]
@@ -64,7 +64,7 @@ class Workload:
     head_size: int = 64
     intermediate_size: int = 1408
     vocabulary_size: int = 8192
-    row_tokens: int = 512
+    sequence_length: int = 512
     rows: int = 8
     deepspeed: Path = Path("ds_configs/zero3.json")
     execution: Execution = PLAIN
@@ -76,22 +76,22 @@ class Workload:
         """The decoder's numbers."""
         names = ("hidden_size", "layers", "heads", "kv_heads", "head_size", "intermediate_size")
         if self.preset is not None:
-            return DecoderShape.from_preset(self.preset, context_tokens=self.row_tokens)
+            return DecoderShape.from_preset(self.preset, max_position_embeddings=self.sequence_length)
         numbers = {name: getattr(self, name) for name in (*names, "vocabulary_size")}
-        return DecoderShape(context_tokens=self.row_tokens, **numbers)
+        return DecoderShape(max_position_embeddings=self.sequence_length, **numbers)
 
     @property
     def step_tokens(self) -> int:
         """Tokens that go through the decoder in a step."""
-        return self.rows * self.row_tokens
+        return self.rows * self.sequence_length
 
     def batch(self, number: int) -> TokenBatch:
         """Random tokens; the last of a row predicts nothing, as transformers shifts labels inside a row."""
         generator = torch.Generator().manual_seed(self.seed * 1000 + number % BATCHES)
-        ids_BS = torch.randint(0, self.shape.vocabulary_size, (self.rows, self.row_tokens), generator=generator)
+        ids_BS = torch.randint(0, self.shape.vocabulary_size, (self.rows, self.sequence_length), generator=generator)
         weights_BS = torch.ones(ids_BS.shape)
         weights_BS[:, -1] = 0
-        positions_BS = torch.arange(self.row_tokens).expand_as(ids_BS).contiguous()
+        positions_BS = torch.arange(self.sequence_length).expand_as(ids_BS).contiguous()
         documents_BS = torch.zeros(ids_BS.shape, dtype=torch.int32)
         return TokenBatch(ids_BS, ids_BS.roll(-1, 1), weights_BS, positions_BS, documents_BS).to(device())
 
@@ -155,7 +155,7 @@ def _engine(workload: Workload, build: Callable[[], nn.Module], prefix: str = ""
         stream=None,  # type: ignore[arg-type]
         evaluator=None,  # type: ignore[arg-type]
     )
-    share = RunsShare(workload.rows, workload.rows, resolve_precision(workload.precision), OPTIMIZER.clip_norm, 1)
+    share = RunSettings(workload.rows, workload.rows, resolve_precision(workload.precision), OPTIMIZER.max_grad_norm, 1)
     return build_engine(task, OPTIMIZER, merge_settings(workload.deepspeed, share), start_process_group())
 
 
@@ -213,7 +213,7 @@ def _plain(workload: Workload, compiled: bool) -> Step:
         with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
             loss: Tensor = forward(input_ids=batch.ids_BS, labels=batch.ids_BS, use_cache=False).loss
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, OPTIMIZER.clip_norm)
+        nn.utils.clip_grad_norm_(parameters, OPTIMIZER.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return float(loss.detach())
@@ -233,7 +233,7 @@ def qwen3(shape: DecoderShape) -> nn.Module:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_size,
-        max_position_embeddings=shape.context_tokens,
+        max_position_embeddings=shape.max_position_embeddings,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
         rms_norm_eps=shape.norm_eps,
         tie_word_embeddings=shape.tied_embeddings,

@@ -6,8 +6,8 @@
 In: a shape, a number of ranks, cases: `plain`, or a file of ds_configs without its ending, with changes of its
 zero_optimization after a blank. Out: one JSON object: for each case the median seconds of a step, its spread, how many
 times faster than the first case it is (the median over rounds), the loss of every step and how far that is from the
-first case's. Starts its own ranks over gloo, or nccl; under a launcher (RANK is set) it is one of them. Trade-off: all
-engines live in one process, so that they can take turns, and the peak memory of each needs fresh processes (--memory).
+first case's. Starts its own ranks over gloo, or nccl; under a launcher (RANK is set) it is one of them. All engines
+live in one process, so that they can take turns, and the peak memory of each needs fresh processes (--memory).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ZeroOptions(ZeroWorkload):
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ranks", "rounds", "row_tokens", "rows", "micro_steps"):
+        for name in ("ranks", "rounds", "sequence_length", "rows", "micro_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not at least 1")
         if torch.cuda.is_available() and self.ranks > torch.cuda.device_count():

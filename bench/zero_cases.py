@@ -2,8 +2,8 @@
 
 In: a shape, random tokens and a case by name (`plain`, `zero3`, `zero3 {overlap_comm: true}`). Out: a function that
 takes one step and gives its loss. The plain loop does ZeRO's arithmetic without ZeRO: bf16 weights, fp32 copies of them
-with AdamW's state, gradients summed over ranks in one message, clipping. Trade-off: it keeps everything on every rank
-and waits for its one message, so at several ranks it is the simplest loop that is right, not the fastest.
+with AdamW's state, gradients summed over ranks in one message, clipping. It keeps everything on every rank and waits
+for its one message, so at several ranks it is the simplest loop that is right, not the fastest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from megadec.engine.step import train_step
 from megadec.engine.task import Evaluator, Scorer, Task
 from megadec.engine.zero.engine import build_engine, check_zero_section
 from megadec.engine.zero.optimizer import build_optimizer
-from megadec.engine.zero.settings import KNOWN_KEYS, RunsShare, merge_settings, read_settings, resolve_precision
+from megadec.engine.zero.settings import KNOWN_KEYS, RunSettings, merge_settings, read_settings, resolve_precision
 
 SEED = 0
 PLAIN = "plain"
@@ -60,7 +60,7 @@ class ZeroWorkload(Workload):
 
     def flops(self, ranks: int) -> int:
         """Operations of a step over all ranks, as `decoder.flops` counts them."""
-        return model_flops(self.shape, self.tokens(ranks), self.tokens(ranks) * self.row_tokens)
+        return model_flops(self.shape, self.tokens(ranks), self.tokens(ranks) * self.sequence_length)
 
 
 def task_of(workload: ZeroWorkload, first_value: Callable[[str], Tensor]) -> Task:
@@ -87,7 +87,7 @@ class NoStream:
 
     windows_per_epoch = 0
 
-    def batch(self, step: int, rank: int, world_size: int, micro_sequences: int | None) -> list[TokenBatch]:
+    def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> list[TokenBatch]:
         """No batches."""
         return []
 
@@ -170,7 +170,7 @@ def _engine_step(
     batches = workload.batches(ranks)
     rows, size = workload.rows, ranks.world_size
     precision = resolve_precision(workload.precision)
-    share = RunsShare(rows * workload.micro_steps * size, rows, precision, OPTIMIZER.clip_norm, size)
+    share = RunSettings(rows * workload.micro_steps * size, rows, precision, OPTIMIZER.max_grad_norm, size)
     settings = merge_settings(settings_file(case, workload.deepspeed.parent, folder), share)
     check_zero_section(settings)
     engine = build_engine(task_of(workload, first_value), OPTIMIZER, settings, ranks)
@@ -216,7 +216,7 @@ class PlainLoop:
             self._collect()
             loss_sum += float(loss.detach())
         self._sum_over_ranks()
-        nn.utils.clip_grad_norm_(self.masters, OPTIMIZER.clip_norm)
+        nn.utils.clip_grad_norm_(self.masters, OPTIMIZER.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -7,7 +7,7 @@ In come a run's options and Ray's own (`RayOptions`), out come metrics and check
 that is lost is replaced: Ray ends the others, starts all anew, and they go on from the newest whole checkpoint. Every
 checkpoint is reported to Ray by reference: `Result.checkpoint.path` is runs/NAME/checkpoints/step_N itself; nothing is
 copied. The project folder, shards and runs lie on a file system that every node sees under the same path; relative
-paths start from the folder of this command. Trade-off: which checkpoints exist is decided by the run's folder
+paths start from the folder of this command. Which checkpoints exist is decided by the run's folder
 (checkpoint.keep_last), not by Ray, so that Ray and the deepspeed launcher can take turns with one run.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 # Ray asks for the workers' places anew this often while lost ones wait for room.
 START_SECONDS = 60
-# Ray keeps its own list of checkpoints in the run's folder, and refuses to start when one of them is gone.
+# Ray keeps its own list of checkpoints in the run's folder, and skips_update to start when one of them is gone.
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 ENVIRONMENT = {
     # Else each line of a worker is printed twice.

@@ -4,10 +4,10 @@ python launch/submit.py --address http://HOST:8265 [--working_dir FOLDER] [--env
     -- launch/ray_train.py --deepspeed ds_configs/zero3.json --config launch/runs/NAME.yaml --workers 2
 
 In comes a script with its arguments, which the cluster's job server starts on the head node in `--working_dir` (the
-folder of this command when left out); out come its log on standard output and its exit status. Nothing is uploaded:
-the project folder, with shards and runs, lies on a file system that all nodes see under the same path, because a copy
-would be taken away with the job, and its checkpoints with it. Trade-off: a cluster without one cannot be used.
-Ctrl-C stops the job; when this command is killed, the job goes on.
+folder of this command when left out); out come its log on standard output and its exit status. Nothing is uploaded: the
+project folder, with shards and runs, lies on a file system that all nodes see under the same path, because a copy would
+be taken away with the job, and its checkpoints with it. A cluster without one cannot be used. Ctrl-C stops the job;
+when this command is killed, the job goes on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The `megadec` command: a verb in, the script of that verb run with the rest of the arguments.
 
-The table is all there is: `megadec prepare` is `python tools/prepare.py`. Trade-off: the scripts live beside the
-package in the source tree (users read and change them), so the command needs an editable install or a checkout.
+The table is all there is: `megadec prepare` is `python tools/prepare.py`. The scripts live beside the package in the
+source tree (users read and change them), so the command needs an editable install or a checkout.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCRIPTS = {
     "serve": "launch/serve.py",
     "plot": "tools/plot.py",
     "plan": "tools/plan.py",
-    "drill": "tools/drill.py",
+    "rehearse": "tools/rehearse.py",
     "lineage": "tools/lineage.py",
 }
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,8 +2,8 @@
 
 In: `samples/zhwiki/pages/*.wiki`, each a few `key: value` lines (title, ns, id, optional redirect), a blank line and
 wikitext. Out: the three files that a Wikimedia mirror offers: one bz2 stream, several bz2 streams, and their index.
-Trade-off: everything is held in memory and written in one go, which suits a corpus of some hundred kilobytes and makes
-the bytes depend on nothing but the sources.
+Everything is held in memory and written in one go, which suits a corpus of some hundred kilobytes and makes the bytes
+depend on nothing but the sources.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python tools/convert.py --input runs/NAME --to gguf --output exports/NAME-gguf [--dtype ...|float16|q8_0]
     python tools/convert.py --input runs/NAME --to onnx --output exports/NAME-onnx
 
-Each is loaded in its own runtime (transformers, llama.cpp, onnxruntime) and compared before it gets its name.
-Trade-off: an output folder is never overwritten; remove it first.
+Each is loaded in its own runtime (transformers, llama.cpp, onnxruntime) and compared before it gets its name. An output
+folder is never overwritten; remove it first.
 """
 
 from __future__ import annotations

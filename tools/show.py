@@ -1,6 +1,6 @@
 """Look into a data set, or into the batch of a step of a run.
 
-    python tools/show.py --data shards/zhwiki [--window 7 --row_tokens 1024] [--verify true]
+    python tools/show.py --data shards/zhwiki [--window 7 --sequence_length 1024] [--verify true]
     python tools/show.py --run runs/NAME --step 1200 [--row 3]
 
 In: a folder of shards or its address; or a run (its folder, a checkpoint, or its YAML file). Out: on standard output
@@ -28,14 +28,14 @@ from megadec.data.windows import Packing, plan_windows
 class Options:
     """data: a folder of shards, or its address. window: show the documents of these windows instead of the index.
 
-    row_tokens, packing: what a window is. tokenizer: shows how the text of each piece begins. verify: read all shards
-    and compare their hashes with the index. run, step: show the batch of these steps of a run, the first of which is 1.
-    row: only these rows of it, counted over all ranks from 0.
+    sequence_length, packing: what a window is. tokenizer: shows how the text of each piece begins. verify: read all
+    shards and compare their hashes with the index. run, step: show the batch of these steps of a run, the first of
+    which is 1. row: only these rows of it, counted over all ranks from 0.
     """
 
     data: str | None = None
     window: tuple[int, ...] = ()
-    row_tokens: int = 1024
+    sequence_length: int = 1024
     packing: Packing = "cut"
     tokenizer: Path | None = None
     verify: bool = False
@@ -77,7 +77,7 @@ def _show_set(options: Options, folder: str, tokenizer: Tokenizer | None) -> Non
     if not options.window:
         print(describe_set(data))
         return
-    plan = plan_windows(data, options.row_tokens, options.packing)
+    plan = plan_windows(data, options.sequence_length, options.packing)
     for window in options.window:
         if not 0 <= window < plan.windows:
             raise ConfigError(f"--window {window}: {data.folder} has the windows 0 to {plan.windows - 1}")

@@ -3,8 +3,8 @@
     python tools/translate.py --model runs/NAME --input "How are you?" [--beam 4]
     python tools/translate.py --model runs/NAME --pairs pairs/cmn.txt [--pairs FILE FILE] [--part held_out] [--most 500]
 
-Trade-off: what is held out is chosen as in training, by the fraction that the checkpoint names; `--part all` measures
-every pair of another file.
+What is held out is chosen as in training, by the fraction that the checkpoint names; `--part all` measures every pair
+of another file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Configuration: frozen dataclasses in, a checked instance out; defaults < --config FILE.yaml < --section.key VALUE.
 
 jsonargparse reads the files and checks the types. What it lacks stands here: an unknown key names its nearest known
-one, `--key-with-hyphens` is the same as `--key_with_underscores`, and `--input a b c` fills a tuple. Trade-off: a
-command line is a dataclass, so options exist once, with their types, defaults and documentation.
+one, `--key-with-hyphens` is the same as `--key_with_underscores`, and `--input a b c` fills a tuple. A command line is
+a dataclass, so options exist once, with their types, defaults and documentation.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _dataclasses_in(annotation: Any) -> Iterator[Any]:
 
 
 def _dotted(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option name of a dataclass with its annotation: `seed`, `data`, `data.row_tokens`, ..."""
+    """Every option name of a dataclass with its annotation: `seed`, `data`, `data.sequence_length`, ..."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         name = f"{prefix}{field.name}"

@@ -11,8 +11,8 @@
     ├── TrainingError      1  training cannot go on
     └── ExportError        1  an export differs from its source or cannot be expressed
 
-A message names the key or file, what was found, and the rule. Trade-off: exit statuses live on the classes, so that a
-command line needs no table of its own.
+A message names the key or file, what was found, and the rule. Exit statuses live on the classes, so that a command line
+needs no table of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whole files and folders: what has its final name is complete.
 
 In comes a path, out goes a file or folder that is written under a hidden temporary name, flushed to disk and renamed
-last. Trade-off: an interrupted writer costs all of its work, never a half-written result.
+last. An interrupted writer costs all of its work, never a half-written result.
 """
 
 from __future__ import annotations

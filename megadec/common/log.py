@@ -1,7 +1,7 @@
 """What a person sees while a command runs: log lines and progress bars, both on standard error.
 
-Standard output stays free for results. Trade-off: only rank 0 logs below WARNING, so a message that another rank alone
-could give must be a warning or an error.
+Standard output stays free for results. Only rank 0 logs below WARNING, so a message that another rank alone could give
+must be a warning or an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tokenizer at run time: a sentencepiece model, its hash, and what training needs to know of its pieces.
 
-In comes a `tokenizer.model` trained by tokenizer/train.py; out go ids and text. Trade-off: ids never include `<s>` or
-`</s>` unless the caller adds them, so that text which spells "<s>" stays text.
+In comes a `tokenizer.model` trained by tokenizer/train.py; out go ids and text. Ids never include `<s>` or `</s>`
+unless the caller adds them, so that text which spells "<s>" stays text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Exact duplicates, across all sources of a run and against texts that must not be learned; and the held-out share.
 
-In: documents. Out: the first of each. Trade-off: 16 bytes of hash a document (about 100 in a Python set) instead of the
-text; two texts share a hash with a probability of 1e-19 among a billion. Near duplicates are not seen.
+In: documents. Out: the first of each. 16 bytes of hash a document (about 100 in a Python set) instead of the text; two
+texts share a hash with a probability of 1e-19 among a billion. Near duplicates are not seen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The document, the one thing that passes between the steps of the corpus, and its Parquet file.
 
-In: documents, one at a time. Out: a Parquet file (zstd, small row groups) and the same documents back, in order.
-Trade-off: row groups are kept small so that reading needs a few tens of megabytes whatever the file's size; larger ones
-would compress a few percent better.
+In: documents, one at a time. Out: a Parquet file (zstd, small row groups) and the same documents back, in order. Row
+groups are kept small so that reading needs a few tens of megabytes whatever the file's size; larger ones would compress
+a few percent better.
 """
 
 from __future__ import annotations

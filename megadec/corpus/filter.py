@@ -1,7 +1,7 @@
 """Quality rules for Chinese text: each document passes or has a reason.
 
-In: cleaned documents. Out: those that pass; the others go to the report by reason. Trade-off: rules count characters,
-never words, so they need no segmenter, and they look at the first 20,000 characters of a document.
+In: cleaned documents. Out: those that pass; the others go to the report by reason. Rules count characters, never words,
+so they need no segmenter, and they look at the first 20,000 characters of a document.
 
 The rules are those of Gopher (Rae et al. 2021, appendix A) and of RefinedWeb (Penedo et al. 2023, section 3) recounted
 for Chinese: characters for words, the share of Han for that of alphabetic words, character n-grams for word n-grams.

@@ -1,7 +1,7 @@
 """From raw documents to those that are learned, in processes: cleaned, judged, each text once.
 
-In: raw documents from a reader. Out: documents with the hash of their text, in the reader's order. Trade-off: workers
-get chunks of documents rather than single ones, so the first result takes as long as a chunk.
+In: raw documents from a reader. Out: documents with the hash of their text, in the reader's order. Workers get chunks
+of documents rather than single ones, so the first result takes as long as a chunk.
 """
 
 from __future__ import annotations

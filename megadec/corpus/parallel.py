@@ -1,7 +1,7 @@
 """A function over a stream in several processes: the order is kept, and only a few items are on their way.
 
-In: an iterable of items. Out: the results in the same order. Trade-off: a slow item holds back those behind it,
-which is the price of the same output for every number of workers.
+In: an iterable of items. Out: the results in the same order. A slow item holds back those behind it, which is the price
+of the same output for every number of workers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a run of the corpus line is asked for, and the check that it fits together before any text is read.
 
-In: options. Out: a plan of what is read, how it is judged, and where each result goes. Trade-off: one flat list of
-options for every source; the check finds those that contradict each other, not those that a source ignores.
+In: options. Out: a plan of what is read, how it is judged, and where each result goes. One flat list of options for
+every source; the check finds those that contradict each other, not those that a source ignores.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The whole line: raw files -> clean -> judged -> no duplicates -> documents in Parquet -> token shards.
 
 In: options. Out: a file of documents, a data set of shards, or both, and a report of what was dropped and why.
-Trade-off: documents go to disk once before they are tokenised, which costs their size for a while and lets one pass
-feed the training and the held-out set in constant memory.
+Documents go to disk once before they are tokenised, which costs their size for a while and lets one pass feed the
+training and the held-out set in constant memory.
 """
 
 from __future__ import annotations

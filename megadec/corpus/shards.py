@@ -1,8 +1,8 @@
 """Token shards: documents become blocks of tokens in WebDataset tars, with an index beside them.
 
 In: documents, one at a time, and a tokenizer. Out: a folder of `shard-000000.tar`, ... and `index.json`, which appears
-under its final name at once. Trade-off: a sample is a block of about a megabyte of whole documents, so that a reader
-can map the tar and take windows of tokens without copying; who wants single documents has to cut the block himself.
+under its final name at once. A sample is a block of about a megabyte of whole documents, so that a reader can map the
+tar and take windows of tokens without copying; who wants single documents has to cut the block himself.
 
 Every document is stored as `<s> tokens </s>`, and `<s>` stands nowhere else: that is how readers find the boundaries.
 The same documents and tokenizer give the same bytes.

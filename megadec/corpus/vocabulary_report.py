@@ -1,8 +1,8 @@
 """The report card of a vocabulary: what it does to text that it has not seen, and whether it loses any.
 
-In: a tokenizer and files of documents. Out: figures by source (a JSON value) and the same as Markdown. Trade-off: every
-document is encoded and decoded again, a minute or two for a hundred million characters, so that "lossless" is a count
-and not a sample.
+In: a tokenizer and files of documents. Out: figures by source (a JSON value) and the same as Markdown. Every document
+is encoded and decoded again, a minute or two for a hundred million characters, so that "lossless" is a count and not a
+sample.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The token batch, what the decoder eats.
 
-In: the windows of some rows. Out: five tensors of one shape. Trade-off: three of the five could be found again on the
-device from the ids; making them here, in the loader's thread, keeps the decoder free of rules about documents.
+In: the windows of some rows. Out: five tensors of one shape. Three of the five could be found again on the device from
+the ids; making them here, in the loader's thread, keeps the decoder free of rules about documents.
 """
 
 from __future__ import annotations
@@ -112,9 +112,9 @@ class TokenBatch(TensorFields):
         return int((2 * self.positions_BS + 1).sum())
 
 
-def assemble(rows: Sequence[tuple[WindowPlan, int] | None], row_tokens: int, bos_id: int) -> TokenBatch:
+def assemble(rows: Sequence[tuple[WindowPlan, int] | None], sequence_length: int, bos_id: int) -> TokenBatch:
     """A batch of the given (plan, window) rows; a row that is None is all padding."""
-    shape = (len(rows), row_tokens)
+    shape = (len(rows), sequence_length)
     ids_BS, targets_BS = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
     piece_starts: list[tuple[int, int]] = []
     paddings: list[tuple[int, int]] = []
@@ -130,7 +130,7 @@ def assemble(rows: Sequence[tuple[WindowPlan, int] | None], row_tokens: int, bos
                 if at:
                     piece_starts.append((row, at))
                 at += predictions
-        if at < row_tokens:
+        if at < sequence_length:
             ids_S[at:] = targets_S[at:] = PADDING_ID
             paddings.append((row, at))
     starts_BS = ids_BS == bos_id

@@ -1,8 +1,7 @@
 """Data sets and windows in words, for a person at a terminal.
 
-In: an open data set, a plan and the number of a window, or a stream and a step. Out: text. Trade-off: documents are
-named by a look into documents.json for each window, which is slow for many windows and costs nothing until somebody
-asks.
+In: an open data set, a plan and the number of a window, or a stream and a step. Out: text. Documents are named by a
+look into documents.json for each window, which is slow for many windows and costs nothing until somebody asks.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ def describe_set(data: DataSet) -> str:
 def describe_step(stream: TrainStream, step: int, rows: Sequence[int] = (), tokenizer: Tokenizer | None = None) -> str:
     """The windows and documents of step `step` of a run, counted from 1; of these rows only, where some are given.
 
-    Rows are counted over all ranks: with R ranks the first sequences_per_step / R are those of rank 0. Raises
+    Rows are counted over all ranks: with R ranks the first global_batch_size / R are those of rank 0. Raises
     ConfigError for a row that the step does not have.
     """
     windows = stream.windows_of(step - 1)
     for row in rows:
         if not 0 <= row < len(windows):
             raise ConfigError(f"row {row}: a step of this run has the rows 0 to {len(windows) - 1}")
-    first = (step - 1) * stream.sequences_per_step
+    first = (step - 1) * stream.global_batch_size
     lines = [
         f"step {step}: places {first} to {first + len(windows) - 1} of the sequence, epoch"
         f" {first // stream.windows_per_epoch} of {stream.windows_per_epoch} rows"
@@ -70,7 +69,7 @@ def describe_step(stream: TrainStream, step: int, rows: Sequence[int] = (), toke
 
 def describe_window(plan: WindowPlan, window: int, tokenizer: Tokenizer | None = None) -> str:
     """The documents of a window and its pieces; with a tokenizer, how the text of each piece begins."""
-    lines = [f"window {window} of {plan.windows} (row of {plan.row_tokens} tokens)"]
+    lines = [f"window {window} of {plan.windows} (row of {plan.sequence_length} tokens)"]
     for span in documents_of(plan, window):
         last = span.first_token + span.tokens - 1
         lines.append(f"  document {span.id} ({span.source}): tokens {span.first_token} to {last} of the set")

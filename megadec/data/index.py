@@ -1,9 +1,9 @@
 """A data set on disk: its index checked, its tokens mapped.
 
 In: a folder written by megadec.corpus.shards, here or behind an address. Out: tokens by their number in the set,
-without copying while they lie in one block, and the documents around them. Trade-off: opening checks names, sizes and
-offsets, which costs nothing and finds a cut tar; a flipped byte is found only by reading everything (`verify`), or when
-a remote tar is fetched.
+without copying while they lie in one block, and the documents around them. Opening checks names, sizes and offsets,
+which costs nothing and finds a cut tar; a flipped byte is found only by reading everything (`verify`), or when a remote
+tar is fetched.
 
 A shard may be left out because it is damaged. Its tokens keep their numbers, so that nothing else changes its place.
 
@@ -49,12 +49,12 @@ class DataSet:
     """An open data set. Make one with `DataSet.open`.
 
     `tokens` and `documents` are totals; `sha256` identifies the contents (not the place); `block_starts` int64
-    [blocks + 1] holds the number of each block's first token, and the total at its end. `left_out`: what is wrong with
+    [blocks + 1] holds the number of each block's first token, and the total at its end. `skipped`: what is wrong with
     the shards that are not read, by their number; totals and `sha256` are those of the whole set all the same.
     """
 
     def __init__(
-        self, place: ShardFolder, index: Mapping[str, Any], max_open_shards: int, left_out: Mapping[int, str]
+        self, place: ShardFolder, index: Mapping[str, Any], max_open_shards: int, skipped: Mapping[int, str]
     ) -> None:
         self.place = place
         self.folder = str(place)
@@ -76,7 +76,7 @@ class DataSet:
         self.block_starts = np.concatenate([[0], np.cumsum([s["tokens"] for s in self._samples], dtype=np.int64)])
         # Plain integers: one look-up by bisect is several times faster than one by numpy.
         self._starts: list[int] = self.block_starts.tolist()
-        self.left_out = dict(sorted(left_out.items()))
+        self.skipped = dict(sorted(skipped.items()))
         self._lost = self._lost_ranges()
         self._max_open_shards = max_open_shards
         self._map = lru_cache(max_open_shards)(self._map_shard)
@@ -90,14 +90,14 @@ class DataSet:
         *,
         max_open_shards: int = MAX_OPEN_SHARDS,
         cache: ShardCacheOptions | None = None,
-        leave_out_damaged: bool = False,
+        skip_damaged: bool = False,
     ) -> DataSet:
         """Open the data set in `folder` (a path, or an address); with `tokenizer_sha256`, only if it was written with
         that tokenizer.
 
         At most `max_open_shards` tars are mapped at a time. cache: where remote shards are kept. Raises ShardError when
         there is no index, when the index is not one of ours or of another version, when a tar is missing or has another
-        size (unless leave_out_damaged, and one is left), or for another tokenizer.
+        size (unless skip_damaged, and one is left), or for another tokenizer.
         """
         place = open_folder(folder, cache)
         index = place.read_index()
@@ -109,13 +109,13 @@ class DataSet:
                 f"{path}: tokenizer.sha256 is {found[:12]}..., the run's tokenizer is {tokenizer_sha256[:12]}...:"
                 " shards are read only with the tokenizer that wrote them; prepare them again or name that tokenizer"
             )
-        left_out = {}
+        skipped = {}
         for number, shard in enumerate(index["shards"]):
             if (wrong := place.examine(shard, "sizes")) is not None:
-                left_out[number] = wrong
-                if not leave_out_damaged or len(left_out) == len(index["shards"]):
+                skipped[number] = wrong
+                if not skip_damaged or len(skipped) == len(index["shards"]):
                     raise DamagedShardError(wrong)
-        return cls(place, index, max_open_shards, left_out)
+        return cls(place, index, max_open_shards, skipped)
 
     def without(self, damaged: Mapping[int, str]) -> DataSet:
         """The same set with other shards left out. Raises DamagedShardError when none would be left."""
@@ -140,7 +140,7 @@ class DataSet:
 
     def is_lost_block(self, block: int) -> bool:
         """Whether the block lies in a shard that is left out."""
-        return self._shard_of[block] in self.left_out
+        return self._shard_of[block] in self.skipped
 
     @property
     def blocks(self) -> int:
@@ -202,8 +202,8 @@ class DataSet:
         return np.frombuffer(mapped, dtype=self.dtype, count=len(mapped) // self.dtype.itemsize)
 
     def _open_shard(self, number: int) -> BinaryIO:
-        if number in self.left_out:
-            raise DamagedShardError(f"the shard is left out: {self.left_out[number]}")
+        if number in self.skipped:
+            raise DamagedShardError(f"the shard is left out: {self.skipped[number]}")
         file, fetched = self.place.open(self.index["shards"][number])
         if fetched:
             # For a tar that came another may have gone from the disk, and a map would hold on to its bytes.
@@ -212,7 +212,7 @@ class DataSet:
 
     def _lost_ranges(self) -> list[tuple[int, int]]:
         ends = np.cumsum([shard["tokens"] for shard in self.index["shards"]]).tolist()
-        return [(ends[number] - self.index["shards"][number]["tokens"], ends[number]) for number in self.left_out]
+        return [(ends[number] - self.index["shards"][number]["tokens"], ends[number]) for number in self.skipped]
 
     def documents_table(self, block: int) -> bytes:
         """The documents.json of a block as it lies in its tar."""

@@ -2,8 +2,8 @@
 
 In: a data set's document or window, and the order of a stream. Out: steps and rows. The order is a keyed permutation,
 so it is inverted and not replayed: a window is found in constant time for each time that it is seen, in any epoch and
-at any weight. Trade-off: the shards keep no table from a document's id to its tokens, so finding ids reads the
-documents.json of every block once.
+at any weight. The shards keep no table from a document's id to its tokens, so finding ids reads the documents.json of
+every block once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from megadec.data.index import DataSet, DocumentSpan
-from megadec.data.shuffle import _EPOCH_DOMAIN, _SET_DOMAIN, ROUNDS, Order, _constant, _key, _mix
+from megadec.data.shuffle import _EPOCH_DOMAIN, _SET_DOMAIN, ROUNDS, Shuffle, _constant, _key, _mix
 from megadec.data.windows import BestFitPlan, CutPlan, WindowPlan
 
 
@@ -51,7 +51,7 @@ def windows_with(plan: WindowPlan, span: DocumentSpan) -> list[int]:
     if isinstance(plan, CutPlan):
         # The last token of a set is nobody's input.
         last = min(last, plan.data.tokens - 2)
-        return list(range(span.first_token // plan.row_tokens, last // plan.row_tokens + 1))
+        return list(range(span.first_token // plan.sequence_length, last // plan.sequence_length + 1))
     if isinstance(plan, BestFitPlan):
         packed = plan._packed
         inside = (packed.first <= last) & (packed.first + packed.predictions > span.first_token)
@@ -60,8 +60,8 @@ def windows_with(plan: WindowPlan, span: DocumentSpan) -> list[int]:
     return [w for w in range(plan.windows) if any(a <= last and a + n > span.first_token for a, n in plan.pieces(w))]
 
 
-def places_of(order: Order, data_set: int, window: int, stop: int) -> list[int]:
-    """The places below `stop` at which a window stands in the sequence, ascending: where Order.at gives it back.
+def places_of(order: Shuffle, data_set: int, window: int, stop: int) -> list[int]:
+    """The places below `stop` at which a window stands in the sequence, ascending: where Shuffle.at gives it back.
 
     A constant number of operations for each pass through the set, whatever the size of set and epoch.
     """
@@ -80,13 +80,13 @@ def places_of(order: Order, data_set: int, window: int, stop: int) -> list[int]:
 
 
 def sightings(
-    order: Order, data_set: int, windows: Sequence[int], steps: int, sequences_per_step: int
+    order: Shuffle, data_set: int, windows: Sequence[int], steps: int, global_batch_size: int
 ) -> list[Sighting]:
     """Every row of the first `steps` steps that held one of the windows of a set, in the order of training."""
     found = [
-        Sighting(place // sequences_per_step + 1, place % sequences_per_step, data_set, window)
+        Sighting(place // global_batch_size + 1, place % global_batch_size, data_set, window)
         for window in windows
-        for place in places_of(order, data_set, window, steps * sequences_per_step)
+        for place in places_of(order, data_set, window, steps * global_batch_size)
     ]
     return sorted(found)
 

@@ -1,8 +1,8 @@
 """Best-fit-decreasing: whole documents into rows of a fixed length, with as little padding as a greedy rule can.
 
-In: first token and length of each document. Out: the pieces of each row. Trade-off: all documents of one length are
-placed at once, in the rows that the one-by-one rule would choose, so a million documents take a second or so; which of
-several equal rows takes which of several equal documents follows their numbers.
+In: first token and length of each document. Out: the pieces of each row. All documents of one length are placed at
+once, in the rows that the one-by-one rule would choose, so a million documents take a second or so; which of several
+equal rows takes which of several equal documents follows their numbers.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ class Packed(NamedTuple):
     predictions: np.ndarray
 
 
-def pack(first: np.ndarray, tokens: np.ndarray, row_tokens: int) -> Packed:
-    """Pack documents of `tokens` tokens (int64 [documents], at least 2 each) into rows of `row_tokens` predictions.
+def pack(first: np.ndarray, tokens: np.ndarray, sequence_length: int) -> Packed:
+    """Pack documents of `tokens` tokens (int64 [documents], at least 2 each) into rows of `sequence_length`
+    predictions.
 
     A document of n tokens holds n - 1 predictions. Longer ones are cut into full rows and a rest. Every prediction of
     every document is in exactly one row.
     """
-    piece_first, predictions = _pieces(first, tokens, row_tokens)
+    piece_first, predictions = _pieces(first, tokens, sequence_length)
     longest_first = np.argsort(-predictions, kind="stable")
     row_of_piece = np.empty(len(predictions), dtype=np.int64)
-    row_of_piece[longest_first] = _rows(predictions[longest_first], row_tokens)
+    row_of_piece[longest_first] = _rows(predictions[longest_first], sequence_length)
     # Inside a row longest first; stable, so equal input gives equal rows.
     by_row = longest_first[np.argsort(row_of_piece[longest_first], kind="stable")]
     row_ends = np.concatenate([[0], np.cumsum(np.bincount(row_of_piece))]).astype(np.int64)
     return Packed(row_ends, piece_first[by_row], predictions[by_row].astype(np.int32))
 
 
-def _pieces(first: np.ndarray, tokens: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """First token and predictions of each piece: documents cut every row_tokens predictions."""
+def _pieces(first: np.ndarray, tokens: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """First token and predictions of each piece: documents cut every sequence_length predictions."""
     predictions = tokens - 1
-    parts = -(-predictions // row_tokens)
+    parts = -(-predictions // sequence_length)
     document = np.repeat(np.arange(len(first)), parts)
     part = np.arange(len(document)) - np.repeat(np.cumsum(parts) - parts, parts)
-    offset = part * row_tokens
-    return first[document] + offset, np.minimum(predictions[document] - offset, row_tokens)
+    offset = part * sequence_length
+    return first[document] + offset, np.minimum(predictions[document] - offset, sequence_length)
 
 
 class _OpenRows:
@@ -81,7 +82,7 @@ class _OpenRows:
         return room, each, taken
 
 
-def _rows(predictions: np.ndarray, row_tokens: int) -> np.ndarray:
+def _rows(predictions: np.ndarray, sequence_length: int) -> np.ndarray:
     """int64 [pieces]: the row of each piece; `predictions` must not increase.
 
     Best fit puts a piece into the fullest row that has room. For equal pieces that means: go on in the same row until
@@ -96,7 +97,7 @@ def _rows(predictions: np.ndarray, row_tokens: int) -> np.ndarray:
         while at < end:
             room, each, taken = open_rows.take(size, end - at)
             if not each:
-                room, each = row_tokens, row_tokens // size
+                room, each = sequence_length, sequence_length // size
                 taken = np.arange(rows, rows + -(-(end - at) // each))
                 rows += len(taken)
             placed = min(end - at, each * len(taken))

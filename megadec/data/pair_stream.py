@@ -1,8 +1,8 @@
 """Batches of pairs, and the stream of them: the batch of step N, on any number of ranks.
 
-In: a `PairSet`, a seed and the sizes. Out: the batches of any step, at once. Trade-off: rows are padded to the longest
-of their micro-batch, and sorted by length within a rank's share of the step so that little is padding; pairs of equal
-length are not searched beyond the step, which keeps its batch a pure function of the step.
+In: a `PairSet`, a seed and the sizes. Out: the batches of any step, at once. Rows are padded to the longest of their
+micro-batch, and sorted by length within a rank's share of the step so that little is padding; pairs of equal length are
+not searched beyond the step, which keeps its batch a pure function of the step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from megadec.data.batch import PADDING_ID, TensorFields
 from megadec.data.pairs import PairSet
 from megadec.data.sharding import fingerprint_of, share_of_rank, stream_state
 from megadec.data.shuffle import VERSION as ORDER_VERSION
-from megadec.data.shuffle import Order
+from megadec.data.shuffle import Shuffle
 
 STREAM_VERSION = 1
 
@@ -74,22 +74,22 @@ def assemble_pairs(pairs: PairSet, numbers: Sequence[int | None]) -> PairBatch:
 class PairStream:
     """The endless sequence of training steps over a `PairSet`; a pure function of its arguments. Raises ConfigError."""
 
-    def __init__(self, pairs: PairSet, seed: int, sequences_per_step: int) -> None:
-        if sequences_per_step < 1:
-            raise ConfigError(f"train.sequences_per_step={sequences_per_step} is not at least 1")
-        self.pairs, self.seed, self.sequences_per_step = pairs, seed, sequences_per_step
-        self._order = Order([len(pairs)], [1.0], seed)
+    def __init__(self, pairs: PairSet, seed: int, global_batch_size: int) -> None:
+        if global_batch_size < 1:
+            raise ConfigError(f"train.global_batch_size={global_batch_size} is not at least 1")
+        self.pairs, self.seed, self.global_batch_size = pairs, seed, global_batch_size
+        self._order = Shuffle([len(pairs)], [1.0], seed)
         self._lengths = (np.diff(pairs.targets.starts), np.diff(pairs.sources.starts))
         self.windows_per_epoch = self._order.windows_per_epoch
 
     def batch(
-        self, step: int, rank: int = 0, world_size: int = 1, micro_sequences: int | None = None
+        self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
     ) -> list[PairBatch]:
-        """This rank's share of step `step` (from 0) as micro-batches of `micro_sequences` rows (None: one for all).
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` rows (None: one for all).
 
         Raises ConfigError when the step does not divide by the micro-batch and the ranks.
         """
-        own, micro = share_of_rank(self.sequences_per_step, world_size, micro_sequences)
+        own, micro = share_of_rank(self.global_batch_size, world_size, micro_batch_size)
         numbers = self.pairs_of(step)[rank * own : (rank + 1) * own]
         targets, sources = self._lengths
         ordered = sorted(numbers, key=lambda number: (targets[number], sources[number], number))
@@ -97,18 +97,18 @@ class PairStream:
 
     def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
         """This rank's pairs of step `step` (from 0) by their numbers; they have no other names."""
-        own = self.sequences_per_step // world_size
+        own = self.global_batch_size // world_size
         return [f"pair {number}" for number in self.pairs_of(step)[rank * own : (rank + 1) * own]]
 
     def pairs_of(self, step: int) -> list[int]:
         """The numbers of the pairs of a step, over all ranks."""
-        _, numbers = self._order.at(step * self.sequences_per_step, self.sequences_per_step)
+        _, numbers = self._order.at(step * self.global_batch_size, self.global_batch_size)
         found: list[int] = numbers.tolist()
         return found
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
-        windows = step * self.sequences_per_step
+        windows = step * self.global_batch_size
         return stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
 
     def description(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class PairStream:
             "stream_version": STREAM_VERSION,
             "order_version": ORDER_VERSION,
             "seed": self.seed,
-            "sequences_per_step": self.sequences_per_step,
+            "global_batch_size": self.global_batch_size,
             "pairs": len(self.pairs),
             "pairs_sha256": self.pairs.sha256,
         }

@@ -1,9 +1,9 @@
 """Batches made ahead, in threads, and on the device before they are asked for.
 
 In: a function from a step to its batches. Out: the same batches, in order, on `device`, for any number of workers.
-Trade-off: threads and not processes. A batch takes a fraction of a millisecond to make, and numpy lets go of the
-interpreter's lock while it copies; what a process makes has to be carried over, which takes longer than making it. One
-thread is enough for shards on a local disk; more of them are for remote shards, where a thread waits for a fetch.
+Threads and not processes. A batch takes a fraction of a millisecond to make, and numpy lets go of the interpreter's
+lock while it copies; what a process makes has to be carried over, which takes longer than making it. One thread is
+enough for shards on a local disk; more of them are for remote shards, where a thread waits for a fetch.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _Ready = tuple[Sequence[Batch], "torch.cuda.Event | None"]
 
 @dataclass(frozen=True)
 class PrefetchOptions:
-    """workers: threads that make batches; with 0 the training's own thread makes each when it wants it. steps_ahead: so
-    many steps are made ahead of those that the workers hold; finished ones wait, at most steps_ahead + workers.
+    """workers: threads that make batches; with 0 the training's own thread makes each when it wants it. prefetch_steps:
+    so many steps are made ahead of those that the workers hold; finished ones wait, at most prefetch_steps + workers.
     """
 
     workers: int = 1
-    steps_ahead: int = 2
+    prefetch_steps: int = 2
 
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"data.workers={self.workers} is negative; 0 makes each batch when it is wanted")
-        if self.steps_ahead < 1:
-            raise ConfigError(f"data.steps_ahead={self.steps_ahead} is not at least 1")
+        if self.prefetch_steps < 1:
+            raise ConfigError(f"data.prefetch_steps={self.prefetch_steps} is not at least 1")
 
 
 class Prefetcher(Iterator[Sequence[Batch]]):

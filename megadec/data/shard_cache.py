@@ -2,8 +2,8 @@
 
 In: what a shard should be (sha256, size) and a way to read it from afar. Out: the tar as an open local file. A tar has
 the name of its contents, so runs and sets share it; the ranks of a machine share the folder by file locks, which the
-system lets go when a process dies. Trade-off: the order of windows goes over all shards at once, so a folder that does
-not hold the whole set fetches shards again and again; it is bounded all the same.
+system lets go when a process dies. The order of windows goes over all shards at once, so a folder that does not hold
+the whole set fetches shards again and again; it is bounded all the same.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 In: the number of windows of each set, the weights, a seed. Out: set and window at any place, in constant time and
 without any list in memory: a keyed permutation (a Feistel network on the smallest power of two, walked until it lands
-inside; Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). Trade-off: a shuffle by rule is a
-little less random than a drawn one, and needs no memory, no state but the place, and no replay.
+inside; Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). A shuffle by rule is a little less
+random than a drawn one, and needs no memory, no state but the place, and no replay.
 
 A set of weight w gives round(w x windows) windows to each epoch. It is gone through in passes, each pass in an order of
 its own, and an epoch goes on where the last one stopped: weight 0.5 sees all windows in two epochs, none twice.
@@ -27,7 +27,7 @@ _EPOCH_DOMAIN = 1
 _SET_DOMAIN = 2
 
 
-class Order:
+class Shuffle:
     """The sequence for `windows[i]` windows of each set i, of weight `weights[i]`, under `seed`.
 
     Raises ConfigError for a weight that is negative or not finite, and when no window is left.

@@ -2,9 +2,9 @@
 
 In: open data sets and ids. Out: where the documents lie, and batches in which they have no weight in the loss. A window
 keeps its place and its other documents, so the order of the data, and every checkpoint, stays as it is; attention does
-not cross documents, so the others learn what they would learn. Trade-off: an index holds no ids, so the documents.json
-of every block are read at each start: about 8 million documents a second for one id, one million for ten or more; and
-the places of skipped documents are computed as before, for nothing.
+not cross documents, so the others learn what they would learn. An index holds no ids, so the documents.json of every
+block are read at each start: about 8 million documents a second for one id, one million for ten or more; and the places
+of skipped documents are computed as before, for nothing.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def find_documents(sets: Sequence[DataSet], ids: Collection[str]) -> list[Skippe
                     spans.append((span.first_token, span.first_token + span.tokens))
                     missing.discard(span.id)
         found.append(SkippedDocuments(spans))
-    if missing and not any(data.left_out for data in sets):
+    if missing and not any(data.skipped for data in sets):
         shown, documents = sorted(missing), sum(data.documents for data in sets)
         raise ConfigError(
             f"data.skip_documents: {', '.join(map(repr, shown[:SHOWN_IDS]))} ({len(shown)} of {len(wanted)} ids)"

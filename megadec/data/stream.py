@@ -1,8 +1,8 @@
 """The stream of batches: the batch of step N, on any number of ranks.
 
-In: open data sets, their weights, a seed and the sizes. Out: the token batches of any step, at once. Trade-off: the
-windows of a step are chosen for the whole job and cut into contiguous shares, so a rank touches the shards of all; that
-is what makes the batch of step N the same for any number of ranks, and the state one integer.
+In: open data sets, their weights, a seed and the sizes. Out: the token batches of any step, at once. The windows of a
+step are chosen for the whole job and cut into contiguous shares, so a rank touches the shards of all; that is what
+makes the batch of step N the same for any number of ranks, and the state one integer.
 
 When shards are left out of a set (they are damaged), its windows that touch them are rows of padding in `cut`: every
 other window keeps its step and its row, so a run may lose a shard, or get it back, between any two starts. `best_fit`
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet, DocumentSpan
-from megadec.data.sharding import check_parts, fingerprint_of, place_of_rank, share_of_rank, stream_state
+from megadec.data.sharding import check_parts, fingerprint_of, rank_position, share_of_rank, stream_state
 from megadec.data.shuffle import VERSION as ORDER_VERSION
-from megadec.data.shuffle import Order
+from megadec.data.shuffle import Shuffle
 from megadec.data.skip import SkippedDocuments, find_documents, leave_out
 from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, lost_windows, plan_windows
 
@@ -39,36 +39,37 @@ class Window(NamedTuple):
 class TrainStream:
     """The endless sequence of training steps over weighted data sets; a pure function of its arguments.
 
-    A weight is how often the windows of a set are seen in an epoch. sequence_ranks: so many neighbouring ranks share
-    rows, each with a part of every one; skip_documents: ids of documents without weight in the loss (`data/skip.py`);
-    the sequence does not depend on either. Raises ConfigError for sizes, weights or packing that cannot be, and
-    ShardError when the sets were written with different tokenizers. `best_fit` packs when the first window is wanted,
-    and `find_skipped` looks for ids, so that damaged shards can be found and left out (`DataSet.without`) before.
+    A weight is how often the windows of a set are seen in an epoch. sequence_parallel_size: so many neighbouring ranks
+    share rows, each with a part of every one; skip_documents: ids of documents without weight in the loss
+    (`data/skip.py`); the sequence does not depend on either. Raises ConfigError for sizes, weights or packing that
+    cannot be, and ShardError when the sets were written with different tokenizers. `best_fit` packs when the first
+    window is wanted, and `find_skipped` looks for ids, so that damaged shards can be found and left out
+    (`DataSet.without`) before.
     """
 
     def __init__(
         self,
         sets: Sequence[tuple[DataSet, float]],
-        row_tokens: int,
+        sequence_length: int,
         packing: str,
         seed: int,
-        sequences_per_step: int,
+        global_batch_size: int,
         cache_folder: Path | None = None,
-        sequence_ranks: int = 1,
+        sequence_parallel_size: int = 1,
         skip_documents: Sequence[str] = (),
     ) -> None:
         if not sets:
             raise ConfigError("data.sets is empty: a run needs at least one data set")
-        if sequences_per_step < 1:
-            raise ConfigError(f"train.sequences_per_step={sequences_per_step} is not at least 1")
-        check_parts(row_tokens, sequence_ranks)
+        if global_batch_size < 1:
+            raise ConfigError(f"train.global_batch_size={global_batch_size} is not at least 1")
+        check_parts(sequence_length, sequence_parallel_size)
         _check_one_tokenizer([data for data, _ in sets])
         self.sets = tuple(sets)
-        self.row_tokens = row_tokens
+        self.sequence_length = sequence_length
         self.packing = packing
         self.seed = seed
-        self.sequences_per_step = sequences_per_step
-        self.sequence_ranks = sequence_ranks
+        self.global_batch_size = global_batch_size
+        self.sequence_parallel_size = sequence_parallel_size
         self.skip_documents = frozenset(skip_documents)
         self._cache_folder = cache_folder
         self._bos_id = sets[0][0].bos_id
@@ -88,11 +89,11 @@ class TrainStream:
 
     @cached_property
     def _plans(self) -> list[WindowPlan]:
-        return [plan_windows(data, self.row_tokens, self.packing, self._cache_folder) for data, _ in self.sets]
+        return [plan_windows(data, self.sequence_length, self.packing, self._cache_folder) for data, _ in self.sets]
 
     @cached_property
-    def _order(self) -> Order:
-        return Order([plan.windows for plan in self._plans], [weight for _, weight in self.sets], self.seed)
+    def _order(self) -> Shuffle:
+        return Shuffle([plan.windows for plan in self._plans], [weight for _, weight in self.sets], self.seed)
 
     @cached_property
     def _losing(self) -> frozenset[int]:
@@ -105,21 +106,21 @@ class TrainStream:
 
     @property
     def steps_per_epoch(self) -> float:
-        return self.windows_per_epoch / self.sequences_per_step
+        return self.windows_per_epoch / self.global_batch_size
 
     def batch(
-        self, step: int, rank: int = 0, world_size: int = 1, micro_sequences: int | None = None
+        self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
     ) -> list[TokenBatch]:
-        """This rank's share of step `step` (from 0) as micro-batches of `micro_sequences` rows (None: one for all).
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` rows (None: one for all).
 
-        With sequence_ranks, those are parts of rows (`TokenBatch.part_of_rows`). Raises ConfigError when the step does
-        not divide by the micro-batch and the groups of ranks.
+        With sequence_parallel_size, those are parts of rows (`TokenBatch.part_of_rows`). Raises ConfigError when the
+        step does not divide by the micro-batch and the groups of ranks.
         """
-        place = place_of_rank(rank, world_size, self.sequence_ranks)
-        own, micro = share_of_rank(self.sequences_per_step, place.groups, micro_sequences)
-        windows = self.windows_at(step * self.sequences_per_step + place.group * own, own)
+        place = rank_position(rank, world_size, self.sequence_parallel_size)
+        own, micro = share_of_rank(self.global_batch_size, place.groups, micro_batch_size)
+        windows = self.windows_at(step * self.global_batch_size + place.group * own, own)
         rows = [self._row(window) for window in windows]
-        whole = assemble(rows, self.row_tokens, self._bos_id)
+        whole = assemble(rows, self.sequence_length, self._bos_id)
         leave_out(whole.weights_BS, rows, [self._skipped[which] for which, _ in windows])
         batches = [whole.rows(first, first + micro) for first in range(0, own, micro)]
         return batches if place.parts == 1 else [batch.part_of_rows(place.part, place.parts) for batch in batches]
@@ -129,15 +130,15 @@ class TrainStream:
 
         Those that are skipped are not among them.
         """
-        place = place_of_rank(rank, world_size, self.sequence_ranks)
-        own = self.sequences_per_step // place.groups
-        windows = self.windows_at(step * self.sequences_per_step + place.group * own, own)
+        place = rank_position(rank, world_size, self.sequence_parallel_size)
+        own = self.global_batch_size // place.groups
+        windows = self.windows_at(step * self.global_batch_size + place.group * own, own)
         found = dict.fromkeys(span.id for window in windows for span in self.documents_of(window))
         return [one for one in found if one not in self.skip_documents]
 
     def windows_of(self, step: int) -> list[Window]:
         """The windows of a step, in the order of its rows over all ranks."""
-        return self.windows_at(step * self.sequences_per_step, self.sequences_per_step)
+        return self.windows_at(step * self.global_batch_size, self.global_batch_size)
 
     def windows_at(self, first: int, count: int) -> list[Window]:
         """The windows at places first, ..., first + count - 1 of the sequence."""
@@ -169,11 +170,11 @@ class TrainStream:
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
-        windows = step * self.sequences_per_step
+        windows = step * self.global_batch_size
         state = stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
-        return {**state, "left_out": self.left_out_shards()}
+        return {**state, "skipped": self.skipped_shards()}
 
-    def left_out_shards(self) -> list[list[str]]:
+    def skipped_shards(self) -> list[list[str]]:
         """By set, the sha256 of each shard that is left out."""
         return [_left_out(data) for data, _ in self.sets]
 
@@ -182,10 +183,10 @@ class TrainStream:
         return {
             "order_version": ORDER_VERSION,
             "plan_version": PLAN_VERSION,
-            "row_tokens": self.row_tokens,
+            "sequence_length": self.sequence_length,
             "packing": self.packing,
             "seed": self.seed,
-            "sequences_per_step": self.sequences_per_step,
+            "global_batch_size": self.global_batch_size,
             "sets": [
                 self._description_of(data, weight, plan)
                 for (data, weight), plan in zip(self.sets, self._plans, strict=True)
@@ -209,7 +210,7 @@ class TrainStream:
 
     def _description_of(self, data: DataSet, weight: float, plan: WindowPlan) -> dict[str, Any]:
         known = {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}
-        return {**known, "left_out": _left_out(data)} if self.packing == "best_fit" and data.left_out else known
+        return {**known, "skipped": _left_out(data)} if self.packing == "best_fit" and data.skipped else known
 
     def _row(self, window: Window) -> tuple[WindowPlan, int] | None:
         return None if self.is_lost(window) else (self._plans[window.data_set], window.window)
@@ -231,7 +232,7 @@ def _check_one_tokenizer(sets: Sequence[DataSet]) -> None:
 
 def _left_out(data: DataSet) -> list[str]:
     """The sha256 of each shard that is left out, as the index has it."""
-    return [data.index["shards"][number]["sha256"] for number in data.left_out]
+    return [data.index["shards"][number]["sha256"] for number in data.skipped]
 
 
 def _fingerprint(description: Mapping[str, Any]) -> str:
@@ -253,7 +254,7 @@ def _raise_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
                 f"data set {number} ({current['name']}) has the contents {current['sha256'][:12]}..., the checkpoint"
                 f" was trained on {was['sha256'][:12]}... ({was['name']}): {rule}"
             )
-        if (gone := was.get("left_out", [])) != (now_gone := current.get("left_out", [])):
+        if (gone := was.get("skipped", [])) != (now_gone := current.get("skipped", [])):
             raise ShardError(
                 f"data set {number} ({current['name']}) goes without {len(now_gone)} damaged shard(s), the checkpoint"
                 f" went without {len(gone)}: data.packing=best_fit packs the documents that are there, so the run"

@@ -3,11 +3,11 @@
 In: a data set and the row length. Out: for any window its pieces, as (first token, predictions): a piece of p
 predictions reads the p + 1 tokens from `first` on, p inputs and their p targets.
 
-- `cut`: the documents joined and cut every row_tokens. Nothing is computed or kept; the last window may be short.
+- `cut`: the documents joined and cut every sequence_length. Nothing is computed or kept; the last window may be short.
 - `best_fit`: whole documents packed by best fit, longest first (Ding et al., "Fewer Truncations Improve Language
   Modeling", ICML 2024); only documents longer than a row are cut. Computed once and cached in a file.
 
-Trade-off: best_fit learns from documents that are whole, for some padding and 12 bytes of memory a document.
+Best_fit learns from documents that are whole, for some padding and 12 bytes of memory a document.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ _log = logger(__name__)
 
 
 class WindowPlan(Protocol):
-    """What a stream needs of a plan: `windows` of `row_tokens` each over `data`."""
+    """What a stream needs of a plan: `windows` of `sequence_length` each over `data`."""
 
     data: DataSet
-    row_tokens: int
+    sequence_length: int
     windows: int
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
-        """(first token, predictions) of each piece of a window; the predictions add up to at most row_tokens."""
+        """(first token, predictions) of each piece of a window; the predictions add up to at most sequence_length."""
         ...
 
 
-def plan_windows(data: DataSet, row_tokens: int, packing: str, cache_folder: Path | None = None) -> WindowPlan:
+def plan_windows(data: DataSet, sequence_length: int, packing: str, cache_folder: Path | None = None) -> WindowPlan:
     """The plan named `packing`. Raises ConfigError for an unknown name or a row shorter than 1."""
-    if row_tokens < 1:
-        raise ConfigError(f"row_tokens={row_tokens} is not at least 1")
+    if sequence_length < 1:
+        raise ConfigError(f"sequence_length={sequence_length} is not at least 1")
     if packing == "cut":
-        return CutPlan(data, row_tokens)
+        return CutPlan(data, sequence_length)
     if packing == "best_fit":
-        return BestFitPlan(data, row_tokens, cache_folder or default_cache_folder())
+        return BestFitPlan(data, sequence_length, cache_folder or default_cache_folder())
     raise ConfigError(f"packing={packing!r} is unknown; known are {', '.join(PACKINGS)}")
 
 
@@ -75,39 +75,39 @@ def lost_windows(plan: WindowPlan) -> int:
     """How many windows are lost with the shards that are left out; best_fit makes none of those."""
     if not isinstance(plan, CutPlan):
         return 0
-    row_tokens, lost = plan.row_tokens, 0
+    sequence_length, lost = plan.sequence_length, 0
     reached = 0
     for start, stop in plan.data.lost_ranges:
-        # Window w reads the tokens w * row_tokens, ..., (w + 1) * row_tokens.
-        first = max(-(-start // row_tokens) - 1, reached)
-        reached = min((stop - 1) // row_tokens + 1, plan.windows)
+        # Window w reads the tokens w * sequence_length, ..., (w + 1) * sequence_length.
+        first = max(-(-start // sequence_length) - 1, reached)
+        reached = min((stop - 1) // sequence_length + 1, plan.windows)
         lost += max(reached - first, 0)
     return lost
 
 
 class CutPlan:
-    """Window w holds the predictions of tokens w * row_tokens + 1, ..., (w + 1) * row_tokens."""
+    """Window w holds the predictions of tokens w * sequence_length + 1, ..., (w + 1) * sequence_length."""
 
-    def __init__(self, data: DataSet, row_tokens: int) -> None:
+    def __init__(self, data: DataSet, sequence_length: int) -> None:
         self.data = data
-        self.row_tokens = row_tokens
+        self.sequence_length = sequence_length
         self._predictions = data.tokens - 1
-        self.windows = -(-self._predictions // row_tokens)
+        self.windows = -(-self._predictions // sequence_length)
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
-        first = window * self.row_tokens
+        first = window * self.sequence_length
         if not 0 <= first < self._predictions:
             raise IndexError(f"window {window} of {self.windows}")
-        return [(first, min(self.row_tokens, self._predictions - first))]
+        return [(first, min(self.sequence_length, self._predictions - first))]
 
 
 class BestFitPlan:
     """Whole documents in rows. A prediction across two documents is in no row, so no place is lost between them."""
 
-    def __init__(self, data: DataSet, row_tokens: int, cache_folder: Path) -> None:
+    def __init__(self, data: DataSet, sequence_length: int, cache_folder: Path) -> None:
         self.data = data
-        self.row_tokens = row_tokens
-        self._packed = _cached_pack(data, row_tokens, cache_folder)
+        self.sequence_length = sequence_length
+        self._packed = _cached_pack(data, sequence_length, cache_folder)
         self.windows = len(self._packed.row_ends) - 1
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
@@ -118,10 +118,10 @@ class BestFitPlan:
         return list(zip(packed.first[mine].tolist(), packed.predictions[mine].tolist(), strict=True))
 
 
-def _cached_pack(data: DataSet, row_tokens: int, folder: Path) -> Packed:
+def _cached_pack(data: DataSet, sequence_length: int, folder: Path) -> Packed:
     shards = data.index["shards"]
-    gone = [shards[number] for number in data.left_out]
-    identity = f"{PLAN_VERSION} {data.sha256} {row_tokens}" + "".join(f" -{shard['sha256']}" for shard in gone)
+    gone = [shards[number] for number in data.skipped]
+    identity = f"{PLAN_VERSION} {data.sha256} {sequence_length}" + "".join(f" -{shard['sha256']}" for shard in gone)
     key = hashlib.sha256(identity.encode()).hexdigest()
     path = folder / f"best_fit-{key[:32]}.npz"
     expected = data.tokens - data.documents - sum(shard["tokens"] - shard["documents"] for shard in gone)
@@ -130,7 +130,7 @@ def _cached_pack(data: DataSet, row_tokens: int, folder: Path) -> Packed:
         if packed is not None:
             return packed
         _log.warning("%s is damaged; packing again", path)
-    packed = pack(*_document_starts(data), row_tokens)
+    packed = pack(*_document_starts(data), sequence_length)
     if (found := int(packed.predictions.sum())) != expected:
         raise ShardError(f"{data.folder}: its documents hold {found} predictions, the index says {expected}")
     try:

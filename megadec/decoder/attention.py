@@ -1,8 +1,8 @@
 """Grouped-query causal attention that does not cross documents.
 
-In: activations and a `Layout` (which token may look at which), made once a batch. Out: activations of the same shape.
-Trade-off: a layout holds what the device's way to attend needs (documents.py) and is no description of its own, so that
-nothing is worked out again in each layer.
+In: activations and a `Layout` (which token may look at which), made once a batch. Out: activations of the same shape. A
+layout holds what the device's way to attend needs (documents.py) and is no description of its own, so that nothing is
+worked out again in each layer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One layer of the decoder: attention, then feed-forward, each normalised before and added after.
 
-In and out: the residual stream [B, S, hidden_size]. Trade-off: pre-norm, as Llama and Qwen3 have it; the stream
-itself is never normalised until the last layer.
+In and out: the residual stream [B, S, hidden_size]. Pre-norm, as Llama and Qwen3 have it; the stream itself is never
+normalised until the last layer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keys and values of the tokens seen so far, for generation.
 
-In: the keys and values of new tokens, layer by layer. Out: those of all tokens so far. Trade-off: room is allocated
-ahead and doubled when it is short (up to the context), so a short answer does not pay for the whole context and a
-long one is copied a few times only.
+In: the keys and values of new tokens, layer by layer. Out: those of all tokens so far. Room is allocated ahead and
+doubled when it is short (up to the context), so a short answer does not pay for the whole context and a long one is
+copied a few times only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class KeyValueCache:
     ) -> None:
         self.shape = shape
         self.length = 0
-        capacity = min(capacity_tokens, shape.context_tokens)
+        capacity = min(capacity_tokens, shape.max_position_embeddings)
         size = (shape.layers, batch, shape.kv_heads, capacity, shape.head_size)
         self._keys = torch.zeros(size, device=device, dtype=dtype)
         self._values = torch.zeros(size, device=device, dtype=dtype)
@@ -46,10 +46,12 @@ class KeyValueCache:
     def reserve(self, new_tokens: int) -> None:
         """Make room for `new_tokens` more tokens. Raises InputError beyond the decoder's context."""
         needed = self.length + new_tokens
-        if needed > self.shape.context_tokens:
-            raise InputError(f"{needed} tokens do not fit: the model's context is {self.shape.context_tokens} tokens")
+        if needed > self.shape.max_position_embeddings:
+            raise InputError(
+                f"{needed} tokens do not fit: the model's context is {self.shape.max_position_embeddings} tokens"
+            )
         if needed > self.capacity_tokens:
-            capacity = min(max(needed, 2 * self.capacity_tokens), self.shape.context_tokens)
+            capacity = min(max(needed, 2 * self.capacity_tokens), self.shape.max_position_embeddings)
             self._keys, self._values = (self._grown(old, capacity) for old in (self._keys, self._values))
 
     def _grown(self, old: Tensor, capacity: int) -> Tensor:

@@ -1,10 +1,10 @@
 """Blocks handed to torch.compile, each by itself.
 
 In: the decoder's blocks. Out: the same blocks, whose forward is compiled on its first call, or stays as it is, with a
-warning that says why, where there is no compiler. Attention stays outside the compiled graphs, because the documents
-of a batch would be constants in them and every batch a new compilation; so does generation, whose lengths grow by one.
-Trade-off: a graph a block and not one for the model, so that ZeRO-3 can gather a block's weights, run it, and give them
-back; in return fusion stops at a block's border, where only one tensor passes.
+warning that says why, where there is no compiler. Attention stays outside the compiled graphs, because the documents of
+a batch would be constants in them and every batch a new compilation; so does generation, whose lengths grow by one. A
+graph a block and not one for the model, so that ZeRO-3 can gather a block's weights, run it, and give them back; in
+return fusion stops at a block's border, where only one tensor passes.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ In: queries, keys and values of documents of one length, and after the forward p
 Out: softmax(q k^T / sqrt(D)) v, and the gradients. torch's CPU kernel reaches a tenth of the speed of a matrix product;
 here every product goes through the matrix library, keys behind a block are not touched, and the query heads that share
 a key head are one product. Scores and softmax are float32; probabilities and their gradients are rounded to the inputs'
-dtype, in which they meet the other factor. Trade-off: nothing is needed of the forward pass but q, k and v, so the
-backward pass computes the probabilities again; a block's scores, heads x block x document, exist at once.
+dtype, in which they meet the other factor. Nothing is needed of the forward pass but q, k and v, so the backward pass
+computes the probabilities again; a block's scores, heads x block x document, exist at once.
 """
 
 from __future__ import annotations

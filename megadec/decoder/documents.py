@@ -1,7 +1,7 @@
 """Causal attention that stays inside the documents of packed rows, at the cost of the documents and not of the rows.
 
-In: q, k and v of packed rows, and where documents begin. Out: what attention mixes. The cost follows the sum of
-squared document lengths. Which of four ways a device takes is chosen in `document_kernel` and nowhere else:
+In: q, k and v of packed rows, and where documents begin. Out: what attention mixes. The cost follows the sum of squared
+document lengths. Which of four ways a device takes is chosen in `document_kernel` and nowhere else:
 
 - each (CPU): document by document, neighbours of one length together, as one operation for autograd and torch.compile
   with a gradient of its own, which keeps q, k, v and the result as they are and the sums of exponentials in float32.
@@ -10,8 +10,8 @@ squared document lengths. Which of four ways a device takes is chosen in `docume
 - flex (CUDA): FlexAttention, which leaves out blocks of 128 x 128 that lie between documents; it needs triton.
 - mask (the rest): scaled_dot_product_attention with a mask, which computes every score of a row.
 
-Trade-off: the lengths of documents are needed on the host, which waits for the device once a batch; in return nothing
-is padded and no score between documents is computed.
+The lengths of documents are needed on the host, which waits for the device once a batch; in return nothing is padded
+and no score between documents is computed.
 """
 
 from __future__ import annotations

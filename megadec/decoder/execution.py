@@ -1,8 +1,8 @@
 """How a decoder computes its numbers, and never which.
 
-In: a section of a run's YAML. Out: choices that the decoder's modules read when they are built. Trade-off: one object
-for all choices instead of an argument each, so that a new one does not pass through every constructor; results agree
-within rounding whatever is chosen, which tests hold every choice to.
+In: a section of a run's YAML. Out: choices that the decoder's modules read when they are built. One object for all
+choices instead of an argument each, so that a new one does not pass through every constructor; results agree within
+rounding whatever is chosen, which tests hold every choice to.
 """
 
 from __future__ import annotations

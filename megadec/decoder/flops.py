@@ -3,9 +3,9 @@
 In: a shape, and for attention the lengths of documents. Out: integers. The convention is that of PaLM (arXiv
 2204.02311, appendix B): forward and backward are three times the forward products, 6 operations a token for each
 parameter that takes part in a product, plus attention. Three choices: the embedding is a look-up and counts nothing;
-the head counts, tied or not; attention is counted as causal inside each document (half of PaLM's 12 L H Q T), which
-is the work that has to be done. Operations repeated by activation checkpointing are not counted. Trade-off: figures
-come out lower than those of projects that count the full square; `causal=False` gives theirs.
+the head counts, tied or not; attention is counted as causal inside each document (half of PaLM's 12 L H Q T), which is
+the work that has to be done. Operations repeated by activation checkpointing are not counted. Figures come out lower
+than those of projects that count the full square; `causal=False` gives theirs.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 In: hidden states, and for a loss the targets (ids or labels) and loss weights. Out: logits, or one float32 number. A
 batch of 8 rows of 4,096 tokens with 32,000 ids is 4 GiB of float32 logits, and as much again for their gradient; here
-only a chunk of tokens exists at a time, and a classifier looks at its few targets only. Trade-off: the gradients are
-computed during the forward pass (as the loss is the end of the model, they need nothing that comes later but one
-factor), which holds a float32 gradient of the weight until the backward pass.
+only a chunk of tokens exists at a time, and a classifier looks at its few targets only. The gradients are computed
+during the forward pass (as the loss is the end of the model, they need nothing that comes later but one factor), which
+holds a float32 gradient of the weight until the backward pass.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Random weights to start training from.
 
 In: a shape, a parameter's name, a seed. Out: that parameter's first value. Each tensor is a pure function of (seed,
-name), so every rank, ZeRO stage and order of construction starts from the same decoder. Trade-off: every rank draws
-every tensor on its CPU, one at a time, which takes about a minute for billions of parameters and needs no
-communication to agree on.
+name), so every rank, ZeRO stage and order of construction starts from the same decoder. Every rank draws every tensor
+on its CPU, one at a time, which takes about a minute for billions of parameters and needs no communication to agree on.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def normal_tensor(name: str, tensor_shape: tuple[int, ...], std: float, seed: in
     return torch.empty(tensor_shape, device="cpu").normal_(0.0, std, generator=generator)
 
 
-def initialise(decoder: Decoder, seed: int, gather: Gather | None = None) -> None:
+def initialize(decoder: Decoder, seed: int, gather: Gather | None = None) -> None:
     """Fill every parameter of the decoder in place.
 
     gather: makes, for one parameter, the context in which it is whole and may be changed (under ZeRO-3

@@ -1,8 +1,8 @@
 """Linear and embedding layers whose fresh weights are zero.
 
-In: shapes. Out: layers as in torch. Trade-off: torch's own random start costs minutes for billions of parameters and
-depends on the order of construction, and is always overwritten here (by `initialise` or by a checkpoint); zeros are
-cheap and make a forgotten initialisation visible (uniform logits) instead of plausible.
+In: shapes. Out: layers as in torch. Torch's own random start costs minutes for billions of parameters and depends on
+the order of construction, and is always overwritten here (by `initialize` or by a checkpoint); zeros are cheap and make
+a forgotten initialisation visible (uniform logits) instead of plausible.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The SwiGLU feed-forward layer (arXiv 2002.05202).
 
-In and out: activations [B, S, hidden_size]. Trade-off: gate and up are two products, not one, so that the parameters
-keep the names and shapes of Llama and Qwen3. Tiles bound the memory of a long sequence: what is between the products is
-then held for a tile of tokens only, and computed a second time in the backward pass.
+In and out: activations [B, S, hidden_size]. Gate and up are two products, not one, so that the parameters keep the
+names and shapes of Llama and Qwen3. Tiles bound the memory of a long sequence: what is between the products is then
+held for a tile of tokens only, and computed a second time in the backward pass.
 """
 
 from __future__ import annotations

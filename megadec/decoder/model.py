@@ -1,8 +1,8 @@
 """The decoder: token ids to logits of the next token or of labels, or to the loss.
 
 In: ids, and what the batch knows about them (positions, documents, targets, loss weights), or a cache when generating.
-Out: logits, or the summed loss. Parameter names are Hugging Face's without the leading "model.". Trade-off: one forward
-for training, scoring and generation, so that there is one piece of mathematics to test.
+Out: logits, or the summed loss. Parameter names are Hugging Face's without the leading "model.". One forward for
+training, scoring and generation, so that there is one piece of mathematics to test.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from megadec.decoder.shape import DecoderShape
 class Decoder(nn.Module):
     """A pre-norm Transformer decoder with RMSNorm, RoPE, grouped-query attention and SwiGLU.
 
-    Fresh matrices are zero: call `initialise` or load weights. With tied embeddings `lm_head.weight` is the same
+    Fresh matrices are zero: call `initialize` or load weights. With tied embeddings `lm_head.weight` is the same
     Parameter object as `embed_tokens.weight`. With `classes` it is a classifier: `score` stands in place of `lm_head`,
     and the logits behind the last token of a text are those of the text's labels. dropout: the share of the embeddings
     and of what each half of a block adds that training leaves out (arXiv 1207.0580, where Vaswani et al. have it).
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
             execution.kernels,
         )
 
-    def share_rows(self, sequence: SequenceRanks) -> None:
+    def enable_sequence_parallel(self, sequence: SequenceRanks) -> None:
         """From now on a batch is this rank's part of the rows that its group holds (`TokenBatch.part_of_rows`).
 
         Positions and, of the whole rows, documents must then be given; the loss is that of the part. Collective calls
@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         document. positions_BS: int64 position in the document, counted from the documents when not given.
         cache: ids follow the tokens it holds, and it then holds them too; not together with documents or targets.
         last_only: logits of the last token of each row only, [B, 1, V].
-        Raises InputError for more tokens than shape.context_tokens.
+        Raises InputError for more tokens than shape.max_position_embeddings.
         """
         h_BSH = self.hidden_states(ids_BS, positions_BS=positions_BS, documents_BS=documents_BS, cache=cache)
         if last_only:
@@ -123,7 +123,7 @@ class Decoder(nn.Module):
             assert self.sequence is None, "a part of a row does not say where it begins"
             positions_BS = _positions(ids_BS, documents_BS, cache)
         shape = self.shape
-        cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.context_tokens)
+        cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
         x_BSH: Tensor = self.embed_tokens(ids_BS)
         if self.training and self.dropout:
             x_BSH = drop(x_BSH, self.dropout)
@@ -143,8 +143,8 @@ class Decoder(nn.Module):
             cache.reserve(ids_BS.shape[1])
             return
         tokens = ids_BS.shape[1] * (1 if self.sequence is None else self.sequence.count)
-        if tokens > self.shape.context_tokens:
-            context = self.shape.context_tokens
+        if tokens > self.shape.max_position_embeddings:
+            context = self.shape.max_position_embeddings
             raise InputError(f"a row of {tokens} tokens does not fit: the model's context is {context} tokens")
 
     def _layout(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Layout:

@@ -1,7 +1,7 @@
 """Root mean square normalisation (arXiv 1910.07467): three modules, one for each place that a norm stands in.
 
-In and out: activations of any leading shape in the model's dtype. Trade-off: what stands beside a norm in the decoder
-(the residual addition before it, the rotation behind it) is computed in the forward of the module that owns the weight,
+In and out: activations of any leading shape in the model's dtype. What stands beside a norm in the decoder (the
+residual addition before it, the rotation behind it) is computed in the forward of the module that owns the weight,
 because ZeRO-3 has the weight whole only there; in return it is one pass over memory. The mean is taken in float32
 whatever the dtype; the order of roundings is that of Hugging Face.
 """

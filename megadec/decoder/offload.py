@@ -1,9 +1,9 @@
 """Activations that wait for the backward pass in the host's memory.
 
 In: a tensor on a GPU. Out: the same numbers on the GPU again, later. The copy out runs on a stream of its own beside
-the computation, into pinned memory; the copy back is ordered before what needs it. Trade-off: nothing is fetched ahead
-of its use, so the backward pass waits for each copy (16 MiB at 50 GB/s: a third of a millisecond); in return there is
-nothing to schedule.
+the computation, into pinned memory; the copy back is ordered before what needs it. Nothing is fetched ahead of its use,
+so the backward pass waits for each copy (16 MiB at 50 GB/s: a third of a millisecond); in return there is nothing to
+schedule.
 """
 
 from __future__ import annotations

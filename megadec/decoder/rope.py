@@ -1,9 +1,9 @@
 """Rotary position embedding (arXiv 2104.09864) in the layout of Hugging Face ("rotate half").
 
 In: positions inside documents. Out: cosines and sines, by which `kernels/rotary.py` rotates queries and keys. The pair
-that is rotated together is (i, i + head_size / 2), so q and k weights equal those of a Hugging Face Llama or Qwen3.
-Trade-off: the tables are float32 and cached per device, outside the module, so that a model cast to bfloat16 does not
-round its positions.
+that is rotated together is (i, i + head_size / 2), so q and k weights equal those of a Hugging Face Llama or Qwen3. The
+tables are float32 and cached per device, outside the module, so that a model cast to bfloat16 does not round its
+positions.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 In: what attention mixes on this rank, all heads of a part of each row. Out: the same part, mixed with the whole row.
 Around attention each rank gives away parts of heads and gets whole rows of a share of the heads; everything else in a
-decoder is done token by token and needs no message. Trade-off: two all-to-all messages a layer and pass, of q, k and v
-packed into one and of the result, and the ranks of a group cannot be more than the heads; in return each rank holds
-1 / ranks of all activations.
+decoder is done token by token and needs no message. Two all-to-all messages a layer and pass, of q, k and v packed into
+one and of the result, and the ranks of a group cannot be more than the heads; in return each rank holds 1 / ranks of
+all activations.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The numbers that make a decoder, and the named sizes.
 
 In: fields, or the name of a preset with some fields changed. Out: a checked, immutable `DecoderShape`, the single
-source of every tensor's shape (a partitioned parameter does not know its own). Trade-off: presets are YAML and not
-Python, so that a size can be read, copied and changed without code; they are checked like any other input.
+source of every tensor's shape (a partitioned parameter does not know its own). Presets are YAML and not Python, so that
+a size can be read, copied and changed without code; they are checked like any other input.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class DecoderShape:
     """What the Llama (`qk_norm=False`) and Qwen3 (`qk_norm=True`) layouts can express; ConfigError when it cannot be.
 
     hidden_size: width of the residual stream. heads x head_size: width of the queries, which need not be hidden_size.
-    kv_heads: key and value heads, each shared by heads / kv_heads query heads (arXiv 2305.13245).
-    intermediate_size: width inside the SwiGLU (arXiv 2002.05202). context_tokens: longest row the decoder accepts.
+    kv_heads: key and value heads, each shared by heads / kv_heads query heads (arXiv 2305.13245). intermediate_size:
+    width inside the SwiGLU (arXiv 2002.05202). max_position_embeddings: longest row the decoder accepts.
     """
 
     vocabulary_size: int = 32000
@@ -37,7 +37,7 @@ class DecoderShape:
     kv_heads: int
     head_size: int
     intermediate_size: int
-    context_tokens: int
+    max_position_embeddings: int
     rope_theta: float = 1e6
     norm_eps: float = 1e-6
     qk_norm: bool = True

@@ -2,8 +2,8 @@
 
 A hypothesis that ends leaves the beam and takes its place with it, so the beam of a source narrows until it is empty
 (Bahdanau et al., arXiv 1409.0473), and a beam of one is greedy search. Among those that ended, and those that the limit
-cut, the highest log-probability divided by length ** length_penalty wins. Trade-off: the choice is made for each source
-by itself, on the CPU in float64; all hypotheses of all sources are computed as one batch that shrinks as they end.
+cut, the highest log-probability divided by length ** length_penalty wins. The choice is made for each source by itself,
+on the CPU in float64; all hypotheses of all sources are computed as one batch that shrinks as they end.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def search(
     Raises InputError for an empty source, or one that does not fit the model's context.
     """
     device = model.embed_tokens.weight.device
-    limit = min(how.max_new_tokens, model.shape.context_tokens)
+    limit = min(how.max_new_tokens, model.shape.max_position_embeddings)
     ended: list[list[Found]] = [[] for _ in sources]
     live = [_Live(number, (), 0.0) for number in range(len(sources))]
     with torch.inference_mode():

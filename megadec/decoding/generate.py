@@ -1,8 +1,8 @@
 """Text from a language model, one token at a time.
 
 In: a model, a prompt, how to draw. Out: ids or text as they come, each new token computed against what the session
-remembers of those before it. Trade-off: a token is drawn on the CPU in float64, which moves one row of logits off the
-accelerator for each token, and gives the same text for the same seed and logits on every device.
+remembers of those before it. A token is drawn on the CPU in float64, which moves one row of logits off the accelerator
+for each token, and gives the same text for the same seed and logits on every device.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ def _check_prompt(model: LanguageModel, prompt_ids: Sequence[int], sampling: Sam
     wrong = [i for i in prompt_ids if not 0 <= i < model.vocabulary_size]
     if wrong:
         raise InputError(f"the prompt holds id {wrong[0]}; the model's vocabulary has {model.vocabulary_size} ids")
-    if len(prompt_ids) + sampling.max_new_tokens > model.context_tokens:
+    if len(prompt_ids) + sampling.max_new_tokens > model.max_position_embeddings:
         raise InputError(
             f"a prompt of {len(prompt_ids)} tokens and sampling.max_new_tokens={sampling.max_new_tokens} do not fit "
-            f"the model's context of {model.context_tokens} tokens"
+            f"the model's context of {model.max_position_embeddings} tokens"
         )
 
 

@@ -1,8 +1,8 @@
 """What the service asks of a model, whatever runs it: one sequence fed with ids, logits behind the last.
 
-In: a decoder of ours; other runtimes (llama.cpp, onnxruntime) have the same surface. Out: sessions. Trade-off: a
-session holds one sequence and gives its logits on the CPU in float64, so any runtime fits and a text is the same with
-each; sequences of different lengths are not computed in one batch.
+In: a decoder of ours; other runtimes (llama.cpp, onnxruntime) have the same surface. Out: sessions. A session holds one
+sequence and gives its logits on the CPU in float64, so any runtime fits and a text is the same with each; sequences of
+different lengths are not computed in one batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LanguageModel(Protocol):
         """How many logits there are."""
 
     @property
-    def context_tokens(self) -> int:
+    def max_position_embeddings(self) -> int:
         """The most ids that a session can be fed."""
 
     def session(self) -> Session:
@@ -56,7 +56,7 @@ class DecoderModel:
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.vocabulary_size: int = decoder.shape.vocabulary_size
-        self.context_tokens: int = decoder.shape.context_tokens
+        self.max_position_embeddings: int = decoder.shape.max_position_embeddings
 
     def session(self) -> DecoderSession:
         """A new sequence with a cache of its own."""

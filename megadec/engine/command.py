@@ -1,8 +1,8 @@
 """The command line that every rank of a training runs, whatever is trained.
 
 In come the arguments that a launcher passes on, a run's dataclass and what opens it; nothing comes out: results are in
-the run's folder. Trade-off: all ranks parse and check the same request, so an error is known before they have met, and
-only rank 0 says it.
+the run's folder. All ranks parse and check the same request, so an error is known before they have met, and only rank 0
+says it.
 """
 
 from __future__ import annotations

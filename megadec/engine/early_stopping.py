@@ -1,7 +1,7 @@
 """The best checkpoint of a run, and when to stop looking for a better one.
 
-In come the figures of each evaluation, out go the best step so far and whether to end. Trade-off: one figure of one set
-decides; what else was measured is in metrics.jsonl.
+In come the figures of each evaluation, out go the best step so far and whether to end. One figure of one set decides;
+what else was measured is in metrics.jsonl.
 """
 
 from __future__ import annotations

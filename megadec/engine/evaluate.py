@@ -1,8 +1,8 @@
 """Held-out loss: a decoder and held-out shards in, loss and bits per character by set out.
 
-Bits per character compare models with different tokenizers: nats over characters, not over tokens. Trade-off: only
-whole windows are measured, the same ones each time, so curves are smooth and short; the first tokens of a window have
-little context, which makes every figure a little worse than that of a sliding window.
+Bits per character compare models with different tokenizers: nats over characters, not over tokens. Only whole windows
+are measured, the same ones each time, so curves are smooth and short; the first tokens of a window have little context,
+which makes every figure a little worse than that of a sliding window.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet
-from megadec.data.sharding import place_of_rank
+from megadec.data.sharding import rank_position
 from megadec.data.windows import WindowPlan, plan_windows
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
@@ -30,12 +30,12 @@ class EvaluateOptions:
     """`sets`: name to folder of held-out shards. `windows`: at most this many of each set, spread over it."""
 
     sets: dict[str, str] = field(default_factory=dict)
-    every_steps: int = 500
+    interval_steps: int = 500
     windows: int = 128
-    micro_sequences: int = 8
+    micro_batch_size: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("every_steps", "windows", "micro_sequences"):
+        for name in ("interval_steps", "windows", "micro_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
 
@@ -47,13 +47,13 @@ class WindowEvaluator:
         self,
         sets: Mapping[str, DataSet],
         options: EvaluateOptions,
-        row_tokens: int,
+        sequence_length: int,
         tokenizer: Tokenizer,
         engine: Scorer,
-        sequence_ranks: int = 1,
+        sequence_parallel_size: int = 1,
     ) -> None:
-        self._place = place_of_rank(engine.ranks.rank, engine.ranks.world_size, sequence_ranks)
-        self._plans = {name: plan_windows(data, row_tokens, "cut") for name, data in sets.items()}
+        self._place = rank_position(engine.ranks.rank, engine.ranks.world_size, sequence_parallel_size)
+        self._plans = {name: plan_windows(data, sequence_length, "cut") for name, data in sets.items()}
         self._options = options
         self._bos_id = tokenizer.bos_id
         self._engine = engine
@@ -73,7 +73,7 @@ class WindowEvaluator:
     def _evaluate_set(self, step: int, name: str, plan: WindowPlan, interrupt: Interrupt) -> Evaluation | None:
         began = time.perf_counter()
         windows = spread(plan.windows, self._options.windows)
-        ranks, micro = self._engine.ranks, self._options.micro_sequences
+        ranks, micro = self._engine.ranks, self._options.micro_batch_size
         totals = [0.0, 0.0, 0.0]
         # Every rank does as many steps as the first, which has the most windows; what is missing is padding.
         for first in range(0, len(windows), micro * self._place.groups):
@@ -95,9 +95,9 @@ class WindowEvaluator:
         )
 
     def _batch(self, plan: WindowPlan, windows: list[int]) -> TokenBatch:
-        missing = self._options.micro_sequences - len(windows)
+        missing = self._options.micro_batch_size - len(windows)
         rows = [*((plan, window) for window in windows), *[None] * missing]
-        batch = assemble(rows, plan.row_tokens, self._bos_id)
+        batch = assemble(rows, plan.sequence_length, self._bos_id)
         return batch if self._place.parts == 1 else batch.part_of_rows(self._place.part, self._place.parts)
 
 

@@ -1,8 +1,8 @@
 """The loop: a run in, trained weights out.
 
 Read this first: open the run, join the ranks, build the engine, go on where the run left off, then step, evaluate, save
-until the last step or a wish to stop. Trade-off: one plain loop and no callbacks, so the order in which things happen
-is the order in which they are written.
+until the last step or a wish to stop. One plain loop and no callbacks, so the order in which things happen is the order
+in which they are written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
 from megadec.data.stream import TrainStream
 from megadec.decoder.kernels.precision import has_bf16
-from megadec.engine.checkpoint.checkpointer import Saver
+from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.load import load_checkpoint, roll_back
 from megadec.engine.checkpoint.manifest import Progress
 from megadec.engine.checkpoint.origins import origins_at_start
@@ -32,14 +32,14 @@ from megadec.engine.checkpoint.resume import find_checkpoint
 from megadec.engine.checkpoint.save import begin_checkpoint
 from megadec.engine.checkpoint.skipped import Start, after_start
 from megadec.engine.early_stopping import after_evaluation, exhausted
-from megadec.engine.health.damaged_shards import report_left_out
-from megadec.engine.health.guard import after_good_step, after_roll_back, after_skip, judge
+from megadec.engine.health.damaged_shards import report_damaged_shards
+from megadec.engine.health.guard import after_good_step, after_roll_back, after_skip, detect
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.health.recovery import describe, documents_read, line_of, within_limits
-from megadec.engine.health.watchdog import StallWatch
+from megadec.engine.health.watchdog import Watchdog
 from megadec.engine.metrics.device import peak_flops
 from megadec.engine.metrics.logger import Metrics
-from megadec.engine.metrics.reports import Finding, Saved, StepReport
+from megadec.engine.metrics.reports import Anomaly, Saved, StepReport
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job
 from megadec.engine.schedule import learning_rate_factor
@@ -57,9 +57,9 @@ class _Opened:
     engine: ZeroEngine
     batches: Prefetcher
     metrics: Metrics
-    saver: Saver
+    saver: AsyncCheckpointer
     interrupt: Interrupt
-    watch: StallWatch
+    watch: Watchdog
 
 
 def train(job: Job, interrupt: Interrupt | None = None, ranks: Ranks | None = None) -> None:
@@ -72,7 +72,7 @@ def train(job: Job, interrupt: Interrupt | None = None, ranks: Ranks | None = No
     with nullcontext(interrupt) if interrupt is not None else Interrupt() as listening:
         joined = ranks or start_process_group()
         listening.obey_file(run.folder)
-        with StallWatch(run.guard.stall_seconds, run.folder, joined.rank, joined.world_size) as watch:
+        with Watchdog(run.guard.stall_seconds, run.folder, joined.rank, joined.world_size) as watch:
             begun = _begin(job, joined, listening, watch)
             if begun is None:
                 log.info("stopped before the first step (%s); the same command begins again", listening.reason)
@@ -91,7 +91,7 @@ def train(job: Job, interrupt: Interrupt | None = None, ranks: Ranks | None = No
             end_process_group(joined)
 
 
-def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watch: StallWatch) -> tuple[Job, ZeroEngine, Progress] | None:
+def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watch: Watchdog) -> tuple[Job, ZeroEngine, Progress] | None:
     """Agree with the other ranks, build the engine, and go on where the run left off; None at a wish to stop."""
     check_one_precision(job, ranks)
     if job.task.agree is not None:
@@ -99,20 +99,20 @@ def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watch: StallWatch) -> t
     found = find_checkpoint(job, ranks)
     if _stops(ranks, interrupt):
         return None
-    watch.at("build", 0)
+    watch.set_phase("build", 0)
     engine = build_engine(job.task, job.run.optimizer, job.settings, ranks)
     begun = load_checkpoint(engine, job, *found) if found else Progress()
     begun = replace(begun, origins=origins_at_start(job, found))
     if isinstance(job.task.stream, TrainStream):
         if ranks.rank == 0:
-            report_left_out(job.task.stream, job.run.folder, begun.step)
+            report_damaged_shards(job.task.stream, job.run.folder, begun.step)
         begun = replace(begun, starts=after_start(begun.starts, Start.of(job.task.stream, begun.step)))
     return job, engine, begun
 
 
 def check_one_precision(job: Job, ranks: Ranks) -> None:
     """Raise ConfigError, on every rank, where `auto` is not the same on all of them. Collective."""
-    found = ranks.from_all(job.settings.precision)
+    found = ranks.all_gather(job.settings.precision)
     if len(set(found)) > 1:
         listed = ", ".join(f"{name} on rank {found.index(name)}" for name in sorted(set(found)))
         raise ConfigError(
@@ -133,7 +133,7 @@ def _loop(opened: _Opened, progress: Progress) -> Progress:
     saved_step = progress.step
     while not exhausted(run.early_stopping, progress.best):
         if _evaluation_due(opened.job, progress):
-            watch.at("evaluate", progress.step)
+            watch.set_phase("evaluate", progress.step)
             evaluations = evaluator.evaluate(progress.step, opened.interrupt)
             if evaluations is None:
                 break
@@ -151,11 +151,11 @@ def _loop(opened: _Opened, progress: Progress) -> Progress:
             break
         progress = stepped
         _tell(opened, saver.poll())
-        if run.checkpoint.every_steps and progress.step % run.checkpoint.every_steps == 0:
-            watch.at("save", progress.step)
+        if run.checkpoint.interval_steps and progress.step % run.checkpoint.interval_steps == 0:
+            watch.set_phase("save", progress.step)
             _save(opened, progress)
             saved_step = progress.step
-    watch.at("save", progress.step)
+    watch.set_phase("save", progress.step)
     if progress.step != saved_step:
         _save(opened, progress)
     _tell(opened, saver.wait())
@@ -163,26 +163,26 @@ def _loop(opened: _Opened, progress: Progress) -> Progress:
 
 
 def _step(opened: _Opened, progress: Progress) -> Progress | None:
-    """Train on the next batch, answer what the guard finds, and record the step; None when a rank wants to stop."""
+    """Train on the next batch, action what the guard finds, and record the step; None when a rank wants to stop."""
     job, engine, batches, metrics = opened.job, opened.engine, opened.batches, opened.metrics
     run, step = job.run, progress.step + 1
     began, waited = time.perf_counter(), batches.seconds_waited
     rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
     _seed(run.seed, progress.step, engine.ranks.rank)
-    opened.watch.at("data", step)
+    opened.watch.set_phase("data", step)
     report = train_step(
         engine,
         next(batches),
         step=step,
         learning_rate=rate,
         wants_stop=opened.interrupt.requested,
-        judge=partial(judge, run.guard, progress.guard),
-        at=opened.watch.at,
+        detect=partial(detect, run.guard, progress.guard),
+        set_phase=opened.watch.set_phase,
     )
     if report is None:
         return None
-    if report.finding is not None:
-        progress = _recover(opened, progress, report, report.finding)
+    if report.anomaly is not None:
+        progress = _recover(opened, progress, report, report.anomaly)
     if not report.updated:
         return progress
     guard = after_good_step(run.guard, progress.guard, report.loss, report.grad_norm)
@@ -191,7 +191,7 @@ def _step(opened: _Opened, progress: Progress) -> Progress | None:
         report,
         tokens=progress.tokens,
         seconds=time.perf_counter() - began,
-        seconds_waiting_for_data=batches.seconds_waited - waited,
+        data_seconds=batches.seconds_waited - waited,
     )
     return progress
 
@@ -203,30 +203,30 @@ def _seed(seed: int, step: int, rank: int) -> None:
 
 def _evaluation_due(job: Job, progress: Progress) -> bool:
     """At the start, every so many steps, and at the end; never twice at one step."""
-    every = job.task.evaluate_every_steps
+    every = job.task.evaluate_interval_steps
     if not every or progress.evaluated_step == progress.step:
         return False
     return progress.step % every == 0 or progress.step == job.run.train.steps
 
 
-def _recover(opened: _Opened, progress: Progress, report: StepReport, finding: Finding) -> Progress:
+def _recover(opened: _Opened, progress: Progress, report: StepReport, anomaly: Anomaly) -> Progress:
     """Tell of what the guard found, and do what it asks for; the progress after it. Collective.
 
     Raises TrainingError when the run is to stop, or has no checkpoint to roll back to.
     """
     job, engine = opened.job, opened.engine
     _tell(opened, opened.saver.wait())  # a roll-back wants the newest checkpoint
-    finding = within_limits(job.run.guard, progress.guard, finding)
-    documents = documents_read(job.task.stream.documents, engine.ranks, finding)
-    opened.metrics.record_finding(line_of(finding, report, documents))
-    words = describe(finding, documents)
-    if finding.answer == "stop":
+    anomaly = within_limits(job.run.guard, progress.guard, anomaly)
+    documents = documents_read(job.task.stream.documents, engine.ranks, anomaly)
+    opened.metrics.record_anomaly(line_of(anomaly, report, documents))
+    words = describe(anomaly, documents)
+    if anomaly.action == "stop":
         raise TrainingError(f"{words}; data.skip_documents leaves documents out")
     if engine.ranks.rank == 0:
         log.warning(words)
-    if finding.answer == "skip":
+    if anomaly.action == "skip":
         return replace(progress, step=report.step, guard=after_skip(progress.guard, report.step))
-    if finding.answer == "roll_back":
+    if anomaly.action == "roll_back":
         saved = roll_back(engine, job, report.step)
         guard = after_roll_back(saved.guard, progress.guard, saved.step, report.step)
         return replace(progress, step=report.step, tokens=saved.tokens, loss=saved.loss, guard=guard)
@@ -249,10 +249,10 @@ def _tell(opened: _Opened, saved: Saved | None) -> None:
         opened.job.saved(saved)
 
 
-def _saver(job: Job, engine: ZeroEngine) -> Saver:
+def _saver(job: Job, engine: ZeroEngine) -> AsyncCheckpointer:
     options = job.run.checkpoint
-    return Saver(
-        engine.live_state(),
+    return AsyncCheckpointer(
+        engine.zero_state(),
         engine.ranks,
         asynchronous=options.asynchronous,
         snapshot_bytes=options.snapshot_bytes,
@@ -265,10 +265,10 @@ def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
     train_options, prefetch = job.run.train, job.task.prefetch
 
     def make(number: int) -> Sequence[Batch]:
-        return job.task.stream.batch(number, ranks.rank, ranks.world_size, train_options.micro_sequences)
+        return job.task.stream.batch(number, ranks.rank, ranks.world_size, train_options.micro_batch_size)
 
     return Prefetcher(
-        make, step, train_options.last_step, ranks.device, depth=prefetch.steps_ahead, workers=prefetch.workers
+        make, step, train_options.last_step, ranks.device, depth=prefetch.prefetch_steps, workers=prefetch.workers
     )
 
 
@@ -301,7 +301,7 @@ def _announce(job: Job, progress: Progress) -> None:
         job.settings.stage,
         job.settings.precision + _why(job),
         job.ranks,
-        run.train.sequences_per_step,
+        run.train.global_batch_size,
         f"{job.task.stream.windows_per_epoch:,}",
         progress.step,
         run.train.steps,

@@ -32,7 +32,7 @@ class Ranks:
                 torch.distributed.all_reduce(sums)
         return [float(value) for value in sums.tolist()]
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         box = [value]
         if self.world_size > 1:
@@ -40,7 +40,7 @@ class Ranks:
                 torch.distributed.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def from_all(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank, on every rank."""
         values: list[Any] = [value]
         if self.world_size > 1:

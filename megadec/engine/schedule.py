@@ -1,8 +1,8 @@
 """The learning rate as a pure function of the step.
 
-In comes a step number and the options, out goes a factor between 0 and 1 of the peak learning rate. Trade-off: no
-object with a state to save, so a resumed run cannot disagree with one that was never stopped; a rate that follows the
-loss cannot be expressed.
+In comes a step number and the options, out goes a factor between 0 and 1 of the peak learning rate. No object with a
+state to save, so a resumed run cannot disagree with one that was never stopped; a rate that follows the loss cannot be
+expressed.
 """
 
 from __future__ import annotations

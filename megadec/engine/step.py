@@ -1,8 +1,8 @@
 """One training step: token batches in, updated weights and a report out.
 
 The loss is the mean over all valid tokens of the step, whatever ranks and micro-steps they fall on, so 1 x 8 and 8 x 1
-micro-batches, on one rank or two, are the same step. Trade-off: that needs the global number of tokens before the first
-backward pass, a message of two numbers, which also carries each rank's wish to stop.
+micro-batches, on one rank or two, are the same step. That needs the global number of tokens before the first backward
+pass, a message of two numbers, which also carries each rank's wish to stop.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 
 from megadec.data.batch import Batch
-from megadec.engine.health.guard import Judge, Seen, stop_when_not_finite
-from megadec.engine.health.watchdog import Place, nowhere
+from megadec.engine.health.guard import Detector, Seen, stop_when_not_finite
+from megadec.engine.health.watchdog import SetPhase, no_phase
 from megadec.engine.metrics.device import peak_memory_bytes
-from megadec.engine.metrics.reports import Finding, StepReport
+from megadec.engine.metrics.reports import Anomaly, StepReport
 from megadec.engine.zero.engine import ZeroEngine
 
 
@@ -28,17 +28,17 @@ def train_step(
     step: int,
     learning_rate: float,
     wants_stop: bool,
-    judge: Judge = stop_when_not_finite,
-    at: Place = nowhere,
+    detect: Detector = stop_when_not_finite,
+    set_phase: SetPhase = no_phase,
 ) -> StepReport | None:
     """Train on this rank's micro-batches of one step; `step` is the number the step has once it is done.
 
-    judge: looks at loss and gradients before the update, which is left out when its finding says so. at: told what this
-    rank is doing. Returns None, with nothing changed, when any rank wants to stop. Raises TrainingError when a rank is
-    lost, and whatever `judge` raises.
+    detect: looks at loss and gradients before the update, which is left out when its anomaly says so. set_phase: told
+    what this rank is doing. Returns None, with nothing changed, when any rank wants to stop. Raises TrainingError when
+    a rank is lost, and whatever `detect` raises.
     """
     began = time.perf_counter()
-    at("agree", step)
+    set_phase("agree", step)
     valid_tokens, squared_tokens, stops = engine.ranks.sum_over_ranks(
         [
             sum(batch.valid_tokens for batch in batches),
@@ -49,30 +49,30 @@ def train_step(
     if stops:
         return None
     if valid_tokens == 0:
-        nothing = Finding(step, "no_tokens", "skip", (), "no token of the batch has a loss weight")
+        nothing = Anomaly(step, "no_tokens", "skip", (), "no token of the batch has a loss weight")
         none = (math.nan, 0, int(squared_tokens), learning_rate, math.nan)
         return StepReport(step, *none, time.perf_counter() - began, (), nothing)
     # DeepSpeed takes the mean over ranks, so each rank's share is multiplied by their number.
     scale = engine.ranks.world_size / valid_tokens
     losses = []
-    at("forward/backward", step)
+    set_phase("forward/backward", step)
     for number, batch in enumerate(batches, start=1):
         loss = engine.loss_sum(batch)
         engine.backward(loss * scale)
         losses.append(loss.detach())
         if number < len(batches):
             engine.end_micro_step()
-    at("reduce", step)
+    set_phase("reduce", step)
     seen, memory = _look(engine, float(torch.stack(losses).sum()), valid_tokens, step)
-    at("update", step)
-    finding = judge(seen)
-    if finding is not None and finding.refuses:
-        engine.refuse_update()
+    set_phase("update", step)
+    anomaly = detect(seen)
+    if anomaly is not None and anomaly.skips_update:
+        engine.skip_update()
     else:
         engine.update(learning_rate)
     seconds = time.perf_counter() - began
     counts = (int(valid_tokens), int(squared_tokens))
-    return StepReport(step, seen.loss, *counts, learning_rate, seen.norm, seconds, memory, finding)
+    return StepReport(step, seen.loss, *counts, learning_rate, seen.norm, seconds, memory, anomaly)
 
 
 def _look(engine: ZeroEngine, own_loss: float, valid_tokens: float, step: int) -> tuple[Seen, tuple[int, ...]]:

@@ -1,9 +1,8 @@
 """What a run trains: a model, its first weights, its batches and its measure, as one value.
 
 The loop, the step, the checkpoints and the metrics know a `Task` and nothing of decoders, classes or pairs. In comes an
-opened run (`runs/pretrain.py`, `finetune/task.py`, ...), out go the functions that the loop calls.
-Trade-off: functions in a frozen dataclass instead of a base class, so that a task is assembled in one place and there
-is nothing to override.
+opened run (`runs/pretrain.py`, `finetune/task.py`, ...), out go the functions that the loop calls. Functions in a
+frozen dataclass instead of a base class, so that a task is assembled in one place and there is nothing to override.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Stream(Protocol):
     def windows_per_epoch(self) -> int:
         """Rows until every one was seen as often as its weight says."""
 
-    def batch(self, step: int, rank: int, world_size: int, micro_sequences: int | None) -> Sequence[Batch]:
+    def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> Sequence[Batch]:
         """This rank's micro-batches of step `step`, counted from 0."""
 
     def documents(self, step: int, rank: int, world_size: int) -> Sequence[str]:
@@ -101,9 +100,10 @@ class Task:
     the float32 sum over predictions of weight * nats.
 
     sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
-    flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate_every_steps: 0 for
-    never. details: JSON that goes into the checkpoint's manifest. tied: names of one and the same tensor. prefetch: how
-    batches are made ahead. agree: compares what the ranks found of the data and gives the stream of all; collective.
+    flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate_interval_steps: 0
+    for never. details: JSON that goes into the checkpoint's manifest. tied: names of one and the same tensor. prefetch:
+    how batches are made ahead. agree: compares what the ranks found of the data and gives the stream of all;
+    collective.
     """
 
     kind: Kind
@@ -114,7 +114,7 @@ class Task:
     flops: Callable[[int, int], int]
     stream: Stream
     evaluator: Callable[[Scorer], Evaluator]
-    evaluate_every_steps: int = 0
+    evaluate_interval_steps: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[tuple[str, ...], ...] = ()
     prefetch: PrefetchOptions = field(default_factory=PrefetchOptions)

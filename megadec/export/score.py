@@ -1,9 +1,8 @@
 """Scoring a model on held-out shards: bits per character and perplexity by data set.
 
 In: a run, a checkpoint, a megadec or a Hugging Face folder, and folders of shards, here or behind an address. Out: a
-dictionary of figures. The numbers are those that the engine computes during training, by the same code. Trade-off:
-windows are cut without overlap, so the first tokens of a window have little context and every figure is a little worse
-than possible.
+dictionary of figures. The numbers are those that the engine computes during training, by the same code. Windows are cut
+without overlap, so the first tokens of a window have little context and every figure is a little worse than possible.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class ScoreOptions:
     data: folders of held-out shards, paths or addresses as `data.train` takes them, named by their last part in the
     result. cache: where remote shards are kept and how they are fetched, `data.cache` of a run.
     output: a JSON file for the result beside standard output.
-    row_tokens: length of a window; the model's context, at most 1024, when left out.
+    sequence_length: length of a window; the model's context, at most 1024, when left out.
     windows: at most this many windows of each set, spread over it; all when left out.
     dtype: of the weights. device: such as cpu or cuda; without, cuda where there is one.
     """
@@ -47,9 +46,9 @@ class ScoreOptions:
     model: Path
     data: tuple[str, ...]
     output: Path | None = None
-    row_tokens: int | None = None
+    sequence_length: int | None = None
     windows: int | None = None
-    micro_sequences: int = 8
+    micro_batch_size: int = 8
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str | None = None
     cache: ShardCacheOptions = dataclasses.field(default_factory=ShardCacheOptions)
@@ -96,18 +95,19 @@ def score(options: ScoreOptions) -> dict[str, Any]:
     """
     source = open_model(options.model)
     decoder, tokenizer = load_source(source, getattr(torch, options.dtype))
-    row_tokens = options.row_tokens or min(source.shape.context_tokens, DEFAULT_ROW_TOKENS)
-    if not 1 <= row_tokens <= source.shape.context_tokens:
+    sequence_length = options.sequence_length or min(source.shape.max_position_embeddings, DEFAULT_ROW_TOKENS)
+    if not 1 <= sequence_length <= source.shape.max_position_embeddings:
         raise ConfigError(
-            f"row_tokens={row_tokens} is not from 1 to {source.shape.context_tokens}, the model's context"
+            f"sequence_length={sequence_length} is not from 1 to {source.shape.max_position_embeddings}, the model's"
+            " context"
         )
     opened = [DataSet.open(folder, tokenizer.sha256, cache=options.cache) for folder in options.data]
     sets = {data.name: data for data in opened}
     windows = ALL_WINDOWS if options.windows is None else options.windows
-    how = EvaluateOptions(windows=windows, micro_sequences=options.micro_sequences)
+    how = EvaluateOptions(windows=windows, micro_batch_size=options.micro_batch_size)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with Interrupt() as interrupt:
-        evaluator = WindowEvaluator(sets, how, row_tokens, tokenizer, _Alone(decoder, device))
+        evaluator = WindowEvaluator(sets, how, sequence_length, tokenizer, _Alone(decoder, device))
         found = evaluator.evaluate(source.step or 0, interrupt)
         if found is None:
             raise TrainingError(f"the evaluation was stopped: {interrupt.reason}")
@@ -116,7 +116,7 @@ def score(options: ScoreOptions) -> dict[str, Any]:
         "step": source.step,
         "trained_tokens": source.tokens,
         "dtype": options.dtype,
-        "row_tokens": row_tokens,
+        "sequence_length": sequence_length,
         "sets": {evaluation.name: _figures(evaluation) for evaluation in found},
     }
 

@@ -1,9 +1,8 @@
 """What of a pretrained decoder is trained for a task: all of it, its head, or low-rank parts beside its products.
 
 In come a method and the shape of a decoder, out go a classifier in which what must not change is frozen, and its
-parameters by name. Trade-off: our own LoRA of a dozen lines instead of peft: a frozen weight and its low-rank parts
-belong to one module, so ZeRO-3 gathers them together where they are used, and a checkpoint has them under the
-decoder's own names.
+parameters by name. Our own LoRA of a dozen lines instead of peft: a frozen weight and its low-rank parts belong to one
+module, so ZeRO-3 gathers them together where they are used, and a checkpoint has them under the decoder's own names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """BLEU by sacrebleu: translations and references in, the score and the signature that makes it comparable out.
 
-Trade-off: one reference a sentence, as files of pairs have; the tokenizer is part of the signature (`zh` splits Chinese
-into characters and leaves other words whole, `char` splits everything, `13a` is for languages with blanks).
+One reference a sentence, as files of pairs have; the tokenizer is part of the signature (`zh` splits Chinese into
+characters and leaves other words whole, `char` splits everything, `13a` is for languages with blanks).
 """
 
 from __future__ import annotations

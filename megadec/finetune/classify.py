@@ -1,8 +1,8 @@
 """A finished classifier: texts in, a probability for each label out.
 
 Opens what training and export leave: a run (its best checkpoint), a checkpoint, a megadec or a Hugging Face folder.
-Trade-off: texts are packed into rows as in training, and a text's answer may differ from that of the text alone in the
-last bits, because products of other sizes are added up in another order.
+Texts are packed into rows as in training, and a text's answer may differ from that of the text alone in the last bits,
+because products of other sizes are added up in another order.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Classifier:
         if not texts:
             return found
         data = self._as_set(texts)
-        row_tokens = int(max(data.lengths.max(), min(self.form.longest_tokens, data.lengths.sum())))
-        rows = pack_rows(np.arange(len(texts)), data.lengths, row_tokens)
+        sequence_length = int(max(data.lengths.max(), min(self.form.longest_tokens, data.lengths.sum())))
+        rows = pack_rows(np.arange(len(texts)), data.lengths, sequence_length)
         for first in range(0, len(rows), ROWS_AT_A_TIME):
             part = rows[first : first + ROWS_AT_A_TIME]
-            batch = assemble_texts(data, part, row_tokens)
+            batch = assemble_texts(data, part, sequence_length)
             logits_BSL = self.decoder(batch.ids_BS, positions_BS=batch.positions_BS, documents_BS=batch.documents_BS)
             found[torch.from_numpy(np.concatenate(part))] = logits_BSL[batch.weights_BS > 0].float()
         return found
@@ -87,6 +87,6 @@ def classifier_of(source: ModelSource, dtype: torch.dtype = torch.float32) -> Cl
     if source.classes is None:
         raise ConfigError(f"{source.path} holds a {source.task['kind'].replace('_', ' ')}, not a classifier")
     decoder, tokenizer = load_source(source, dtype)
-    task, context = source.task, source.shape.context_tokens
-    form = Form(task.get("template", TEXT), min(task.get("row_tokens", context), context), task.get("cut", "head"))
+    task, context = source.task, source.shape.max_position_embeddings
+    form = Form(task.get("template", TEXT), min(task.get("sequence_length", context), context), task.get("cut", "head"))
     return Classifier(decoder, tokenizer, task["labels"], form)

@@ -1,8 +1,8 @@
 """Labelled texts -> ids: what a classifier learns from and is measured on.
 
 In come files that the corpus readers know (THUCNews folders, `title<TAB>label` lists, JSON lines, CSV, Parquet), out
-goes a `LabelledSet`: the ids of every text end to end, and a label for each. Trade-off: a malformed line, an empty text
-and an unknown label are errors and not drops, because a label that is lost without a word is a figure that is wrong.
+goes a `LabelledSet`: the ids of every text end to end, and a label for each. A malformed line, an empty text and an
+unknown label are errors and not drops, because a label that is lost without a word is a figure that is wrong.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Form:
         if self.template.count(TEXT) != 1:
             raise ConfigError(f"data.template={self.template!r} does not have {TEXT} in it exactly once")
         if self.longest_tokens < 2:
-            raise ConfigError(f"data.row_tokens={self.longest_tokens} is less than 2: <s> and a piece of text")
+            raise ConfigError(f"data.sequence_length={self.longest_tokens} is less than 2: <s> and a piece of text")
         if self.cut not in ("head", "tail"):
             raise ConfigError(f"data.cut={self.cut!r} is none of head, tail")
 
@@ -132,9 +132,9 @@ class LabelledOptions:
     """Where labelled texts come from.
 
     train, dev: files or folders. source: a reader's name (thucnews, jsonl, comments, parquet, ...), by the file's
-    suffix when not given. read: encoding and column names. template, cut: see `Form`. row_tokens: the length of a row;
-    longer texts are cut, shorter ones share a row. variants: the training set holds every text so many times, once as
-    it is, then cut into other pieces (`bpe_dropout`: the probability of a cut between two characters, which no piece
+    suffix when not given. read: encoding and column names. template, cut: see `Form`. sequence_length: the length of a
+    row; longer texts are cut, shorter ones share a row. variants: the training set holds every text so many times, once
+    as it is, then cut into other pieces (`bpe_dropout`: the probability of a cut between two characters, which no piece
     crosses), so that rare words are seen as their parts too, and with tokens left out (`token_dropout`), so that no
     single one decides; an epoch is a pass over all of them. soft: texts with a probability for each label, as
     tools/label.py writes them, that are learned from too; each variant of such a text has a label of its own, drawn by
@@ -148,7 +148,7 @@ class LabelledOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     template: str = TEXT
     cut: Cut = "head"
-    row_tokens: int = 256
+    sequence_length: int = 256
     variants: int = 1
     bpe_dropout: float = 0.1
     token_dropout: float = 0.0
@@ -163,7 +163,7 @@ class LabelledOptions:
     @property
     def form(self) -> Form:
         """How its texts become ids."""
-        return Form(self.template, self.row_tokens, self.cut)
+        return Form(self.template, self.sequence_length, self.cut)
 
 
 def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText]:

@@ -1,8 +1,8 @@
 """How good a classifier is on a held-out set, while it is trained.
 
-In come a labelled set and what runs the model (`engine.task.Scorer`), out come loss, accuracy and macro F1. Trade-off:
-the set is cut into the same micro-batches whatever the number of ranks, and their losses are added in the same order,
-so the figures of one rank and of many are equal to the last bit; a last round may leave some ranks with padding.
+In come a labelled set and what runs the model (`engine.task.Scorer`), out come loss, accuracy and macro F1. The set is
+cut into the same micro-batches whatever the number of ranks, and their losses are added in the same order, so the
+figures of one rank and of many are equal to the last bit; a last round may leave some ranks with padding.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SET_NAME = "dev"
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """`every_steps`: measure `data.dev` so often, and at the end. `micro_sequences`: rows of a rank at a time."""
+    """`interval_steps`: measure `data.dev` so often, and at the end. `micro_batch_size`: rows of a rank at a time."""
 
-    every_steps: int = 100
-    micro_sequences: int = 8
+    interval_steps: int = 100
+    micro_batch_size: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("every_steps", "micro_sequences"):
+        for name in ("interval_steps", "micro_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
 
@@ -43,14 +43,14 @@ class MeasureOptions:
 class ClassifyEvaluator:
     """The whole held-out set, shared among the ranks."""
 
-    def __init__(self, data: LabelledSet, row_tokens: int, micro_sequences: int, scorer: Scorer) -> None:
-        rows = pack_rows(np.arange(data.texts), data.lengths, row_tokens)
+    def __init__(self, data: LabelledSet, sequence_length: int, micro_batch_size: int, scorer: Scorer) -> None:
+        rows = pack_rows(np.arange(data.texts), data.lengths, sequence_length)
         empty = np.empty(0, dtype=np.int64)
-        rows += [empty] * (-len(rows) % micro_sequences)
-        self._parts = [rows[first : first + micro_sequences] for first in range(0, len(rows), micro_sequences)]
-        self._nothing = [empty] * micro_sequences
+        rows += [empty] * (-len(rows) % micro_batch_size)
+        self._parts = [rows[first : first + micro_batch_size] for first in range(0, len(rows), micro_batch_size)]
+        self._nothing = [empty] * micro_batch_size
         self._data = data
-        self._row_tokens = row_tokens
+        self._row_tokens = sequence_length
         self._scorer = scorer
 
     def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:

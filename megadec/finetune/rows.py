@@ -1,10 +1,10 @@
-"""Labelled texts -> token batches: whole texts packed into rows, a label's number at the last token of each (and
-at the earlier ones where a run wants it).
+"""Labelled texts -> token batches: whole texts packed into rows, a label's number at the last token of each (and at the
+earlier ones where a run wants it).
 
 In comes a `LabelledSet`, out come `TokenBatch`es: the training stream's, and those of a set that is measured. A text
 sees nothing of its neighbours (documents_BS) and counts its own positions, so a packed text is computed as it would be
-alone. Trade-off: texts are packed anew for each epoch, so that neighbours change, by best fit over their lengths, so
-that every epoch has equally many rows and step N needs no list of what came before.
+alone. Texts are packed anew for each epoch, so that neighbours change, by best fit over their lengths, so that every
+epoch has equally many rows and step N needs no list of what came before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from megadec.data.batch import PADDING_ID, TokenBatch
 from megadec.data.packing import pack
 from megadec.data.sharding import fingerprint_of, share_of_rank, stream_state
 from megadec.data.shuffle import VERSION as ORDER_VERSION
-from megadec.data.shuffle import Order
+from megadec.data.shuffle import Shuffle
 from megadec.finetune.examples import LabelledSet
 
 # Changes when the same texts would be packed in another way.
@@ -29,21 +29,21 @@ PACKING_VERSION = 1
 KEPT_EPOCHS = 2
 
 
-def pack_rows(texts: np.ndarray, lengths: np.ndarray, row_tokens: int) -> list[np.ndarray]:
+def pack_rows(texts: np.ndarray, lengths: np.ndarray, sequence_length: int) -> list[np.ndarray]:
     """Whole texts into rows by best fit: the numbers (of `texts`) in each row, longest first.
 
-    texts: int64 numbers; lengths: int64 [texts] in tokens, none above row_tokens. Which of several equally long texts
-    shares a row with which follows their order in `texts`.
+    texts: int64 numbers; lengths: int64 [texts] in tokens, none above sequence_length. Which of several equally long
+    texts shares a row with which follows their order in `texts`.
     """
     # pack() counts predictions, one less than the tokens that it is told.
-    packed = pack(texts, lengths + 1, row_tokens)
+    packed = pack(texts, lengths + 1, sequence_length)
     return np.split(packed.first, packed.row_ends[1:-1])
 
 
 def assemble_texts(
     data: LabelledSet,
     rows: Sequence[np.ndarray],
-    row_tokens: int,
+    sequence_length: int,
     weights: Sequence[float] | None = None,
     prefix_weight: float = 0.0,
 ) -> TokenBatch:
@@ -53,7 +53,7 @@ def assemble_texts(
     1511.03677), `<s>` left out; they share this part of the text's weight evenly, beside the 1 of its last token.
     """
     of_label = np.ones(len(data.names)) if weights is None else np.asarray(weights)
-    shape = (len(rows), row_tokens)
+    shape = (len(rows), sequence_length)
     ids_BS, targets_BS = np.full(shape, PADDING_ID, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     weights_BS, positions_BS = np.zeros(shape, dtype=np.float32), np.empty(shape, dtype=np.int64)
     documents_BS = np.empty(shape, dtype=np.int32)
@@ -71,9 +71,9 @@ def assemble_texts(
         targets_BS[row, ends - 1] = labels
         weights_BS[row, ends - 1] = of_label[labels]
         # Padding is one more document.
-        lengths = np.append(lengths, row_tokens - used)
+        lengths = np.append(lengths, sequence_length - used)
         documents_BS[row] = np.repeat(np.arange(len(lengths)), lengths)
-        positions_BS[row] = np.arange(row_tokens) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        positions_BS[row] = np.arange(sequence_length) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     arrays = (ids_BS, targets_BS, weights_BS, positions_BS, documents_BS)
     return TokenBatch(*(torch.from_numpy(array) for array in arrays))
 
@@ -86,38 +86,40 @@ class ClassifyStream:
         self,
         data: LabelledSet,
         weights: Sequence[float],
-        row_tokens: int,
+        sequence_length: int,
         seed: int,
-        sequences_per_step: int,
+        global_batch_size: int,
         prefix_weight: float = 0.0,
     ) -> None:
         self.data = data
         self.weights = list(weights)
         self.prefix_weight = prefix_weight
-        self.row_tokens = row_tokens
+        self.sequence_length = sequence_length
         self.seed = seed
-        self.sequences_per_step = sequences_per_step
-        self._text_order = Order([data.texts], [1.0], seed)
+        self.global_batch_size = global_batch_size
+        self._text_order = Shuffle([data.texts], [1.0], seed)
         self._epoch = lru_cache(KEPT_EPOCHS)(self._pack_epoch)
         self.windows_per_epoch = len(self._packed(0))
-        self._row_order = Order([self.windows_per_epoch], [1.0], seed)
+        self._row_order = Shuffle([self.windows_per_epoch], [1.0], seed)
 
     def batch(
-        self, step: int, rank: int = 0, world_size: int = 1, micro_sequences: int | None = None
+        self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
     ) -> list[TokenBatch]:
-        """This rank's share of step `step` (from 0) as micro-batches of `micro_sequences` rows (None: one for all).
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` rows (None: one for all).
 
         Raises ConfigError when the step does not divide by the micro-batch and the ranks.
         """
-        own, micro = share_of_rank(self.sequences_per_step, world_size, micro_sequences)
-        first = step * self.sequences_per_step + rank * own
-        whole = assemble_texts(self.data, self.rows_at(first, own), self.row_tokens, self.weights, self.prefix_weight)
+        own, micro = share_of_rank(self.global_batch_size, world_size, micro_batch_size)
+        first = step * self.global_batch_size + rank * own
+        whole = assemble_texts(
+            self.data, self.rows_at(first, own), self.sequence_length, self.weights, self.prefix_weight
+        )
         return [whole.rows(start, start + micro) for start in range(0, own, micro)]
 
     def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
         """The texts in this rank's rows of step `step` (from 0) by their numbers; they have no other names."""
-        own = self.sequences_per_step // world_size
-        rows = self.rows_at(step * self.sequences_per_step + rank * own, own)
+        own = self.global_batch_size // world_size
+        rows = self.rows_at(step * self.global_batch_size + rank * own, own)
         return [f"text {number}" for texts in rows for number in texts.tolist()]
 
     def rows_at(self, first: int, count: int) -> list[np.ndarray]:
@@ -127,7 +129,7 @@ class ClassifyStream:
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
-        windows = step * self.sequences_per_step
+        windows = step * self.global_batch_size
         return stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
 
     def description(self) -> dict[str, Any]:
@@ -135,9 +137,9 @@ class ClassifyStream:
         return {
             "order_version": ORDER_VERSION,
             "packing_version": PACKING_VERSION,
-            "row_tokens": self.row_tokens,
+            "sequence_length": self.sequence_length,
             "seed": self.seed,
-            "sequences_per_step": self.sequences_per_step,
+            "global_batch_size": self.global_batch_size,
             "labels": list(self.data.names),
             "weights": self.weights,
             "prefix_weight": self.prefix_weight,
@@ -170,7 +172,7 @@ class ClassifyStream:
     def _packed(self, epoch: int) -> list[np.ndarray]:
         """The rows of an epoch in the order of packing."""
         _, texts = self._text_order.at(epoch * self.data.texts, self.data.texts)
-        return pack_rows(texts, self.data.lengths[texts], self.row_tokens)
+        return pack_rows(texts, self.data.lengths[texts], self.sequence_length)
 
     def _pack_epoch(self, epoch: int) -> list[np.ndarray]:
         rows = self._packed(epoch)

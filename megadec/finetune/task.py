@@ -1,8 +1,8 @@
 """A fine-tuning run: what its YAML and command line say, checked against the disk, as a task for the engine.
 
 In come a pretrained model (a run, a checkpoint, a megadec or a Hugging Face folder) and labelled texts, out comes a
-`Job` that `engine.loop.train` trains. Trade-off: every rank reads and packs all texts before a process group
-exists: a moment for hundreds of thousands of titles, and a mistake is one message before anything costs.
+`Job` that `engine.loop.train` trains. Every rank reads and packs all texts before a process group exists: a moment for
+hundreds of thousands of titles, and a mistake is one message before anything costs.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
         raise ConfigError("model.path names no model to start from: give a run, a checkpoint or an exported folder")
     source = open_model(Path(run.model.path))
     tokenizer = _tokenizer(run, source)
-    if run.data.row_tokens > source.shape.context_tokens:
+    if run.data.sequence_length > source.shape.max_position_embeddings:
         raise ConfigError(
-            f"data.row_tokens={run.data.row_tokens} is more than the context of {run.model.path}, which is"
-            f" {source.shape.context_tokens} tokens"
+            f"data.sequence_length={run.data.sequence_length} is more than the context of {run.model.path}, which is"
+            f" {source.shape.max_position_embeddings} tokens"
         )
     train, dev = read_sets(
         run.data,
@@ -137,15 +137,15 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     )
     weights = label_weights(train, run.loss.class_weights, run.loss.weights)
     stream = ClassifyStream(
-        train, weights, run.data.row_tokens, run.seed, run.train.sequences_per_step, run.loss.prefix_weight
+        train, weights, run.data.sequence_length, run.seed, run.train.global_batch_size, run.loss.prefix_weight
     )
     log.info(
         "%s: %s texts of %d labels, %.1f tokens each, in %s rows of %d",
         train.path, f"{train.texts:,}", len(train.names), len(train.tokens) / train.texts,
-        f"{stream.windows_per_epoch:,}", run.data.row_tokens,
+        f"{stream.windows_per_epoch:,}", run.data.sequence_length,
     )  # fmt: skip
     if run.epochs is not None:
-        steps = math.ceil(run.epochs * stream.windows_per_epoch / run.train.sequences_per_step)
+        steps = math.ceil(run.epochs * stream.windows_per_epoch / run.train.global_batch_size)
         run = replace(run, train=replace(run.train, steps=steps))
     if dev is None and run.early_stopping.metric is not None:
         raise ConfigError(f"early_stopping.metric={run.early_stopping.metric} without data.dev to measure it on")
@@ -170,19 +170,19 @@ def _with_dropout(run: FineTuneRun, tokenizer: Tokenizer, number: int) -> Encode
 def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: LabelledSet | None) -> Task:
     shape, method = source.shape, run.method
     names = stream.data.names
-    step_tokens = run.train.sequences_per_step * run.data.row_tokens
+    step_tokens = run.train.global_batch_size * run.data.sequence_length
     details = {
         "labels": list(names),
         "template": run.data.template,
-        "row_tokens": run.data.row_tokens,
+        "sequence_length": run.data.sequence_length,
         "cut": run.data.cut,
         "initial": None if method == "scratch" else source.provenance,
         **manifest_of(method, run.lora),
     }
 
     def evaluator(scorer: Scorer) -> ClassifyEvaluator:
-        assert dev is not None, "evaluate_every_steps says that there is nothing to measure"
-        return ClassifyEvaluator(dev, run.data.row_tokens, run.evaluate.micro_sequences, scorer)
+        assert dev is not None, "evaluate_interval_steps says that there is nothing to measure"
+        return ClassifyEvaluator(dev, run.data.sequence_length, run.evaluate.micro_batch_size, scorer)
 
     def flops(_texts: int, squared_tokens: int) -> int:
         # The loop counts predictions, which are texts here; what is computed are the rows.
@@ -200,7 +200,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         flops=flops,
         stream=stream,
         evaluator=evaluator,
-        evaluate_every_steps=run.evaluate.every_steps if dev is not None else 0,
+        evaluate_interval_steps=run.evaluate.interval_steps if dev is not None else 0,
         details=details,
     )
 

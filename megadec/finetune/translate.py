@@ -1,7 +1,7 @@
 """Translate with a trained encoder-decoder, and measure it on pairs.
 
-In: a loaded model and texts, or a file of pairs. Out: texts, or BLEU with samples. Trade-off: texts are sorted by
-length and searched some at a time, so that little is padding; the answers come back in the order of the texts.
+In: a loaded model and texts, or a file of pairs. Out: texts, or BLEU with samples. Texts are sorted by length and
+searched some at a time, so that little is padding; the answers come back in the order of the texts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Translator:
         """The translation of each text. Raises InputError naming the text that does not fit the model."""
         tokenizer = self.trained.tokenizer
         sources = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_many(texts)]
-        limit = self.trained.model.shape.context_tokens
+        limit = self.trained.model.shape.max_position_embeddings
         for text, ids in zip(texts, sources, strict=True):
             if len(ids) > limit:
                 raise InputError(f"{text[:40]!r}... has {len(ids)} tokens; the model's context is {limit}")

@@ -1,11 +1,11 @@
 """What was made of which weights: runs, their checkpoints, exports, and what began from those.
 
 In: folders in which to look, and the step from which on the weights of a run count. Out: plain values for JSON.
-Exports, exports of exports, and runs that name such a model as their initial one or go on from its checkpoint are
-found by what their own files say. Trade-off: manifests name models by run and step, so two runs of one name are both
-taken for the origin, and weights whose step is not known count as having seen everything. A run may go back and do
-steps again without documents that it learned from before, so what its newest checkpoint left out holds for other
-weights only where they say, by a hash, that they left out the same; for the rest every step that read counts.
+Exports, exports of exports, and runs that name such a model as their initial one or go on from its checkpoint are found
+by what their own files say. Manifests name models by run and step, so two runs of one name are both taken for the
+origin, and weights whose step is not known count as having seen everything. A run may go back and do steps again
+without documents that it learned from before, so what its newest checkpoint left out holds for other weights only where
+they say, by a hash, that they left out the same; for the rest every step that read counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from megadec.common.errors import CheckpointError, ConfigError, ExportError
 from megadec.common.files import read_json
 from megadec.engine.checkpoint.manifest import checkpoints_in
 from megadec.engine.checkpoint.origins import Source, origins_of, run_folder_of
-from megadec.engine.checkpoint.skipped import LeftOut
+from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.export.read.megadec import FORMAT as FOLDER_FORMAT
 from megadec.export.read.model import MANIFEST_FILE
@@ -39,18 +39,18 @@ EVERYTHING = FirstSteps(0, 0)
 
 @dataclass(frozen=True)
 class Origin:
-    """Weights by the name of their run or export, their step, and `LeftOut.sha256`; None where it is not known."""
+    """Weights by the name of their run or export, their step, and `Skipped.sha256`; None where it is not known."""
 
     name: str
     step: int | None
-    left_out_sha256: str | None = None
+    skipped_sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """A run as its checkpoints tell of it. manifest: the newest. origins: the weights that it began from.
 
-    hashes: of each checkpoint, `LeftOut.sha256`.
+    hashes: of each checkpoint, `Skipped.sha256`.
     """
 
     folder: Path
@@ -70,9 +70,9 @@ class RunRecord:
         return max(self.checkpoints)
 
     @property
-    def left_out(self) -> LeftOut:
+    def skipped(self) -> Skipped:
         """What the newest checkpoint has not learned from."""
-        return LeftOut.from_manifest(self.manifest)
+        return Skipped.from_manifest(self.manifest)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def read_run(folder: Path) -> RunRecord:
     manifests = [read_json(path / MANIFEST_FILE, CheckpointError) for path in paths]
     origins = {origin for manifest in manifests for origin in map(_origin, origins_of(manifest, folder))}
     checkpoints = {int(manifest["step"]): path for manifest, path in zip(manifests, paths, strict=True)}
-    hashes = {int(manifest["step"]): LeftOut.from_manifest(manifest).sha256(manifest["step"]) for manifest in manifests}
+    hashes = {int(manifest["step"]): Skipped.from_manifest(manifest).sha256(manifest["step"]) for manifest in manifests}
     return RunRecord(folder, checkpoints, manifests[-1], tuple(sorted(origins, key=str)), hashes)
 
 
@@ -120,7 +120,7 @@ def _origin(source: Source) -> Origin:
         return origin_of_path(Path(source["path"]))
     name, _, checkpoint = str(source["name"]).partition("/")
     step = source.get("step")
-    return Origin(name, _step(checkpoint) if step is None else int(step), source.get("left_out_sha256"))
+    return Origin(name, _step(checkpoint) if step is None else int(step), source.get("skipped_sha256"))
 
 
 def read_export(folder: Path) -> ExportRecord | None:
@@ -161,7 +161,7 @@ class _Seen(NamedTuple):
     """What a run or an export saw, and what its newest checkpoint has not learned from."""
 
     first: FirstSteps
-    left_out: LeftOut | None = None
+    skipped: Skipped | None = None
 
     def holds(self, weights: Origin) -> bool:
         """Whether these weights of the run are late enough, or of a step that nobody knows."""
@@ -174,9 +174,9 @@ class _Seen(NamedTuple):
         """Whether the weights left out what the run's newest checkpoint says, or nothing of this was left out."""
         if self.first.read == self.first.learned:
             return weights.step is not None or self.first == EVERYTHING
-        if self.left_out is None or weights.step is None or weights.left_out_sha256 is None:
+        if self.skipped is None or weights.step is None or weights.skipped_sha256 is None:
             return False
-        return weights.left_out_sha256 == self.left_out.sha256(weights.step)
+        return weights.skipped_sha256 == self.skipped.sha256(weights.step)
 
 
 def descendants(
@@ -189,7 +189,7 @@ def descendants(
     """
     own = {folder.resolve(): first for folder, first in first_steps.items()}
     seen = {
-        run.folder.resolve(): _Seen(own[run.folder.resolve()], run.left_out)
+        run.folder.resolve(): _Seen(own[run.folder.resolve()], run.skipped)
         for run in runs
         if run.folder.resolve() in own
     }

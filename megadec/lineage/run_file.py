@@ -1,8 +1,8 @@
 """A pretraining run read back from where it left itself.
 
 In: a run's folder, one of its checkpoints, or a YAML file. Out: its sequence of steps, as each was read. The shards
-must be those that the checkpoint was trained on; a YAML file that lies in none says nothing of that. Trade-off: shards
-are found under the paths that the run was started with, so relative ones hold from the same folder.
+must be those that the checkpoint was trained on; a YAML file that lies in none says nothing of that. Shards are found
+under the paths that the run was started with, so relative ones hold from the same folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
 from megadec.engine.checkpoint.manifest import MANIFEST, RUN_FILE, checkpoints_in
-from megadec.engine.checkpoint.skipped import LeftOut
+from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.runs.pretrain import Run, open_sets, stream_of
 
@@ -65,31 +65,31 @@ class _DoneSteps:
     def __init__(self, run: Run, manifest: Mapping[str, Any]) -> None:
         self._run = run
         self._state: Mapping[str, Any] = manifest["data"]
-        self._left_out = LeftOut.from_manifest(manifest)
+        self._left_out = Skipped.from_manifest(manifest)
         self._stream = lru_cache(KEPT_STREAMS)(self._make_stream)
 
     def stream_at(self, step: int) -> TrainStream:
         """The sequence as `step` read it."""
         if self._run.data.packing == "best_fit":  # a run goes without the same shards in all its steps
             # A checkpoint from before shards could be left out has no such list.
-            return self._stream(tuple(map(tuple, self._state.get("left_out", ()))))
+            return self._stream(tuple(map(tuple, self._state.get("skipped", ()))))
         if step > self._left_out.last_step:
             return self._stream(None)
         start = self._left_out.start_of(step)
         return self._stream(() if start is None else start.shards)
 
-    def _make_stream(self, left_out: Shards | None) -> TrainStream:
+    def _make_stream(self, skipped: Shards | None) -> TrainStream:
         """Without these shards; None: without those that are damaged now, where the run allows it."""
-        stream = stream_of(self._run, open_sets(self._run) if left_out is None else self._sets_without(left_out))
+        stream = stream_of(self._run, open_sets(self._run) if skipped is None else self._sets_without(skipped))
         stream.check(self._state)
         return stream
 
-    def _sets_without(self, left_out: Shards) -> list[DataSet]:
+    def _sets_without(self, skipped: Shards) -> list[DataSet]:
         sets = []
         for data_set, folder in enumerate(self._run.data.train):
-            data = DataSet.open(folder, cache=self._run.data.cache, leave_out_damaged=True)
-            without = data.numbers_of(left_out[data_set]) if left_out else []
-            for number, wrong in data.left_out.items():
+            data = DataSet.open(folder, cache=self._run.data.cache, skip_damaged=True)
+            without = data.numbers_of(skipped[data_set]) if skipped else []
+            for number, wrong in data.skipped.items():
                 if number not in without:
                     raise DamagedShardError(f"{wrong} (the step has read it, or may have)")
             sets.append(data.without(dict.fromkeys(without, "the run went without it")))

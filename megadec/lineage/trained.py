@@ -2,9 +2,9 @@
 
 In: a run's record, ids or a step. Out: plain values for JSON. What a run read is worked out from the data state in its
 newest checkpoint (data/occurrences.py), not replayed, and so is what it did not learn from: steps without an update,
-documents that were skipped, windows that touch a damaged shard. Trade-off: the run's shards have to be there still,
-unchanged, for ids to be found in them; only one that no step has read may be missing. Where a checkpoint of an earlier
-version does not say from which step on something was left out, it counts as learned from.
+documents that were skipped, windows that touch a damaged shard. The run's shards have to be there still, unchanged, for
+ids to be found in them; only one that no step has read may be missing. Where a checkpoint of an earlier version does
+not say from which step on something was left out, it counts as learned from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from megadec.common.errors import ConfigError
 from megadec.data.index import DataSet
 from megadec.data.occurrences import find_documents, sightings, windows_with
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
-from megadec.data.shuffle import Order
+from megadec.data.shuffle import Shuffle
 from megadec.data.stream import TrainStream, Window
 from megadec.data.windows import CutPlan, is_lost, plan_windows
 from megadec.lineage.graph import RunRecord
@@ -44,14 +44,14 @@ class Trained:
         if "packing" not in stream:
             raise ConfigError(f"{run.folder} was not trained on shards, and only these name their documents")
         self.run = run
-        self.left_out = run.left_out
-        self._skipped = {start.first_step: frozenset(start.documents) for start in self.left_out.starts}
-        self.rows: int = stream["sequences_per_step"]
+        self.skipped = run.skipped
+        self._skipped = {start.first_step: frozenset(start.documents) for start in self.skipped.starts}
+        self.rows: int = stream["global_batch_size"]
         self._packs = stream["packing"] == "best_fit"
         self._cache = _cache_of(run, cache_folder)
         weights = run.manifest["run"]["data"]["train"]
         # A checkpoint from before shards could be left out has no such list.
-        self._newest_shards: list[list[str]] = state.get("left_out") or [[] for _ in weights]
+        self._newest_shards: list[list[str]] = state.get("skipped") or [[] for _ in weights]
         self.sets = [self._open(number, folder) for number, folder in enumerate(weights)]
         # best_fit packs what is there, the same in all steps; the windows of cut do not depend on what is left out.
         planned = [
@@ -59,15 +59,15 @@ class Trained:
             for number, data in enumerate(self.sets)
         ]
         weighted = [(data, float(weight)) for data, weight in zip(planned, weights.values(), strict=True)]
-        sizes = (stream["row_tokens"], stream["packing"])
+        sizes = (stream["sequence_length"], stream["packing"])
         self.stream = TrainStream(weighted, *sizes, stream["seed"], self.rows)
         self.stream.check(state)
         self.plans = [plan_windows(data, *sizes) for data in planned]
-        self.order = Order([plan.windows for plan in self.plans], [weight for _, weight in weighted], stream["seed"])
-        self._plan_without = lru_cache(len(weights) * max(len(self.left_out.starts), 1))(self._make_plan_without)
+        self.order = Shuffle([plan.windows for plan in self.plans], [weight for _, weight in weighted], stream["seed"])
+        self._plan_without = lru_cache(len(weights) * max(len(self.skipped.starts), 1))(self._make_plan_without)
 
     def documents_of_step(self, step: int) -> list[dict[str, Any]]:
-        """The rows of a step, counted from 1: row, set, window, and the documents in their order. `left_out` of a row
+        """The rows of a step, counted from 1: row, set, window, and the documents in their order. `skipped` of a row
         or a document: why the weights have not learned from it.
 
         Raises ConfigError for a step that is none.
@@ -83,13 +83,13 @@ class Trained:
                     "row": row,
                     "set": self.sets[window.data_set].folder,
                     "window": window.window,
-                    "left_out": why,
+                    "skipped": why,
                     "documents": [
                         {
                             "id": span.id,
                             "source": span.source,
                             "tokens": span.tokens,
-                            "left_out": SKIPPED if self._is_skipped(step, span.id) else why,
+                            "skipped": SKIPPED if self._is_skipped(step, span.id) else why,
                         }
                         for span in spans
                     ],
@@ -99,13 +99,13 @@ class Trained:
 
     def steps_of_documents(self, ids: Sequence[str], until_step: int | None = None) -> list[dict[str, Any]]:
         """Where documents are in the sets, and every step and row up to `until_step` (the newest checkpoint's) that
-        held a part of them: in `seen` where the weights learned from it, in `left_out` with `why` where they did not.
+        held a part of them: in `seen` where the weights learned from it, in `skipped` with `why` where they did not.
 
         A document that is in no set is found nowhere; `notes` say where the answer has limits.
         """
         steps = self.run.last_step if until_step is None else until_step
         answers: dict[str, dict[str, Any]] = {
-            id: {"id": id, "found": [], "seen": [], "left_out": [], "notes": []} for id in ids
+            id: {"id": id, "found": [], "seen": [], "skipped": [], "notes": []} for id in ids
         }
         for number, data in enumerate(self.sets):
             for id, spans in find_documents(data, ids).items():
@@ -116,38 +116,38 @@ class Trained:
                     for s in sightings(self.order, number, windows, steps, self.rows):
                         one = {"step": s.step, "row": s.row, "set": data.folder, "window": s.window}
                         why = self._why(s.step, Window(number, s.window), id)
-                        answers[id]["seen" if why is None else "left_out"].append(
+                        answers[id]["seen" if why is None else "skipped"].append(
                             one if why is None else one | {"why": why}
                         )
         for answer in answers.values():
-            for name in ("seen", "left_out"):
+            for name in ("seen", "skipped"):
                 answer[name].sort(key=lambda one: (one["step"], one["row"]))
             answer["notes"] += self._notes(answer)
         return list(answers.values())
 
     def _why(self, step: int, window: Window, id: str | None = None) -> str | None:
         """Why the weights have not learned from a window, or from a document in it, at a step; None where they have."""
-        start = self.left_out.start_of(step)
+        start = self.skipped.start_of(step)
         shards = start.shards[window.data_set] if start is not None and not self._packs else ()
         if shards and is_lost(self._plan_without(window.data_set, shards), window.window):
             return DAMAGED_SHARD
         if id is not None and self._is_skipped(step, id):
             return SKIPPED
-        return NO_UPDATE if self.left_out.no_update(step) else None
+        return NO_UPDATE if self.skipped.no_update(step) else None
 
     def _is_skipped(self, step: int, id: str) -> bool:
-        start = self.left_out.start_of(step)
+        start = self.skipped.start_of(step)
         return start is not None and id in self._skipped[start.first_step]
 
     def _notes(self, answer: dict[str, Any]) -> Iterator[str]:
         if not answer["found"]:
             for data in self.sets:
-                for number in data.left_out:
+                for number in data.skipped:
                     yield (
                         f"{data.folder}/{data.index['shards'][number]['name']} is damaged and was not searched; no step"
                         " has read it"
                     )
-        unknown = [one["step"] for one in answer["seen"] if self.left_out.start_of(one["step"]) is None]
+        unknown = [one["step"] for one in answer["seen"] if self.skipped.start_of(one["step"]) is None]
         skipped = answer["id"] in self.run.manifest.get("task", {}).get("skipped_documents", ())
         if unknown and (skipped or (any(self._newest_shards) and not self._packs)):
             yield (
@@ -157,10 +157,10 @@ class Trained:
 
     def _open(self, data_set: int, folder: str) -> DataSet:
         """The set without what is damaged now, which no step may have read: ids could not be found there."""
-        data = DataSet.open(folder, cache=self._cache, leave_out_damaged=True)
-        damaged = dict(data.left_out)
+        data = DataSet.open(folder, cache=self._cache, skip_damaged=True)
+        damaged = dict(data.skipped)
         ever = {*self._newest_shards[data_set]}
-        ever.update(sha256 for start in self.left_out.starts for sha256 in start.shards[data_set])
+        ever.update(sha256 for start in self.skipped.starts for sha256 in start.shards[data_set])
         for number in data.numbers_of(sorted(ever)):
             # Its size may be right and a byte of an id wrong.
             if number not in damaged and (wrong := data.place.examine(data.index["shards"][number], "hashes")):
@@ -168,7 +168,7 @@ class Trained:
         for number, wrong in damaged.items():
             sha256 = data.index["shards"][number]["sha256"]
             newest = sha256 in self._newest_shards[data_set]
-            if not (newest if self._packs else self.left_out.always_without(data_set, sha256)):
+            if not (newest if self._packs else self.skipped.always_without(data_set, sha256)):
                 raise DamagedShardError(
                     f"{wrong} (steps of {self.run.folder} have read it, or may have, so ids must be found in it)"
                 )
@@ -176,7 +176,7 @@ class Trained:
 
     def _make_plan_without(self, data_set: int, shards: tuple[str, ...]) -> CutPlan:
         data = self.sets[data_set]
-        return CutPlan(data.without(dict.fromkeys(data.numbers_of(shards), "")), self.stream.row_tokens)
+        return CutPlan(data.without(dict.fromkeys(data.numbers_of(shards), "")), self.stream.sequence_length)
 
 
 def _cache_of(run: RunRecord, folder: Path | None) -> ShardCacheOptions:

@@ -1,8 +1,8 @@
 """Which weights saw which documents: from a step to its documents, from a document to everything that it went into.
 
 In: runs' folders, ids. Out: plain values for JSON, and words. What a run saw is worked out by trained.py, what was made
-of it is found by lineage.py. Trade-off: what a run read and did not learn from is told too, so that an answer can be
-checked; it makes the answer longer.
+of it is found by lineage.py. What a run read and did not learn from is told too, so that an answer can be checked; it
+makes the answer longer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def withdrawal(
     for run in own:
         answers = documents[str(run.folder)]
         learned = [one["step"] for document in answers for one in document["seen"]]
-        read = [*learned, *(one["step"] for document in answers for one in document["left_out"])]
+        read = [*learned, *(one["step"] for document in answers for one in document["skipped"])]
         if read:
             first[run.folder] = FirstSteps(min(read), min(learned, default=None))
     known = {run.folder.resolve(): run for run in (*runs, *own)}
@@ -58,16 +58,16 @@ def words(found: Mapping[str, Any]) -> str:
 
 def _step_words(found: Mapping[str, Any]) -> Iterator[str]:
     for folder, rows in found["runs"].items():
-        left_out = NO_UPDATE in {row["left_out"] for row in rows}
-        yield f"{folder}, step {found['step']}: {len(rows)} rows" + (f"; {WORDS[NO_UPDATE]}" if left_out else "")
+        skipped = NO_UPDATE in {row["skipped"] for row in rows}
+        yield f"{folder}, step {found['step']}: {len(rows)} rows" + (f"; {WORDS[NO_UPDATE]}" if skipped else "")
         for row in rows:
             ids = ", ".join(_named(document) for document in row["documents"])
-            lost = WORDS[DAMAGED_SHARD] if row["left_out"] == DAMAGED_SHARD else ""
+            lost = WORDS[DAMAGED_SHARD] if row["skipped"] == DAMAGED_SHARD else ""
             yield f"  row {row['row']}: {row['set']} window {row['window']}: {lost or ids}"
 
 
 def _named(document: Mapping[str, Any]) -> str:
-    return str(document["id"]) + (" (skipped)" if document["left_out"] == SKIPPED else "")
+    return str(document["id"]) + (" (skipped)" if document["skipped"] == SKIPPED else "")
 
 
 def _withdrawal_words(found: Mapping[str, Any]) -> Iterator[str]:
@@ -94,8 +94,8 @@ def _document_words(document: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield f"  {document['id']}: in none of the run's data sets"
     seen = [f"step {one['step']} row {one['row']}" for one in document["seen"]]
-    left_out = [f"step {one['step']} row {one['row']} ({WORDS[one['why']]})" for one in document["left_out"]]
-    for title, places in (("", seen), ("not learned from: ", left_out)):
+    skipped = [f"step {one['step']} row {one['row']} ({WORDS[one['why']]})" for one in document["skipped"]]
+    for title, places in (("", seen), ("not learned from: ", skipped)):
         if places:
             more = f" and {len(places) - SHOWN} more (--json true shows all)" if len(places) > SHOWN else ""
             yield f"    {title}{', '.join(places[:SHOWN])}{more}"

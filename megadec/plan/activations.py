@@ -1,8 +1,8 @@
 """What the forward pass leaves for the backward pass, in bytes: the blocks' activations and the head's logits.
 
 In: a setup. Out: bytes on a rank. Each number is a tensor that the modules of decoder/ give to autograd; a test
-compares the sum with what autograd was given. Trade-off: torch.compile decides for itself what it keeps, so a compiled
-block is counted like one that is not.
+compares the sum with what autograd was given. Torch.compile decides for itself what it keeps, so a compiled block is
+counted like one that is not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.plan.setup import FP32, Setup
 
 
-def kept_numbers(shape: DecoderShape, execution: Execution = PLAIN, sequence_ranks: int = 1) -> tuple[int, int]:
+def kept_numbers(shape: DecoderShape, execution: Execution = PLAIN, sequence_parallel_size: int = 1) -> tuple[int, int]:
     """(numbers in the activations' dtype, float32 numbers) that a block keeps a token for its gradient, recompute=none.
 
     Of the residual stream: the block's input, its norm, the sum behind attention, its norm. Of attention: q and k
@@ -29,8 +29,10 @@ def kept_numbers(shape: DecoderShape, execution: Execution = PLAIN, sequence_ran
     if shape.qk_norm:
         numbers += q + kv
         wide += heads + shape.kv_heads
-    if sequence_ranks > 1:  # rotated heads go to other ranks, and what they mixed comes back as a tensor of its own
-        copies = math.lcm(shape.kv_heads, sequence_ranks) // shape.kv_heads
+    if (
+        sequence_parallel_size > 1
+    ):  # rotated heads go to other ranks, and what they mixed comes back as a tensor of its own
+        copies = math.lcm(shape.kv_heads, sequence_parallel_size) // shape.kv_heads
         numbers += q + 2 * kv * (copies - 1)
     if not execution.mlp_tile_tokens:
         numbers += 3 * shape.intermediate_size
@@ -50,7 +52,7 @@ def _policy_numbers(shape: DecoderShape, recompute: Recompute) -> tuple[int, int
 def activation_bytes(setup: Setup) -> tuple[int, int]:
     """(kept by all blocks at the end of the forward pass, the most that the backward pass has at a time)."""
     shape, recompute, tokens = setup.shape, setup.execution.recompute, setup.tokens
-    numbers, wide = kept_numbers(shape, setup.execution, setup.sequence_ranks)
+    numbers, wide = kept_numbers(shape, setup.execution, setup.sequence_parallel_size)
     whole = tokens * (numbers * setup.item + wide * FP32)
     if setup.dropout:
         whole += tokens * 2 * shape.hidden_size * (setup.item + 1)  # what was scaled, and a byte that says what stayed

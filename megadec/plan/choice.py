@@ -1,8 +1,8 @@
 """Which settings to take: the ZeRO stage, the micro-batch, what to compute again; or why nothing fits, and what would.
 
-In: a setup, machines, work. Out: a `Choice` and a sentence. Trade-off: every combination is counted and the first by a
-stated order of preferences is taken; that one is faster than another is judged by what is computed again and by what is
-sent, not by a measurement.
+In: a setup, machines, work. Out: a `Choice` and a sentence. Every combination is counted and the first by a stated
+order of preferences is taken; that one is faster than another is judged by what is computed again and by what is sent,
+not by a measurement.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Choice:
     """Settings to choose, and what they need."""
 
     stage: int
-    micro_sequences: int
+    micro_batch_size: int
     recompute: Recompute
     offload: bool
     peak_bytes: int
@@ -81,9 +81,9 @@ def _choose(setup: Setup, machines: Machines, work: Work) -> Choice | None:
     for choice, memory in _candidates(setup, machines, work):
         if not fits(memory, machines):
             continue
-        tokens = choice.micro_sequences * setup.row_tokens // setup.sequence_ranks
+        tokens = choice.micro_batch_size * setup.sequence_length // setup.sequence_parallel_size
         enough = min(tokens, LEAST_TOKENS[setup.device])
-        key = (choice.offload, -enough, choice.again_fraction, choice.stage, -choice.micro_sequences)
+        key = (choice.offload, -enough, choice.again_fraction, choice.stage, -choice.micro_batch_size)
         if best is None or key < best[0]:
             best = key, choice
     return None if best is None else best[1]
@@ -91,8 +91,8 @@ def _choose(setup: Setup, machines: Machines, work: Work) -> Choice | None:
 
 def _candidates(setup: Setup, machines: Machines, work: Work) -> Iterator[tuple[Choice, Memory]]:
     ranks = machines.ranks
-    groups = ranks // setup.sequence_ranks
-    rows = work.sequences_per_step // groups if groups and work.sequences_per_step % groups == 0 else 0
+    groups = ranks // setup.sequence_parallel_size
+    rows = work.global_batch_size // groups if groups and work.global_batch_size % groups == 0 else 0
     micros = [micro for micro in range(1, rows + 1) if rows % micro == 0]
     stages = [stage for stage in range(4) if stage or setup.precision == "fp32"]
     zeros = [replace(OFFLOADED, stage=stage, optimizer_at="device", parameters_at="device") for stage in stages]
@@ -103,7 +103,7 @@ def _candidates(setup: Setup, machines: Machines, work: Work) -> Iterator[tuple[
         again = again_fraction(setup.shape, recompute, work.document_tokens)
         for zero in zeros:
             for micro in micros:
-                one = replace(setup, zero=zero, ranks=ranks, micro_sequences=micro).with_recompute(recompute)
+                one = replace(setup, zero=zero, ranks=ranks, micro_batch_size=micro).with_recompute(recompute)
                 memory = memory_of(one)
                 offload = zero.optimizer_at == "host"
                 choice = Choice(
@@ -117,7 +117,7 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
     if choice is not None:
         file = "zero3_offload.json" if choice.offload else f"zero{choice.stage}.json"
         return (
-            f"take ds_configs/{file}, train.micro_sequences={choice.micro_sequences},"
+            f"take ds_configs/{file}, train.micro_batch_size={choice.micro_batch_size},"
             f" model.recompute.mode={choice.recompute.mode}{details(choice.recompute)}"
             f"{_given_up(setup, choice, ', ')}:"
             f" {choice.peak_bytes / GIB:.2f} GiB of {machines.memory_gib:g} a rank,"
@@ -126,8 +126,8 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
     memories = [memory for _, memory in _candidates(replace(setup, saves_behind=False), machines, work)]
     if not memories:
         return (
-            f"train.sequences_per_step={work.sequences_per_step} does not divide among {machines.ranks} rank(s)"
-            f" in groups of {setup.sequence_ranks}: no micro-batch can be planned"
+            f"train.global_batch_size={work.global_batch_size} does not divide among {machines.ranks} rank(s)"
+            f" in groups of {setup.sequence_parallel_size}: no micro-batch can be planned"
         )
     on_device = [memory.host_bytes for memory in memories if fits_device(memory, machines)]
     if on_device:
@@ -157,15 +157,15 @@ def _what_would(setup: Setup, machines: Machines, work: Work, memories: list[Mem
     answers = []
     ranks = machines.ranks
     while (ranks := ranks * 2) <= MOST_RANKS:
-        more = replace(work, sequences_per_step=max(work.sequences_per_step, ranks // setup.sequence_ranks))
+        more = replace(work, global_batch_size=max(work.global_batch_size, ranks // setup.sequence_parallel_size))
         choice = choose(setup, replace(machines, ranks=ranks), more)
         if choice is not None:
             answers.append(f"{ranks} ranks{_given_up(setup, choice, ' with ')}")
             break
     answers += _more_memory(machines, memories)
-    heads, shared = setup.shape.heads, setup.sequence_ranks * 2
-    if heads % shared == 0 and setup.row_tokens % shared == 0 and machines.ranks % shared == 0:
-        answers.append(f"rows shared by more ranks (train.sequence_ranks={shared})")
+    heads, shared = setup.shape.heads, setup.sequence_parallel_size * 2
+    if heads % shared == 0 and setup.sequence_length % shared == 0 and machines.ranks % shared == 0:
+        answers.append(f"rows shared by more ranks (train.sequence_parallel_size={shared})")
     answers.append("a smaller model or shorter rows")
     return answers
 

@@ -1,8 +1,8 @@
 """How long a run takes: machines and work in, tokens a second and days out.
 
 In: a shape, what is computed again, devices with their peak and the share of it that they are believed to reach. Out:
-plain numbers. Trade-off: one stated utilisation stands for kernels, network and data together; whoever has measured
-one says it better than a model of them could.
+plain numbers. One stated utilization stands for kernels, network and data together; whoever has measured one says it
+better than a model of them could.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Machines:
     """ranks: devices that train together. memory_gib: of one of them; of the share of the host's memory on a CPU.
 
     kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak; peak_flops in its place.
-    utilisation: the share of the peak that a rank reaches in all that it computes, what it computes again included.
+    utilization: the share of the peak that a rank reaches in all that it computes, what it computes again included.
     margin: the share of the memory to leave free, for what an allocator keeps and for the unforeseen; a tenth, on a CPU
     a quarter, when left out. host_memory_gib:
     of the host for each of its ranks, for what is offloaded; not looked at where it is left out.
@@ -41,7 +41,7 @@ class Machines:
     kind: Literal["cuda", "cpu"] = "cuda"
     device: str | None = None
     peak_flops: float | None = None
-    utilisation: float = 0.4
+    utilization: float = 0.4
     margin: float | None = None
     host_memory_gib: float | None = None
 
@@ -52,8 +52,8 @@ class Machines:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name}={value} is not above 0")
-        if not 0 < self.utilisation <= 1:
-            raise ConfigError(f"utilisation={self.utilisation} is not in (0, 1]: it is a share of the peak")
+        if not 0 < self.utilization <= 1:
+            raise ConfigError(f"utilization={self.utilization} is not in (0, 1]: it is a share of the peak")
         if self.margin is not None and not 0 <= self.margin < 1:
             raise ConfigError(f"margin={self.margin} is not in [0, 1)")
         if self.device is not None and self.device not in PEAK_FLOPS_BY_NAME:
@@ -80,15 +80,15 @@ class Machines:
 class Work:
     """What is to be trained: rows of a step over all ranks, steps, and how long a document is in the mean."""
 
-    sequences_per_step: int
-    row_tokens: int
+    global_batch_size: int
+    sequence_length: int
     steps: int
     document_tokens: float
 
     @property
     def tokens(self) -> int:
         """Tokens of the whole run."""
-        return self.sequences_per_step * self.row_tokens * self.steps
+        return self.global_batch_size * self.sequence_length * self.steps
 
 
 @functools.lru_cache(maxsize=256)
@@ -115,11 +115,11 @@ def speed_of(shape: DecoderShape, again: float, machines: Machines, work: Work) 
     if machines.peak is None:
         return None
     useful = flops_per_token(shape, work.document_tokens)
-    rate = machines.ranks * machines.peak * machines.utilisation / (useful * (1 + again))
+    rate = machines.ranks * machines.peak * machines.utilization / (useful * (1 + again))
     return {
         "model_flops_per_token": useful,
         "tokens_per_second": rate,
-        "seconds_per_step": work.sequences_per_step * work.row_tokens / rate,
+        "seconds_per_step": work.global_batch_size * work.sequence_length / rate,
         "days": work.tokens / rate / 86400,
-        "model_flops_utilisation_fraction": machines.utilisation / (1 + again),
+        "mfu": machines.utilization / (1 + again),
     }

@@ -3,7 +3,7 @@
 In: a shape, a policy, ZeRO's settings, a batch. Out: bytes by part at six moments of a step, the largest of which is
 the peak. Every term was read in the code that allocates it: the activations in decoder/, the buffers in DeepSpeed
 0.19's optimizers. Two things are measured and not counted: what a process has without a model (`FRAMEWORK_BYTES`), and
-the freed blocks that the C library keeps on a CPU (`KEPT_SHARE`). Trade-off: on a GPU bytes in use are stated, as
+the freed blocks that the C library keeps on a CPU (`KEPT_SHARE`). On a GPU bytes in use are stated, as
 torch.cuda.max_memory_allocated counts them; what its allocator keeps beside them is left to the margin.
 """
 

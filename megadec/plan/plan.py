@@ -1,8 +1,8 @@
 """What a run will need before it runs: memory a rank, tokens a second, days, and the settings to choose.
 
 In: a run with its DeepSpeed file, machines, and how much of their peak they are believed to reach. Out: a `Plan`, as a
-table or JSON. Trade-off: time follows from one stated utilisation and knows nothing of a network; memory is counted
-part by part (plan_memory.py), and `bench/plan_check.py` compares it with measured peaks.
+table or JSON. Time follows from one stated utilization and knows nothing of a network; memory is counted part by part
+(plan_memory.py), and `bench/plan_check.py` compares it with measured peaks.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def table(plan: Plan) -> str:
     setup, memory, machines, work = plan.setup, plan.memory, plan.machines, plan.work
     lines = [
         f"{setup.parameters:,} parameters, {setup.precision}, ZeRO stage {setup.zero.stage}, {setup.ranks} rank(s),"
-        f" {setup.micro_sequences} row(s) of {setup.row_tokens} tokens a micro-step,"
+        f" {setup.micro_batch_size} row(s) of {setup.sequence_length} tokens a micro-step,"
         f" recompute {setup.execution.recompute.mode}{details(setup.execution.recompute)}",
         "",
         f"{'GiB a rank':<14}" + "".join(f"{name:>11}" for name in memory.moments),
@@ -111,7 +111,7 @@ def _speed_lines(plan: Plan, work: Work) -> list[str]:
     speed, machines = plan.speed, plan.machines
     return [
         f"{speed['tokens_per_second']:,.0f} tokens/s and {speed['seconds_per_step']:.3g} s a step over"
-        f" {machines.ranks} rank(s) at {machines.utilisation:.0%} of the peak"
-        f" ({speed['model_flops_utilisation_fraction']:.1%} of it for the model's own operations)",
+        f" {machines.ranks} rank(s) at {machines.utilization:.0%} of the peak"
+        f" ({speed['mfu']:.1%} of it for the model's own operations)",
         f"{work.tokens:,} tokens: {speed['days']:.3g} days ({speed['days'] * 24:.3g} hours)",
     ]

@@ -1,8 +1,7 @@
 """From a run file to what a plan is made of.
 
-In: a run, its DeepSpeed file, machines, shards that may not exist yet. Out: a `Plan`. Trade-off: nothing is opened but
-index.json, so a plan can be made before there is a tokenizer or a single shard; what is then assumed stands in its
-notes.
+In: a run, its DeepSpeed file, machines, shards that may not exist yet. Out: a `Plan`. Nothing is opened but index.json,
+so a plan can be made before there is a tokenizer or a single shard; what is then assumed stands in its notes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from megadec.data.sharding import check_groups
 from megadec.decoder.execution import Execution
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import ModelOptions, Run
-from megadec.engine.zero.settings import Precision, RunsShare, merge_settings, resolve_precision
+from megadec.engine.zero.settings import Precision, RunSettings, merge_settings, resolve_precision
 from megadec.plan.duration import Machines, Work
 from megadec.plan.plan import Plan, make_plan
 from megadec.plan.setup import Setup, Zero
@@ -41,16 +40,16 @@ def plan_run(
     """
     notes: list[str] = []
     shape = _shape(run, notes)
-    check_groups(machines.ranks, run.train.sequence_ranks)
+    check_groups(machines.ranks, run.train.sequence_parallel_size)
     execution = Execution(**{field.name: getattr(run.model, field.name) for field in fields(Execution)})
     setup = Setup(
         shape=shape,
         zero=_zero(run, deepspeed_file, machines, notes),
         precision=_precision(run, machines),
         ranks=machines.ranks,
-        sequence_ranks=run.train.sequence_ranks,
-        micro_sequences=run.train.micro_sequences,
-        row_tokens=run.data.row_tokens,
+        sequence_parallel_size=run.train.sequence_parallel_size,
+        micro_batch_size=run.train.micro_batch_size,
+        sequence_length=run.data.sequence_length,
         execution=execution,
         dropout=run.model.dropout,
         device=machines.kind,
@@ -70,14 +69,14 @@ def plan_run(
 
 def _shape(run: Run, notes: list[str]) -> DecoderShape:
     """The run's shape; its vocabulary is the tokenizer's where that exists, else what the run or the preset says."""
-    if run.model.initial is not None and run.model.preset is None:
+    if run.model.init_from is not None and run.model.preset is None:
         raise ConfigError(
-            f"model.initial={run.model.initial}: a plan opens no weights; state the shape (--model.preset, or the"
+            f"model.init_from={run.model.init_from}: a plan opens no weights; state the shape (--model.preset, or the"
             " fields of --model)"
         )
     if Path(run.tokenizer).exists():
         return run.model.shape(Tokenizer.load(run.tokenizer))
-    others = {"preset", "initial", "dropout"} | {field.name for field in fields(Execution)}
+    others = {"preset", "init_from", "dropout"} | {field.name for field in fields(Execution)}
     names = [field.name for field in fields(ModelOptions) if field.name not in others]
     changes = {name: getattr(run.model, name) for name in names if getattr(run.model, name) is not None}
     shape = (
@@ -101,13 +100,13 @@ def _zero(run: Run, file: Path | None, machines: Machines, notes: list[str]) -> 
     if file is None:
         notes.append("assumed: ZeRO stage 3 with the buckets of ds_configs/zero3.json, as no --deepspeed was given")
         return Zero()
-    share = RunsShare(
-        run.train.sequences_per_step,
-        run.train.micro_sequences,
+    share = RunSettings(
+        run.train.global_batch_size,
+        run.train.micro_batch_size,
         _precision(run, machines),
-        run.optimizer.clip_norm,
+        run.optimizer.max_grad_norm,
         machines.ranks,
-        run.train.sequence_ranks,
+        run.train.sequence_parallel_size,
     )
     return Zero.of(merge_settings(file, share).values)
 
@@ -136,8 +135,8 @@ def _work(
     epochs: float | None,
     notes: list[str],
 ) -> Work:
-    rows, row_tokens = run.train.sequences_per_step, run.data.row_tokens
-    document_tokens = float(row_tokens)
+    rows, sequence_length = run.train.global_batch_size, run.data.sequence_length
+    document_tokens = float(sequence_length)
     if found:
         weighed = [(t * w, d * w) for t, d, w in found]
         document_tokens = min(document_tokens, sum(t for t, _ in weighed) / max(sum(d for _, d in weighed), 1e-9))
@@ -151,5 +150,5 @@ def _work(
     if tokens is not None:
         if not tokens > 0:
             raise ConfigError(f"tokens={tokens} is not above 0")
-        steps = max(1, round(tokens / (rows * row_tokens)))
-    return Work(rows, row_tokens, steps, document_tokens)
+        steps = max(1, round(tokens / (rows * sequence_length)))
+    return Work(rows, sequence_length, steps, document_tokens)

@@ -1,7 +1,7 @@
 """What a rank's memory depends on: a shape, a policy, a DeepSpeed file's settings, a batch, a kind of device.
 
 In: a run's own values, or a merged DeepSpeed dictionary. Out: frozen values that plan_memory.py and plan_activations.py
-count with. Trade-off: only settings that take memory are kept here; what DeepSpeed does with the others is not planned.
+count with. Only settings that take memory are kept here; what DeepSpeed does with the others is not planned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.zero.settings import Precision
 
-Place = Literal["device", "host", "disk"]
+Location = Literal["device", "host", "disk"]
 
 FP32 = 4
 # What DeepSpeed 0.19 takes where the file does not say.
@@ -33,8 +33,8 @@ class Zero:
     reduce_bucket: int = 50_000_000
     max_live: int = MAX_LIVE
     prefetch_bucket: int = PREFETCH_BUCKET
-    optimizer_at: Place = "device"
-    parameters_at: Place = "device"
+    optimizer_at: Location = "device"
+    parameters_at: Location = "device"
     swap_buffers: int = 0
     """Bytes of host memory that wait between the device and a disk."""
 
@@ -42,7 +42,7 @@ class Zero:
     def of(cls, values: dict[str, Any]) -> Zero:
         """From a merged DeepSpeed dictionary."""
         zero = values.get("zero_optimization", {})
-        places: dict[str, Place] = {"cpu": "host", "nvme": "disk", "none": "device"}
+        places: dict[str, Location] = {"cpu": "host", "nvme": "disk", "none": "device"}
         optimizer, parameters = (zero.get(f"offload_{name}") or {} for name in ("optimizer", "param"))
         swap = parameters.get("buffer_count", 5) * parameters.get("buffer_size", 100_000_000) * 2
         return cls(
@@ -58,7 +58,8 @@ class Zero:
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a rank's memory depends on. micro_sequences: rows of a group of sequence_ranks in a micro-step.
+    """Everything that a rank's memory depends on. micro_batch_size: rows of a group of sequence_parallel_size in a
+    micro-step.
 
     device: `cpu` has the buckets' untouched pages for nothing, and its host is its device. saves_behind: the host holds
     a copy of a rank's state, written while training goes on, where it has at most snapshot_bytes (None: where it is on
@@ -69,9 +70,9 @@ class Setup:
     zero: Zero = Zero()
     precision: Precision = "bf16"
     ranks: int = 1
-    sequence_ranks: int = 1
-    micro_sequences: int = 8
-    row_tokens: int = 1024
+    sequence_parallel_size: int = 1
+    micro_batch_size: int = 8
+    sequence_length: int = 1024
     execution: Execution = PLAIN
     dropout: float = 0.0
     device: Literal["cuda", "cpu"] = "cuda"
@@ -94,7 +95,7 @@ class Setup:
     @property
     def tokens(self) -> int:
         """Tokens of a micro-step whose activations a rank holds."""
-        return self.micro_sequences * self.row_tokens // self.sequence_ranks
+        return self.micro_batch_size * self.sequence_length // self.sequence_parallel_size
 
     @property
     def parameters(self) -> int:

@@ -1,8 +1,8 @@
 """What a rehearsal does to a run: every disturbance, chosen before the first start.
 
-In come the options of a rehearsal, out comes a list of disturbances that the seed alone decides. Trade-off: moments
-are chosen as shares of what a step, a save or an evaluation takes, so two rehearsals with one seed do the same things
-in the same order, and hit different instructions all the same.
+In come the options of a rehearsal, out comes a list of disturbances that the seed alone decides. Moments are chosen as
+shares of what a step, a save or an evaluation takes, so two rehearsals with one seed do the same things in the same
+order, and hit different instructions all the same.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SHARE_AT_START = 0.1
 
 
 @dataclass(frozen=True)
-class DrillOptions:
+class RehearsalOptions:
     """ranks: of every start; rank_numbers: draw each start's from these instead. other_deepspeed: each start draws its
     DeepSpeed file from these and that of --deepspeed.
 
     kills: with signal 9; of those share_in_saves while a checkpoint is being written and share_in_evaluations in an
     evaluation. stops: SIGTERM. damaged_shards: starts with a shard that was cut or has a flipped byte. full_disks:
     saves that the disk refuses. seed: of all choices. steps: of the run; by default as many as the disturbances can use
-    up. row_tokens: of the scaled run. own_model: train the run's own model, not a small one of its kind.
+    up. sequence_length: of the scaled run. own_model: train the run's own model, not a small one of its kind.
 
     tolerance: largest relative difference of a loss to the undisturbed run; by default 1e-5 in fp32 and 1e-2 in bf16.
     patience_seconds: so long anything may take. folder: for the runs and their output (default: a temporary one, which
@@ -50,7 +50,7 @@ class DrillOptions:
     full_disks: int = 2
     seed: int = 0
     steps: int | None = None
-    row_tokens: int = 64
+    sequence_length: int = 64
     own_model: bool = False
     tolerance: float | None = None
     patience_seconds: float = 900.0
@@ -60,24 +60,24 @@ class DrillOptions:
     def __post_init__(self) -> None:
         for name in ("kills", "stops", "damaged_shards", "full_disks"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"drill.{name}={getattr(self, name)} is negative")
+                raise ConfigError(f"rehearsal.{name}={getattr(self, name)} is negative")
         for number in self.all_ranks:
             if number < 1:
-                raise ConfigError(f"drill: {number} ranks; at least 1 trains")
+                raise ConfigError(f"rehearse: {number} ranks; at least 1 trains")
         shares = (self.share_in_saves, self.share_in_evaluations)
         if min(shares) < 0 or sum(shares) > 1:
             raise ConfigError(
-                f"drill.share_in_saves={shares[0]} and drill.share_in_evaluations={shares[1]}: shares of all kills are"
-                " not negative, and together at most 1"
+                f"rehearsal.share_in_saves={shares[0]} and rehearsal.share_in_evaluations={shares[1]}: shares of all kills"
+                " are not negative, and together at most 1"
             )
         if self.tolerance is not None and self.tolerance < 0:
-            raise ConfigError(f"drill.tolerance={self.tolerance} is negative")
-        if self.row_tokens < 2 or self.patience_seconds <= 0:
-            raise ConfigError("drill.row_tokens is at least 2, and drill.patience_seconds above 0")
+            raise ConfigError(f"rehearsal.tolerance={self.tolerance} is negative")
+        if self.sequence_length < 2 or self.patience_seconds <= 0:
+            raise ConfigError("rehearsal.sequence_length is at least 2, and rehearsal.patience_seconds above 0")
         if self.steps is not None and self.steps < self.steps_needed:
             raise ConfigError(
-                f"drill.steps={self.steps} is less than the {self.steps_needed} that {self.disturbances} disturbances"
-                f" can use up ({STEPS_A_START} each): name more steps, or fewer disturbances"
+                f"rehearsal.steps={self.steps} is less than the {self.steps_needed} that {self.disturbances}"
+                f" disturbances can use up ({STEPS_A_START} each): name more steps, or fewer disturbances"
             )
 
     @property
@@ -132,7 +132,7 @@ class Disturbance:
         }[self.kind]
 
 
-def choose(options: DrillOptions, *, evaluates: bool) -> list[Disturbance]:
+def choose(options: RehearsalOptions, *, evaluates: bool) -> list[Disturbance]:
     """Every disturbance of a rehearsal, in order. evaluates: the run has held-out sets; if not, no kill waits for them.
 
     Pure: the same options give the same list.
@@ -156,7 +156,7 @@ def choose(options: DrillOptions, *, evaluates: bool) -> list[Disturbance]:
     return [_draw(kind, moment, options, chance) for kind, moment in kinds]
 
 
-def _draw(kind: Kind, moment: Moment, options: DrillOptions, chance: random.Random) -> Disturbance:
+def _draw(kind: Kind, moment: Moment, options: RehearsalOptions, chance: random.Random) -> Disturbance:
     ranks = chance.choice(options.all_ranks)
     others: tuple[int, ...] = (*range(ranks),) * 2
     if kind == "kill":

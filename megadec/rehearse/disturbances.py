@@ -1,7 +1,7 @@
 """A disturbance happens: wait for its moment in a run that was started, and do it.
 
 In come a start and a disturbance, out goes where in the run it struck, seen in the run's files around the stroke, and
-not as it was planned. Trade-off: between the look and the signal the run goes on for a fraction of a millisecond.
+not as it was planned. Between the look and the signal the run goes on for a fraction of a millisecond.
 """
 
 from __future__ import annotations

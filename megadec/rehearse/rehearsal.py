@@ -1,8 +1,8 @@
 """A rehearsal: the user's run, scaled down, goes through what can happen, and is compared with itself undisturbed.
 
 In come a run, its DeepSpeed file and the script that trains it; out comes a report with a row for each start. It starts
-the deepspeed launcher as users do, again and again by the same command. Trade-off: real processes, files and signals
-take seconds a row; a rehearsal without them would prove nothing.
+the deepspeed launcher as users do, again and again by the same command. Real processes, files and signals take seconds
+a row; a rehearsal without them would prove nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from megadec.engine.checkpoint.manifest import newest_whole
 from megadec.engine.metrics.options import FILE_NAME
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.zero.settings import resolve_precision
-from megadec.rehearse.choice import Disturbance, DrillOptions, choose
+from megadec.rehearse.choice import Disturbance, RehearsalOptions, choose
 from megadec.rehearse.disturbances import Pace, disturb
 from megadec.rehearse.report import Losses, Report, Row, difference, judge
 from megadec.rehearse.setup import Scene, damage, make_scene, mend
@@ -48,7 +48,7 @@ REFUSED_OPTIONS = {
 log = logger(__name__)
 
 
-def rehearse(run: Run, deepspeed: Path, script: Path, options: DrillOptions) -> Report:
+def rehearse(run: Run, deepspeed: Path, script: Path, options: RehearsalOptions) -> Report:
     """Run it undisturbed, then with every disturbance, then to its end; a report of what happened.
 
     script: launch/pretrain.py. Raises ConfigError for a run or options that cannot be, TrainingError when the
@@ -57,7 +57,7 @@ def rehearse(run: Run, deepspeed: Path, script: Path, options: DrillOptions) -> 
     folder = options.folder
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: a rehearsal begins in a folder of its own")
-    folder = folder or Path(tempfile.mkdtemp(prefix="drill-"))
+    folder = folder or Path(tempfile.mkdtemp(prefix="rehearsal-"))
     with _ended_in_order():
         scene = make_scene(run, deepspeed, options, folder.resolve())
         if options.damaged_shards and not scene.shards:
@@ -73,7 +73,7 @@ def rehearse(run: Run, deepspeed: Path, script: Path, options: DrillOptions) -> 
 class _Rehearsal:
     """The scene, and what is known of the run so far."""
 
-    def __init__(self, scene: Scene, script: Path, options: DrillOptions, folder: Path) -> None:
+    def __init__(self, scene: Scene, script: Path, options: RehearsalOptions, folder: Path) -> None:
         self._scene, self._script, self._options = scene, script, options
         self._logs = folder / "output"
         self._logs.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
 """What came of each disturbance, and whether it is as it must be.
 
-In come the facts of each start, out go what is wrong with it and a table that people read. Pure. Trade-off: the rules
-are few and hard: a checkpoint that was whole is never lost, the next start goes on from the newest, the losses are
-those of the undisturbed run, nothing is left over.
+In come the facts of each start, out go what is wrong with it and a table that people read. Pure. The rules are few and
+hard: a checkpoint that was whole is never lost, the next start goes on from the newest, the losses are those of the
+undisturbed run, nothing is left over.
 """
 
 from __future__ import annotations

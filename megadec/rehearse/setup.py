@@ -1,7 +1,7 @@
 """What a rehearsal runs: the user's run, scaled down, on the user's shards, in a folder of its own.
 
-In come a run and the options of a rehearsal, out go YAML and DeepSpeed files, and folders of links to the shards.
-Trade-off: a damaged shard is a copy in place of a link, so the user's own files are only ever read.
+In come a run and the options of a rehearsal, out go YAML and DeepSpeed files, and folders of links to the shards. A
+damaged shard is a copy in place of a link, so the user's own files are only ever read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from megadec.data.shard_folders import LocalFolder, open_folder
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.runs.pretrain import ModelOptions, Run
-from megadec.rehearse.choice import EVALUATE_EVERY, SAVE_EVERY, DrillOptions
+from megadec.rehearse.choice import EVALUATE_EVERY, SAVE_EVERY, RehearsalOptions
 
 SMALL_HEAD, SMALL_LAYERS, SMALL_INTERMEDIATE = 16, 2, 64
 WARMUP_STEPS, WINDOWS, MICRO_SEQUENCES = 5, 8, 1
@@ -45,7 +45,7 @@ class Scene:
         return self.run.folder.with_name("undisturbed")
 
 
-def make_scene(run: Run, deepspeed: Path, options: DrillOptions, folder: Path) -> Scene:
+def make_scene(run: Run, deepspeed: Path, options: RehearsalOptions, folder: Path) -> Scene:
     """Write what the launcher needs into `folder`. Raises ConfigError for a run or options that cannot be."""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,56 +63,59 @@ def make_scene(run: Run, deepspeed: Path, options: DrillOptions, folder: Path) -
     return Scene(scaled, run_file, tuple(files), tuple(shards))
 
 
-def scale(run: Run, options: DrillOptions) -> Run:
+def scale(run: Run, options: RehearsalOptions) -> Run:
     """The run with few steps, short rows, a small batch that every number of ranks divides, and often a save."""
     groups = []
     for ranks in options.all_ranks:
-        if ranks % run.train.sequence_ranks:
-            raise ConfigError(f"drill: {ranks} ranks are no groups of train.sequence_ranks={run.train.sequence_ranks}")
-        groups.append(ranks // run.train.sequence_ranks)
+        if ranks % run.train.sequence_parallel_size:
+            raise ConfigError(
+                f"rehearse: {ranks} ranks are no groups of"
+                f" train.sequence_parallel_size={run.train.sequence_parallel_size}"
+            )
+        groups.append(ranks // run.train.sequence_parallel_size)
     steps = options.run_steps
-    row_tokens = min(options.row_tokens, run.data.row_tokens)
+    sequence_length = min(options.sequence_length, run.data.sequence_length)
     train = replace(
         run.train,
         steps=steps,
         stop_at_step=None,
-        sequences_per_step=2 * MICRO_SEQUENCES * math.lcm(*groups),
-        micro_sequences=MICRO_SEQUENCES,
+        global_batch_size=2 * MICRO_SEQUENCES * math.lcm(*groups),
+        micro_batch_size=MICRO_SEQUENCES,
     )
     windows, micro = min(run.evaluate.windows, WINDOWS), MICRO_SEQUENCES
     return replace(
         run,
         name="disturbed",
-        model=run.model if options.own_model else _small(run, row_tokens),
-        data=replace(run.data, row_tokens=row_tokens, bad_shards=0),
+        model=run.model if options.own_model else _small(run, sequence_length),
+        data=replace(run.data, sequence_length=sequence_length, bad_shards=0),
         train=train,
         schedule=replace(run.schedule, warmup_steps=min(run.schedule.warmup_steps, WARMUP_STEPS)),
-        evaluate=replace(run.evaluate, every_steps=EVALUATE_EVERY, windows=windows, micro_sequences=micro),
-        checkpoint=replace(run.checkpoint, every_steps=SAVE_EVERY, keep_every=0, resume="auto"),
+        evaluate=replace(run.evaluate, interval_steps=EVALUATE_EVERY, windows=windows, micro_batch_size=micro),
+        checkpoint=replace(run.checkpoint, interval_steps=SAVE_EVERY, keep_every=0, resume="auto"),
         metrics=MetricsOptions(tensorboard=False),
         early_stopping=EarlyStopping(),  # it would end the run before the disturbances are through
     )
 
 
-def _small(run: Run, row_tokens: int) -> ModelOptions:
+def _small(run: Run, sequence_length: int) -> ModelOptions:
     """A small model of the same kind: what it computes with is kept, what it holds is not."""
-    own = run.model.shape(Tokenizer.load(run.tokenizer)) if run.model.initial is None else None
-    heads = 2 * run.train.sequence_ranks
+    own = run.model.shape(Tokenizer.load(run.tokenizer)) if run.model.init_from is None else None
+    heads = 2 * run.train.sequence_parallel_size
     shared = own is None or own.kv_heads < own.heads
     return replace(
         run.model,
-        initial=None,
+        init_from=None,
         hidden_size=heads * SMALL_HEAD,
         layers=SMALL_LAYERS,
         heads=heads,
         kv_heads=heads // 2 if shared else heads,
         head_size=SMALL_HEAD,
         intermediate_size=SMALL_INTERMEDIATE,
-        context_tokens=row_tokens,
+        max_position_embeddings=sequence_length,
     )
 
 
-def _scaled_settings(file: Path, options: DrillOptions) -> dict[str, object]:
+def _scaled_settings(file: Path, options: RehearsalOptions) -> dict[str, object]:
     """The DeepSpeed file; a small model's parameters are partitioned too, which stage 3 leaves out by default."""
     values = read_json(file)
     if not isinstance(values, dict):

@@ -1,8 +1,8 @@
 """One start of a run by the deepspeed launcher, seen from outside: its processes, its output, its metrics as they grow.
 
 In come arguments as a user types them, out goes what the run has told so far. Everything that the launcher has started
-is in one session, by which it is found and ended. Trade-off: what a run is doing is concluded from its files, as a
-user would, so that the run itself is the one that users have, without a hook for rehearsals.
+is in one session, by which it is found and ended. What a run is doing is concluded from its files, as a user would, so
+that the run itself is the one that users have, without a hook for rehearsals.
 """
 
 from __future__ import annotations

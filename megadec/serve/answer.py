@@ -1,8 +1,8 @@
 """The two kinds of work that the scheduler turns: an answer token by token, a classification a few texts at a time.
 
-In: a continuation, or texts. Out: events through `give`, which is called in the computing thread. Trade-off: text is
-held back while it is part of a character or may be the beginning of a stop text, so a stream is a few characters late
-and never takes anything back.
+In: a continuation, or texts. Out: events through `give`, which is called in the computing thread. Text is held back
+while it is part of a character or may be the beginning of a stop text, so a stream is a few characters late and never
+takes anything back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The service over HTTP: a FastAPI application, and the process that serves it.
 
-In: what the command line names. Out: answers until a signal. Trade-off: one process and one computing thread; more of
-them are more servers, behind a proxy that counts.
+In: what the command line names. Out: answers until a signal. One process and one computing thread; more of them are
+more servers, behind a proxy that counts.
 """
 
 from __future__ import annotations

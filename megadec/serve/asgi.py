@@ -1,7 +1,7 @@
 """Plain ASGI: reading a body within its limit, seeing that a client has gone, sending events and refusals.
 
-In: `receive` and `send` of an ASGI server. Out: bytes, or messages sent. Trade-off: below the framework, since a
-framework reads a body before it can say no, and notices a client that has gone only when it writes.
+In: `receive` and `send` of an ASGI server. Out: bytes, or messages sent. Below the framework, since a framework reads a
+body before it can say no, and notices a client that has gone only when it writes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the service allows, and how it says no.
 
-In: limits from the command line. Out: RequestError, which carries an HTTP status and the body of OpenAI's errors.
-Trade-off: every refusal is made before anything is computed, so a request that was let in can only end early by time,
-by shutdown or by a defect.
+In: limits from the command line. Out: RequestError, which carries an HTTP status and the body of OpenAI's errors. Every
+refusal is made before anything is computed, so a request that was let in can only end early by time, by shutdown or by
+a defect.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from megadec.common.errors import ConfigError, InputError
 class Limits:
     """What one server takes on.
 
-    context_tokens: most tokens of a prompt and its answer together; 0 is the model's context, the most possible.
-    answer_tokens: most tokens of an answer for which the request names no number; 0 fills the context.
-    body_bytes: most bytes of a request's body.
-    texts: most texts of one classification.
-    running: requests computed at the same time, taking turns. waiting: requests that wait for one of these places.
-    request_seconds: from the arrival of a request to the end of its answer.
-    grace_seconds: at shutdown, how long answers may still go on.
+    max_position_embeddings: most tokens of a prompt and its answer together; 0 is the model's context, the most
+    possible. answer_tokens: most tokens of an answer for which the request names no number; 0 fills the context.
+    body_bytes: most bytes of a request's body. texts: most texts of one classification. running: requests computed at
+    the same time, taking turns. waiting: requests that wait for one of these places. request_seconds: from the arrival
+    of a request to the end of its answer. grace_seconds: at shutdown, how long answers may still go on.
     """
 
-    context_tokens: int = 0
+    max_position_embeddings: int = 0
     answer_tokens: int = 512
     body_bytes: int = 2**20
     texts: int = 256

@@ -1,7 +1,7 @@
 """What the service counts, for Prometheus.
 
-In: observations, and the scheduler to look at. Out: the text of `/metrics`. Trade-off: a registry of its own and not
-the library's global one, so that two services in one process do not mix.
+In: observations, and the scheduler to look at. Out: the text of `/metrics`. A registry of its own and not the library's
+global one, so that two services in one process do not mix.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Metrics:
         return self._text()
 
     def request_begins(self) -> float:
-        """Count a request as in flight; gives the time for `request_ends`."""
+        """Count a request as in pending; gives the time for `request_ends`."""
         self._in_flight.inc()
         return time.monotonic()
 

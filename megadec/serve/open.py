@@ -1,7 +1,7 @@
 """A path -> what can be served: the format is found by the files that are there.
 
 In: what a user types after `--model` or `--classifier`. Out: a LanguageModel or a TextClassifier of whichever runtime.
-Trade-off: a runtime is imported only when a folder needs it, so a server of one format does without the others.
+A runtime is imported only when a folder needs it, so a server of one format does without the others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The body of a request -> what it asks for, checked.
 
-In: a decoded body. Out: a frozen dataclass, or a RequestError that names the parameter, what was found, and the
-rule. Trade-off: a parameter that would change the answer and is not supported is refused, never dropped in silence; a
-client that sends it everywhere has to stop.
+In: a decoded body. Out: a frozen dataclass, or a RequestError that names the parameter, what was found, and the rule. A
+parameter that would change the answer and is not supported is refused, never dropped in silence; a client that sends it
+everywhere has to stop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What each route of the service does, between a Starlette request and a response.
 
-In: requests. Out: responses in OpenAI's shapes. Trade-off: a route reads its own body, so that limits and messages are
-ours and a client that goes is seen at once; FastAPI only finds the route.
+In: requests. Out: responses in OpenAI's shapes. A route reads its own body, so that limits and messages are ours and a
+client that goes is seen at once; FastAPI only finds the route.
 """
 
 from __future__ import annotations

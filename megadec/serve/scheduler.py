@@ -1,8 +1,8 @@
 """One thread computes, and all requests that it has taken on advance in turn.
 
 In: jobs, each a series of short turns. Out: what the jobs give away themselves. A job waits until there is a place
-among the running ones; it leaves when it is done, when its time is over, or when nobody wants it any more. Trade-off:
-turns are not interrupted, so the longest one (a part of a prompt, a token, a few texts) is what the others wait for.
+among the running ones; it leaves when it is done, when its time is over, or when nobody wants it any more. Turns are
+not interrupted, so the longest one (a part of a prompt, a token, a few texts) is what the others wait for.
 """
 
 from __future__ import annotations

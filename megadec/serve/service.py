@@ -1,8 +1,7 @@
 """The service without HTTP: a checked request in, an answer that runs or a RequestError out.
 
 In: the opened models and the limits. Out: events of answers, labels of texts, what `/v1/models` and `/healthz` say.
-Trade-off: tokenizing happens in a thread of the pool and computing in the scheduler's, so that the event loop only
-moves messages.
+Tokenizing happens in a thread of the pool and computing in the scheduler's, so that the event loop only moves messages.
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ class Service:
                     **head,
                     "task": "language_model",
                     "format": served.kind,
-                    "context_tokens": self.context_tokens(served),
+                    "max_position_embeddings": self.max_position_embeddings(served),
                     "chat_template": served.template.name,
                     "note": CHAT_NOTES[served.template.name],
                     "source": dict(served.provenance),
@@ -158,9 +157,12 @@ class Service:
         shown = {"status": "ok" if healthy else "stopping", "running": self.scheduler.running}
         return healthy, {**shown, "waiting": self.scheduler.waiting}
 
-    def context_tokens(self, served: ServedModel) -> int:
+    def max_position_embeddings(self, served: ServedModel) -> int:
         """The most tokens of a prompt and its answer together."""
-        return min(served.model.context_tokens, self.limits.context_tokens or served.model.context_tokens)
+        return min(
+            served.model.max_position_embeddings,
+            self.limits.max_position_embeddings or served.model.max_position_embeddings,
+        )
 
     def _language_model(self, name: str | None) -> ServedModel:
         if self._model is None:
@@ -169,7 +171,7 @@ class Service:
         return self._model
 
     def _max_tokens(self, served: ServedModel, wanted: GenerateRequest, prompt_tokens: int) -> int:
-        context = self.context_tokens(served)
+        context = self.max_position_embeddings(served)
         room = context - prompt_tokens
         asked = wanted.max_tokens
         if room >= (asked or 1):

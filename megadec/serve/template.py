@@ -2,8 +2,8 @@
 
 In: messages. Out: ids, and the texts at which the answer ends. A folder's own chat template is rendered as transformers
 does; every other model gets PLAIN, the same for all: a line for each message that opens with its role, and the
-assistant's role left open. Trade-off: PLAIN is text that any model can continue, and no model was tuned on it: a base
-model goes on with the text rather than answers.
+assistant's role left open. PLAIN is text that any model can continue, and no model was tuned on it: a base model goes
+on with the text rather than answers.
 
     系统：你是一个助手。
     用户：你好

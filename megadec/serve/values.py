@@ -1,7 +1,7 @@
 """Values in a client's JSON, checked one by one.
 
 In: a decoded body and a name. Out: the value in its type and range, or a RequestError that names the parameter, what
-was found, and the rule. Trade-off: functions and no schema library, so that messages are in the words of this service.
+was found, and the rule. Functions and no schema library, so that messages are in the words of this service.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Answers in the shapes of OpenAI's API.
 
-In: text, why it ended, how many tokens. Out: plain dictionaries, and their bytes as JSON or as a server-sent event.
-Trade-off: the two shapes (completions, chat) are two small classes with the same methods, so that one piece of code
-answers both.
+In: text, why it ended, how many tokens. Out: plain dictionaries, and their bytes as JSON or as a server-sent event. The
+two shapes (completions, chat) are two small classes with the same methods, so that one piece of code answers both.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def test_twenty_steps_have_equal_losses_compiled_and_not(
     plan = []
     for name, (precision, model) in RUNS.items():
         train = {"steps": STEPS, "precision": precision}
-        evaluate = {"every_steps": 20, "windows": 8} if precision == "fp32" else {"sets": {}}
+        evaluate = {"interval_steps": 20, "windows": 8} if precision == "fp32" else {"sets": {}}
         run = make_run(name, model=model, train=train, evaluate=evaluate)
         plan.append({"run": str(run), "deepspeed": str(zero_file("zero3"))})
     (tmp_path / "plan.json").write_text(json.dumps(plan))

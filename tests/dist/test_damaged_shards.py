@@ -49,10 +49,10 @@ def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_
     run_ranks(AGREE_ON_DATA, [str(tmp_path)], ranks=3)
     found = [json.loads((tmp_path / f"found.rank{rank}.json").read_text()) for rank in range(3)]
     for one in found:
-        assert one["agreed"]["left_out"] == [0, 1]
+        assert one["agreed"]["skipped"] == [0, 1]
         assert one["agreed"]["lost"] == found[0]["agreed"]["lost"] != []
         assert "2 shards are damaged, and data.bad_shards=1" in one["too_many"]["error"]
-        assert one["same"]["left_out"] == []
+        assert one["same"]["skipped"] == []
         assert "rank(s) 2 opened data sets with other contents than rank 0" in one["strange"]["error"]
         # 8, 1 and 13 windows in batches of 2: three ranks do what the first has to do, the last ones on padding.
         assert [e["batches"] for e in one["evaluated"]] == [2, 1, 3]
@@ -71,7 +71,7 @@ def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
     data = DataSet.open(tiny_shards)
     first = data.index["shards"][0]["tokens"]
     lost = data.documents_between(first, first + 1)[0].id
-    train, evaluate = {"steps": 6}, {"every_steps": 6}
+    train, evaluate = {"steps": 6}, {"interval_steps": 6}
 
     def planned(name: str, folder: Path, options: list[str], **more: str) -> dict[str, object]:
         run = make_run(name, data={"train": {str(folder): 1.0}, "workers": 2}, train=train, evaluate=evaluate)
@@ -105,11 +105,11 @@ def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
     assert len(losses_of(runs / "packed")) == 6
     assert "it was cut" in (tmp_path / "refused.rank1.DamagedShardError").read_text()
     assert "shard-000001.tar" in (tmp_path / "unseen.rank1.DamagedShardError").read_text()
-    starts = json.loads((runs / "parts" / "quarantine.json").read_text())["starts"]
+    starts = json.loads((runs / "parts" / "damaged_shards.json").read_text())["starts"]
     assert [start["from_step"] for start in starts] == [0, 2]
     [shard] = starts[0]["shards"]
     index = json.loads((tiny_shards / "index.json").read_text())
     assert (shard["shard"], shard["documents"]) == ("shard-000001.tar", index["shards"][1]["documents"])
     assert starts[0]["windows"] >= shard["tokens"] // 32
     manifest = json.loads((runs / "parts" / "checkpoints" / "step_00000006" / "manifest.json").read_text())
-    assert manifest["data"]["left_out"] == [[shard["sha256"]]]
+    assert manifest["data"]["skipped"] == [[shard["sha256"]]]

@@ -29,7 +29,7 @@ CASES = [
     ("zero3", "fp32", False, False),
     ("zero3", "bf16", True, True),
 ]
-WINDOWS = {"windows": 9, "micro_sequences": 4}
+WINDOWS = {"windows": 9, "micro_batch_size": 4}
 
 
 def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(
@@ -84,7 +84,7 @@ def check_scores_what_training_last_recorded(run_folder: Path, shards: Path) -> 
     """The one number that proves names, shapes, order and configuration together."""
     recorded = metrics_of(run_folder, "evaluate")[-1]
     assert recorded["step"] == 4
-    found = score(ScoreOptions(model=run_folder, data=(str(shards),), row_tokens=32, device="cpu", **WINDOWS))
+    found = score(ScoreOptions(model=run_folder, data=(str(shards),), sequence_length=32, device="cpu", **WINDOWS))
     figures = found["sets"][shards.name]
     assert figures["tokens"] == recorded["evaluated_tokens"]
     assert figures["bits_per_character"] == pytest.approx(recorded["bits_per_character"], rel=1e-6), run_folder.name

@@ -60,16 +60,16 @@ def write_run(tmp_path: Path, tiny_tokenizer_path: Path) -> Callable[..., Path]:
             "data": {
                 "train": str(tmp_path / "titles" / "train.txt"),
                 "dev": str(tmp_path / "titles" / "dev.txt"),
-                "row_tokens": 48,
+                "sequence_length": 48,
             },
             "loss": {"class_weights": "balanced", "weights": {"体育": 2.0}, "label_smoothing": 0.1},
             "lora": {"rank": 3, "alpha": 6.0},
-            "train": {"steps": STEPS, "sequences_per_step": 4, "micro_sequences": 1, "precision": "fp32"},
-            "optimizer": {"learning_rate": 0.01, "clip_norm": 0.5},
+            "train": {"steps": STEPS, "global_batch_size": 4, "micro_batch_size": 1, "precision": "fp32"},
+            "optimizer": {"learning_rate": 0.01, "max_grad_norm": 0.5},
             "schedule": {"warmup_steps": 2},
-            "evaluate": {"every_steps": 3, "micro_sequences": 2},
+            "evaluate": {"interval_steps": 3, "micro_batch_size": 2},
             "early_stopping": {"metric": "dev/accuracy"},
-            "checkpoint": {"every_steps": 0},
+            "checkpoint": {"interval_steps": 0},
             "metrics": {"tensorboard": False},
         }
         for key, value in sections.items():
@@ -100,7 +100,7 @@ def plain_losses(job: Job) -> list[float]:
         mean = model(batch.ids_BS, **batch.beside_ids()) / batch.valid_tokens
         optimizer.zero_grad()
         mean.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = run.optimizer.learning_rate * learning_rate_factor(run.schedule, step, run.train.steps)
         optimizer.step()

@@ -49,12 +49,16 @@ def fine_tuning(folder: Path, pretrained: Path, method: str) -> Path:
         "output_folder": str(folder / "runs"),
         "method": method,
         "model": {"path": str(pretrained)},
-        "data": {"train": str(folder / "titles/train.txt"), "dev": str(folder / "titles/dev.txt"), "row_tokens": 48},
+        "data": {
+            "train": str(folder / "titles/train.txt"),
+            "dev": str(folder / "titles/dev.txt"),
+            "sequence_length": 48,
+        },
         "lora": {"rank": 3, "alpha": 6.0},
-        "train": {"steps": STEPS, "sequences_per_step": 4, "micro_sequences": 1, "precision": "fp32"},
+        "train": {"steps": STEPS, "global_batch_size": 4, "micro_batch_size": 1, "precision": "fp32"},
         "optimizer": {"learning_rate": 0.01},
-        "evaluate": {"every_steps": STEPS},
-        "checkpoint": {"every_steps": 0},
+        "evaluate": {"interval_steps": STEPS},
+        "checkpoint": {"interval_steps": 0},
         "metrics": {"tensorboard": False},
     }
     path = folder / f"{method}.yaml"

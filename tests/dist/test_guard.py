@@ -50,18 +50,18 @@ def test_not_a_number_in_one_ranks_gradients_is_named_and_skipped_on_all_ranks_i
         folder = tmp_path / "runs" / name
         assert [line["step"] for line in metrics_of(folder)] == [1, 2, 4, 5, 6]
         [line] = metrics_of(folder, "guard")
-        assert (line["step"], line["found"], line["answer"]) == (3, "gradients_not_finite", "skip")
+        assert (line["step"], line["found"], line["action"]) == (3, "gradients_not_finite", "skip")
         assert (line["ranks"], line["parameters"]) == ([1], ["layers.1.mlp.down_proj.weight"])
         assert list(line["documents"]) == ["1"]
         assert line["documents"]["1"]
         manifest = json.loads((folder / "checkpoints" / f"step_{STEPS:08d}" / "manifest.json").read_text())
-        assert manifest["guard"]["left_out"] == [[3, 3]]
+        assert manifest["guard"]["skipped"] == [[3, 3]]
 
 
 def test_the_guard_changes_no_loss_when_nothing_is_wrong_and_rolls_back_stops_and_finds_spikes_as_configured(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
-    usual = {"train": {"steps": 8, "precision": "fp32"}, "evaluate": {"sets": {}}, "checkpoint": {"every_steps": 4}}
+    usual = {"train": {"steps": 8, "precision": "fp32"}, "evaluate": {"sets": {}}, "checkpoint": {"interval_steps": 4}}
     spikes = {"warmup_steps": 3, "window": 8, "gradient_spike": "skip", "gradient_factor": 6.0}
 
     def plan_of(name: str, stage: str, guard: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def test_the_guard_changes_no_loss_when_nothing_is_wrong_and_rolls_back_stops_an
     assert sorted(after["back"]) == [1, 2, 3, 4, 5, 7, 8]
     assert [after["back"][step] for step in (1, 2, 3, 4, 7, 8)] == list(after["skips"].values())
     manifest = json.loads((runs / "back" / "checkpoints" / "step_00000008" / "manifest.json").read_text())
-    assert (manifest["guard"]["left_out"], manifest["guard"]["roll_backs"]) == ([[5, 6]], 1)
+    assert (manifest["guard"]["skipped"], manifest["guard"]["roll_backs"]) == ([[5, 6]], 1)
 
     for rank in (0, 1):
         said = {n: (tmp_path / f"{n}.rank{rank}.TrainingError").read_text() for n in ("nowhere", "limit", "stop")}
@@ -127,7 +127,7 @@ def test_the_guard_changes_no_loss_when_nothing_is_wrong_and_rolls_back_stops_an
 
     # The history is in the checkpoint: a run that was stopped finds the same spike by the same limit.
     [line] = metrics_of(runs / "spike", "guard")
-    assert (line["step"], line["found"], line["answer"], line["ranks"]) == (6, "gradient_spike", "skip", [1])
+    assert (line["step"], line["found"], line["action"], line["ranks"]) == (6, "gradient_spike", "skip", [1])
     assert metrics_of(runs / "parts", "guard") == [line]
     assert metrics_of(runs / "parts")[-1]["loss"] == metrics_of(runs / "spike")[-1]["loss"]
 

@@ -21,7 +21,7 @@ from tests.support.processes import (
 )
 
 # More steps than a test can wait for: only a signal ends the run.
-ENDLESS = {"steps": 5000, "sequences_per_step": 8, "micro_sequences": 2}
+ENDLESS = {"steps": 5000, "global_batch_size": 8, "micro_batch_size": 2}
 
 
 GRACE_SECONDS = 30.0
@@ -41,7 +41,7 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
 ) -> None:
     zero = str(zero_file("zero3"))
     folder, log = tmp_path / "runs" / "stopped", tmp_path / "log"
-    run = make_run("stopped", train=ENDLESS, evaluate={"every_steps": 1000})
+    run = make_run("stopped", train=ENDLESS, evaluate={"interval_steps": 1000})
     arguments = ["--deepspeed", zero, "--config", str(run)]
 
     with deepspeed(arguments, 2, log) as launcher:
@@ -61,7 +61,7 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
     second = checkpoints(folder)[-1]
     assert second == len(metrics_of(folder)) >= first + 3
 
-    whole = make_run("whole", train={**ENDLESS, "stop_at_step": second}, evaluate={"every_steps": 1000})
+    whole = make_run("whole", train={**ENDLESS, "stop_at_step": second}, evaluate={"interval_steps": 1000})
     plan = tmp_path / "plan.json"
     # Asked before its first step, a run ends at once, and only once.
     early, asked = make_run("early", train={"steps": 1}), tmp_path / "runs" / "early" / "stop"
@@ -96,7 +96,7 @@ def test_a_signal_in_an_evaluation_and_in_a_save_ends_the_run_within_the_grace_p
 ) -> None:
     folder, log = tmp_path / "runs" / "asked", tmp_path / "log"
     arguments = ["--deepspeed", str(zero_file("zero3"))]
-    evaluate = {"every_steps": 2, "windows": 300, "micro_sequences": 1}
+    evaluate = {"interval_steps": 2, "windows": 300, "micro_batch_size": 1}
     run = make_run("asked", train=ENDLESS, evaluate=evaluate)
     with deepspeed([*arguments, "--config", str(run)], 2, log) as launcher:
         wait_until(lambda: len(metrics_of(folder)) == 2, "the second step", log, pause=0.005)
@@ -106,7 +106,7 @@ def test_a_signal_in_an_evaluation_and_in_a_save_ends_the_run_within_the_grace_p
     manifest = read_manifest(folder / "checkpoints" / "step_00000002")
     assert (manifest["step"], manifest["evaluated_step"]) == (2, 0), "the signal came after the evaluation"
 
-    saves = make_run("asked", train=ENDLESS, evaluate={"sets": {}}, checkpoint={"every_steps": 1, "keep_last": 99})
+    saves = make_run("asked", train=ENDLESS, evaluate={"sets": {}}, checkpoint={"interval_steps": 1, "keep_last": 99})
     with deepspeed([*arguments, "--config", str(saves)], 2, log) as launcher:
         wait_until(lambda: len(checkpoints(folder)) >= 3, "two saves", log)
         victim = ranks_of(launcher.pid)[1].pid

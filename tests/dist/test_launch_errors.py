@@ -53,8 +53,8 @@ def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_
         (["--deepspeed", zero, "--config", str(typing_error)], ["optimizer.learning_rat", "'learning_rate'"]),
         ([*usual, "--train.stepz", "3"], ["train.stepz", "train.steps"]),
         (
-            [*usual, "--train.micro_sequences", "3"],
-            ["train.sequences_per_step=8 is not a multiple of 3 (train.micro_sequences) x 1 (ranks)"],
+            [*usual, "--train.micro_batch_size", "3"],
+            ["train.global_batch_size=8 is not a multiple of 3 (train.micro_batch_size) x 1 (ranks)"],
         ),
         ([*usual, train_on(tmp_path / "nowhere")], ["nowhere"]),
         ([*usual, train_on(tmp_path / "empty")], ["empty", "index.json"]),
@@ -63,15 +63,15 @@ def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_
         ([*usual, train_on(cut)], ["shard-000000.tar"]),
         ([*usual, "--tokenizer", "none.model"], ["none.model"]),
         (
-            [*usual, "--data.row_tokens", "65"],
-            ["data.row_tokens=65", "context_tokens=64"],
+            [*usual, "--data.sequence_length", "65"],
+            ["data.sequence_length=65", "max_position_embeddings=64"],
         ),
         ([*usual, "--model.vocabulary_size", "7"], ["model.vocabulary_size=7"]),
         (["--config", run], ["--deepspeed"]),
         (["--deepspeed", str(tmp_path / "no.json"), "--config", run], ["no.json"]),
         (
             ["--deepspeed", settings("batch", train_batch_size=7), "--config", run],
-            ["batch.json", "train_batch_size=7", "train.sequences_per_step"],
+            ["batch.json", "train_batch_size=7", "train.global_batch_size"],
         ),
         (
             ["--deepspeed", settings("key", zero_optimisation={}), "--config", run],
@@ -105,8 +105,8 @@ def test_the_launcher_shows_one_message_for_all_ranks_and_passes_the_status_on(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
     log = tmp_path / "log"
-    arguments = ["--deepspeed", str(zero_file("zero3")), "--config", str(make_run("odd")), "--train.micro_sequences=8"]
+    arguments = ["--deepspeed", str(zero_file("zero3")), "--config", str(make_run("odd")), "--train.micro_batch_size=8"]
     with deepspeed(arguments, 2, log) as launcher:
         assert launcher.wait(100) == 2, log.read_text()
     said = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-    assert said == ["error: train.sequences_per_step=8 is not a multiple of 8 (train.micro_sequences) x 2 (ranks)"]
+    assert said == ["error: train.global_batch_size=8 is not a multiple of 8 (train.micro_batch_size) x 2 (ranks)"]

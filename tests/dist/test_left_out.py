@@ -105,7 +105,7 @@ def left(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_path: Path, ti
     make, deepspeed = run_maker(folder, tiny_tokenizer_path, found.shards), str(zero_maker(folder)("zero1"))
 
     def make_run(name: str, answer: str) -> str:
-        saving = {"every_steps": 2, "keep_last": 9}
+        saving = {"interval_steps": 2, "keep_last": 9}
         usual = {"train": {"steps": STEPS}, "evaluate": {"sets": {}}, "checkpoint": saving}
         return str(make(name, guard={"non_finite": answer}, **usual))
 
@@ -160,12 +160,12 @@ def test_what_was_learned_from_and_what_was_not_is_what_a_replay_says(left: Left
         id = document["id"]
         learned = left.learned.get(id, set())
         assert places_in(document["seen"]) == learned, id
-        assert places_in(document["left_out"]) == left.read.get(id, set()) - learned, id
+        assert places_in(document["skipped"]) == left.read.get(id, set()) - learned, id
         assert document["notes"] == []
     reasons = {
         (document["id"] == left.skipped, one["step"] == REFUSED_STEP, one["why"])
         for document in documents
-        for one in document["left_out"]
+        for one in document["skipped"]
     }
     assert {(False, True, "no_update"), (True, False, "skip_documents"), (False, False, "damaged_shard")} <= reasons
 
@@ -219,7 +219,7 @@ def test_updates_that_were_taken_back_count_for_nothing(left: Left, said: Said) 
     run = left.run("back")
     documents = asked(said, left, run, *left.ids)["documents"][str(run)]
     seen = {one["step"] for document in documents for one in document["seen"]}
-    no_update = {one["step"] for d in documents for one in d["left_out"] if one["why"] == "no_update"}
+    no_update = {one["step"] for d in documents for one in d["skipped"] if one["why"] == "no_update"}
     assert (seen, no_update) == ({1, 2, 5, 6}, {3, 4})
 
 

@@ -25,13 +25,13 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
     tiny_shards: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    once = {"every_steps": 100, "sets": {}}
-    file = make_run("parent", train={"steps": STEPS}, evaluate=once, checkpoint={"every_steps": 2})
+    once = {"interval_steps": 100, "sets": {}}
+    file = make_run("parent", train={"steps": STEPS}, evaluate=once, checkpoint={"interval_steps": 2})
     run_ranks(PRETRAIN, ["--deepspeed", str(zero_file("zero3")), "--config", str(file)], ranks=1)
     runs = tmp_path / "runs"
     export = tmp_path / "exports" / "parent-megadec"
     to_megadec(open_model(runs / "parent"), export)
-    file = make_run("child", model={"initial": str(export)}, train={"steps": 1}, evaluate=once)
+    file = make_run("child", model={"init_from": str(export)}, train={"steps": 1}, evaluate=once)
     run_ranks(PRETRAIN, ["--deepspeed", str(zero_file("zero1")), "--config", str(file)], ranks=1)
 
     data = DataSet.open(tiny_shards)
@@ -73,8 +73,8 @@ def test_a_run_from_a_named_checkpoint_is_found_when_no_checkpoint_names_the_pat
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     deepspeed, once = str(zero_file("zero1")), {"sets": {}}
-    parent = str(make_run("parent", train={"steps": 4}, evaluate=once, checkpoint={"every_steps": 2}))
-    child = str(make_run("child", train={"steps": 4}, evaluate=once, checkpoint={"every_steps": 1, "keep_last": 1}))
+    parent = str(make_run("parent", train={"steps": 4}, evaluate=once, checkpoint={"interval_steps": 2}))
+    child = str(make_run("child", train={"steps": 4}, evaluate=once, checkpoint={"interval_steps": 1, "keep_last": 1}))
     checkpoint = tmp_path / "runs" / "parent" / "checkpoints" / "step_00000002"
     plan = [
         {"run": parent, "deepspeed": deepspeed},

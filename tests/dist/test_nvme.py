@@ -24,19 +24,20 @@ SWAPPED = {
     "kv_heads": 2,
     "head_size": 48,
     "intermediate_size": 512,
-    "context_tokens": 64,
+    "max_position_embeddings": 64,
 }
-# A disk that refuses a save twice, in the middle of a group that was swapped in. A full one would refuse swapping too.
+# A disk that skips_update a save twice, in the middle of a group that was swapped in. A full one would refuse swapping
+# too.
 REFUSING = """
 import errno, runpy, sys
-import megadec.engine.flight as flight
-write, refused = flight.write_state, []
+import megadec.engine.pending as pending
+write, refused = pending.write_state, []
 def refuse(path, header, tensors, check):
     if len(refused) < 2:
         refused.append(next(iter(tensors))[0])
         raise OSError(errno.ENOSPC, "No space left on device")
     return write(path, header, tensors, check)
-flight.write_state = refuse
+pending.write_state = refuse
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -62,7 +63,7 @@ def nvme_file(tmp_path: Path, zero_file: Callable[..., Path]) -> Path:
 def test_a_run_on_disk_is_saved_and_goes_on_as_one_in_memory(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], nvme_file: Path
 ) -> None:
-    saving = {"every_steps": 3, "keep_last": 9}
+    saving = {"interval_steps": 3, "keep_last": 9}
     memory, disk = (str(make_run(name, model=SWAPPED, checkpoint=saving)) for name in ("memory", "disk"))
     behind = ["--checkpoint.snapshot_bytes=1000000000"]
     plan = [
@@ -81,7 +82,7 @@ def test_a_run_on_disk_is_saved_and_goes_on_as_one_in_memory(
 def test_a_save_from_disk_that_is_refused_is_tried_again(
     tmp_path: Path, make_run: Callable[..., Path], nvme_file: Path
 ) -> None:
-    again = {"every_steps": 2, "retries": 3, "retry_pause_seconds": 0.1}
+    again = {"interval_steps": 2, "retries": 3, "retry_pause_seconds": 0.1}
     run = make_run("refused", model=SWAPPED, checkpoint=again, train={"stop_at_step": 4}, evaluate={"sets": {}})
     plan = [{"run": str(run), "deepspeed": str(nvme_file)}]
     (tmp_path / "plan.json").write_text(json.dumps(plan))

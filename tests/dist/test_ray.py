@@ -40,7 +40,7 @@ RAY_ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "60",
 }
 STEPS = 24
-SECTIONS = {"train": {"steps": STEPS}, "checkpoint": {"every_steps": 4, "keep_last": 9}}
+SECTIONS = {"train": {"steps": STEPS}, "checkpoint": {"interval_steps": 4, "keep_last": 9}}
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def end_node(node: subprocess.Popen[bytes]) -> None:
 
 
 def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as loss_check:
+        return loss_check.connect_ex(("127.0.0.1", port)) == 0
 
 
 def submit(cluster: Cluster, *command: str, options: tuple[str, ...] = ()) -> list[str]:
@@ -151,7 +151,7 @@ def test_a_killed_worker_is_replaced_and_the_losses_are_those_of_a_run_that_was_
     zero = ["--deepspeed", str(zero_file("zero3"))]
     alone, disturbed = str(make_run("alone", **SECTIONS)), str(make_run("disturbed", **SECTIONS))
     folder, log = tmp_path / "runs" / "disturbed", tmp_path / "log"
-    # What refuses a folder that holds a run must not refuse the run's own when a worker begins again.
+    # What skips_update a folder that holds a run must not refuse the run's own when a worker begins again.
     command = ["launch/ray_train.py", *zero, "--config", disturbed, "--checkpoint.resume", "none"]
     launched = tmp_path / "launched.log"
     with open(log, "wb") as stream, deepspeed([*zero, "--config", alone], 2, launched) as launcher:

@@ -14,15 +14,15 @@ import pytest
 from tests.support import PROJECT
 from tests.support.processes import DEADLINE_SECONDS, environment
 
-DRILL = PROJECT / "tools" / "drill.py"
+REHEARSE = PROJECT / "tools" / "rehearse.py"
 
 
 def rehearse(tmp_path: Path, run: Path, zero: Path, *options: str) -> tuple[int, dict[str, Any], str]:
     """The exit status, the report, and what was printed."""
-    output = tmp_path / "drill.json"
-    command = [sys.executable, str(DRILL), "--config", str(run), "--deepspeed", str(zero), "--output", str(output)]
+    output = tmp_path / "rehearsal.json"
+    command = [sys.executable, str(REHEARSE), "--config", str(run), "--deepspeed", str(zero), "--output", str(output)]
     done = subprocess.run(
-        [*command, "--folder", str(tmp_path / "drill"), *options],
+        [*command, "--folder", str(tmp_path / "rehearsal"), *options],
         env=environment(),
         capture_output=True,
         text=True,

@@ -44,7 +44,7 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
     run, zero = str(make_run("refused", train={"steps": 4})), str(zero_file("zero3"))
-    diverging = str(make_run("diverging", optimizer={"learning_rate": 1e30, "clip_norm": 0.0}))
+    diverging = str(make_run("diverging", optimizer={"learning_rate": 1e30, "max_grad_norm": 0.0}))
     begun = {"run": run, "deepspeed": zero, "options": ["--train.stop_at_step=2"]}
     first = str(tmp_path / "runs" / "refused" / "checkpoints" / "step_00000002")
     plan = [
@@ -76,8 +76,8 @@ def test_an_evaluation_measures_every_token_and_character_and_is_the_same_for_an
     found = []
     for ranks in (1, 2):
         name = f"ranks{ranks}"
-        evaluate = {"windows": 10**6, "micro_sequences": 64}
-        run = make_run(name, train={"steps": 1}, data={"row_tokens": 64}, evaluate=evaluate)
+        evaluate = {"windows": 10**6, "micro_batch_size": 64}
+        run = make_run(name, train={"steps": 1}, data={"sequence_length": 64}, evaluate=evaluate)
         (tmp_path / f"{name}.json").write_text(json.dumps([{"run": str(run), "deepspeed": str(zero_file("zero1"))}]))
         run_ranks(TRAIN_MANY, [str(tmp_path / f"{name}.json")], ranks)
         found.append(metrics_of(tmp_path / "runs" / name, "evaluate"))

@@ -20,7 +20,7 @@ from megadec.engine.zero.state_files import MOMENTS, WEIGHT, StateFiles
 from tests.support.processes import TRAIN_MANY, metrics_of, run_ranks
 
 SAVED, MORE = 3, 20
-TRAIN = {"steps": SAVED + MORE, "sequences_per_step": 12, "micro_sequences": 1}
+TRAIN = {"steps": SAVED + MORE, "global_batch_size": 12, "micro_batch_size": 1}
 # Sizes that neither two, three nor four ranks share evenly.
 MODEL = {"vocabulary_size": 601, "hidden_size": 34}
 
@@ -107,7 +107,7 @@ def tamper(source: Path, folder: Path, how: str) -> Path:
     shutil.copytree(source, path)
     manifest = json.loads((path / "manifest.json").read_text())
     if how == "loss":
-        manifest["probe"]["loss"] += 0.01
+        manifest["loss_check"]["loss"] += 0.01
     for file in sorted((path / "state").iterdir()):
         tensors, metadata = load_file(file), dict(metadata_of(file))
         for key in list(tensors):
@@ -140,7 +140,7 @@ def of_version_1(source: Path, deepspeed: Path, path: Path) -> Path:
     shutil.rmtree(path / "state")
     shutil.copytree(deepspeed / "zero", path / "zero")
     manifest = json.loads((path / "manifest.json").read_text())
-    for key in ("probe", "bit_sums", "optimizer_step"):
+    for key in ("loss_check", "bit_sums", "optimizer_step"):
         del manifest[key]
     files = [file for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"]
     manifest["files"] = {

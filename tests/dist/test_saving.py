@@ -1,4 +1,4 @@
-"""What happens to a save that is killed, or that the disk refuses: real processes, real signals, real errors."""
+"""What happens to a save that is killed, or that the disk skips_update: real processes, real signals, real errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from megadec.common.processes import free_port
 from megadec.engine.checkpoint.manifest import newest_whole
 from tests.support.processes import PRETRAIN, TRAIN_MANY, environment, losses_of, metrics_of, run_ranks, wait_until
 
-ENDLESS = {"steps": 5000, "sequences_per_step": 8, "micro_sequences": 2}
+ENDLESS = {"steps": 5000, "global_batch_size": 8, "micro_batch_size": 2}
 # A disk that takes its time: a save passes through a dozen flushes, and a kill meets any of them.
 SLOW_DISK = """
 import os, runpy, sys, time
@@ -106,7 +106,7 @@ def test_a_kill_of_any_rank_at_any_moment_of_a_save_costs_no_checkpoint(
 def check_kills(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], ranks: int, kills: int
 ) -> None:
-    saving = {"every_steps": 2, "keep_last": 999}
+    saving = {"interval_steps": 2, "keep_last": 999}
     run, zero = make_run("killed", train=ENDLESS, evaluate={"sets": {}}, checkpoint=saving), str(zero_file("zero3"))
     folder = tmp_path / "runs" / "killed"
     seed = random.randrange(10**6)
@@ -155,7 +155,7 @@ def test_when_one_rank_cannot_write_every_rank_ends_with_the_reason(
 ) -> None:
     plan = []
     for name, asynchronous in (("behind", True), ("waiting", False)):
-        saving = {"retries": 0, "asynchronous": asynchronous, "every_steps": 1}
+        saving = {"retries": 0, "asynchronous": asynchronous, "interval_steps": 1}
         run = make_run(name, train={"steps": 3}, evaluate={"sets": {}}, checkpoint=saving)
         plan.append({"run": str(run), "deepspeed": str(zero_file("zero3")), "refused": "StorageError"})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
@@ -173,7 +173,7 @@ def test_when_one_rank_cannot_write_every_rank_ends_with_the_reason(
 def test_a_disk_that_is_freed_in_time_costs_nothing(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
-    again = {"retries": 1000, "retry_pause_seconds": 0.1, "every_steps": 2, "keep_last": 9}
+    again = {"retries": 1000, "retry_pause_seconds": 0.1, "interval_steps": 2, "keep_last": 9}
     run = make_run("freed", train={"steps": 6}, evaluate={"sets": {}}, checkpoint=again)
     folder = tmp_path / "runs" / "freed"
     done = subprocess.run(
@@ -204,7 +204,7 @@ def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root may make a small disk")
     try:
-        again = {"retries": 1000, "retry_pause_seconds": 0.1, "every_steps": 3, "keep_last": 9}
+        again = {"retries": 1000, "retry_pause_seconds": 0.1, "interval_steps": 3, "keep_last": 9}
         run = make_run("filled", train={"steps": 6}, evaluate={"sets": {}}, checkpoint=again)
         command = [sys.executable, str(PRETRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(run)]
         log, ballast = tmp_path / "log", folder / "ballast"

@@ -42,11 +42,11 @@ def run_file(folder: Path, name: str, model: dict[str, Any], tokenizer: Path, **
         "tokenizer": str(tokenizer),
         "model": {**model, "vocabulary_size": 600},
         "data": {"source": str(pairs), "held_out_fraction": 0.1, "max_source_tokens": 24, "max_target_tokens": 24},
-        "train": {"steps": STEPS, "sequences_per_step": 16, "micro_sequences": 4, "precision": "fp32", **train},
-        "optimizer": {"learning_rate": 0.005, "clip_norm": 0.5},
+        "train": {"steps": STEPS, "global_batch_size": 16, "micro_batch_size": 4, "precision": "fp32", **train},
+        "optimizer": {"learning_rate": 0.005, "max_grad_norm": 0.5},
         "schedule": {"warmup_steps": 3},
-        "evaluate": {"every_steps": 6, "micro_sequences": 8},
-        "checkpoint": {"every_steps": 0},
+        "evaluate": {"interval_steps": 6, "micro_batch_size": 8},
+        "checkpoint": {"interval_steps": 0},
         "metrics": {"tensorboard": False},
     }
     path = folder / f"{name}.yaml"
@@ -76,7 +76,7 @@ def plain(file: Path) -> tuple[list[float], float, torch.nn.Module]:
     tokenizer = Tokenizer.load(run.tokenizer)
     found = architecture(run.model.architecture)
     model = found.fresh(run.model.shape(tokenizer), run.seed)
-    stream = PairStream(open_pairs(run.data, tokenizer, "train"), run.seed, run.train.sequences_per_step)
+    stream = PairStream(open_pairs(run.data, tokenizer, "train"), run.seed, run.train.global_batch_size)
     losses = train_plainly(model, stream, run.train.steps, run.optimizer, run.schedule)
     held_out = open_pairs(run.data, tokenizer, "held_out")
     batch = assemble_pairs(held_out, range(len(held_out)))

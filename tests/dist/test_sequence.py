@@ -11,9 +11,9 @@ import pytest
 
 from tests.support.processes import TRAIN_MANY, deepspeed, losses_of, metrics_of, run_ranks
 
-TRAIN = {"steps": 6, "sequences_per_step": 4, "micro_sequences": 2, "precision": "fp32"}
+TRAIN = {"steps": 6, "global_batch_size": 4, "micro_batch_size": 2, "precision": "fp32"}
 # Parts that cut documents, and documents that cut parts: a row is several documents, a document is several rows.
-DATA = {"row_tokens": 64}
+DATA = {"sequence_length": 64}
 # As many query heads as ranks want, with more key-value heads than ranks, as many, and fewer.
 MODELS: dict[str, dict[str, Any]] = {
     "more": {"heads": 4, "kv_heads": 4, "head_size": 8},
@@ -30,13 +30,13 @@ def plan_of(make_run: Make, zero_file: Make, ranks: int, names: tuple[str, ...])
         model = {**MODELS.get(name, MODELS["fewer"])}
         if name in ("full", "selective"):
             model["recompute"] = {"mode": name}
-        train = {**TRAIN, "sequence_ranks": ranks, "precision": "bf16" if name == "bf16" else "fp32"}
-        evaluate = {"every_steps": 3, "windows": 5, "micro_sequences": 2}
+        train = {**TRAIN, "sequence_parallel_size": ranks, "precision": "bf16" if name == "bf16" else "fp32"}
+        evaluate = {"interval_steps": 3, "windows": 5, "micro_batch_size": 2}
         run = make_run(f"{name}-{ranks}", model=model, train=train, data=DATA, evaluate=evaluate)
         training = {"run": str(run), "deepspeed": str(zero_file("zero1" if name == "zero1" else "zero3"))}
         if name == "resumed" and ranks > 1:
             # With rows cut, then with whole rows, then cut again: what is saved does not know of it.
-            for options in (["--train.stop_at_step=2"], ["--train.stop_at_step=4", "--train.sequence_ranks=1"]):
+            for options in (["--train.stop_at_step=2"], ["--train.stop_at_step=4", "--train.sequence_parallel_size=1"]):
                 plan.append({**training, "options": options})
         plan.append(training)
     return plan
@@ -90,10 +90,15 @@ def test_a_rank_that_shares_rows_needs_the_memory_of_its_part(
     for shared in (1, 2):
         run = make_run(
             f"long-{shared}",
-            model={"hidden_size": 256, "layers": 4, "heads": 4, "head_size": 64, "context_tokens": 4096},
-            data={"row_tokens": 4096},
+            model={"hidden_size": 256, "layers": 4, "heads": 4, "head_size": 64, "max_position_embeddings": 4096},
+            data={"sequence_length": 4096},
             # Two micro-steps of one row, of each rank or of both together.
-            train={"steps": 1, "sequences_per_step": 4 // shared, "micro_sequences": 1, "sequence_ranks": shared},
+            train={
+                "steps": 1,
+                "global_batch_size": 4 // shared,
+                "micro_batch_size": 1,
+                "sequence_parallel_size": shared,
+            },
             evaluate={"sets": {}},
         )
         plan = tmp_path / f"long-{shared}.json"

@@ -15,7 +15,7 @@ from megadec.common.config import from_yaml
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.schedule import learning_rate_factor
@@ -42,12 +42,12 @@ def losses(tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..
                 model={"recompute": {"mode": recompute}},
                 train={
                     "steps": STEPS,
-                    "sequences_per_step": SEQUENCES,
-                    "micro_sequences": int(micro),
+                    "global_batch_size": SEQUENCES,
+                    "micro_batch_size": int(micro),
                     "precision": precision,
                 },
                 evaluate={"sets": {}},
-                optimizer={"clip_norm": 0.5},
+                optimizer={"max_grad_norm": 0.5},
             )
             plan.append({"run": str(run), "deepspeed": str(zero_file(stage))})
         (tmp_path / f"plan{ranks}.json").write_text(json.dumps(plan))
@@ -72,9 +72,9 @@ def plain_losses(file: Path) -> list[float]:
     run = from_yaml(Run, file)
     tokenizer = Tokenizer.load(run.tokenizer)
     sets = [(DataSet.open(Path(folder)), weight) for folder, weight in run.data.train.items()]
-    stream = TrainStream(sets, run.data.row_tokens, run.data.packing, run.seed, run.train.sequences_per_step)
+    stream = TrainStream(sets, run.data.sequence_length, run.data.packing, run.seed, run.train.global_batch_size)
     decoder = Decoder(run.model.shape(tokenizer))
-    initialise(decoder, run.seed)
+    initialize(decoder, run.seed)
     optimizer = build_optimizer(decoder.named_parameters(), run.optimizer)
     losses = []
     for step in range(run.train.steps):
@@ -83,7 +83,7 @@ def plain_losses(file: Path) -> list[float]:
         mean = loss / batch.valid_tokens
         optimizer.zero_grad()
         mean.backward()
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), run.optimizer.clip_norm)
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), run.optimizer.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = run.optimizer.learning_rate * learning_rate_factor(run.schedule, step, run.train.steps)
         optimizer.step()

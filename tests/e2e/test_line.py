@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import PROJECT
 
-SHORT = ["--train.steps", "16", "--schedule.warmup_steps", "4", "--evaluate.every_steps", "16"]
+SHORT = ["--train.steps", "16", "--schedule.warmup_steps", "4", "--evaluate.interval_steps", "16"]
 
 
 def run_demo(folder: Path, *options: str, finetune: str = "") -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,7 @@ def reciting_source(tokenizer_path: Path) -> ModelSource:
 
     Its layers add nothing, so the state is the embedding of the last id, and the output layer maps that to the next.
     """
-    source = random_source(tokenizer_path, tied_embeddings=False, context_tokens=CONTEXT_TOKENS)
+    source = random_source(tokenizer_path, tied_embeddings=False, max_position_embeddings=CONTEXT_TOKENS)
     tokenizer = Tokenizer.load(tokenizer_path)
     by_byte = {tokenizer.piece_bytes(i): i for i in range(tokenizer.vocabulary_size) if tokenizer.is_byte[i]}
     circle = [by_byte[bytes([byte])] for byte in RECITED.encode("utf-8")]
@@ -330,7 +330,7 @@ def test_texts_get_a_label_and_probabilities(server: Server) -> None:
 def test_the_models_are_listed_with_what_they_can(server: Server) -> None:
     model, classifier = server.client().models.list().data
     assert (model.id, classifier.id) == ("tiny", "labels")
-    assert model.context_tokens == CONTEXT_TOKENS
+    assert model.max_position_embeddings == CONTEXT_TOKENS
     assert "not tuned for chat" in model.note
     assert server.client().models.retrieve("tiny").id == "tiny"
 

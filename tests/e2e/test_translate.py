@@ -54,7 +54,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "kv_heads": 4,
             "head_size": 16,
             "intermediate_size": 128,
-            "context_tokens": 16,
+            "max_position_embeddings": 16,
         },
         "data": {
             "source": str(folder / "pairs.txt"),
@@ -62,12 +62,12 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "max_source_tokens": 16,
             "max_target_tokens": 16,
         },
-        "train": {"steps": 300, "sequences_per_step": 64, "micro_sequences": 64, "precision": "fp32"},
+        "train": {"steps": 300, "global_batch_size": 64, "micro_batch_size": 64, "precision": "fp32"},
         "optimizer": {"learning_rate": 0.004, "weight_decay": 0.01, "beta2": 0.98},
         "schedule": {"warmup_steps": 30, "final_fraction": 0.0},
-        "evaluate": {"every_steps": 100},
+        "evaluate": {"interval_steps": 100},
         "early_stopping": {"metric": "held_out/loss", "higher_is_better": False},
-        "checkpoint": {"every_steps": 0, "keep_last": 1},
+        "checkpoint": {"interval_steps": 0, "keep_last": 1},
         "metrics": {"tensorboard": False},
     }
     path = folder / "reverse.yaml"
@@ -128,11 +128,14 @@ def changed(run_file: Path, **sections: object) -> PairsRun:
     [
         ({"model": {"cell": "gru"}}, "model.cell is not a field of the transformer_seq2seq's shape"),
         ({"model": {"architecture": "rnn_seq2seq"}}, "is not a field of the rnn_seq2seq's shape"),
-        ({"model": {"context_tokens": 8}}, "data.max_source_tokens=16 is more than the model's context_tokens=8"),
+        (
+            {"model": {"max_position_embeddings": 8}},
+            "data.max_source_tokens=16 is more than the model's max_position_embeddings=8",
+        ),
         ({"model": {"vocabulary_size": 9}}, "model.vocabulary_size=9 is less than the"),
         ({"data": {"source": ""}}, "data.source names no file"),
         ({"data": {"max_target_tokens": 2}}, "no pair is left for the part 'train'"),
-        ({"train": {"micro_sequences": 5}}, "train.sequences_per_step=64 is not a multiple of 5"),
+        ({"train": {"micro_batch_size": 5}}, "train.global_batch_size=64 is not a multiple of 5"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_before_it_costs(
@@ -144,7 +147,7 @@ def test_a_run_that_cannot_be_is_refused_before_it_costs(
 
 def test_a_run_without_a_held_out_part_is_not_measured(run_file: Path) -> None:
     job = open_pairs_run(changed(run_file, data={"held_out_fraction": 0.0}), ZERO3)
-    assert job.task.evaluate_every_steps == 0
+    assert job.task.evaluate_interval_steps == 0
     assert job.task.stream.windows_per_epoch == 4000
     assert job.task.manifest["architecture"] == "transformer_seq2seq"
     assert Tokenizer.load(run_file.parent / "tokenizer.model").sha256 == job.tokenizer.sha256

@@ -9,7 +9,7 @@ import torch
 
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 
@@ -21,14 +21,14 @@ SHAPE = DecoderShape(
     kv_heads=1,
     head_size=16,
     intermediate_size=64,
-    context_tokens=64,
+    max_position_embeddings=64,
 )
 
 
-def gradients(stream: TrainStream, micro_sequences: int) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(stream: TrainStream, micro_batch_size: int) -> tuple[float, dict[str, torch.Tensor]]:
     decoder = Decoder(SHAPE).double()
-    initialise(decoder, seed=3)
-    batches = stream.batch(0, micro_sequences=micro_sequences)
+    initialize(decoder, seed=3)
+    batches = stream.batch(0, micro_batch_size=micro_batch_size)
     tokens = sum(batch.valid_tokens for batch in batches)
     total = 0.0
     for batch in batches:
@@ -40,12 +40,12 @@ def gradients(stream: TrainStream, micro_sequences: int) -> tuple[float, dict[st
 
 def test_n_micro_batches_of_one_row_are_one_batch_of_n_rows(tiny_shards: Path) -> None:
     data = DataSet.open(tiny_shards)
-    stream = TrainStream([(data, 1.0)], 64, "cut", seed=1, sequences_per_step=8)
-    valid = [batch.valid_tokens for batch in stream.batch(0, micro_sequences=1)]
+    stream = TrainStream([(data, 1.0)], 64, "cut", seed=1, global_batch_size=8)
+    valid = [batch.valid_tokens for batch in stream.batch(0, micro_batch_size=1)]
     assert len(set(valid)) > 1, "rows that differ in valid tokens are what a mean of means gets wrong"
     loss, whole = gradients(stream, 8)
-    for micro_sequences in (1, 2):
-        divided_loss, divided = gradients(stream, micro_sequences)
+    for micro_batch_size in (1, 2):
+        divided_loss, divided = gradients(stream, micro_batch_size)
         assert divided_loss == pytest.approx(loss, rel=1e-6)
         for name, gradient in whole.items():
             torch.testing.assert_close(divided[name], gradient, rtol=1e-5, atol=1e-9)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from megadec.common.errors import InputError
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 
@@ -28,7 +28,7 @@ def tiny(**changes: object) -> DecoderShape:
         "kv_heads": 2,
         "head_size": 16,
         "intermediate_size": 128,
-        "context_tokens": 48,
+        "max_position_embeddings": 48,
         "initializer_std": 0.2,  # large, so that what should differ differs visibly
     }
     return DecoderShape.from_mapping({**values, **changes})
@@ -36,7 +36,7 @@ def tiny(**changes: object) -> DecoderShape:
 
 def decoder_of(shape: DecoderShape, dtype: torch.dtype = torch.float32) -> Decoder:
     decoder = Decoder(shape)
-    initialise(decoder, 1)
+    initialize(decoder, 1)
     return decoder.to(dtype)
 
 

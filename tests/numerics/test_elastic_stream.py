@@ -134,7 +134,7 @@ def test_a_shard_that_is_lost_between_two_starts_takes_its_own_rows_and_moves_no
     assert lame.fingerprint == stream.fingerprint
     assert lame.check(stream.state(7)) == 7
     assert stream.check(lame.state(7)) == 7
-    assert lame.state(7)["left_out"] == [[data.index["shards"][1]["sha256"]], [], []]
+    assert lame.state(7)["skipped"] == [[data.index["shards"][1]["sha256"]], [], []]
     lost = 0
     for step in range(two_epochs(stream)):
         for row, window in enumerate(stream.windows_of(step)):
@@ -151,9 +151,9 @@ def test_a_shard_that_is_lost_between_two_starts_takes_its_own_rows_and_moves_no
 def test_the_lost_windows_are_those_that_read_a_token_of_a_lost_shard(sets):
     (data, _), *_ = sets
     for gone in ({0}, {1}, {0, 1}, {1, 2}, set(range(len(data.index["shards"]) - 1))):
-        for row_tokens in (1, 7, 64, 5000):
+        for sequence_length in (1, 7, 64, 5000):
             lame = data.without(dict.fromkeys(gone, "it is gone"))
-            stream = TrainStream([(lame, 1.0)], row_tokens, "cut", 0, 1)
+            stream = TrainStream([(lame, 1.0)], sequence_length, "cut", 0, 1)
             count = sum(stream.is_lost(Window(0, window)) for window in range(stream.plan(0).windows))
             assert count == stream.lost_windows(0)
             readable = [w for w in range(stream.plan(0).windows) if not stream.is_lost(Window(0, w))]

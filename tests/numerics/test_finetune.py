@@ -44,8 +44,8 @@ def texts(count: int = 19) -> LabelledSet:
     return LabelledSet(Path("texts"), LABELS, tokens, starts, chance.integers(0, len(LABELS), count))
 
 
-def loss_and_gradients(model: Decoder, data: LabelledSet, rows: list[np.ndarray], row_tokens: int) -> list[Tensor]:
-    batch = assemble_texts(data, rows, row_tokens, WEIGHTS)
+def loss_and_gradients(model: Decoder, data: LabelledSet, rows: list[np.ndarray], sequence_length: int) -> list[Tensor]:
+    batch = assemble_texts(data, rows, sequence_length, WEIGHTS)
     loss = model(batch.ids_BS, **batch.beside_ids())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [loss.detach(), *torch.autograd.grad(loss, trained)]
@@ -57,8 +57,8 @@ def test_packed_texts_have_the_loss_and_the_gradients_of_one_text_a_row() -> Non
     assert len(packed) < data.texts / 2
     alone = [np.asarray([text]) for text in range(data.texts)]
     together = loss_and_gradients(model, data, packed, 40)
-    for row_tokens in (20, 40):
-        for found, expected in zip(together, loss_and_gradients(model, data, alone, row_tokens), strict=True):
+    for sequence_length in (20, 40):
+        for found, expected in zip(together, loss_and_gradients(model, data, alone, sequence_length), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 

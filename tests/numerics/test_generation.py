@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from megadec.decoder.cache import KeyValueCache
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.decoding.generate import Sampling, generate_ids
@@ -19,7 +19,7 @@ BASE = {
     "kv_heads": 2,
     "head_size": 16,
     "intermediate_size": 128,
-    "context_tokens": 64,
+    "max_position_embeddings": 64,
     "initializer_std": 0.2,
 }
 SHAPES = [
@@ -35,7 +35,7 @@ def _same_ids_each_time() -> None:
 
 def decoder_of(shape: DecoderShape) -> Decoder:
     decoder = Decoder(shape)
-    initialise(decoder, 2)
+    initialize(decoder, 2)
     return decoder
 
 

@@ -30,7 +30,7 @@ gguf = pytest.importorskip("gguf")
 pytest.importorskip("cyllama")
 
 # Four query heads share two key-value heads; rows are multiples of 32, which q8_0 wants.
-SIZES = {"hidden_size": 64, "context_tokens": 320}
+SIZES = {"hidden_size": 64, "max_position_embeddings": 320}
 LAYOUTS = {
     "qwen3-tied": {"qk_norm": True, "tied_embeddings": True},
     "llama-untied": {"qk_norm": False, "tied_embeddings": False},

@@ -57,12 +57,14 @@ def test_a_model_learns_a_task_to_99_of_100_unseen_sequences(kind: str, task: st
     name, values, steps, rate = MODELS[kind]
     order = {"copy": 1, "reverse": -1}[task]
     found = architecture(name)
-    model = found.fresh(found.shape_from({**values, "vocabulary_size": VOCABULARY, "context_tokens": 10}), seed=0)
+    model = found.fresh(
+        found.shape_from({**values, "vocabulary_size": VOCABULARY, "max_position_embeddings": 10}), seed=0
+    )
     everything = sequences()
     seen, unseen = everything[:SEEN], everything[SEEN:]
     sources = Ragged.of([[*ids, EOS] for ids in seen], VOCABULARY)
     targets = Ragged.of([ids[::order] for ids in seen], VOCABULARY)
-    stream = PairStream(PairSet(sources, targets, BOS, EOS, PairCounts()), seed=0, sequences_per_step=64)
+    stream = PairStream(PairSet(sources, targets, BOS, EOS, PairCounts()), seed=0, global_batch_size=64)
     optimizer = OptimizerOptions(learning_rate=rate, weight_decay=0.01, beta2=0.98)
     losses = train_plainly(model, stream, steps, optimizer, ScheduleOptions(warmup_steps=30, final_fraction=0.0))
     answers = search(model.eval(), [[*ids, EOS] for ids in unseen], GREEDY, bos_id=BOS, eos_id=EOS)

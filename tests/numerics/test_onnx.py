@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
     """A random decoder with grouped-query attention and its export."""
     source = random_source(
-        tiny_tokenizer_path, qk_norm=request.param, tied_embeddings=request.param, context_tokens=300
+        tiny_tokenizer_path, qk_norm=request.param, tied_embeddings=request.param, max_position_embeddings=300
     )
     folder = tmp_path_factory.mktemp("exports") / "model-onnx"
     parity = to_onnx(source, folder, threads=1)

@@ -67,7 +67,7 @@ def test_texts_get_a_probability_for_each_label(theirs):
 @pytest.mark.parametrize("cut", ["head", "tail"])
 def test_texts_become_ids_as_they_did_in_training(exported, tmp_path, cut):
     """The template, the blanks around a text, and what is cut from a long one: `Classifier` of finetune says it."""
-    form = {"template": "标题：{text}。类别：", "row_tokens": 24, "cut": cut}
+    form = {"template": "标题：{text}。类别：", "sequence_length": 24, "cut": cut}
     source = dataclasses.replace(exported[0], task={**exported[0].task, **form})
     write_onnx(tmp_path, classifier_graph(source.shape, 3), source)
     write_companions(tmp_path, source)

@@ -76,7 +76,7 @@ def test_every_command_in_the_documents_exists_with_its_options(
 
 
 def test_pytest_looks_into_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
-    left_out = pytestconfig.getini("norecursedirs")
+    skipped = pytestconfig.getini("norecursedirs")
     folders = {path.parent.name for path in (PROJECT / "tests").rglob("test_*.py")}
     assert "dist" in folders
-    assert not [name for name in folders if any(fnmatch(name, pattern) for pattern in left_out)]
+    assert not [name for name in folders if any(fnmatch(name, pattern) for pattern in skipped)]

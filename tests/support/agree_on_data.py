@@ -57,20 +57,20 @@ def agreed(folder: Path, data: DataSet, bad_shards: int, ranks: Ranks) -> dict[s
     except MegadecError as error:
         return {"error": f"{type(error).__name__}: {error}"}
     lost = [row for step in range(9) for row, window in enumerate(stream.windows_of(step)) if stream.is_lost(window)]
-    return {"left_out": sorted(stream.sets[0][0].left_out), "lost": lost, "found": stream.sets[0][0].left_out}
+    return {"skipped": sorted(stream.sets[0][0].skipped), "lost": lost, "found": stream.sets[0][0].skipped}
 
 
-def evaluated(data: DataSet, tokenizer: Tokenizer, row_tokens: int, ranks: Ranks) -> dict[str, Any]:
+def evaluated(data: DataSet, tokenizer: Tokenizer, sequence_length: int, ranks: Ranks) -> dict[str, Any]:
     scorer = CountingScorer(ranks)
-    options = EvaluateOptions(windows=13, micro_sequences=2)
-    evaluator = WindowEvaluator({"set": data}, options, row_tokens, tokenizer, scorer)
+    options = EvaluateOptions(windows=13, micro_batch_size=2)
+    evaluator = WindowEvaluator({"set": data}, options, sequence_length, tokenizer, scorer)
     [evaluation] = evaluator.evaluate(0, Interrupt()) or []
     return {"batches": scorer.batches, "tokens": evaluation.values["evaluated_tokens"]}
 
 
 def main(folder: Path) -> None:
     ranks = start_process_group()
-    own = DataSet.open(folder / f"rank{ranks.rank}", leave_out_damaged=True)
+    own = DataSet.open(folder / f"rank{ranks.rank}", skip_damaged=True)
     whole = DataSet.open(folder / "rank0")
     tokenizer = Tokenizer.load(folder / "tokenizer.model")
     found = {

@@ -25,7 +25,7 @@ def rank_of_two(rank: int, port: int) -> None:
     sys.setswitchinterval(10.0)
     ranks = start_process_group()
     for _ in range(MESSAGES):
-        ranks.from_all(rank)  # and then an end without `end_process_group`, as after an error on all ranks
+        ranks.all_gather(rank)  # and then an end without `end_process_group`, as after an error on all ranks
 
 
 def main(pairs: int) -> None:

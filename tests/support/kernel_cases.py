@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.kernels.choose import Kernels
 from megadec.decoder.model import Decoder
@@ -34,7 +34,7 @@ TINY = DecoderShape(
     kv_heads=2,
     head_size=8,
     intermediate_size=64,
-    context_tokens=32,
+    max_position_embeddings=32,
 )
 
 Operation = Callable[..., Sequence[Tensor]]
@@ -118,7 +118,7 @@ def _distance(found: Tensor, exact: Tensor) -> float:
 def twenty_losses(kernels: Kernels) -> list[float]:
     """The losses of twenty steps of a tiny decoder in float32."""
     decoder = Decoder(TINY, Execution(kernels=kernels))
-    initialise(decoder, 3)
+    initialize(decoder, 3)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
     torch.manual_seed(0)
     ids_BS = torch.randint(0, TINY.vocabulary_size, (2, 13))

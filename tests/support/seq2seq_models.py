@@ -22,7 +22,7 @@ TRANSFORMER: dict[str, Any] = {
     "kv_heads": 2,
     "head_size": 8,
     "intermediate_size": 64,
-    "context_tokens": 24,
+    "max_position_embeddings": 24,
     "initializer_std": 0.2,
 }
 RNN: dict[str, Any] = {
@@ -30,7 +30,7 @@ RNN: dict[str, Any] = {
     "hidden_size": 32,
     "encoder_layers": 2,
     "decoder_layers": 2,
-    "context_tokens": 24,
+    "max_position_embeddings": 24,
     "initializer_std": 0.5,
 }
 SHAPES = [
@@ -60,7 +60,7 @@ def train_plainly(
         loss = model(batch.ids_BS, **batch.beside_ids()) / batch.valid_tokens
         adamw.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), optimizer.max_grad_norm)
         for group in adamw.param_groups:
             group["lr"] = optimizer.learning_rate * learning_rate_factor(schedule, step, steps)
         adamw.step()

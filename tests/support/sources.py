@@ -20,7 +20,7 @@ TINY_SHAPE = {
     "kv_heads": 2,
     "head_size": 16,
     "intermediate_size": 64,
-    "context_tokens": 48,
+    "max_position_embeddings": 48,
     "rope_theta": 10000.0,
 }
 

@@ -63,7 +63,7 @@ def disturb(engine: ZeroEngine, training: dict[str, Any], hashes: list[dict[str,
         return gradient
 
     dict(engine.module.named_parameters())[PARAMETER].register_hook(spoil)
-    update, refuse = engine.update, engine.refuse_update
+    update, refuse = engine.update, engine.skip_update
 
     def counted(kind: str, call: Any, *arguments: Any) -> None:
         nonlocal done
@@ -73,7 +73,7 @@ def disturb(engine: ZeroEngine, training: dict[str, Any], hashes: list[dict[str,
         hashes.append({"step": done, "call": kind, "same": hash_of(engine) == before})
 
     engine.update = lambda rate: counted("update", update, rate)  # type: ignore[method-assign]
-    engine.refuse_update = lambda: counted("refuse", refuse)  # type: ignore[method-assign]
+    engine.skip_update = lambda: counted("refuse", refuse)  # type: ignore[method-assign]
 
 
 class NoGate:

@@ -1,10 +1,10 @@
 """MediaWiki's language conversion markup: `-{ }-` and NoteTA rules -> the words that a reader of one variant sees.
 
 In: wikitext and the variant of the page (or the wanted one). Out: wikitext without `-{ }-`, and the page's own rules.
-The grammar and the fallback order follow MediaWiki (includes/Language/ConverterRule.php, ZhConverter.php). Trade-off:
-where MediaWiki shows nothing because no branch fits the variant, we show the first branch there is, so no word is lost.
-The rules of NoteTA and of `-{A| }-`/`-{H| }-` speak about the rest of the page; they are collected, and applied only
-when a target variant is asked for (`apply_rules`): by default a page keeps the words that its authors typed.
+The grammar and the fallback order follow MediaWiki (includes/Language/ConverterRule.php, ZhConverter.php). Where
+MediaWiki shows nothing because no branch fits the variant, we show the first branch there is, so no word is lost. The
+rules of NoteTA and of `-{A| }-`/`-{H| }-` speak about the rest of the page; they are collected, and applied only when a
+target variant is asked for (`apply_rules`): by default a page keeps the words that its authors typed.
 """
 
 from __future__ import annotations

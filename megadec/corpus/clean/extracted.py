@@ -2,8 +2,7 @@
 
 In: a document of plain text from WikiExtractor or a question-answering set. Out: the same without leftover -{ }-
 markup, tags, entities, numbered stand-ins for formulas, empty brackets where a template stood, and a first line that
-repeats the title. Trade-off: only leftovers that are certain; the dump itself through `sources.zhwiki` gives better
-text.
+repeats the title. Only leftovers that are certain; the dump itself through `sources.zhwiki` gives better text.
 """
 
 from __future__ import annotations

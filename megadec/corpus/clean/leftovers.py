@@ -1,7 +1,7 @@
 """What is left of markup once the parser is done, and what its going leaves behind: empty brackets, blank lines.
 
-In: text in which most markup is resolved. Out: plain text, a paragraph, heading, list item or table row a line.
-Trade-off: these are rules over characters; they run on prose only (formulas and code are marks at this point).
+In: text in which most markup is resolved. Out: plain text, a paragraph, heading, list item or table row a line. These
+are rules over characters; they run on prose only (formulas and code are marks at this point).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Markdown and the HTML in it made plain, lightly: prose loses its markup, code and formulas stay as they are.
 
-In: Markdown of one file or section. Out: plain text. Trade-off: patterns, not a parser. What they do not know stays in
-the text, which hurts a language model less than a paragraph lost.
+In: Markdown of one file or section. Out: plain text. Patterns, not a parser. What they do not know stays in the text,
+which hurts a language model less than a paragraph lost.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The parsed tree of a passage -> its words: links, templates, tables.
 
-In: wikitext that protect.py and leftovers.py have prepared. Out: its text, still with marks. Trade-off: the braces are
-balanced in one linear pass before mwparserfromhell sees the text, because an opening without its end makes that parser
-try again from every opening; passages that nest too deeply or are too long go by rules alone.
+In: wikitext that protect.py and leftovers.py have prepared. Out: its text, still with marks. The braces are balanced in
+one linear pass before mwparserfromhell sees the text, because an opening without its end makes that parser try again
+from every opening; passages that nest too deeply or are too long go by rules alone.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In: raw wikitext. Out: wikitext where those parts are gone or stand as a short mark, and the texts that the marks stand
 for. Doing this first keeps `-{` in a formula and `[[` in code from being read as markup, and takes most of the bytes
-away from the slow parser. Trade-off: marks are Unicode noncharacters, and any that a page already holds are removed.
+away from the slow parser. Marks are Unicode noncharacters, and any that a page already holds are removed.
 
 Decisions: math is kept as `$...$`; code keeps its lines; galleries, timelines, scores and maps go, captions included.
 """

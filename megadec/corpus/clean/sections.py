@@ -1,8 +1,8 @@
 """A page as sections: the lead and what stands under each heading.
 
 In: wikitext without comments. Out: sections in order, those that hold no prose of their own (references, links) gone.
-Trade-off: sections are cut by lines before anything is parsed, so an error of markup stays in its section; a template
-or table that reaches over a heading is joined again by counting braces, not by parsing.
+Sections are cut by lines before anything is parsed, so an error of markup stays in its section; a template or table
+that reaches over a heading is joined again by counting braces, not by parsing.
 """
 
 from __future__ import annotations

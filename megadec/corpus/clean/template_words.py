@@ -1,8 +1,8 @@
 """The names of templates by what of them is text, and the words some of them show: tables, no code.
 
 In: nothing. Out: tables for templates.py. Names are in lower case with blanks, in Simplified and Traditional as
-zh.wikipedia spells them, separated by commas or line ends. Trade-off: some three hundred names cover most inline
-templates of zh.wikipedia; templates of no table are judged by their place in the text.
+zh.wikipedia spells them, separated by commas or line ends. Some three hundred names cover most inline templates of
+zh.wikipedia; templates of no table are judged by their place in the text.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In: a template node of mwparserfromhell. Out: its text, or nothing for boxes, notes and navigation. Templates of no row
 in the table are judged by their place: alone on a line they are boxes and go, inside a sentence their text argument
-stays. Trade-off: what Lua would compute is only roughly rendered ({{convert}} keeps the number and the unit given).
+stays. What Lua would compute is only roughly rendered ({{convert}} keeps the number and the unit given).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Text from web pages that was stored with bits of HTML in it.
 
-In: a document of mostly plain text. Out: the same with entities resolved and the tags of layout gone. Trade-off: only
-named and numbered entities with a semicolon and a short list of tags, so that `a<b` and prices in `<>` stay.
+In: a document of mostly plain text. Out: the same with entities resolved and the tags of layout gone. Only named and
+numbered entities with a semicolon and a short list of tags, so that `a<b` and prices in `<>` stay.
 """
 
 from __future__ import annotations

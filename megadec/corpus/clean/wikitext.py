@@ -1,12 +1,12 @@
 """A page of Wikipedia -> the text a reader sees.
 
-In: a document whose text is wikitext. Out: the document with plain text and its variant,
-or the reason it has none. Order: comments, formulas and footnotes aside; `-{ }-` resolved for the variant that the page
-is mostly written in; sections cut and boilerplate dropped; each section parsed; leftovers tidied.
+In: a document whose text is wikitext. Out: the document with plain text and its variant, or the reason it has none.
+Shuffle: comments, formulas and footnotes aside; `-{ }-` resolved for the variant that the page is mostly written in;
+sections cut and boilerplate dropped; each section parsed; leftovers tidied.
 
 Decisions: the authors' own words are kept, so NoteTA's rules are applied only when a `target` variant is asked for;
 data tables become lines (tables.py); list items, headings and table rows are lines of their own; no blank lines.
-Trade-off: correctness before speed: a page costs milliseconds in mwparserfromhell, so a dump wants a process pool.
+Correctness before speed: a page costs milliseconds in mwparserfromhell, so a dump wants a process pool.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sources by name: how each is read, what cleans it, and which quality rules suit it.
 
-In: a name from the command line. Out: functions. Trade-off: a reader's or cleaner's module is imported when its source
-is used, so that the parsers of one source cost nothing to the others (and to each worker process).
+In: a name from the command line. Out: functions. A reader's or cleaner's module is imported when its source is used, so
+that the parsers of one source cost nothing to the others (and to each worker process).
 """
 
 from __future__ import annotations

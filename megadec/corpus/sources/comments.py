@@ -1,7 +1,7 @@
 """Comments and other tables in CSV or TSV.
 
 In: .csv files (quoted newlines, byte order mark), alone, in folders, compressed or in archives. Out: a document a row.
-Trade-off: the columns are named by options or by their usual names; a file without a header line is not read.
+The columns are named by options or by their usual names; a file without a header line is not read.
 """
 
 from __future__ import annotations

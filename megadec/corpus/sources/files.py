@@ -1,7 +1,7 @@
 """Files to read, wherever they lie: alone, in folders, compressed, or inside archives, which are streamed.
 
-In: a path. Out: its members one at a time, each an open stream of bytes. Trade-off: an archive is never unpacked and
-never sought in, so its members come in its own order and cannot be read twice.
+In: a path. Out: its members one at a time, each an open stream of bytes. An archive is never unpacked and never sought
+in, so its members come in its own order and cannot be read twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JSON: one object a line, or a whole file of paragraphs in SQuAD form.
 
-In: .jsonl and .json files, alone, in folders, compressed or in archives. Out: a document a line or a paragraph.
-Trade-off: what a .json file is, is decided by its first line: an object that is whole there begins a file of lines.
+In: .jsonl and .json files, alone, in folders, compressed or in archives. Out: a document a line or a paragraph. What a
+.json file is, is decided by its first line: an object that is whole there begins a file of lines.
 """
 
 from __future__ import annotations

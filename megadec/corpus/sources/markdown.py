@@ -1,7 +1,7 @@
 """Markdown files: a file is a document, or each section under a heading is.
 
 In: .md files, alone, in folders, compressed or in archives. Out: documents of raw Markdown, which `clean.markdown`
-makes plain. Trade-off: headings are found line by line with an eye on code fences, not by a full parser.
+makes plain. Headings are found line by line with an eye on code fences, not by a full parser.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """MediaWiki's export XML -> pages, from chunks of bytes, in constant memory.
 
 In: bytes of an export, or of the pages inside one. Out: a document a page, with the reason to drop it where there is
-one. Trade-off: a pull parser is fed by hand, so that an error can name the last whole page and how far it came.
+one. A pull parser is fed by hand, so that an error can name the last whole page and how far it came.
 
 Format: https://www.mediawiki.org/wiki/Help:Export and the schema export-0.11.xsd.
 """

@@ -2,8 +2,8 @@
 
 In: a .bz2 of many streams, of which each begins with a page (Wikimedia puts 100 pages in a stream). Out: the same
 documents as a sequential reading gives. Streams are found through the index file beside the dump, else by their magic
-bytes. Trade-off: the look-ahead is bounded to a few streams a worker, so one slow consumer costs some idle workers and
-never memory.
+bytes. The look-ahead is bounded to a few streams a worker, so one slow consumer costs some idle workers and never
+memory.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def page_streams(path: Path) -> list[tuple[int, int]] | None:
 
 
 def read_streams(path: Path, ranges: list[tuple[int, int]], report: Report, *, workers: int) -> Iterator[Document]:
-    """The articles of all ranges in order; each range is one task, `LOOK_AHEAD_PER_WORKER` tasks a worker in flight.
+    """The articles of all ranges in order; each range is one task, `LOOK_AHEAD_PER_WORKER` tasks a worker in pending.
 
     Raises InputError as the sequential reader does, after the pages before the damage were given out.
     """

@@ -1,7 +1,7 @@
 """Tables in Parquet: any with a column of text, and our own files of documents.
 
-In: .parquet files or folders of them. Out: a document a row. Trade-off: rows are read in small batches, which is slower
-than whole columns and keeps memory constant.
+In: .parquet files or folders of them. Out: a document a row. Rows are read in small batches, which is slower than whole
+columns and keeps memory constant.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every reader shares: the options that say how to read, and the limit on malformed lines.
 
-In: options from the command line. Out: the same, checked where they are used. Trade-off: one flat set of options for
-all sources, most of which a given source ignores, so that a command line stays short.
+In: options from the command line. Out: the same, checked where they are used. One flat set of options for all sources,
+most of which a given source ignores, so that a command line stays short.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Sogou Lab news form: `<doc>` elements without a root, not XML (bare &), one after the other.
 
-In: .dat, .txt or .sgml files. Out: a document an element, with its address and title. Trade-off: the five known tags
-are found by pattern; an XML parser would refuse the files.
+In: .dat, .txt or .sgml files. Out: a document an element, with its address and title. The five known tags are found by
+pattern; an XML parser would refuse the files.
 """
 
 from __future__ import annotations

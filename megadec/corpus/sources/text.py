@@ -1,7 +1,7 @@
 """Plain text files: a file is a document, or so many lines are.
 
-In: .txt files, alone, in folders, compressed or in archives. Out: documents; lines are joined by newlines. Trade-off: a
-file that is one document is read whole, so there is a limit to its size.
+In: .txt files, alone, in folders, compressed or in archives. Out: documents; lines are joined by newlines. A file that
+is one document is read whole, so there is a limit to its size.
 """
 
 from __future__ import annotations

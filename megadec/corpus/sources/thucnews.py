@@ -1,7 +1,7 @@
 """THUCNews: articles in category folders, and `title<TAB>label` lists with their class.txt.
 
-In: a folder, .zip or .tar.xz of CATEGORY/NUMBER.txt, or list files. Out: a document an article, or a title. Trade-off:
-an article's first line is taken as its title only where the lines after it are indented as that corpus does.
+In: a folder, .zip or .tar.xz of CATEGORY/NUMBER.txt, or list files. Out: a document an article, or a title. An
+article's first line is taken as its title only where the lines after it are indented as that corpus does.
 """
 
 from __future__ import annotations

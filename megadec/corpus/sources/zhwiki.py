@@ -1,7 +1,7 @@
 """Wikipedia dumps -> documents of raw wikitext, in the dump's order and in constant memory.
 
 In: a MediaWiki export (.xml, .xml.gz, .xml.bz2, multistream .bz2). Out: a document an article; redirects, other
-namespaces and pages without wikitext are dropped with a reason. Trade-off: only a multistream dump is read in parallel
+namespaces and pages without wikitext are dropped with a reason. Only a multistream dump is read in parallel
 (multistream.py); a single bzip2 stream can only be read from its beginning.
 """
 

@@ -1,7 +1,7 @@
 """Which way an operation is computed, and how much of it at a time.
 
-In: the run's wish and a tensor. Out: yes or no to Triton, and slices of rows. Trade-off: float64 is never given to
-Triton, so that tests in double precision mean what they say whatever the wish is.
+In: the run's wish and a tensor. Out: yes or no to Triton, and slices of rows. Float64 is never given to Triton, so that
+tests in double precision mean what they say whatever the wish is.
 """
 
 from __future__ import annotations

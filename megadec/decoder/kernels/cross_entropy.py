@@ -3,8 +3,7 @@
 In: logits of C tokens, their targets and weights. Out: float32 nats of each token; when a gradient is wanted, it stands
 where the logits stood. Two ways to the same numbers: a Triton kernel (one program a token, logits read twice and
 written once) and torch (a few rows at a time, so that the steps find them in the processor's cache: half the time of
-whole chunks). Trade-off: the logits are lost, which saves a second tensor of their size; whoever wants them computes
-them again.
+whole chunks). The logits are lost, which saves a second tensor of their size; whoever wants them computes them again.
 """
 
 from __future__ import annotations

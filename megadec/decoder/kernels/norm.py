@@ -2,8 +2,8 @@
 
 In: the residual stream, what a layer adds to it, a weight. Out: the new stream and its normalised self. Both leave one
 function, so that the gradient of the stream is added inside the backward pass of the norm and not by autograd in a pass
-of its own. Kept for the backward pass: the stream (which the next layer keeps too) and a float32 number a row.
-Trade-off: the order of roundings is that of Hugging Face going forward; the gradient is rounded once, at its end.
+of its own. Kept for the backward pass: the stream (which the next layer keeps too) and a float32 number a row. The
+order of roundings is that of Hugging Face going forward; the gradient is rounded once, at its end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The precision that sums and products are computed in.
 
-In: tensors of the model's dtype. Out: the same in float32, or the dtype to compute a product in. Trade-off: bfloat16 is
-widened piece by piece and not for a whole tensor, which leaves the widening to those who call.
+In: tensors of the model's dtype. Out: the same in float32, or the dtype to compute a product in. Bfloat16 is widened
+piece by piece and not for a whole tensor, which leaves the widening to those who call.
 """
 
 from __future__ import annotations

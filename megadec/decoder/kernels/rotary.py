@@ -1,9 +1,9 @@
 """RoPE (arXiv 2104.09864) of queries and keys, with the norm of each head before it when the model has one.
 
 In: heads and each token's cosines and sines. Out: rotated heads. Kept for the backward pass: without a norm nothing but
-the cosines and sines, which all layers share; with a norm the heads as they came, and a float32 number a head.
-Trade-off: between the norm and the rotation nothing is rounded to bfloat16, so this is nearer to the exact result than
-the two one after another.
+the cosines and sines, which all layers share; with a norm the heads as they came, and a float32 number a head. Between
+the norm and the rotation nothing is rounded to bfloat16, so this is nearer to the exact result than the two one after
+another.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The product in a SwiGLU layer (arXiv 2002.05202): silu(gate) * up.
 
 In: two activations of one shape. Out: their product. Kept for the backward pass: the two, and not silu(gate), which
-autograd would keep as well. Trade-off: silu is computed a second time going backward.
+autograd would keep as well. Silu is computed a second time going backward.
 """
 
 from __future__ import annotations

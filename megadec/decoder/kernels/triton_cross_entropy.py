@@ -1,9 +1,9 @@
 """The Triton kernel of `cross_entropy`: one program a token.
 
 In: pointers to a chunk of logits, targets and weights. Out: nats, and the gradient where the logits stood. A row of
-65,536 bfloat16 logits is 128 KiB: it is read from memory once and from the second level of cache the second time.
-Trade-off: a file of its own, imported at the first launch, because triton is an extra and takes long to import; without
-it the module is empty.
+65,536 bfloat16 logits is 128 KiB: it is read from memory once and from the second level of cache the second time. A
+file of its own, imported at the first launch, because triton is an extra and takes long to import; without it the
+module is empty.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How a memory-bound Triton kernel is laid over a GPU.
 
-In: the size of a row. Out: rows and columns of a program's tile, its warps, and how many programs are started. Also
-the one place that triton is imported at; where it is not installed, the kernels' modules can be imported all the same.
-Trade-off: plain rules instead of autotuning, which would time every new shape and give other sums on every machine.
-The rules follow from what keeps an H200's memory busy: about 30 KB on their way to each multiprocessor.
+In: the size of a row. Out: rows and columns of a program's tile, its warps, and how many programs are started. Also the
+one place that triton is imported at; where it is not installed, the kernels' modules can be imported all the same.
+Plain rules instead of autotuning, which would time every new shape and give other sums on every machine. The rules
+follow from what keeps an H200's memory busy: about 30 KB on their way to each multiprocessor.
 """
 
 from __future__ import annotations

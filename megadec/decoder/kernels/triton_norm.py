@@ -2,8 +2,8 @@
 
 In and out: as in `norm.py`, whose functions call this. A row is held in registers, so it is read once; narrow rows go
 several to a program. Going backward as many programs as fit the GPU each take every so many rows and keep the weight's
-gradient of theirs in registers. Trade-off: those partial sums cost a small second pass, and the result does not depend
-on the order in which programs end.
+gradient of theirs in registers. Those partial sums cost a small second pass, and the result does not depend on the
+order in which programs end.
 """
 
 # Triton has no types: kernels are functions of pointers and numbers.

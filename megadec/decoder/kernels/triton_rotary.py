@@ -1,8 +1,8 @@
 """RoPE of queries and keys in one launch, and RMSNorm of each head with RoPE in one pass, in Triton.
 
 In and out: as in `rotary.py`, whose functions call this. A row is one head of one token; its two halves are two tiles,
-so that the pair (i, i + F) meets in one thread. Trade-off: the halves of a head whose size is no power of two leave
-threads idle; the memory that is moved stays the same.
+so that the pair (i, i + F) meets in one thread. The halves of a head whose size is no power of two leave threads idle;
+the memory that is moved stays the same.
 """
 
 # Triton has no types: kernels are functions of pointers and numbers.

@@ -1,7 +1,7 @@
 """silu(gate) * up in Triton: forward reads two numbers and writes one, backward reads three and writes two.
 
-In and out: as in `swiglu.py`, whose functions call this. Trade-off: silu is rounded to the tensors' dtype before the
-product, as torch does; going backward only the results are rounded.
+In and out: as in `swiglu.py`, whose functions call this. Silu is rounded to the tensors' dtype before the product, as
+torch does; going backward only the results are rounded.
 """
 
 # Triton has no types: kernels are functions of pointers and numbers.

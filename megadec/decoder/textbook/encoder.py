@@ -1,8 +1,8 @@
 """A bidirectional Transformer encoder: embedded source tokens in, their states out.
 
 The blocks are the decoder's own (RMSNorm, RoPE, grouped-query attention, SwiGLU); only the layout differs: a token sees
-every token of its source that is not padding. Trade-off: sources are padded to the longest of the batch and not packed,
-because the cross-attention of each target needs the memory of its own source.
+every token of its source that is not padding. Sources are padded to the longest of the batch and not packed, because
+the cross-attention of each target needs the memory of its own source.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ def source_layout(source_lengths_B: Tensor, tokens: int) -> Layout:
     return Layout(mask_B1ST=source_mask(source_lengths_B, tokens)[:, None, None])
 
 
-def check_source(source_ids_BT: Tensor, source_lengths_B: Tensor, context_tokens: int) -> None:
+def check_source(source_ids_BT: Tensor, source_lengths_B: Tensor, max_position_embeddings: int) -> None:
     """Raise InputError for a source that is longer than the model's context, or, on a CPU, for one of no tokens."""
     tokens = source_ids_BT.shape[1]
-    if tokens > context_tokens:
-        raise InputError(f"a source of {tokens} tokens does not fit: the model's context is {context_tokens} tokens")
+    if tokens > max_position_embeddings:
+        raise InputError(
+            f"a source of {tokens} tokens does not fit: the model's context is {max_position_embeddings} tokens"
+        )
     if source_lengths_B.device.type == "cpu" and not bool(
         ((source_lengths_B > 0) & (source_lengths_B <= tokens)).all()
     ):
@@ -57,7 +59,7 @@ class Encoder(nn.Module):
         """The normalised states [B, T, H] of embedded tokens; those of padding mean nothing."""
         shape = self.shape
         positions_BT = torch.arange(x_BTH.shape[1], device=x_BTH.device).expand(x_BTH.shape[:2])
-        cos_BT1F, sin_BT1F = rotations(positions_BT, shape.head_size, shape.rope_theta, shape.context_tokens)
+        cos_BT1F, sin_BT1F = rotations(positions_BT, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
         for block in self.layers:
             x_BTH = block(x_BTH, cos_BT1F, sin_BT1F, layout=layout)
         memory_BTH: Tensor = self.norm(x_BTH)

@@ -1,10 +1,10 @@
 """Recurrent cells and the bidirectional encoder: GRU (arXiv 1406.1078), LSTM (Hochreiter and Schmidhuber 1997).
 
 In: embedded tokens. Out: a state for each. The equations and the order of the gates are those of torch.nn.GRU and
-torch.nn.LSTM. Trade-off: the loop over time is Python's, on a CPU 1.2 (LSTM) to 1.6 (GRU) times as slow as torch's (64
-rows of 16 tokens, hidden size 192). In exchange a layer's weights are parameters of the one module whose forward is the
-whole loop, so that ZeRO-3 gathers them once for a sequence and not once a token, and nothing wants them to lie in one
-piece of memory, as cuDNN does.
+torch.nn.LSTM. The loop over time is Python's, on a CPU 1.2 (LSTM) to 1.6 (GRU) times as slow as torch's (64 rows of 16
+tokens, hidden size 192). In exchange a layer's weights are parameters of the one module whose forward is the whole
+loop, so that ZeRO-3 gathers them once for a sequence and not once a token, and nothing wants them to lie in one piece
+of memory, as cuDNN does.
 """
 
 from __future__ import annotations

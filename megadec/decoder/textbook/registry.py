@@ -1,8 +1,8 @@
 """The architectures by name: how each is shaped, built, begun and counted.
 
 In: a name and the fields of its shape. Out: a checked shape, a module, its parameters' sizes and first values, and its
-operations. Trade-off: a table of functions instead of a base class, so that each model is written as its paper has it;
-what they share is the call: forward(ids_BS, *, targets_BS, weights_BS, ...) -> logits or the summed loss.
+operations. A table of functions instead of a base class, so that each model is written as its paper has it; what they
+share is the call: forward(ids_BS, *, targets_BS, weights_BS, ...) -> logits or the summed loss.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Shape(Protocol):
         """Ids that the model knows."""
 
     @property
-    def context_tokens(self) -> int:
+    def max_position_embeddings(self) -> int:
         """The longest row it accepts."""
 
     @property

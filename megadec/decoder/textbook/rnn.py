@@ -2,8 +2,8 @@
 
 Attention as Bahdanau et al. have it (arXiv 1409.0473: asked with the state before the token, additive score, the answer
 goes into the cell) or as Luong et al. do (arXiv 1508.04025: asked with the state after it, score h W m, the attentional
-vector is fed to the next token). In and out as in seq2seq.py. Trade-off: a loop over the target's tokens in training
-too, since each token's input holds what attention found for the one before.
+vector is fed to the next token). In and out as in seq2seq.py. A loop over the target's tokens in training too, since
+each token's input holds what attention found for the one before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ATTENTIONS = ("bahdanau", "luong")
 class RnnShape:
     """hidden_size: of the embedding, the decoder's state and the memory (two directions of half of it).
 
-    cell: gru or lstm. attention: bahdanau or luong. context_tokens: the longest source and the longest target.
+    cell: gru or lstm. attention: bahdanau or luong. max_position_embeddings: the longest source and the longest target.
     initializer_std: of the embedding; other matrices start with 1 / sqrt(inputs). ConfigError for what cannot be.
     """
 
@@ -39,7 +39,7 @@ class RnnShape:
     hidden_size: int
     encoder_layers: int
     decoder_layers: int
-    context_tokens: int
+    max_position_embeddings: int
     cell: Cell = "gru"
     attention: Attention = "bahdanau"
     tied_embeddings: bool = True
@@ -180,7 +180,7 @@ class RnnSeq2Seq(nn.Module):
             assert source_ids_BT is not None, "source_ids_BT or a cache"
             assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
             seen = self.read(source_ids_BT, source_lengths_B)
-        tokens, context = seen.length + ids_BS.shape[1], self.shape.context_tokens
+        tokens, context = seen.length + ids_BS.shape[1], self.shape.max_position_embeddings
         if tokens > context:
             raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")
         h_BSH, *state = self.decoder(
@@ -193,7 +193,7 @@ class RnnSeq2Seq(nn.Module):
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> RnnCache:
         """Encode sources: a row of the cache for each, from which the decoder starts."""
-        check_source(source_ids_BT, source_lengths_B, self.shape.context_tokens)
+        check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
         memory_BTH, last_BH = self.encoder(self.embed_tokens(source_ids_BT), source_lengths_B)
         state = self.bridge_proj(last_BH).tanh().split(self.shape.hidden_size, dim=-1)
         mask_BT = source_mask(source_lengths_B, source_ids_BT.shape[1])

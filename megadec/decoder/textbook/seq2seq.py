@@ -1,9 +1,9 @@
 """The Transformer encoder-decoder (arXiv 1706.03762) from this project's parts: two rows of ids to logits or loss.
 
 In: source ids and their lengths, target ids, and for a loss what they should predict; or a cache when generating. Out:
-logits, or the summed loss. Source and target share one vocabulary and one embedding. Trade-off: RoPE turns the queries
-and keys of self-attention only; cross-attention compares contents, since a place in the source says nothing of a place
-in the target.
+logits, or the summed loss. Source and target share one vocabulary and one embedding. RoPE turns the queries and keys of
+self-attention only; cross-attention compares contents, since a place in the source says nothing of a place in the
+target.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seq2SeqShape:
-    """Fields as in DecoderShape; `context_tokens` is the longest source and the longest target. ConfigError else."""
+    """Fields as in DecoderShape; `max_position_embeddings` is the longest source and the longest target. ConfigError
+    else."""
 
     vocabulary_size: int
     hidden_size: int
@@ -42,7 +43,7 @@ class Seq2SeqShape:
     kv_heads: int
     head_size: int
     intermediate_size: int
-    context_tokens: int
+    max_position_embeddings: int
     rope_theta: float = 1e4
     norm_eps: float = 1e-6
     qk_norm: bool = True
@@ -146,7 +147,7 @@ class CrossDecoder(nn.Module):
         """The normalised states [B, S, H] of embedded targets that follow those in the cache."""
         shape, tokens, seen_tokens = self.shape, x_BSH.shape[1], 0 if cache is None else cache.length
         positions_BS = (torch.arange(tokens, device=x_BSH.device) + seen_tokens).expand(x_BSH.shape[:2])
-        cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.context_tokens)
+        cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
         layout = CAUSAL if cache is None else cached_layout(tokens, seen_tokens, x_BSH.device)
         for block, (k_BTKD, v_BTKD) in zip(self.layers, memory, strict=True):
             x_BSH = block(x_BSH, cos_BS1F, sin_BS1F, k_BTKD, v_BTKD, layout=layout, source=source, cache=cache)
@@ -176,7 +177,7 @@ class Seq2SeqCache:
 class TransformerSeq2Seq(nn.Module):
     """Encoder, decoder with cross-attention, one embedding for both, and a head that may be tied to it.
 
-    Fresh matrices are zero: initialise or load them. Parameter names are those of Decoder below `encoder.`, `decoder.`.
+    Fresh matrices are zero: initialize or load them. Parameter names are those of Decoder below `encoder.`, `decoder.`.
     """
 
     def __init__(self, shape: Seq2SeqShape) -> None:
@@ -203,13 +204,13 @@ class TransformerSeq2Seq(nn.Module):
 
         ids_BS: what the decoder reads, `<s>` first. The source comes with its lengths (int64, from 1), or is in the
         cache that `read` gave; ids then follow those that the cache has seen. last_only: logits of the last token of
-        each row, [B, 1, V]. Raises InputError for more tokens than shape.context_tokens.
+        each row, [B, 1, V]. Raises InputError for more tokens than shape.max_position_embeddings.
         """
         if cache is None:
             assert source_ids_BT is not None, "source_ids_BT or a cache"
             assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
-            if ids_BS.shape[1] > self.shape.context_tokens:
-                context = self.shape.context_tokens
+            if ids_BS.shape[1] > self.shape.max_position_embeddings:
+                context = self.shape.max_position_embeddings
                 raise InputError(f"a target of {ids_BS.shape[1]} tokens does not fit: the context is {context} tokens")
             memory, source = self._memory(source_ids_BT, source_lengths_B)
             h_BSH = self.decoder(self.embed_tokens(ids_BS), memory, source=source)
@@ -229,6 +230,6 @@ class TransformerSeq2Seq(nn.Module):
         return Seq2SeqCache(memory, source, targets)
 
     def _memory(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> tuple[list[KeysValues], Layout]:
-        check_source(source_ids_BT, source_lengths_B, self.shape.context_tokens)
+        check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
         source = source_layout(source_lengths_B, source_ids_BT.shape[1])
         return self.decoder.keys_values(self.encoder(self.embed_tokens(source_ids_BT), layout=source)), source

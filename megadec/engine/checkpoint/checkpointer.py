@@ -1,8 +1,8 @@
 """Saving while training goes on: snapshot at a step boundary, write behind, and learn together that it is done.
 
-In comes the state at a step, out goes a whole checkpoint some steps later. Trade-off: while a save is under way the
-ranks exchange two numbers a step, so that all of them learn after the same step that the checkpoint has its name, or
-that a rank has given up; and one save is under way at a time, so the next one may have to wait.
+In comes the state at a step, out goes a whole checkpoint some steps later. While a save is under way the ranks exchange
+two numbers a step, so that all of them learn after the same step that the checkpoint has its name, or that a rank has
+given up; and one save is under way at a time, so the next one may have to wait.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from types import TracebackType
 from megadec.common.errors import StorageError
 from megadec.common.log import logger
 from megadec.engine.checkpoint.snapshot import Snapshot
-from megadec.engine.checkpoint.writer import LOOK_SECONDS, Flight, Publish, Share
+from megadec.engine.checkpoint.writer import LOOK_SECONDS, PendingSave, Publish, Share
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
-from megadec.engine.zero.state import LiveState
+from megadec.engine.zero.state import ZeroState
 from megadec.engine.zero.state_files import header_of
 
 log = logger(__name__)
 
 
-class Saver:
+class AsyncCheckpointer:
     """The saves of a run, one at a time. `start`, `poll` and `wait` are collective.
 
     asynchronous: write behind training. snapshot_bytes: unless a rank's state is larger. retries, pause_seconds: how
-    often a rank tries again when the disk refuses, and after how long.
+    often a rank tries again when the disk skips_update, and after how long.
     """
 
     def __init__(
         self,
-        live: LiveState,
+        live: ZeroState,
         ranks: Ranks,
         *,
         asynchronous: bool,
@@ -47,7 +47,7 @@ class Saver:
         self._retries, self._pause_seconds = retries, pause_seconds
         self._snapshot = Snapshot(ranks.device)
         self._size_said = False
-        self._flight: Flight | None = None
+        self._pending: PendingSave | None = None
 
     @property
     def rank(self) -> int:
@@ -59,31 +59,30 @@ class Saver:
         """How many updates the optimizer has made."""
         return self._live.optimizer_step
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> AsyncCheckpointer:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._flight is not None:  # only after an error: the loop waits for the last save
-            self._flight.end()
+        if self._pending is not None:  # only after an error: the loop waits for the last save
+            self._pending.end()
 
     def start(self, saved: Saved, small_files: Mapping[str, bytes], publish: Publish, began: float) -> Saved | None:
         """Begin to save the state as it is now; returns when training may change it. No other save is under way.
 
         saved: what `poll` or `wait` returns when the checkpoint has its name, with seconds and bytes filled in; it is
-        returned here where nothing is written behind training.
-        small_files: this rank's other files by their place below the checkpoint. publish: called in a thread of rank 0
-        to complete the folder and give it its name; again when the disk refuses. began: since when training waits, by
-        time.perf_counter.
+        returned here where nothing is written behind training. small_files: this rank's other files by their place
+        below the checkpoint. publish: called in a thread of rank 0 to complete the folder and give it its name; again
+        when the disk skips_update. began: since when training waits, by time.perf_counter.
         """
-        assert self._flight is None
-        stretches = self._live.stretches()
-        size = sum(stretch.bytes for stretch in stretches)
-        header = header_of(stretches, self._live.shapes, self._live.optimizer_step)
+        assert self._pending is None
+        slices = self._live.slices()
+        size = sum(stretch.bytes for stretch in slices)
+        header = header_of(slices, self._live.shapes, self._live.optimizer_step)
         behind = self._asynchronous and self._fits(size)
         if behind:
-            self._snapshot.take(self._live, stretches)
+            self._snapshot.take(self._live, slices)
         share = Share(
             self._ranks.rank,
             self._ranks.world_size,
@@ -92,13 +91,13 @@ class Saver:
             small_files,
         )
         # A name for this attempt alone: what a killed run has left is never taken for a rank's share of this one.
-        token = self._ranks.from_first(f"{time.time_ns():x}")
+        token = self._ranks.broadcast(f"{time.time_ns():x}")
         final = saved.path
         partial = final.with_name(f".{final.name}.{token}.partial")
-        flight = self._flight = Flight(share, partial, final, publish, self._retries, self._pause_seconds)
+        pending = self._pending = PendingSave(share, partial, final, publish, self._retries, self._pause_seconds)
         self._saved, self._began = replace(saved, bytes=size, asynchronous=behind), began
-        flight.start(in_background=behind)
-        flight.stall_seconds = time.perf_counter() - began
+        pending.start(in_background=behind)
+        pending.stall_seconds = time.perf_counter() - began
         return None if behind else self.wait()
 
     def poll(self) -> Saved | None:
@@ -106,28 +105,28 @@ class Saver:
 
         Raises StorageError on every rank if it failed.
         """
-        flight = self._flight
-        if flight is None:
+        pending = self._pending
+        if pending is None:
             return None
         began = time.perf_counter()
-        done, failed = self._ranks.sum_over_ranks([float(flight.done), float(flight.error is not None)])
-        flight.stall_seconds += time.perf_counter() - began
+        done, failed = self._ranks.sum_over_ranks([float(pending.done), float(pending.error is not None)])
+        pending.stall_seconds += time.perf_counter() - began
         if failed:
-            self._flight = None
-            self._fail(flight)
+            self._pending = None
+            self._fail(pending)
         elif done == self._ranks.world_size:
-            self._flight = None
+            self._pending = None
             seconds = time.perf_counter() - self._began
-            return replace(self._saved, stall_seconds=flight.stall_seconds, seconds=seconds)
+            return replace(self._saved, stall_seconds=pending.stall_seconds, seconds=seconds)
         return None
 
     def wait(self) -> Saved | None:
         """Until no save is under way; the checkpoint, if one was. Raises StorageError on every rank if it failed."""
         saved = None
-        while self._flight is not None:
+        while self._pending is not None:
             began = time.perf_counter()
-            self._flight.wait(LOOK_SECONDS)
-            self._flight.stall_seconds += time.perf_counter() - began
+            self._pending.wait(LOOK_SECONDS)
+            self._pending.stall_seconds += time.perf_counter() - began
             saved = self.poll()
         return saved
 
@@ -149,12 +148,12 @@ class Saver:
                             f"{size:,}")  # fmt: skip
         return not over
 
-    def _fail(self, flight: Flight) -> None:
-        flight.stop()
-        reasons = self._ranks.from_all(None if flight.error is None else str(flight.error) or repr(flight.error))
+    def _fail(self, pending: PendingSave) -> None:
+        pending.stop()
+        reasons = self._ranks.all_gather(None if pending.error is None else str(pending.error) or repr(pending.error))
         if self._ranks.rank == 0:
-            shutil.rmtree(flight.partial, ignore_errors=True)
-        if flight.error is not None:
-            raise flight.error
+            shutil.rmtree(pending.partial, ignore_errors=True)
+        if pending.error is not None:
+            raise pending.error
         first = next(number for number, reason in enumerate(reasons) if reason is not None)
-        raise StorageError(f"rank {first} could not save {flight.final}: {reasons[first]}")
+        raise StorageError(f"rank {first} could not save {pending.final}: {reasons[first]}")

@@ -1,7 +1,7 @@
 """A checkpoint becomes the state of an engine, at whatever number of ranks and ZeRO stage, and is proven to be it.
 
 In come an engine with its first weights and a checkpoint that fits; out comes how far the run was. Every rank reads the
-elements that it holds, whoever wrote them. Trade-off: the state is read again, in memory, to compare its bits.
+elements that it holds, whoever wrote them. The state is read again, in memory, to compare its bits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from megadec.engine.health.guard import GuardState
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
 from megadec.engine.zero.engine import ZeroEngine
-from megadec.engine.zero.state import LiveState
+from megadec.engine.zero.state import ZeroState
 from megadec.engine.zero.state_files import StateReader
 
 log = logger(__name__)
@@ -31,16 +31,16 @@ def load_checkpoint(engine: ZeroEngine, job: Job, path: Path, manifest: dict[str
 
     Raises CheckpointError on every rank when it cannot be read, or when what was loaded is not what was saved.
     """
-    live, step = engine.live_state(), manifest["step"]
+    live, step = engine.zero_state(), manifest["step"]
     reader = _open_on_every_rank(live, engine.ranks, path, step)
     try:
         live.load(reader)
         if manifest["version"] == 1:
             log.warning("%s is of version 1: it does not say what must be loaded, so nothing is proven", path)
         else:
-            same = manifest["probe"]["precision"] == job.settings.precision
+            same = manifest["loss_check"]["precision"] == job.settings.precision
             check_bits(live, engine.ranks, manifest["bit_sums"], manifest["optimizer_step"], same_precision=same)
-            check_loss(engine, job, step, manifest["probe"])
+            check_loss(engine, job, step, manifest["loss_check"])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     engine.set_step(step)
@@ -59,7 +59,7 @@ def load_checkpoint(engine: ZeroEngine, job: Job, path: Path, manifest: dict[str
     return Progress(step, manifest["tokens"], manifest["loss"], manifest["evaluated_step"], best, guard, starts)
 
 
-def _open_on_every_rank(live: LiveState, ranks: Ranks, path: Path, step: int) -> StateReader:
+def _open_on_every_rank(live: ZeroState, ranks: Ranks, path: Path, step: int) -> StateReader:
     """The files, after every rank has found in them what it needs: what follows are messages among all."""
     reader, reason = None, None
     try:
@@ -69,7 +69,7 @@ def _open_on_every_rank(live: LiveState, ranks: Ranks, path: Path, step: int) ->
             log.warning("%s has no moments: no step before it changed the weights", path)
     except MegadecError as error:
         reason = str(error)
-    for rank, found in enumerate(ranks.from_all(reason)):
+    for rank, found in enumerate(ranks.all_gather(reason)):
         if found is not None:
             raise CheckpointError(f"{path}, on rank {rank}: {found}")
     assert reader is not None
@@ -87,13 +87,13 @@ def roll_back(engine: ZeroEngine, job: Job, step: int) -> Progress:
             found = newest_whole(job.run.checkpoints)
         except MegadecError as error:
             found = error
-    found = engine.ranks.from_first(found)
+    found = engine.ranks.broadcast(found)
     if isinstance(found, MegadecError):
         raise found
     if found is None:
         raise TrainingError(
             f"step {step}: guard wants to roll back, and {job.run.checkpoints} holds no checkpoint yet: save more often"
-            " (checkpoint.every_steps), or choose skip"
+            " (checkpoint.interval_steps), or choose skip"
         )
     saved = load_checkpoint(engine, job, *found)
     log.info("rolled back to %s; the batches of steps %d to %d are left out", found[0], saved.step + 1, step)

@@ -3,7 +3,7 @@
 In comes a run's folder, out come its whole checkpoints: `step_00000100/` with every rank's share of weights and
 moments, the resolved run, the tokenizer, each rank's random state, and a manifest with the hash of every file and a sum
 over the bits of every tensor. It is written under a hidden name and renamed last (`save.py`); any number of ranks and
-any ZeRO stage can go on from it (`restore.py`). Trade-off: every file is read once to be hashed before a run goes on.
+any ZeRO stage can go on from it (`restore.py`). Every file is read once to be hashed before a run goes on.
 """
 
 from __future__ import annotations

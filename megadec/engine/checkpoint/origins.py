@@ -1,8 +1,8 @@
 """Which weights a run began from, as its checkpoints keep it from the first save on.
 
 In: an opened run, and the checkpoint that a start goes on from, or none. Out: JSON for the manifest of every
-checkpoint, in the form in which an export names its source. Trade-off: a run carries over what the run before it began
-from, so a long chain of runs repeats itself; in return its first links may be removed.
+checkpoint, in the form in which an export names its source. A run carries over what the run before it began from, so a
+long chain of runs repeats itself; in return its first links may be removed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 from megadec.common.config import to_dict
 from megadec.engine.checkpoint.manifest import checkpoint_name
-from megadec.engine.checkpoint.skipped import LeftOut
+from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS, Job
 
 AUTOMATIC = ("auto", "none")
 Source = Mapping[str, Any]
-"""Weights: `name` (of an export, or NAME/step_00000100), `step`, `left_out_sha256`; or only `path`."""
+"""Weights: `name` (of an export, or NAME/step_00000100), `step`, `skipped_sha256`; or only `path`."""
 
 
 def origins_at_start(job: Job, found: tuple[Path, Mapping[str, Any]] | None) -> tuple[Source, ...]:
@@ -49,7 +49,7 @@ def origins_of(manifest: Mapping[str, Any], run_folder: Path) -> Iterator[Source
         yield stated
     elif run.get("method") != "scratch":
         model = run.get("model", {})
-        yield from ({"path": str(Path(model[key]).resolve())} for key in ("initial", "path") if model.get(key))
+        yield from ({"path": str(Path(model[key]).resolve())} for key in ("init_from", "path") if model.get(key))
     resume = run.get("checkpoint", {}).get("resume", "auto")
     if resume not in AUTOMATIC and run_folder_of(Path(resume)) != run_folder.resolve():
         yield {"path": str(Path(resume).resolve())}
@@ -70,6 +70,6 @@ def _source_of(path: Path, manifest: Mapping[str, Any]) -> Source:
         "name": f"{name}/{checkpoint_name(step)}",
         "step": step,
         "tokens": manifest["tokens"],
-        "left_out_sha256": LeftOut.from_manifest(manifest).sha256(step),
+        "skipped_sha256": Skipped.from_manifest(manifest).sha256(step),
         "path": str(path),
     }

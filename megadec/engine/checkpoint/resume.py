@@ -1,7 +1,7 @@
 """Where a run goes on: the checkpoint to begin from, chosen and compared before anything is built.
 
-In comes an opened run, out goes a whole checkpoint that fits it, or nothing when the run begins. Trade-off: rank 0
-alone reads and hashes, and the others wait for its answer; that is one reader of a shared file system instead of many.
+In comes an opened run, out goes a whole checkpoint that fits it, or nothing when the run begins. Rank 0 alone reads and
+hashes, and the others wait for its answer; that is one reader of a shared file system instead of many.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ FREE_KEYS = (
     "metrics",
     "guard",
     "train.stop_at_step",
-    "train.micro_sequences",
-    "train.sequence_ranks",
+    "train.micro_batch_size",
+    "train.sequence_parallel_size",
     "data.workers",
-    "data.steps_ahead",
+    "data.prefetch_steps",
     "data.verify",
     "data.bad_shards",
     "data.cache",
@@ -56,7 +56,7 @@ def find_checkpoint(job: Job, ranks: Ranks) -> tuple[Path, dict[str, Any]] | Non
             found = _choose_checkpoint(job)
         except MegadecError as error:
             found = error
-    found = ranks.from_first(found)
+    found = ranks.broadcast(found)
     if isinstance(found, MegadecError):
         raise found
     return found

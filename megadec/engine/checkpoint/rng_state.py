@@ -3,8 +3,7 @@
 In: nothing. Out: bytes, and the state that they were. The loop seeds torch anew at every step from (seed, step, rank),
 so what a step draws does not depend on this; it keeps what was drawn outside of steps. At another number of ranks the
 first ranks go on as they were, and those that were not there begin as any new process; what a step draws (dropout,
-where a model has some) then differs, for it falls on other rows. Trade-off: five kilobytes a rank for what nothing
-needs yet.
+where a model has some) then differs, for it falls on other rows. Five kilobytes a rank for what nothing needs yet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A step becomes a checkpoint: what it says beside the state, and the name that it gets last.
 
-In come a run, how far it is, and a saver; out goes a folder that `checkpoint.py` finds. Trade-off: rank 0 alone
-completes a checkpoint, so one process answers for its name.
+In come a run, how far it is, and a saver; out goes a folder that `checkpoint.py` finds. Rank 0 alone completes a
+checkpoint, so one process answers for its name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import megadec
 from megadec.common.config import to_dict, to_yaml
 from megadec.common.files import sync_folder, sync_tree, write_json
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
-from megadec.engine.checkpoint.checkpointer import Saver
+from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.manifest import (
     FORMAT,
     MANIFEST,
@@ -33,7 +33,7 @@ from megadec.engine.checkpoint.manifest import (
 )
 from megadec.engine.checkpoint.rng_state import random_file, random_state
 from megadec.engine.checkpoint.skipped import starts_to_json
-from megadec.engine.checkpoint.verify import Probe, probe
+from megadec.engine.checkpoint.verify import LossCheck, loss_check
 from megadec.engine.checkpoint.writer import Sums, write_small
 from megadec.engine.early_stopping import write_best
 from megadec.engine.metrics.reports import Saved
@@ -42,15 +42,15 @@ from megadec.engine.zero.engine import ZeroEngine
 
 
 def begin_checkpoint(
-    saver: Saver, engine: ZeroEngine, job: Job, progress: Progress, *, best: bool = False
+    saver: AsyncCheckpointer, engine: ZeroEngine, job: Job, progress: Progress, *, best: bool = False
 ) -> Saved | None:
     """Begin to save step_N as the state is now; training may go on when this returns. No other save is under way.
 
-    Returns the checkpoint where it is already whole, as `Saver.start` does.
+    Returns the checkpoint where it is already whole, as `AsyncCheckpointer.start` does.
     best: best.json names this step as soon as the checkpoint has its name, before older ones go. Collective.
     """
     began = time.perf_counter()
-    measured, data_state = probe(engine, job, progress.step), job.task.stream.state(progress.step)
+    measured, data_state = loss_check(engine, job, progress.step), job.task.stream.state(progress.step)
     ending = Ending(job, progress, data_state, measured, saver.optimizer_step)
 
     def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> None:
@@ -72,7 +72,7 @@ class Ending:
     job: Job
     progress: Progress
     data_state: dict[str, Any]
-    probe: Probe
+    loss_check: LossCheck
     optimizer_step: int | None
 
 
@@ -104,7 +104,7 @@ def _finish(partial: Path, final: Path, ending: Ending, files: dict[str, Any], s
         "tokenizer": {"sha256": job.tokenizer.sha256, "vocabulary_size": job.tokenizer.vocabulary_size},
         "tied": [list(names) for names in job.task.tied],
         "files": dict(sorted((files | small).items())),
-        "probe": {**asdict(ending.probe), "precision": job.settings.precision},
+        "loss_check": {**asdict(ending.loss_check), "precision": job.settings.precision},
         "optimizer_step": ending.optimizer_step,
         "bit_sums": {name: {part: f"{value:016x}" for part, value in of.items()} for name, of in sorted(sums.items())},
         "versions": {"megadec": megadec.__version__, "torch": torch.__version__, "deepspeed": version("deepspeed")},

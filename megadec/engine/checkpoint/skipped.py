@@ -1,8 +1,8 @@
 """What the weights of a run have not learned from, as its checkpoints keep it: steps, documents and shards.
 
 In: the starts of a run, each with what it went without, and the steps that the guard left out. Out: JSON for a
-checkpoint's manifest, the answer for any step, and a hash by which an export says which of two histories is its own.
-Trade-off: a start repeats the whole list of skipped documents where it differs from the one before, which is rare.
+checkpoint's manifest, the answer for any step, and a hash by which an export says which of two histories is its own. A
+start repeats the whole list of skipped documents where it differs from the one before, which is rare.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Start:
     @classmethod
     def of(cls, stream: TrainStream, step: int) -> Start:
         """A start that goes on behind `step`."""
-        shards = tuple(tuple(found) for found in stream.left_out_shards())
+        shards = tuple(tuple(found) for found in stream.skipped_shards())
         return cls(step + 1, tuple(sorted(stream.skip_documents)), shards)
 
 
@@ -56,7 +56,7 @@ def starts_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Start, ...]:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Skipped:
     """What a checkpoint of `last_step` says of the steps up to there.
 
     steps: (first, last) of those whose update the guard left out or took back. A checkpoint from before starts were
@@ -68,10 +68,10 @@ class LeftOut:
     starts: tuple[Start, ...] = ()
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> LeftOut:
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Skipped:
         """Of a checkpoint."""
         guard = GuardState.from_json(manifest.get("guard", {}))
-        return cls(int(manifest["step"]), guard.left_out, starts_from_json(manifest.get("starts", ())))
+        return cls(int(manifest["step"]), guard.skipped, starts_from_json(manifest.get("starts", ())))
 
     def no_update(self, step: int) -> bool:
         """Whether the guard left the update of a step out, or took it back."""

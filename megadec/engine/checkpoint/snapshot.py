@@ -1,8 +1,8 @@
 """A copy of this rank's training state in host memory, which a thread can write while training goes on.
 
-In comes the live state, out go the same stretches that nobody changes. Trade-off: the copy costs the host as many bytes
-as the state has on this rank (12 for each of its trained parameters), and keeps them for the next save, because memory
-that the system must first hand out makes training wait longer than the copy itself.
+In comes the live state, out go the same slices that nobody changes. The copy costs the host as many bytes as the state
+has on this rank (12 for each of its trained parameters), and keeps them for the next save, because memory that the
+system must first hand out makes training wait longer than the copy itself.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from megadec.common.log import logger
-from megadec.engine.zero.state import LiveState
-from megadec.engine.zero.state_files import Stretch
+from megadec.engine.zero.state import ZeroState
+from megadec.engine.zero.state_files import ShardSlice
 
 log = logger(__name__)
 
@@ -27,14 +27,14 @@ class Snapshot:
         self._device = device
         self._memory = torch.empty(0, dtype=torch.uint8)
         self._locked = False
-        self._stretches: list[Stretch] = []
+        self._stretches: list[ShardSlice] = []
 
-    def take(self, live: LiveState, stretches: list[Stretch]) -> None:
+    def take(self, live: ZeroState, slices: list[ShardSlice]) -> None:
         """Copy every tensor of the state; on return nothing of it is looked at any more."""
-        wanted = sum(stretch.bytes for stretch in stretches)
+        wanted = sum(stretch.bytes for stretch in slices)
         if self._memory.numel() != wanted:
             self._replace_memory(wanted)
-        self._stretches = stretches
+        self._stretches = slices
         copies = self.tensors()
         for stretch, tensor in live.tensors():
             own, copy = next(copies)
@@ -44,7 +44,7 @@ class Snapshot:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def tensors(self) -> Generator[tuple[Stretch, Tensor], None, None]:
+    def tensors(self) -> Generator[tuple[ShardSlice, Tensor], None, None]:
         """The copies, in the order of the state."""
         offset = 0
         for stretch in self._stretches:

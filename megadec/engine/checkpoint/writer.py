@@ -2,8 +2,8 @@
 
 In come tensors that nobody changes meanwhile, out goes a folder with a name. Every rank writes its share, hashing as it
 goes, and leaves a note beside it; rank 0 waits for all notes and publishes. No message between ranks is needed for
-that, so a checkpoint that was begun is finished even when training has failed meanwhile. Trade-off: the notes go
-through the shared file system, which may show them late; what is late is the name of a checkpoint, never training.
+that, so a checkpoint that was begun is finished even when training has failed meanwhile. The notes go through the
+shared file system, which may show them late; what is late is the name of a checkpoint, never training.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from megadec.common.errors import StorageError
 from megadec.common.files import read_json, storage_errors
 from megadec.common.log import logger
-from megadec.engine.zero.state_files import Stretch, rank_file, write_state
+from megadec.engine.zero.state_files import ShardSlice, rank_file, write_state
 
 LOOK_SECONDS = 0.02
 # After an error in training, a save that is under way may still be finished: so long its last rank is waited for.
@@ -44,19 +44,19 @@ class _StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Share:
-    """What one rank writes: a header with the stretches after it, and small files by their place in the checkpoint."""
+    """What one rank writes: a header with the slices after it, and small files by their place in the checkpoint."""
 
     rank: int
     ranks: int
     header: bytes
-    tensors: Callable[[], Generator[tuple[Stretch, Tensor], None, None]]
+    tensors: Callable[[], Generator[tuple[ShardSlice, Tensor], None, None]]
     small_files: Mapping[str, bytes]
 
 
-class Flight:
+class PendingSave:
     """A save under way.
 
-    retries, pause_seconds: how often a rank writes again when the disk refuses, and how long after.
+    retries, pause_seconds: how often a rank writes again when the disk skips_update, and how long after.
     """
 
     def __init__(
@@ -126,7 +126,8 @@ class Flight:
             self._written = True
 
     def _retried(self, work: Callable[[], None]) -> None:
-        """Do `work`; when the disk refuses, say so, wait, and do it again. Raises StorageError after the last time."""
+        """Do `work`; when the disk skips_update, say so, wait, and do it again. Raises StorageError after the last
+        time."""
         for left in range(self._retries, -1, -1):
             try:
                 with storage_errors(self.partial):
@@ -151,7 +152,7 @@ class Flight:
         place = rank_file(self._share.rank)
         file = self.partial / place
         try:
-            # Closed also when the disk refuses: what reads moments from NVMe gives its buffers back.
+            # Closed also when the disk skips_update: what reads moments from NVMe gives its buffers back.
             with contextlib.closing(self._share.tensors()) as tensors:
                 written = write_state(file, self._share.header, tensors, self._check)
             files = {place: {"bytes": written.bytes, "sha256": written.sha256}}

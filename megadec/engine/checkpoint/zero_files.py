@@ -5,9 +5,9 @@ parameter, put together from all ranks' partitions. The files are memory-mapped:
 a tensor costs its own size. The layout of the files is that of deepspeed/utils/zero_to_fp32.py (0.19): stages 1 and 2
 cut each parameter group into one piece a rank, stage 3 cuts each parameter; AdamW's moments lie like the weights. What
 the optimizer does not own (frozen parameters) has no master weight: stages 1 and 2 keep it whole in the module's state,
-stage 3 in pieces beside it, in the dtype in which it was computed with. Trade-off: our own reading instead of
-DeepSpeed's, because that one holds stages 1 and 2 whole in memory and unpickles whatever the file asks for; here a
-class of DeepSpeed's becomes an inert record.
+stage 3 in pieces beside it, in the dtype in which it was computed with. Our own reading instead of DeepSpeed's, because
+that one holds stages 1 and 2 whole in memory and unpickles whatever the file asks for; here a class of DeepSpeed's
+becomes an inert record.
 """
 
 from __future__ import annotations

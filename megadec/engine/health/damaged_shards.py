@@ -1,9 +1,9 @@
 """What the ranks found of the data, brought together before the first step.
 
 In: the sets as each rank opened them. Out: one stream for all ranks, without the shards that any of them found damaged;
-an error when these are more than the run allows, or when ranks opened different data; and `quarantine.json` in the
-run's folder. Trade-off: a shard that is damaged on one machine is left out on all, for the batch of a step must not
-depend on who makes it.
+an error when these are more than the run allows, or when ranks opened different data; and `damaged_shards.json` in the
+run's folder. A shard that is damaged on one machine is left out on all, for the batch of a step must not depend on who
+makes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from megadec.data.shard_folders import Verify
 from megadec.data.stream import TrainStream
 from megadec.engine.ranks import Ranks
 
-REPORT = "quarantine.json"
+REPORT = "damaged_shards.json"
 FOUND_ELSEWHERE = "damaged on another rank, which has said how"
 Sets = Sequence[DataSet]
 
@@ -39,7 +39,7 @@ def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | 
     a damaged held-out shard, a place out of reach.
     """
     _check_same([*sets, *held_out], ranks)
-    own = [dict(data.left_out) for data in sets] + [{} for _ in held_out]
+    own = [dict(data.skipped) for data in sets] + [{} for _ in held_out]
     failure: MegadecError | None = None
     if verify == "hashes":
         try:
@@ -49,18 +49,18 @@ def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | 
     together = _union([*sets, *held_out], own, failure, ranks)
     _check_limit([*sets, *held_out], len(sets), together, bad_shards)
     return [
-        data if found.keys() == data.left_out.keys() else data.without(found)
+        data if found.keys() == data.skipped.keys() else data.without(found)
         for data, found in zip(sets, together, strict=False)
     ]
 
 
 def check_limit(sets: Sets, bad_shards: int | float) -> None:
     """Raise DamagedShardError when the sets go without more shards than `bad_shards`, a number or a share of theirs."""
-    _check_limit(sets, len(sets), [data.left_out for data in sets], bad_shards)
+    _check_limit(sets, len(sets), [data.skipped for data in sets], bad_shards)
 
 
-def report_left_out(stream: TrainStream, folder: Path, step: int) -> None:
-    """Add a line to the run's quarantine.json for a start at `step` that leaves shards out, and say so."""
+def report_damaged_shards(stream: TrainStream, folder: Path, step: int) -> None:
+    """Add a line to the run's damaged_shards.json for a start at `step` that leaves shards out, and say so."""
     shards = [shard for number in range(len(stream.sets)) for shard in _lost_shards(stream, number)]
     if not shards:
         return
@@ -86,7 +86,7 @@ def report_left_out(stream: TrainStream, folder: Path, step: int) -> None:
 
 def _lost_shards(stream: TrainStream, number: int) -> list[dict[str, Any]]:
     data = stream.sets[number][0]
-    entries = [(data.index["shards"][shard], found) for shard, found in data.left_out.items()]
+    entries = [(data.index["shards"][shard], found) for shard, found in data.skipped.items()]
     return [
         {
             "set": data.folder,
@@ -103,7 +103,7 @@ def _lost_shards(stream: TrainStream, number: int) -> list[dict[str, Any]]:
 def _check_same(sets: Sets, ranks: Ranks) -> None:
     """Raise ShardError on every rank when one has opened sets with other contents than the first."""
     mine = [data.sha256 for data in sets]
-    first = ranks.from_first(mine)
+    first = ranks.broadcast(mine)
     flags = [0.0] * ranks.world_size
     flags[ranks.rank] = float(mine != first)
     others = [rank for rank, differs in enumerate(ranks.sum_over_ranks(flags)) if differs]

@@ -1,13 +1,13 @@
 """The guard before each update: is the step's loss and gradient fit to change the weights, and what if not.
 
-In come what a step found over all ranks and the history of losses and norms; out comes nothing, or a finding with the
-answer that the run configured: report, skip, roll back, stop. Everything here is a pure function of numbers that are
+In come what a step found over all ranks and the history of losses and norms; out comes nothing, or a anomaly with the
+action that the run configured: report, skip, roll back, stop. Everything here is a pure function of numbers that are
 the same on every rank, and the history is part of the checkpoint, so all ranks, and a resumed run, decide alike.
 
 A spike is a value above median + factor * spread of the last `window` good steps, the spread being 1.4826 times the
 median distance from the median (what a standard deviation is for normal noise), and at least 2 % of the median. Values
-that were refused are not added, so a series of bad steps does not become the new normal; limits end it. Trade-off: the
-median of a falling loss is above the loss, so a spike early in a run must be larger to be seen.
+that were refused are not added, so a series of bad steps does not become the new normal; limits end it. The median of a
+falling loss is above the loss, so a spike early in a run must be larger to be seen.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from megadec.common.errors import ConfigError, TrainingError
-from megadec.engine.metrics.reports import Answer, Finding
+from megadec.engine.metrics.reports import Action, Anomaly
 
-SpikeAnswer = Literal["off", "report", "skip", "roll_back", "stop"]
+SpikeAction = Literal["off", "report", "skip", "roll_back", "stop"]
 
 # From the weakest to the strongest.
-ANSWERS = ("report", "skip", "roll_back", "stop")
+ACTIONS = ("report", "skip", "roll_back", "stop")
 NORMAL_SPREAD = 1.4826
 SMALLEST_SPREAD = 0.02
 
@@ -41,9 +41,9 @@ class GuardOptions:
     `stall_seconds`: a rank that gets no further for so long says where it is and who is late; 0 watches nothing.
     """
 
-    non_finite: Answer = "stop"
-    loss_spike: SpikeAnswer = "report"
-    gradient_spike: SpikeAnswer = "report"
+    non_finite: Action = "stop"
+    loss_spike: SpikeAction = "report"
+    gradient_spike: SpikeAction = "report"
     window: int = 128
     warmup_steps: int = 64
     loss_factor: float = 10.0
@@ -71,7 +71,7 @@ class GuardOptions:
 class GuardState:
     """What the guard remembers, in every checkpoint.
 
-    `losses`, `norms`: of the last good steps. `left_out`: (first, last) steps whose batches the weights have not
+    `losses`, `norms`: of the last good steps. `skipped`: (first, last) steps whose batches the weights have not
     learned from, because they were skipped or rolled back.
     """
 
@@ -80,7 +80,7 @@ class GuardState:
     skips_in_a_row: int = 0
     skips: int = 0
     roll_backs: int = 0
-    left_out: tuple[tuple[int, int], ...] = ()
+    skipped: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As it goes into a checkpoint's manifest."""
@@ -91,8 +91,8 @@ class GuardState:
         """The reverse of `to_json`; a checkpoint from before there was a guard gives an empty state."""
         plain = {name: values[name] for name in ("skips_in_a_row", "skips", "roll_backs") if name in values}
         losses, norms = tuple(values.get("losses", ())), tuple(values.get("norms", ()))
-        ranges = tuple((first, last) for first, last in values.get("left_out", ()))
-        return replace(cls(**plain), losses=losses, norms=norms, left_out=ranges)
+        ranges = tuple((first, last) for first, last in values.get("skipped", ()))
+        return replace(cls(**plain), losses=losses, norms=norms, skipped=ranges)
 
 
 @dataclass(frozen=True)
@@ -112,55 +112,55 @@ class Seen:
     broken: tuple[str, ...]
 
 
-Judge = Callable[[Seen], Finding | None]
+Detector = Callable[[Seen], Anomaly | None]
 
 
-def judge(options: GuardOptions, state: GuardState, seen: Seen) -> Finding | None:
+def detect(options: GuardOptions, state: GuardState, seen: Seen) -> Anomaly | None:
     """What is wrong with a step, or None. Pure.
 
-    Of several findings the one with the strongest answer, for a spike that is only reported must not let another one's
+    Of several findings the one with the strongest action, for a spike that is only reported must not let another one's
     update through; its words tell the others too.
     """
     broken = _not_finite(options, seen)
     found = ([] if broken is None else [broken]) + _spikes(options, state, seen)
     if not found:
         return None
-    strongest = max(found, key=lambda finding: ANSWERS.index(finding.answer))  # the first of those that are alike
-    others = [finding.words for finding in found if finding is not strongest]
+    strongest = max(found, key=lambda anomaly: ACTIONS.index(anomaly.action))  # the first of those that are alike
+    others = [anomaly.words for anomaly in found if anomaly is not strongest]
     return replace(strongest, words="; ".join((strongest.words, *others)))
 
 
-def _not_finite(options: GuardOptions, seen: Seen) -> Finding | None:
+def _not_finite(options: GuardOptions, seen: Seen) -> Anomaly | None:
     """The loss, or where that is finite the gradients: they follow from it."""
     bad = tuple(rank for rank, loss in enumerate(seen.rank_losses) if not math.isfinite(loss))
     if bad or not math.isfinite(seen.loss):
         words = f"the loss is not finite on rank {_listed(bad)}" if bad else "the loss is not finite over all ranks"
-        return Finding(seen.step, "loss_not_finite", options.non_finite, bad, words)
+        return Anomaly(seen.step, "loss_not_finite", options.non_finite, bad, words)
     if not math.isfinite(seen.norm) or any(seen.broken):
         return _gradients(options, seen)
     return None
 
 
-def _spikes(options: GuardOptions, state: GuardState, seen: Seen) -> list[Finding]:
-    """Of what is finite: what is not has a finding of its own."""
+def _spikes(options: GuardOptions, state: GuardState, seen: Seen) -> list[Anomaly]:
+    """Of what is finite: what is not has a anomaly of its own."""
     found = []
-    for kind, value, values, factor, answer in (
+    for kind, value, values, factor, action in (
         ("loss_spike", seen.loss, state.losses, options.loss_factor, options.loss_spike),
         ("gradient_spike", seen.norm, state.norms, options.gradient_factor, options.gradient_spike),
     ):
         limit = spike_limit(values, factor, options.warmup_steps)
-        if answer != "off" and math.isfinite(value) and value > limit:
+        if action != "off" and math.isfinite(value) and value > limit:
             what, by_rank = ("loss", seen.rank_losses) if kind == "loss_spike" else ("gradient norm", seen.rank_norms)
             worst = max(range(len(by_rank)), key=lambda rank: by_rank[rank])
             words = (
                 f"the {what} is {value:.4g}, above {limit:.4g} (the last {len(values)} good steps have a median of"
                 f" {statistics.median(values):.4g}); rank {worst} has the most of it"
             )
-            found.append(Finding(seen.step, kind, answer, (worst,), words))  # type: ignore[arg-type]
+            found.append(Anomaly(seen.step, kind, action, (worst,), words))  # type: ignore[arg-type]
     return found
 
 
-def _gradients(options: GuardOptions, seen: Seen) -> Finding:
+def _gradients(options: GuardOptions, seen: Seen) -> Anomaly:
     ranks = tuple(rank for rank, name in enumerate(seen.broken) if name)
     names = tuple(seen.broken[rank] for rank in ranks)
     if ranks:
@@ -171,14 +171,14 @@ def _gradients(options: GuardOptions, seen: Seen) -> Finding:
             f" communication broke them (norms by rank: {', '.join(f'{norm:.4g}' for norm in seen.rank_norms)})"
         )
     words += f", while the loss is {seen.loss:.4f}"
-    return Finding(seen.step, "gradients_not_finite", options.non_finite, ranks, words, names)
+    return Anomaly(seen.step, "gradients_not_finite", options.non_finite, ranks, words, names)
 
 
-def stop_when_not_finite(seen: Seen) -> Finding | None:
-    """The judge of who trains without a guard. Raises TrainingError."""
-    finding = judge(GuardOptions(loss_spike="off", gradient_spike="off"), GuardState(), seen)
-    if finding is not None:
-        raise TrainingError(f"step {finding.step}: {finding.words}; the weights were not changed")
+def stop_when_not_finite(seen: Seen) -> Anomaly | None:
+    """The detect of who trains without a guard. Raises TrainingError."""
+    anomaly = detect(GuardOptions(loss_spike="off", gradient_spike="off"), GuardState(), seen)
+    if anomaly is not None:
+        raise TrainingError(f"step {anomaly.step}: {anomaly.words}; the weights were not changed")
     return None
 
 
@@ -207,7 +207,7 @@ def after_skip(state: GuardState, step: int) -> GuardState:
         state,
         skips_in_a_row=state.skips_in_a_row + 1,
         skips=state.skips + 1,
-        left_out=_joined(state.left_out, (step, step)),
+        skipped=_joined(state.skipped, (step, step)),
     )
 
 
@@ -218,14 +218,14 @@ def after_roll_back(saved: GuardState, now: GuardState, saved_step: int, step: i
         losses=saved.losses,
         norms=saved.norms,
         roll_backs=now.roll_backs + 1,
-        left_out=_joined(now.left_out, (saved_step + 1, step)),
+        skipped=_joined(now.skipped, (saved_step + 1, step)),
     )
 
 
-def limit_reached(options: GuardOptions, state: GuardState, answer: str) -> str | None:
+def limit_reached(options: GuardOptions, state: GuardState, action: str) -> str | None:
     """Why one more skip or roll-back is one too many, or None."""
     limits = {"skip": ("skips_in_a_row", "skips"), "roll_back": ("roll_backs",)}
-    for name in limits.get(answer, ()):
+    for name in limits.get(action, ()):
         if getattr(state, name) >= getattr(options, name):
             return f"guard.{name}={getattr(options, name)} is used up"
     return None

@@ -3,8 +3,8 @@
 In come signals (SIGTERM, SIGUSR1, SIGINT) to any rank, the death of the launcher, or a file `stop` in the run's folder
 (`touch runs/NAME/stop`, under any launcher); out goes a flag. Nothing is done inside the handler: the loop carries the
 flag in the all-reduce of the step or of the evaluation's batch, so every rank stops at the same place and saves what is
-not saved. The file goes when it was obeyed; one that was made after the run's end stops the next start. Trade-off: the
-run ends after the current step, not at once, so a step must be shorter than the grace period.
+not saved. The file goes when it was obeyed; one that was made after the run's end stops the next start. The run ends
+after the current step, not at once, so a step must be shorter than the grace period.
 
 What the launcher does (deepspeed 0.19.8, one machine): `deepspeed` starts `deepspeed.launcher.launch`, which starts the
 ranks and looks at them once a second. A signal to a rank reaches that rank only; all agree, save, and the whole command

@@ -1,4 +1,4 @@
-"""What is told of a finding of the guard: its documents, its line in the metrics, and when a limit makes it the last.
+"""What is told of a anomaly of the guard: its documents, its line in the metrics, and when a limit makes it the last.
 
 What follows from it (skip, roll back, stop) stands in the loop. A skipped step counts as a step (data and schedule go
 on) and changes nothing else. A roll-back loads the newest whole checkpoint and goes on behind the offending step: the
@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from megadec.engine.health.guard import GuardOptions, GuardState, limit_reached
-from megadec.engine.metrics.reports import Finding, StepReport
+from megadec.engine.metrics.reports import Anomaly, StepReport
 from megadec.engine.ranks import Ranks
 
 SHOWN_DOCUMENTS = 6
@@ -29,35 +29,35 @@ DONE = {
 }
 
 
-def within_limits(options: GuardOptions, state: GuardState, finding: Finding) -> Finding:
-    """The finding, or one that stops the run where its answer would go beyond a limit of the guard."""
-    limit = limit_reached(options, state, finding.answer)
-    return finding if limit is None else replace(finding, answer="stop", words=f"{finding.words}; {limit}")
+def within_limits(options: GuardOptions, state: GuardState, anomaly: Anomaly) -> Anomaly:
+    """The anomaly, or one that stops the run where its action would go beyond a limit of the guard."""
+    limit = limit_reached(options, state, anomaly.action)
+    return anomaly if limit is None else replace(anomaly, action="stop", words=f"{anomaly.words}; {limit}")
 
 
-def documents_read(read: ReadDocuments, ranks: Ranks, finding: Finding) -> dict[int, list[str]]:
-    """The documents of each rank that the finding names, on rank 0 and where they are asked for; of all, if it names
+def documents_read(read: ReadDocuments, ranks: Ranks, anomaly: Anomaly) -> dict[int, list[str]]:
+    """The documents of each rank that the anomaly names, on rank 0 and where they are asked for; of all, if it names
     none."""
-    if ranks.rank not in (0, *finding.ranks):
+    if ranks.rank not in (0, *anomaly.ranks):
         return {}
-    named = finding.ranks or tuple(range(ranks.world_size))
-    return {rank: list(read(finding.step - 1, rank, ranks.world_size)) for rank in named}
+    named = anomaly.ranks or tuple(range(ranks.world_size))
+    return {rank: list(read(anomaly.step - 1, rank, ranks.world_size)) for rank in named}
 
 
-def describe(finding: Finding, documents: dict[int, list[str]]) -> str:
+def describe(anomaly: Anomaly, documents: dict[int, list[str]]) -> str:
     """What was found, what was done about it, and which documents were read."""
-    return f"step {finding.step}: {finding.words}; {DONE[finding.answer]}{_shown(documents)}"
+    return f"step {anomaly.step}: {anomaly.words}; {DONE[anomaly.action]}{_shown(documents)}"
 
 
-def line_of(finding: Finding, report: StepReport, documents: dict[int, list[str]]) -> dict[str, Any]:
+def line_of(anomaly: Anomaly, report: StepReport, documents: dict[int, list[str]]) -> dict[str, Any]:
     """The line of kind "guard"; a number that JSON does not know is null."""
     return {
-        "step": finding.step,
-        "found": finding.kind,
-        "answer": finding.answer,
-        "ranks": list(finding.ranks),
-        "parameters": list(finding.parameters),
-        "words": finding.words,
+        "step": anomaly.step,
+        "found": anomaly.kind,
+        "action": anomaly.action,
+        "ranks": list(anomaly.ranks),
+        "parameters": list(anomaly.parameters),
+        "words": anomaly.words,
         "loss": report.loss if math.isfinite(report.loss) else None,
         "grad_norm": report.grad_norm if math.isfinite(report.grad_norm) else None,
         "documents": {str(rank): names for rank, names in documents.items()},

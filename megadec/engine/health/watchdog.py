@@ -1,13 +1,13 @@
 """What a rank is doing, and a report when it gets no further: who is late, at which step, in which line.
 
-In come the phases that the loop and the step name (`at`); out come, after `guard.stall_seconds` without a new phase or
-collective, a line in the log and `runs/NAME/stalls/step_N_rank_R.txt` with the Python stacks of this rank and of those
-that it waits for. A thread of every rank publishes its place through the store that made the process group, over a
-connection of its own; it answers with its stack when another rank asks. A rank is late when it has entered fewer
+In come the phases that the loop and the step name (`set_phase`); out come, after `guard.stall_seconds` without a new
+phase or collective, a line in the log and `runs/NAME/stalls/step_N_rank_R.txt` with the Python stacks of this rank and
+of those that it waits for. A thread of every rank publishes its place through the store that made the process group,
+over a connection of its own; it answers with its stack when another rank asks. A rank is late when it has entered fewer
 phases, or in the same phase fewer collectives, than the rank that is furthest.
 
-Trade-off: the thread needs Python's lock, so a rank that hangs inside a library which holds it cannot speak; the others
-still name it. A report ends nothing: a slow file system looks like a lost rank, and PEERS_TIMEOUT ends what hangs.
+The thread needs Python's lock, so a rank that hangs inside a library which holds it cannot speak; the others still name
+it. A report ends nothing: a slow file system looks like a lost rank, and PEERS_TIMEOUT ends what hangs.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ JOIN_SECONDS = 10.0
 NAMED_RANKS = 8
 SHOWN_FRAMES = 3
 
-Place = Callable[[str, int], None]
+SetPhase = Callable[[str, int], None]
 
 log = logger(__name__)
 
 
-def nowhere(phase: str, step: int) -> None:
+def no_phase(phase: str, step: int) -> None:
     """The place of who is not watched."""
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """Where a rank is. `phases`, `collectives`: entered so far; `seconds`: since one of them was new."""
 
     rank: int
@@ -66,14 +66,14 @@ class Beat:
         return f"rank {self.rank} (step {self.step}, {self.phase}, for {self.seconds:.0f} s)"
 
 
-def late(beats: Mapping[int, Beat]) -> list[Beat]:
+def late(beats: Mapping[int, Heartbeat]) -> list[Heartbeat]:
     """The ranks that are behind the one that is furthest."""
     furthest = max(beat.progress for beat in beats.values())
     return [beats[rank] for rank in sorted(beats) if beats[rank].progress < furthest]
 
 
-class StallWatch:
-    """Context manager around training; `at` names the phase. seconds 0: watches nothing. Not collective."""
+class Watchdog:
+    """Context manager around training; `set_phase` names the phase. seconds 0: watches nothing. Not collective."""
 
     def __init__(self, seconds: float, folder: Path, rank: int, world_size: int) -> None:
         self._limit, self._folder = seconds, folder / FOLDER
@@ -87,11 +87,11 @@ class StallWatch:
         self._answered = 0
         self._moved = (self._progress(), time.monotonic())
 
-    def at(self, phase: str, step: int) -> None:
+    def set_phase(self, phase: str, step: int) -> None:
         """This rank begins `phase` of step `step`."""
         self._place = (phase, step, self._place[2] + 1)
 
-    def __enter__(self) -> StallWatch:
+    def __enter__(self) -> Watchdog:
         if self._limit > 0:
             if self._world_size > 1:
                 # A connection of its own: a collective that waits in the common one would hold the thread up too.
@@ -127,14 +127,14 @@ class StallWatch:
     def _progress(self) -> tuple[int, int]:
         return self._place[2], _collectives()
 
-    def _beat(self) -> Beat:
+    def _beat(self) -> Heartbeat:
         progress, now = self._progress(), time.monotonic()
         if progress != self._moved[0]:
             self._moved = (progress, now)
         phase, step, _ = self._place
-        return Beat(self._rank, step, phase, *progress, round(now - self._moved[1], 2))
+        return Heartbeat(self._rank, step, phase, *progress, round(now - self._moved[1], 2))
 
-    def _publish(self, beat: Beat) -> None:
+    def _publish(self, beat: Heartbeat) -> None:
         """Tell the others where this rank is, and its stack when one of them has asked since the last time."""
         if self._store is None:
             return
@@ -148,7 +148,7 @@ class StallWatch:
             log.debug("the store does not answer: %s", error)
             self._store = None
 
-    def _report(self, own: Beat) -> None:
+    def _report(self, own: Heartbeat) -> None:
         behind, stacks = [], {}
         try:
             beats = {own.rank: own, **self._beats()}
@@ -169,7 +169,7 @@ class StallWatch:
             named = "".join(f"\nrank {rank} is here:\n{_innermost(stack)}" for rank, stack in stacks.items())
             log.warning("%s; stacks are in %s%s", words, path, named)
 
-    def _words(self, own: Beat, behind: list[Beat]) -> str:
+    def _words(self, own: Heartbeat, behind: list[Heartbeat]) -> str:
         words = f"{own} gets no further"
         others = [beat for beat in behind if beat.rank != self._rank]
         if self._rank in [beat.rank for beat in behind]:
@@ -181,12 +181,14 @@ class StallWatch:
             words += "; no rank is late: all are at one place, so look at the network, the devices, or the disk"
         return words
 
-    def _beats(self) -> dict[int, Beat]:
+    def _beats(self) -> dict[int, Heartbeat]:
         if self._store is None:
             return {}
         keys = {rank: f"beat/{rank}" for rank in range(self._world_size)}
         there = {rank: key for rank, key in keys.items() if self._store.check([key])}
-        return {rank: Beat(**json.loads(self._store.get(key))) for rank, key in there.items() if rank != self._rank}
+        return {
+            rank: Heartbeat(**json.loads(self._store.get(key))) for rank, key in there.items() if rank != self._rank
+        }
 
     def _stacks(self, ranks: list[int]) -> dict[int, str]:
         """The stacks of these ranks, as far as they answer within some ticks."""

@@ -1,7 +1,7 @@
 """A file that grows line by line, and whose lines wait in memory while the disk is full.
 
-In come lines, out goes a file that has them in order. Trade-off: a process that is killed while the disk is full loses
-the lines that waited; one that ended because of them would lose the training state.
+In come lines, out goes a file that has them in order. A process that is killed while the disk is full loses the lines
+that waited; one that ended because of them would lose the training state.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from megadec.common.log import logger
 log = logger(__name__)
 
 
-class KeptLines:
+class LineWriter:
     """Appends to `path`. Raises StorageError when it cannot be opened, and at the end when lines are left over."""
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """What a run tells about itself: metrics.jsonl, a progress bar, and trackers (trackers.py).
 
-In come step reports and evaluations, out goes one JSON line each, on rank 0. Trade-off: lines are flushed one by one,
-so that a killed run has told everything; a resumed run cuts the lines of steps that it will do again.
+In come step reports and evaluations, out goes one JSON line each, on rank 0. Lines are flushed one by one, so that a
+killed run has told everything; a resumed run cuts the lines of steps that it will do again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from megadec.common.files import whole_file
 from megadec.common.log import logger, progress
 from megadec.common.ranks import is_first
-from megadec.engine.metrics.line_writer import KeptLines
+from megadec.engine.metrics.line_writer import LineWriter
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
 from megadec.engine.metrics.reports import Evaluation, Saved, StepReport
 from megadec.engine.metrics.trackers import Tracker, open_trackers
@@ -45,12 +45,12 @@ class Metrics:
         self._path = folder / FILE_NAME
         self._flops = flops
         self._peak = ranks_peak_flops
-        self._stream: KeptLines | None = None
+        self._stream: LineWriter | None = None
         self._trackers: tuple[Tracker, ...] = ()
         self._bar = progress(description=folder.name, total=steps, unit="step", initial=resumed_step)
         if is_first():
             keep_lines(self._path, resumed_step, evaluated_step)
-            self._stream = KeptLines(self._path)
+            self._stream = LineWriter(self._path)
             self._trackers = open_trackers(folder, options, config or {}, resumed_step)
 
     def __enter__(self) -> Metrics:
@@ -74,7 +74,7 @@ class Metrics:
         if raised is not None:
             raise raised
 
-    def record_step(self, report: StepReport, *, tokens: int, seconds: float, seconds_waiting_for_data: float) -> None:
+    def record_step(self, report: StepReport, *, tokens: int, seconds: float, data_seconds: float) -> None:
         """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before."""
         rate = report.tokens / seconds
         flops = self._flops(report.tokens, report.squared_document_tokens)
@@ -88,10 +88,10 @@ class Metrics:
                 "learning_rate": report.learning_rate,
                 "grad_norm": report.grad_norm,
                 "tokens_per_second": round(rate, 1),
-                "model_flops_utilisation_fraction": used,
+                "mfu": used,
                 "memory_bytes": list(report.memory_bytes),
                 "seconds": round(seconds, 4),
-                "seconds_waiting_for_data": round(seconds_waiting_for_data, 4),
+                "data_seconds": round(data_seconds, 4),
             },
         )
         shown = {"loss": f"{report.loss:.3f}", "tokens_per_second": f"{rate:,.0f}"}
@@ -113,7 +113,7 @@ class Metrics:
                 },
             )
 
-    def record_finding(self, values: Mapping[str, Any]) -> None:
+    def record_anomaly(self, values: Mapping[str, Any]) -> None:
         """One line for what the guard found at a step; it stands in place of the step's own when that was refused."""
         self._write("guard", values)
 
@@ -153,5 +153,5 @@ def keep_lines(path: Path, step: int, evaluated_step: int) -> None:
         for line in lines:
             if line.endswith("\n"):
                 values = json.loads(line)
-                if values["step"] <= last[values["kind"]] or values.get("answer") == "stop":
+                if values["step"] <= last[values["kind"]] or values.get("action") == "stop":
                     stream.write(line)

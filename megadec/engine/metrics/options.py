@@ -11,7 +11,7 @@ FILE_NAME = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class MetricsOptions:
-    """`peak_flops`: what one device could do a second, for the utilisation; unknown where it is left out on a CPU.
+    """`peak_flops`: what one device could do a second, for the utilization; unknown where it is left out on a CPU.
 
     tensorboard, wandb, swanlab: where the figures go beside metrics.jsonl; the latter two are extras. project: the name
     that they file runs under. offline: they keep to the run's folder and need no network.

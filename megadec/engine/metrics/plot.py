@@ -1,8 +1,8 @@
 """Pictures of what runs wrote into metrics.jsonl: loss, held-out bits per character, learning rate, tokens per second;
 and of a classifier's confusion matrix.
 
-In: run folders, or metrics.jsonl files; a matrix and its labels. Out: a PNG. Trade-off: the loss is drawn as the mean
-of neighbouring steps over the steps themselves in a pale line, so that both the trend and the noise can be seen.
+In: run folders, or metrics.jsonl files; a matrix and its labels. Out: a PNG. The loss is drawn as the mean of
+neighbouring steps over the steps themselves in a pale line, so that both the trend and the noise can be seen.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Answer = Literal["skip", "roll_back", "stop"]
+Action = Literal["skip", "roll_back", "stop"]
 Kind = Literal["no_tokens", "loss_not_finite", "gradients_not_finite", "loss_spike", "gradient_spike"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Anomaly:
     """Something is wrong with a step. `ranks`: where it came from, as far as that can be said.
 
     `words`: also of what else was found at the step, which the other fields do not tell.
@@ -20,15 +20,15 @@ class Finding:
 
     step: int
     kind: Kind
-    answer: Answer | Literal["report"]
+    action: Action | Literal["report"]
     ranks: tuple[int, ...]
     words: str
     parameters: tuple[str, ...] = ()
 
     @property
-    def refuses(self) -> bool:
+    def skips_update(self) -> bool:
         """Whether the update is left out."""
-        return self.answer != "report"
+        return self.action != "report"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StepReport:
     """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
 
     `squared_document_tokens`: the squared lengths of the documents in the rows, added up: what attention costs.
-    `finding`: what the guard found; the update was left out when that refuses it.
+    `anomaly`: what the guard found; the update was left out when that skips_update it.
     """
 
     step: int
@@ -47,12 +47,12 @@ class StepReport:
     grad_norm: float
     seconds: float
     memory_bytes: tuple[int, ...]
-    finding: Finding | None = None
+    anomaly: Anomaly | None = None
 
     @property
     def updated(self) -> bool:
         """Whether the weights were changed."""
-        return self.finding is None or not self.finding.refuses
+        return self.anomaly is None or not self.anomaly.skips_update
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Where a run's figures go beside metrics.jsonl: TensorBoard, Weights & Biases, SwanLab.
 
-In: numbers by name and a step, on rank 0. Out: what each library writes or sends. Trade-off: a library is imported when
-a run asks for it, and its own environment variables (keys, addresses, proxies) are left to it; only whether it may use
-a network is a setting here, since a cluster without one would wait for it.
+In: numbers by name and a step, on rank 0. Out: what each library writes or sends. A library is imported when a run asks
+for it, and its own environment variables (keys, addresses, proxies) are left to it; only whether it may use a network
+is a setting here, since a cluster without one would wait for it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What every run has, whatever it trains, and a run that was opened.
 
 In come the sections of a YAML file that pretraining, fine-tuning and pairs share; out comes a `Job`: a request that is
-known to be possible. Trade-off: each kind of run adds its own sections to `CommonRun` as fields of a subclass, because
-one file with all sections of all kinds would accept keys that do nothing.
+known to be possible. Each kind of run adds its own sections to `CommonRun` as fields of a subclass, because one file
+with all sections of all kinds would accept keys that do nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from megadec.engine.zero.optimizer import OptimizerOptions
 from megadec.engine.zero.settings import (
     DeepSpeedSettings,
     PrecisionChoice,
-    RunsShare,
+    RunSettings,
     merge_settings,
     resolve_precision,
 )
@@ -36,19 +36,19 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """`every_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go. `keep_every`: those
-    of every so many steps stay for ever (0: none).
+    """`interval_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go. `keep_every`:
+    those of every so many steps stay for ever (0: none).
 
-    `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` refuses a folder that holds
-    a run; anything else is the path of the checkpoint to go on from.
+    `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` skips_update a folder that
+    holds a run; anything else is the path of the checkpoint to go on from.
 
     `asynchronous`: each rank copies its share of the state into host memory and writes it while training goes on;
     false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: where DeepSpeed
-    keeps it on a disk, for want of host memory).
-    `retries`: when the disk refuses, for being full, write again so often, `retry_pause_seconds` after each failure.
+    keeps it on a disk, for want of host memory). `retries`: when the disk skips_update, for being full, write again so
+    often, `retry_pause_seconds` after each failure.
     """
 
-    every_steps: int = 1000
+    interval_steps: int = 1000
     keep_last: int = 3
     keep_every: int = 0
     resume: str = "auto"
@@ -58,39 +58,39 @@ class CheckpointOptions:
     retry_pause_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.every_steps < 0:
-            raise ConfigError(f"checkpoint.every_steps={self.every_steps} is negative; 0 saves at the end only")
+        if self.interval_steps < 0:
+            raise ConfigError(f"checkpoint.interval_steps={self.interval_steps} is negative; 0 saves at the end only")
         if self.keep_last < 1:
             raise ConfigError(f"checkpoint.keep_last={self.keep_last} is not at least 1")
         for name in ("keep_every", "snapshot_bytes", "retries", "retry_pause_seconds"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"checkpoint.{name}={getattr(self, name)} is negative")
-        if self.keep_every and (not self.every_steps or self.keep_every % self.every_steps):
+        if self.keep_every and (not self.interval_steps or self.keep_every % self.interval_steps):
             raise ConfigError(
-                f"checkpoint.keep_every={self.keep_every} is not a multiple of checkpoint.every_steps="
-                f"{self.every_steps}: what is to stay must be saved first"
+                f"checkpoint.keep_every={self.keep_every} is not a multiple of checkpoint.interval_steps="
+                f"{self.interval_steps}: what is to stay must be saved first"
             )
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """`sequences_per_step`: rows of a step over all ranks; `micro_sequences`: rows of one rank in one micro-step.
+    """`global_batch_size`: rows of a step over all ranks; `micro_batch_size`: rows of one rank in one micro-step.
 
     `precision`: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere. `stop_at_step`: save and end
-    there; schedule and data stay those of `steps`, so a later start goes on as if it had not stopped. `sequence_ranks`:
-    so many ranks share each row, every one with a part of its tokens (Ulysses), for rows that do not fit one device;
-    `micro_sequences` are then the rows of such a group.
+    there; schedule and data stay those of `steps`, so a later start goes on as if it had not stopped.
+    `sequence_parallel_size`: so many ranks share each row, every one with a part of its tokens (Ulysses), for rows that
+    do not fit one device; `micro_batch_size` are then the rows of such a group.
     """
 
     steps: int = 1000
-    sequences_per_step: int = 64
-    micro_sequences: int = 8
+    global_batch_size: int = 64
+    micro_batch_size: int = 8
     precision: PrecisionChoice = "auto"
     stop_at_step: int | None = None
-    sequence_ranks: int = 1
+    sequence_parallel_size: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "sequences_per_step", "micro_sequences", "stop_at_step", "sequence_ranks"):
+        for name in ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"train.{name}={value} is not at least 1")
@@ -146,24 +146,25 @@ class Job:
     """Called on every rank when a checkpoint has its name; the launcher's, which may want to tell others."""
 
 
-def open_settings(run: CommonRun, deepspeed_file: Path, *, shares_rows: bool = False) -> DeepSpeedSettings:
-    """The file of `--deepspeed` joined with the run's share of it. shares_rows: this kind of run knows how ranks share
-    rows.
+def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bool = False) -> DeepSpeedSettings:
+    """The file of `--deepspeed` joined with the run's share of it. sequence_parallel: this kind of run knows how ranks
+    share rows.
 
     Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key. Raises
     MissingExtraError for a tracker that is not installed.
     """
-    if run.train.sequence_ranks > 1 and not shares_rows:
+    if run.train.sequence_parallel_size > 1 and not sequence_parallel:
         raise ConfigError(
-            f"train.sequence_ranks={run.train.sequence_ranks}: only pretraining shares rows among ranks; leave it out"
+            f"train.sequence_parallel_size={run.train.sequence_parallel_size}: only pretraining shares rows among ranks;"
+            " leave it out"
         )
-    share = RunsShare(
-        run.train.sequences_per_step,
-        run.train.micro_sequences,
+    share = RunSettings(
+        run.train.global_batch_size,
+        run.train.micro_batch_size,
         resolve_precision(run.train.precision),
-        run.optimizer.clip_norm,
+        run.optimizer.max_grad_norm,
         world_size(),
-        run.train.sequence_ranks,
+        run.train.sequence_parallel_size,
     )
     settings = merge_settings(deepspeed_file, share)
     check_zero_section(settings)

@@ -1,8 +1,8 @@
 """A pretraining run: what a YAML file and a command line say, checked against what is on the disk.
 
 In come options, out comes a `Job` that is known to be possible: tokenizer, shards, shape, batch and DeepSpeed settings
-fit each other. Trade-off: every data set is opened before a process group exists, which takes a moment with very many
-shards and turns a mistake into one message instead of a crash on every rank.
+fit each other. Every data set is opened before a process group exists, which takes a moment with very many shards and
+turns a mistake into one message instead of a crash on every rank.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ log = logger(__name__)
 class ModelOptions(Execution):
     """A preset of megadec/decoder/presets, any of its fields changed, and how it computes.
 
-    initial: a model whose weights the run begins from (a run, a checkpoint, a megadec or a Hugging Face folder) instead
-    of random ones; the fields that are not given are then that model's.
+    init_from: a model whose weights the run begins from (a run, a checkpoint, a megadec or a Hugging Face folder)
+    instead of random ones; the fields that are not given are then that model's.
     """
 
     preset: str | None = None
-    initial: str | None = None
+    init_from: str | None = None
     vocabulary_size: int | None = None
     """The tokenizer's when left out; a larger one leaves unused rows."""
     hidden_size: int | None = None
@@ -60,7 +60,7 @@ class ModelOptions(Execution):
     kv_heads: int | None = None
     head_size: int | None = None
     intermediate_size: int | None = None
-    context_tokens: int | None = None
+    max_position_embeddings: int | None = None
     rope_theta: float | None = None
     norm_eps: float | None = None
     qk_norm: bool | None = None
@@ -78,7 +78,7 @@ class ModelOptions(Execution):
 
         Raises ConfigError for an unknown preset, a missing field, a vocabulary that is too small.
         """
-        others = {"preset", "initial", "dropout"} | {f.name for f in fields(Execution)}
+        others = {"preset", "init_from", "dropout"} | {f.name for f in fields(Execution)}
         names = [f.name for f in fields(self) if f.name not in others]
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if initial is not None and self.preset is None:
@@ -99,20 +99,20 @@ class DataOptions:
     """`train`: folder of shards to weight: how often its windows are seen while a set of weight 1 is seen once. A
     folder is a path or any address that fsspec knows (s3://, hf://, https://); its shards are fetched into `cache`.
 
-    workers, steps_ahead: how batches are made ahead (`PrefetchOptions`). verify: "sizes" compares the shards' sizes
+    workers, prefetch_steps: how batches are made ahead (`PrefetchOptions`). verify: "sizes" compares the shards' sizes
     with the index at each start; "hashes" reads them all, and alone finds a local one that was changed. bad_shards: so
     many may be missing, cut or changed (a whole number), or such a share of the shards of all sets together (between 0
-    and 1); the run goes on without them, and says which in its quarantine.json. A remote one that comes damaged ends
-    the run; the next start goes without it.
-    skip_documents: ids of documents that nothing is learned from; skip_documents_file: more of them, one a line.
-    Windows keep their places and their other documents, so a run may go on with another list.
+    and 1); the run goes on without them, and says which in its damaged_shards.json. A remote one that comes damaged
+    ends the run; the next start goes without it. skip_documents: ids of documents that nothing is learned from;
+    skip_documents_file: more of them, one a line. Windows keep their places and their other documents, so a run may go
+    on with another list.
     """
 
     train: dict[str, float] = field(default_factory=dict)
-    row_tokens: int = 1024
+    sequence_length: int = 1024
     packing: Literal["cut", "best_fit"] = "cut"
     workers: int = 1
-    steps_ahead: int = 2
+    prefetch_steps: int = 2
     verify: Verify = "sizes"
     bad_shards: int | float = 0
     skip_documents: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ class DataOptions:
     @property
     def prefetch(self) -> PrefetchOptions:
         """How batches are made ahead."""
-        return PrefetchOptions(self.workers, self.steps_ahead)
+        return PrefetchOptions(self.workers, self.prefetch_steps)
 
 
 @dataclass(frozen=True)
@@ -148,21 +148,22 @@ class Run(CommonRun):
 def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> Job:
     """Check everything that can be wrong with the request before anything costs.
 
-    initial: the opened model of `model.initial`. Raises ConfigError (batch does not divide, rows longer than the
+    initial: the opened model of `model.init_from`. Raises ConfigError (batch does not divide, rows longer than the
     context, settings that disagree, a folder that holds a run while checkpoint.resume=none, initial weights of another
     size), TokenizerError, ShardError (no shards, a cut tar, another tokenizer).
     """
-    settings = open_settings(run, deepspeed_file, shares_rows=True)
+    settings = open_settings(run, deepspeed_file, sequence_parallel=True)
     tokenizer = Tokenizer.load(run.tokenizer)
     shape = run.model.shape(tokenizer, initial)
-    if run.data.row_tokens > shape.context_tokens:
+    if run.data.sequence_length > shape.max_position_embeddings:
         raise ConfigError(
-            f"data.row_tokens={run.data.row_tokens} is more than the model's context_tokens={shape.context_tokens}"
+            f"data.sequence_length={run.data.sequence_length} is more than the model's"
+            f" max_position_embeddings={shape.max_position_embeddings}"
         )
-    if shape.heads % run.train.sequence_ranks:
+    if shape.heads % run.train.sequence_parallel_size:
         raise ConfigError(
-            f"train.sequence_ranks={run.train.sequence_ranks} does not divide model.heads={shape.heads}: each rank of a"
-            " group attends with a share of the heads"
+            f"train.sequence_parallel_size={run.train.sequence_parallel_size} does not divide model.heads={shape.heads}:"
+            " each rank of a group attends with a share of the heads"
         )
     sets = open_sets(run, tokenizer.sha256)
     held_out = {
@@ -187,7 +188,7 @@ def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
             "data.train names no shards: give at least one folder with its weight, `{shards/zhwiki: 1.0}`"
         )
     sets = [
-        DataSet.open(folder, tokenizer_sha256, cache=data.cache, leave_out_damaged=data.bad_shards > 0)
+        DataSet.open(folder, tokenizer_sha256, cache=data.cache, skip_damaged=data.bad_shards > 0)
         for folder in data.train
     ]
     check_limit(sets, data.bad_shards)
@@ -206,11 +207,11 @@ def stream_of(run: Run, sets: Sequence[DataSet]) -> TrainStream:
     """The run's sequence of steps over the opened sets of `data.train`. Raises ConfigError, ShardError."""
     return TrainStream(
         list(zip(sets, run.data.train.values(), strict=True)),
-        row_tokens=run.data.row_tokens,
+        sequence_length=run.data.sequence_length,
         packing=run.data.packing,
         seed=run.seed,
-        sequences_per_step=run.train.sequences_per_step,
-        sequence_ranks=run.train.sequence_ranks,
+        global_batch_size=run.train.global_batch_size,
+        sequence_parallel_size=run.train.sequence_parallel_size,
         skip_documents=read_ids(run.data.skip_documents, run.data.skip_documents_file),
     )
 
@@ -224,8 +225,8 @@ def _task(
     first_value: Callable[[str], Tensor],
 ) -> Task:
     def evaluator(engine: Scorer) -> WindowEvaluator:
-        shares = run.train.sequence_ranks
-        return WindowEvaluator(held_out, run.evaluate, run.data.row_tokens, tokenizer, engine, shares)
+        shares = run.train.sequence_parallel_size
+        return WindowEvaluator(held_out, run.evaluate, run.data.sequence_length, tokenizer, engine, shares)
 
     def agree(ranks: Ranks) -> TrainStream:
         before = [data for data, _ in stream.sets]
@@ -249,7 +250,7 @@ def _task(
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
         stream=stream,
         evaluator=evaluator,
-        evaluate_every_steps=run.evaluate.every_steps if held_out else 0,
+        evaluate_interval_steps=run.evaluate.interval_steps if held_out else 0,
         details={"skipped_documents": sorted(stream.skip_documents)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
         prefetch=run.data.prefetch,
@@ -272,11 +273,11 @@ def first_values(
     if differing:
         name = differing[0]
         raise ConfigError(
-            f"model.initial={initial.path}: tensor {name!r} is {theirs.get(name)} there and {sizes.get(name)} here"
+            f"model.init_from={initial.path}: tensor {name!r} is {theirs.get(name)} there and {sizes.get(name)} here"
             f" ({len(differing)} differ); a run begins from a model of its own shape"
         )
     if Tokenizer.load(initial.tokenizer_path).sha256 != tokenizer.sha256:
-        raise ConfigError(f"model.initial={initial.path} was trained with another tokenizer than {tokenizer.path}")
+        raise ConfigError(f"model.init_from={initial.path} was trained with another tokenizer than {tokenizer.path}")
     changed = [key for key, value in shape.to_dict().items() if initial.shape.to_dict()[key] != value]
     if changed:
         log.info("beginning from %s with another %s", initial.path, ", ".join(changed))

@@ -1,8 +1,8 @@
 """A run that trains an encoder-decoder on pairs: what a YAML file and a command line say, checked and opened.
 
 In come options, out comes a `Job` whose task is "seq2seq": one of the registry's architectures that read pairs, the
-training part of a file of pairs, and the loss on its held-out part. Trade-off: the model's options are the fields of
-all such architectures together, and one that does not belong to the chosen one is an error: a run file stays flat.
+training part of a file of pairs, and the loss on its held-out part. The model's options are the fields of all such
+architectures together, and one that does not belong to the chosen one is an error: a run file stays flat.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PairModelOptions:
     kv_heads: int | None = None
     head_size: int | None = None
     intermediate_size: int | None = None
-    context_tokens: int | None = None
+    max_position_embeddings: int | None = None
     rope_theta: float | None = None
     norm_eps: float | None = None
     qk_norm: bool | None = None
@@ -73,12 +73,12 @@ class PairModelOptions:
 class PairEvaluateOptions:
     """The loss on the held-out part: `pairs` of it at most, spread over it, every so many steps."""
 
-    every_steps: int = 500
+    interval_steps: int = 500
     pairs: int = 1024
-    micro_sequences: int = 32
+    micro_batch_size: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("every_steps", "pairs", "micro_sequences"):
+        for name in ("interval_steps", "pairs", "micro_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
 
@@ -102,9 +102,10 @@ def open_pairs_run(run: PairsRun, deepspeed_file: Path) -> Job:
     tokenizer = Tokenizer.load(run.tokenizer)
     shape = run.model.shape(tokenizer)
     for name in ("max_source_tokens", "max_target_tokens"):
-        if getattr(run.data, name) > shape.context_tokens:
+        if getattr(run.data, name) > shape.max_position_embeddings:
             raise ConfigError(
-                f"data.{name}={getattr(run.data, name)} is more than the model's context_tokens={shape.context_tokens}"
+                f"data.{name}={getattr(run.data, name)} is more than the model's"
+                f" max_position_embeddings={shape.max_position_embeddings}"
             )
     check_folder(run)
     train = open_pairs(run.data, tokenizer, "train")
@@ -121,7 +122,7 @@ def seq2seq_task(run: PairsRun, tokenizer: Tokenizer, shape: Any, train: PairSet
     sizes = found.sizes(shape)
 
     def evaluator(engine: Scorer) -> PairEvaluator:
-        assert held_out is not None, "evaluate_every_steps is 0 without"
+        assert held_out is not None, "evaluate_interval_steps is 0 without"
         return PairEvaluator(held_out, run.evaluate, tokenizer, engine)
 
     return Task(
@@ -131,9 +132,9 @@ def seq2seq_task(run: PairsRun, tokenizer: Tokenizer, shape: Any, train: PairSet
         sizes=sizes,
         first_value=lambda name: found.first_value(shape, name, sizes[name], run.seed),
         flops=lambda tokens, squared_tokens: found.flops(shape, tokens, squared_tokens),
-        stream=PairStream(train, run.seed, run.train.sequences_per_step),
+        stream=PairStream(train, run.seed, run.train.global_batch_size),
         evaluator=evaluator,
-        evaluate_every_steps=0 if held_out is None else run.evaluate.every_steps,
+        evaluate_interval_steps=0 if held_out is None else run.evaluate.interval_steps,
         details={"architecture": found.name, "data": to_dict(run.data)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
     )
@@ -152,7 +153,7 @@ class PairEvaluator:
     def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
         """One Evaluation of the held-out part; None as soon as any rank wants to stop. Collective."""
         began = time.perf_counter()
-        ranks, micro = self._engine.ranks, self._options.micro_sequences
+        ranks, micro = self._engine.ranks, self._options.micro_batch_size
         totals = [0.0, 0.0, 0.0]
         with self._engine.evaluating():
             for first in range(0, len(self._numbers), micro * ranks.world_size):
@@ -168,4 +169,4 @@ class PairEvaluator:
 
     def _batch(self, numbers: list[int]) -> PairBatch:
         # Every rank does as many batches as the first; what is missing is padding.
-        return assemble_pairs(self._pairs, [*numbers, *[None] * (self._options.micro_sequences - len(numbers))])
+        return assemble_pairs(self._pairs, [*numbers, *[None] * (self._options.micro_batch_size - len(numbers))])

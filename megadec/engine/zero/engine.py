@@ -1,8 +1,8 @@
 """The one door to DeepSpeed: a task and settings in, an engine that steps, saves and loads out.
 
 Everything that DeepSpeed 0.19 does in its own way is made plain here: the shared-memory op that is built on first use,
-weights that are partitioned while they are made, losses that are divided by micro-steps and ranks. Trade-off: the
-engine is narrowed to what pretraining needs; whoever wants more of DeepSpeed adds it here, not beside it.
+weights that are partitioned while they are made, losses that are divided by micro-steps and ranks. The engine is
+narrowed to what pretraining needs; whoever wants more of DeepSpeed adds it here, not beside it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from megadec.engine.zero.gradients import GradientWatch, OwnGradients, gate_of
 from megadec.engine.zero.host_memory import keep_freed_memory
 from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.zero.settings import DeepSpeedSettings
-from megadec.engine.zero.state import LiveState
+from megadec.engine.zero.state import ZeroState
 from megadec.engine.zero.threads import share_cores
 
 TARGETS = ("targets_BS", "weights_BS")
@@ -135,9 +135,9 @@ def build_engine(
     else:
         with ranks.device:
             model = task.build()
-    if settings.sequence_ranks > 1:
+    if settings.sequence_parallel_size > 1:
         assert isinstance(model, Decoder), "open_settings lets only pretraining share rows"
-        model.share_rows(_sequence_ranks(settings.sequence_ranks))
+        model.enable_sequence_parallel(_sequence_ranks(settings.sequence_parallel_size))
     _fill(model, task, settings.stage)
     for module in filter(is_compiled, model.modules()):
         set_z3_leaf_module(module, True)  # gathered as a whole: hooks inside would cut its graph
@@ -148,7 +148,7 @@ def build_engine(
     try:
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
     except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
-        raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
+        raise ConfigError(f"{settings.file}: DeepSpeed skips_update these settings: {error}") from error
     if settings.stage == 3:
         _keep_gradients_in_place(engine.optimizer)
     return ZeroEngine(engine, settings, ranks, watch)
@@ -219,7 +219,7 @@ class ZeroEngine:
     """DeepSpeed's engine, narrowed to the verbs of training.
 
     Every rank calls the verbs of a step in one order, as there are messages in them: `loss_sum`, `logits`, `backward`,
-    `end_micro_step`, `gradient_norm`, `update`, `refuse_update`. The rest looks at or tells this rank alone.
+    `end_micro_step`, `gradient_norm`, `update`, `skip_update`. The rest looks at or tells this rank alone.
     """
 
     def __init__(self, engine: Any, settings: DeepSpeedSettings, ranks: Ranks, watch: GradientWatch) -> None:
@@ -275,7 +275,7 @@ class ZeroEngine:
             group["lr"] = learning_rate
         self._engine.step()
 
-    def refuse_update(self) -> None:
+    def skip_update(self) -> None:
         """End the last micro-step without an update: weights and optimizer state stay as they are, bit for bit."""
         self._gate.refuse()
         self._engine.step()
@@ -290,9 +290,9 @@ class ZeroEngine:
         finally:
             self._engine.train()
 
-    def live_state(self) -> LiveState:
+    def zero_state(self) -> ZeroState:
         """This rank's share of weights and optimizer state, where DeepSpeed keeps it."""
-        return LiveState(self._engine, self.settings.stage, self.ranks.rank, self.ranks.world_size)
+        return ZeroState(self._engine, self.settings.stage, self.ranks.rank, self.ranks.world_size)
 
     def set_step(self, step: int) -> None:
         """Tell DeepSpeed's own counters and monitors where a run goes on."""

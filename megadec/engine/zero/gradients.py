@@ -2,8 +2,8 @@
 
 In come DeepSpeed's engine and its model; out go each rank's own size of them, taken before they are reduced (which rank
 brought what is not a number can be seen only then), the global norm, and an update that DeepSpeed leaves out by the way
-it has for overflows. Trade-off: DeepSpeed 0.19 has no public place between reducing and updating, so the norm is asked
-of its optimizer by the names of its own methods; it is computed once, and handed back when DeepSpeed asks for it.
+it has for overflows. DeepSpeed 0.19 has no public place between reducing and updating, so the norm is asked of its
+optimizer by the names of its own methods; it is computed once, and handed back when DeepSpeed asks for it.
 
 What DeepSpeed would do by itself (0.19.8, source): stages 2 and 3 and stage 1 in bf16 skip a step whose norm is not
 finite; stages 1 and 2 in fp32 do too; stage 0 applies it. None says which rank it came from.

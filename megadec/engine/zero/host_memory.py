@@ -2,8 +2,8 @@
 
 In: nothing. Out: a C library that keeps what it was given. glibc hands every large block back when it is freed and asks
 for it again a moment later, and the system then gives it page by page, each filled with zeros: for 28 million
-parameters and rows of 512 tokens about 100,000 page faults a step. Trade-off: memory that was needed once stays with
-the process, which costs nothing in a step that always needs the same.
+parameters and rows of 512 tokens about 100,000 page faults a step. Memory that was needed once stays with the process,
+which costs nothing in a step that always needs the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AdamW and its two parameter groups.
 
-In come named parameters, out goes a torch optimizer over those that decay and those that do not. Trade-off: torch's own
-fused AdamW (one kernel on CPU and on CUDA) needs no compiler, where DeepSpeed's fused Adam must be built first.
+In come named parameters, out goes a torch optimizer over those that decay and those that do not. Torch's own fused
+AdamW (one kernel on CPU and on CUDA) needs no compiler, where DeepSpeed's fused Adam must be built first.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class OptimizerOptions:
     beta2: float = 0.95
     epsilon: float = 1e-8
     decay_embeddings: bool = False
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
     """Gradients whose global norm is above this are scaled down to it; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0.0:
             raise ConfigError(f"optimizer.learning_rate={self.learning_rate} is not above 0")
-        for name in ("weight_decay", "clip_norm", "epsilon"):
+        for name in ("weight_decay", "max_grad_norm", "epsilon"):
             if getattr(self, name) < 0.0:
                 raise ConfigError(f"optimizer.{name}={getattr(self, name)} is negative")
         for name in ("beta1", "beta2"):

@@ -2,7 +2,7 @@
 
 In comes a DeepSpeed JSON (ZeRO stage, offload, communication), out goes the one dictionary that DeepSpeed is started
 with: the three batch sizes, the precision and the clipping are derived from the run and written here and nowhere else.
-Trade-off: a file that states one of those itself is accepted only when it says the same as the run.
+A file that states one of those itself is accepted only when it says the same as the run.
 """
 
 from __future__ import annotations
@@ -46,29 +46,29 @@ def resolve_precision(choice: PrecisionChoice) -> Precision:
 
 
 @dataclass(frozen=True)
-class RunsShare:
-    """What a run decides and DeepSpeed must be told. `sequence_ranks`: ranks that share each row."""
+class RunSettings:
+    """What a run decides and DeepSpeed must be told. `sequence_parallel_size`: ranks that share each row."""
 
-    sequences_per_step: int
-    micro_sequences: int
+    global_batch_size: int
+    micro_batch_size: int
     precision: Precision
-    clip_norm: float
+    max_grad_norm: float
     ranks: int
-    sequence_ranks: int = 1
+    sequence_parallel_size: int = 1
 
     @property
     def accumulation_steps(self) -> int:
         """Micro-steps of one rank in a step. Raises ConfigError when the batch or the ranks do not divide."""
-        check_groups(self.ranks, self.sequence_ranks)
-        groups = self.ranks // self.sequence_ranks
-        together = self.micro_sequences * groups
-        if self.micro_sequences < 1 or self.sequences_per_step < 1 or self.sequences_per_step % together:
+        check_groups(self.ranks, self.sequence_parallel_size)
+        groups = self.ranks // self.sequence_parallel_size
+        together = self.micro_batch_size * groups
+        if self.micro_batch_size < 1 or self.global_batch_size < 1 or self.global_batch_size % together:
             raise ConfigError(
-                f"train.sequences_per_step={self.sequences_per_step} is not a multiple of "
-                f"{self.micro_sequences} (train.micro_sequences) x {groups} "
-                f"({'ranks' if self.sequence_ranks == 1 else 'ranks / train.sequence_ranks'})"
+                f"train.global_batch_size={self.global_batch_size} is not a multiple of "
+                f"{self.micro_batch_size} (train.micro_batch_size) x {groups} "
+                f"({'ranks' if self.sequence_parallel_size == 1 else 'ranks / train.sequence_parallel_size'})"
             )
-        return self.sequences_per_step // together
+        return self.global_batch_size // together
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class DeepSpeedSettings:
     values: dict[str, Any]
     stage: int
     precision: Precision
-    sequence_ranks: int = 1
+    sequence_parallel_size: int = 1
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     return values
 
 
-def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
+def merge_settings(file: Path, share: RunSettings) -> DeepSpeedSettings:
     """Read `file` and write the run's share into it. Raises ConfigError when the two say different things."""
     values = read_settings(file)
     for key, owner in OWNED_ELSEWHERE.items():
@@ -116,12 +116,12 @@ def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
             raise ConfigError(f"{file}: {key!r} belongs to the run ({owner} of --config); take it out of the file")
     _take_sequence_sizes(file, values, share)
     # DeepSpeed shards and averages over all ranks alike, and counts the part of a row that a rank holds as a row.
-    rows = share.sequences_per_step * share.sequence_ranks
+    rows = share.global_batch_size * share.sequence_parallel_size
     derived = {
-        "train_batch_size": (rows, "train.sequences_per_step x train.sequence_ranks"),
-        "train_micro_batch_size_per_gpu": (share.micro_sequences, "train.micro_sequences"),
-        "gradient_accumulation_steps": (share.accumulation_steps, "rows of a rank / micro_sequences"),
-        "gradient_clipping": (share.clip_norm, "optimizer.clip_norm"),
+        "train_batch_size": (rows, "train.global_batch_size x train.sequence_parallel_size"),
+        "train_micro_batch_size_per_gpu": (share.micro_batch_size, "train.micro_batch_size"),
+        "gradient_accumulation_steps": (share.accumulation_steps, "rows of a rank / micro_batch_size"),
+        "gradient_clipping": (share.max_grad_norm, "optimizer.max_grad_norm"),
         # train_step divides by the global number of tokens and cancels DeepSpeed's mean over ranks.
         "gradient_allreduce_op": ("mean", "the division by the global number of tokens"),
     }
@@ -143,19 +143,20 @@ def merge_settings(file: Path, share: RunsShare) -> DeepSpeedSettings:
             " takes an optimizer step at initialisation, so the losses are not those of stages 1 to 3;"
             " choose zero1.json, or fp32"
         )
-    return DeepSpeedSettings(file, values, stage, share.precision, share.sequence_ranks)
+    return DeepSpeedSettings(file, values, stage, share.precision, share.sequence_parallel_size)
 
 
-def _take_sequence_sizes(file: Path, values: dict[str, Any], share: RunsShare) -> None:
+def _take_sequence_sizes(file: Path, values: dict[str, Any], share: RunSettings) -> None:
     """Take out the sizes that DeepSpeed would make groups of its own from; the run's are in zero/engine.py."""
     sizes = {
-        "sequence_parallel_size": share.sequence_ranks,
-        "data_parallel_size": share.ranks // share.sequence_ranks,
+        "sequence_parallel_size": share.sequence_parallel_size,
+        "data_parallel_size": share.ranks // share.sequence_parallel_size,
     }
     for key, wanted in sizes.items():
         if (stated := values.pop(key, "auto")) not in ("auto", wanted):
             raise ConfigError(
-                f"{file}: {key}={stated!r}, but the run says {wanted} (train.sequence_ranks); take it out of the file"
+                f"{file}: {key}={stated!r}, but the run says {wanted} (train.sequence_parallel_size); take it out of"
+                " the file"
             )
 
 

@@ -3,9 +3,9 @@
 In comes DeepSpeed's engine, out go views of its own tensors by name and place; what is written into them is the state.
 Where things lie (DeepSpeed 0.19): stage 3 cuts each parameter into one part a rank and lays the parts of a sub-group
 end to end; stages 1 and 2 lay a group's parameters end to end and cut that; stage 0 has everything everywhere, as have
-stages 1 and 2 what is frozen, and there a rank answers for the part that stage 3 would give it. Trade-off: DeepSpeed's
-own `safe_get_local_...` and `safe_set_full_...` reach the same tensors one at a time, with a message or a copy for each
-and without the moments that are not there before the first step.
+stages 1 and 2 what is frozen, and there a rank answers for the part that stage 3 would give it. DeepSpeed's own
+`safe_get_local_...` and `safe_set_full_...` reach the same tensors one at a time, with a message or a copy for each and
+without the moments that are not there before the first step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from megadec.common.errors import CheckpointError
-from megadec.engine.zero.state_files import MOMENTS, WEIGHT, StateReader, Stretch, bit_sum
+from megadec.engine.zero.state_files import MOMENTS, WEIGHT, ShardSlice, StateReader, bit_sum
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Share:
     tensors: Mapping[str, Tensor]
 
 
-class LiveState:
+class ZeroState:
     """The state of an engine. `rank`, `ranks`: this one among those that share it."""
 
     def __init__(self, engine: Any, stage: int, rank: int, ranks: int) -> None:
@@ -75,8 +75,8 @@ class LiveState:
         optimizer = self._engine.optimizer
         return self._stage == 3 and any(map(optimizer._swappable_optimizer_subgroup, range(len(optimizer.fp16_groups))))
 
-    def stretches(self) -> list[Stretch]:
-        """The stretches of `tensors`, in its order, without reading what is on disk."""
+    def slices(self) -> list[ShardSlice]:
+        """The slices of `tensors`, in its order, without reading what is on disk."""
         if self._stage != 3:
             return [stretch for stretch, _ in self.tensors()]
         parts = (WEIGHT,) if self.optimizer_step is None else (WEIGHT, *MOMENTS)
@@ -84,16 +84,16 @@ class LiveState:
         for p in (p for group in self._engine.optimizer.fp16_groups for p in group):
             start, length = self._own(p.ds_numel, p.partition_numel())
             if length:
-                found += [Stretch(self._names[p], part, start, length, torch.float32) for part in parts]
-        return found + [stretch for share in self._frozen() for stretch, _ in _stretches_of(share)]
+                found += [ShardSlice(self._names[p], part, start, length, torch.float32) for part in parts]
+        return found + [stretch for share in self._frozen() for stretch, _ in _slices_of(share)]
 
-    def tensors(self) -> Generator[tuple[Stretch, Tensor], None, None]:
+    def tensors(self) -> Generator[tuple[ShardSlice, Tensor], None, None]:
         """Every stretch that this rank answers for, always in the same order. A tensor may be gone at the next one.
 
         Close it, if not all are taken: buffers between a disk and the host are lent meanwhile.
         """
         for share in self._shares():
-            yield from _stretches_of(share)
+            yield from _slices_of(share)
 
     def check(self, reader: StateReader) -> None:
         """Raise CheckpointError when the files hold another model, or lack a moment of what is trained here."""
@@ -228,9 +228,9 @@ class LiveState:
         return start, max(0, min(part, numel - start))
 
 
-def _stretches_of(share: Share) -> Iterator[tuple[Stretch, Tensor]]:
+def _slices_of(share: Share) -> Iterator[tuple[ShardSlice, Tensor]]:
     for part, tensor in share.tensors.items():
-        yield Stretch(share.name, part, share.start, tensor.numel(), tensor.dtype), tensor
+        yield ShardSlice(share.name, part, share.start, tensor.numel(), tensor.dtype), tensor
 
 
 def _parts(flat: Tensor, state: Mapping[str, Any], offset: int, length: int) -> dict[str, Tensor]:

@@ -1,10 +1,9 @@
 """The training state on disk: each rank's elements of every parameter, as safetensors files that any ranks can read.
 
-In come this rank's stretches of flattened float32 master weights and AdamW moments (frozen parameters in their own
-dtype); out goes `rank_00000.safetensors`, hashed while it is written. A stretch is stored under the parameter's name
-and its first element, so a reader at any number of ranks and any ZeRO stage takes the elements that it needs, whoever
-wrote them. Trade-off: a format of our own beside DeepSpeed's, whose files fit the ranks and the stage that wrote them
-alone.
+In come this rank's slices of flattened float32 master weights and AdamW moments (frozen parameters in their own dtype);
+out goes `rank_00000.safetensors`, hashed while it is written. A stretch is stored under the parameter's name and its
+first element, so a reader at any number of ranks and any ZeRO stage takes the elements that it needs, whoever wrote
+them. A format of our own beside DeepSpeed's, whose files fit the ranks and the stage that wrote them alone.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _FORMAT = "megadec-state-1"
 _DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
-class Stretch(NamedTuple):
+class ShardSlice(NamedTuple):
     """Elements [start, start + length) of one part (weight, exp_avg, exp_avg_sq) of a flattened parameter."""
 
     name: str
@@ -88,8 +87,8 @@ def rank_file(rank: int) -> str:
     return f"{FOLDER}/rank_{rank:05d}.safetensors"
 
 
-def header_of(stretches: Sequence[Stretch], shapes: Mapping[str, tuple[int, ...]], optimizer_step: int | None) -> bytes:
-    """The safetensors header of a file that holds these stretches one after the other.
+def header_of(slices: Sequence[ShardSlice], shapes: Mapping[str, tuple[int, ...]], optimizer_step: int | None) -> bytes:
+    """The safetensors header of a file that holds these slices one after the other.
 
     shapes: the whole parameters' sizes.
     """
@@ -98,7 +97,7 @@ def header_of(stretches: Sequence[Stretch], shapes: Mapping[str, tuple[int, ...]
         metadata["optimizer_step"] = str(optimizer_step)
     entries: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    for stretch in stretches:
+    for stretch in slices:
         begin, end = end, end + stretch.bytes
         assert begin % stretch.dtype.itemsize == 0, "wide elements stand before narrow ones"
         dtype = _DTYPE_NAMES[stretch.dtype]
@@ -109,9 +108,9 @@ def header_of(stretches: Sequence[Stretch], shapes: Mapping[str, tuple[int, ...]
 
 
 def write_state(
-    path: Path, header: bytes, tensors: Iterable[tuple[Stretch, Tensor]], check: Callable[[], None]
+    path: Path, header: bytes, tensors: Iterable[tuple[ShardSlice, Tensor]], check: Callable[[], None]
 ) -> Written:
-    """Write a file from its header and its stretches in that order, hashing what goes by, and flush it to disk.
+    """Write a file from its header and its slices in that order, hashing what goes by, and flush it to disk.
 
     check: called between blocks; what it raises ends the writing. Raises OSError.
     """
@@ -139,7 +138,7 @@ _WORD = {4: torch.int32, 2: torch.int16}
 
 
 def bit_sum(flat: Tensor, start: int) -> int:
-    """A number that any changed, moved or missing element changes, and that adds up over stretches modulo 2**64.
+    """A number that any changed, moved or missing element changes, and that adds up over slices modulo 2**64.
 
     Each element's bits, taken as an integer, times an odd number that its place in the whole parameter gives. `flat`
     holds the elements from `start` on. Zeros count nothing, so what was padded does not matter.
@@ -203,7 +202,7 @@ class StateFiles:
         for begin, size, number in self._pieces[name, part]:
             first, last = max(start, begin), min(start + length, begin + size)
             if first < last:
-                stored = self._open[number].get_slice(Stretch(name, part, begin, size, torch.float32).key)
+                stored = self._open[number].get_slice(ShardSlice(name, part, begin, size, torch.float32).key)
                 found.append(stored[first - begin : last - begin])
         tensor: Tensor = found[0] if len(found) == 1 else torch.cat(found)
         return tensor

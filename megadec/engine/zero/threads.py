@@ -1,9 +1,9 @@
 """How many threads a rank computes with on a CPU.
 
-In: the cores that this process may use, and how many ranks of the job share them. Out: torch's number of threads.
-torch takes all cores for every process, so that two ranks on two cores run four threads and wait for each other at
-every product. Trade-off: no rank is bound to cores of its own, because another job on the machine would be bound to the
-same ones; DeepSpeed's `--bind_cores_to_rank` does that for who has the machine alone.
+In: the cores that this process may use, and how many ranks of the job share them. Out: torch's number of threads. torch
+takes all cores for every process, so that two ranks on two cores run four threads and wait for each other at every
+product. No rank is bound to cores of its own, because another job on the machine would be bound to the same ones;
+DeepSpeed's `--bind_cores_to_rank` does that for who has the machine alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a GGUF file says beside its tensors: the network's numbers and the vocabulary, as one table.
 
-In come a shape and a tokenizer, out go keys and values (ggml-org/ggml, docs/gguf.md). Trade-off: plain Python values,
-whose types say how they are stored (int: uint32, float: float32), so that the table can be compared with what was read.
+In come a shape and a tokenizer, out go keys and values (ggml-org/ggml, docs/gguf.md). Plain Python values, whose types
+say how they are stored (int: uint32, float: float32), so that the table can be compared with what was read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def fields_of(shape: DecoderShape, layout: Layout, tokenizer: Tokenizer, file_ty
         "general.file_type": file_type,
         "general.quantization_version": QUANTISATION_VERSION,
         f"{layout}.vocab_size": shape.vocabulary_size,
-        f"{layout}.context_length": shape.context_tokens,
+        f"{layout}.context_length": shape.max_position_embeddings,
         f"{layout}.embedding_length": shape.hidden_size,
         f"{layout}.block_count": shape.layers,
         f"{layout}.feed_forward_length": shape.intermediate_size,

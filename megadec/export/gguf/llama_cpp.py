@@ -1,7 +1,7 @@
 """A GGUF file in llama.cpp: token ids, logits, text. The door to llama.cpp's Python binding, cyllama (it has wheels).
 
-In comes the path of a `model.gguf`, out go logits and ids. Trade-off: keys and values are kept in float32, twice the
-memory of llama.cpp's habit: in float16 they alone move the logits of a float32 model by 1e-3.
+In comes the path of a `model.gguf`, out go logits and ids. Keys and values are kept in float32, twice the memory of
+llama.cpp's habit: in float16 they alone move the logits of a float32 model by 1e-3.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LlamaCppModel:
         self._vocabulary = self._model.get_vocab()
         self._threads = threads or torch.get_num_threads()
         self.vocabulary_size: int = self._vocabulary.n_vocab
-        self.context_tokens: int = self._model.n_ctx_train
+        self.max_position_embeddings: int = self._model.n_ctx_train
         self.bos_id: int = self._vocabulary.token_bos()
         self.eos_id: int = self._vocabulary.token_eos()
         self._fence = self.encode(FENCE)
@@ -50,7 +50,7 @@ class LlamaCppModel:
     def session(self) -> LlamaCppSession:
         """One sequence, empty so far. Sessions share the weights and nothing else."""
         options = self._library.LlamaContextParams()
-        options.n_ctx = self.context_tokens
+        options.n_ctx = self.max_position_embeddings
         options.n_batch = options.n_ubatch = BATCH_TOKENS
         options.n_threads = options.n_threads_batch = self._threads
         options.type_k = options.type_v = _FLOAT32
@@ -59,7 +59,7 @@ class LlamaCppModel:
             context = self._library.LlamaContext(self._model, options)
         except (ValueError, RuntimeError) as error:
             raise ExportError(
-                f"{self.path}: llama.cpp has no memory for {self.context_tokens} tokens: {error}"
+                f"{self.path}: llama.cpp has no memory for {self.max_position_embeddings} tokens: {error}"
             ) from error
         batch = self._library.LlamaBatch(n_tokens=BATCH_TOKENS, embd=0, n_seq_max=1)
         return LlamaCppSession(self, context, batch)
@@ -123,8 +123,10 @@ class LlamaCppSession:
         if wrong:
             raise InputError(f"id {wrong[0]} is not one of the model's {self._model.vocabulary_size} ids")
         needed = self.length + len(ids)
-        if needed > self._model.context_tokens:
-            raise InputError(f"{needed} tokens do not fit: the model's context is {self._model.context_tokens} tokens")
+        if needed > self._model.max_position_embeddings:
+            raise InputError(
+                f"{needed} tokens do not fit: the model's context is {self._model.max_position_embeddings} tokens"
+            )
 
 
 def _model_class(library: Any) -> Any:

@@ -1,7 +1,7 @@
 """The GGUF export: written, read back, loaded in llama.cpp, compared, and only then named. The door to gguf.
 
-In comes a ModelSource, out goes a folder with model.gguf, tokenizer.model and megadec.json. Trade-off: one file
-whatever its size, which llama.cpp maps; writing needs the memory of one tensor, the proof the model once in float32.
+In comes a ModelSource, out goes a folder with model.gguf, tokenizer.model and megadec.json. One file whatever its size,
+which llama.cpp maps; writing needs the memory of one tensor, the proof the model once in float32.
 """
 
 from __future__ import annotations
@@ -152,11 +152,13 @@ def check_gguf(folder: Path, source: ModelSource, dtype: str) -> Parity:
     decoder = decoder_with(source.shape, dict(_compared_tensors(reader, source, dtype)))
     model = LlamaCppModel(path)
     texts = _compare_tokenizer(model, tokenizer)
-    prompts = prompt_ids(tokenizer, source.shape.context_tokens)
+    prompts = prompt_ids(tokenizer, source.shape.max_position_embeddings)
     tolerance = FORMATS[dtype].tolerance
     difference = compare_logits(prompts, decoder, lambda ids_BS: model.logits(ids_BS[0].tolist())[None], tolerance)
     generate = greedy_by(model.session, tokenizer.eos_id)
-    greedy = compare_greedy(prompts, decoder, generate, tokenizer.eos_id, source.shape.context_tokens, tolerance)
+    greedy = compare_greedy(
+        prompts, decoder, generate, tokenizer.eos_id, source.shape.max_position_embeddings, tolerance
+    )
     return Parity(difference, len(prompts), greedy, texts, f"llama.cpp {dtype}", tolerance)
 
 

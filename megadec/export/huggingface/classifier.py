@@ -59,7 +59,7 @@ def to_hf_classifier(
     with whole_folder(output) as folder:
         log.info("writing a classifier, %s layout, %s, to %s", chosen, dtype, output)
         write_model(source, folder, chosen, dtype, tokenizer, max_shard_bytes)
-        write_tokenizer(transformers, tokenizer, folder, source.shape.context_tokens, PADDING)
+        write_tokenizer(transformers, tokenizer, folder, source.shape.max_position_embeddings, PADDING)
         parity = check_classifier(folder, source, dtype)
         write_json(folder / PROVENANCE_FILE, provenance(source, tokenizer, parity))
     log.info("%s: %s", output, parity)
@@ -80,7 +80,7 @@ def check_classifier(folder: Path, source: ModelSource, dtype: torch.dtype) -> P
         model.eval()
         _compare_labels(model.config, source)
         decoder = decoder_of_equal_weights(model, source, choose_layout(source.shape, "auto"), dtype)
-        prompts = prompt_ids(tokenizer, source.shape.context_tokens)
+        prompts = prompt_ids(tokenizer, source.shape.max_position_embeddings)
         difference = compare_classifier(prompts, decoder, _classify_by(model, pads))
     return Parity(difference, len(prompts), greedy_tokens=0, texts=texts)
 

@@ -1,8 +1,8 @@
 """The Hugging Face export: written, loaded again, compared, and only then named. The door to transformers.
 
-In comes a ModelSource, out goes a folder that AutoModelForCausalLM and AutoTokenizer open with no code of ours.
-Trade-off: writing needs the memory of one tensor, but the proof holds the model once in float32 (transformers' weights,
-which our own decoder shares after they were found bit-equal to the source).
+In comes a ModelSource, out goes a folder that AutoModelForCausalLM and AutoTokenizer open with no code of ours. Writing
+needs the memory of one tensor, but the proof holds the model once in float32 (transformers' weights, which our own
+decoder shares after they were found bit-equal to the source).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def to_hf(
     with whole_folder(output) as folder:
         log.info("writing %s layout, %s, to %s", chosen, dtype, output)
         write_model(source, folder, chosen, dtype, tokenizer, max_shard_bytes)
-        write_tokenizer(transformers, tokenizer, folder, source.shape.context_tokens)
+        write_tokenizer(transformers, tokenizer, folder, source.shape.max_position_embeddings)
         parity = check_export(folder, source, dtype)
         write_json(folder / PROVENANCE_FILE, provenance(source, tokenizer, parity))
     log.info("%s: %s", output, parity)
@@ -88,10 +88,10 @@ def check_export(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parit
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         model.eval()
         decoder = decoder_of_equal_weights(model, source, layout, dtype)
-        prompts = prompt_ids(tokenizer, source.shape.context_tokens)
+        prompts = prompt_ids(tokenizer, source.shape.max_position_embeddings)
         difference = compare_logits(prompts, decoder, lambda ids_BS: model(ids_BS).logits)
         generate = _greedy_by(model, prompts, tokenizer.eos_id)
-        greedy = compare_greedy(prompts, decoder, generate, tokenizer.eos_id, source.shape.context_tokens)
+        greedy = compare_greedy(prompts, decoder, generate, tokenizer.eos_id, source.shape.max_position_embeddings)
     return Parity(difference, len(prompts), greedy, texts)
 
 
@@ -136,7 +136,7 @@ def write_tokenizer(
     transformers: Any,
     tokenizer: Tokenizer,
     folder: Path,
-    context_tokens: int,
+    max_position_embeddings: int,
     more: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """tokenizer.json, tokenizer_config.json and tokenizer.model, for fast tokenizers, slow ones, vLLM and llama.cpp.
@@ -150,7 +150,7 @@ def write_tokenizer(
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "legacy": False,
-        "model_max_length": context_tokens,
+        "model_max_length": max_position_embeddings,
         # Text that spells "<s>" stays text, as in training.
         "split_special_tokens": True,
     }

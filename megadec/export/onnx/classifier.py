@@ -1,8 +1,8 @@
 """The ONNX export of a classifier: written, loaded in onnxruntime, compared, and only then named.
 
 In comes the ModelSource of a classifier, out goes a folder with model.onnx, its weights, shape.json, tokenizer.model
-and megadec.json. Trade-off: no cache of keys and values, since a text is read once; so the graph is another one than
-the decoder's, made of the same layers.
+and megadec.json. No cache of keys and values, since a text is read once; so the graph is another one than the
+decoder's, made of the same layers.
 """
 
 from __future__ import annotations
@@ -53,6 +53,6 @@ def check_onnx_classifier(folder: Path, source: ModelSource, *, threads: int = 0
     model = OnnxClassifier(folder, threads)
     if model.task != source.task:
         raise ExportError(f"{folder}: the graph says its task is {model.task}; that of {source.path} is {source.task}")
-    prompts = prompt_ids(Tokenizer.load(folder), source.shape.context_tokens)
+    prompts = prompt_ids(Tokenizer.load(folder), source.shape.max_position_embeddings)
     difference = compare_classifier(prompts, decoder, model.logits)
     return Parity(difference, len(prompts), greedy_tokens=0, texts=0, runtime="onnxruntime")

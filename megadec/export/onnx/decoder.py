@@ -1,10 +1,10 @@
 """A shape -> the ONNX graph of its decoder or classifier, operator by operator, without weights.
 
 In comes a shape, out goes a Graph whose weights are names and sizes. Inputs and outputs are named as Optimum and
-onnxruntime-genai name them, weights as ours. Trade-off: written by hand instead of traced: a trace wants every weight
-in memory; this is made in milliseconds, and stores each weight as our own files do (a tied one once), so that it can be
-compared with its source bit for bit. The price is a second writing of the decoder, which the comparison of logits holds
-to the first.
+onnxruntime-genai name them, weights as ours. Written by hand instead of traced: a trace wants every weight in memory;
+this is made in milliseconds, and stores each weight as our own files do (a tied one once), so that it can be compared
+with its source bit for bit. The price is a second writing of the decoder, which the comparison of logits holds to the
+first.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class _Body:
         self.visible_B11ST = visible_B11ST
         self.size_2 = graph.apply("Shape", ids_BS)
         graph.scope = "rope"
-        table = (shape.context_tokens, shape.head_size // 2)
+        table = (shape.max_position_embeddings, shape.head_size // 2)
         self.cosines_BS1F, self.sines_BS1F = (
             graph.apply("Unsqueeze", graph.apply("Gather", graph.weight(name, table), positions), graph.integers(-2))
             for name in (COSINES, SINES)

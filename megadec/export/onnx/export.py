@@ -1,7 +1,7 @@
 """The ONNX export of a decoder: written, loaded in onnxruntime, compared, and only then named.
 
 In comes a ModelSource, out goes a folder with model.onnx, its weights, shape.json, tokenizer.model and megadec.json.
-Trade-off: float32 only, which every runtime computes as we do; a smaller file is for the runtime's own tools to make.
+Float32 only, which every runtime computes as we do; a smaller file is for the runtime's own tools to make.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def check_onnx(folder: Path, source: ModelSource, *, threads: int = 0) -> Parity
     decoder = decoder_with(source.shape, compare_weights(folder, source))
     model = OnnxModel(folder, threads)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
-    context = source.shape.context_tokens
+    context = source.shape.max_position_embeddings
     prompts = prompt_ids(tokenizer, context)
     at_once = compare_logits(prompts, decoder, lambda ids_BS: model.logits(ids_BS[0].tolist())[None])
     in_steps = compare_logits(prompts, decoder, lambda ids_BS: logits_in_steps(model, ids_BS[0].tolist())[None])

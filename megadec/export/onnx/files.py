@@ -1,8 +1,8 @@
 """model.onnx and model.onnx.data: a graph, and its weights beside it.
 
-In come a Graph and a function that gives one tensor, out go two files; and back, tensor by tensor. Trade-off: weights
-are always in a file of their own, also small ones: one way of writing, which has no limit of 2 GB and holds one tensor
-at a time, for the price of two files that must stay together.
+In come a Graph and a function that gives one tensor, out go two files; and back, tensor by tensor. Weights are always
+in a file of their own, also small ones: one way of writing, which has no limit of 2 GB and holds one tensor at a time,
+for the price of two files that must stay together.
 """
 
 from __future__ import annotations
@@ -70,8 +70,10 @@ def _tensors_for(source: ModelSource) -> Callable[[str], Tensor]:
 
 
 def rope_tables(shape: DecoderShape) -> dict[str, Tensor]:
-    """cosines and sines [context_tokens, head_size / 2] by the graph's names."""
-    cosines_TF, sines_TF = rope_table(shape.head_size, shape.rope_theta, shape.context_tokens, torch.device("cpu"))
+    """cosines and sines [max_position_embeddings, head_size / 2] by the graph's names."""
+    cosines_TF, sines_TF = rope_table(
+        shape.head_size, shape.rope_theta, shape.max_position_embeddings, torch.device("cpu")
+    )
     return {COSINES: cosines_TF, SINES: sines_TF}
 
 

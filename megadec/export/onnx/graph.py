@@ -1,7 +1,7 @@
 """An ONNX graph in the making: operators one after another, small constants in it, weights beside it.
 
-In come operators and names, out goes a ModelProto. Trade-off: a thin layer over onnx.helper instead of tracing by
-torch.onnx or a builder library, so that the file holds what `onnx_decoder.py` says, with every version of torch.
+In come operators and names, out goes a ModelProto. A thin layer over onnx.helper instead of tracing by torch.onnx or a
+builder library, so that the file holds what `onnx_decoder.py` says, with every version of torch.
 """
 
 from __future__ import annotations

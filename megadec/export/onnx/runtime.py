@@ -1,8 +1,8 @@
 """An exported ONNX folder -> answers: the door to onnxruntime.
 
-In comes a folder that `to_onnx` or `to_onnx_classifier` wrote, out come logits. Trade-off: a prompt is fed in pieces,
-because the graph gives the logits of every new token and attends with all of them at once: memory is bounded by a
-piece, and a long prompt costs a few calls more.
+In comes a folder that `to_onnx` or `to_onnx_classifier` wrote, out come logits. A prompt is fed in pieces, because the
+graph gives the logits of every new token and attends with all of them at once: memory is bounded by a piece, and a long
+prompt costs a few calls more.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class OnnxModel:
         return self.shape.vocabulary_size
 
     @property
-    def context_tokens(self) -> int:
+    def max_position_embeddings(self) -> int:
         """How many tokens a session can hold."""
-        return self.shape.context_tokens
+        return self.shape.max_position_embeddings
 
     def session(self) -> OnnxSession:
         """One sequence, empty so far. Sessions are independent; one may be fed while another waits."""
@@ -157,8 +157,8 @@ class OnnxClassifier:
         for number, text in enumerate(texts):
             if not text.strip():
                 raise InputError(f"text {number} is empty; there is nothing to classify")
-        template, context = self.task.get("template", "{text}"), self.shape.context_tokens
-        room = min(self.task.get("row_tokens", context), context) - 1
+        template, context = self.task.get("template", "{text}"), self.shape.max_position_embeddings
+        room = min(self.task.get("sequence_length", context), context) - 1
         part = slice(-room, None) if self.task.get("cut") == "tail" else slice(room)
         encoded = self.tokenizer.encode_many([template.replace("{text}", text.strip()) for text in texts])
         return [[self.tokenizer.bos_id, *ids[part]] for ids in encoded]
@@ -183,8 +183,10 @@ def check_ids(ids: Sequence[int], shape: DecoderShape, before: int = 0) -> None:
     wrong = [i for i in ids if not 0 <= i < shape.vocabulary_size]
     if wrong:
         raise InputError(f"id {wrong[0]} is not one of the model's {shape.vocabulary_size} ids")
-    if before + len(ids) > shape.context_tokens:
-        raise InputError(f"{before + len(ids)} tokens do not fit: the model's context is {shape.context_tokens} tokens")
+    if before + len(ids) > shape.max_position_embeddings:
+        raise InputError(
+            f"{before + len(ids)} tokens do not fit: the model's context is {shape.max_position_embeddings} tokens"
+        )
 
 
 def _onnxruntime() -> Any:

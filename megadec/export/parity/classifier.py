@@ -1,8 +1,8 @@
 """Proof that an export is the classifier: logits of the fixed prompts, each alone and in padded batches.
 
 In come our decoder with its score and another runtime's logits of a batch, out comes how far they are apart, or an
-ExportError. Trade-off: the prompts are those of the language models, whatever a classifier was trained for: hard texts
-of very different lengths show more than easy ones of its own kind.
+ExportError. The prompts are those of the language models, whatever a classifier was trained for: hard texts of very
+different lengths show more than easy ones of its own kind.
 """
 
 from __future__ import annotations

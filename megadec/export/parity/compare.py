@@ -1,8 +1,8 @@
 """Proof that an export is the model: token ids, logits and greedy text compared on a fixed Chinese set.
 
 In come two ways to do the same thing (ours, the other runtime's); out comes how far they are apart, or an ExportError.
-Trade-off: the set is small and fixed, so that every export is compared on the same texts in seconds; it was written for
-what breaks exports (leading blanks, newlines, rare characters, text that looks like a special token, long prompts). A
+The set is small and fixed, so that every export is compared on the same texts in seconds; it was written for what
+breaks exports (leading blanks, newlines, rare characters, text that looks like a special token, long prompts). A
 runtime has its own kernels, and a format its own rounding, so each export states the tolerance that it was held to.
 """
 
@@ -182,9 +182,9 @@ def compare_token_ids(
     return len(texts)
 
 
-def prompt_ids(tokenizer: Tokenizer, context_tokens: int) -> list[list[int]]:
+def prompt_ids(tokenizer: Tokenizer, max_position_embeddings: int) -> list[list[int]]:
     """The prompts as ids behind `<s>`, cut so that the greedy text still fits into the context."""
-    room = max(1, context_tokens - GREEDY_TOKENS)
+    room = max(1, max_position_embeddings - GREEDY_TOKENS)
     return [[tokenizer.bos_id, *ids][:room] for ids in tokenizer.encode_many(PROMPTS)]
 
 
@@ -224,7 +224,7 @@ def compare_greedy(
     ours: Callable[[Tensor], Tensor],
     theirs: Callable[[list[int], int], list[int]],
     eos_id: int,
-    context_tokens: int,
+    max_position_embeddings: int,
     tolerance: float = LOGIT_TOLERANCE,
 ) -> int:
     """Compare greedy text, `theirs(prompt, tokens)` being the other runtime's; gives how many tokens were equal.
@@ -234,7 +234,7 @@ def compare_greedy(
     """
     compared = 0
     for prompt in prompts:
-        made = theirs(list(prompt), min(GREEDY_TOKENS, context_tokens - len(prompt)))
+        made = theirs(list(prompt), min(GREEDY_TOKENS, max_position_embeddings - len(prompt)))
         # One pass over prompt and text gives what each token would have been, as long as all before it are equal.
         with torch.inference_mode():
             logits_TV = ours(torch.tensor([[*prompt, *made]]))[0, len(prompt) - 1 : -1].float()

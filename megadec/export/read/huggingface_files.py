@@ -1,7 +1,7 @@
 """A Hugging Face folder's weights and configuration, written and read as plain files.
 
-In comes a ModelSource, out go config.json, generation_config.json and safetensors; and back. Trade-off: transformers is
-not needed here, so that reading an export costs no import of it; huggingface/decoder.py proves that it agrees.
+In comes a ModelSource, out go config.json, generation_config.json and safetensors; and back. Transformers is not needed
+here, so that reading an export costs no import of it; huggingface/decoder.py proves that it agrees.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read_folder(folder: Path) -> ModelSource:
         step=origin.get("step"),
         tokens=origin.get("tokens"),
         task=task,
-        left_out_sha256=origin.get("left_out_sha256"),
+        skipped_sha256=origin.get("skipped_sha256"),
     )
 
 

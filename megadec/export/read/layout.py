@@ -1,8 +1,8 @@
 """config.json <-> DecoderShape and labels, as one table that is read both ways.
 
 In comes a shape (and the labels of a classifier), out goes the content of config.json and generation_config.json, and
-back. Trade-off: RoPE's base stands twice in what we write, as `rope_parameters` (transformers 5) and as `rope_theta`
-(transformers 4, vLLM, llama.cpp), so that one folder serves them all; when read, the two must agree.
+back. RoPE's base stands twice in what we write, as `rope_parameters` (transformers 5) and as `rope_theta` (transformers
+4, vLLM, llama.cpp), so that one folder serves them all; when read, the two must agree.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEYS: tuple[tuple[str, str], ...] = (
     ("num_attention_heads", "heads"),
     ("num_key_value_heads", "kv_heads"),
     ("head_dim", "head_size"),
-    ("max_position_embeddings", "context_tokens"),
+    ("max_position_embeddings", "max_position_embeddings"),
     ("rms_norm_eps", "norm_eps"),
     ("tie_word_embeddings", "tied_embeddings"),
     ("initializer_range", "initializer_std"),

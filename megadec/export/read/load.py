@@ -1,7 +1,7 @@
 """Any model on disk -> a decoder in memory, for generation and evaluation.
 
-In comes a path that `open_model` knows, out come a decoder in eval mode and its tokenizer. Trade-off: tensors are read
-and converted one by one into a decoder that has no memory of its own before, so the peak is the model plus one tensor.
+In comes a path that `open_model` knows, out come a decoder in eval mode and its tokenizer. Tensors are read and
+converted one by one into a decoder that has no memory of its own before, so the peak is the model plus one tensor.
 """
 
 from __future__ import annotations

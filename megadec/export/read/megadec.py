@@ -1,7 +1,7 @@
 """The megadec model folder: one safetensors file, the shape, the tokenizer, and a manifest of their hashes.
 
-In comes a ModelSource, out goes a folder from which training can start and generation can load; and back. Trade-off:
-one file whatever its size (the format has no limit), so that a reader needs no index.
+In comes a ModelSource, out goes a folder from which training can start and generation can load; and back. One file
+whatever its size (the format has no limit), so that a reader needs no index.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_folder(folder: Path) -> ModelSource:
         step=origin.get("step"),
         tokens=origin.get("tokens"),
         task=task,
-        left_out_sha256=origin.get("left_out_sha256"),
+        skipped_sha256=origin.get("skipped_sha256"),
     )
 
 

@@ -1,7 +1,7 @@
 """A path -> the model behind it: a run, a checkpoint, a megadec folder or a Hugging Face folder.
 
 In comes what a user types after `--input` or `--model`, out goes a ModelSource whose hashes, shapes and tensor names
-were checked. Trade-off: the kind is found by the files that are there, so that a user names a place and not a format.
+were checked. The kind is found by the files that are there, so that a user names a place and not a format.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from megadec.engine.checkpoint.manifest import (
     open_state,
     read_manifest,
 )
-from megadec.engine.checkpoint.skipped import LeftOut
+from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.early_stopping import read_best
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
@@ -68,7 +68,9 @@ def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
         return folder, read_manifest(folder)
     found = newest_whole(run / CHECKPOINTS)
     if found is None:
-        raise CheckpointError(f"{run / CHECKPOINTS} has no checkpoint; a run writes one every checkpoint.every_steps")
+        raise CheckpointError(
+            f"{run / CHECKPOINTS} has no checkpoint; a run writes one every checkpoint.interval_steps"
+        )
     return found
 
 
@@ -92,7 +94,7 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
         step=manifest["step"],
         tokens=manifest["tokens"],
         task=task,
-        left_out_sha256=LeftOut.from_manifest(manifest).sha256(manifest["step"]),
+        skipped_sha256=Skipped.from_manifest(manifest).sha256(manifest["step"]),
     )
 
 

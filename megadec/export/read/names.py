@@ -1,8 +1,8 @@
 """Tensor names: ours <-> Hugging Face's, and ours <-> llama.cpp's, as tables that are read both ways.
 
 In comes a name and a layout, out goes the other side's name. A layout is a transformers architecture: `llama` has no
-norm on queries and keys, `qwen3` has. Trade-off: a row per tensor of a block instead of a rule such as "put `model.` in
-front", so that a reader sees what exists and a name that is not in the table is an error.
+norm on queries and keys, `qwen3` has. A row per tensor of a block instead of a rule such as "put `model.` in front", so
+that a reader sees what exists and a name that is not in the table is an error.
 """
 
 from __future__ import annotations

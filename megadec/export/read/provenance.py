@@ -1,7 +1,7 @@
 """megadec.json: where an export comes from and what it was compared on, beside the files that a runtime reads.
 
-In come a source, its tokenizer and what the comparison found; out goes the content of the file. Trade-off: one file of
-one form in every format, read by nobody but us, instead of the formats' own metadata, which each keep something else.
+In come a source, its tokenizer and what the comparison found; out goes the content of the file. One file of one form in
+every format, read by nobody but us, instead of the formats' own metadata, which each keep something else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Safetensors files: written tensor by tensor, read tensor by tensor.
 
 In come names, sizes and a function that gives one tensor; out go files in the safetensors format (8 bytes of header
-length, a JSON header, then the tensors without gaps). Trade-off: a writer of our own, because the library's `save_file`
-wants all tensors of a file in memory at once; reading goes through the library, so its checks apply to what we wrote.
+length, a JSON header, then the tensors without gaps). A writer of our own, because the library's `save_file` wants all
+tensors of a file in memory at once; reading goes through the library, so its checks apply to what we wrote.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A trained encoder-decoder in memory: a run or one of its checkpoints in, the model and its tokenizer out.
 
-Trade-off: no exported format holds an encoder-decoder yet, so only what the engine itself writes can be opened.
+No exported format holds an encoder-decoder yet, so only what the engine itself writes can be opened.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an export reads from: the shape of a model, its tokenizer, and its tensors one at a time.
 
-In comes a folder that `consolidate.open_model` recognised, out go checked tensors. Trade-off: a tensor is read from the
-files each time it is asked for, so memory is bounded by a tensor and time by the disk.
+In comes a folder that `consolidate.open_model` recognised, out go checked tensors. A tensor is read from the files each
+time it is asked for, so memory is bounded by a tensor and time by the disk.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TensorReader(Protocol):
 class ModelSource:
     """A model on disk. `dtype` is what its weights were computed in; `step` and `tokens` are None where unknown.
 
-    left_out_sha256: `LeftOut.sha256` of the checkpoint, None where unknown.
+    skipped_sha256: `Skipped.sha256` of the checkpoint, None where unknown.
     task: what it was trained for, as a checkpoint's manifest says it: its `kind`, and of a classifier its `labels` in
     the order of the logits and the `template` into which a text is put.
     """
@@ -56,7 +56,7 @@ class ModelSource:
     step: int | None = None
     tokens: int | None = None
     task: Mapping[str, Any] = field(default_factory=lambda: {"kind": LANGUAGE_MODEL})
-    left_out_sha256: str | None = None
+    skipped_sha256: str | None = None
 
     @property
     def classes(self) -> int | None:
@@ -79,7 +79,7 @@ class ModelSource:
             "name": _run_name(self.path),
             "step": self.step,
             "tokens": self.tokens,
-            "left_out_sha256": self.left_out_sha256,
+            "skipped_sha256": self.skipped_sha256,
         }
 
 

@@ -24,11 +24,11 @@ def test_squares_are_those_of_the_runs_within_rows() -> None:
 
 def test_it_tells_of_every_case_and_row_length(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--tokens=64", "--heads=2", "--kv_heads=1", "--head_size=16", "--rounds=2", "--precision=fp32"]
-    main([*sizes, "--row_tokens", "16", "32", "--document_tokens", "4"])
+    main([*sizes, "--sequence_length", "16", "32", "--document_tokens", "4"])
     result = json.loads(capsys.readouterr().out)
     assert result["kernel"] == "each"
     for length in ("16", "32"):
-        found = result["row_tokens"][length]
+        found = result["sequence_length"][length]
         assert set(found["cases"]) >= {"packed_4", "one_document", "causal", "masked"}
         assert found["cases"]["one_document"]["squared_document_tokens"] == 64 * int(length)
         assert found["packed_per_flop"]["packed_4"] > 0

@@ -23,11 +23,11 @@ def collected() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.mark.parametrize("row_tokens", [64, 100])
-def test_every_loader_gives_the_same_windows(tiny_shards: Path, tmp_path: Path, row_tokens: int) -> None:
+@pytest.mark.parametrize("sequence_length", [64, 100])
+def test_every_loader_gives_the_same_windows(tiny_shards: Path, tmp_path: Path, sequence_length: int) -> None:
     data = DataSet.open(tiny_shards)
-    windows = -(-(data.tokens - 1) // row_tokens)
-    cases, _ = loaders(data, tmp_path, LoaderOptions(tiny_shards, row_tokens, rows=7))
+    windows = -(-(data.tokens - 1) // sequence_length)
+    cases, _ = loaders(data, tmp_path, LoaderOptions(tiny_shards, sequence_length, rows=7))
     assert {OURS, "webdataset", "webdataset_on_our_shards"} <= cases.keys()
     check_same_windows(cases, windows)
 

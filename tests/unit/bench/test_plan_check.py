@@ -37,13 +37,13 @@ def test_the_plan_is_within_a_tenth_of_the_measured_peak(
         assert abs(case[way]["error_above_base"]) < 0.1
         assert abs(case[way]["error_of_whole"]) < 0.1
     setup = Setup(
-        DecoderShape.from_preset(case["preset"], context_tokens=options["row_tokens"]),
+        DecoderShape.from_preset(case["preset"], max_position_embeddings=options["sequence_length"]),
         Zero(stage=case["stage"]),
         options["precision"],
         options["ranks"],
         1,
         options["rows"],
-        options["row_tokens"],
+        options["sequence_length"],
         device="cpu",
         saves_behind=True,
     )
@@ -61,6 +61,6 @@ def test_a_stage_without_a_file_is_refused() -> None:
 
 @pytest.mark.slow
 def test_a_peak_measured_now_is_within_a_tenth_of_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--presets", "10m", "--rows", "2", "--row_tokens", "256", "--precision", "fp32", "--keep", "false"])
+    main(["--presets", "10m", "--rows", "2", "--sequence_length", "256", "--precision", "fp32", "--keep", "false"])
     for case in json.loads(capsys.readouterr().out)["cases"]:
         assert abs(case["in_use"]["error_above_base"]) < 0.1

@@ -17,7 +17,7 @@ from megadec.common.errors import ConfigError, TrainingError
 
 TINY = [
     *("--hidden_size", "64", "--layers", "2", "--heads", "4", "--kv_heads", "2", "--head_size", "16"),
-    *("--intermediate_size", "64", "--vocabulary_size", "64", "--row_tokens", "32", "--rows", "2"),
+    *("--intermediate_size", "64", "--vocabulary_size", "64", "--sequence_length", "32", "--rows", "2"),
 ]
 
 
@@ -75,8 +75,8 @@ def test_an_unknown_trainer_is_refused() -> None:
 
 
 def test_the_batches_of_a_workload_repeat_and_predict_the_next_token_of_their_row() -> None:
-    batch = Workload(rows=2, row_tokens=16).batch(1)
-    again = Workload(rows=2, row_tokens=16).batch(5)
+    batch = Workload(rows=2, sequence_length=16).batch(1)
+    again = Workload(rows=2, sequence_length=16).batch(5)
     assert torch.equal(batch.ids_BS, again.ids_BS)
     assert torch.equal(batch.targets_BS[:, :-1], batch.ids_BS[:, 1:])
     assert batch.valid_tokens == 2 * 15

@@ -45,7 +45,7 @@ def test_a_run_is_trained_by_the_launcher_and_measured_like_the_baseline(tmp_pat
     (tmp_path / "launch").symlink_to(PROJECT / "launch")
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.chdir(tmp_path)
-    small = "--epochs 1 --data.row_tokens 40 --data.variants 2 --train.precision fp32 --evaluate.every_steps 50"
+    small = "--epochs 1 --data.sequence_length 40 --data.variants 2 --train.precision fp32 --evaluate.interval_steps 50"
     out = tmp_path / "out"
     arguments = ["--data", str(data), "--model", str(tmp_path / "model"), "--output", str(out), "--ranks", "1"]
     arguments += ["--deepspeed", str(PROJECT / "ds_configs/zero2.json"), "--runs", "lora:3", "full:1", "taught:2"]

@@ -15,7 +15,7 @@ from tests.support import PROJECT
 FILES = PROJECT / "ds_configs"
 TINY = {
     "hidden_size": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_size": 16, "intermediate_size": 64,
-    "vocabulary_size": 96, "row_tokens": 16, "rows": 2, "micro_steps": 2,
+    "vocabulary_size": 96, "sequence_length": 16, "rows": 2, "micro_steps": 2,
 }  # fmt: skip
 
 

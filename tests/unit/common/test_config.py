@@ -21,7 +21,7 @@ class Item:
 @dataclass(frozen=True)
 class Data:
     train: tuple[Item, ...] = ()
-    row_tokens: int = 512
+    sequence_length: int = 512
     packing: Literal["cut", "best_fit"] = "cut"
 
 
@@ -45,19 +45,21 @@ def build(*argv: str) -> Run:
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("name: a\nrate: 1e-4\ndata: {row_tokens: 64, train: [{path: x, weight: 2}]}\n")
-    run = build("--config", str(file), "--data.row_tokens", "128")
+    file.write_text("name: a\nrate: 1e-4\ndata: {sequence_length: 64, train: [{path: x, weight: 2}]}\n")
+    run = build("--config", str(file), "--data.sequence_length", "128")
     assert run == Run("a", Data((Item(Path("x"), 2.0),), 128), 1e-4)
 
 
 def test_a_run_survives_the_way_through_a_dict() -> None:
     run = Run("a", Data((Item(Path("x")),)), tokenizer=Path("t"), input=(Path("p"),))
     assert from_dict(Run, to_dict(run)) == run
-    assert "row_tokens: 512" in to_yaml(run)
+    assert "sequence_length: 512" in to_yaml(run)
 
 
 def test_hyphens_tuples_and_flags_are_read() -> None:
-    run = build("--name", "a", "--input", "p", "q", "--verbose", "--data.row-tokens=7", "--data.train", "{path: x}")
+    run = build(
+        "--name", "a", "--input", "p", "q", "--verbose", "--data.sequence-length=7", "--data.train", "{path: x}"
+    )
     assert run.input == (Path("p"), Path("q"))
     assert run.verbose
     assert run.data == Data((Item(Path("x")),), 7)
@@ -66,11 +68,11 @@ def test_hyphens_tuples_and_flags_are_read() -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--name", "a", "--data.row_token", "3"], ["--data.row_token", "did you mean 'data.row_tokens'"]),
+        (["--name", "a", "--data.row_token", "3"], ["--data.row_token", "did you mean 'data.sequence_length'"]),
         (["--name", "a", "--data.packing", "zz"], ["data.packing", "best_fit", "zz"]),
-        (["--data.row_tokens", "3"], ["name"]),
+        (["--data.sequence_length", "3"], ["name"]),
         (["--name", "a", "--rate", "-1"], ["rate=-1.0"]),
-        (["--name", "a", "--data.row_tokens", "many"], ["data.row_tokens", "many"]),
+        (["--name", "a", "--data.sequence_length", "many"], ["data.sequence_length", "many"]),
         (["--name", "a", "stray"], ["--name takes one value"]),
         (["--config", "/nowhere.yaml"], ["/nowhere.yaml does not exist"]),
         (["--config", "{file}"], ["{file}", "unknown key 'data.train[0].weigh'", "did you mean 'weight'"]),

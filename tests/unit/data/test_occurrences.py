@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from megadec.data.index import DataSet
 from megadec.data.occurrences import find_documents, places_of, sightings, unpermute, windows_with
-from megadec.data.shuffle import Order, permute
+from megadec.data.shuffle import Shuffle, permute
 from megadec.data.stream import TrainStream, Window
 from megadec.data.windows import plan_windows
 
@@ -35,7 +35,7 @@ def test_the_places_of_a_window_are_those_where_the_order_has_it(sets, seed, sto
     windows, weights = [n for n, _ in sets], [w for _, w in sets]
     if sum(round(w * n) for n, w in sets) == 0:
         return
-    order = Order(windows, weights, seed)
+    order = Shuffle(windows, weights, seed)
     numbers, which = order.at(0, stop)
     for number, count in enumerate(windows):
         for window in range(count):
@@ -44,13 +44,13 @@ def test_the_places_of_a_window_are_those_where_the_order_has_it(sets, seed, sto
 
 
 @pytest.mark.parametrize("packing", ["cut", "best_fit"])
-@pytest.mark.parametrize("row_tokens", [16, 100, 700])
+@pytest.mark.parametrize("sequence_length", [16, 100, 700])
 def test_every_document_is_found_in_the_windows_that_hold_it_and_in_no_other(
-    tiny_shards: Path, tmp_path: Path, packing: str, row_tokens: int
+    tiny_shards: Path, tmp_path: Path, packing: str, sequence_length: int
 ) -> None:
     data = DataSet.open(tiny_shards)
-    stream = TrainStream([(data, 1.0)], row_tokens, packing, 0, 1, tmp_path)
-    plan = plan_windows(data, row_tokens, packing, tmp_path)
+    stream = TrainStream([(data, 1.0)], sequence_length, packing, 0, 1, tmp_path)
+    plan = plan_windows(data, sequence_length, packing, tmp_path)
     held: dict[str, list[int]] = {}
     for window in range(plan.windows):
         for span in stream.documents_of(Window(0, window)):
@@ -69,7 +69,7 @@ def test_the_steps_of_a_document_are_those_that_a_replay_of_the_run_finds(
     weights = (1.5, 0.4)
     stream = TrainStream([(data, weight) for weight in weights], 64, packing, 7, 6, tmp_path)
     plan = plan_windows(data, 64, packing, tmp_path)
-    order = Order([plan.windows] * 2, weights, 7)
+    order = Shuffle([plan.windows] * 2, weights, 7)
     steps = int(2.5 * stream.steps_per_epoch)
     replayed: dict[str, list[tuple[int, int, int, int]]] = {}
     for step in range(steps):
@@ -90,7 +90,7 @@ def test_an_id_that_is_nowhere_has_no_span(tiny_shards: Path) -> None:
 
 
 def test_a_window_among_seven_hundred_million_is_found_at_once() -> None:
-    order = Order([700_000_000, 33_000_000], [1.0, 2.0], seed=9)
+    order = Shuffle([700_000_000, 33_000_000], [1.0, 2.0], seed=9)
     sets, windows = order.at(1_500_000_000, 1)
     began = time.perf_counter()
     places = places_of(order, int(sets[0]), int(windows[0]), 1_500_000_001)

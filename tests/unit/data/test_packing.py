@@ -14,15 +14,15 @@ from megadec.data.packing import pack
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=80)
 
 
-def packed_rows(lengths: list[int], row_tokens: int) -> list[list[tuple[int, int]]]:
+def packed_rows(lengths: list[int], sequence_length: int) -> list[list[tuple[int, int]]]:
     tokens = np.array(lengths, dtype=np.int64)
-    packed = pack(np.cumsum(tokens) - tokens, tokens, row_tokens)
+    packed = pack(np.cumsum(tokens) - tokens, tokens, sequence_length)
     ends = packed.row_ends.tolist()
     pieces = list(zip(packed.first.tolist(), packed.predictions.tolist(), strict=True))
     return [pieces[start:stop] for start, stop in itertools.pairwise(ends)]
 
 
-def one_by_one(sizes: list[int], row_tokens: int) -> list[int]:
+def one_by_one(sizes: list[int], sequence_length: int) -> list[int]:
     """Best fit, longest first, as the textbook says it: the room left in each row."""
     rooms: list[int] = []
     for size in sorted(sizes, reverse=True):
@@ -30,15 +30,15 @@ def one_by_one(sizes: list[int], row_tokens: int) -> list[int]:
         if fitting:
             rooms[rooms.index(min(fitting))] -= size
         else:
-            rooms.append(row_tokens - size)
+            rooms.append(sequence_length - size)
     return sorted(rooms)
 
 
 @given(LENGTHS, st.integers(1, 40))
 @settings(max_examples=200, deadline=None)
-def test_every_prediction_of_every_document_is_in_exactly_one_row(lengths, row_tokens):
+def test_every_prediction_of_every_document_is_in_exactly_one_row(lengths, sequence_length):
     predicted = [
-        first + step for row in packed_rows(lengths, row_tokens) for first, n in row for step in range(1, n + 1)
+        first + step for row in packed_rows(lengths, sequence_length) for first, n in row for step in range(1, n + 1)
     ]
     starts = np.cumsum([0, *lengths])
     expected = [
@@ -49,27 +49,27 @@ def test_every_prediction_of_every_document_is_in_exactly_one_row(lengths, row_t
 
 @given(LENGTHS, st.integers(1, 40))
 @settings(max_examples=200, deadline=None)
-def test_no_row_is_empty_or_holds_more_than_its_length(lengths, row_tokens):
-    for row in packed_rows(lengths, row_tokens):
-        assert 1 <= sum(predictions for _, predictions in row) <= row_tokens
+def test_no_row_is_empty_or_holds_more_than_its_length(lengths, sequence_length):
+    for row in packed_rows(lengths, sequence_length):
+        assert 1 <= sum(predictions for _, predictions in row) <= sequence_length
 
 
 @given(LENGTHS, st.integers(1, 40))
 @settings(max_examples=200, deadline=None)
-def test_only_documents_longer_than_a_row_are_cut(lengths, row_tokens):
+def test_only_documents_longer_than_a_row_are_cut(lengths, sequence_length):
     starts = np.cumsum([0, *lengths]).tolist()
-    whole = {(start, n - 1) for start, n in zip(starts, lengths, strict=False) if n - 1 <= row_tokens}
-    pieces = {piece for row in packed_rows(lengths, row_tokens) for piece in row}
+    whole = {(start, n - 1) for start, n in zip(starts, lengths, strict=False) if n - 1 <= sequence_length}
+    pieces = {piece for row in packed_rows(lengths, sequence_length) for piece in row}
     assert whole <= pieces
 
 
 @given(LENGTHS, st.integers(1, 40))
 @settings(max_examples=200, deadline=None)
-def test_placing_groups_fills_rows_as_placing_one_by_one_does(lengths, row_tokens):
-    rows = packed_rows(lengths, row_tokens)
+def test_placing_groups_fills_rows_as_placing_one_by_one_does(lengths, sequence_length):
+    rows = packed_rows(lengths, sequence_length)
     sizes = [predictions for row in rows for _, predictions in row]
-    rooms = sorted(row_tokens - sum(predictions for _, predictions in row) for row in rows)
-    assert rooms == one_by_one(sizes, row_tokens)
+    rooms = sorted(sequence_length - sum(predictions for _, predictions in row) for row in rows)
+    assert rooms == one_by_one(sizes, sequence_length)
 
 
 def test_the_same_documents_are_packed_the_same_way():

@@ -59,7 +59,7 @@ def test_a_row_of_padding_counts_for_nothing_and_has_a_source_to_look_at(pairs: 
 
 
 def test_the_batch_of_a_step_is_the_same_for_any_number_of_ranks_and_micro_batches(pairs: PairSet) -> None:
-    stream = PairStream(pairs, seed=3, sequences_per_step=16)
+    stream = PairStream(pairs, seed=3, global_batch_size=16)
     for step in (0, 7, 200):
         expected = Counter(rows_of(stream.batch(step)[0]))
         assert sum(expected.values()) == 16
@@ -74,46 +74,46 @@ def test_the_batch_of_a_step_is_the_same_for_any_number_of_ranks_and_micro_batch
 
 
 def test_a_micro_batch_holds_rows_of_like_length(pairs: PairSet) -> None:
-    batches = PairStream(pairs, seed=3, sequences_per_step=32).batch(0, micro_sequences=8)
+    batches = PairStream(pairs, seed=3, global_batch_size=32).batch(0, micro_batch_size=8)
     lengths = [[len(targets) for _, _, targets in rows_of(batch)] for batch in batches]
     assert [length for one in lengths for length in one] == sorted(length for one in lengths for length in one)
 
 
 def test_an_epoch_gives_every_pair_once_in_an_order_of_its_own(pairs: PairSet) -> None:
-    stream = PairStream(pairs, seed=3, sequences_per_step=20)
+    stream = PairStream(pairs, seed=3, global_batch_size=20)
     assert stream.windows_per_epoch == 100
     epochs = [[number for step in range(5) for number in stream.pairs_of(5 * epoch + step)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(100)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert PairStream(pairs, seed=4, sequences_per_step=20).pairs_of(0) != stream.pairs_of(0)
+    assert PairStream(pairs, seed=4, global_batch_size=20).pairs_of(0) != stream.pairs_of(0)
 
 
 def test_the_state_is_a_few_integers_and_a_stream_goes_on_from_it(pairs: PairSet) -> None:
-    stream = PairStream(pairs, seed=3, sequences_per_step=16)
+    stream = PairStream(pairs, seed=3, global_batch_size=16)
     state = stream.state(9)
     assert (state["step"], state["windows"], state["epoch"]) == (9, 144, 1)
-    assert PairStream(pairs, seed=3, sequences_per_step=16).check(state) == 9
+    assert PairStream(pairs, seed=3, global_batch_size=16).check(state) == 9
 
 
 def test_a_state_of_another_sequence_is_refused(pairs: PairSet, tmp_path: Path, tiny_tokenizer_path: Path) -> None:
-    state = PairStream(pairs, seed=3, sequences_per_step=16).state(9)
+    state = PairStream(pairs, seed=3, global_batch_size=16).state(9)
     with pytest.raises(ConfigError, match="seed is 4, the checkpoint has 3"):
-        PairStream(pairs, seed=4, sequences_per_step=16).check(state)
-    with pytest.raises(ConfigError, match="sequences_per_step is 8, the checkpoint has 16"):
-        PairStream(pairs, seed=3, sequences_per_step=8).check(state)
+        PairStream(pairs, seed=4, global_batch_size=16).check(state)
+    with pytest.raises(ConfigError, match="global_batch_size is 8, the checkpoint has 16"):
+        PairStream(pairs, seed=3, global_batch_size=8).check(state)
     path = write_pairs(tmp_path / "other.txt", texts(100), "copy")
     options = PairOptions(source=str(path), held_out_fraction=0)
     other = open_pairs(options, Tokenizer.load(tiny_tokenizer_path), "train")
     with pytest.raises(ShardError, match=r"pairs_sha256 is .* the checkpoint has"):
-        PairStream(other, seed=3, sequences_per_step=16).check(state)
+        PairStream(other, seed=3, global_batch_size=16).check(state)
 
 
 def test_a_step_that_does_not_divide_is_refused(pairs: PairSet) -> None:
-    stream = PairStream(pairs, seed=3, sequences_per_step=6)
-    with pytest.raises(ConfigError, match=r"train.sequences_per_step=6 is not a multiple of 2 \(micro\) x 2 \(ranks\)"):
+    stream = PairStream(pairs, seed=3, global_batch_size=6)
+    with pytest.raises(ConfigError, match=r"train.global_batch_size=6 is not a multiple of 2 \(micro\) x 2 \(ranks\)"):
         stream.batch(0, 0, 2, 2)
-    with pytest.raises(ConfigError, match=r"train.sequences_per_step=0 is not at least 1"):
-        PairStream(pairs, seed=3, sequences_per_step=0)
+    with pytest.raises(ConfigError, match=r"train.global_batch_size=0 is not at least 1"):
+        PairStream(pairs, seed=3, global_batch_size=0)
 
 
 def test_moving_a_batch_keeps_its_values(pairs: PairSet) -> None:

@@ -99,7 +99,7 @@ def test_a_tar_that_came_damaged_to_the_end_is_looked_at_first_by_the_next_start
     remote.faults += ["flipped"] * 3
     with pytest.raises(DamagedShardError, match=r"shard-000000\.tar"):
         DataSet.open(ADDRESS, cache=cache)
-    assert DataSet.open(ADDRESS, cache=cache).left_out == {}
+    assert DataSet.open(ADDRESS, cache=cache).skipped == {}
     assert not list(cache.path.glob("*.damaged"))
 
 
@@ -110,7 +110,7 @@ def test_what_is_missing_or_cut_there_is_found_at_open(remote, cache):
     remote.rm("/bucket/tiny/shard-000001.tar")
     with pytest.raises(DamagedShardError, match=r"shard-000001\.tar is missing"):
         DataSet.open(ADDRESS, cache=cache)
-    assert set(DataSet.open(ADDRESS, cache=cache, leave_out_damaged=True).left_out) == {1}
+    assert set(DataSet.open(ADDRESS, cache=cache, skip_damaged=True).skipped) == {1}
 
 
 def test_the_folder_stays_within_its_bytes_and_loses_what_was_not_used_for_longest(remote, cache, tiny_shards):

@@ -10,10 +10,10 @@ import torch
 from megadec.common.errors import ConfigError
 from megadec.data.batch import TokenBatch
 from megadec.data.index import DataSet
-from megadec.data.sharding import place_of_rank
+from megadec.data.sharding import rank_position
 from megadec.data.stream import TrainStream
 
-SETTINGS = {"row_tokens": 60, "packing": "cut", "seed": 1, "sequences_per_step": 12}
+SETTINGS = {"sequence_length": 60, "packing": "cut", "seed": 1, "global_batch_size": 12}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,10 @@ def data(tiny_shards: Path) -> DataSet:
 def test_the_parts_of_all_ranks_are_the_rows_that_the_groups_would_have_alone(
     data: DataSet, world_size: int, shared: int, micro: int
 ) -> None:
-    whole, cut = TrainStream([(data, 1.0)], **SETTINGS), TrainStream([(data, 1.0)], **SETTINGS, sequence_ranks=shared)
+    whole, cut = (
+        TrainStream([(data, 1.0)], **SETTINGS),
+        TrainStream([(data, 1.0)], **SETTINGS, sequence_parallel_size=shared),
+    )
     assert cut.state(3) == whole.state(3), "the sequence does not depend on how rows are cut"
     for group in range(world_size // shared):
         rows = whole.batch(1, group, world_size // shared, micro)
@@ -49,7 +52,7 @@ def test_the_last_token_of_a_part_predicts_the_first_of_the_next(data: DataSet) 
 
 
 def test_a_part_is_a_batch_like_any_other(data: DataSet) -> None:
-    [batch] = TrainStream([(data, 1.0)], **SETTINGS, sequence_ranks=2).batch(0, rank=1, world_size=2)
+    [batch] = TrainStream([(data, 1.0)], **SETTINGS, sequence_parallel_size=2).batch(0, rank=1, world_size=2)
     assert isinstance(batch, TokenBatch)
     assert all(tensor.is_contiguous() for tensor in batch.tensors())
     assert batch.ids_BS.shape == (12, 30)
@@ -57,13 +60,15 @@ def test_a_part_is_a_batch_like_any_other(data: DataSet) -> None:
 
 
 def test_neighbours_are_a_group() -> None:
-    places = [place_of_rank(rank, 6, 2) for rank in range(6)]
+    places = [rank_position(rank, 6, 2) for rank in range(6)]
     assert [place.group for place in places] == [0, 0, 1, 1, 2, 2]
     assert [place.part for place in places] == [0, 1, 0, 1, 0, 1]
 
 
 def test_what_does_not_divide_is_refused_with_both_numbers(data: DataSet) -> None:
-    with pytest.raises(ConfigError, match=r"train\.sequence_ranks=3 does not divide the 4 rank"):
-        place_of_rank(0, 4, 3)
-    with pytest.raises(ConfigError, match=r"data\.row_tokens=60 is not a multiple of train\.sequence_ranks=8"):
-        TrainStream([(data, 1.0)], **SETTINGS, sequence_ranks=8)
+    with pytest.raises(ConfigError, match=r"train\.sequence_parallel_size=3 does not divide the 4 rank"):
+        rank_position(0, 4, 3)
+    with pytest.raises(
+        ConfigError, match=r"data\.sequence_length=60 is not a multiple of train\.sequence_parallel_size=8"
+    ):
+        TrainStream([(data, 1.0)], **SETTINGS, sequence_parallel_size=8)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megadec.common.errors import ConfigError
-from megadec.data.shuffle import Order, permute
+from megadec.data.shuffle import Shuffle, permute
 
 
-def seen(order: Order, first: int, count: int) -> Counter[tuple[int, int]]:
+def seen(order: Shuffle, first: int, count: int) -> Counter[tuple[int, int]]:
     sets, windows = order.at(first, count)
     return Counter(zip(sets.tolist(), windows.tolist(), strict=True))
 
@@ -28,14 +28,14 @@ def test_permute_is_a_permutation_of_any_size(size, key):
 
 @pytest.mark.parametrize("windows", [1, 2, 3, 7, 64, 1000, 4097])
 def test_every_window_is_seen_once_an_epoch(windows):
-    order = Order([windows], [1.0], seed=3)
+    order = Shuffle([windows], [1.0], seed=3)
     for epoch in range(3):
         assert seen(order, epoch * windows, windows) == Counter({(0, window): 1 for window in range(windows)})
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    first = Order([1000], [1.0], seed=0)
-    second = Order([1000], [1.0], seed=1)
+    first = Shuffle([1000], [1.0], seed=0)
+    second = Shuffle([1000], [1.0], seed=1)
     rows = [first.at(0, 1000)[1], first.at(1000, 1000)[1], second.at(0, 1000)[1]]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (rows[one] == rows[other]).mean() < 0.02
@@ -43,7 +43,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 def test_the_order_looks_random():
     size = 20_000
-    place = np.argsort(Order([size], [1.0], seed=5).at(0, size)[1])
+    place = np.argsort(Shuffle([size], [1.0], seed=5).at(0, size)[1])
     # Under a random permutation the rank correlation has a standard deviation of 1 / sqrt(size), and neighbours are
     # on the average a third of the length apart.
     assert abs(np.corrcoef(place, np.arange(size))[0, 1]) < 5 / size**0.5
@@ -51,7 +51,7 @@ def test_the_order_looks_random():
 
 
 def test_weight_two_sees_a_set_twice_an_epoch_and_weight_one_once():
-    order = Order([30, 50], [2.0, 1.0], seed=0)
+    order = Shuffle([30, 50], [2.0, 1.0], seed=0)
     assert order.windows_per_epoch == 110
     for epoch in range(3):
         counts = seen(order, epoch * 110, 110)
@@ -60,7 +60,7 @@ def test_weight_two_sees_a_set_twice_an_epoch_and_weight_one_once():
 
 
 def test_weight_one_half_sees_half_a_set_an_epoch_and_goes_on_with_the_other_half():
-    order = Order([40, 100], [0.5, 1.0], seed=0)
+    order = Shuffle([40, 100], [0.5, 1.0], seed=0)
     first, second = ({window for (which, window) in seen(order, epoch * 120, 120) if which == 0} for epoch in range(2))
     assert len(first) == len(second) == 20
     assert not first & second
@@ -75,7 +75,7 @@ def test_windows_of_a_set_are_seen_equally_often_give_or_take_one(sets, seed):
     windows, weights = [n for n, _ in sets], [w for _, w in sets]
     if sum(round(w * n) for n, w in sets) == 0:
         return
-    order = Order(windows, weights, seed)
+    order = Shuffle(windows, weights, seed)
     epochs = 5
     counts = seen(order, 0, epochs * order.windows_per_epoch)
     for number, (n, weight) in enumerate(sets):
@@ -85,7 +85,7 @@ def test_windows_of_a_set_are_seen_equally_often_give_or_take_one(sets, seed):
 
 
 def test_any_part_of_the_sequence_is_found_without_the_rest():
-    order = Order([313, 57], [1.0, 2.0], seed=9)
+    order = Shuffle([313, 57], [1.0, 2.0], seed=9)
     sets, windows = order.at(0, 2000)
     for first, count in ((0, 1), (426, 3), (427, 427), (1999, 1), (100, 0)):
         part_sets, part_windows = order.at(first, count)
@@ -94,7 +94,7 @@ def test_any_part_of_the_sequence_is_found_without_the_rest():
 
 
 def test_place_ten_million_is_found_at_once():
-    order = Order([700_000_000, 33_000_000], [1.0, 2.0], seed=9)
+    order = Shuffle([700_000_000, 33_000_000], [1.0, 2.0], seed=9)
     began = time.perf_counter()
     order.at(10_000_000, 1024)
     assert time.perf_counter() - began < 0.1
@@ -102,7 +102,7 @@ def test_place_ten_million_is_found_at_once():
 
 def test_the_order_of_version_1_stays_as_it_is():
     # A checkpoint names windows by their place: when these numbers change, order.VERSION has to.
-    sets, windows = Order([10, 4], [1.0, 2.0], seed=7).at(0, 18)
+    sets, windows = Shuffle([10, 4], [1.0, 2.0], seed=7).at(0, 18)
     assert sets.tolist() == [0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 0, 1, 0]
     assert windows.tolist() == [3, 6, 4, 1, 3, 8, 0, 2, 1, 9, 2, 3, 1, 2, 0, 5, 0, 7]
 
@@ -110,9 +110,9 @@ def test_the_order_of_version_1_stays_as_it_is():
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_a_weight_that_is_no_count_is_a_config_error(weight):
     with pytest.raises(ConfigError, match="weight"):
-        Order([10], [weight], seed=0)
+        Shuffle([10], [weight], seed=0)
 
 
 def test_weights_that_leave_nothing_are_a_config_error():
     with pytest.raises(ConfigError, match="leave no window"):
-        Order([10], [0.0], seed=0)
+        Shuffle([10], [0.0], seed=0)

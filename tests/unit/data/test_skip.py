@@ -17,9 +17,9 @@ from megadec.data.windows import PACKINGS
 IDS = ("wiki-0", "news-1", "comments-101", "wiki-66", "news-199")
 
 
-def stream_of(folder: Path, packing: str, skipped: tuple[str, ...], sequence_ranks: int = 1) -> TrainStream:
+def stream_of(folder: Path, packing: str, skipped: tuple[str, ...], sequence_parallel_size: int = 1) -> TrainStream:
     sets = [(DataSet.open(folder), 1.0)]
-    return TrainStream(sets, 32, packing, 5, 8, folder.parent / "cache", sequence_ranks, skip_documents=skipped)
+    return TrainStream(sets, 32, packing, 5, 8, folder.parent / "cache", sequence_parallel_size, skip_documents=skipped)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -58,7 +58,9 @@ def test_many_ids_are_found_where_few_are(tiny_shards: Path) -> None:
 def test_a_row_that_ranks_share_loses_the_same_weights(tiny_shards: Path) -> None:
     ids = ("wiki-0", "wiki-66", "wiki-150")
     [whole] = stream_of(tiny_shards, "cut", ids).batch(0)
-    parts = [stream_of(tiny_shards, "cut", ids, sequence_ranks=2).batch(0, rank, 2)[0].weights_BS for rank in (0, 1)]
+    parts = [
+        stream_of(tiny_shards, "cut", ids, sequence_parallel_size=2).batch(0, rank, 2)[0].weights_BS for rank in (0, 1)
+    ]
     assert torch.equal(torch.cat(parts, dim=1), whole.weights_BS)
 
 
@@ -66,8 +68,8 @@ def test_the_documents_of_a_rank_are_those_of_its_rows_without_the_skipped(tiny_
     whole = stream_of(tiny_shards, "cut", ())
     halves = [whole.documents(3, rank, 2) for rank in (0, 1)]
     assert set(halves[0]) | set(halves[1]) == set(whole.documents(3))
-    left_out = halves[0][0]
-    assert left_out not in stream_of(tiny_shards, "cut", (left_out,)).documents(3, 0, 2)
+    skipped = halves[0][0]
+    assert skipped not in stream_of(tiny_shards, "cut", (skipped,)).documents(3, 0, 2)
 
 
 def test_an_id_that_stands_in_no_set_is_named_and_so_is_the_way_to_find_ids(tiny_shards: Path) -> None:

@@ -14,7 +14,7 @@ from megadec.corpus.shards import write_shards
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
 
-SETTINGS = {"row_tokens": 64, "packing": "cut", "seed": 1, "sequences_per_step": 12}
+SETTINGS = {"sequence_length": 64, "packing": "cut", "seed": 1, "global_batch_size": 12}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def other(tmp_path_factory, tiny_documents, tiny_tokenizer_path) -> DataSet:
 
 def test_a_step_that_does_not_divide_is_a_config_error_with_all_three_numbers(data):
     stream = TrainStream([(data, 1.0)], **SETTINGS)
-    message = r"train\.sequences_per_step=12 is not a multiple of 4 \(micro\) x 2 \(ranks\)"
+    message = r"train\.global_batch_size=12 is not a multiple of 4 \(micro\) x 2 \(ranks\)"
     with pytest.raises(ConfigError, match=message):
         stream.batch(0, 0, 2, 4)
     with pytest.raises(ConfigError, match=r"not a multiple of .* 5 \(ranks\)"):
@@ -41,8 +41,8 @@ def test_a_step_that_does_not_divide_is_a_config_error_with_all_three_numbers(da
 def test_a_run_without_data_sets_or_sequences_is_a_config_error(data):
     with pytest.raises(ConfigError, match=r"data\.sets is empty"):
         TrainStream([], **SETTINGS)
-    with pytest.raises(ConfigError, match="sequences_per_step=0"):
-        TrainStream([(data, 1.0)], **{**SETTINGS, "sequences_per_step": 0})
+    with pytest.raises(ConfigError, match="global_batch_size=0"):
+        TrainStream([(data, 1.0)], **{**SETTINGS, "global_batch_size": 0})
 
 
 def test_sets_of_different_tokenizers_are_not_mixed(data, other):
@@ -65,9 +65,9 @@ def test_the_state_is_json_and_gives_back_its_step(data):
     ("change", "words"),
     [
         ({"seed": 2}, "seed is 2, the checkpoint has 1"),
-        ({"row_tokens": 32}, "row_tokens is 32, the checkpoint has 64"),
+        ({"sequence_length": 32}, "sequence_length is 32, the checkpoint has 64"),
         ({"packing": "best_fit"}, "packing is best_fit, the checkpoint has cut"),
-        ({"sequences_per_step": 6}, "sequences_per_step is 6, the checkpoint has 12"),
+        ({"global_batch_size": 6}, "global_batch_size is 6, the checkpoint has 12"),
     ],
 )
 def test_a_changed_setting_is_a_config_error_that_names_it(data, tmp_path, change, words):

@@ -18,13 +18,13 @@ def data(tiny_shards: Path) -> DataSet:
     return DataSet.open(tiny_shards)
 
 
-@pytest.mark.parametrize("row_tokens", [1, 7, 512, 4096, 10**9])
-def test_cut_windows_predict_every_token_but_the_first_once(data, row_tokens):
-    plan = CutPlan(data, row_tokens)
+@pytest.mark.parametrize("sequence_length", [1, 7, 512, 4096, 10**9])
+def test_cut_windows_predict_every_token_but_the_first_once(data, sequence_length):
+    plan = CutPlan(data, sequence_length)
     pieces = [piece for window in range(plan.windows) for piece in plan.pieces(window)]
     predicted = np.concatenate([np.arange(first + 1, first + 1 + count) for first, count in pieces])
     assert np.array_equal(predicted, np.arange(1, data.tokens))
-    assert all(count == row_tokens for _, count in pieces[:-1])
+    assert all(count == sequence_length for _, count in pieces[:-1])
 
 
 def test_best_fit_windows_predict_every_token_of_every_document_once(data, tmp_path):
@@ -114,5 +114,5 @@ def test_the_default_cache_follows_the_environment(monkeypatch, tmp_path):
 def test_an_unknown_packing_and_an_empty_row_are_config_errors(data):
     with pytest.raises(ConfigError, match="packing='first_fit' is unknown; known are cut, best_fit"):
         plan_windows(data, 10, "first_fit")
-    with pytest.raises(ConfigError, match="row_tokens=0"):
+    with pytest.raises(ConfigError, match="sequence_length=0"):
         plan_windows(data, 0, "cut")

@@ -17,7 +17,7 @@ TINY = DecoderShape(
     kv_heads=2,
     head_size=16,
     intermediate_size=128,
-    context_tokens=40,
+    max_position_embeddings=40,
 )
 
 

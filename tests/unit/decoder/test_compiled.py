@@ -22,7 +22,7 @@ from megadec.decoder import compiled
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.compiled import missing_compiler
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
@@ -43,7 +43,7 @@ SHAPE = DecoderShape(
     kv_heads=1,
     head_size=16,
     intermediate_size=64,
-    context_tokens=32,
+    max_position_embeddings=32,
 )
 STEPS = 20
 
@@ -64,7 +64,7 @@ def documents(step: int) -> Tensor:
 def losses(execution: Execution, steps: int = STEPS) -> tuple[list[float], list[int]]:
     """The losses of so many steps of gradient descent, and how many graphs there were after each."""
     decoder = Decoder(SHAPE, execution)
-    initialise(decoder, 1)
+    initialize(decoder, 1)
     found, graphs = [], []
     for step in range(steps):
         ids_BS = torch.randint(0, 48, (2, 32), generator=torch.Generator().manual_seed(step % 3))
@@ -149,7 +149,7 @@ def test_a_compiler_that_fails_leaves_the_blocks_eager(
 
 def test_generating_with_a_cache_compiles_nothing() -> None:
     decoder = Decoder(SHAPE, Execution(compile="blocks"))
-    initialise(decoder, 1)
+    initialize(decoder, 1)
     cache = KeyValueCache(SHAPE, 1, device=CPU, dtype=torch.float32)
     with torch.no_grad():
         whole = decoder(torch.arange(6)[None], cache=cache)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.engine.runs.pretrain import ModelOptions
@@ -19,7 +19,7 @@ IDS = torch.arange(48).view(2, 24)
 
 def decoder(dropout: float, mode: Mode = "none") -> Decoder:
     made = Decoder(TINY, Execution(recompute=Recompute(mode)), dropout=dropout)
-    initialise(made, 3)
+    initialize(made, 3)
     return made
 
 

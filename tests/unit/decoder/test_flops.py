@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from megadec.decoder.flops import flops_per_token, model_flops, parameter_count, product_parameter_count
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 
@@ -19,13 +19,13 @@ TINY = DecoderShape(
     kv_heads=2,
     head_size=24,
     intermediate_size=128,
-    context_tokens=64,
+    max_position_embeddings=64,
 )
 
 
 def test_product_flops_are_those_torch_counts_in_one_forward_pass() -> None:
     decoder = Decoder(TINY)
-    initialise(decoder, 0)
+    initialize(decoder, 0)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         decoder(torch.zeros(3, 16, dtype=torch.int64))
     counts = counter.get_flop_counts()["Global"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.flops import parameter_table
-from megadec.decoder.initialize import initial_std, initial_tensor, initialisation_table, initialise
+from megadec.decoder.initialize import initial_std, initial_tensor, initialisation_table, initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 
@@ -24,7 +24,7 @@ TINY = DecoderShape(
     kv_heads=2,
     head_size=16,
     intermediate_size=128,
-    context_tokens=64,
+    max_position_embeddings=64,
     tied_embeddings=False,
 )
 
@@ -40,7 +40,7 @@ def test_initial_values_do_not_depend_on_the_order_of_construction() -> None:
 
 def test_initialising_leaves_torchs_own_generator_alone() -> None:
     before = torch.get_rng_state()
-    initialise(Decoder(TINY), 7)
+    initialize(Decoder(TINY), 7)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -66,7 +66,7 @@ def test_each_tensor_has_the_spread_of_its_rule(name: str) -> None:
 
 def test_a_parameter_is_filled_inside_its_gathering_context_whatever_size_it_shows() -> None:
     decoder, expected = Decoder(TINY), Decoder(TINY)
-    initialise(expected, 5)
+    initialize(expected, 5)
     whole = {parameter: parameter.data for parameter in decoder.parameters()}
     for parameter in whole:
         parameter.data = torch.empty(0)
@@ -77,7 +77,7 @@ def test_a_parameter_is_filled_inside_its_gathering_context_whatever_size_it_sho
         yield
         parameter.data = torch.empty(0)
 
-    initialise(decoder, 5, gather)
+    initialize(decoder, 5, gather)
     found: list[Tensor] = list(whole.values())
     assert all(torch.equal(a, b) for a, b in zip(found, expected.parameters(), strict=True))
 
@@ -95,8 +95,8 @@ def test_the_table_names_every_kind_once() -> None:
 
 def test_a_classifier_begins_with_the_values_of_its_decoder_and_a_narrow_score() -> None:
     classifier, decoder = Decoder(TINY, classes=5), Decoder(TINY)
-    initialise(classifier, 7)
-    initialise(decoder, 7)
+    initialize(classifier, 7)
+    initialize(decoder, 7)
     values = dict(decoder.named_parameters())
     for name, parameter in classifier.named_parameters():
         if name != "score.weight":

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from megadec.decoder import cpu_attention
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.kernels import precision
 from megadec.decoder.linear import linear, matmul
 from megadec.decoder.model import Decoder
@@ -79,9 +79,9 @@ def test_what_is_no_bfloat16_is_multiplied_as_it_is(monkeypatch: pytest.MonkeyPa
 def test_without_bf16_instructions_a_decoder_multiplies_no_bf16_and_has_float64s_loss_and_gradients(
     packed: bool,
 ) -> None:
-    shape = DecoderShape.from_preset("1m", vocabulary_size=64, context_tokens=300, initializer_std=0.1)
+    shape = DecoderShape.from_preset("1m", vocabulary_size=64, max_position_embeddings=300, initializer_std=0.1)
     decoder = Decoder(shape)
-    initialise(decoder, 1)
+    initialize(decoder, 1)
     rounded, exact = copy.deepcopy(decoder).bfloat16(), decoder.bfloat16().double()
     torch.manual_seed(1)
     ids_BS = torch.randint(0, 64, (2, 300))

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from megadec.common.errors import ConfigError
 from megadec.decoder import recompute as recompute_module
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.mlp import SwiGLU
 from megadec.decoder.model import Decoder
 from megadec.decoder.offload import OnHost
@@ -28,14 +28,14 @@ TINY = DecoderShape(
     kv_heads=2,
     head_size=16,
     intermediate_size=192,
-    context_tokens=64,
+    max_position_embeddings=64,
 )
 Mode = Literal["none", "full", "every_nth", "selective"]
 
 
 def loss_and_gradients(recompute: Recompute, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
     decoder = Decoder(TINY, Execution(recompute=recompute))
-    initialise(decoder, 3)
+    initialize(decoder, 3)
     decoder.to(dtype)
     torch.manual_seed(0)
     ids, targets = torch.randint(0, 97, (2, 2, 24)).unbind(0)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.initialize import initialise
+from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.decoding.generate import (
@@ -37,11 +37,11 @@ def decoder_of(vocabulary: int) -> Decoder:
             kv_heads=2,
             head_size=16,
             intermediate_size=128,
-            context_tokens=64,
+            max_position_embeddings=64,
             initializer_std=0.2,
         )
     )
-    initialise(decoder, 4)
+    initialize(decoder, 4)
     return decoder
 
 

@@ -28,7 +28,7 @@ def test_a_small_set_is_measured_whole() -> None:
     assert spread(7, 100) == list(range(7))
 
 
-@pytest.mark.parametrize("wrong", [{"every_steps": 0}, {"windows": 0}, {"micro_sequences": 0}])
+@pytest.mark.parametrize("wrong", [{"interval_steps": 0}, {"windows": 0}, {"micro_batch_size": 0}])
 def test_counts_below_one_are_refused_by_their_key(wrong: dict[str, int]) -> None:
     [key] = wrong
     with pytest.raises(ConfigError, match=f"evaluate.{key}=0"):

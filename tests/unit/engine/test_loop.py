@@ -21,7 +21,7 @@ class Answers(Ranks):
         super().__init__(0, len(answers), torch.device("cpu"))
         self.__dict__["answers"] = list(answers)
 
-    def from_all(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         return cast(Any, self).answers
 
 

@@ -18,7 +18,7 @@ TASK = {
     "kind": "classification",
     "labels": ["体育", "财经", "科技"],
     "template": "{text}。",
-    "row_tokens": 40,
+    "sequence_length": 40,
     "cut": "tail",
 }
 

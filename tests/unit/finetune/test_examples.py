@@ -127,7 +127,7 @@ def test_held_out_texts_that_were_trained_on_are_counted_aloud(titles_folder, to
 @pytest.mark.parametrize("cut", ["head", "tail"])
 def test_a_text_too_long_for_a_row_is_cut_and_counted(titles_folder, tokenizer, cut):
     whole, _ = read(tokenizer, titles_folder / "train.txt")
-    some, _ = read(tokenizer, titles_folder / "train.txt", row_tokens=8, cut=cut)
+    some, _ = read(tokenizer, titles_folder / "train.txt", sequence_length=8, cut=cut)
     assert some.cut == (whole.lengths > 8).sum() > 0
     for number in range(whole.texts):
         ids = whole.ids(number).tolist()

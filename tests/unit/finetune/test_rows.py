@@ -24,8 +24,8 @@ def labelled(texts: int = 57, seed: int = 0) -> LabelledSet:
     return LabelledSet(Path("titles.txt"), ("a", "b", "c"), tokens, starts, chance.integers(0, 3, texts))
 
 
-def stream_of(data: LabelledSet, seed: int = 3, sequences_per_step: int = 4) -> ClassifyStream:
-    return ClassifyStream(data, [1.0, 2.0, 0.5], ROW_TOKENS, seed, sequences_per_step)
+def stream_of(data: LabelledSet, seed: int = 3, global_batch_size: int = 4) -> ClassifyStream:
+    return ClassifyStream(data, [1.0, 2.0, 0.5], ROW_TOKENS, seed, global_batch_size)
 
 
 def test_every_text_is_in_exactly_one_row_and_no_row_is_too_long() -> None:

@@ -69,7 +69,7 @@ def test_a_missing_library_names_its_extra(monkeypatch):
 @pytest.fixture
 def model(tmp_path: Path, tiny_tokenizer_path: Path) -> Path:
     """A classifier with random weights."""
-    task = {"kind": "classification", "labels": list(WORDS), "template": "{text}", "row_tokens": 40, "cut": "head"}
+    task = {"kind": "classification", "labels": list(WORDS), "template": "{text}", "sequence_length": 40, "cut": "head"}
     source = replace(random_source(tiny_tokenizer_path), task=task)
     generator = torch.Generator().manual_seed(5)
     weight = torch.randn(3, source.shape.hidden_size, generator=generator)
@@ -108,8 +108,8 @@ def test_a_text_without_a_label_is_refused(tmp_path, model):
 
 
 def test_an_option_of_another_kind_of_model_is_refused(model, titles_folder, pretrained):
-    with pytest.raises(ConfigError, match="row_tokens"):
-        main(["--model", str(model), "--data", str(titles_folder / "dev.txt"), "--row_tokens", "8"])
+    with pytest.raises(ConfigError, match="sequence_length"):
+        main(["--model", str(model), "--data", str(titles_folder / "dev.txt"), "--sequence_length", "8"])
     with pytest.raises(ConfigError, match="confusion"):
         main(["--model", str(pretrained), "--data", str(titles_folder), "--confusion", "a.png"])
     with pytest.raises(ConfigError, match=r"does not end in \.png"):

@@ -32,9 +32,9 @@ def run_of(folder: Path, pretrained: Path, **sections: object) -> FineTuneRun:
         "data": {
             "train": str(folder / "titles" / "train.txt"),
             "dev": str(folder / "titles" / "dev.txt"),
-            "row_tokens": 32,
+            "sequence_length": 32,
         },
-        "train": {"sequences_per_step": 4, "micro_sequences": 2, "precision": "fp32"},
+        "train": {"global_batch_size": 4, "micro_batch_size": 2, "precision": "fp32"},
     }
     for key, value in sections.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value  # type: ignore[dict-item]
@@ -111,13 +111,13 @@ def test_a_classifier_gives_its_head_to_one_of_the_same_labels_only(tmp_path, pr
     [
         ({"method": "lorra"}, "'full', 'frozen', 'lora', 'scratch'.*lorra"),
         ({"model": {"path": ""}}, "model.path names no model"),
-        ({"data": {"row_tokens": 4096}}, "data.row_tokens=4096 is more than the context"),
+        ({"data": {"sequence_length": 4096}}, "data.sequence_length=4096 is more than the context"),
         ({"data": {"train": ""}}, "data.train names no labelled texts"),
         ({"epochs": 0.0}, "epochs=0.0"),
         ({"loss": {"label_smoothing": 1.0}}, "loss.label_smoothing=1.0"),
         ({"loss": {"weights": {"体": 2.0}}}, "did you mean '体育'"),
         ({"data": {"dev": ""}, "early_stopping": {"metric": "dev/accuracy"}}, "without data.dev"),
-        ({"train": {"sequences_per_step": 5}}, "not a multiple"),
+        ({"train": {"global_batch_size": 5}}, "not a multiple"),
         ({"data": {"source": "thucnewz"}}, "did you mean 'thucnews'"),
         ({"data": {"trian": "x"}}, "did you mean 'train'"),
     ],

@@ -25,13 +25,13 @@ def make_run(folder: Path, steps: tuple[int, ...], **run: Any) -> Path:
     carried = {"origins": run.pop("origins")} if "origins" in run else {}
     for step in steps:
         manifest = {"step": step, "run": run, "task": task, "data": {}, **carried}
-        manifest["guard"] = {"left_out": [[first, min(last, step)] for first, last in skipped if first <= step]}
+        manifest["guard"] = {"skipped": [[first, min(last, step)] for first, last in skipped if first <= step]}
         write(folder / "checkpoints" / f"step_{step:08d}" / "manifest.json", manifest)
     return folder
 
 
-def make_export(folder: Path, name: str, step: int | None, left_out: str | None = None) -> Path:
-    source = {"name": name, "step": step, "left_out_sha256": left_out}
+def make_export(folder: Path, name: str, step: int | None, skipped: str | None = None) -> Path:
+    source = {"name": name, "step": step, "skipped_sha256": skipped}
     return write(folder / "megadec.json", {"format": "megadec-export", "source": source})
 
 
@@ -59,8 +59,8 @@ def test_exports_of_exports_and_runs_that_began_from_them_are_found_however_long
     export = make_export(tmp_path / "exports" / "a-hf", "a/step_00000020", 20)
     make_export(tmp_path / "exports" / "a-gguf", "a-hf", 20)
     make_run(tmp_path / "runs" / "tuned", (5,), stated={"name": "a-hf", "step": 20})
-    make_run(tmp_path / "runs" / "on", (7,), model={"initial": str(export)})
-    make_run(tmp_path / "runs" / "gone", (7,), model={"initial": str(tmp_path / "elsewhere" / "a-hf")})
+    make_run(tmp_path / "runs" / "on", (7,), model={"init_from": str(export)})
+    make_run(tmp_path / "runs" / "gone", (7,), model={"init_from": str(tmp_path / "elsewhere" / "a-hf")})
     make_run(tmp_path / "runs" / "resumed", (40,), checkpoint={"resume": str(run / "checkpoints" / "step_00000020")})
     make_run(tmp_path / "runs" / "before", (40,), checkpoint={"resume": str(run / "checkpoints" / "step_00000010")})
     make_run(tmp_path / "runs" / "scratch", (9,), method="scratch", model={"path": str(export)})
@@ -81,7 +81,7 @@ def test_what_a_run_left_out_holds_for_the_weights_that_say_they_left_out_the_sa
     make_export(tmp_path / "silent", "a/step_00000020", 20)
     make_export(tmp_path / "before", "a/step_00000010", 10)
     make_export(tmp_path / "later", "a/step_00000030", 30, hashes[30])
-    make_run(tmp_path / "tuned", (5,), stated={"name": "a/step_00000020", "step": 20, "left_out_sha256": hashes[20]})
+    make_run(tmp_path / "tuned", (5,), stated={"name": "a/step_00000020", "step": 20, "skipped_sha256": hashes[20]})
     make_run(tmp_path / "guessed", (5,), stated={"name": "a/step_00000020", "step": 20})
 
     def named(first: FirstSteps) -> list[tuple[str, bool]]:
@@ -119,7 +119,7 @@ def test_a_run_of_the_name_of_its_parent_is_found_and_either_can_be_asked(tmp_pa
     assert found(tmp_path, {child: 15})["checkpoints"] == ["finetune/tiny/checkpoints/step_00000025"]
     make_run(tmp_path / "resumed" / "tiny", (30,), checkpoint={"resume": str(checkpoint)})
     make_run(tmp_path / "path" / "tiny", (5,), model={"path": str(checkpoint)})
-    make_run(tmp_path / "initial" / "tiny", (5,), model={"initial": str(parent)})
+    make_run(tmp_path / "initial" / "tiny", (5,), model={"init_from": str(parent)})
     answer = found(tmp_path, {parent: 15})
     assert answer["runs"] == ["finetune/tiny", "initial/tiny", "path/tiny", "resumed/tiny"]
     assert "finetune/tiny/checkpoints/step_00000005" in answer["checkpoints"]
@@ -127,10 +127,10 @@ def test_a_run_of_the_name_of_its_parent_is_found_and_either_can_be_asked(tmp_pa
 
 def test_a_run_that_went_on_by_itself_still_says_what_it_began_from(tmp_path: Path) -> None:
     parent = make_run(tmp_path / "runs" / "a", (10, 20), skipped=[(12, 13)])
-    source = {"name": "a/step_00000020", "step": 20, "left_out_sha256": read_run(parent).hashes[20]}
+    source = {"name": "a/step_00000020", "step": 20, "skipped_sha256": read_run(parent).hashes[20]}
     make_run(tmp_path / "runs" / "on", (40,), origins=[source], checkpoint={"resume": "auto"})
     early = {"name": "a/step_00000010", "step": 10}
-    make_run(tmp_path / "runs" / "early", (40,), origins=[early], model={"initial": str(parent)})
+    make_run(tmp_path / "runs" / "early", (40,), origins=[early], model={"init_from": str(parent)})
     make_run(tmp_path / "runs" / "old", (40,), origins=[{"path": str(parent / "checkpoints" / "step_00000020")}])
     answer = descendants({parent: FirstSteps(12, 15)}, *find_models([tmp_path]))
     told = {Path(one["path"]).name: one["assumed"] for one in answer["runs"]}

@@ -40,8 +40,8 @@ setups = st.builds(
     zero=st.builds(Zero, stage=st.integers(1, 3)),
     precision=st.sampled_from(["bf16", "fp32"]),
     ranks=st.sampled_from([1, 2, 8]),
-    micro_sequences=st.sampled_from([1, 4, 16]),
-    row_tokens=st.sampled_from([128, 1024]),
+    micro_batch_size=st.sampled_from([1, 4, 16]),
+    sequence_length=st.sampled_from([128, 1024]),
     execution=st.sampled_from([Execution(recompute=policy) for policy in POLICIES]),
     device=st.sampled_from(["cpu", "cuda"]),
 )
@@ -80,7 +80,7 @@ def test_once_there_are_several_ranks_more_of_them_never_need_more_memory(setup:
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("ranks", [8, 64])
 def test_a_higher_stage_needs_less_for_a_large_model(precision: str, ranks: int) -> None:
-    setup = Setup(LARGE, precision=precision, ranks=ranks, micro_sequences=1, row_tokens=4096)  # type: ignore[arg-type]
+    setup = Setup(LARGE, precision=precision, ranks=ranks, micro_batch_size=1, sequence_length=4096)  # type: ignore[arg-type]
     peaks = [memory_of(replace(setup, zero=Zero(stage=stage))).peak_bytes for stage in STAGES[precision]]
     assert peaks == sorted(peaks, reverse=True)
 
@@ -99,14 +99,16 @@ def test_what_is_computed_again_need_not_be_kept(setup: Setup) -> None:
 @given(setups)
 @LAWS
 def test_a_row_shared_by_ranks_divides_its_activations(setup: Setup) -> None:
-    alone, shared = (activation_bytes(replace(setup, sequence_ranks=n, ranks=max(n, setup.ranks)))[0] for n in (1, 2))
+    alone, shared = (
+        activation_bytes(replace(setup, sequence_parallel_size=n, ranks=max(n, setup.ranks)))[0] for n in (1, 2)
+    )
     assert alone / 2 <= shared < alone
 
 
 def test_the_activations_are_those_that_autograd_keeps() -> None:
     shape = DecoderShape(
         vocabulary_size=64, hidden_size=48, layers=3, heads=4, kv_heads=2, head_size=16, intermediate_size=128,
-        context_tokens=256,
+        max_position_embeddings=256,
     )  # fmt: skip
     for qk_norm in (True, False):
         shape = replace(shape, qk_norm=qk_norm)
@@ -122,14 +124,14 @@ def test_the_activations_are_those_that_autograd_keeps() -> None:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
             out = decoder.hidden_states(ids_BS, documents_BS=torch.zeros_like(ids_BS, dtype=torch.int32))
         autograd = sum(size for place, size in kept.items() if place not in weights)
-        setup = Setup(shape, precision="fp32", micro_sequences=2, row_tokens=256, device="cpu")
+        setup = Setup(shape, precision="fp32", micro_batch_size=2, sequence_length=256, device="cpu")
         planned = activation_bytes(setup)[0] + out.nbytes  # and the last block's output, which the final norm keeps
         assert planned == pytest.approx(autograd, rel=0.02)
 
 
 def test_an_operation_that_is_done_again_takes_its_time() -> None:
     work = Work(8, 1024, 100, 1024.0)
-    machines = Machines(ranks=4, peak_flops=1e12, utilisation=0.5)
+    machines = Machines(ranks=4, peak_flops=1e12, utilization=0.5)
     plain = speed_of(SMALL, 0.0, machines, work)
     assert plain is not None
     # A step's operations over what four devices do in a second at half of their peak.
@@ -139,7 +141,7 @@ def test_an_operation_that_is_done_again_takes_its_time() -> None:
     slower = speed_of(SMALL, 0.25, machines, work)
     assert slower is not None
     assert slower["tokens_per_second"] == pytest.approx(plain["tokens_per_second"] / 1.25)
-    assert slower["model_flops_utilisation_fraction"] == pytest.approx(0.4)
+    assert slower["mfu"] == pytest.approx(0.4)
 
 
 def test_full_recomputation_is_the_block_but_its_last_product() -> None:
@@ -159,23 +161,23 @@ def _matrices(shape: DecoderShape) -> dict[str, int]:
 @settings(max_examples=40, deadline=None)
 def test_what_is_recommended_fits_with_the_margin(setup: Setup, memory_gib: float, rows: int) -> None:
     machines = Machines(ranks=setup.ranks, memory_gib=memory_gib)
-    choice = choose(setup, machines, Work(rows, setup.row_tokens, 10, 512.0))
+    choice = choose(setup, machines, Work(rows, setup.sequence_length, 10, 512.0))
     if choice is None:
-        plan = make_plan(setup, machines, Work(rows, setup.row_tokens, 10, 512.0))
+        plan = make_plan(setup, machines, Work(rows, setup.sequence_length, 10, 512.0))
         assert plan.advice.startswith("it cannot fit")
         assert " would do" in plan.advice
         return
     assert choice.peak_bytes <= memory_gib * GIB * 0.9
-    assert rows % (setup.ranks * choice.micro_sequences) == 0
+    assert rows % (setup.ranks * choice.micro_batch_size) == 0
     zero = Zero(stage=choice.stage)
     if choice.offload:
         zero = replace(zero, optimizer_at="host", parameters_at="host")
-    taken = replace(setup, zero=zero, micro_sequences=choice.micro_sequences).with_recompute(choice.recompute)
+    taken = replace(setup, zero=zero, micro_batch_size=choice.micro_batch_size).with_recompute(choice.recompute)
     assert memory_of(taken).peak_bytes == choice.peak_bytes
 
 
 def test_offloading_moves_the_state_to_the_host_and_a_cpu_has_both() -> None:
-    here = Setup(LARGE, ranks=2, micro_sequences=1)
+    here = Setup(LARGE, ranks=2, micro_batch_size=1)
     away = replace(here, zero=replace(here.zero, optimizer_at="host", parameters_at="host"))
     kept, moved = memory_of(here), memory_of(away)
     assert moved.peak_bytes < kept.peak_bytes
@@ -217,7 +219,7 @@ def test_what_is_said_of_a_run_that_cannot_fit_is_true(
 ) -> None:
     setup = replace(setup, saves_behind=saves_behind)
     machines = Machines(setup.ranks, memory_gib, setup.device, host_memory_gib=host_memory_gib)
-    work = Work(64, setup.row_tokens, 10, 512.0)
+    work = Work(64, setup.sequence_length, 10, 512.0)
     plan = make_plan(setup, machines, work)
     if plan.choice is not None:
         assert plan.choice.saves_behind in (saves_behind, False)
@@ -264,13 +266,13 @@ def test_a_copy_for_saves_without_room_is_given_up_before_the_run_is(host_memory
 
 
 def make_run(**sections: object) -> Run:
-    run = {"name": "plan", "tokenizer": "none", "model": {"preset": "30m"}, "train": {"sequences_per_step": 64}}
+    run = {"name": "plan", "tokenizer": "none", "model": {"preset": "30m"}, "train": {"global_batch_size": 64}}
     return from_dict(Run, {**run, **sections})
 
 
 def test_tokens_epochs_and_documents_come_from_the_shards(tiny_shards: Path) -> None:
     index = json.loads((tiny_shards / "index.json").read_text())
-    plan = plan_run(make_run(data={"row_tokens": 512}), None, Machines(peak_flops=1e12), [tiny_shards], epochs=3)
+    plan = plan_run(make_run(data={"sequence_length": 512}), None, Machines(peak_flops=1e12), [tiny_shards], epochs=3)
     assert plan.work.document_tokens == pytest.approx(min(512, index["tokens"] / index["documents"]))
     assert plan.work.steps == max(1, round(3 * index["tokens"] / (64 * 512)))
     assert not [note for note in plan.notes if "documents" in note]

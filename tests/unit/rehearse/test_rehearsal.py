@@ -15,7 +15,7 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, Run
-from megadec.rehearse.choice import ALL_RANKS, LAUNCHER, Disturbance, DrillOptions, choose
+from megadec.rehearse.choice import ALL_RANKS, LAUNCHER, Disturbance, RehearsalOptions, choose
 from megadec.rehearse.rehearsal import losses_of, unfinished_in, went_on_from
 from megadec.rehearse.report import Report, Row, difference, judge, table
 from megadec.rehearse.setup import damage, make_scene, mend, scale
@@ -26,7 +26,7 @@ GOOD = Row(3, 2, "zero3.json", "kill -9 of rank 1", "kill", 1, "in a save", 7, 2
 
 
 def test_a_seed_decides_everything_and_the_counts_are_those_asked_for() -> None:
-    options = DrillOptions(kills=30, share_in_saves=0.4, rank_numbers=(1, 2, 3), other_deepspeed=(Path("a"),))
+    options = RehearsalOptions(kills=30, share_in_saves=0.4, rank_numbers=(1, 2, 3), other_deepspeed=(Path("a"),))
     chosen = choose(options, evaluates=True)
     assert chosen == choose(options, evaluates=True)
     assert chosen != choose(replace(options, seed=1), evaluates=True)
@@ -43,7 +43,7 @@ def test_a_seed_decides_everything_and_the_counts_are_those_asked_for() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_start_needs_more_steps_than_it_is_given(seed: int) -> None:
-    options = DrillOptions(kills=10, seed=seed)
+    options = RehearsalOptions(kills=10, seed=seed)
     assert options.run_steps == options.steps_needed == 6 * 17
     for what in choose(options, evaluates=False):
         assert what.moment != "evaluation", "there is nothing to evaluate"
@@ -66,8 +66,8 @@ def test_no_start_needs_more_steps_than_it_is_given(seed: int) -> None:
     ],
 )
 def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="drill"):
-        DrillOptions(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="rehears"):
+        RehearsalOptions(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_unfinished_files_are_found_in_the_run_and_among_its_checkpoints(tmp_pat
 @pytest.fixture
 def real_run(tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
     model = ModelOptions(preset="10m", vocabulary_size=32000, qk_norm=False)
-    data = DataOptions({str(tiny_shards): 2.0}, row_tokens=512, bad_shards=1)
+    data = DataOptions({str(tiny_shards): 2.0}, sequence_length=512, bad_shards=1)
     return Run(
         name="real",
         tokenizer=str(tiny_tokenizer_path),
@@ -200,18 +200,18 @@ def real_run(tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
 
 
 def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: Run) -> None:
-    scaled = scale(real_run, DrillOptions(rank_numbers=(2, 3)))
+    scaled = scale(real_run, RehearsalOptions(rank_numbers=(2, 3)))
     assert (scaled.model.hidden_size, scaled.model.layers, scaled.model.qk_norm) == (32, 2, False)
-    assert scaled.train.sequences_per_step % 6 == 0
+    assert scaled.train.global_batch_size % 6 == 0
     assert scaled.train.precision == real_run.train.precision
     assert scaled.optimizer == real_run.optimizer
-    assert scaled.data.row_tokens == 64
+    assert scaled.data.sequence_length == 64
     assert scaled.early_stopping.patience == 0
-    assert scale(real_run, DrillOptions(own_model=True)).model == real_run.model
-    shared = replace(real_run, train=replace(real_run.train, sequence_ranks=2))
-    assert scale(shared, DrillOptions(ranks=4)).model.heads == 4
+    assert scale(real_run, RehearsalOptions(own_model=True)).model == real_run.model
+    shared = replace(real_run, train=replace(real_run.train, sequence_parallel_size=2))
+    assert scale(shared, RehearsalOptions(ranks=4)).model.heads == 4
     with pytest.raises(ConfigError, match="3 ranks are no groups"):
-        scale(shared, DrillOptions(ranks=3))
+        scale(shared, RehearsalOptions(ranks=3))
 
 
 def test_a_scene_can_be_damaged_and_mended_and_the_users_shards_are_never_touched(
@@ -220,7 +220,7 @@ def test_a_scene_can_be_damaged_and_mended_and_the_users_shards_are_never_touche
     before = {path.name: path.read_bytes() for path in tiny_shards.iterdir()}
     zero = tmp_path / "zero3.json"
     zero.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
-    scene = make_scene(real_run, zero, DrillOptions(other_deepspeed=(zero,)), tmp_path / "scene")
+    scene = make_scene(real_run, zero, RehearsalOptions(other_deepspeed=(zero,)), tmp_path / "scene")
     assert from_yaml(Run, scene.run_file) == scene.run
     assert [json.loads(file.read_text()) for file in scene.deepspeed_files] == [
         {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}

@@ -48,7 +48,7 @@ def test_text_is_held_back_only_while_it_may_become_a_stop() -> None:
 class Recited:
     """A model whose likeliest next id is the next of a list, and a note of what it was fed."""
 
-    context_tokens = 2000
+    max_position_embeddings = 2000
 
     def __init__(self, vocabulary_size: int, ids: Sequence[int]) -> None:
         self.vocabulary_size = vocabulary_size

@@ -23,7 +23,7 @@ from megadec.export.read.source import ModelSource
 from megadec.serve.open import open_classifier, open_language_model
 from tests.support.sources import random_classifier, random_source
 
-SIZES = {"hidden_size": 64, "context_tokens": 128}
+SIZES = {"hidden_size": 64, "max_position_embeddings": 128}
 HOW = Sampling(30, 1.0, seed=3)
 
 
@@ -52,7 +52,7 @@ def test_each_format_is_found_and_gives_the_same_text(
     export(source, tmp_path / "model")
     served = open_language_model(tmp_path / "model")
     assert (served.kind, served.name) == (kind, "model")
-    assert served.model.context_tokens == 128
+    assert served.model.max_position_embeddings == 128
     assert served.template.name == ("own" if kind == "huggingface" else "plain")
     decoder, tokenizer = load_source(source)
     for prompt in ("", "清晨，小林在河边", "𠮷"):

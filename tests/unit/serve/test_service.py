@@ -25,7 +25,7 @@ pytest.importorskip("prometheus_client")
 class Counting:
     """A model that goes through the ids from 300 on, and breaks at id 310."""
 
-    context_tokens = 64
+    max_position_embeddings = 64
 
     def __init__(self, vocabulary_size: int) -> None:
         self.vocabulary_size = vocabulary_size
@@ -91,7 +91,9 @@ def test_prompt_and_answer_fill_the_context_and_no_more(make: Callable[..., Serv
 
 
 def test_the_operator_can_allow_less_than_the_context(make: Callable[..., Service]) -> None:
-    assert "the context of 10 tokens" in str(refused(make(context_tokens=10), {"prompt": [311] * 8, "max_tokens": 3}))
+    assert "the context of 10 tokens" in str(
+        refused(make(max_position_embeddings=10), {"prompt": [311] * 8, "max_tokens": 3})
+    )
 
 
 def test_a_chat_without_a_number_fills_the_context_or_the_servers_limit(make: Callable[..., Service]) -> None:

@@ -32,7 +32,7 @@ def test_each_set_gets_its_figures_in_the_file_and_on_standard_output(
 ):
     write_shards(tiny_documents[:9], Tokenizer.load(tiny_tokenizer_path), tmp_path / "second")
     output = tmp_path / "scores.json"
-    arguments = ["--model", str(model), "--windows", "6", "--row_tokens", "32", "--output", str(output)]
+    arguments = ["--model", str(model), "--windows", "6", "--sequence_length", "32", "--output", str(output)]
     main([*arguments, "--data", str(tiny_shards), str(tmp_path / "second"), "--device", "cpu"])
     result = json.loads(output.read_text())
     assert result == json.loads(capsys.readouterr().out)
@@ -46,7 +46,7 @@ def test_each_set_gets_its_figures_in_the_file_and_on_standard_output(
 def test_the_size_of_a_batch_does_not_change_the_score(model, tiny_shards, capsys):
     losses = []
     for size in ("1", "5"):
-        main(["--model", str(model), "--data", str(tiny_shards), "--windows", "7", "--micro_sequences", size])
+        main(["--model", str(model), "--data", str(tiny_shards), "--windows", "7", "--micro_batch_size", size])
         losses.append(json.loads(capsys.readouterr().out)["sets"]["tiny"]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
@@ -54,8 +54,8 @@ def test_the_size_of_a_batch_does_not_change_the_score(model, tiny_shards, capsy
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--row_tokens", "49"], "row_tokens=49 is not from 1 to 48"),
-        (["--micro_sequences", "0"], "micro_sequences=0"),
+        (["--sequence_length", "49"], "sequence_length=49 is not from 1 to 48"),
+        (["--micro_batch_size", "0"], "micro_batch_size=0"),
         (["--windows", "0"], "windows=0"),
     ],
 )
@@ -122,7 +122,7 @@ def test_shards_behind_an_address_give_the_figures_of_local_ones_and_are_fetched
     tmp_path, model, tiny_shards, web, capsys
 ):
     address, asked = web
-    usual = ("--model", model, "--row_tokens", 32, "--windows", 40, "--device", "cpu")
+    usual = ("--model", model, "--sequence_length", 32, "--windows", 40, "--device", "cpu")
     here = sets_of(capsys, *usual, "--data", tiny_shards)
     cache = ("--cache.folder", tmp_path / "cache")
     for _ in range(2):
@@ -139,7 +139,7 @@ def test_the_cache_of_an_evaluation_stays_within_its_bytes(tmp_path, model, tiny
     files = fsspec.filesystem("memory")
     files.pipe({f"/held-out/tiny/{path.name}": path.read_bytes() for path in tiny_shards.iterdir()})
     try:
-        usual = ("--model", model, "--row_tokens", 32, "--windows", 40, "--device", "cpu")
+        usual = ("--model", model, "--sequence_length", 32, "--windows", 40, "--device", "cpu")
         here = sets_of(capsys, *usual, "--data", tiny_shards)
         largest = max(shard["bytes"] for shard in json.loads((tiny_shards / "index.json").read_text())["shards"])
         there = ("--data", "memory://held-out/tiny", "--cache.folder", tmp_path / "cache")

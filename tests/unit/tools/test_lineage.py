@@ -21,8 +21,8 @@ ADDRESS = "faulty://bucket/tiny"
 
 def make_run(folder: Path, cache: ShardCacheOptions) -> Run:
     """A run on the shards at ADDRESS with a checkpoint of step 4, as far as lineage reads it."""
-    data = DataOptions(train={ADDRESS: 1.0}, row_tokens=64, cache=cache)
-    run = Run(name="far", tokenizer="t", output_folder=str(folder), data=data, train=TrainOptions(sequences_per_step=4))
+    data = DataOptions(train={ADDRESS: 1.0}, sequence_length=64, cache=cache)
+    run = Run(name="far", tokenizer="t", output_folder=str(folder), data=data, train=TrainOptions(global_batch_size=4))
     state = stream_of(run, open_sets(run)).state(4)
     checkpoint = run.checkpoints / "step_00000004"
     checkpoint.mkdir(parents=True)

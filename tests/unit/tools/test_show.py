@@ -29,8 +29,8 @@ def run_folder(tiny_shards: Path, tmp_path: Path) -> Path:
         tokenizer="t",
         output_folder=str(tmp_path),
         seed=7,
-        data=DataOptions(train={str(tiny_shards): 2.0}, row_tokens=64),
-        train=TrainOptions(sequences_per_step=4),
+        data=DataOptions(train={str(tiny_shards): 2.0}, sequence_length=64),
+        train=TrainOptions(global_batch_size=4),
     )
     for step in (2, 10):
         checkpoint = run.checkpoints / f"step_{step:08d}"
@@ -64,8 +64,8 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path):
 
 def save(folder: Path, shards: Path, step: int, starts: Sequence[Start], **data: object) -> Path:
     """A run on `shards` with a checkpoint of `step`, as far as its documents are looked up by it."""
-    options = DataOptions(train={str(shards): 1.0}, row_tokens=64, **data)
-    sizes = TrainOptions(sequences_per_step=16)
+    options = DataOptions(train={str(shards): 1.0}, sequence_length=64, **data)
+    sizes = TrainOptions(global_batch_size=16)
     run = Run(name="saved", tokenizer="t", output_folder=str(folder), data=options, train=sizes)
     opened = DataSet.open(shards)
     damaged = starts[-1].shards[0] if starts else ()

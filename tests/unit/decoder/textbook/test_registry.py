@@ -21,7 +21,7 @@ DECODER = {
     "kv_heads": 2,
     "head_size": 16,
     "intermediate_size": 128,
-    "context_tokens": 64,
+    "max_position_embeddings": 64,
 }
 ALL = [("decoder", DECODER), *SHAPES]
 

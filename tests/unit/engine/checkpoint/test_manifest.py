@@ -39,7 +39,7 @@ SHAPE = DecoderShape(
     kv_heads=1,
     head_size=8,
     intermediate_size=64,
-    context_tokens=16,
+    max_position_embeddings=16,
 )
 
 
@@ -140,16 +140,16 @@ def test_a_checkpoint_that_was_being_replaced_is_there_either_way(tmp_path: Path
 def test_the_newest_the_best_and_every_so_many_steps_stay(tmp_path: Path) -> None:
     for step in range(2, 26, 2):
         make(tmp_path, step)
-        remove_old(tmp_path, CheckpointOptions(every_steps=2, keep_last=2, keep_every=8), best_step=6)
+        remove_old(tmp_path, CheckpointOptions(interval_steps=2, keep_last=2, keep_every=8), best_step=6)
     assert [int(path.name[5:]) for path in checkpoints_in(tmp_path)] == [6, 8, 16, 22, 24]
     assert all(not path.name.startswith(".") for path in tmp_path.iterdir())
 
 
 def test_what_is_to_stay_must_be_saved_first() -> None:
-    CheckpointOptions(every_steps=50, keep_every=200)
-    for every_steps, keep_every in ((50, 75), (0, 100)):
+    CheckpointOptions(interval_steps=50, keep_every=200)
+    for interval_steps, keep_every in ((50, 75), (0, 100)):
         with pytest.raises(ConfigError, match=f"keep_every={keep_every} is not a multiple"):
-            CheckpointOptions(every_steps=every_steps, keep_every=keep_every)
+            CheckpointOptions(interval_steps=interval_steps, keep_every=keep_every)
 
 
 def test_another_model_or_tokenizer_is_refused_and_other_ranks_stage_and_precision_are_not(
@@ -180,9 +180,9 @@ def test_another_model_or_tokenizer_is_refused_and_other_ranks_stage_and_precisi
 
 
 @given(st.integers(-5, 5), st.integers(-5, 5))
-def test_options_are_refused_exactly_when_they_cannot_be_met(every_steps: int, keep_last: int) -> None:
-    if every_steps >= 0 and keep_last >= 1:
-        CheckpointOptions(every_steps=every_steps, keep_last=keep_last)
+def test_options_are_refused_exactly_when_they_cannot_be_met(interval_steps: int, keep_last: int) -> None:
+    if interval_steps >= 0 and keep_last >= 1:
+        CheckpointOptions(interval_steps=interval_steps, keep_last=keep_last)
     else:
         with pytest.raises(ConfigError, match=r"checkpoint\."):
-            CheckpointOptions(every_steps=every_steps, keep_last=keep_last)
+            CheckpointOptions(interval_steps=interval_steps, keep_last=keep_last)

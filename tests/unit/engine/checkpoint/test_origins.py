@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from megadec.common.config import to_dict
 from megadec.engine.checkpoint.origins import Source, origins_at_start, origins_of
-from megadec.engine.checkpoint.skipped import LeftOut
+from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CheckpointOptions, Job
 from megadec.engine.runs.pretrain import ModelOptions, Run
 
@@ -50,7 +50,7 @@ def test_a_run_from_a_named_checkpoint_carries_it_over_with_what_that_began_from
         "name": "a/step_00000010",
         "step": 10,
         "tokens": 80,
-        "left_out_sha256": LeftOut.from_manifest(parent[1]).sha256(10),
+        "skipped_sha256": Skipped.from_manifest(parent[1]).sha256(10),
         "path": str(parent[0]),
     }
     assert first[1]["origins"] == [stated, source]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from megadec.engine.checkpoint.skipped import LeftOut, Start, after_start, starts_from_json, starts_to_json
+from megadec.engine.checkpoint.skipped import Skipped, Start, after_start, starts_from_json, starts_to_json
 
 NOTHING, ONE, TWO = Start(1), Start(5, ("a",)), Start(9, ("a", "b"), (("5ha",), ()))
 
 
 def manifest(step: int, starts: tuple[Start, ...], *steps: tuple[int, int]) -> dict[str, Any]:
-    written = {"step": step, "guard": {"left_out": steps}, "starts": starts_to_json(starts)}
+    written = {"step": step, "guard": {"skipped": steps}, "starts": starts_to_json(starts)}
     read: dict[str, Any] = json.loads(json.dumps(written))
     return read
 
@@ -33,28 +33,28 @@ def test_starts_come_back_from_json_as_they_were() -> None:
 
 
 def test_a_step_belongs_to_the_last_start_before_it_and_one_behind_the_checkpoint_to_none() -> None:
-    left_out = LeftOut.from_manifest(manifest(12, (NOTHING, ONE, TWO), (3, 4), (10, 10)))
-    assert [left_out.start_of(step) for step in (1, 4, 5, 8, 9, 12, 13)] == [NOTHING, NOTHING, ONE, ONE, TWO, TWO, None]
-    assert [step for step in range(1, 14) if left_out.no_update(step)] == [3, 4, 10]
+    skipped = Skipped.from_manifest(manifest(12, (NOTHING, ONE, TWO), (3, 4), (10, 10)))
+    assert [skipped.start_of(step) for step in (1, 4, 5, 8, 9, 12, 13)] == [NOTHING, NOTHING, ONE, ONE, TWO, TWO, None]
+    assert [step for step in range(1, 14) if skipped.no_update(step)] == [3, 4, 10]
 
 
 def test_of_steps_before_starts_were_recorded_nothing_is_known() -> None:
-    left_out = LeftOut.from_manifest(manifest(12, (ONE, TWO)))
-    assert left_out.start_of(4) is None
-    assert LeftOut.from_manifest({"step": 12}) == LeftOut(12)
+    skipped = Skipped.from_manifest(manifest(12, (ONE, TWO)))
+    assert skipped.start_of(4) is None
+    assert Skipped.from_manifest({"step": 12}) == Skipped(12)
 
 
 def test_a_shard_was_never_read_only_where_every_start_from_the_first_step_on_says_so() -> None:
     without = (("5ha",), ())
-    assert LeftOut(12, (), (Start(1, (), without), Start(9, ("a",), without))).always_without(0, "5ha")
-    assert not LeftOut(12, (), (Start(1, (), ((), ())), TWO)).always_without(0, "5ha")
-    assert not LeftOut(12, (), (TWO,)).always_without(0, "5ha")
-    assert not LeftOut(12).always_without(0, "5ha")
+    assert Skipped(12, (), (Start(1, (), without), Start(9, ("a",), without))).always_without(0, "5ha")
+    assert not Skipped(12, (), (Start(1, (), ((), ())), TWO)).always_without(0, "5ha")
+    assert not Skipped(12, (), (TWO,)).always_without(0, "5ha")
+    assert not Skipped(12).always_without(0, "5ha")
 
 
 def test_a_later_checkpoint_gives_the_hash_of_an_earlier_one_of_the_same_history_and_of_no_other() -> None:
-    early = LeftOut.from_manifest(manifest(8, (NOTHING, ONE), (3, 4), (7, 8)))
-    late = LeftOut.from_manifest(manifest(12, (NOTHING, ONE, TWO), (3, 4), (7, 10)))
+    early = Skipped.from_manifest(manifest(8, (NOTHING, ONE), (3, 4), (7, 8)))
+    late = Skipped.from_manifest(manifest(12, (NOTHING, ONE, TWO), (3, 4), (7, 10)))
     assert late.sha256(8) == early.sha256(8)
     assert early.sha256(12) is None
     others = [
@@ -63,4 +63,4 @@ def test_a_later_checkpoint_gives_the_hash_of_an_earlier_one_of_the_same_history
         manifest(8, (NOTHING, Start(5, ("b",))), (3, 4), (7, 8)),
         manifest(8, (NOTHING, Start(6, ("a",))), (3, 4), (7, 8)),
     ]
-    assert late.sha256(8) not in {LeftOut.from_manifest(one).sha256(8) for one in others}
+    assert late.sha256(8) not in {Skipped.from_manifest(one).sha256(8) for one in others}

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import StorageError
-from megadec.engine.checkpoint.writer import Flight, Share, Sums
-from megadec.engine.zero.state_files import Stretch, header_of, rank_file
+from megadec.engine.checkpoint.writer import PendingSave, Share, Sums
+from megadec.engine.zero.state_files import ShardSlice, header_of, rank_file
 
 PATIENCE_SECONDS = 30.0
 
 
 def share(rank: int, ranks: int = 2) -> Share:
-    stretch = Stretch("weight", "weight", rank * 4, 4, torch.float32)
+    stretch = ShardSlice("weight", "weight", rank * 4, 4, torch.float32)
 
-    def tensors() -> Generator[tuple[Stretch, Tensor], None, None]:
+    def tensors() -> Generator[tuple[ShardSlice, Tensor], None, None]:
         yield stretch, torch.arange(4.0)
 
     return Share(rank, ranks, header_of([stretch], {"weight": (4 * ranks,)}, None), tensors, {})
@@ -34,15 +34,15 @@ def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> No
     os.rename(partial, final)
 
 
-def fly(folder: Path, retries: int = 0) -> list[Flight]:
+def fly(folder: Path, retries: int = 0) -> list[PendingSave]:
     flights = [
-        Flight(share(rank), folder / ".step.partial", folder / "step", publish, retries, pause_seconds=0.0)
+        PendingSave(share(rank), folder / ".step.partial", folder / "step", publish, retries, pause_seconds=0.0)
         for rank in range(2)
     ]
-    for flight in flights:
-        flight.start(in_background=True)
-    for flight in flights:
-        flight.wait(PATIENCE_SECONDS)
+    for pending in flights:
+        pending.start(in_background=True)
+    for pending in flights:
+        pending.wait(PATIENCE_SECONDS)
     return flights
 
 
@@ -60,8 +60,8 @@ def test_a_rank_that_is_held_up_after_its_note_finds_nothing_wrong(
 
     monkeypatch.setattr(os, "replace", replace_and_lose_the_cpu)
     flights = fly(tmp_path)
-    assert [flight.error for flight in flights] == [None, None]
-    assert all(flight.done for flight in flights)
+    assert [pending.error for pending in flights] == [None, None]
+    assert all(pending.done for pending in flights)
     held = {str(path.relative_to(tmp_path / "step")) for path in (tmp_path / "step").rglob("*") if path.is_file()}
     assert held == {"manifest.json", rank_file(0), rank_file(1)}
 
@@ -76,10 +76,12 @@ def test_an_error_of_the_disk_that_has_no_rule_is_tried_again_and_named(
         raise OSError(116, "Stale file handle")
 
     monkeypatch.setattr("megadec.engine.checkpoint.writer.write_state", stale)
-    flight = Flight(share(1), tmp_path / ".step.partial", tmp_path / "step", publish, retries=2, pause_seconds=0.0)
-    flight.start(in_background=True)
-    flight.wait(PATIENCE_SECONDS)
+    pending = PendingSave(
+        share(1), tmp_path / ".step.partial", tmp_path / "step", publish, retries=2, pause_seconds=0.0
+    )
+    pending.start(in_background=True)
+    pending.wait(PATIENCE_SECONDS)
     assert len(tries) == 3
-    assert isinstance(flight.error, StorageError)
-    assert "Stale file handle" in str(flight.error)
-    assert not flight.done
+    assert isinstance(pending.error, StorageError)
+    assert "Stale file handle" in str(pending.error)
+    assert not pending.done

@@ -18,7 +18,7 @@ from megadec.engine.health.guard import (
     after_good_step,
     after_roll_back,
     after_skip,
-    judge,
+    detect,
     limit_reached,
     spike_limit,
     stop_when_not_finite,
@@ -47,33 +47,33 @@ def history(steps: int, options: GuardOptions = OPTIONS) -> GuardState:
 
 
 def test_a_step_like_those_before_it_is_fit() -> None:
-    assert judge(OPTIONS, history(16), seen()) is None
-    assert judge(OPTIONS, GuardState(), seen(loss=1e9, norm=1e9)) is None, "nothing is known yet"
+    assert detect(OPTIONS, history(16), seen()) is None
+    assert detect(OPTIONS, GuardState(), seen(loss=1e9, norm=1e9)) is None, "nothing is known yet"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_is_found_with_its_rank(value: float) -> None:
-    found = judge(OPTIONS, history(16), seen(loss=value, rank_losses=(29.0, value)))
+    found = detect(OPTIONS, history(16), seen(loss=value, rank_losses=(29.0, value)))
     assert found is not None
-    assert (found.kind, found.answer, found.ranks, found.refuses) == ("loss_not_finite", "stop", (1,), True)
+    assert (found.kind, found.action, found.ranks, found.skips_update) == ("loss_not_finite", "stop", (1,), True)
 
 
 def test_gradients_that_are_not_finite_are_found_with_rank_and_parameter() -> None:
-    found = judge(OPTIONS, history(16), seen(norm=math.nan, broken=("", "norm.weight")))
+    found = detect(OPTIONS, history(16), seen(norm=math.nan, broken=("", "norm.weight")))
     assert found is not None
     assert (found.kind, found.ranks, found.parameters) == ("gradients_not_finite", (1,), ("norm.weight",))
     assert "not finite on rank 1, first in norm.weight" in found.words
 
 
 def test_gradients_that_only_their_sum_breaks_are_said_to_be_so() -> None:
-    found = judge(OPTIONS, history(16), seen(norm=math.nan))
+    found = detect(OPTIONS, history(16), seen(norm=math.nan))
     assert found is not None
     assert found.ranks == ()
     assert "though those of every rank are" in found.words
 
 
 def test_a_broken_gradient_of_one_rank_is_found_though_the_global_norm_hides_it() -> None:
-    found = judge(OPTIONS, history(16), seen(broken=("lm_head.weight", "")))
+    found = detect(OPTIONS, history(16), seen(broken=("lm_head.weight", "")))
     assert found is not None
     assert found.ranks == (0,)
 
@@ -81,38 +81,38 @@ def test_a_broken_gradient_of_one_rank_is_found_though_the_global_norm_hides_it(
 def test_spikes_are_found_against_the_last_good_steps_and_name_the_rank_with_the_most() -> None:
     state = history(40)
     assert len(state.losses) == OPTIONS.window
-    loss = judge(OPTIONS, state, seen(loss=4.5, rank_losses=(60.0, 30.0)))
+    loss = detect(OPTIONS, state, seen(loss=4.5, rank_losses=(60.0, 30.0)))
     assert loss is not None
-    assert (loss.kind, loss.answer, loss.ranks) == ("loss_spike", "skip", (0,))
-    norm = judge(OPTIONS, state, seen(norm=50.0, rank_norms=(0.5, 90.0)))
+    assert (loss.kind, loss.action, loss.ranks) == ("loss_spike", "skip", (0,))
+    norm = detect(OPTIONS, state, seen(norm=50.0, rank_norms=(0.5, 90.0)))
     assert norm is not None
-    assert (norm.kind, norm.answer, norm.ranks) == ("gradient_spike", "roll_back", (1,))
+    assert (norm.kind, norm.action, norm.ranks) == ("gradient_spike", "roll_back", (1,))
     quiet = GuardOptions(loss_spike="off", gradient_spike="report", window=16, warmup_steps=8)
-    assert judge(quiet, state, seen(loss=4.5)) is None
-    told = judge(quiet, state, seen(norm=50.0))
+    assert detect(quiet, state, seen(loss=4.5)) is None
+    told = detect(quiet, state, seen(norm=50.0))
     assert told is not None
-    assert not told.refuses
+    assert not told.skips_update
 
 
 @pytest.mark.parametrize("loss_answer", ["report", "skip", "roll_back", "stop"])
 @pytest.mark.parametrize("gradient_answer", ["report", "skip", "roll_back", "stop"])
 def test_of_two_spikes_the_stronger_answer_holds_and_both_are_told(loss_answer: Any, gradient_answer: Any) -> None:
     options = replace(OPTIONS, loss_spike=loss_answer, gradient_spike=gradient_answer)
-    found = judge(options, history(16), seen(loss=4.5, norm=50.0, rank_losses=(60.0, 30.0), rank_norms=(0.5, 90.0)))
+    found = detect(options, history(16), seen(loss=4.5, norm=50.0, rank_losses=(60.0, 30.0), rank_norms=(0.5, 90.0)))
     assert found is not None
     strength = ["report", "skip", "roll_back", "stop"].index
     loss_is_stronger = strength(loss_answer) >= strength(gradient_answer)
     expected = ("loss_spike", loss_answer, (0,)) if loss_is_stronger else ("gradient_spike", gradient_answer, (1,))
-    assert (found.kind, found.answer, found.ranks) == expected
+    assert (found.kind, found.action, found.ranks) == expected
     assert "the loss is 4.5" in found.words
     assert "the gradient norm is 50" in found.words
 
 
 def test_a_spike_that_stops_is_not_hidden_by_gradients_that_are_only_skipped() -> None:
     options = replace(OPTIONS, non_finite="skip", loss_spike="stop")
-    found = judge(options, history(16), seen(loss=4.5, norm=math.nan, broken=("norm.weight", "")))
+    found = detect(options, history(16), seen(loss=4.5, norm=math.nan, broken=("norm.weight", "")))
     assert found is not None
-    assert (found.kind, found.answer) == ("loss_spike", "stop")
+    assert (found.kind, found.action) == ("loss_spike", "stop")
     assert "not finite on rank 0, first in norm.weight" in found.words
 
 
@@ -133,8 +133,8 @@ def test_steps_left_out_are_ranges_that_join() -> None:
     state = GuardState()
     for step in (3, 4, 9):
         state = after_skip(state, step)
-    assert state.left_out == ((3, 4), (9, 9))
-    assert after_roll_back(GuardState(), state, saved_step=4, step=12).left_out == ((3, 12),)
+    assert state.skipped == ((3, 4), (9, 9))
+    assert after_roll_back(GuardState(), state, saved_step=4, step=12).skipped == ((3, 12),)
 
 
 def test_a_good_step_ends_a_row_of_skips_and_limits_count_what_was_done() -> None:

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from megadec.engine.health.watchdog import Beat, StallWatch, late
+from megadec.engine.health.watchdog import Heartbeat, Watchdog, late
 
 
-def beat(rank: int, phases: int, collectives: int) -> Beat:
-    return Beat(rank, 7, "reduce", phases, collectives, 1.0)
+def beat(rank: int, phases: int, collectives: int) -> Heartbeat:
+    return Heartbeat(rank, 7, "reduce", phases, collectives, 1.0)
 
 
 def test_late_is_who_has_entered_fewer_phases_or_in_the_same_fewer_collectives() -> None:
@@ -27,7 +27,7 @@ def wait_here(seconds: float) -> None:
 
 
 def test_a_step_that_takes_too_long_is_reported_with_its_phase_and_the_line_where_it_is(tmp_path: Path) -> None:
-    with StallWatch(0.2, tmp_path, rank=0, world_size=1) as watch:
+    with Watchdog(0.2, tmp_path, rank=0, world_size=1) as watch:
         watch.at("data", 3)
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("stalls/step_*.txt")) and time.monotonic() < deadline:
@@ -41,7 +41,7 @@ def test_what_gets_on_is_not_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     # The watch's clock goes as far as the loop does: a busy machine that holds up the loop holds up both.
     clock = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr("megadec.engine.health.watchdog.time", SimpleNamespace(monotonic=lambda: clock.seconds))
-    with StallWatch(0.3, tmp_path, rank=0, world_size=1) as watch:
+    with Watchdog(0.3, tmp_path, rank=0, world_size=1) as watch:
         for step in range(60):
             watch.at("data", step)
             clock.seconds += 0.02
@@ -51,6 +51,6 @@ def test_what_gets_on_is_not_reported(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_zero_seconds_watch_nothing(tmp_path: Path) -> None:
     threads = threading.active_count()
-    with StallWatch(0.0, tmp_path, rank=0, world_size=1):
+    with Watchdog(0.0, tmp_path, rank=0, world_size=1):
         assert threading.active_count() == threads
     assert not list(tmp_path.iterdir())

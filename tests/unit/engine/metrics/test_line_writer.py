@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import StorageError
-from megadec.engine.metrics.line_writer import KeptLines
+from megadec.engine.metrics.line_writer import LineWriter
 
 # A limit on the size of a file stands for a full disk: it cuts the line that meets it.
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from megadec.engine.metrics.line_writer import KeptLines
+from megadec.engine.metrics.line_writer import LineWriter
 limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-lines = KeptLines(Path(sys.argv[1]))
+lines = LineWriter(Path(sys.argv[1]))
 for number in range(30):
     if number in (5, 15):
         resource.setrlimit(resource.RLIMIT_FSIZE, (37 if number == 5 else 117, limits[1]))
@@ -38,7 +38,7 @@ def test_every_line_is_there_once_when_the_disk_has_room_again(tmp_path: Path) -
 
 
 def test_lines_that_never_found_room_are_an_error_at_the_end() -> None:
-    lines = KeptLines(Path("/dev/full"))
+    lines = LineWriter(Path("/dev/full"))
     lines.write("lost")
     with pytest.raises(StorageError, match=r"/dev/full.*disk is full"):
         lines.close()

@@ -28,7 +28,7 @@ SHAPE = DecoderShape(
     kv_heads=1,
     head_size=8,
     intermediate_size=64,
-    context_tokens=16,
+    max_position_embeddings=16,
 )
 REPORT = StepReport(1, 6.5, 1000, 16000, 0.001, 2.0, 0.5, (10, 20))
 
@@ -46,7 +46,7 @@ def record(folder: Path, ranks_peak_flops: float | None) -> list[dict[str, objec
         ranks_peak_flops=peak,
     ) as metrics:
         metrics.record_evaluations([Evaluation(0, "wiki", figures(1280.0, 640, 900), 0.1)])
-        metrics.record_step(REPORT, tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
+        metrics.record_step(REPORT, tokens=1000, seconds=2.0, data_seconds=0.25)
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -60,10 +60,10 @@ def test_a_step_is_one_line_with_every_figure(tmp_path: Path) -> None:
         "learning_rate": 0.001,
         "grad_norm": 2.0,
         "tokens_per_second": 500.0,
-        "model_flops_utilisation_fraction": model_flops(SHAPE, 1000, 16000) / 2.0 / 1e9,
+        "mfu": model_flops(SHAPE, 1000, 16000) / 2.0 / 1e9,
         "memory_bytes": [10, 20],
         "seconds": 2.0,
-        "seconds_waiting_for_data": 0.25,
+        "data_seconds": 0.25,
     }
     assert evaluation["perplexity"] == pytest.approx(7.389056)
     assert evaluation["bits_per_character"] == pytest.approx(1280 / math.log(2) / 900)
@@ -71,7 +71,7 @@ def test_a_step_is_one_line_with_every_figure(tmp_path: Path) -> None:
 
 
 def test_an_unknown_peak_is_null_and_not_a_guess(tmp_path: Path) -> None:
-    assert record(tmp_path, ranks_peak_flops=None)[1]["model_flops_utilisation_fraction"] is None
+    assert record(tmp_path, ranks_peak_flops=None)[1]["mfu"] is None
     assert peak_flops(MetricsOptions(), torch.device("cpu")) is None
     assert peak_flops(MetricsOptions(peak_flops=5.0), torch.device("cpu")) == 5.0
 
@@ -158,7 +158,7 @@ def test_a_run_that_ends_well_says_by_an_error_that_its_metrics_are_not_whole(
 
 def test_what_the_guard_found_is_cut_with_its_step_unless_it_stopped_the_run(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    lines = [{"kind": "guard", "step": n, "answer": answer} for n, answer in ((2, "skip"), (4, "skip"), (5, "stop"))]
+    lines = [{"kind": "guard", "step": n, "action": action} for n, action in ((2, "skip"), (4, "skip"), (5, "stop"))]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     keep_lines(path, step=3, evaluated_step=0)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 5]

@@ -44,7 +44,7 @@ def open_metrics(folder: Path, options: MetricsOptions, peak: float | None = 1e9
 
 def record(folder: Path, options: MetricsOptions, peak: float | None = 1e9) -> None:
     with open_metrics(folder, options, peak) as metrics:
-        metrics.record_step(REPORT, tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
+        metrics.record_step(REPORT, tokens=1000, seconds=2.0, data_seconds=0.25)
 
 
 def test_tensorboard_gets_every_number_of_the_line(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ class GrowingSteps:
 def saved_late(metrics: Metrics) -> None:
     """The figures of a save that is whole two steps later, and a step that is done again."""
     for step in (1, 2, 3):
-        metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
+        metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, data_seconds=0.25)
     metrics.record_save(Saved(Path("step_1"), 1, stall_seconds=0.5, seconds=4.0, bytes=100, asynchronous=True))
-    metrics.record_step(replace(REPORT, step=2), tokens=1000, seconds=2.0, seconds_waiting_for_data=0.25)
+    metrics.record_step(replace(REPORT, step=2), tokens=1000, seconds=2.0, data_seconds=0.25)
 
 
 def expect_all_five(rows: list[dict[str, float]]) -> None:

@@ -68,7 +68,7 @@ SMALL = {
     "kv_heads": 1,
     "head_size": 8,
     "intermediate_size": 64,
-    "context_tokens": 32,
+    "max_position_embeddings": 32,
 }
 
 
@@ -77,9 +77,9 @@ def test_a_run_that_begins_from_a_model_has_its_shape_and_its_weights_and_may_le
 ) -> None:
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
     initial = Initial(DecoderShape(vocabulary_size=tokenizer.vocabulary_size, **SMALL), tiny_tokenizer_path)
-    run = Run(name="x", tokenizer="t", model=ModelOptions(initial="runs/before", context_tokens=64))
+    run = Run(name="x", tokenizer="t", model=ModelOptions(initial="runs/before", max_position_embeddings=64))
     shape = run.model.shape(tokenizer, initial)
-    assert shape == dataclasses.replace(initial.shape, context_tokens=64)
+    assert shape == dataclasses.replace(initial.shape, max_position_embeddings=64)
     first = first_values(run, shape, tokenizer, initial)("norm.weight")
     assert (first.dtype, float(first.sum())) == (torch.float32, 8.0)
 
@@ -106,10 +106,10 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "row_tokens", "words"),
+    ("model", "sequence_length", "words"),
     [
-        ({"heads": 3, "kv_heads": 1}, 32, r"train\.sequence_ranks=2 does not divide model\.heads=3"),
-        ({}, 31, r"data\.row_tokens=31 is not a multiple of train\.sequence_ranks=2"),
+        ({"heads": 3, "kv_heads": 1}, 32, r"train\.sequence_parallel_size=2 does not divide model\.heads=3"),
+        ({}, 31, r"data\.sequence_length=31 is not a multiple of train\.sequence_parallel_size=2"),
     ],
 )
 def test_rows_that_the_ranks_cannot_share_are_refused(
@@ -118,7 +118,7 @@ def test_rows_that_the_ranks_cannot_share_are_refused(
     tiny_tokenizer_path: Path,
     tiny_shards: Path,
     model: dict[str, int],
-    row_tokens: int,
+    sequence_length: int,
     words: str,
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -126,9 +126,9 @@ def test_rows_that_the_ranks_cannot_share_are_refused(
         name="x",
         tokenizer=str(tiny_tokenizer_path),
         output_folder=str(tmp_path),
-        train=TrainOptions(sequence_ranks=2),
+        train=TrainOptions(sequence_parallel_size=2),
         model=ModelOptions(**{**SMALL, **model}),
-        data=DataOptions(train={str(tiny_shards): 1.0}, row_tokens=row_tokens),
+        data=DataOptions(train={str(tiny_shards): 1.0}, sequence_length=sequence_length),
     )
     with pytest.raises(ConfigError, match=words):
         open_run(run, PROJECT / "ds_configs" / "zero3.json")
@@ -136,12 +136,14 @@ def test_rows_that_the_ranks_cannot_share_are_refused(
 
 def test_only_pretraining_shares_rows(monkeypatch: pytest.MonkeyPatch, tiny_tokenizer_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    run = PairsRun(name="x", tokenizer=str(tiny_tokenizer_path), train=TrainOptions(sequence_ranks=2))
-    with pytest.raises(ConfigError, match=r"train\.sequence_ranks=2: only pretraining shares rows"):
+    run = PairsRun(name="x", tokenizer=str(tiny_tokenizer_path), train=TrainOptions(sequence_parallel_size=2))
+    with pytest.raises(ConfigError, match=r"train\.sequence_parallel_size=2: only pretraining shares rows"):
         open_pairs_run(run, PROJECT / "ds_configs" / "zero3.json")
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"micro_sequences": 0}, {"stop_at_step": 0}, {"sequence_ranks": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"micro_batch_size": 0}, {"stop_at_step": 0}, {"sequence_parallel_size": 0}]
+)
 def test_counts_below_one_are_refused_by_their_key(wrong: dict[str, int]) -> None:
     [key] = wrong
     with pytest.raises(ConfigError, match=f"train.{key}=0"):
@@ -157,10 +159,10 @@ def test_how_a_run_computes_and_what_it_adds_to_the_loss_reach_the_decoder(
 name: asks
 tokenizer: {tiny_tokenizer_path}
 model:
-  {{hidden_size: 16, layers: 2, heads: 2, kv_heads: 1, head_size: 8, intermediate_size: 64, context_tokens: 32,
+  {{hidden_size: 16, layers: 2, heads: 2, kv_heads: 1, head_size: 8, intermediate_size: 64, max_position_embeddings: 32,
    mlp_tile_tokens: 100, recompute: {{mode: selective, keep: [attention, gate_up]}}}}
-data: {{train: {{{tiny_shards}: 1.0}}, row_tokens: 32}}
-train: {{sequences_per_step: 8, micro_sequences: 8, precision: fp32}}
+data: {{train: {{{tiny_shards}: 1.0}}, sequence_length: 32}}
+train: {{global_batch_size: 8, micro_batch_size: 8, precision: fp32}}
 loss: {{label_smoothing: 0.1, z_loss: 0.0001}}
 """
     )
@@ -191,7 +193,7 @@ def test_a_cache_that_does_not_hold_the_remote_sets_is_warned_of(tiny_shards: Pa
     "wrong",
     [
         {"workers": -1},
-        {"steps_ahead": 0},
+        {"prefetch_steps": 0},
         {"bad_shards": -1},
         {"bad_shards": -0.1},
         {"bad_shards": 1.0},

@@ -19,7 +19,7 @@ SHAPE = DecoderShape(
     kv_heads=1,
     head_size=8,
     intermediate_size=64,
-    context_tokens=16,
+    max_position_embeddings=16,
 )
 
 
@@ -52,7 +52,9 @@ def test_an_update_without_a_rate_changes_nothing() -> None:
     assert all(torch.equal(before[name], parameter) for name, parameter in decoder.named_parameters())
 
 
-@pytest.mark.parametrize("wrong", [{"learning_rate": 0.0}, {"weight_decay": -1.0}, {"beta2": 1.0}, {"clip_norm": -0.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"learning_rate": 0.0}, {"weight_decay": -1.0}, {"beta2": 1.0}, {"max_grad_norm": -0.5}]
+)
 def test_an_impossible_option_is_refused_by_its_key(wrong: dict[str, float]) -> None:
     [key] = wrong
     with pytest.raises(ConfigError, match=f"optimizer.{key}"):

@@ -11,10 +11,10 @@ import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.engine.zero import settings as settings_module
-from megadec.engine.zero.settings import RunsShare, merge_settings, read_settings, resolve_precision
+from megadec.engine.zero.settings import RunSettings, merge_settings, read_settings, resolve_precision
 from tests.support import PROJECT
 
-SHARE = RunsShare(sequences_per_step=24, micro_sequences=4, precision="bf16", clip_norm=1.0, ranks=2)
+SHARE = RunSettings(global_batch_size=24, micro_batch_size=4, precision="bf16", max_grad_norm=1.0, ranks=2)
 
 
 def write(folder: Path, **values: Any) -> Path:
@@ -47,24 +47,28 @@ def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
 
 
 def test_ranks_that_share_rows_are_told_to_deepspeed_as_rows_of_their_own(tmp_path: Path) -> None:
-    share = dataclasses.replace(SHARE, ranks=4, sequence_ranks=2)
+    share = dataclasses.replace(SHARE, ranks=4, sequence_parallel_size=2)
     file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=2, data_parallel_size=2)
     settings = merge_settings(file, share)
     values = settings.values
-    assert settings.sequence_ranks == 2
+    assert settings.sequence_parallel_size == 2
     assert values["gradient_accumulation_steps"] == 3, "as with two ranks that share nothing"
     assert values["train_batch_size"] == 48
     assert not values.keys() & {"sequence_parallel_size", "data_parallel_size"}
 
 
 def test_ranks_that_are_no_whole_groups_or_a_file_with_other_groups_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.sequence_ranks=3 does not divide the 4 rank"):
-        _ = dataclasses.replace(SHARE, ranks=4, sequence_ranks=3).accumulation_steps
-    with pytest.raises(ConfigError, match=r"=24 is not a multiple of 5 \(.*\) x 2 \(ranks / train\.sequence_ranks\)"):
-        _ = dataclasses.replace(SHARE, ranks=4, sequence_ranks=2, micro_sequences=5).accumulation_steps
+    with pytest.raises(ConfigError, match=r"train\.sequence_parallel_size=3 does not divide the 4 rank"):
+        _ = dataclasses.replace(SHARE, ranks=4, sequence_parallel_size=3).accumulation_steps
+    with pytest.raises(
+        ConfigError, match=r"=24 is not a multiple of 5 \(.*\) x 2 \(ranks / train\.sequence_parallel_size\)"
+    ):
+        _ = dataclasses.replace(SHARE, ranks=4, sequence_parallel_size=2, micro_batch_size=5).accumulation_steps
     file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=4)
-    with pytest.raises(ConfigError, match=r"sequence_parallel_size=4, but the run says 2 \(train\.sequence_ranks\)"):
-        merge_settings(file, dataclasses.replace(SHARE, ranks=4, sequence_ranks=2))
+    with pytest.raises(
+        ConfigError, match=r"sequence_parallel_size=4, but the run says 2 \(train\.sequence_parallel_size\)"
+    ):
+        merge_settings(file, dataclasses.replace(SHARE, ranks=4, sequence_parallel_size=2))
 
 
 def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Path) -> None:
@@ -109,7 +113,7 @@ def test_a_file_that_contradicts_the_run_or_deepspeed_is_refused_by_file_and_key
 
 @pytest.mark.parametrize(("micro", "ranks"), [(5, 2), (4, 5), (0, 1), (48, 1)])
 def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(micro: int, ranks: int) -> None:
-    share = RunsShare(sequences_per_step=24, micro_sequences=micro, precision="fp32", clip_norm=0.0, ranks=ranks)
+    share = RunSettings(global_batch_size=24, micro_batch_size=micro, precision="fp32", max_grad_norm=0.0, ranks=ranks)
     with pytest.raises(ConfigError, match=rf"=24 is not a multiple of {micro} \(.*\) x {ranks} \(ranks\)"):
         _ = share.accumulation_steps
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from megadec.common.errors import CheckpointError
 from megadec.common.files import sha256_of
 from megadec.engine.checkpoint.writer import add_sums
-from megadec.engine.zero.state_files import StateFiles, Stretch, bit_sum, header_of, rank_file, write_state
+from megadec.engine.zero.state_files import ShardSlice, StateFiles, bit_sum, header_of, rank_file, write_state
 
 SHAPES = {"matrix": (7, 5), "odd": (3, 3), "bias": (5,), "one": (1,)}
 PARTS = ("weight", "exp_avg", "exp_avg_sq")
@@ -36,7 +36,7 @@ def write(folder: Path, whole: dict[tuple[str, str], torch.Tensor], ranks: int) 
             length = math.ceil(len(flat) / ranks)
             own = flat[rank * length : (rank + 1) * length]
             if len(own):
-                pieces.append((Stretch(name, part, rank * length, len(own), flat.dtype), own))
+                pieces.append((ShardSlice(name, part, rank * length, len(own), flat.dtype), own))
         header = header_of([stretch for stretch, _ in pieces], {**SHAPES, "frozen": (11,)}, 7)
         written = write_state(folder / rank_file(rank), header, pieces, lambda: None)
         assert written.sha256 == sha256_of(folder / rank_file(rank))
