@@ -67,8 +67,8 @@ class RehearsalOptions:
         shares = (self.share_in_saves, self.share_in_evaluations)
         if min(shares) < 0 or sum(shares) > 1:
             raise ConfigError(
-                f"rehearsal.share_in_saves={shares[0]} and rehearsal.share_in_evaluations={shares[1]}: shares of all kills"
-                " are not negative, and together at most 1"
+                f"rehearsal.share_in_saves={shares[0]} and rehearsal.share_in_evaluations={shares[1]}: shares of all"
+                " kills are not negative, and together at most 1"
             )
         if self.tolerance is not None and self.tolerance < 0:
             raise ConfigError(f"rehearsal.tolerance={self.tolerance} is negative")

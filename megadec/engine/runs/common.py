@@ -155,8 +155,8 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bo
     """
     if run.train.sequence_parallel_size > 1 and not sequence_parallel:
         raise ConfigError(
-            f"train.sequence_parallel_size={run.train.sequence_parallel_size}: only pretraining shares rows among ranks;"
-            " leave it out"
+            f"train.sequence_parallel_size={run.train.sequence_parallel_size}: only pretraining shares rows among"
+            " ranks; leave it out"
         )
     share = RunSettings(
         run.train.global_batch_size,

@@ -162,8 +162,8 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
         )
     if shape.heads % run.train.sequence_parallel_size:
         raise ConfigError(
-            f"train.sequence_parallel_size={run.train.sequence_parallel_size} does not divide model.heads={shape.heads}:"
-            " each rank of a group attends with a share of the heads"
+            f"train.sequence_parallel_size={run.train.sequence_parallel_size} does not divide"
+            f" model.heads={shape.heads}: each rank of a group attends with a share of the heads"
         )
     sets = open_sets(run, tokenizer.sha256)
     held_out = {
