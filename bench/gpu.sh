@@ -16,7 +16,7 @@
 #   pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \
 #     --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 -d wheels -r bench/gpu_wheels.txt
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 
 output=${OUT:-bench/results/gpu}
 wheels='' total=525 python=${PYTHON:-python3} dry=''

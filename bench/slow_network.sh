@@ -8,7 +8,7 @@
 # bench.zero. What it cannot show: the computation runs on one machine's cores, so it is the share of the link in
 # a step that tells, not the seconds.
 set -eu
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 
 megabits=1000 ranks=1 python=${PYTHON:-python3} rest=()
 while (($#)); do

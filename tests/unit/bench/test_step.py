@@ -93,5 +93,5 @@ def test_cases_take_turns_and_ratios_are_those_of_a_round() -> None:
 
 
 def test_a_process_that_fails_says_so_with_its_last_words() -> None:
-    with pytest.raises(TrainingError, match=r"No module named tools\.bench\.nothing"):
+    with pytest.raises(TrainingError, match=r"No module named bench\.nothing"):
         fresh_process("bench.nothing", [])

@@ -68,7 +68,10 @@ def test_hyphens_tuples_and_flags_are_read() -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--name", "a", "--data.row_token", "3"], ["--data.row_token", "did you mean 'data.sequence_length'"]),
+        (
+            ["--name", "a", "--data.sequence_lenght", "3"],
+            ["--data.sequence_lenght", "did you mean 'data.sequence_length'"],
+        ),
         (["--name", "a", "--data.packing", "zz"], ["data.packing", "best_fit", "zz"]),
         (["--data.sequence_length", "3"], ["name"]),
         (["--name", "a", "--rate", "-1"], ["rate=-1.0"]),

@@ -36,5 +36,5 @@ def test_a_missing_extra_says_what_to_install() -> None:
 
 
 def test_the_nearest_word_is_suggested_and_a_far_one_is_not() -> None:
-    assert suggest("row_token", ["sequence_length", "seed"]) == " (did you mean 'sequence_length'?)"
+    assert suggest("sequence_lenght", ["sequence_length", "seed"]) == " (did you mean 'sequence_length'?)"
     assert suggest("zzz", ["sequence_length", "seed"]) == ""

@@ -16,7 +16,7 @@ from megadec.engine.runs.pretrain import ModelOptions, Run
 
 def make_job(folder: Path, resume: str = "auto", initial: str | None = None, stated: Source | None = None) -> Job:
     options = CheckpointOptions(resume=resume)
-    model = ModelOptions(initial=initial)
+    model = ModelOptions(init_from=initial)
     run = Run(name=folder.name, tokenizer="t", output_folder=str(folder.parent), model=model, checkpoint=options)
     task = SimpleNamespace(manifest={"kind": "language_model", **({"initial": stated} if stated else {})})
     return cast(Job, SimpleNamespace(run=run, task=task))

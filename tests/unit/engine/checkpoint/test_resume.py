@@ -29,10 +29,10 @@ def changed(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "free",
     [
-        {"checkpoint__every_steps": 7},
+        {"checkpoint__interval_steps": 7},
         {"evaluate__sets": {"more": "shards/more"}},
         {"train__stop_at_step": 3},
-        {"train__micro_sequences": 1},
+        {"train__micro_batch_size": 1},
         {"output_folder": "elsewhere"},
         {"metrics__peak_flops": 1e12},
         {"model__compile": "blocks"},
@@ -48,9 +48,9 @@ def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on(free: dic
     [
         ("train__steps", 5),
         ("train__precision", "fp32"),
-        ("train__sequences_per_step", 8),
+        ("train__global_batch_size", 8),
         ("optimizer__learning_rate", 0.5),
-        ("data__row_tokens", 8),
+        ("data__sequence_length", 8),
         ("data__train", {"shards/other": 1.0}),
         ("model__layers", 9),
         ("seed", 1),

@@ -28,7 +28,7 @@ def wait_here(seconds: float) -> None:
 
 def test_a_step_that_takes_too_long_is_reported_with_its_phase_and_the_line_where_it_is(tmp_path: Path) -> None:
     with Watchdog(0.2, tmp_path, rank=0, world_size=1) as watch:
-        watch.at("data", 3)
+        watch.set_phase("data", 3)
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("stalls/step_*.txt")) and time.monotonic() < deadline:
             wait_here(0.3)
@@ -43,7 +43,7 @@ def test_what_gets_on_is_not_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("megadec.engine.health.watchdog.time", SimpleNamespace(monotonic=lambda: clock.seconds))
     with Watchdog(0.3, tmp_path, rank=0, world_size=1) as watch:
         for step in range(60):
-            watch.at("data", step)
+            watch.set_phase("data", step)
             clock.seconds += 0.02
             time.sleep(0.02)
     assert not list(tmp_path.iterdir())

@@ -77,7 +77,7 @@ def test_a_run_that_begins_from_a_model_has_its_shape_and_its_weights_and_may_le
 ) -> None:
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
     initial = Initial(DecoderShape(vocabulary_size=tokenizer.vocabulary_size, **SMALL), tiny_tokenizer_path)
-    run = Run(name="x", tokenizer="t", model=ModelOptions(initial="runs/before", max_position_embeddings=64))
+    run = Run(name="x", tokenizer="t", model=ModelOptions(init_from="runs/before", max_position_embeddings=64))
     shape = run.model.shape(tokenizer, initial)
     assert shape == dataclasses.replace(initial.shape, max_position_embeddings=64)
     first = first_values(run, shape, tokenizer, initial)("norm.weight")
@@ -90,7 +90,7 @@ def test_a_run_does_not_begin_from_a_model_of_another_size_or_tokenizer(
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
     initial = Initial(DecoderShape(vocabulary_size=tokenizer.vocabulary_size, **SMALL), tiny_tokenizer_path)
     run = Run(name="x", tokenizer="t")
-    with pytest.raises(ConfigError, match=r"model\.initial=runs/before: tensor 'layers\.1"):
+    with pytest.raises(ConfigError, match=r"model\.init_from=runs/before: tensor 'layers\.1"):
         first_values(run, dataclasses.replace(initial.shape, layers=2), tokenizer, initial)
     other = tmp_path / "tokenizer.model"
     other.write_bytes(tiny_tokenizer_path.read_bytes() + b"\x2a\x00")
