@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +51,40 @@ DOORS = {
 }
 # torch takes seconds to import: the corpus side, which starts many short processes, does without it.
 TORCH_FROM = "data"
+
+
+# Names that DeepSpeed gives to what it hangs on tensors and engines.
+DEEPSPEED_ATTRIBUTES = r"ds_\w+|lp_fragment\w*|grad_partitions_\w+|fp16_groups|fp32_partitioned_groups_flat|_hp_mapping"
+RETIRED = {
+    "sequences_per_step": "global_batch_size",
+    "micro_sequences": "micro_batch_size",
+    "row_tokens": "sequence_length",
+    "context_tokens": "max_position_embeddings",
+    "sequence_ranks": "sequence_parallel_size",
+    "share_rows": "enable_sequence_parallel",
+    "clip_norm": "max_grad_norm",
+    "steps_ahead": "prefetch_steps",
+    "every_steps": "interval_steps",
+    "model_flops_utilisation_fraction": "mfu",
+    "seconds_waiting_for_data": "data_seconds",
+    "Flight": "PendingSave",
+    "Saver": "AsyncCheckpointer",
+    "Stretch": "ShardSlice",
+    "LiveState": "ZeroState",
+    "place_of_rank": "rank_position",
+    "Judge": "Detector",
+    "Finding": "Anomaly",
+    "refuse_update": "skip_update",
+    "StallWatch": "Watchdog",
+    "Beat": "Heartbeat",
+    "left_out": "skipped",
+    "KeptLines": "LineWriter",
+    "drill": "rehearse",
+    "from_first": "broadcast",
+    "from_all": "all_gather",
+    "quarantine": "damaged shards",
+    "initialise": "initialize",
+}
 
 
 class Import(NamedTuple):
@@ -111,23 +147,34 @@ def door_violations(imports: list[Import]) -> list[str]:
     return wrong
 
 
-def circles(root: Path) -> list[str]:
-    """Circles among modules, by top-level imports (an import inside a function does not run at import time)."""
+def modules_of(root: Path) -> dict[str, Path]:
+    """Every module below megadec/ by its dotted name."""
     folder = root / "megadec"
-    names = {
+    return {
         ".".join(("megadec", *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__"): path
         for path in folder.rglob("*.py")
     }
-    edges = {}
+
+
+def room_of(module: str) -> str:
+    """A folder inside a package is one room; a file beside such folders stands for itself."""
+    return ".".join(module.split(".")[:3])
+
+
+def circles(root: Path, name_of: Callable[[str], str] = str) -> list[str]:
+    """Circles among modules, or among what `name_of` makes of them, by all imports, those under TYPE_CHECKING and in
+    functions too."""
+    names = modules_of(root)
+    edges: dict[str, set[str]] = {name_of(name): set() for name in names}
     for name, path in names.items():
-        targets = set()
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            targets: set[str] = set()
             if isinstance(node, ast.Import):
-                targets |= {alias.name for alias in node.names}
+                targets = {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 whole = {f"{node.module}.{alias.name}" for alias in node.names}
-                targets |= (whole & names.keys()) or {node.module}
-        edges[name] = (targets & names.keys()) - {name}
+                targets = (whole & names.keys()) or {node.module}
+            edges[name_of(name)] |= {name_of(target) for target in targets & names.keys()} - {name_of(name)}
     done: set[str] = set()
     found: list[str] = []
 
@@ -141,6 +188,41 @@ def circles(root: Path) -> list[str]:
 
     for name in sorted(edges):
         visit(name, ())
+    return found
+
+
+def crowded(root: Path) -> list[str]:
+    """Folders with more Python files than one finds one's way in."""
+    counts = Counter(path.parent for path in (root / "megadec").rglob("*.py"))
+    return [f"{folder.relative_to(root)}: {count} files" for folder, count in counts.items() if count > MOST_FILES]
+
+
+def private_attributes(root: Path) -> list[str]:
+    """Where something reaches into DeepSpeed's engine outside its door."""
+    found = []
+    for path in sorted((root / "megadec").rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if name.startswith("megadec/engine/zero/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and re.fullmatch(DEEPSPEED_ATTRIBUTES, node.attr):
+                found.append(f"{name}:{node.lineno}: .{node.attr} is DeepSpeed's own; its door is engine/zero/")
+    return found
+
+
+def retired_words(root: Path) -> list[str]:
+    """Where a name is used that the field has another word for (RETIRED: the word -> the field's)."""
+    found = []
+    for folder in ("megadec", "launch", "tools", "bench", "ds_configs"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix not in (".py", ".yaml", ".md", ".sh") or "results" in path.parts:
+                continue
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                found += [
+                    f"{path.relative_to(root)}:{number}: {word}; say {field}"
+                    for word, field in RETIRED.items()
+                    if re.search(rf"\b{word}\b", line)
+                ]
     return found
 
 
@@ -179,6 +261,27 @@ def test_an_import_against_the_order_is_found(tmp_path: Path, file: str, line: s
     assert len(wrong) == 1
     assert words in wrong[0]
     assert f"megadec/{file}:" in wrong[0]
+
+
+def test_each_of_the_other_rules_can_fail(tmp_path: Path) -> None:
+    room, other = tmp_path / "megadec" / "engine" / "a", tmp_path / "megadec" / "engine" / "b"
+    for folder in (room, other):
+        folder.mkdir(parents=True)
+    (room / "one.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import megadec.engine.b.two\n"
+    )
+    (other / "two.py").write_text("x = engine.ds_tensor\n")
+    (other / "three.py").write_text("import megadec.engine.a.four\nclip_norm = 1\n")
+    for number in range(MOST_FILES):
+        (room / f"f{number}.py").write_text("")
+    (room / "four.py").write_text("")
+    assert circles(tmp_path) == []
+    assert circles(tmp_path, room_of) == ["megadec.engine.a -> megadec.engine.b -> megadec.engine.a"]
+    assert crowded(tmp_path) == [f"megadec/engine/a: {MOST_FILES + 2} files"]
+    assert private_attributes(tmp_path) == [
+        "megadec/engine/b/two.py:1: .ds_tensor is DeepSpeed's own; its door is engine/zero/"
+    ]
+    assert retired_words(tmp_path) == ["megadec/engine/b/three.py:2: clip_norm; say max_grad_norm"]
 
 
 def test_a_circle_is_found(tmp_path: Path) -> None:
