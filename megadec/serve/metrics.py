@@ -53,7 +53,7 @@ class Metrics:
         return self._text()
 
     def request_begins(self) -> float:
-        """Count a request as in pending; gives the time for `request_ends`."""
+        """Count a request as in flight; gives the time for `request_ends`."""
         self._in_flight.inc()
         return time.monotonic()
 

@@ -45,7 +45,7 @@ def page_streams(path: Path) -> list[tuple[int, int]] | None:
 
 
 def read_streams(path: Path, ranges: list[tuple[int, int]], report: Report, *, workers: int) -> Iterator[Document]:
-    """The articles of all ranges in order; each range is one task, `LOOK_AHEAD_PER_WORKER` tasks a worker in pending.
+    """The articles of all ranges in order; each range is one task, `LOOK_AHEAD_PER_WORKER` tasks a worker in flight.
 
     Raises InputError as the sequential reader does, after the pages before the damage were given out.
     """
