@@ -1,8 +1,9 @@
 """Configuration: frozen dataclasses in, a checked instance out; defaults < --config FILE.yaml < --section.key VALUE.
 
 jsonargparse reads the files and checks the types. What it lacks stands here: an unknown key names its nearest known
-one, `--key-with-hyphens` is the same as `--key_with_underscores`, and `--input a b c` fills a tuple. A command line is
-a dataclass, so options exist once, with their types, defaults and documentation.
+one, `--key-with-hyphens` is the same as `--key_with_underscores`, `--mapping.key VALUE` sets one entry of a mapping,
+and `--input a b c` fills a tuple. A command line is a dataclass, so options exist once, with their types, defaults and
+documentation.
 """
 
 from __future__ import annotations
@@ -120,9 +121,11 @@ def _normalise(kind: type, argv: Sequence[str]) -> list[str]:
             continue
         if not argument.startswith("--"):
             raise ConfigError(f"unexpected argument {argument!r}; every value follows its --option")
-        name, equals, value = argument[2:].partition("=")
-        name = name.replace("-", "_")
-        if name not in options and name != CONFIG_OPTION:
+        given, equals, value = argument[2:].partition("=")
+        name = given.replace("-", "_")
+        if _is_entry(name, options):
+            name = f"{name.rpartition('.')[0]}.{given.rpartition('.')[2]}"  # a mapping's key is taken as it is written
+        elif name not in options and name != CONFIG_OPTION:
             raise ConfigError(f"unknown option --{name}{suggest(name, [*options, CONFIG_OPTION])}")
         values = [value] if equals else []
         while not equals and position < len(argv) and not argv[position].startswith("--"):
@@ -130,6 +133,12 @@ def _normalise(kind: type, argv: Sequence[str]) -> list[str]:
             position += 1
         arguments.append(f"--{name}={_joined(name, values, options.get(name))}")
     return arguments
+
+
+def _is_entry(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether `name` is a key of an option that holds a mapping, as `model.shape.layers` is one of `model.shape`."""
+    option, dot, _ = name.rpartition(".")
+    return bool(dot) and typing.get_origin(_bare(options.get(option))) is dict
 
 
 def _joined(name: str, values: list[str], annotation: Any) -> str:

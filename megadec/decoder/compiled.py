@@ -108,7 +108,7 @@ class _State:
     def give_up(self, reason: str) -> None:
         """From now on blocks are eager."""
         self.eager = True
-        log.warning("model.compile=blocks: the blocks are not compiled, as %s", reason)
+        log.warning("model.execution.compile=blocks: the blocks are not compiled, as %s", reason)
 
 
 def _forward(eager: Callable[..., Tensor], state: _State) -> Callable[..., Tensor]:

@@ -33,11 +33,11 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.kernels not in KERNELS:
-            raise ConfigError(f"model.kernels={self.kernels!r} is none of {', '.join(KERNELS)}")
+            raise ConfigError(f"model.execution.kernels={self.kernels!r} is none of {', '.join(KERNELS)}")
         if self.compile not in COMPILE:
-            raise ConfigError(f"model.compile={self.compile!r} is none of {', '.join(COMPILE)}")
+            raise ConfigError(f"model.execution.compile={self.compile!r} is none of {', '.join(COMPILE)}")
         if self.mlp_tile_tokens < 0:
-            raise ConfigError(f"model.mlp_tile_tokens={self.mlp_tile_tokens} is negative")
+            raise ConfigError(f"model.execution.mlp_tile_tokens={self.mlp_tile_tokens} is negative")
 
 
 PLAIN = Execution()

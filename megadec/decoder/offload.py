@@ -71,4 +71,4 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
 
 @functools.cache
 def _say_no_effect() -> None:
-    log.warning("model.recompute.offload=true has no effect on a CPU: activations are in the host's memory already")
+    log.warning("model.execution.recompute.offload=true has no effect on a CPU: activations are in host memory already")

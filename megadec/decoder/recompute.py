@@ -75,21 +75,24 @@ class Recompute:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ConfigError(f"recompute.mode={self.mode!r} is none of {', '.join(MODES)}")
+            raise ConfigError(f"model.execution.recompute.mode={self.mode!r} is none of {', '.join(MODES)}")
         if self.every < 1:
-            raise ConfigError(f"recompute.every={self.every} is less than 1")
+            raise ConfigError(f"model.execution.recompute.every={self.every} is less than 1")
         for name in self.keep:
             if name not in KEEPABLE:
                 known = ", ".join(KEEPABLE)
                 raise ConfigError(
-                    f"recompute.keep: {name!r} cannot be kept{suggest(name, KEEPABLE)}; there are {known}"
+                    f"model.execution.recompute.keep: {name!r} cannot be kept{suggest(name, KEEPABLE)}; there are"
+                    f" {known}"
                 )
         if self.mode != "selective" and set(self.keep) != set(KEEP):
-            raise ConfigError(f"recompute.keep={list(self.keep)} is for mode=selective, and the mode is {self.mode}")
+            raise ConfigError(
+                f"model.execution.recompute.keep={list(self.keep)} is for mode=selective, and the mode is {self.mode}"
+            )
         if self.offload and self.mode == "none":
             raise ConfigError(
-                "recompute.offload=true with recompute.mode=none: what goes to the host is what a policy keeps, and"
-                " none keeps everything; choose full, every_nth or selective"
+                "model.execution.recompute.offload=true with mode=none: what goes to the host is what a policy keeps,"
+                " and none keeps everything; choose full, every_nth or selective"
             )
 
     def applies_to(self, layer: int) -> bool:

@@ -47,17 +47,19 @@ class DecoderShape:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.heads % self.kv_heads:
-            raise ConfigError(f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}")
+            raise ConfigError(
+                f"model.shape.heads={self.heads} is not a multiple of model.shape.kv_heads={self.kv_heads}"
+            )
         if not self.qk_norm and self.hidden_size % self.heads:
             raise ConfigError(
-                f"model.hidden_size={self.hidden_size} is not a multiple of model.heads={self.heads}: the Llama layout "
-                "(model.qk_norm=false) needs it"
+                f"model.shape.hidden_size={self.hidden_size} is not a multiple of model.shape.heads={self.heads}: the"
+                " Llama layout (model.shape.qk_norm=false) needs it"
             )
         if self.head_size % HEAD_SIZE_STEP:
-            raise ConfigError(f"model.head_size={self.head_size} is not a multiple of {HEAD_SIZE_STEP}")
+            raise ConfigError(f"model.shape.head_size={self.head_size} is not a multiple of {HEAD_SIZE_STEP}")
         if self.intermediate_size % INTERMEDIATE_STEP:
             raise ConfigError(
-                f"model.intermediate_size={self.intermediate_size} is not a multiple of {INTERMEDIATE_STEP}"
+                f"model.shape.intermediate_size={self.intermediate_size} is not a multiple of {INTERMEDIATE_STEP}"
             )
 
     @property
@@ -95,14 +97,14 @@ def check_fields(shape: Any) -> None:
         value = getattr(shape, field.name)
         if field.type == "bool":
             if not isinstance(value, bool):
-                raise ConfigError(f"model.{field.name}={value!r} is not true or false")
+                raise ConfigError(f"model.shape.{field.name}={value!r} is not true or false")
             continue
         if field.type not in ("int", "float"):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ConfigError(f"model.{field.name}={value!r} is not a number greater than zero")
+            raise ConfigError(f"model.shape.{field.name}={value!r} is not a number greater than zero")
         if field.type == "int" and not isinstance(value, int):
-            raise ConfigError(f"model.{field.name}={value!r} is not a whole number")
+            raise ConfigError(f"model.shape.{field.name}={value!r} is not a whole number")
 
 
 def check_names(kind: Any, values: Mapping[str, Any], what: str, advice: str) -> None:
@@ -110,10 +112,10 @@ def check_names(kind: Any, values: Mapping[str, Any], what: str, advice: str) ->
     known = {field.name: field for field in dataclasses.fields(kind)}
     for key in values:
         if key not in known:
-            raise ConfigError(f"model.{key} is not a field of the {what}'s shape{suggest(key, known)}")
+            raise ConfigError(f"model.shape.{key} is not a field of the {what}'s shape{suggest(key, known)}")
     missing = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in values]
     if missing:
-        raise ConfigError(f"model.{missing[0]} is missing: {advice}")
+        raise ConfigError(f"model.shape.{missing[0]} is missing: {advice}")
 
 
 def preset_names() -> list[str]:

@@ -50,14 +50,14 @@ log = logger(__name__)
 
 
 @dataclass(frozen=True)
-class StartOptions(Execution):
+class StartOptions:
     """`path`: the pretrained model, anything that tools/convert.py can read; the others are those of pretraining."""
 
     path: str = ""
     dropout: float = 0.0
+    execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_dropout(self.dropout)
 
 
@@ -193,7 +193,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         kind="classification",
         shape=shape,
         build=lambda: build_classifier(
-            shape, len(names), method, run.lora, run.model, run.loss.label_smoothing, run.model.dropout
+            shape, len(names), method, run.lora, run.model.execution, run.loss.label_smoothing, run.model.dropout
         ),
         sizes=classifier_sizes(shape, len(names), method, run.lora),
         first_value=first_values(run, source, names),

@@ -118,7 +118,7 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
         file = "zero3_offload.json" if choice.offload else f"zero{choice.stage}.json"
         return (
             f"take ds_configs/{file}, train.micro_batch_size={choice.micro_batch_size},"
-            f" model.recompute.mode={choice.recompute.mode}{details(choice.recompute)}"
+            f" model.execution.recompute.mode={choice.recompute.mode}{details(choice.recompute)}"
             f"{_given_up(setup, choice, ', ')}:"
             f" {choice.peak_bytes / GIB:.2f} GiB of {machines.memory_gib:g} a rank,"
             f" {choice.again_fraction:.0%} of the model's operations computed again"
@@ -143,8 +143,8 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
 
 def details(recompute: Recompute) -> str:
     if recompute.mode == "selective":
-        return f" model.recompute.keep={list(recompute.keep)}".replace("'", "")
-    return f" model.recompute.every={recompute.every}" if recompute.mode == "every_nth" else ""
+        return f" model.execution.recompute.keep={list(recompute.keep)}".replace("'", "")
+    return f" model.execution.recompute.every={recompute.every}" if recompute.mode == "every_nth" else ""
 
 
 def _given_up(setup: Setup, choice: Choice, joint: str) -> str:

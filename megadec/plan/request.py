@@ -7,16 +7,15 @@ so a plan can be made before there is a tokenizer or a single shard; what is the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.sharding import check_groups
-from megadec.decoder.execution import Execution
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.runs.pretrain import ModelOptions, Run
+from megadec.engine.runs.pretrain import Run
 from megadec.engine.zero.settings import Precision, RunSettings, merge_settings, resolve_precision
 from megadec.plan.duration import Machines, Work
 from megadec.plan.plan import Plan, make_plan
@@ -41,7 +40,6 @@ def plan_run(
     notes: list[str] = []
     shape = _shape(run, notes)
     check_groups(machines.ranks, run.train.sequence_parallel_size)
-    execution = Execution(**{field.name: getattr(run.model, field.name) for field in fields(Execution)})
     setup = Setup(
         shape=shape,
         zero=_zero(run, deepspeed_file, machines, notes),
@@ -50,7 +48,7 @@ def plan_run(
         sequence_parallel_size=run.train.sequence_parallel_size,
         micro_batch_size=run.train.micro_batch_size,
         sequence_length=run.data.sequence_length,
-        execution=execution,
+        execution=run.model.execution,
         dropout=run.model.dropout,
         device=machines.kind,
         saves_behind=run.checkpoint.asynchronous,
@@ -71,20 +69,12 @@ def _shape(run: Run, notes: list[str]) -> DecoderShape:
     """The run's shape; its vocabulary is the tokenizer's where that exists, else what the run or the preset says."""
     if run.model.init_from is not None and run.model.preset is None:
         raise ConfigError(
-            f"model.init_from={run.model.init_from}: a plan opens no weights; state the shape (--model.preset, or the"
-            " fields of --model)"
+            f"model.init_from={run.model.init_from}: a plan opens no weights; state the shape (--model.preset, or"
+            " --model.shape.FIELD for each)"
         )
-    if Path(run.tokenizer).exists():
-        return run.model.shape(Tokenizer.load(run.tokenizer))
-    others = {"preset", "init_from", "dropout"} | {field.name for field in fields(Execution)}
-    names = [field.name for field in fields(ModelOptions) if field.name not in others]
-    changes = {name: getattr(run.model, name) for name in names if getattr(run.model, name) is not None}
-    shape = (
-        DecoderShape.from_mapping(changes)
-        if run.model.preset is None
-        else DecoderShape.from_preset(run.model.preset, **changes)
-    )
-    if run.model.vocabulary_size is None:
+    tokenizer = Tokenizer.load(run.tokenizer) if Path(run.tokenizer).exists() else None
+    shape = run.model.decoder_shape(tokenizer)
+    if tokenizer is None and "vocabulary_size" not in run.model.shape:
         notes.append(f"assumed: a vocabulary of {shape.vocabulary_size:,}, as there is no tokenizer {run.tokenizer}")
     return shape
 

@@ -99,20 +99,19 @@ def scale(run: Run, options: RehearsalOptions) -> Run:
 
 def _small(run: Run, sequence_length: int) -> ModelOptions:
     """A small model of the same kind: what it computes with is kept, what it holds is not."""
-    own = run.model.shape(Tokenizer.load(run.tokenizer)) if run.model.init_from is None else None
+    own = run.model.decoder_shape(Tokenizer.load(run.tokenizer)) if run.model.init_from is None else None
     heads = 2 * run.train.sequence_parallel_size
     shared = own is None or own.kv_heads < own.heads
-    return replace(
-        run.model,
-        init_from=None,
-        hidden_size=heads * SMALL_HEAD,
-        layers=SMALL_LAYERS,
-        heads=heads,
-        kv_heads=heads // 2 if shared else heads,
-        head_size=SMALL_HEAD,
-        intermediate_size=SMALL_INTERMEDIATE,
-        max_position_embeddings=sequence_length,
-    )
+    small = {
+        "hidden_size": heads * SMALL_HEAD,
+        "layers": SMALL_LAYERS,
+        "heads": heads,
+        "kv_heads": heads // 2 if shared else heads,
+        "head_size": SMALL_HEAD,
+        "intermediate_size": SMALL_INTERMEDIATE,
+        "max_position_embeddings": sequence_length,
+    }
+    return replace(run.model, init_from=None, shape={**run.model.shape, **small})
 
 
 def _scaled_settings(file: Path, options: RehearsalOptions) -> dict[str, object]:

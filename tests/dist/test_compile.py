@@ -32,10 +32,10 @@ def test_twenty_steps_have_equal_losses_compiled_and_not(
     if reason := missing_compiler(torch.device("cpu")):
         pytest.skip(reason)
     plan = []
-    for name, (precision, model) in RUNS.items():
+    for name, (precision, execution) in RUNS.items():
         train = {"steps": STEPS, "precision": precision}
         evaluate = {"interval_steps": 20, "windows": 8} if precision == "fp32" else {"sets": {}}
-        run = make_run(name, model=model, train=train, evaluate=evaluate)
+        run = make_run(name, model={"execution": execution}, train=train, evaluate=evaluate)
         plan.append({"run": str(run), "deepspeed": str(zero_file("zero3"))})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], 2)

@@ -40,7 +40,7 @@ def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(
         run = make_run(
             name(stage, precision, tied, qk_norm),
             # One key-value head for two heads, and sizes that two ranks do not share evenly.
-            model={"tied_embeddings": tied, "qk_norm": qk_norm, "vocabulary_size": 601, "hidden_size": 34},
+            model={"shape": {"tied_embeddings": tied, "qk_norm": qk_norm, "vocabulary_size": 601, "hidden_size": 34}},
             train={"steps": 4, "precision": precision},
             evaluate=WINDOWS,
         )

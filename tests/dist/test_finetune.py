@@ -114,7 +114,7 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
     plan = []
     for name, method, stage, recompute, stop in CASES:
         precision = {"precision": "bf16"} if "bf16" in name else {}
-        file = write_run(name, method=method, model={"recompute": {"mode": recompute}}, train=precision)
+        file = write_run(name, method=method, model={"execution": {"recompute": {"mode": recompute}}}, train=precision)
         training = {"kind": "finetune", "run": str(file), "deepspeed": str(zero_file(stage))}
         if stop is not None:
             plan.append({**training, "options": ["--train.stop_at_step", str(stop)]})
@@ -123,7 +123,7 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
         checkpoint = tmp_path / "runs" / source / "checkpoints" / "step_00000002"
         name = f"{source}-{stage}"
         options = [f"--checkpoint.resume={checkpoint}", f"--name={name}"]
-        file = write_run(name, method="lora", model={"recompute": {"mode": "none"}})
+        file = write_run(name, method="lora", model={"execution": {"recompute": {"mode": "none"}}})
         plan.append({"kind": "finetune", "run": str(file), "deepspeed": str(zero_file(stage)), "options": options})
     # What is frozen was kept in bf16, and is fp32 in the run that goes on.
     checkpoint = tmp_path / "runs" / "lora-zero3-bf16" / "checkpoints" / f"step_{STEPS:08d}"

@@ -66,7 +66,7 @@ def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_
             [*usual, "--data.sequence_length", "65"],
             ["data.sequence_length=65", "max_position_embeddings=64"],
         ),
-        ([*usual, "--model.vocabulary_size", "7"], ["model.vocabulary_size=7"]),
+        ([*usual, "--model.shape.vocabulary_size", "7"], ["model.shape.vocabulary_size=7"]),
         (["--config", run], ["--deepspeed"]),
         (["--deepspeed", str(tmp_path / "no.json"), "--config", run], ["no.json"]),
         (

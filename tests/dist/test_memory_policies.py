@@ -30,15 +30,15 @@ def test_twenty_steps_have_equal_losses_under_every_policy(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
     plan = []
-    for name, model in POLICIES.items():
-        run = make_run(name, model=model, train={"steps": STEPS}, evaluate={"sets": {}})
+    for name, execution in POLICIES.items():
+        run = make_run(name, model={"execution": execution}, train={"steps": STEPS}, evaluate={"sets": {}})
         plan.append({"run": str(run), "deepspeed": str(zero_file("zero3"))})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], 2)
     expected = losses_of(tmp_path / "runs" / "none")
     assert len(expected) == STEPS
     assert expected[-1] < expected[0] - 0.5, "the decoder must learn something for the comparison to mean something"
-    for name, model in POLICIES.items():
+    for name, execution in POLICIES.items():
         # Tiles add the gradient of a weight up in another order; nothing else is computed differently.
-        tolerance = 1e-6 if "mlp_tile_tokens" in model else 0.0
+        tolerance = 1e-6 if "mlp_tile_tokens" in execution else 0.0
         assert losses_of(tmp_path / "runs" / name) == pytest.approx(expected, rel=tolerance, abs=0.0), name

@@ -64,7 +64,7 @@ def test_a_run_on_disk_is_saved_and_goes_on_as_one_in_memory(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], nvme_file: Path
 ) -> None:
     saving = {"interval_steps": 3, "keep_last": 9}
-    memory, disk = (str(make_run(name, model=SWAPPED, checkpoint=saving)) for name in ("memory", "disk"))
+    memory, disk = (str(make_run(name, model={"shape": SWAPPED}, checkpoint=saving)) for name in ("memory", "disk"))
     behind = ["--checkpoint.snapshot_bytes=1000000000"]
     plan = [
         {"run": memory, "deepspeed": str(zero_file("zero3_offload"))},
@@ -83,7 +83,9 @@ def test_a_save_from_disk_that_is_refused_is_tried_again(
     tmp_path: Path, make_run: Callable[..., Path], nvme_file: Path
 ) -> None:
     again = {"interval_steps": 2, "retries": 3, "retry_pause_seconds": 0.1}
-    run = make_run("refused", model=SWAPPED, checkpoint=again, train={"stop_at_step": 4}, evaluate={"sets": {}})
+    run = make_run(
+        "refused", model={"shape": SWAPPED}, checkpoint=again, train={"stop_at_step": 4}, evaluate={"sets": {}}
+    )
     plan = [{"run": str(run), "deepspeed": str(nvme_file)}]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     done = subprocess.run(

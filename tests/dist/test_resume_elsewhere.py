@@ -22,7 +22,7 @@ from tests.support.processes import TRAIN_MANY, metrics_of, run_ranks
 SAVED, MORE = 3, 20
 TRAIN = {"steps": SAVED + MORE, "global_batch_size": 12, "micro_batch_size": 1}
 # Sizes that neither two, three nor four ranks share evenly.
-MODEL = {"vocabulary_size": 601, "hidden_size": 34}
+MODEL = {"shape": {"vocabulary_size": 601, "hidden_size": 34}}
 
 
 def train_on(tmp_path: Path, ranks: int, plan: list[dict[str, Any]]) -> None:

@@ -26,9 +26,12 @@ from tests.support.seq2seq_models import RNN, TRANSFORMER, train_plainly
 
 STEPS, STOP = 12, 5
 MODELS: dict[str, dict[str, Any]] = {
-    "transformer": {"architecture": "transformer_seq2seq", **TRANSFORMER},
-    "gru": {"architecture": "rnn_seq2seq", **RNN},
-    "lstm": {"architecture": "rnn_seq2seq", **RNN, "cell": "lstm", "attention": "luong", "tied_embeddings": False},
+    "transformer": {"architecture": "transformer_seq2seq", "shape": TRANSFORMER},
+    "gru": {"architecture": "rnn_seq2seq", "shape": RNN},
+    "lstm": {
+        "architecture": "rnn_seq2seq",
+        "shape": {**RNN, "cell": "lstm", "attention": "luong", "tied_embeddings": False},
+    },
 }
 
 
@@ -40,7 +43,7 @@ def run_file(folder: Path, name: str, model: dict[str, Any], tokenizer: Path, **
         "name": name,
         "output_folder": str(folder / "runs"),
         "tokenizer": str(tokenizer),
-        "model": {**model, "vocabulary_size": 600},
+        "model": {**model, "shape": {**model["shape"], "vocabulary_size": 600}},
         "data": {"source": str(pairs), "held_out_fraction": 0.1, "max_source_tokens": 24, "max_target_tokens": 24},
         "train": {"steps": STEPS, "global_batch_size": 16, "micro_batch_size": 4, "precision": "fp32", **train},
         "optimizer": {"learning_rate": 0.005, "max_grad_norm": 0.5},
@@ -75,7 +78,7 @@ def plain(file: Path) -> tuple[list[float], float, torch.nn.Module]:
     run = from_yaml(PairsRun, file)
     tokenizer = Tokenizer.load(run.tokenizer)
     found = architecture(run.model.architecture)
-    model = found.fresh(run.model.shape(tokenizer), run.seed)
+    model = found.fresh(run.model.pair_shape(tokenizer), run.seed)
     stream = PairStream(open_pairs(run.data, tokenizer, "train"), run.seed, run.train.global_batch_size)
     losses = train_plainly(model, stream, run.train.steps, run.optimizer, run.schedule)
     held_out = open_pairs(run.data, tokenizer, "held_out")

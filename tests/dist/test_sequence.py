@@ -27,9 +27,9 @@ Make = Callable[..., Path]
 def plan_of(make_run: Make, zero_file: Make, ranks: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
     plan = []
     for name in names:
-        model = {**MODELS.get(name, MODELS["fewer"])}
+        model: dict[str, Any] = {"shape": MODELS.get(name, MODELS["fewer"])}
         if name in ("full", "selective"):
-            model["recompute"] = {"mode": name}
+            model["execution"] = {"recompute": {"mode": name}}
         train = {**TRAIN, "sequence_parallel_size": ranks, "precision": "bf16" if name == "bf16" else "fp32"}
         evaluate = {"interval_steps": 3, "windows": 5, "micro_batch_size": 2}
         run = make_run(f"{name}-{ranks}", model=model, train=train, data=DATA, evaluate=evaluate)
@@ -90,7 +90,9 @@ def test_a_rank_that_shares_rows_needs_the_memory_of_its_part(
     for shared in (1, 2):
         run = make_run(
             f"long-{shared}",
-            model={"hidden_size": 256, "layers": 4, "heads": 4, "head_size": 64, "max_position_embeddings": 4096},
+            model={
+                "shape": {"hidden_size": 256, "layers": 4, "heads": 4, "head_size": 64, "max_position_embeddings": 4096}
+            },
             data={"sequence_length": 4096},
             # Two micro-steps of one row, of each rank or of both together.
             train={

@@ -39,7 +39,7 @@ def losses(tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..
         for (precision, stage, _, recompute, micro), name in names[ranks].items():
             run = make_run(
                 name,
-                model={"recompute": {"mode": recompute}},
+                model={"execution": {"recompute": {"mode": recompute}}},
                 train={
                     "steps": STEPS,
                     "global_batch_size": SEQUENCES,
@@ -73,7 +73,7 @@ def plain_losses(file: Path) -> list[float]:
     tokenizer = Tokenizer.load(run.tokenizer)
     sets = [(DataSet.open(Path(folder)), weight) for folder, weight in run.data.train.items()]
     stream = TrainStream(sets, run.data.sequence_length, run.data.packing, run.seed, run.train.global_batch_size)
-    decoder = Decoder(run.model.shape(tokenizer))
+    decoder = Decoder(run.model.decoder_shape(tokenizer))
     initialize(decoder, run.seed)
     optimizer = build_optimizer(decoder.named_parameters(), run.optimizer)
     losses = []

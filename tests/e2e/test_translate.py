@@ -23,6 +23,17 @@ from tools import translate
 
 ZERO3 = PROJECT / "ds_configs" / "zero3.json"
 
+SHAPE = {
+    "hidden_size": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "heads": 4,
+    "kv_heads": 4,
+    "head_size": 16,
+    "intermediate_size": 128,
+    "max_position_embeddings": 16,
+}
+
 
 @pytest.fixture(scope="module")
 def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,16 +57,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "reverse",
         "output_folder": str(folder / "runs"),
         "tokenizer": str(folder / "tokenizer.model"),
-        "model": {
-            "hidden_size": 64,
-            "encoder_layers": 1,
-            "decoder_layers": 1,
-            "heads": 4,
-            "kv_heads": 4,
-            "head_size": 16,
-            "intermediate_size": 128,
-            "max_position_embeddings": 16,
-        },
+        "model": {"shape": SHAPE},
         "data": {
             "source": str(folder / "pairs.txt"),
             "held_out_fraction": 0.05,
@@ -126,13 +128,16 @@ def changed(run_file: Path, **sections: object) -> PairsRun:
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"model": {"cell": "gru"}}, "model.cell is not a field of the transformer_seq2seq's shape"),
+        (
+            {"model": {"shape": {**SHAPE, "cell": "gru"}}},
+            "model.shape.cell is not a field of the transformer_seq2seq's shape",
+        ),
         ({"model": {"architecture": "rnn_seq2seq"}}, "is not a field of the rnn_seq2seq's shape"),
         (
-            {"model": {"max_position_embeddings": 8}},
-            "data.max_source_tokens=16 is more than the model's max_position_embeddings=8",
+            {"model": {"shape": {**SHAPE, "max_position_embeddings": 8}}},
+            "data.max_source_tokens=16 is more than model.shape.max_position_embeddings=8",
         ),
-        ({"model": {"vocabulary_size": 9}}, "model.vocabulary_size=9 is less than the"),
+        ({"model": {"shape": {**SHAPE, "vocabulary_size": 9}}}, "model.shape.vocabulary_size=9 is less than the"),
         ({"data": {"source": ""}}, "data.source names no file"),
         ({"data": {"max_target_tokens": 2}}, "no pair is left for the part 'train'"),
         ({"train": {"micro_batch_size": 5}}, "train.global_batch_size=64 is not a multiple of 5"),

@@ -30,13 +30,15 @@ DEADLINE_SECONDS = 800.0
 TINY_RUN: dict[str, Any] = {
     "name": "tiny",
     "model": {
-        "hidden_size": 32,
-        "layers": 2,
-        "heads": 2,
-        "kv_heads": 1,
-        "head_size": 16,
-        "intermediate_size": 64,
-        "max_position_embeddings": 64,
+        "shape": {
+            "hidden_size": 32,
+            "layers": 2,
+            "heads": 2,
+            "kv_heads": 1,
+            "head_size": 16,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64,
+        }
     },
     "data": {"sequence_length": 32},
     "train": {"steps": 12, "global_batch_size": 8, "micro_batch_size": 2, "precision": "fp32"},
@@ -139,6 +141,7 @@ def run_maker(folder: Path, tokenizer: Path, shards: Path) -> Callable[..., Path
         run["evaluate"]["sets"] = {"tiny": str(shards)}
         for key, value in sections.items():
             run[key] = {**run.get(key, {}), **value} if isinstance(value, dict) else value
+        run["model"]["shape"] = {**TINY_RUN["model"]["shape"], **run["model"].get("shape", {})}
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(run), encoding="utf-8")
         return path

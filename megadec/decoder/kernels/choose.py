@@ -41,9 +41,13 @@ def takes_triton(kernels: Kernels, x: Tensor) -> bool:
     if kernels == "auto":
         return x.is_cuda and triton_is_installed()
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ConfigError(f"model.kernels=triton needs a GPU, and the model is on {x.device}; say auto or torch")
+        raise ConfigError(
+            f"model.execution.kernels=triton needs a GPU, and the model is on {x.device}; say auto or torch"
+        )
     if not triton_is_installed():
-        raise ConfigError("model.kernels=triton, and triton is not installed; say auto or torch, or pip install triton")
+        raise ConfigError(
+            "model.execution.kernels=triton, and triton is not installed; say auto or torch, or pip install triton"
+        )
     return True
 
 

@@ -49,10 +49,10 @@ class RnnShape:
         check_fields(self)
         for name, known in (("cell", tuple(GATES)), ("attention", ATTENTIONS)):
             if getattr(self, name) not in known:
-                raise ConfigError(f"model.{name}={getattr(self, name)!r} is none of {', '.join(known)}")
+                raise ConfigError(f"model.shape.{name}={getattr(self, name)!r} is none of {', '.join(known)}")
         if self.hidden_size % 2:
             raise ConfigError(
-                f"model.hidden_size={self.hidden_size} is odd; each direction of the encoder has half of it"
+                f"model.shape.hidden_size={self.hidden_size} is odd; each direction of the encoder has half of it"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,14 +7,12 @@ hashes, and the others wait for its answer; that is one reader of a shared file 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, MegadecError
 from megadec.common.files import remove_temporary, storage_errors
-from megadec.decoder.execution import Execution
 from megadec.engine.checkpoint.manifest import (
     check_fits,
     checkpoints_in,
@@ -27,7 +25,7 @@ from megadec.engine.runs.common import Job
 
 # What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
 FREE_KEYS = (
-    *(f"model.{field.name}" for field in fields(Execution)),
+    "model.execution",
     "output_folder",
     "checkpoint",
     "data.skip_documents",

@@ -32,6 +32,8 @@ from megadec.engine.zero.settings import (
 )
 
 CHECKPOINTS = "checkpoints"
+ShapeFields = dict[str, bool | int | float | str]
+"""`model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,19 @@ class Job:
     task: Task
     saved: Callable[[Saved], None] | None = None
     """Called on every rank when a checkpoint has its name; the launcher's, which may want to tell others."""
+
+
+def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:
+    """`model.shape` with the tokenizer's vocabulary_size where none is given; a larger one leaves unused embeddings.
+
+    Raises ConfigError for a smaller one.
+    """
+    size = fields.get("vocabulary_size", tokenizer.vocabulary_size)
+    if isinstance(size, int) and size < tokenizer.vocabulary_size:
+        raise ConfigError(
+            f"model.shape.vocabulary_size={size} is less than the {tokenizer.vocabulary_size} of {tokenizer.path}"
+        )
+    return {**fields, "vocabulary_size": size}
 
 
 def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bool = False) -> DeepSpeedSettings:

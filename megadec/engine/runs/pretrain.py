@@ -8,7 +8,7 @@ turns a mistake into one message instead of a crash on every rank.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
 from megadec.engine.ranks import Ranks
-from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
+from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_folder, open_settings, with_vocabulary
 from megadec.engine.task import InitialWeights, Scorer, Task
 
 TIED_NAMES = ("embed_tokens.weight", "lm_head.weight")
@@ -43,55 +43,36 @@ log = logger(__name__)
 
 
 @dataclass(frozen=True)
-class ModelOptions(Execution):
-    """A preset of megadec/decoder/presets, any of its fields changed, and how it computes.
+class ModelOptions:
+    """preset: one of megadec/decoder/presets. shape: fields of `DecoderShape`, in place of the preset's.
 
     init_from: a model whose weights the run begins from (a run, a checkpoint, a megadec or a Hugging Face folder)
-    instead of random ones; the fields that are not given are then that model's.
+    instead of random ones; without a preset, the shape is that model's too. dropout: of embeddings and of what each
+    half of a block adds, in training; helps where a text is seen many times. execution: how it is computed.
     """
 
     preset: str | None = None
     init_from: str | None = None
-    vocabulary_size: int | None = None
-    """The tokenizer's when left out; a larger one leaves unused rows."""
-    hidden_size: int | None = None
-    layers: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    head_size: int | None = None
-    intermediate_size: int | None = None
-    max_position_embeddings: int | None = None
-    rope_theta: float | None = None
-    norm_eps: float | None = None
-    qk_norm: bool | None = None
-    tied_embeddings: bool | None = None
-    initializer_std: float | None = None
+    shape: ShapeFields = field(default_factory=dict)
     dropout: float = 0.0
-    """Of embeddings and of what each half of a block adds, in training; helps where a text is seen many times."""
+    execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_dropout(self.dropout)
 
-    def shape(self, tokenizer: Tokenizer, initial: InitialWeights | None = None) -> DecoderShape:
-        """The decoder's shape.
+    def decoder_shape(self, tokenizer: Tokenizer | None, initial: InitialWeights | None = None) -> DecoderShape:
+        """The decoder's shape. Without a tokenizer the vocabulary is the preset's, or the default.
 
-        Raises ConfigError for an unknown preset, a missing field, a vocabulary that is too small.
+        Raises ConfigError for an unknown preset, an unknown or missing field, a vocabulary that is too small.
         """
-        others = {"preset", "init_from", "dropout"} | {f.name for f in fields(Execution)}
-        names = [f.name for f in fields(self) if f.name not in others]
-        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        fields = dict(self.shape)
         if initial is not None and self.preset is None:
-            changes = {**initial.shape.to_dict(), **changes}
-        changes.setdefault("vocabulary_size", tokenizer.vocabulary_size)
-        if changes["vocabulary_size"] < tokenizer.vocabulary_size:
-            raise ConfigError(
-                f"model.vocabulary_size={changes['vocabulary_size']} is less than the {tokenizer.vocabulary_size} of"
-                f" {tokenizer.path}"
-            )
+            fields = {**initial.shape.to_dict(), **fields}
+        if tokenizer is not None:
+            fields = with_vocabulary(fields, tokenizer)
         if self.preset is None:
-            return DecoderShape.from_mapping(changes)
-        return DecoderShape.from_preset(self.preset, **changes)
+            return DecoderShape.from_mapping(fields)
+        return DecoderShape.from_preset(self.preset, **fields)
 
 
 @dataclass(frozen=True)
@@ -154,16 +135,16 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
     """
     settings = open_settings(run, deepspeed_file, sequence_parallel=True)
     tokenizer = Tokenizer.load(run.tokenizer)
-    shape = run.model.shape(tokenizer, initial)
+    shape = run.model.decoder_shape(tokenizer, initial)
     if run.data.sequence_length > shape.max_position_embeddings:
         raise ConfigError(
-            f"data.sequence_length={run.data.sequence_length} is more than the model's"
-            f" max_position_embeddings={shape.max_position_embeddings}"
+            f"data.sequence_length={run.data.sequence_length} is more than"
+            f" model.shape.max_position_embeddings={shape.max_position_embeddings}"
         )
     if shape.heads % run.train.sequence_parallel_size:
         raise ConfigError(
             f"train.sequence_parallel_size={run.train.sequence_parallel_size} does not divide"
-            f" model.heads={shape.heads}: each rank of a group attends with a share of the heads"
+            f" model.shape.heads={shape.heads}: each rank of a group attends with a share of the heads"
         )
     sets = open_sets(run, tokenizer.sha256)
     held_out = {
@@ -240,7 +221,7 @@ def _task(
         shape=shape,
         build=lambda: Decoder(
             shape,
-            run.model,
+            run.model.execution,
             label_smoothing=run.loss.label_smoothing,
             dropout=run.model.dropout,
             z_loss=run.loss.z_loss,

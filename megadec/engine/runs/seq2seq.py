@@ -1,14 +1,13 @@
 """A run that trains an encoder-decoder on pairs: what a YAML file and a command line say, checked and opened.
 
 In come options, out comes a `Job` whose task is "seq2seq": one of the registry's architectures that read pairs, the
-training part of a file of pairs, and the loss on its held-out part. The model's options are the fields of all such
-architectures together, and one that does not belong to the chosen one is an error: a run file stays flat.
+training part of a file of pairs, and the loss on its held-out part.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +18,11 @@ from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pair_stream import PairBatch, PairStream, assemble_pairs
 from megadec.data.pairs import PairOptions, PairSet, open_pairs
-from megadec.decoder.textbook.recurrent import Cell
 from megadec.decoder.textbook.registry import Architecture, architecture
-from megadec.decoder.textbook.rnn import Attention
 from megadec.engine.evaluate import figures, spread
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
-from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
+from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_folder, open_settings, with_vocabulary
 from megadec.engine.runs.pretrain import TIED_NAMES
 from megadec.engine.task import Scorer, Task
 
@@ -36,37 +33,14 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class PairModelOptions:
-    """architecture: of decoder/textbook/registry.py. The other fields are those of its shape; None is their default."""
+    """architecture: one of decoder/textbook/registry.py. shape: fields of its shape."""
 
     architecture: Literal["transformer_seq2seq", "rnn_seq2seq"] = "transformer_seq2seq"
-    vocabulary_size: int | None = None
-    """The tokenizer's when left out; a larger one leaves unused rows."""
-    hidden_size: int | None = None
-    encoder_layers: int | None = None
-    decoder_layers: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    head_size: int | None = None
-    intermediate_size: int | None = None
-    max_position_embeddings: int | None = None
-    rope_theta: float | None = None
-    norm_eps: float | None = None
-    qk_norm: bool | None = None
-    cell: Cell | None = None
-    attention: Attention | None = None
-    tied_embeddings: bool | None = None
-    initializer_std: float | None = None
+    shape: ShapeFields = field(default_factory=dict)
 
-    def shape(self, tokenizer: Tokenizer) -> Any:
-        """The shape. Raises ConfigError for a field that is missing or of another architecture."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "architecture"}
-        values = {name: value for name, value in values.items() if value is not None}
-        size = values.setdefault("vocabulary_size", tokenizer.vocabulary_size)
-        if size < tokenizer.vocabulary_size:
-            raise ConfigError(
-                f"model.vocabulary_size={size} is less than the {tokenizer.vocabulary_size} of {tokenizer.path}"
-            )
-        return architecture(self.architecture).shape_from(values)
+    def pair_shape(self, tokenizer: Tokenizer) -> Any:
+        """The architecture's shape. Raises ConfigError for a field that is missing or of another architecture."""
+        return architecture(self.architecture).shape_from(with_vocabulary(self.shape, tokenizer))
 
 
 @dataclass(frozen=True)
@@ -100,12 +74,12 @@ def open_pairs_run(run: PairsRun, deepspeed_file: Path) -> Job:
     """
     settings = open_settings(run, deepspeed_file)
     tokenizer = Tokenizer.load(run.tokenizer)
-    shape = run.model.shape(tokenizer)
+    shape = run.model.pair_shape(tokenizer)
     for name in ("max_source_tokens", "max_target_tokens"):
         if getattr(run.data, name) > shape.max_position_embeddings:
             raise ConfigError(
-                f"data.{name}={getattr(run.data, name)} is more than the model's"
-                f" max_position_embeddings={shape.max_position_embeddings}"
+                f"data.{name}={getattr(run.data, name)} is more than"
+                f" model.shape.max_position_embeddings={shape.max_position_embeddings}"
             )
     check_folder(run)
     train = open_pairs(run.data, tokenizer, "train")

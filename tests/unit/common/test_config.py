@@ -33,6 +33,7 @@ class Run:
     tokenizer: Path | None = None
     verbose: bool = False
     input: tuple[Path, ...] = ()
+    shape: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.rate <= 0:
@@ -48,6 +49,15 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
     file.write_text("name: a\nrate: 1e-4\ndata: {sequence_length: 64, train: [{path: x, weight: 2}]}\n")
     run = build("--config", str(file), "--data.sequence_length", "128")
     assert run == Run("a", Data((Item(Path("x"), 2.0),), 128), 1e-4)
+
+
+def test_an_entry_of_a_mapping_is_set_beside_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("name: a\nshape: {layers: 4, heads: 2}\n")
+    run = build(
+        "--config", str(file), "--shape.layers", "8", "--shape.tied=false", "--shape.eps", "1e-6", "--shape.a-b=gru"
+    )
+    assert run.shape == {"layers": 8, "heads": 2, "tied": False, "eps": 1e-6, "a-b": "gru"}
 
 
 def test_a_run_survives_the_way_through_a_dict() -> None:

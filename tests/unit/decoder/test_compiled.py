@@ -133,7 +133,7 @@ def test_without_a_compiler_blocks_are_eager_and_a_warning_says_why(
     assert max(graphs) == 0
     assert found == losses(Execution(), steps=2)[0]
     warnings = [record.message for record in caplog.records if "compile" in record.message]
-    assert warnings == [f"model.compile=blocks: the blocks are not compiled, as {reason}"]
+    assert warnings == [f"model.execution.compile=blocks: the blocks are not compiled, as {reason}"]
     assert reason == "there is no C++ compiler (g++, clang++ or $CXX)"
 
 

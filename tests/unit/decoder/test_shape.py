@@ -71,15 +71,18 @@ def test_a_shape_survives_being_written_and_read() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kv_heads": 2}, "model.heads=3 is not a multiple of model.kv_heads=2"),
-        ({"hidden_size": 200, "qk_norm": False}, "model.hidden_size=200 is not a multiple of model.heads=3"),
-        ({"head_size": 63}, "model.head_size=63"),
-        ({"intermediate_size": 500}, "model.intermediate_size=500 is not a multiple of 64"),
-        ({"layers": 0}, "model.layers=0"),
-        ({"layers": 2.5}, "model.layers=2.5 is not a whole number"),
-        ({"layers": True}, "model.layers=True"),
-        ({"norm_eps": "1e-6"}, "model.norm_eps='1e-6'"),
-        ({"qk_norm": "no"}, "model.qk_norm='no' is not true or false"),
+        ({"kv_heads": 2}, "model.shape.heads=3 is not a multiple of model.shape.kv_heads=2"),
+        (
+            {"hidden_size": 200, "qk_norm": False},
+            "model.shape.hidden_size=200 is not a multiple of model.shape.heads=3",
+        ),
+        ({"head_size": 63}, "model.shape.head_size=63"),
+        ({"intermediate_size": 500}, "model.shape.intermediate_size=500 is not a multiple of 64"),
+        ({"layers": 0}, "model.shape.layers=0"),
+        ({"layers": 2.5}, "model.shape.layers=2.5 is not a whole number"),
+        ({"layers": True}, "model.shape.layers=True"),
+        ({"norm_eps": "1e-6"}, "model.shape.norm_eps='1e-6'"),
+        ({"qk_norm": "no"}, "model.shape.qk_norm='no' is not true or false"),
         ({"hiden_size": 64}, "did you mean 'hidden_size'"),
     ],
 )
@@ -94,5 +97,5 @@ def test_an_unknown_preset_names_the_nearest_and_the_others() -> None:
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"model\.layers is missing"):
+    with pytest.raises(ConfigError, match=r"model\.shape\.layers is missing"):
         DecoderShape.from_mapping({"hidden_size": 64})

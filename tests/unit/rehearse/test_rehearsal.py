@@ -187,7 +187,7 @@ def test_unfinished_files_are_found_in_the_run_and_among_its_checkpoints(tmp_pat
 
 @pytest.fixture
 def real_run(tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
-    model = ModelOptions(preset="10m", vocabulary_size=32000, qk_norm=False)
+    model = ModelOptions(preset="10m", shape={"vocabulary_size": 32000, "qk_norm": False})
     data = DataOptions({str(tiny_shards): 2.0}, sequence_length=512, bad_shards=1)
     return Run(
         name="real",
@@ -201,7 +201,8 @@ def real_run(tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
 
 def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: Run) -> None:
     scaled = scale(real_run, RehearsalOptions(rank_numbers=(2, 3)))
-    assert (scaled.model.hidden_size, scaled.model.layers, scaled.model.qk_norm) == (32, 2, False)
+    shape = scaled.model.shape
+    assert (shape["hidden_size"], shape["layers"], shape["qk_norm"]) == (32, 2, False)
     assert scaled.train.global_batch_size % 6 == 0
     assert scaled.train.precision == real_run.train.precision
     assert scaled.optimizer == real_run.optimizer
@@ -209,7 +210,7 @@ def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: Run) -> None:
     assert scaled.early_stopping.patience == 0
     assert scale(real_run, RehearsalOptions(own_model=True)).model == real_run.model
     shared = replace(real_run, train=replace(real_run.train, sequence_parallel_size=2))
-    assert scale(shared, RehearsalOptions(ranks=4)).model.heads == 4
+    assert scale(shared, RehearsalOptions(ranks=4)).model.shape["heads"] == 4
     with pytest.raises(ConfigError, match="3 ranks are no groups"):
         scale(shared, RehearsalOptions(ranks=3))
 

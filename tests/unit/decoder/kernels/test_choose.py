@@ -25,7 +25,7 @@ def test_on_a_cpu_torch_computes(kernels: Kernels) -> None:
 
 def test_triton_without_a_gpu_is_refused_unless_it_is_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(ConfigError, match=r"model\.kernels=triton needs a GPU, and the model is on cpu"):
+    with pytest.raises(ConfigError, match=r"model\.execution\.kernels=triton needs a GPU, and the model is on cpu"):
         takes_triton("triton", torch.ones(1))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(choose, "triton_is_installed", lambda: True)

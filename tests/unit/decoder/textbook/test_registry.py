@@ -73,14 +73,18 @@ def test_weight_decay_pulls_on_matrices_only(name: str, values: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("transformer_seq2seq", {"kv_heads": 3}, "model.heads=4 is not a multiple of model.kv_heads=3"),
-        ("transformer_seq2seq", {"encoder_layers": 0}, "model.encoder_layers=0 is not a number greater than zero"),
-        ("transformer_seq2seq", {"cell": "gru"}, "model.cell is not a field of the transformer_seq2seq's shape"),
-        ("rnn_seq2seq", {"cell": "rnn"}, "model.cell='rnn' is none of gru, lstm"),
-        ("rnn_seq2seq", {"attention": "dot"}, "model.attention='dot' is none of bahdanau, luong"),
-        ("rnn_seq2seq", {"hidden_size": 33}, "model.hidden_size=33 is odd"),
-        ("rnn_seq2seq", {"decoder_layers": 1.5}, "model.decoder_layers=1.5 is not a whole number"),
-        ("rnn_seq2seq", {"tied_embeddings": "yes"}, "model.tied_embeddings='yes' is not true or false"),
+        ("transformer_seq2seq", {"kv_heads": 3}, "model.shape.heads=4 is not a multiple of model.shape.kv_heads=3"),
+        (
+            "transformer_seq2seq",
+            {"encoder_layers": 0},
+            "model.shape.encoder_layers=0 is not a number greater than zero",
+        ),
+        ("transformer_seq2seq", {"cell": "gru"}, "model.shape.cell is not a field of the transformer_seq2seq's shape"),
+        ("rnn_seq2seq", {"cell": "rnn"}, "model.shape.cell='rnn' is none of gru, lstm"),
+        ("rnn_seq2seq", {"attention": "dot"}, "model.shape.attention='dot' is none of bahdanau, luong"),
+        ("rnn_seq2seq", {"hidden_size": 33}, "model.shape.hidden_size=33 is odd"),
+        ("rnn_seq2seq", {"decoder_layers": 1.5}, "model.shape.decoder_layers=1.5 is not a whole number"),
+        ("rnn_seq2seq", {"tied_embeddings": "yes"}, "model.shape.tied_embeddings='yes' is not true or false"),
         ("rnn_seq2seq", {"hiden_size": 32}, "did you mean 'hidden_size'"),
     ],
 )
@@ -91,7 +95,7 @@ def test_a_shape_that_cannot_be_is_refused(name: str, change: dict[str, Any], me
 
 
 def test_a_missing_field_and_an_unknown_name_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"model\.encoder_layers is missing"):
+    with pytest.raises(ConfigError, match=r"model\.shape\.encoder_layers is missing"):
         architecture("rnn_seq2seq").shape_from({"vocabulary_size": 9, "hidden_size": 8})
     with pytest.raises(ConfigError, match=r"did you mean 'rnn_seq2seq'.*there are decoder"):
         architecture("rnn_seq2sec")

@@ -35,8 +35,8 @@ def changed(**values: Any) -> dict[str, Any]:
         {"train__micro_batch_size": 1},
         {"output_folder": "elsewhere"},
         {"metrics__peak_flops": 1e12},
-        {"model__compile": "blocks"},
-        {"model__recompute": {"mode": "full"}},
+        {"model__execution": {"compile": "blocks"}},
+        {"model__execution": {"recompute": {"mode": "full"}}},
     ],
 )
 def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on(free: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on(free: dic
         ("optimizer__learning_rate", 0.5),
         ("data__sequence_length", 8),
         ("data__train", {"shards/other": 1.0}),
-        ("model__layers", 9),
+        ("model__shape", {"layers": 9}),
         ("seed", 1),
     ],
 )
@@ -64,8 +64,8 @@ def test_what_changes_the_course_is_refused_by_its_key(key: str, value: Any) -> 
 def test_a_checkpoint_named_on_purpose_may_begin_another_course_of_the_same_model() -> None:
     now = changed(train__steps=5, optimizer__learning_rate=0.5, schedule__warmup_steps=0, name="y")
     check_same_run(HERE, changed(), now, changed(), named=True)
-    with pytest.raises(ConfigError, match=r"model\.layers"):
-        check_same_run(HERE, changed(), changed(model__layers=9), changed(), named=True)
+    with pytest.raises(ConfigError, match=r"model\.shape\.layers"):
+        check_same_run(HERE, changed(), changed(model__shape={"layers": 9}), changed(), named=True)
 
 
 def test_an_option_that_came_after_the_checkpoint_counts_there_as_its_default() -> None:

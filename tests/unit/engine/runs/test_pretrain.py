@@ -39,14 +39,14 @@ def test_each_shipped_run_is_read_and_has_the_name_of_its_file(file: Path) -> No
 
 def test_a_preset_takes_changes_and_the_tokenizers_vocabulary(tiny_tokenizer_path: Path) -> None:
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
-    shape = ModelOptions(preset="10m", layers=3, tied_embeddings=False).shape(tokenizer)
+    shape = ModelOptions(preset="10m", shape={"layers": 3, "tied_embeddings": False}).decoder_shape(tokenizer)
     assert (shape.layers, shape.tied_embeddings, shape.vocabulary_size) == (3, False, tokenizer.vocabulary_size)
-    assert ModelOptions(preset="10m", vocabulary_size=1024).shape(tokenizer).vocabulary_size == 1024
+    assert ModelOptions(preset="10m", shape={"vocabulary_size": 1024}).decoder_shape(tokenizer).vocabulary_size == 1024
 
 
 def test_a_shape_without_preset_names_what_is_missing(tiny_tokenizer_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.layers is missing"):
-        ModelOptions(hidden_size=64).shape(Tokenizer.load(tiny_tokenizer_path))
+    with pytest.raises(ConfigError, match=r"model\.shape\.layers is missing"):
+        ModelOptions(shape={"hidden_size": 64}).decoder_shape(Tokenizer.load(tiny_tokenizer_path))
 
 
 class Initial:
@@ -77,8 +77,10 @@ def test_a_run_that_begins_from_a_model_has_its_shape_and_its_weights_and_may_le
 ) -> None:
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
     initial = Initial(DecoderShape(vocabulary_size=tokenizer.vocabulary_size, **SMALL), tiny_tokenizer_path)
-    run = Run(name="x", tokenizer="t", model=ModelOptions(init_from="runs/before", max_position_embeddings=64))
-    shape = run.model.shape(tokenizer, initial)
+    run = Run(
+        name="x", tokenizer="t", model=ModelOptions(init_from="runs/before", shape={"max_position_embeddings": 64})
+    )
+    shape = run.model.decoder_shape(tokenizer, initial)
     assert shape == dataclasses.replace(initial.shape, max_position_embeddings=64)
     first = first_values(run, shape, tokenizer, initial)("norm.weight")
     assert (first.dtype, float(first.sum())) == (torch.float32, 8.0)
@@ -108,7 +110,7 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("model", "sequence_length", "words"),
     [
-        ({"heads": 3, "kv_heads": 1}, 32, r"train\.sequence_parallel_size=2 does not divide model\.heads=3"),
+        ({"heads": 3, "kv_heads": 1}, 32, r"train\.sequence_parallel_size=2 does not divide model\.shape\.heads=3"),
         ({}, 31, r"data\.sequence_length=31 is not a multiple of train\.sequence_parallel_size=2"),
     ],
 )
@@ -127,7 +129,7 @@ def test_rows_that_the_ranks_cannot_share_are_refused(
         tokenizer=str(tiny_tokenizer_path),
         output_folder=str(tmp_path),
         train=TrainOptions(sequence_parallel_size=2),
-        model=ModelOptions(**{**SMALL, **model}),
+        model=ModelOptions(shape={**SMALL, **model}),
         data=DataOptions(train={str(tiny_shards): 1.0}, sequence_length=sequence_length),
     )
     with pytest.raises(ConfigError, match=words):
@@ -159,8 +161,9 @@ def test_how_a_run_computes_and_what_it_adds_to_the_loss_reach_the_decoder(
 name: asks
 tokenizer: {tiny_tokenizer_path}
 model:
-  {{hidden_size: 16, layers: 2, heads: 2, kv_heads: 1, head_size: 8, intermediate_size: 64, max_position_embeddings: 32,
-   mlp_tile_tokens: 100, recompute: {{mode: selective, keep: [attention, gate_up]}}}}
+  shape: {{hidden_size: 16, layers: 2, heads: 2, kv_heads: 1, head_size: 8, intermediate_size: 64,
+    max_position_embeddings: 32}}
+  execution: {{mlp_tile_tokens: 100, recompute: {{mode: selective, keep: [attention, gate_up]}}}}
 data: {{train: {{{tiny_shards}: 1.0}}, sequence_length: 32}}
 train: {{global_batch_size: 8, micro_batch_size: 8, precision: fp32}}
 loss: {{label_smoothing: 0.1, z_loss: 0.0001}}
