@@ -1,9 +1,9 @@
 """Pretrains a decoder on the workers of a Ray cluster: the loop, files and losses of launch/pretrain.py.
 
 A worker that is lost is replaced: Ray ends the others, starts all anew, and they go on from the newest whole
-checkpoint. Every checkpoint is reported to Ray by reference: `Result.checkpoint.path` is runs/NAME/checkpoints/step_N itself. Which
-checkpoints exist is decided by the run's folder (checkpoint.keep_last), so Ray and the deepspeed launcher can take
-turns with one run.
+checkpoint. Every checkpoint is reported to Ray by reference: `Result.checkpoint.path` is the run's own
+checkpoints/step_N. Which checkpoints exist is decided by the run's folder (checkpoint.keep_last), so Ray and the
+deepspeed launcher can take turns with one run.
 """
 
 from __future__ import annotations

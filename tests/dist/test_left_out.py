@@ -17,8 +17,8 @@ from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
+from megadec.lineage.command import main
 from tests.support.processes import TRAIN_GUARDED, metrics_of, run_maker, run_ranks, zero_maker
-from tools.lineage import main
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
 REFUSED_STEP, FIRST_STOP = 2, 4

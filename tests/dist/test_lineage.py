@@ -12,8 +12,8 @@ from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
+from megadec.lineage.command import main
 from tests.support.processes import PRETRAIN, TRAIN_MANY, run_ranks
-from tools.lineage import main
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
 

@@ -40,16 +40,20 @@ def test_every_deepspeed_file_is_one(path: Path) -> None:
 
 
 def commands() -> list[tuple[str, str, tuple[str, ...]]]:
-    """(document, script, its options) for each command line in the documents, joined over line ends."""
+    """(document, script, its options) for each command line in the documents, joined over line ends; what follows
+    ` -- ` is a command of its own."""
     found = []
     for name in DOCUMENTS:
         text = re.sub(r"\\\n\s*", " ", (PROJECT / name).read_text(encoding="utf-8"))
         for line in text.splitlines():
-            match = re.match(r"\s*(?:python|deepspeed)\s.*?((?:tools|launch|tokenizer)/\w+\.py)(.*)", line.strip("`$ "))
-            if match:
-                words = shlex.split(match[2].split(" #")[0].replace("`", ""), posix=False)
-                options = tuple(word.split("=")[0] for word in words if word.startswith("--"))
-                found.append((name, match[1], options))
+            if not re.match(r"\s*(?:python|deepspeed)\s", line.strip("`$ ")):
+                continue
+            for command in line.split(" #")[0].replace("`", "").split(" -- "):
+                match = re.search(r"((?:tools|launch|tokenizer)/\w+\.py)(.*)", command)
+                if match:
+                    words = shlex.split(match[2], posix=False)
+                    options = tuple(word.split("=")[0] for word in words if word.startswith("--"))
+                    found.append((name, match[1], options))
     return found
 
 

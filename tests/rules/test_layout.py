@@ -38,7 +38,7 @@ DOORS = {
     "prometheus_client": ["serve/metrics.py", "serve/app.py"],
     "sklearn": ["finetune/score.py"],
     "sacrebleu": ["finetune/bleu.py"],
-    "sentencepiece": ["common/tokenizer.py", "corpus/vocabulary.py"],
+    "sentencepiece": ["common/tokenizer.py", "corpus/vocabulary.py", "corpus/train_tokenizer.py"],
     "jsonargparse": ["common/config.py"],
     "mwparserfromhell": ["corpus/clean/"],
     "opencc": ["corpus/clean/variant.py", "corpus/vocabulary.py"],

@@ -6,17 +6,14 @@ Arguments: a JSON file with a list of command lines. Prints a JSON list of [exit
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 from pathlib import Path
 
 from megadec.common.errors import MegadecError
-
-PRETRAIN = Path(__file__).resolve().parents[2] / "launch" / "pretrain.py"
+from megadec.export.commands import pretrain
 
 
 def main(requests: Path) -> None:
-    pretrain = runpy.run_path(str(PRETRAIN))["main"]
     answers = []
     for request in json.loads(requests.read_text()):
         try:

@@ -17,8 +17,8 @@ from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
 from megadec.export.read.megadec import to_megadec
+from megadec.finetune.commands import evaluate as main
 from tests.support.sources import random_source
-from tools.evaluate import main
 
 
 @pytest.fixture
