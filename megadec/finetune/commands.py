@@ -94,14 +94,12 @@ def translate(argv: Sequence[str]) -> None:
     """Print translations of texts, or BLEU on pairs, as JSON."""
     options = parse(TranslateOptions, argv, description="Translate with an encoder-decoder, or measure its BLEU.")
     translator = options.open(options.batch)
-    result: object = (
-        [
-            {"source": source, "translation": translation}
-            for source, translation in zip(options.input, translator.translate(options.input), strict=True)
-        ]
-        if options.input
-        else options.score(translator, options.pairs)
-    )
+    result: object
+    if options.input:
+        pairs = zip(options.input, translator.translate(options.input), strict=True)
+        result = [{"source": source, "translation": translation} for source, translation in pairs]
+    else:
+        result = options.score(translator, options.pairs)
     print(json.dumps(result, ensure_ascii=False, indent=1))
 
 
