@@ -12,7 +12,6 @@ the state is in the page cache when it is flushed, so a slower disk shows in the
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import statistics
@@ -24,19 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import environment
-from bench.trainers import OPTIMIZER
-from bench.zero_cases import ZeroWorkload, first_values, task_of
+from bench.trainers import engine_of, initial_values, task_of
+from bench.zero_cases import ZeroWorkload
 from megadec.common.config import parse
 from megadec.common.errors import run_main
 from megadec.common.files import sha256_of, sync_tree, write_json
-from megadec.decoder.flops import parameter_table
+from megadec.decoder.flops import parameter_count
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.writer import Sums
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
-from megadec.engine.zero.engine import ZeroEngine, build_engine, check_zero_section, start_process_group
-from megadec.engine.zero.settings import RunSettings, merge_settings, resolve_precision
+from megadec.engine.zero.engine import ZeroEngine, start_process_group
 
 WAYS = ("deepspeed", "synchronous", "asynchronous")
 
@@ -55,14 +53,8 @@ class Bench:
     """An engine that steps, and a saver of each kind."""
 
     def __init__(self, options: CheckpointBenchOptions, folder: Path, ranks: Ranks) -> None:
-        world = ranks.world_size
-        rows = options.rows
-        share = RunSettings(rows * world, rows, resolve_precision(options.precision), OPTIMIZER.max_grad_norm, world)
-        settings = merge_settings(options.deepspeed, share)
-        check_zero_section(settings)
-        self.engine: ZeroEngine = build_engine(
-            task_of(options, first_values(options.shape)), OPTIMIZER, settings, ranks
-        )
+        task = task_of(options, initial_values(options.shape))
+        self.engine: ZeroEngine = engine_of(task, options, ranks, micro_steps=options.micro_steps)
         self.folder = folder
         self.batches = options.batches(ranks)
         self.savers = {way: self._saver(way == "asynchronous") for way in WAYS[1:]}
@@ -166,8 +158,11 @@ def main(argv: Sequence[str]) -> None:
         result = measure(options, bench)
         ranks.barrier()
     if ranks.rank == 0:
-        parameters = sum(math.prod(size) for size in parameter_table(options.shape).values())
-        facts = {"parameters": parameters, "ranks": ranks.world_size, "deepspeed": str(options.deepspeed)}
+        facts = {
+            "parameters": parameter_count(options.shape),
+            "ranks": ranks.world_size,
+            "deepspeed": str(options.deepspeed),
+        }
         print(json.dumps({"environment": environment(), **facts, "rows": options.rows, **result}, indent=1))
 
 

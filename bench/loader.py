@@ -19,7 +19,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from bench.loader_peers import (
     webdataset_of_blocks,
     webdataset_of_documents,
 )
-from bench.measure import alternate, environment, summary
+from bench.measure import alternate, environment, package_version, summary
 from megadec.common.config import parse, to_dict
 from megadec.common.errors import ConfigError, TrainingError, run_main
 from megadec.common.files import write_json
@@ -188,18 +187,11 @@ def measure(options: LoaderOptions) -> dict[str, Any]:
         "documents": data.documents,
         "windows": windows,
         "loaders": table,
-        "peers": {name: _version(name) for name in ("webdataset", "mosaicml-streaming")},
+        "peers": {name: package_version(name) for name in ("webdataset", "mosaicml-streaming")},
         "skipped": skipped,
         "seek": seek,
         "aims_met": _aims(table, seek),
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _aims(table: Mapping[str, Mapping[str, float]], seek: Mapping[str, Any]) -> dict[str, bool]:

@@ -38,13 +38,13 @@ def device() -> torch.device:
 def environment() -> dict[str, Any]:
     """Versions, machine, thread count and commit: what has to stand beside a figure."""
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
-        "commit": _commit(),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }
 
@@ -175,7 +175,8 @@ def top_operations(run: Callable[[], object], rows: int = 25, timeline: Path | N
     ]
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """What is installed of a package, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -189,9 +190,10 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
+    """The checkout, as git describes it; None in a copy without its history, as on a lent machine."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return None  # a copy without its history, as on a lent machine
+        return None

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 
 from bench.measure import alternate, device, environment, fresh_process, summary
-from bench.trainers import OPTIMIZER
-from bench.zero_cases import ZeroWorkload, first_values, task_of
+from bench.trainers import Workload, engine_of, initial_values, task_of
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
 from megadec.decoder.execution import Execution
@@ -28,8 +27,7 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
-from megadec.engine.zero.engine import build_engine, check_zero_section, start_process_group
-from megadec.engine.zero.settings import RunSettings, merge_settings, resolve_precision
+from megadec.engine.zero.engine import start_process_group
 
 TILE_TOKENS = 512
 POLICIES = {
@@ -48,7 +46,7 @@ OF_A_GPU = ("selective_offload", "full_offload")
 
 
 @dataclass(frozen=True)
-class MemoryOptions(ZeroWorkload):
+class MemoryOptions(Workload):
     """policies: by name; all that do something on this device when none is named. rounds: timed steps of each, 0 for
     memory alone. alone: the memory of this policy, in this process.
     """
@@ -74,12 +72,7 @@ class Trainer:
 
     def __init__(self, options: MemoryOptions) -> None:
         ranks = start_process_group()
-        share = RunSettings(
-            options.rows, options.rows, resolve_precision(options.precision), OPTIMIZER.max_grad_norm, 1
-        )
-        settings = merge_settings(options.deepspeed, share)
-        check_zero_section(settings)
-        self.engine = build_engine(task_of(options, first_values(options.shape)), OPTIMIZER, settings, ranks)
+        self.engine = engine_of(task_of(options, initial_values(options.shape)), options, ranks)
         self.batch = options.batch(0)
 
     def step(self, policy: str) -> float:

@@ -28,7 +28,7 @@ from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
 from megadec.data.batch import TokenBatch
 from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.flops import parameter_table
+from megadec.decoder.flops import model_flops, parameter_table
 from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
@@ -44,6 +44,7 @@ NAMES = (*DEEPSPEED, *PLAIN_LOOPS)
 IN_PRECISION: dict[str, Precision] = {"ours_bf16": "bf16", "ours_fp32": "fp32"}
 OPTIMIZER = OptimizerOptions(learning_rate=1e-3, max_grad_norm=1.0)
 BATCHES = 4
+SEED = 0
 
 Step = Callable[[TokenBatch], float]
 
@@ -139,24 +140,53 @@ def _ours(workload: Workload, compiled: bool) -> Step:
     return step
 
 
-def _engine(workload: Workload, build: Callable[[], nn.Module], prefix: str = "") -> Any:
-    """A ZeroEngine of one rank around `build()`, whose parameters are ours behind a prefix."""
-    from megadec.engine.zero.engine import build_engine, start_process_group
-
+def task_of(
+    workload: Workload,
+    first_value: Callable[[str], Tensor],
+    build: Callable[[], nn.Module] | None = None,
+    prefix: str = "",
+) -> Task:
+    """The workload's decoder, or `build()`, whose parameters are ours behind a prefix, as an engine takes it; its
+    batches come from the benchmark, so it has no stream."""
     shape = workload.shape
-    sizes = parameter_table(shape)
-    task = Task(
+    return Task(
         kind="language_model",
         shape=shape,
-        build=build,
-        sizes={prefix + name: size for name, size in sizes.items()},
-        first_value=lambda name: initial_tensor(shape, name.removeprefix(prefix), sizes[name.removeprefix(prefix)], 0),
-        flops=lambda tokens, squared_tokens: 0,
+        build=build or (lambda: Decoder(shape, workload.execution)),
+        sizes={prefix + name: size for name, size in parameter_table(shape).items()},
+        first_value=lambda name: first_value(name.removeprefix(prefix)),
+        flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
         stream=None,  # type: ignore[arg-type]
         evaluator=None,  # type: ignore[arg-type]
     )
-    share = RunSettings(workload.rows, workload.rows, resolve_precision(workload.precision), OPTIMIZER.max_grad_norm, 1)
-    return build_engine(task, OPTIMIZER, merge_settings(workload.deepspeed, share), start_process_group())
+
+
+def initial_values(shape: DecoderShape) -> Callable[[str], Tensor]:
+    """Name -> first value."""
+    sizes = parameter_table(shape)
+    return lambda name: initial_tensor(shape, name, sizes[name], SEED)
+
+
+def engine_of(task: Task, workload: Workload, ranks: Any, deepspeed: Path | None = None, micro_steps: int = 1) -> Any:
+    """A ZeroEngine that trains the task under a DeepSpeed file, the workload's when none is given.
+
+    Raises ConfigError for settings that cannot be.
+    """
+    from megadec.engine.zero.engine import build_engine, check_zero_section
+
+    rows, size = workload.rows, ranks.world_size
+    precision = resolve_precision(workload.precision)
+    share = RunSettings(rows * micro_steps * size, rows, precision, OPTIMIZER.max_grad_norm, size)
+    settings = merge_settings(deepspeed or workload.deepspeed, share)
+    check_zero_section(settings)
+    return build_engine(task, OPTIMIZER, settings, ranks)
+
+
+def _engine(workload: Workload, build: Callable[[], nn.Module], prefix: str = "") -> Any:
+    from megadec.engine.zero.engine import start_process_group
+
+    task = task_of(workload, initial_values(workload.shape), build, prefix)
+    return engine_of(task, workload, start_process_group())
 
 
 def _transformers(workload: Workload, variant: str) -> Step:
@@ -194,13 +224,11 @@ def _apply_liger() -> None:
 def _plain(workload: Workload, compiled: bool) -> Step:
     """One process without DeepSpeed: float32 weights, autocast in bf16, fused AdamW."""
     where = device()
-    shape = workload.shape
-    sizes = parameter_table(shape)
-    model = qwen3(shape).to(where)
+    first_value = initial_values(workload.shape)
+    model = qwen3(workload.shape).to(where)
     for name, parameter in model.named_parameters():
-        ours = name.removeprefix("model.")
         with torch.no_grad():
-            parameter.copy_(initial_tensor(shape, ours, sizes[ours], 0))
+            parameter.copy_(first_value(name.removeprefix("model.")))
     named = ((name.removeprefix("model."), parameter) for name, parameter in model.named_parameters())
     optimizer = build_optimizer(named, OPTIMIZER)
     for group in optimizer.param_groups:

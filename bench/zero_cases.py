@@ -8,32 +8,30 @@ for its one message, so at several ranks it is the simplest loop that is right, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.trainers import OPTIMIZER, Workload
+from bench.trainers import OPTIMIZER, SEED, Workload, engine_of, initial_values, task_of
 from megadec.common.errors import ConfigError
 from megadec.common.files import write_json
 from megadec.data.batch import TokenBatch
-from megadec.decoder.flops import model_flops, parameter_table
-from megadec.decoder.initialize import initial_tensor
+from megadec.decoder.flops import model_flops
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
-from megadec.engine.task import Evaluator, Scorer, Task
-from megadec.engine.zero.engine import build_engine, check_zero_section
 from megadec.engine.zero.optimizer import build_optimizer
-from megadec.engine.zero.settings import KNOWN_KEYS, RunSettings, merge_settings, read_settings, resolve_precision
+from megadec.engine.zero.settings import KNOWN_KEYS, read_settings, resolve_precision
 
-SEED = 0
+__all__ = ["SEED", "ZeroWorkload", "build_step", "first_values", "settings_file", "task_of"]
+
 PLAIN = "plain"
 # DeepSpeed puts another one in its place for the whole process as soon as a model is made for ZeRO-3.
 LINEAR = functional.linear
@@ -63,58 +61,9 @@ class ZeroWorkload(Workload):
         return model_flops(self.shape, self.tokens(ranks), self.tokens(ranks) * self.sequence_length)
 
 
-def task_of(workload: ZeroWorkload, first_value: Callable[[str], Tensor]) -> Task:
-    """The workload as an engine takes it; its batches come from here, so it has no stream to resume."""
-    shape = workload.shape
-
-    def none(_: Scorer) -> Evaluator:
-        raise AssertionError("a benchmark evaluates nothing")
-
-    return Task(
-        kind="language_model",
-        shape=shape,
-        build=lambda: Decoder(shape, workload.execution),
-        sizes=parameter_table(shape),
-        first_value=first_value,
-        flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
-        stream=NoStream(),
-        evaluator=none,
-    )
-
-
-class NoStream:
-    """A stream without steps: what a task without data files says of them."""
-
-    windows_per_epoch = 0
-
-    def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> list[TokenBatch]:
-        """No batches."""
-        return []
-
-    def documents(self, step: int, rank: int, world_size: int) -> list[str]:
-        """Nobody's."""
-        return []
-
-    def state(self, step: int) -> dict[str, Any]:
-        """Nothing to keep."""
-        return {}
-
-    def check(self, state: Mapping[str, Any]) -> int:
-        """Always from the beginning."""
-        return 0
-
-
 def first_values(shape: DecoderShape) -> Callable[[str], Tensor]:
     """Name -> first value, each drawn once: billions of normal numbers a case would take longer than its steps."""
-    sizes = parameter_table(shape)
-    drawn: dict[str, Tensor] = {}
-
-    def value(name: str) -> Tensor:
-        if name not in drawn:
-            drawn[name] = initial_tensor(shape, name, sizes[name], SEED)
-        return drawn[name]
-
-    return value
+    return functools.cache(initial_values(shape))
 
 
 def settings_file(case: str, deepspeed_folder: Path, folder: Path) -> Path:
@@ -168,12 +117,8 @@ def _engine_step(
     case: str, workload: ZeroWorkload, ranks: Ranks, first_value: Callable[[str], Tensor], folder: Path
 ) -> Step:
     batches = workload.batches(ranks)
-    rows, size = workload.rows, ranks.world_size
-    precision = resolve_precision(workload.precision)
-    share = RunSettings(rows * workload.micro_steps * size, rows, precision, OPTIMIZER.max_grad_norm, size)
-    settings = merge_settings(settings_file(case, workload.deepspeed.parent, folder), share)
-    check_zero_section(settings)
-    engine = build_engine(task_of(workload, first_value), OPTIMIZER, settings, ranks)
+    file = settings_file(case, workload.deepspeed.parent, folder)
+    engine = engine_of(task_of(workload, first_value), workload, ranks, file, workload.micro_steps)
 
     def step() -> float:
         report = train_step(engine, batches, step=1, learning_rate=OPTIMIZER.learning_rate, wants_stop=False)

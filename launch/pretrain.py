@@ -3,21 +3,8 @@
 deepspeed launch/pretrain.py --deepspeed ds_configs/zero3.json --config launch/runs/NAME.yaml [--section.key value ...]
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from megadec.common.errors import run_main
-
-
-def main(argv: Sequence[str]) -> None:
-    """Arguments in, `export.initial.open_pretraining` and training, nothing out: results are in the run's folder."""
-    from megadec.engine.command import train_command
-    from megadec.engine.runs.pretrain import Run
-    from megadec.export.read.initial import open_pretraining
-
-    train_command(argv, Run, open_pretraining, description=__doc__ or "", program="launch/pretrain.py")
-
+from megadec.export.commands import pretrain
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(pretrain)

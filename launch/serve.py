@@ -3,21 +3,8 @@
 python launch/serve.py --model exports/NAME-hf [--classifier exports/NAME-classifier] [--port 8000] [--limits.X value]
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-from megadec.common.config import parse
 from megadec.common.errors import run_main
-
-
-def main(argv: Sequence[str]) -> None:
-    """Arguments in, `megadec.serve.app.serve` until a signal; the address is on standard error."""
-    from megadec.serve.app import serve
-    from megadec.serve.limits import ServeOptions
-
-    serve(parse(ServeOptions, argv, description=__doc__ or "", program="launch/serve.py"))
-
+from megadec.serve.app import main
 
 if __name__ == "__main__":
     run_main(main)

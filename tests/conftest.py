@@ -13,11 +13,48 @@ import sentencepiece
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
 from megadec.corpus.shards import write_shards
+from tests.support.processes import WaitingRanks
 
 # No time limit an example: other work may hold the machine. In CI the examples are the same each time, so that a change
 # is judged by itself; on a developer's machine they are drawn anew.
 hypothesis.settings.register_profile("megadec", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("megadec")
+# Compilers of its own for each test that compiles would cost more to start than they save.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+# Where processes share the tests (-n), all wait at the end for a slow file that began last: these begin first.
+SLOW_FILES = (
+    "e2e/test_line.py",
+    "dist/test_ray.py",
+    "dist/test_compile.py",
+    "dist/test_interrupt.py",
+    "dist/test_rehearsal.py",
+    "e2e/test_service.py",
+    "dist/test_finetune.py",
+    "dist/test_resume.py",
+    "dist/test_resume_elsewhere.py",
+    "dist/test_zero_equivalence.py",
+    "dist/test_guard.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist would begin with the files that hold most tests, which are the fast ones.
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.relative_to(Path(__file__).parent).as_posix()
+        return SLOW_FILES.index(name) if name in SLOW_FILES else len(SLOW_FILES), not name.startswith("dist/")
+
+    items.sort(key=place)
+
+
+def pytest_unconfigure() -> None:
+    WaitingRanks.end_current()
+
 
 _WHO = ("小林", "老周", "这位医生", "村里的木匠", "图书馆员", "船长", "年轻的教师", "那只猫")
 _WHEN = ("清晨", "去年冬天", "雨停之后", "每个星期三", "一九八四年", "黄昏时分")

@@ -7,73 +7,8 @@ In: files of documents. Out: a folder with tokenizer.model, training.json, repor
 name when all four are whole.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
-
-import sentencepiece
-
-from megadec import __version__
-from megadec.common.config import parse, to_dict
-from megadec.common.errors import ConfigError, run_main
-from megadec.common.files import sha256_of, whole_folder, write_json
-from megadec.common.log import logger
-from megadec.common.tokenizer import FILE_NAME
-from megadec.corpus.vocabulary import VocabularyOptions, learn_vocabulary
-from megadec.corpus.vocabulary_report import measure, read_groups, write_report
-
-log = logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(VocabularyOptions):
-    """A vocabulary and where it goes.
-
-    Attributes:
-        output: folder for tokenizer.model, training.json, report.json and README.md.
-        groups: `NAME=SOURCE+SOURCE`: sources that the report card also counts together.
-        report: whether every document is encoded and decoded for the report card.
-        overwrite: replace the folder if it is there.
-    """
-
-    output: Path
-    groups: tuple[str, ...] = ()
-    report: bool = True
-    overwrite: bool = False
-
-
-def main(argv: Sequence[str]) -> None:
-    """Train, record, report."""
-    options = parse(TrainOptions, argv, description=__doc__ or "", program="train.py")
-    groups = read_groups(options.groups)
-    if options.output.exists() and not options.overwrite and any(options.output.iterdir()):
-        raise ConfigError(f"{options.output}: exists already; choose another folder or give --overwrite")
-    model, record = learn_vocabulary(options)
-    with whole_folder(options.output, replace=options.overwrite) as partial:
-        (partial / FILE_NAME).write_bytes(model)
-        write_json(partial / "training.json", training_record(options, partial / FILE_NAME, record))
-        if options.report:
-            figures = measure(partial / FILE_NAME, options.input, options.held_out_fraction, options.workers, groups)
-            write_report(partial, figures, options.output.name)
-    log.info("wrote %s", options.output)
-
-
-def training_record(options: TrainOptions, model: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What is needed to know a model again and to make it again: options, hashes, what went in, how long it took."""
-    recorded = {field.name: to_dict(getattr(options, field.name)) for field in fields(VocabularyOptions)}
-    recorded["input"] = [path.name for path in options.input]
-    return {
-        "tokenizer": {"file": FILE_NAME, "sha256": sha256_of(model), "vocabulary_size": options.vocab_size},
-        "multiple_of_128": options.vocab_size % 128 == 0,
-        "options": recorded,
-        "input_sha256": {path.name: sha256_of(path) for path in options.input},
-        "versions": {"megadec": __version__, "sentencepiece": sentencepiece.__version__},
-        **record,
-    }
-
+from megadec.common.errors import run_main
+from megadec.corpus.train_tokenizer import main
 
 if __name__ == "__main__":
     run_main(main)

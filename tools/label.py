@@ -7,21 +7,8 @@ In: one or several classifiers of the same labels, and texts. Out: a JSON line a
 label, and counts on standard output.
 """
 
-from __future__ import annotations
-
-import json
-from collections.abc import Sequence
-
-from megadec.common.config import parse
 from megadec.common.errors import run_main
-from megadec.finetune.pseudo import PseudoOptions, label_texts
-
-
-def main(argv: Sequence[str]) -> None:
-    """Parse, label, report."""
-    options = parse(PseudoOptions, argv, description="Label texts with finished classifiers.")
-    print(json.dumps(label_texts(options)))
-
+from megadec.finetune.commands import label
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(label)

@@ -7,52 +7,8 @@ In: a pretraining run's file with its DeepSpeed file, as launch/pretrain.py take
 preset; ranks and their memory; --data shards/NAME for the length of documents. Out: a table, or JSON with --json true.
 """
 
-from __future__ import annotations
-
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-
-from megadec.common.config import parse, take_options
 from megadec.common.errors import run_main
-from megadec.engine.runs.pretrain import Run
-from megadec.plan.duration import Machines
-from megadec.plan.plan import table
-from megadec.plan.request import plan_run
-
-
-@dataclass(frozen=True)
-class PlanOptions(Machines):
-    """Beside the machines: deepspeed, the file of the run, zero3.json when left out; data, folders of shards (those of
-    the run when left out, where they exist); tokens and epochs, how much to train in place of train.steps."""
-
-    deepspeed: Path | None = None
-    preset: str | None = None
-    data: tuple[Path, ...] = ()
-    tokens: float | None = None
-    epochs: float | None = None
-    json: bool = False
-
-
-def main(argv: Sequence[str]) -> None:
-    """Parse, plan, print."""
-    names = [field.name for field in fields(PlanOptions)]
-    if "-h" in argv or "--help" in argv:
-        parse(PlanOptions, ["--help"], description=__doc__ or "", program="tools/plan.py")
-    own, rest = take_options(argv, names)
-    options = parse(PlanOptions, [f"--{k}={v}" for k, v in own.items()], description=__doc__ or "")
-    given = {argument.partition("=")[0].removeprefix("--") for argument in rest}
-    if options.preset is not None:
-        rest += ["--model.preset", options.preset]
-    # A plan for a preset has no name and may have no tokenizer yet.
-    if "config" not in given:
-        rest = [*(word for n in ("name", "tokenizer") if n not in given for word in (f"--{n}", "plan")), *rest]
-    run = parse(Run, rest, description=__doc__ or "", program="tools/plan.py")
-    machines = Machines(**{field.name: getattr(options, field.name) for field in fields(Machines)})
-    plan = plan_run(run, options.deepspeed, machines, options.data, options.tokens, options.epochs)
-    print(json.dumps(plan.to_dict(), ensure_ascii=False, indent=1) if options.json else table(plan))
-
+from megadec.plan.command import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -14,54 +14,8 @@ run's, something is left over, no whole checkpoint is there to go on from. The u
 of the run's own folder is touched.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-
-from megadec.common.config import parse, take_options
-from megadec.common.errors import ConfigError, TrainingError, run_main
-from megadec.common.files import write_json
-from megadec.engine.runs.pretrain import Run
-from megadec.rehearse.choice import RehearsalOptions
-from megadec.rehearse.rehearsal import rehearse
-from megadec.rehearse.report import table
-
-SCRIPT = Path(__file__).resolve().parents[1] / "launch" / "pretrain.py"
-OWN_NAMES = {field.name for field in fields(RehearsalOptions)}
-
-
-@dataclass(frozen=True)
-class RehearsedRun(Run):
-    """A run, and how it is rehearsed: --rehearsal.kills 10 and --kills 10 are the same."""
-
-    rehearsal: RehearsalOptions = field(default_factory=RehearsalOptions)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Parse, rehearse, print."""
-    taken, rest = take_options(argv, ("deepspeed",))
-    parsed = parse(
-        RehearsedRun, [_prefixed(word) for word in rest], description=__doc__ or "", program="tools/rehearse.py"
-    )
-    if "deepspeed" not in taken:
-        raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
-    run = Run(**{field.name: getattr(parsed, field.name) for field in fields(Run)})
-    report = rehearse(run, Path(taken["deepspeed"]), SCRIPT, parsed.rehearsal)
-    print(table(report))
-    if parsed.rehearsal.output is not None:
-        write_json(parsed.rehearsal.output, report.to_json())
-    if report.problems:
-        numbers = ", ".join(map(str, report.problems))
-        raise TrainingError(f"row(s) {numbers} are not as they must be")
-
-
-def _prefixed(word: str) -> str:
-    """`--kills` as `--rehearsal.kills`."""
-    name = word.removeprefix("--").partition("=")[0].replace("-", "_")
-    return f"--rehearsal.{word.removeprefix('--')}" if word.startswith("--") and name in OWN_NAMES else word
-
+from megadec.common.errors import run_main
+from megadec.rehearse.command import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import IO
 
 from megadec import __version__
-from megadec.common.config import to_dict
+from megadec.common.config import parse, to_dict
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors, whole_file, write_json
 from megadec.common.log import progress
@@ -48,6 +48,11 @@ def prepare(options: PrepareOptions) -> Report:
             recorded = {"options": to_dict(options), "pipeline_version": __version__, "report": report.to_dict()}
             write_json(plan.report_file, recorded)
     return report
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prepare what the command line asks for, and print the report."""
+    print(prepare(parse(PrepareOptions, argv, description="Raw text to documents and token shards.")).render())
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from megadec.common.ranks import is_first
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.loop import train
 from megadec.engine.runs.common import CommonRun, Job
+from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
 
 R = TypeVar("R", bound=CommonRun)
 
@@ -40,3 +41,9 @@ def train_command(
             # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.
             time.sleep(FIRST_SPEAKS_SECONDS)
         raise
+
+
+def seq2seq(argv: Sequence[str]) -> None:
+    """Train an encoder-decoder as one rank of a launcher."""
+    description = "Train an encoder-decoder on pairs."
+    train_command(argv, PairsRun, open_pairs_run, description=description, program="launch/seq2seq.py")

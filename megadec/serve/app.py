@@ -11,11 +11,13 @@ import errno
 import math
 import signal
 import socket
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 import torch
 
+from megadec.common.config import parse
 from megadec.common.errors import ConfigError, MissingExtraError
 from megadec.common.log import logger
 from megadec.serve.asgi import Guard, refusal
@@ -67,6 +69,11 @@ async def _unrouted(request: Any, error: Any) -> Any:
     what = {404: "is no route of this server", 405: f"does not take {request.method}"}
     message = f"{request.url.path} {what.get(error.status_code, error.detail)}"
     return refusal(RequestError(message, status=error.status_code, code="unknown_route"))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Answer until a signal; the address is on standard error."""
+    serve(parse(ServeOptions, argv, description="Answer over HTTP from an exported model."))
 
 
 def serve(options: ServeOptions) -> None:

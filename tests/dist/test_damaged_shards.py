@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from megadec.data.index import DataSet
-from tests.support.processes import AGREE_ON_DATA, TRAIN_MANY, losses_of, run_ranks
+from tests.support.processes import AGREE_ON_DATA, losses_of, run_ranks, train_all
 
 
 def cut(tar: Path) -> None:
@@ -93,8 +93,7 @@ def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
         planned("skipping", cleared, [one, hashes, f"--data.skip_documents={lost}"]),
         planned("packed", wiped, [one, hashes, "--data.packing=best_fit"]),
     ]
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    train_all(tmp_path, plan)
     runs = tmp_path / "runs"
     assert losses_of(runs / "parts") == losses_of(runs / "whole") == losses_of(runs / "hashed")
     assert losses_of(runs / "skipping") == losses_of(runs / "whole")

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
-from tests.support import PROJECT
-from tests.support.processes import DEADLINE_SECONDS, END_MANY, environment
+from tests.support.processes import END_MANY, run_script
 
 PAIRS = 12
 
 
 def test_a_rank_that_ends_right_after_its_last_message_ends_with_0() -> None:
-    ended = subprocess.run(
-        [sys.executable, str(END_MANY), str(PAIRS)],
-        env=environment(PYTHONPATH=str(PROJECT)),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-    )
+    ended = run_script(END_MANY, PAIRS)
     assert ended.returncode == 0, ended.stderr[-4000:]
     assert json.loads(ended.stdout) == [0] * 2 * PAIRS, ended.stderr[-4000:]

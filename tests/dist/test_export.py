@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from megadec.engine.checkpoint.zero_files import ZeroFiles
 from megadec.export.huggingface.decoder import to_hf
 from megadec.export.read.model import open_model
 from megadec.export.score import ScoreOptions, score
-from tests.support.processes import TRAIN_MANY, metrics_of, run_ranks
+from tests.support.processes import metrics_of, train_all
 
 # Stage, precision, tied embeddings, norms on queries and keys.
 CASES = [
@@ -46,8 +45,7 @@ def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(
         )
         training = {"run": str(run), "deepspeed": str(zero_file(stage))}
         plan += [training, {**training, "writes": str(tmp_path / "deepspeed" / run.stem)}]
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    train_all(tmp_path, plan)
     for case in CASES:
         run_folder = tmp_path / "runs" / name(*case)
         check_equals_what_deepspeed_says(run_folder, tmp_path / "deepspeed" / name(*case), case[0], case[1])

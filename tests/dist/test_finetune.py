@@ -1,8 +1,7 @@
-"""Fine-tuning through the deepspeed launcher on two ranks: plain torch's losses, and what is frozen stays as it was."""
+"""Fine-tuning on two ranks: plain torch's losses, and what is frozen stays as it was."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 import yaml
 
 from megadec.common.config import from_yaml
+from megadec.common.errors import InputError
 from megadec.engine.checkpoint.manifest import open_state
 from megadec.engine.early_stopping import read_best
 from megadec.engine.runs.common import Job
@@ -21,10 +21,11 @@ from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.finetune.adapt import METHODS, Method, trains
 from megadec.finetune.classify import load_classifier
+from megadec.finetune.commands import finetune
 from megadec.finetune.examples import read_labelled
 from megadec.finetune.task import FineTuneRun, open_finetune
 from tests.support import PROJECT
-from tests.support.processes import DEADLINE_SECONDS, TRAIN_MANY, deepspeed, losses_of, metrics_of
+from tests.support.processes import DEADLINE_SECONDS, deepspeed, losses_of, metrics_of, train_all
 from tests.support.sources import random_source
 from tests.support.titles import write_titles
 
@@ -81,12 +82,6 @@ def write_run(tmp_path: Path, tiny_tokenizer_path: Path) -> Callable[..., Path]:
     return write
 
 
-def launch(script: Path, arguments: list[str], log: Path) -> tuple[int, str]:
-    with deepspeed(arguments, 2, log, script) as process:
-        status = process.wait(timeout=DEADLINE_SECONDS)
-    return status, log.read_text(errors="replace")
-
-
 def plain_losses(job: Job) -> list[float]:
     """The same run in plain torch: no DeepSpeed, no engine, one process, the whole step as one batch."""
     model, run, task = job.task.build(), job.run, job.task
@@ -130,9 +125,7 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
     file = write_run("finer", method="lora", train={"steps": STEPS + 2})
     options = [f"--checkpoint.resume={checkpoint}"]
     plan.append({"kind": "finetune", "run": str(file), "deepspeed": str(zero_file("zero1")), "options": options})
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    status, output = launch(TRAIN_MANY, [str(tmp_path / "plan.json")], tmp_path / "log")
-    assert status == 0, output[-4000:]
+    train_all(tmp_path, plan)
     losses = {name: losses_of(tmp_path / "runs" / name) for name, *_ in CASES}
     for name, method, stage, *_ in CASES:
         job = open_finetune(from_yaml(FineTuneRun, tmp_path / f"{name}.yaml"), zero_file(stage))
@@ -183,10 +176,10 @@ def test_the_command_fine_tunes_or_says_what_is_wrong_with_the_texts(
     """launch/finetune.py with an option behind the file."""
     file, zero = write_run("titles"), zero_file("zero2")
     arguments = ["--deepspeed", str(zero), "--config", str(file), "--method", "lora"]
-    status, output = launch(FINETUNE, arguments, tmp_path / "first")
-    assert status == 0, output[-4000:]
+    log = tmp_path / "log"
+    with deepspeed(arguments, 2, log, FINETUNE) as process:
+        assert process.wait(timeout=DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
     assert load_classifier(tmp_path / "runs" / "titles").labels == ["体育", "财经", "科技"]
     (tmp_path / "titles" / "dev.txt").write_text("木匠\t3\n", encoding="utf-8")
-    status, output = launch(FINETUNE, arguments, tmp_path / "second")
-    assert (status, "dev.txt: line 1: label 3" in output) == (2, True), output[-4000:]
-    assert "Traceback" not in output
+    with pytest.raises(InputError, match=r"dev\.txt: line 1: label 3"):
+        finetune(arguments)

@@ -36,7 +36,7 @@ def test_between_the_commands_main_and_the_decoder_stand_at_most_six_functions_o
     arguments = [str(PRETRAIN), "--deepspeed", str(zero_file("zero0")), "--config", str(run)]
     done = subprocess.run(
         [sys.executable, "-c", RECORD, *arguments],
-        env=environment(PYTHONPATH=str(PROJECT)),
+        env=environment(),
         capture_output=True,
         text=True,
         check=True,

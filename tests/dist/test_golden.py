@@ -95,7 +95,7 @@ def losses(
     for ranks, plan in plans.items():
         file = tmp_path / f"plan-{ranks}.json"
         file.write_text(json.dumps(plan))
-        run_ranks(TRAIN_MANY, [str(file)], ranks)
+        run_ranks(TRAIN_MANY, [str(file)], ranks)  # of their own: what other tests trained before changes no digit
     return {folder.name: losses_of(folder) for folder in sorted((tmp_path / "runs").iterdir())}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import TRAIN_GUARDED, losses_of, metrics_of, run_ranks
+from tests.support.processes import losses_of, metrics_of, train_all
 
 STAGES = [
     ("zero3", "bf16"),
@@ -25,11 +25,6 @@ def updates(folder: Path, name: str, rank: int) -> list[dict[str, Any]]:
     return json.loads((folder / f"{name}.rank{rank}.updates.json").read_text())  # type: ignore[no-any-return]
 
 
-def train(folder: Path, plan: list[dict[str, Any]]) -> None:
-    (folder / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_GUARDED, [str(folder / "plan.json")], ranks=2)
-
-
 def test_not_a_number_in_one_ranks_gradients_is_named_and_skipped_on_all_ranks_in_every_stage_and_precision(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
@@ -38,7 +33,7 @@ def test_not_a_number_in_one_ranks_gradients_is_named_and_skipped_on_all_ranks_i
         train_options = {"steps": STEPS, "precision": precision}
         run = make_run(f"{stage}-{precision}", train=train_options, evaluate={"sets": {}}, guard={"non_finite": "skip"})
         plan.append({"run": str(run), "deepspeed": str(zero_file(stage)), "break": NAN})
-    train(tmp_path, plan)
+    train_all(tmp_path, plan)
     for stage, precision in STAGES:
         name = f"{stage}-{precision}"
         for rank in (0, 1):
@@ -105,7 +100,7 @@ def test_the_guard_changes_no_loss_when_nothing_is_wrong_and_rolls_back_stops_an
         {**longer, "options": ["--train.stop_at_step=5", "--data.skip_documents=wiki-0"]},
         {**longer, "options": ["--data.skip_documents", "wiki-0", "wiki-66"]},
     ]
-    train(tmp_path, plan)
+    train_all(tmp_path, plan)
     runs = tmp_path / "runs"
 
     for stage, precision in cases:

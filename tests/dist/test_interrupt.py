@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -10,15 +9,7 @@ from pathlib import Path
 
 from megadec.common.processes import session_of
 from megadec.engine.checkpoint.manifest import read_manifest
-from tests.support.processes import (
-    TRAIN_MANY,
-    deepspeed,
-    losses_of,
-    metrics_of,
-    ranks_of,
-    run_ranks,
-    wait_until,
-)
+from tests.support.processes import deepspeed, losses_of, metrics_of, ranks_of, train_all, wait_until
 
 # More steps than a test can wait for: only a signal ends the run.
 ENDLESS = {"steps": 5000, "global_batch_size": 8, "micro_batch_size": 2}
@@ -62,13 +53,11 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
     assert second == len(metrics_of(folder)) >= first + 3
 
     whole = make_run("whole", train={**ENDLESS, "stop_at_step": second}, evaluate={"interval_steps": 1000})
-    plan = tmp_path / "plan.json"
     # Asked before its first step, a run ends at once, and only once.
     early, asked = make_run("early", train={"steps": 1}), tmp_path / "runs" / "early" / "stop"
     asked.parent.mkdir()
     asked.touch()
-    plan.write_text(json.dumps([{"run": str(run), "deepspeed": zero} for run in (whole, early)]))
-    run_ranks(TRAIN_MANY, [str(plan)], ranks=2)
+    train_all(tmp_path, [{"run": str(run), "deepspeed": zero} for run in (whole, early)])
     assert losses_of(folder) == losses_of(tmp_path / "runs" / "whole")
     assert checkpoints(asked.parent) == []
     assert not asked.exists()

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import ASK_MANY, deepspeed, environment
+import pytest
 
-
-def ask(requests: list[list[str]], folder: Path) -> list[tuple[int, str]]:
-    file = folder / "requests.json"
-    file.write_text(json.dumps(requests))
-    command = [sys.executable, str(ASK_MANY), str(file)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [(status, message) for status, message in json.loads(done.stdout.splitlines()[-1])]
+from megadec.common.errors import MegadecError
+from megadec.export.commands import pretrain
+from tests.support.processes import deepspeed
 
 
 def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_was_found_and_the_rule(
@@ -36,13 +29,14 @@ def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_
     tar.write_bytes(tar.read_bytes()[:1000])
     (tmp_path / "empty").mkdir()
 
-    def settings(name: str, **values: Any) -> str:
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(values))
-        return str(path)
-
     run, zero = str(make_run("wrong")), str(zero_file("zero3"))
     usual = ["--deepspeed", zero, "--config", run]
+
+    def settings(name: str, **values: Any) -> list[str]:
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(values))
+        return ["--deepspeed", str(path), "--config", run]
+
     typing_error = tmp_path / "typing-error.yaml"
     typing_error.write_text(Path(run).read_text().replace("learning_rate:", "learning_rat:"))
 
@@ -69,35 +63,24 @@ def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_
         ([*usual, "--model.shape.vocabulary_size", "7"], ["model.shape.vocabulary_size=7"]),
         (["--config", run], ["--deepspeed"]),
         (["--deepspeed", str(tmp_path / "no.json"), "--config", run], ["no.json"]),
+        (settings("batch", train_batch_size=7), ["batch.json", "train_batch_size=7", "train.global_batch_size"]),
+        (settings("key", zero_optimisation={}), ["key.json", "zero_optimisation", "zero_optimization"]),
         (
-            ["--deepspeed", settings("batch", train_batch_size=7), "--config", run],
-            ["batch.json", "train_batch_size=7", "train.global_batch_size"],
-        ),
-        (
-            ["--deepspeed", settings("key", zero_optimisation={}), "--config", run],
-            ["key.json", "zero_optimisation", "zero_optimization"],
-        ),
-        (
-            ["--deepspeed", settings("zero-key", zero_optimization={"stage": 3, "stagee": 1}), "--config", run],
+            settings("zero-key", zero_optimization={"stage": 3, "stagee": 1}),
             ["zero-key.json", "zero_optimization.stagee"],
         ),
-        (["--deepspeed", settings("removed", elasticity={}), "--config", run], ["removed.json", "elasticity"]),
+        (settings("removed", elasticity={}), ["removed.json", "elasticity"]),
         (
-            [
-                "--deepspeed",
-                settings("stage0", zero_optimization={"stage": 0}),
-                "--config",
-                run,
-                "--train.precision=bf16",
-            ],
+            [*settings("stage0", zero_optimization={"stage": 0}), "--train.precision=bf16"],
             ["stage0.json", "stage 0", "bf16"],
         ),
     ]
-    answers = ask([request for request, _ in cases], tmp_path)
-    for (request, expected), (status, message) in zip(cases, answers, strict=True):
-        assert status == 2, (request, message)
+    for request, expected in cases:
+        with pytest.raises(MegadecError) as refused:
+            pretrain(request)
+        assert refused.value.exit_status == 2, request
         for part in expected:
-            assert part in message, (request, message)
+            assert part in str(refused.value), request
     assert not (tmp_path / "runs").exists()
 
 

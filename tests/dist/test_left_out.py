@@ -17,8 +17,8 @@ from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
-from tests.support.processes import TRAIN_GUARDED, metrics_of, run_maker, run_ranks, zero_maker
-from tools.lineage import main
+from megadec.lineage.command import main
+from tests.support.processes import metrics_of, run_maker, train_all, zero_maker
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
 REFUSED_STEP, FIRST_STOP = 2, 4
@@ -109,18 +109,17 @@ def left(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_path: Path, ti
         usual = {"train": {"steps": STEPS}, "evaluate": {"sets": {}}, "checkpoint": saving}
         return str(make(name, guard={"non_finite": answer}, **usual))
 
-    def train(*plan: dict[str, Any]) -> None:
-        (folder / "plan.json").write_text(json.dumps([{"deepspeed": deepspeed, **one} for one in plan]))
-        run_ranks(TRAIN_GUARDED, [str(folder / "plan.json")], ranks=1)
+    def do(*plan: dict[str, Any]) -> None:
+        train_all(folder, [{"deepspeed": deepspeed, **one} for one in plan])
 
     def broken(step: int) -> dict[str, Any]:
         return {"rank": 0, "steps": [step], "value": float("nan")}
 
     changed, lame = make_run("changed", "skip"), "--data.bad_shards=1"
-    train({"run": changed, "options": [f"--train.stop_at_step={FIRST_STOP}"], "break": broken(REFUSED_STEP)})
+    do({"run": changed, "options": [f"--train.stop_at_step={FIRST_STOP}"], "break": broken(REFUSED_STEP)})
     whole = found.damaged_tar.read_bytes()
     found.damaged_tar.write_bytes(whole[:CUT_BYTES])
-    train(
+    do(
         {"run": changed, "options": [lame, f"--data.skip_documents={skipped}"]},
         {"run": make_run("lame", "skip"), "options": [lame]},
         {"run": make_run("back", "roll_back"), "options": [lame, "--train.stop_at_step=6"], "break": broken(4)},

@@ -12,8 +12,8 @@ from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
-from tests.support.processes import PRETRAIN, TRAIN_MANY, run_ranks
-from tools.lineage import main
+from megadec.lineage.command import main
+from tests.support.processes import train_all
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
 
@@ -27,12 +27,12 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
 ) -> None:
     once = {"interval_steps": 100, "sets": {}}
     file = make_run("parent", train={"steps": STEPS}, evaluate=once, checkpoint={"interval_steps": 2})
-    run_ranks(PRETRAIN, ["--deepspeed", str(zero_file("zero3")), "--config", str(file)], ranks=1)
+    train_all(tmp_path, [{"run": str(file), "deepspeed": str(zero_file("zero3"))}])
     runs = tmp_path / "runs"
     export = tmp_path / "exports" / "parent-megadec"
     to_megadec(open_model(runs / "parent"), export)
     file = make_run("child", model={"init_from": str(export)}, train={"steps": 1}, evaluate=once)
-    run_ranks(PRETRAIN, ["--deepspeed", str(zero_file("zero1")), "--config", str(file)], ranks=1)
+    train_all(tmp_path, [{"run": str(file), "deepspeed": str(zero_file("zero1"))}])
 
     data = DataSet.open(tiny_shards)
     stream = TrainStream([(data, 1.0)], ROW_TOKENS, "cut", 0, ROWS)
@@ -85,8 +85,7 @@ def test_a_run_from_a_named_checkpoint_is_found_when_no_checkpoint_names_the_pat
         },
         {"run": child, "deepspeed": deepspeed},
     ]
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=1)
+    train_all(tmp_path, plan)
     folder = tmp_path / "runs" / "parent"
     main(["--run", str(folder), "--step", "2", "--json", "true"])
     id = json.loads(capsys.readouterr().out)["runs"][str(folder)][0]["documents"][0]["id"]

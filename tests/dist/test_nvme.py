@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from deepspeed.ops.op_builder import AsyncIOBuilder
 
-from tests.support.processes import DEADLINE_SECONDS, TRAIN_MANY, environment, losses_of, run_ranks
+from tests.support.processes import DEADLINE_SECONDS, TRAIN_MANY, environment, losses_of, train_all
 
 # DeepSpeed swaps a group of weights of a megabyte and more.
 SWAPPED = {
@@ -73,8 +73,7 @@ def test_a_run_on_disk_is_saved_and_goes_on_as_one_in_memory(
         # What was saved from the disk goes on in memory too.
         {"run": disk, "deepspeed": str(zero_file("zero3"))},
     ]
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    train_all(tmp_path, plan)
     there, here = (losses_of(tmp_path / "runs" / name) for name in ("disk", "memory"))
     assert there == pytest.approx(here, rel=1e-5)
 

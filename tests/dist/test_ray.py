@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,9 +24,14 @@ from tests.support.processes import (
     DEADLINE_SECONDS,
     deepspeed,
     environment,
+    errors_of,
     losses_of,
     metrics_of,
+    run_maker,
+    run_script,
+    running,
     wait_until,
+    zero_maker,
 )
 
 SUBMIT = PROJECT / "launch" / "submit.py"
@@ -39,6 +45,7 @@ RAY_ENVIRONMENT = {
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_health_check_failure_threshold": "60",
 }
+Make = Callable[..., Path]
 STEPS = 24
 SECTIONS = {"train": {"steps": STEPS}, "checkpoint": {"interval_steps": 4, "keep_last": 9}}
 
@@ -116,28 +123,40 @@ def listens(port: int) -> bool:
         return loss_check.connect_ex(("127.0.0.1", port)) == 0
 
 
-def submit(cluster: Cluster, *command: str, options: tuple[str, ...] = ()) -> list[str]:
-    return [sys.executable, str(SUBMIT), "--address", cluster.job_server, *options, "--", *command]
+def submit(cluster: Cluster, *command: object, options: tuple[object, ...] = ()) -> tuple[object, ...]:
+    return (SUBMIT, "--address", cluster.job_server, *options, "--", *command)
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, env=environment(**RAY_ENVIRONMENT), cwd=PROJECT, capture_output=True, text=True, check=False
-    )
+def run(script: object, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return run_script(str(script), *arguments, **RAY_ENVIRONMENT)
+
+
+def begun(log: Path, script: object, *arguments: object, **options: Any) -> Any:
+    """A script that runs while the test goes on."""
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return running(command, log, env=environment(**RAY_ENVIRONMENT), **options)
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_path: Path, tiny_shards: Path) -> list[float]:
+    """The losses of the run under the deepspeed launcher."""
+    folder = tmp_path_factory.mktemp("launched")
+    run, log = run_maker(folder, tiny_tokenizer_path, tiny_shards)("launched", **SECTIONS), folder / "log"
+    with deepspeed(["--deepspeed", str(zero_maker(folder)("zero3")), "--config", str(run)], 2, log) as launcher:
+        assert launcher.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
+    losses = losses_of(folder / "runs" / "launched")
+    assert len(losses) == STEPS
+    return losses
 
 
 def test_a_cluster_trains_with_the_losses_of_the_launcher(
-    cluster: Cluster, tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+    cluster: Cluster, launched: list[float], tmp_path: Path, make_run: Make, zero_file: Make
 ) -> None:
-    zero = ["--deepspeed", str(zero_file("zero3"))]
-    launched, on_ray = str(make_run("launched", **SECTIONS)), str(make_run("on-ray", **SECTIONS))
-    with deepspeed([*zero, "--config", launched], 2, tmp_path / "log") as launcher:
-        done = run(submit(cluster, "launch/ray_train.py", *zero, "--config", on_ray, "--workers", "2"))
-        assert launcher.wait(DEADLINE_SECONDS) == 0, (tmp_path / "log").read_text()[-4000:]
+    request = ["--deepspeed", zero_file("zero3"), "--config", make_run("on-ray", **SECTIONS), "--workers", 2]
+    done = run(*submit(cluster, "launch/ray_train.py", *request))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     folder = tmp_path / "runs" / "on-ray"
-    assert losses_of(folder) == losses_of(tmp_path / "runs" / "launched")
-    assert len(losses_of(folder)) == STEPS
+    assert losses_of(folder) == launched
     assert f"saved {folder}/checkpoints/step_{STEPS:08d}" in done.stdout
     # What Ray knows is our own checkpoint where it lies, not a copy.
     known = json.loads((folder / "checkpoint_manager_snapshot.json").read_text())["latest_checkpoint_result"]
@@ -146,61 +165,39 @@ def test_a_cluster_trains_with_the_losses_of_the_launcher(
 
 
 def test_a_killed_worker_is_replaced_and_the_losses_are_those_of_a_run_that_was_left_alone(
-    cluster: Cluster, tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+    cluster: Cluster, launched: list[float], tmp_path: Path, make_run: Make, zero_file: Make
 ) -> None:
-    zero = ["--deepspeed", str(zero_file("zero3"))]
-    alone, disturbed = str(make_run("alone", **SECTIONS)), str(make_run("disturbed", **SECTIONS))
     folder, log = tmp_path / "runs" / "disturbed", tmp_path / "log"
-    # What skips_update a folder that holds a run must not refuse the run's own when a worker begins again.
-    command = ["launch/ray_train.py", *zero, "--config", disturbed, "--checkpoint.resume", "none"]
-    launched = tmp_path / "launched.log"
-    with open(log, "wb") as stream, deepspeed([*zero, "--config", alone], 2, launched) as launcher:
-        process = subprocess.Popen(
-            submit(cluster, *command, "--workers", "2"),
-            env=environment(**RAY_ENVIRONMENT),
-            cwd=PROJECT,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            wait_until(lambda: len(metrics_of(folder)) >= 10 or process.poll() is not None, "the tenth step", log)
-            victims = cluster.workers()
-            assert len(victims) == 2, log.read_text()[-4000:]
-            victims[1].send_signal(signal.SIGKILL)
-            assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
-            assert launcher.wait(DEADLINE_SECONDS) == 0, launched.read_text()[-4000:]
-        finally:
-            process.kill()
-            process.wait()
+    request = ["--deepspeed", zero_file("zero3"), "--config", make_run("disturbed", **SECTIONS), "--workers", 2]
+    # What refuses a folder that holds a run must not refuse the run's own when a worker begins again.
+    request += ["--checkpoint.resume", "none"]
+    with begun(log, *submit(cluster, "launch/ray_train.py", *request)) as process:
+        wait_until(lambda: len(metrics_of(folder)) >= 10 or process.poll() is not None, "the tenth step", log)
+        victims = cluster.workers()
+        assert len(victims) == 2, log.read_text()[-4000:]
+        victims[1].send_signal(signal.SIGKILL)
+        assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
     said = log.read_text()
     assert "restart 1 of 3" in said
     assert f"going on from {folder}/checkpoints/step_" in said
-    assert losses_of(folder) == losses_of(tmp_path / "runs" / "alone")
-    assert len(losses_of(folder)) == STEPS
+    assert losses_of(folder) == launched
 
 
 @pytest.mark.slow
 def test_a_signal_to_a_worker_or_to_the_command_ends_the_run_with_a_checkpoint_and_status_0(
-    cluster: Cluster, tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+    cluster: Cluster, tmp_path: Path, make_run: Make, zero_file: Make
 ) -> None:
     endless = make_run("asked", train={"steps": 5000}, evaluate={"sets": {}})
     folder, log = tmp_path / "runs" / "asked", tmp_path / "log"
-    command = [sys.executable, str(RAY_TRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(endless)]
-    command += ["--workers", "2", "--address", cluster.address]
+    command = [RAY_TRAIN, "--deepspeed", zero_file("zero3"), "--config", endless, "--workers", "2"]
+    command += ["--address", cluster.address]
     for asked, reason in (("worker", "SIGTERM"), ("command", f"{folder}/stop was made")):
-        begun = len(metrics_of(folder))
-        with open(log, "wb") as stream:
-            process = subprocess.Popen(
-                command, env=environment(**RAY_ENVIRONMENT), cwd=PROJECT, stdout=stream, stderr=subprocess.STDOUT
-            )
-            try:
-                wait_until(lambda n=begun: len(metrics_of(folder)) >= n + 3, "three steps", log)  # type: ignore[misc]
-                victim = cluster.workers()[1] if asked == "worker" else process
-                victim.send_signal(signal.SIGTERM)
-                assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
-            finally:
-                process.kill()
-                process.wait()
+        before = len(metrics_of(folder))
+        with begun(log, *command) as process:
+            wait_until(lambda n=before: len(metrics_of(folder)) >= n + 3, "three steps", log)  # type: ignore[misc]
+            victim = cluster.workers()[1] if asked == "worker" else process
+            victim.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
         said = log.read_text()
         assert "restart" not in said
         assert reason in said or "another rank asked" in said
@@ -211,11 +208,11 @@ def test_a_signal_to_a_worker_or_to_the_command_ends_the_run_with_a_checkpoint_a
 
 
 def test_a_job_that_cannot_be_placed_says_what_it_asked_for_and_what_there_is_and_ends(
-    cluster: Cluster, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+    cluster: Cluster, make_run: Make, zero_file: Make
 ) -> None:
     usual = ["--deepspeed", str(zero_file("zero3")), "--config", str(make_run("large"))]
     asked = ["--workers", "4", "--placement_seconds", "3"]
-    done = run(submit(cluster, "launch/ray_train.py", *usual, *asked))
+    done = run(*submit(cluster, "launch/ray_train.py", *usual, *asked))
     assert done.returncode == 2, done.stdout[-4000:] + done.stderr
     assert "error: no room for --workers=4, each with 1 CPU on one node" in done.stdout
     assert "the cluster of 2 node(s) has 2 CPU" in done.stdout
@@ -226,47 +223,34 @@ def test_submitting_shows_the_log_passes_on_folder_and_variables_and_ends_with_t
 ) -> None:
     program = "import os, sys; print(os.getcwd(), os.environ['A'] + os.environ['B'], '完'); sys.exit(7)"
     options = ("--working_dir", str(tmp_path), "--env", "A=x=1", "--env", "B=y z")
-    done = run(submit(cluster, "-c", program, options=options))
+    done = run(*submit(cluster, "-c", program, options=options))
     assert done.returncode == 7, done.stdout + done.stderr
     assert done.stdout.splitlines().count(f"{tmp_path} x=1y z 完") == 1
 
-    done = run(submit(cluster, "-c", "pass", options=("--working_dir", "/nowhere/at all")))
+    done = run(*submit(cluster, "-c", "pass", options=("--working_dir", "/nowhere/at all")))
     assert done.returncode == 2
     assert "error: /nowhere/at all does not exist on the cluster's head node" in done.stdout
 
     log = tmp_path / "log"
-    with open(log, "wb") as stream:
-        endless = submit(cluster, "-c", "import time; print('begun', flush=True); time.sleep(9999)")
-        process = subprocess.Popen(
-            endless,
-            env=environment(**RAY_ENVIRONMENT),
-            stdout=stream,
-            stderr=stream,
-            # A shell that runs the tests in the background lets them, and what they start, ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        try:
-            wait_until(lambda: "\nbegun\n" in log.read_text(), "the job's first line", log)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(DEADLINE_SECONDS) == 1, log.read_text()
-        finally:
-            process.kill()
-            process.wait()
+    endless = submit(cluster, "-c", "import time; print('begun', flush=True); time.sleep(9999)")
+    # A shell that runs the tests in the background lets them, and what they start, ignore it.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with begun(log, *endless, **heard) as process:
+        wait_until(lambda: "\nbegun\n" in log.read_text(), "the job's first line", log)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE_SECONDS) == 1, log.read_text()
     assert "was stopped" in log.read_text()
 
 
-def test_an_address_where_no_cluster_is_costs_one_clear_line(
-    make_run: Callable[..., Path], zero_file: Callable[..., Path]
-) -> None:
+def test_an_address_where_no_cluster_is_costs_one_clear_line(make_run: Make, zero_file: Make) -> None:
     usual = ["--deepspeed", str(zero_file("zero3")), "--config", str(make_run("lost"))]
     nobody = f"127.0.0.1:{free_port()}"
-    submitted = [sys.executable, str(SUBMIT), "--address", f"http://{nobody}", "--", "launch/ray_train.py", *usual]
+    submitted = [SUBMIT, "--address", f"http://{nobody}", "--", "launch/ray_train.py", *usual]
     for command, words in [
-        ([sys.executable, str(RAY_TRAIN), *usual, "--address", nobody], f"--address={nobody}: no Ray cluster answers"),
+        ([RAY_TRAIN, *usual, "--address", nobody], f"--address={nobody}: no Ray cluster answers"),
         (submitted, f"--address=http://{nobody}: no job server of a Ray cluster answers"),
     ]:
-        done = run(command)
+        done = run(*command)
         assert done.returncode == 2, done.stderr
-        [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        [line] = errors_of(done)
         assert words in line
-        assert "Traceback" not in done.stderr

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import PROJECT
-from tests.support.processes import DEADLINE_SECONDS, environment
-
-REHEARSE = PROJECT / "tools" / "rehearse.py"
+from tests.support.processes import run_script
 
 
 def rehearse(tmp_path: Path, run: Path, zero: Path, *options: str) -> tuple[int, dict[str, Any], str]:
     """The exit status, the report, and what was printed."""
     output = tmp_path / "rehearsal.json"
-    command = [sys.executable, str(REHEARSE), "--config", str(run), "--deepspeed", str(zero), "--output", str(output)]
-    done = subprocess.run(
-        [*command, "--folder", str(tmp_path / "rehearsal"), *options],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=DEADLINE_SECONDS,
-    )
+    usual = ["--config", run, "--deepspeed", zero, "--output", output, "--folder", tmp_path / "rehearsal"]
+    done = run_script("tools/rehearse.py", *usual, *options)
     assert output.exists(), done.stderr[-4000:]
     return done.returncode, json.loads(output.read_text()), done.stdout + done.stderr
 

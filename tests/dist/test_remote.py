@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.processes import TRAIN_MANY, losses_of, metrics_of, run_ranks
+from tests.support.processes import losses_of, metrics_of, train_all
 
 
 def test_ranks_that_share_a_folder_of_two_shards_have_the_losses_of_a_local_run(
@@ -27,8 +27,7 @@ def test_ranks_that_share_a_folder_of_two_shards_have_the_losses_of_a_local_run(
             evaluate={"sets": {"x": place}},
         )
         plan.append({"run": str(run), "deepspeed": str(zero_file("zero1")), "options": []})
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    train_all(tmp_path, plan)
     runs = tmp_path / "runs"
     assert losses_of(runs / "here") == losses_of(runs / "afar")
     measured = [[line["loss"] for line in metrics_of(runs / name, "evaluate")] for name in ("here", "afar")]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import TRAIN_MANY, losses_of, metrics_of, run_ranks
+from tests.support.processes import losses_of, metrics_of, train_all
 
 CASES = [("zero3", "fp32"), ("zero3", "bf16"), ("zero2", "bf16"), ("zero1", "bf16"), ("zero0", "fp32")]
 
@@ -27,8 +27,7 @@ def test_a_resumed_run_has_exactly_the_losses_of_one_never_stopped(
         # Stopped before, at, and after an evaluation; the third start ends the run, the fourth has nothing to do.
         for stop in (["--train.stop_at_step=3"], ["--train.stop_at_step=8"], [], []):
             plan.append({"run": str(parts), "deepspeed": file, "options": stop})
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    train_all(tmp_path, plan)
     for stage, precision in CASES:
         whole, parts = (tmp_path / "runs" / f"{kind}-{stage}-{precision}" for kind in ("whole", "parts"))
         assert losses_of(parts) == losses_of(whole), (stage, precision)
@@ -56,8 +55,7 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(
         {**begun, "options": [f"--checkpoint.resume={first}", "--name=branch", "--train.steps=3"]},
         {"run": diverging, "deepspeed": zero, "refused": "TrainingError"},
     ]
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], ranks=2)
+    train_all(tmp_path, plan)
     for rank in (0, 1):
         said = (tmp_path / f"refused.rank{rank}.ConfigError").read_text()
         assert "optimizer.learning_rate: 0.003 there, 0.1 here" in said
@@ -78,8 +76,7 @@ def test_an_evaluation_measures_every_token_and_character_and_is_the_same_for_an
         name = f"ranks{ranks}"
         evaluate = {"windows": 10**6, "micro_batch_size": 64}
         run = make_run(name, train={"steps": 1}, data={"sequence_length": 64}, evaluate=evaluate)
-        (tmp_path / f"{name}.json").write_text(json.dumps([{"run": str(run), "deepspeed": str(zero_file("zero1"))}]))
-        run_ranks(TRAIN_MANY, [str(tmp_path / f"{name}.json")], ranks)
+        train_all(tmp_path, [{"run": str(run), "deepspeed": str(zero_file("zero1"))}], ranks)
         found.append(metrics_of(tmp_path / "runs" / name, "evaluate"))
     index = json.loads((tiny_shards / "index.json").read_text())
     for line in found[0] + found[1]:

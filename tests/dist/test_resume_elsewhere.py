@@ -17,18 +17,12 @@ from megadec.common.files import sha256_of
 from megadec.engine.checkpoint.manifest import open_state
 from megadec.engine.checkpoint.zero_files import ZeroFiles
 from megadec.engine.zero.state_files import MOMENTS, WEIGHT, StateFiles
-from tests.support.processes import TRAIN_MANY, metrics_of, run_ranks
+from tests.support.processes import metrics_of, train_all
 
-SAVED, MORE = 3, 20
+SAVED, MORE = 3, 8
 TRAIN = {"steps": SAVED + MORE, "global_batch_size": 12, "micro_batch_size": 1}
 # Sizes that neither two, three nor four ranks share evenly.
 MODEL = {"shape": {"vocabulary_size": 601, "hidden_size": 34}}
-
-
-def train_on(tmp_path: Path, ranks: int, plan: list[dict[str, Any]]) -> None:
-    file = tmp_path / f"plan-{ranks}.json"
-    file.write_text(json.dumps(plan))
-    run_ranks(TRAIN_MANY, [str(file)], ranks)
 
 
 def losses_after(folder: Path, step: int) -> list[float]:
@@ -64,21 +58,21 @@ def test_a_zero_3_run_of_two_ranks_goes_on_at_one_three_and_four_and_at_stage_1(
         folder = tmp_path / f"deepspeed-{Path(file).stem}-{ranks}"
         return {"run": make("source"), "deepspeed": file, "writes": str(folder)}
 
-    train_on(tmp_path, 2, [
+    train_all(tmp_path, [
         {"run": make("source"), "deepspeed": zero3, "options": [f"--train.stop_at_step={SAVED}"]},
         {"run": make("whole"), "deepspeed": zero3},
         branch("zero1-2", zero1), branch("offload-2", offload),
         written(2, zero3), written(2, zero1),
-    ])  # fmt: skip
-    train_on(tmp_path, 3, [branch("zero3-3", zero3), written(3, zero3)])
-    train_on(tmp_path, 4, [branch("zero3-4", zero3)])
+    ], 2)  # fmt: skip
+    train_all(tmp_path, [branch("zero3-3", zero3), written(3, zero3)], 3)
+    train_all(tmp_path, [branch("zero3-4", zero3)], 4)
     old = of_version_1(source, tmp_path / "deepspeed-zero3-2", tmp_path / "old" / source.name)
     tampered = [tamper(source, tmp_path / how, how) for how in REFUSED]
-    train_on(tmp_path, 1, [
+    train_all(tmp_path, [
         branch("zero3-1", zero3), branch("zero2-old-1", str(zero_file("zero2")), old),
         written(1, zero1),
         *(branch(path.parent.name, zero3, path, refused="CheckpointError") for path in tampered),
-    ])  # fmt: skip
+    ], 1)  # fmt: skip
 
     wanted = losses_after(tmp_path / "runs" / "whole", SAVED)
     assert len(wanted) == MORE
@@ -164,10 +158,10 @@ def test_every_stage_goes_on_from_every_other(
     def make(name: str) -> str:
         return str(make_run(name, model=MODEL, train=train, evaluate={"sets": {}}))
 
-    train_on(tmp_path, 2, [
+    train_all(tmp_path, [
         {"run": make(stage), "deepspeed": str(zero_file(stage)), "options": options}
         for stage in stages for options in (["--train.stop_at_step=3"], [])
-    ])  # fmt: skip
+    ], 2)  # fmt: skip
     for ranks in (1, 2, 3):
         plan = []
         for source, stage in product(stages, stages):
@@ -175,7 +169,7 @@ def test_every_stage_goes_on_from_every_other(
             name = f"{source}-{stage}-{ranks}"
             options = [f"--checkpoint.resume={checkpoint}", f"--name={name}"]
             plan.append({"run": make(name), "deepspeed": str(zero_file(stage)), "options": options})
-        train_on(tmp_path, ranks, plan)
+        train_all(tmp_path, plan, ranks)
         for source, stage in product(stages, stages):
             found = losses_after(tmp_path / "runs" / f"{source}-{stage}-{ranks}", 3)
             wanted = losses_after(tmp_path / "runs" / source, 3)
@@ -196,7 +190,7 @@ def test_a_named_checkpoint_goes_on_in_another_precision(
     checkpoint = tmp_path / "runs" / "bf16" / "checkpoints" / "step_00000003"
     options = [f"--checkpoint.resume={checkpoint}", "--name=fp32"]
     plan.append({"run": make("fp32"), "deepspeed": str(zero_file("zero1")), "options": options})
-    train_on(tmp_path, 2, plan)
+    train_all(tmp_path, plan)
     found, wanted = (losses_after(tmp_path / "runs" / name, 3) for name in ("fp32", "bf16"))
     assert found == pytest.approx(wanted, rel=1e-2)
     assert open_state(checkpoint).optimizer_step == 3

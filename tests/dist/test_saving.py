@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -13,9 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from megadec.common.processes import free_port
 from megadec.engine.checkpoint.manifest import newest_whole
-from tests.support.processes import PRETRAIN, TRAIN_MANY, environment, losses_of, metrics_of, run_ranks, wait_until
+from tests.support.processes import (
+    PRETRAIN,
+    TRAIN_MANY,
+    environment,
+    losses_of,
+    metrics_of,
+    run_ranks,
+    running,
+    start_ranks,
+    train_all,
+    wait_until,
+)
 
 ENDLESS = {"steps": 5000, "global_batch_size": 8, "micro_batch_size": 2}
 # A disk that takes its time: a save passes through a dozen flushes, and a kill meets any of them.
@@ -42,7 +51,6 @@ def free():
 if "FREED" in os.environ:
     threading.Thread(target=free, daemon=True).start()
 sys.argv = sys.argv[1:]
-sys.path.insert(0, os.getcwd())
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -55,27 +63,11 @@ def unfinished(folder: Path) -> list[Path]:
     return list((folder / "checkpoints").glob(".step_*"))
 
 
-def start(program: str, arguments: list[str], ranks: int, log: Path) -> list[subprocess.Popen[bytes]]:
-    port = str(free_port())
-    processes = []
-    for rank in range(ranks):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_PORT": port}
-        with open(log, "ab") as stream:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", program, *arguments],
-                    env=environment(MASTER_ADDR="127.0.0.1", **place),
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                )
-            )
-    return processes
-
-
 def kill_inside_a_save(folder: Path, arguments: list[str], ranks: int, log: Path, chance: random.Random) -> None:
     """Start the run, and kill one rank at a random moment of a save: what was whole before is whole after."""
     before = checkpoints(folder)
-    processes = start(SLOW_DISK, [str(PRETRAIN), *arguments], ranks, log)
+    with open(log, "ab") as stream:
+        processes = start_ranks(["-c", SLOW_DISK, str(PRETRAIN), *arguments], ranks, stdout=stream)
     try:
         wait_until(lambda: len(checkpoints(folder)) > len(before), "a checkpoint", log)
         wait_until(lambda: bool(list((folder / "checkpoints").glob(".*.partial"))), "a save", log, pause=0.002)
@@ -118,11 +110,9 @@ def check_kills(
     # The same command goes on from the newest whole one and clears the rest away.
     kept = checkpoints(folder)
     last = kept[-1] + 1
-    plan = tmp_path / "plan.json"
     whole = make_run("whole", train={**ENDLESS, "stop_at_step": last}, evaluate={"sets": {}})
     trainings = [{"run": str(run), "options": [f"--train.stop_at_step={last}"]}, {"run": str(whole)}]
-    plan.write_text(json.dumps([{**training, "deepspeed": zero} for training in trainings]))
-    run_ranks(TRAIN_MANY, [str(plan)], ranks)
+    train_all(tmp_path, [{**training, "deepspeed": zero} for training in trainings], ranks)
     assert checkpoints(folder) == [*kept, last], seed
     assert not unfinished(folder), seed
     assert losses_of(folder) == losses_of(tmp_path / "runs" / "whole"), seed
@@ -160,7 +150,7 @@ def test_when_one_rank_cannot_write_every_rank_ends_with_the_reason(
         plan.append({"run": str(run), "deepspeed": str(zero_file("zero3")), "refused": "StorageError"})
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     script = tmp_path / "full.py"
-    script.write_text(f"import os, sys\nos.environ['FULL'] = '1'\nsys.path.insert(0, {os.getcwd()!r})\n{FULL_DISK}")
+    script.write_text(f"import os\nos.environ['FULL'] = '1'\n{FULL_DISK}")
     run_ranks(script, [str(TRAIN_MANY), str(tmp_path / "plan.json")], ranks=2)
     for name in ("behind", "waiting"):
         first, second = ((tmp_path / f"{name}.rank{rank}.StorageError").read_text() for rank in (0, 1))
@@ -208,17 +198,12 @@ def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(
         run = make_run("filled", train={"steps": 6}, evaluate={"sets": {}}, checkpoint=again)
         command = [sys.executable, str(PRETRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(run)]
         log, ballast = tmp_path / "log", folder / "ballast"
-        with open(log, "wb") as stream:
-            process = subprocess.Popen(command, env=environment(), stdout=stream, stderr=subprocess.STDOUT)
-        try:
+        with running(command, log) as process:
             wait_until(lambda: bool(metrics_of(folder / "filled")), "the first step", log, pause=0.005)
             fill(ballast)
             wait_until(lambda: "The state stays in memory" in log.read_text(), "a refusal", log)
             ballast.unlink()
             assert process.wait(120) == 0, log.read_text()
-        finally:
-            process.kill()
-            process.wait()
         assert checkpoints(folder / "filled") == [3, 6]
         assert newest_whole(folder / "filled" / "checkpoints") is not None
         assert not unfinished(folder / "filled")

@@ -21,7 +21,7 @@ from megadec.engine.runs.seq2seq import PairsRun
 from megadec.export.read.model import open_model
 from megadec.export.read.seq2seq import load_seq2seq
 from tests.support.pair_texts import texts, write_pairs
-from tests.support.processes import TRAIN_MANY, losses_of, metrics_of, run_ranks
+from tests.support.processes import losses_of, metrics_of, train_all
 from tests.support.seq2seq_models import RNN, TRANSFORMER, train_plainly
 
 STEPS, STOP = 12, 5
@@ -68,8 +68,7 @@ def trained(tmp_path: Path, tiny_tokenizer_path: Path, zero_file: Callable[..., 
             plan.append({"run": str(file), "options": options})
     plan.append({"run": str(run_file(tmp_path, "bf16", MODELS["gru"], tiny_tokenizer_path, precision="bf16"))})
     whole = [{**one, "kind": "seq2seq", "deepspeed": str(zero_file("zero3"))} for one in plan]
-    (tmp_path / "plan.json").write_text(json.dumps(whole))
-    run_ranks(TRAIN_MANY, [str(tmp_path / "plan.json")], 2)
+    train_all(tmp_path, whole)
     return tmp_path
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.processes import TRAIN_GUARDED, losses_of, run_ranks
+from tests.support.processes import losses_of, train_all
 
 
 def test_a_rank_that_waits_names_the_late_rank_with_its_step_and_the_line_where_it_is(
@@ -15,8 +14,7 @@ def test_a_rank_that_waits_names_the_late_rank_with_its_step_and_the_line_where_
     run = make_run("sleepy", train={"steps": 4}, evaluate={"sets": {}}, guard={"stall_seconds": 3.0})
     sleep = {"rank": 1, "step": 3, "seconds": 10.0}
     plan = [{"run": str(run), "deepspeed": str(zero_file("zero3")), "sleep": sleep}]
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    run_ranks(TRAIN_GUARDED, [str(tmp_path / "plan.json")], ranks=2)
+    train_all(tmp_path, plan)
 
     folder = tmp_path / "runs" / "sleepy"
     waiting = (folder / "stalls" / "step_00000003_rank_0000.txt").read_text()

@@ -5,27 +5,23 @@ from __future__ import annotations
 import bz2
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support import PROJECT
+from tests.support.processes import errors_of, run_script
 
 DUMP = PROJECT / "samples" / "zhwiki" / "sample-pages-articles.xml.bz2"
 
 
 def refused(script: str, *arguments: object) -> str:
     """Run a tool that must refuse, and give its message."""
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / script), *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    done = run_script(script, *arguments)
     assert done.returncode == 2, done.stderr
-    assert len(errors) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return errors[0]
+    [error] = errors_of(done)
+    return error
 
 
 def names(folder: Path) -> list[str]:
@@ -40,17 +36,8 @@ def test_a_truncated_dump_is_named_with_how_far_it_could_be_read(
     data = DUMP.read_bytes()
     dump.write_bytes(data[: int(len(data) * kept)])
     output = tmp_path / "made" / "shards"
-    message = refused(
-        "tools/prepare.py",
-        "--source",
-        "zhwiki",
-        "--input",
-        dump,
-        "--tokenizer",
-        tiny_tokenizer_path,
-        "--output",
-        output,
-    )
+    usual = ["--source", "zhwiki", "--input", dump]
+    message = refused("tools/prepare.py", *usual, "--tokenizer", tiny_tokenizer_path, "--output", output)
     assert str(dump) in message
     assert names(tmp_path) in (["cut.xml.bz2"], ["cut.xml.bz2", "made"])
 
@@ -62,27 +49,31 @@ def test_a_file_that_only_says_it_is_a_dump_is_named(tmp_path: Path) -> None:
     assert str(dump) in message
 
 
-def test_a_cut_tar_is_found_before_anything_is_read_from_it(tmp_path: Path, tiny_shards: Path) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_shards, broken)
-    tar = broken / "shard-000001.tar"
+def cut_tar(folder: Path) -> None:
+    tar = folder / "shard-000001.tar"
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
-    assert str(tar) in refused("tools/show.py", "--data", broken)
 
 
-def test_a_folder_without_an_index_is_no_data_set(tmp_path: Path, tiny_shards: Path) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_shards, broken)
-    (broken / "index.json").unlink()
-    assert "index.json" in refused("tools/show.py", "--data", broken)
+def remove_index(folder: Path) -> None:
+    (folder / "index.json").unlink()
 
 
-def test_an_index_of_another_version_says_which(tmp_path: Path, tiny_shards: Path) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_shards, broken)
-    index = json.loads((broken / "index.json").read_text())
-    (broken / "index.json").write_text(json.dumps({**index, "version": 99}))
-    assert "99" in refused("tools/show.py", "--data", broken)
+def raise_version(folder: Path) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**index, "version": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(cut_tar, "shard-000001.tar"), (remove_index, "index.json"), (raise_version, "99")]
+)
+def test_a_damaged_set_is_named_before_anything_is_read_from_it(
+    tmp_path: Path, tiny_shards: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    broken = Path(shutil.copytree(tiny_shards, tmp_path / "broken"))
+    damage(broken)
+    message = refused("tools/show.py", "--data", broken)
+    assert words in message
+    assert str(broken) in message
 
 
 def test_a_model_that_is_none_is_named(tmp_path: Path) -> None:

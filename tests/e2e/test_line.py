@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import PROJECT
+from tests.support.processes import environment
 
 SHORT = ["--train.steps", "16", "--schedule.warmup_steps", "4", "--evaluate.interval_steps", "16"]
 
 
 def run_demo(folder: Path, *options: str, finetune: str = "") -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    settings = {"DEMO": str(folder), "PATH": path, "OMP_NUM_THREADS": "1", "FINETUNE": finetune}
     return subprocess.run(
         ["bash", str(PROJECT / "launch" / "demo.sh"), *options],
-        env={**os.environ, **settings},
+        env=environment(DEMO=str(folder), FINETUNE=finetune),
         capture_output=True,
         text=True,
         timeout=850,

@@ -15,11 +15,11 @@ from megadec.data.pairs import PairOptions, choose_pairs
 from megadec.decoding.beam import GREEDY
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
 from megadec.export.read.seq2seq import load_seq2seq
+from megadec.finetune.commands import translate
 from megadec.finetune.translate import Translator
 from tests.support import PROJECT
 from tests.support.pair_texts import CHARACTERS, texts, write_pairs
 from tests.support.processes import DEADLINE_SECONDS, deepspeed, metrics_of
-from tools import translate
 
 ZERO3 = PROJECT / "ds_configs" / "zero3.json"
 
@@ -97,23 +97,23 @@ def test_a_model_trained_by_the_launcher_writes_99_of_100_unseen_texts_backwards
 
 def check_tool(run: Path, pairs: Path, held_out: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The command line gives the same translations, and BLEU on what was held out."""
-    translate.main(["--model", str(run), "--input", "柿子树", "老周", "--beam", "3"])
+    translate(["--model", str(run), "--input", "柿子树", "老周", "--beam", "3"])
     assert json.loads(capsys.readouterr().out) == [
         {"source": "柿子树", "translation": "树子柿"},
         {"source": "老周", "translation": "周老"},
     ]
-    translate.main(["--model", str(run), "--pairs", str(pairs), "--beam", "2", "--tokenize", "char"])
+    translate(["--model", str(run), "--pairs", str(pairs), "--beam", "2", "--tokenize", "char"])
     found = json.loads(capsys.readouterr().out)
     assert (found["part"], found["pairs"], found["architecture"]) == ("held_out", held_out, "transformer_seq2seq")
     assert found["bleu"] > 97
     assert "tok:char" in found["signature"]
     assert set(found["samples"][0]) == {"source", "translation", "reference"}
     with pytest.raises(InputError, match=r"has 31 tokens; the model's context is 16"):
-        translate.main(["--model", str(run), "--input", "柿" * 30])
+        translate(["--model", str(run), "--input", "柿" * 30])
     with pytest.raises(ConfigError, match="input and pairs were both given"):
-        translate.main(["--model", str(run), "--input", "柿", "--pairs", str(pairs)])
+        translate(["--model", str(run), "--input", "柿", "--pairs", str(pairs)])
     with pytest.raises(ConfigError, match="3 files of pairs"):
-        translate.main(["--model", str(run), "--pairs", "a", "b", "c"])
+        translate(["--model", str(run), "--pairs", "a", "b", "c"])
 
 
 def changed(run_file: Path, **sections: object) -> PairsRun:

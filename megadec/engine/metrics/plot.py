@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from megadec.common.config import parse
 from megadec.common.errors import ConfigError, InputError, MissingExtraError
 from megadec.common.files import whole_file
 from megadec.common.log import logger
@@ -52,6 +53,13 @@ class PlotOptions:
             raise ConfigError("run names no folder; give at least one run")
         if self.output.suffix != ".png":
             raise ConfigError(f"output={self.output} does not end in .png; that is what is written")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draw the curves of runs, and print the picture's name."""
+    options = parse(PlotOptions, argv, description="Draw the metrics of runs.")
+    draw([read_curves(path) for path in options.run], options.output, options.x)
+    print(options.output)
 
 
 @dataclass

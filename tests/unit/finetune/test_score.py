@@ -15,11 +15,11 @@ from megadec.common.errors import ConfigError, InputError, MissingExtraError
 from megadec.engine.metrics.plot import draw_confusion, font_with
 from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import load_classifier
+from megadec.finetune.commands import evaluate as main
 from megadec.finetune.measure import macro_f1
 from megadec.finetune.score import ClassifierScoreOptions, figures
 from tests.support.sources import random_source
 from tests.support.titles import WORDS, titles
-from tools.evaluate import main
 
 LABELS = ["体育", "财经", "科技"]
 

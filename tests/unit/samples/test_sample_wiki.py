@@ -117,7 +117,7 @@ def articles() -> dict[str, str]:
 def build(folder: Path, output: Path) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
-        str(PROJECT / "tools" / "build_samples.py"),
+        str(PROJECT / "samples" / "build.py"),
         "--input",
         str(folder),
         "--output",

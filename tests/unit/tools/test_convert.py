@@ -7,10 +7,10 @@ import json
 import pytest
 
 from megadec.common.errors import ConfigError, ExportError
+from megadec.export.commands import convert as main
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from tests.support.sources import random_classifier, random_source
-from tools.convert import main
 
 
 def test_a_folder_is_converted_to_the_dtype_that_was_asked(tmp_path, tiny_tokenizer_path, capsys):

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
 from megadec.export.read.megadec import to_megadec
+from megadec.finetune.commands import evaluate as main
+from tests.support.remote_shards import upload
 from tests.support.sources import random_source
-from tools.evaluate import main
+
+ADDRESS = "faulty://bucket/tiny"
 
 
 @pytest.fixture
@@ -57,16 +56,14 @@ def test_the_size_of_a_batch_does_not_change_the_score(model, tiny_shards, capsy
         (["--sequence_length", "49"], "sequence_length=49 is not from 1 to 48"),
         (["--micro_batch_size", "0"], "micro_batch_size=0"),
         (["--windows", "0"], "windows=0"),
+        (["--cache.attempts", "0"], r"cache\.attempts=0 is not at least 1"),
+        (["--data", "a/tiny", "b/tiny"], r"must differ; found \['tiny', 'tiny'\]"),
+        (["--data", "a/tiny", "https://example.org/sets/tiny/"], r"must differ; found \['tiny', 'tiny'\]"),
     ],
 )
 def test_a_wrong_request_is_refused(model, tiny_shards, arguments, words):
     with pytest.raises(ConfigError, match=words):
         main(["--model", str(model), "--data", str(tiny_shards), *arguments])
-
-
-def test_two_sets_of_one_name_are_refused(model, tiny_shards):
-    with pytest.raises(ConfigError, match="must differ"):
-        main(["--model", str(model), "--data", str(tiny_shards), str(tiny_shards)])
 
 
 def test_shards_of_another_tokenizer_are_refused(tmp_path, model, tiny_documents, tiny_tokenizer_path):
@@ -87,29 +84,6 @@ def test_every_token_but_the_first_of_each_document_is_scored(
     assert figures["characters"] == index["characters"]
 
 
-@pytest.fixture
-def web(tiny_shards: Path) -> Iterator[tuple[str, list[str]]]:
-    """The address of a server over the folder that holds the tiny set, and the paths that it was asked for."""
-    pytest.importorskip("aiohttp")
-    asked: list[str] = []
-
-    class Listing(SimpleHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            super().do_GET()
-
-        def log_message(self, *_: object) -> None:
-            return None
-
-    folder = str(tiny_shards.parent)
-    with ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: Listing(*a, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
-
-
 def sets_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
     main([str(argument) for argument in arguments])
     sets: dict[str, Any] = json.loads(capsys.readouterr().out)["sets"]
@@ -118,49 +92,21 @@ def sets_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str,
     return sets
 
 
-def test_shards_behind_an_address_give_the_figures_of_local_ones_and_are_fetched_once(
-    tmp_path, model, tiny_shards, web, capsys
+def test_shards_behind_an_address_give_the_figures_of_local_ones_and_are_fetched_once_within_the_bytes_of_the_cache(
+    tmp_path, model, tiny_shards, capsys
 ):
-    address, asked = web
-    usual = ("--model", model, "--sequence_length", 32, "--windows", 40, "--device", "cpu")
-    here = sets_of(capsys, *usual, "--data", tiny_shards)
-    cache = ("--cache.folder", tmp_path / "cache")
-    for _ in range(2):
-        assert sets_of(capsys, *usual, "--data", f"{address}/tiny/", *cache) == here
+    far = upload(tiny_shards, ADDRESS)
     shards = json.loads((tiny_shards / "index.json").read_text())["shards"]
-    assert sorted(path.name for path in (tmp_path / "cache").glob("*.tar")) == sorted(
-        f"{shard['sha256']}.tar" for shard in shards
-    )
-    tars = [path for path in asked if path.endswith(".tar")]
-    assert sorted(tars) == [f"/tiny/{shard['name']}" for shard in shards]
+    usual = ("--model", model, "--sequence_length", 32, "--windows", 40, "--device", "cpu", "--data")
+    here = sets_of(capsys, *usual, tiny_shards)
+    for _ in range(2):
+        assert sets_of(capsys, *usual, f"{ADDRESS}/", "--cache.folder", tmp_path / "cache") == here
+    assert sorted(far.reads) == sorted(shard["name"] for shard in shards)
 
-
-def test_the_cache_of_an_evaluation_stays_within_its_bytes(tmp_path, model, tiny_shards, capsys):
-    files = fsspec.filesystem("memory")
-    files.pipe({f"/held-out/tiny/{path.name}": path.read_bytes() for path in tiny_shards.iterdir()})
-    try:
-        usual = ("--model", model, "--sequence_length", 32, "--windows", 40, "--device", "cpu")
-        here = sets_of(capsys, *usual, "--data", tiny_shards)
-        largest = max(shard["bytes"] for shard in json.loads((tiny_shards / "index.json").read_text())["shards"])
-        there = ("--data", "memory://held-out/tiny", "--cache.folder", tmp_path / "cache")
-        assert sets_of(capsys, *usual, *there, "--cache.bytes", largest) == here
-        assert 0 < sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.tar")) <= largest
-        with pytest.raises(
-            ConfigError, match=r"cache\.bytes=1000 is less than the \d+ bytes of memory://held-out/tiny/"
-        ):
-            sets_of(capsys, *usual, "--data", there[1], "--cache.folder", tmp_path / "small", "--cache.bytes", 1000)
-    finally:
-        files.rm("/held-out", recursive=True)
-
-
-def test_a_path_and_an_address_of_one_name_are_refused(model, tiny_shards):
-    with pytest.raises(ConfigError, match=r"must differ; found \['tiny', 'tiny'\]"):
-        main(["--model", str(model), "--data", str(tiny_shards), "https://example.org/sets/tiny/"])
-    with pytest.raises(ConfigError, match=r"cache\.attempts=0 is not at least 1"):
-        main(["--model", str(model), "--data", str(tiny_shards), "--cache.attempts", "0"])
-
-
-def test_a_set_that_is_not_behind_the_address_is_named(tmp_path, model, web):
-    cache = ["--cache.folder", str(tmp_path), "--cache.attempts", "1"]
+    largest, small = max(shard["bytes"] for shard in shards), tmp_path / "small"
+    assert sets_of(capsys, *usual, ADDRESS, "--cache.folder", small, "--cache.bytes", largest) == here
+    assert 0 < sum(path.stat().st_size for path in small.glob("*.tar")) <= largest
+    with pytest.raises(ConfigError, match=rf"cache\.bytes=1000 is less than the \d+ bytes of {ADDRESS}/"):
+        sets_of(capsys, *usual, ADDRESS, "--cache.folder", tmp_path / "none", "--cache.bytes", 1000)
     with pytest.raises(ShardError, match=r"/none/index\.json is missing"):
-        main(["--model", str(model), "--data", f"{web[0]}/none", *cache])
+        sets_of(capsys, *usual, "faulty://bucket/none", "--cache.folder", tmp_path, "--cache.attempts", 1)

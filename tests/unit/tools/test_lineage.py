@@ -13,8 +13,8 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.engine.runs.common import TrainOptions
 from megadec.engine.runs.pretrain import DataOptions, Run, open_sets, stream_of
+from megadec.lineage.command import main
 from tests.support.remote_shards import upload
-from tools.lineage import main
 
 ADDRESS = "faulty://bucket/tiny"
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import ConfigError, InputError, MissingExtraError
-from megadec.engine.metrics.plot import draw, read_curves, running_mean
-from tools.plot import main
+from megadec.engine.metrics.plot import draw, main, read_curves, running_mean
 
 
 def write_run(folder: Path, steps: int, end: str = "\n") -> Path:

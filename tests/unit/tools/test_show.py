@@ -19,7 +19,7 @@ from megadec.data.stream import TrainStream
 from megadec.engine.checkpoint.skipped import Start, starts_to_json
 from megadec.engine.runs.common import TrainOptions
 from megadec.engine.runs.pretrain import DataOptions, Run
-from tools.show import main
+from megadec.lineage.show import main
 
 
 @pytest.fixture

@@ -181,8 +181,8 @@ def build(folder: Path, output: Path) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """`python tools/build_samples.py`: rebuild the dumps of the sample corpus."""
-    wiki = Path(__file__).resolve().parent.parent / "samples" / "zhwiki"
+    """`python samples/build.py`: rebuild the dumps of the sample corpus."""
+    wiki = Path(__file__).resolve().parent / "zhwiki"
     parser = argparse.ArgumentParser(description="Build the sample wiki dumps from samples/zhwiki/pages.")
     parser.add_argument("--input", type=Path, default=wiki / "pages", help="folder of .wiki sources")
     parser.add_argument("--output", type=Path, default=wiki, help="folder for the three built files")

@@ -1,0 +1,127 @@
+"""The commands pretrain, convert and generate: an argument list in, one library call, the result printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from megadec.common.config import parse
+from megadec.common.errors import ConfigError
+from megadec.common.log import logger
+from megadec.decoding.generate import Sampling, generate_text
+from megadec.engine.command import train_command
+from megadec.engine.runs.pretrain import Run
+from megadec.export.gguf.writer import to_gguf
+from megadec.export.huggingface.classifier import to_hf_classifier
+from megadec.export.huggingface.decoder import MAX_SHARD_BYTES, to_hf
+from megadec.export.onnx.classifier import to_onnx_classifier
+from megadec.export.onnx.export import to_onnx
+from megadec.export.read.initial import open_pretraining
+from megadec.export.read.load import load_decoder
+from megadec.export.read.megadec import to_megadec
+from megadec.export.read.model import open_model
+from megadec.export.read.source import ModelSource
+
+DTYPES = {
+    "hf": ("auto", "bfloat16", "float32"),
+    "gguf": ("auto", "bfloat16", "float16", "float32", "q8_0"),
+    "onnx": ("auto", "float32"),
+    "megadec": ("auto", "bfloat16", "float32"),
+}
+
+log = logger(__name__)
+
+
+def pretrain(argv: Sequence[str]) -> None:
+    """Train as one rank of a launcher; metrics and checkpoints go to the run's folder."""
+    train_command(argv, Run, open_pretraining, description="Pretrain a decoder.", program="launch/pretrain.py")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What to convert, and into what.
+
+    input: a run (its best or newest whole checkpoint), a checkpoint, a megadec or a Hugging Face folder; a language
+        model or a classifier.
+    to: `hf` (Hugging Face, what vLLM and SGLang read too), `gguf` (llama.cpp; language models only), `onnx`
+        (onnxruntime) or `megadec` (initial weights of another run).
+    output: the new folder; its name appears when it was read back and found equal to the input.
+    dtype: of the weights. `auto` is what they were computed in for hf and gguf, float32 for onnx (its only one), and
+        what the files hold for megadec. `float16` and `q8_0` (8 bits and a scale for each 32 values) are for gguf.
+    layout: of hf: `auto` is qwen3 where the model normalises queries and keys, else llama.
+    max_shard_bytes: of hf: size of a safetensors file.
+    """
+
+    input: Path
+    to: Literal["hf", "gguf", "onnx", "megadec"]
+    output: Path
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "q8_0"] = "auto"
+    layout: Literal["auto", "llama", "qwen3"] = "auto"
+    max_shard_bytes: int = MAX_SHARD_BYTES
+
+    def __post_init__(self) -> None:
+        if self.max_shard_bytes < 1:
+            raise ConfigError(f"max_shard_bytes={self.max_shard_bytes} is not above 0")
+        if self.dtype not in DTYPES[self.to]:
+            raise ConfigError(f"dtype={self.dtype}: --to {self.to} writes {', '.join(DTYPES[self.to])}")
+        for name, usual in (("layout", "auto"), ("max_shard_bytes", MAX_SHARD_BYTES)):
+            if self.to != "hf" and getattr(self, name) != usual:
+                raise ConfigError(f"{name}={getattr(self, name)} is for --to hf; a {self.to} folder has no {name}")
+
+
+def convert(argv: Sequence[str]) -> None:
+    """Write the format that was asked for. Raises MegadecError with nothing under the output's name."""
+    options = parse(ConvertOptions, argv, description="Convert a model into a folder that others can load.")
+    if options.output.exists():
+        raise ConfigError(f"--output {options.output} exists already; choose another folder, or remove it first")
+    source = open_model(options.input)
+    log.info("reading %s %s (%s)", source.kind, source.path, source.task["kind"])
+    _write(source, options)
+    print(options.output)
+
+
+def _write(source: ModelSource, options: ConvertOptions) -> None:
+    name = None if options.dtype == "auto" else options.dtype
+    dtype: torch.dtype | None = getattr(torch, name) if name in ("bfloat16", "float32") else None
+    if options.to == "hf":
+        to_folder = to_hf if source.classes is None else to_hf_classifier
+        to_folder(source, options.output, dtype=dtype, layout=options.layout, max_shard_bytes=options.max_shard_bytes)
+    elif options.to == "gguf":
+        to_gguf(source, options.output, dtype=name)
+    elif options.to == "onnx":
+        to_graph = to_onnx if source.classes is None else to_onnx_classifier
+        to_graph(source, options.output)
+    else:
+        to_megadec(source, options.output, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """model: a run, checkpoint, megadec or Hugging Face folder. prompt: one or more texts to continue.
+
+    dtype: of the weights while generating. device: such as cpu or cuda; without, cuda where there is one.
+    """
+
+    model: Path
+    prompt: tuple[str, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str | None = None
+
+
+def generate(argv: Sequence[str]) -> None:
+    """Print each prompt and what follows it, as it is drawn."""
+    options = parse(GenerateOptions, argv, description="Continue a text with a trained decoder.")
+    decoder, tokenizer = load_decoder(options.model, getattr(torch, options.dtype))
+    decoder.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    for prompt in options.prompt:
+        # Asked for first: a prompt that does not fit is refused before anything is printed.
+        continuation = generate_text(decoder, tokenizer, prompt, options.sampling)
+        for text in (prompt, *continuation, "\n"):
+            sys.stdout.write(text)
+            sys.stdout.flush()

@@ -1,0 +1,69 @@
+"""The command show: a data set, or a run and steps in; the index, windows or batches with their documents out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from megadec.common.config import parse
+from megadec.common.errors import ConfigError
+from megadec.common.tokenizer import Tokenizer
+from megadec.data.describe import describe_set, describe_step, describe_window
+from megadec.data.index import DataSet
+from megadec.data.windows import Packing, plan_windows
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """data: a folder of shards, or its address. window: show the documents of these windows instead of the index.
+
+    sequence_length, packing: what a window is. tokenizer: shows how the text of each piece begins. verify: read all
+    shards and compare their hashes with the index. run, step: show the batch of these steps of a run, the first of
+    which is 1. row: only these rows of it, counted over all ranks from 0.
+    """
+
+    data: str | None = None
+    window: tuple[int, ...] = ()
+    sequence_length: int = 1024
+    packing: Packing = "cut"
+    tokenizer: Path | None = None
+    verify: bool = False
+    run: Path | None = None
+    step: tuple[int, ...] = ()
+    row: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.run is None):
+            raise ConfigError("give either --data, a folder of shards, or --run with --step")
+        if self.run is not None and (not self.step or min(self.step) < 1):
+            raise ConfigError("--run needs --step with the steps to show; the first step of a run is 1")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print what an index says, which documents some windows hold, or which were in the batch of a step."""
+    options = parse(ShowOptions, argv, description="Show what a data set or the batch of a step holds.")
+    tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
+    if options.run is not None:
+        from megadec.lineage.run_file import streams_of_run  # brings DeepSpeed, which takes seconds
+
+        stream_at = streams_of_run(options.run)
+        for step in options.step:
+            print(describe_step(stream_at(step), step, options.row, tokenizer))
+    elif options.data is not None:
+        _show_set(options, options.data, tokenizer)
+
+
+def _show_set(options: ShowOptions, folder: str, tokenizer: Tokenizer | None) -> None:
+    data = DataSet.open(folder, tokenizer.sha256 if tokenizer else None)
+    if options.verify:
+        data.verify()
+        print(f"{data.folder}: every shard is as its index says")
+    if not options.window:
+        print(describe_set(data))
+        return
+    plan = plan_windows(data, options.sequence_length, options.packing)
+    for window in options.window:
+        if not 0 <= window < plan.windows:
+            raise ConfigError(f"--window {window}: {data.folder} has the windows 0 to {plan.windows - 1}")
+        print(describe_window(plan, window, tokenizer))

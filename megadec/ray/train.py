@@ -1,0 +1,221 @@
+"""Pretrains a decoder on the workers of a Ray cluster: the loop, files and losses of launch/pretrain.py.
+
+A worker that is lost is replaced: Ray ends the others, starts all anew, and they go on from the newest whole
+checkpoint. Every checkpoint is reported to Ray by reference: `Result.checkpoint.path` is the run's own
+checkpoints/step_N. Which checkpoints exist is decided by the run's folder (checkpoint.keep_last), so Ray and the
+deepspeed launcher can take turns with one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import FrameType
+
+from megadec.common.config import parse, to_dict
+from megadec.common.errors import ConfigError, MissingExtraError, TrainingError
+from megadec.engine.checkpoint.manifest import checkpoints_in
+from megadec.engine.health.preemption import STOP_FILE
+from megadec.engine.runs.pretrain import Run
+from megadec.export.read.initial import open_pretraining
+from megadec.ray.failures import as_ours, failure_watch, one_line
+from megadec.ray.worker import work
+
+CONNECT_SECONDS = 5.0
+# Ray looks for room for the workers again this often while lost ones wait for it.
+START_SECONDS = 60
+# Ray keeps its own list of checkpoints in the run's folder, and refuses to start when one of them is gone.
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+ENVIRONMENT = {
+    # Else each line of a worker is printed twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # How often Ray looks after its workers, in seconds; it takes in one report a look, so 2 (Ray's own) slows saving.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_SECONDS),
+    # The loop does nothing about a node that is about to go (a signal to any worker stops the run): Ray need not watch.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class RayRun(Run):
+    """A run, and what Ray is asked for.
+
+    deepspeed: its DeepSpeed file. address: HOST:PORT of a cluster's head; left out, the cluster of this job or machine,
+    or one made for this run. gpus: one for each worker. max_failures: so often lost workers are replaced.
+    placement_seconds: how long to wait for room at the start; replacement_seconds: how long, all in all, when workers
+    are to be replaced.
+    """
+
+    deepspeed: Path | None = None
+    workers: int = 1
+    address: str | None = None
+    gpus: bool = False
+    cpus_per_worker: float = 1.0
+    max_failures: int = 3
+    placement_seconds: float = 10.0
+    replacement_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers < 1:
+            raise ConfigError(f"--workers={self.workers} is not at least 1")
+        if self.cpus_per_worker <= 0:
+            raise ConfigError(f"--cpus_per_worker={self.cpus_per_worker} is not above 0")
+        for name in ("max_failures", "placement_seconds", "replacement_seconds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--{name}={getattr(self, name)} is negative")
+
+    @property
+    def run(self) -> Run:
+        """The run alone."""
+        return Run(**{field.name: getattr(self, field.name) for field in fields(Run)})
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """What one worker occupies, in Ray's words."""
+        return {"CPU": self.cpus_per_worker, **({"GPU": 1.0} if self.gpus else {})}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Pretrain a decoder on the workers of a Ray cluster; the project folder, shards and runs lie on a file system that
+    every node sees under the same path."""
+    options = parse(RayRun, argv, description=main.__doc__ or "", program="launch/ray_train.py")
+    if options.deepspeed is None:
+        raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
+    check_request(options.run, options.deepspeed, options.workers)
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    connect(options.address)
+    find_room(options)
+    train_on_cluster(options.run, options.deepspeed, options)
+
+
+def check_request(run: Run, deepspeed_file: Path, workers: int) -> None:
+    """Open the run as each of its workers will, so that a wrong request costs no worker. Raises MegadecError."""
+    os.environ["WORLD_SIZE"] = str(workers)
+    try:
+        open_pretraining(run, deepspeed_file)
+    finally:
+        del os.environ["WORLD_SIZE"]
+
+
+def connect(address: str | None) -> None:
+    """Join a Ray cluster. Raises MissingExtraError, ConfigError (nobody answers at the address)."""
+    try:
+        import ray
+        import ray.train
+    except ImportError as error:
+        raise MissingExtraError("ray", "ray") from error
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is not None and address.startswith("ray://"):
+        raise ConfigError(
+            f"--address={address} is Ray's client port; give HOST:PORT of the head (`ray start` prints it), or run the"
+            " whole command on the cluster with launch/submit.py"
+        )
+    if address is not None and ":" in address:
+        # Ray itself waits for half a minute, and then ends the process without an exception.
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--address={address}: no Ray cluster answers there ({error})") from error
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"--address={address or 'auto'}: {one_line(error)}") from error
+
+
+def find_room(options: RayRun) -> None:
+    """Ask the cluster for all places at once, and give them back. Raises ConfigError when they do not come in time.
+
+    Ray Train alone would wait for ever. Only the scheduler knows what fits: it sees what other jobs hold, that a worker
+    needs its resources on one node, and nodes that an autoscaler adds.
+    """
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    wanted = options.worker_resources
+    places = placement_group([wanted] * options.workers, strategy="PACK")
+    found = places.wait(options.placement_seconds)
+    has, free, nodes = ray.cluster_resources(), ray.available_resources(), [n for n in ray.nodes() if n["Alive"]]
+    remove_placement_group(places)
+    if not found:
+        raise ConfigError(
+            f"no room for --workers={options.workers}, each with {_listed(wanted, wanted)} on one node, within"
+            f" --placement_seconds={options.placement_seconds:g}: the cluster of {len(nodes)} node(s) has"
+            f" {_listed(has, wanted)} ({_listed(free, wanted)} free)"
+        )
+
+
+def _listed(amounts: Mapping[str, float], names: Mapping[str, float]) -> str:
+    return " and ".join(f"{amounts.get(name, 0):g} {name}" for name in names)
+
+
+def train_on_cluster(run: Run, deepspeed_file: Path, options: RayRun) -> None:
+    """Start the workers, replace them when one is lost, and wait for the end. Raises MegadecError."""
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    (run.folder / SNAPSHOT).unlink(missing_ok=True)
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={
+            "run": to_dict(run),
+            "deepspeed": str(deepspeed_file),
+            "folder": str(Path.cwd()),
+            "known": [path.name for path in checkpoints_in(run.checkpoints)],
+        },
+        # Ray makes the process group: only then does every worker of a node see all GPUs of the node's workers, which
+        # is what a local rank counts; and Ray leaves the group when it replaces the workers.
+        torch_config=TorchConfig(backend="nccl" if options.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=options.workers, use_gpu=options.gpus, resources_per_worker=options.worker_resources
+        ),
+        # To a type checker RunConfig and FailureConfig are those of Ray Train's first version.
+        run_config=RunConfig(  # type: ignore[call-arg]
+            name=run.name,
+            storage_path=str(Path(run.output_folder).absolute()),
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=options.max_failures,
+                controller_failure_limit=int(options.replacement_seconds // START_SECONDS),
+            ),
+            # Ray removes nothing: a step that is saved twice, before and after a loss, has one folder and two entries.
+            checkpoint_config=CheckpointConfig(num_to_keep=None),
+            callbacks=[failure_watch(options.max_failures)],
+            # Errors are reported once, by us.
+            logging_config=LoggingConfig(log_level="CRITICAL"),
+        ),
+    )
+    try:
+        with stop_file_for_signals(run):
+            trainer.fit()
+    except TrainingFailedError as error:
+        raise as_ours(error, options.workers, options.max_failures) from error
+    except SystemExit as error:  # Ray ends the process with 0 when Ctrl-C has ended the training
+        raise TrainingError("interrupted; the same command goes on from the last checkpoint") from error
+
+
+@contextlib.contextmanager
+def stop_file_for_signals(run: Run) -> Iterator[None]:
+    """SIGTERM and SIGUSR1 to this command, which trains nothing itself, become the run's file `stop`.
+
+    The workers see it, save, and end; the command then ends with 0. Ctrl-C stays Ray's, which ends the workers at once.
+    """
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / STOP_FILE).touch()
+
+    former = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

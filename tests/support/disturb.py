@@ -1,0 +1,108 @@
+"""Trainings in which something goes wrong on purpose, for plans of tests/support/train_many.py.
+
+"break": {"rank": R, "steps": [N, ...], "value": X} puts X into that rank's gradient of one parameter, by a hook in the
+backward pass of these steps; "sleep": {"rank": R, "step": N, "seconds": S} waits there. "bare": true trains by
+DeepSpeed's own step, with no hook and no gate of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from megadec.engine.zero.engine import ZeroEngine, build_engine
+from megadec.engine.zero.gradients import GradientWatch
+
+PARAMETER = "layers.1.mlp.down_proj.weight"
+
+
+def hash_of(engine: ZeroEngine) -> str:
+    """Of this rank's share of weights and optimizer state, bit by bit."""
+    digest = hashlib.sha256()
+    optimizer = engine._engine.optimizer
+    inner = getattr(optimizer, "optimizer", optimizer)
+    for group in inner.param_groups:
+        for parameter in group["params"]:
+            digest.update(parameter.detach().contiguous().view(torch.uint8).numpy().tobytes())
+            for name, value in sorted(inner.state.get(parameter, {}).items()):
+                digest.update(name.encode() + value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for parameter in engine.module.parameters():
+        own = getattr(parameter, "ds_tensor", parameter)
+        digest.update(own.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def disturb(engine: ZeroEngine, training: dict[str, Any], steps: list[dict[str, Any]]) -> None:
+    """Hook into the gradient of one parameter, and hash around every update."""
+    done = 0
+    nobody = {"rank": -1, "steps": []}
+    broken, sleeping = training.get("break", nobody), training.get("sleep", nobody)
+
+    def spoil(gradient: Tensor) -> Tensor:
+        rank = engine.ranks.rank
+        if rank == sleeping["rank"] and done + 1 == sleeping["step"]:
+            time.sleep(sleeping["seconds"])
+        if rank == broken["rank"] and done + 1 in broken["steps"]:
+            gradient = gradient.clone()
+            gradient.view(-1)[0] = broken["value"]
+        return gradient
+
+    dict(engine.module.named_parameters())[PARAMETER].register_hook(spoil)
+    update, refuse = engine.update, engine.skip_update
+
+    def counted(kind: str, call: Any, *arguments: Any) -> None:
+        nonlocal done
+        before = hash_of(engine)
+        call(*arguments)
+        done += 1
+        steps.append({"step": done, "call": kind, "same": hash_of(engine) == before})
+
+    engine.update = lambda rate: counted("update", update, rate)  # type: ignore[method-assign]
+    engine.skip_update = lambda: counted("refuse", refuse)  # type: ignore[method-assign]
+
+
+class NoGate:
+    """What there was before there was a guard: DeepSpeed alone decides."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def norm(self) -> float:
+        """Unknown before the step."""
+        return 1.0
+
+
+@contextmanager
+def disturbed(training: dict[str, Any], report: Path) -> Iterator[None]:
+    """Train so inside. For every step of a run that is broken or sleeps `report` says whether it updated, and whether
+    weights and optimizer state of the rank are, bit by bit, what they were before."""
+    steps: list[dict[str, Any]] = []
+
+    def build(*arguments: Any) -> ZeroEngine:
+        if training.get("bare"):
+            with (
+                mock.patch("megadec.engine.zero.engine.gate_of", NoGate),
+                mock.patch("megadec.engine.zero.engine.GradientWatch", return_value=GradientWatch(())),
+            ):
+                return build_engine(*arguments)
+        engine = build_engine(*arguments)
+        disturb(engine, training, steps)
+        return engine
+
+    if not training.keys() & {"break", "sleep", "bare"}:
+        yield
+        return
+    with mock.patch("megadec.engine.loop.build_engine", build):
+        try:
+            yield
+        finally:
+            report.write_text(json.dumps(steps))
