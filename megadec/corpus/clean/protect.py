@@ -13,7 +13,7 @@ import html
 import re
 from collections.abc import Callable
 
-# U+FDD0..U+FDEF are noncharacters: no meaningful page holds one. conversion.py uses FDD2 and FDD3.
+# U+FDD0..U+FDEF are noncharacters: no meaningful page holds one.
 MARK_START, MARK_END = "\ufdd0", "\ufdd1"
 LINE_BREAK, LESS_THAN = "\ufdd4", "\ufdd5"
 
