@@ -18,7 +18,7 @@ from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import QualityRules, drop_reason
 from megadec.corpus.parallel import map_in_order
 from megadec.corpus.report import Report
-from megadec.corpus.sources import Source, find_source
+from megadec.corpus.sources import Source
 
 CHUNK_DOCUMENTS = 256
 CHUNK_CHARACTERS = 1 << 19
@@ -33,7 +33,7 @@ class Recipe:
     zh-Hant.
     """
 
-    source: str
+    source: Source
     rules: QualityRules
     rules_of: Mapping[str, QualityRules] = field(default_factory=dict)
     variant: str = "keep"
@@ -68,13 +68,12 @@ def without_duplicates(documents: Iterable[Hashed], seen: ExactDuplicates, repor
 def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed], Report]:
     """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
     report = Report()
-    source = find_source(recipe.source)
     # Titles are joined to texts after cleaning, which cannot make the whole unclean. Documents of earlier runs may have
     # been changed since by anyone.
-    hashed = digest_of if source.prepared else digest_of_cleaned
+    hashed = digest_of if recipe.source.prepared else digest_of_cleaned
     passed: list[Hashed] = []
     for document in documents:
-        result = _clean(document, source, recipe)
+        result = _clean(document, recipe)
         if isinstance(result, str):
             report.drop(document, result)
         else:
@@ -82,10 +81,10 @@ def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed]
     return passed, report
 
 
-def _clean(document: Document, source: Source, recipe: Recipe) -> Document | str:
+def _clean(document: Document, recipe: Recipe) -> Document | str:
+    source = recipe.source
     if not source.prepared:
-        clean = source.clean()
-        plain = clean(document) if clean else document
+        plain = source.clean(document) if source.clean else document
         if isinstance(plain, str):
             return plain
         document = _uniform(plain)

@@ -15,7 +15,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.filter import FilterOptions, choose_rules
 from megadec.corpus.line import Recipe
 from megadec.corpus.shards import INDEX_NAME
-from megadec.corpus.sources import Source, find_source
+from megadec.corpus.sources import find_source
 from megadec.corpus.sources.encoding import check_encoding
 from megadec.corpus.sources.parquet import is_prepared
 from megadec.corpus.sources.reading import ReadOptions
@@ -65,7 +65,6 @@ class PrepareOptions(ReadOptions):
 class Plan:
     """What was asked for, checked: where each result goes. None: it is not wanted."""
 
-    source: Source
     recipe: Recipe
     workers: int
     tokenizer: Tokenizer | None
@@ -86,12 +85,12 @@ def plan_of(options: PrepareOptions) -> Plan:
     for path in (*options.input, *options.exclude_texts):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-    if source.name == "parquet" and all(is_prepared(path, options) for path in options.input):
+    if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):
         source = find_source("documents")
     recipe = Recipe(
-        source=source.name,
+        source=source,
         rules=choose_rules(options.filter, source.rules),
-        rules_of={kind: choose_rules(options.filter, rules) for kind, rules in source.rules_of},
+        rules_of={kind: choose_rules(options.filter, rules) for kind, rules in source.rules_of.items()},
         variant=options.variant,
         name=options.name,
         licence=options.licence,
@@ -100,7 +99,6 @@ def plan_of(options: PrepareOptions) -> Plan:
     documents = _named(options.documents, f"{name}.parquet")
     held_out = _named(options.held_out, f"{name}.parquet") if not options.tokenizer else None
     plan = Plan(
-        source=source,
         recipe=recipe,
         workers=options.workers or min(len(os.sched_getaffinity(0)), LARGEST_DEFAULT_WORKERS),
         tokenizer=Tokenizer.load(options.tokenizer) if options.tokenizer else None,

@@ -97,8 +97,12 @@ def _check_counts(options: PrepareOptions, report: Report, kept: int, held: int 
 
 
 def _raw(options: PrepareOptions, plan: Plan, report: Report) -> Iterator[Document]:
+    source = plan.recipe.source
     for path in options.input:
-        yield from plan.source.read(path, report, options, plan.workers)
+        if source.read_parallel:
+            yield from source.read_parallel(path, report, options, plan.workers)
+        else:
+            yield from source.read(path, report, options)
 
 
 def _write_shards(

@@ -29,8 +29,8 @@ _HAN_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))
 _TABLE_SIZE = 0x32400
 _COUNTED_CHARACTERS = 50_000
 
-# t2s leaves 看著, which is right for Hong Kong and safe for names; tw2s would know that Taiwan writes 著 for 着, and pay
-# with names and 原著.
+# t2s leaves 看著, which is right for Hong Kong and safe for names; tw2s would know that Taiwan writes 著 for 着, and
+# pay with names and 原著.
 _PROFILES = {
     ("zh-hans", "zh-hant"): "s2t",
     ("zh-hans", "zh-tw"): "s2tw",

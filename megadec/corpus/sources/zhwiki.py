@@ -20,22 +20,22 @@ from megadec.corpus.document import Document
 from megadec.corpus.report import Report
 from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser, articles
 from megadec.corpus.sources.multistream import page_streams, read_streams
+from megadec.corpus.sources.reading import ReadOptions
 
 _MAGIC = {"bz2": b"BZh", "gz": b"\x1f\x8b"}
 
 
-def read_zhwiki(path: Path, report: Report, *, workers: int = 1) -> Iterator[Document]:
+def read_zhwiki(path: Path, report: Report, options: ReadOptions, workers: int = 1) -> Iterator[Document]:
     """The articles of a dump as documents whose text is raw wikitext; pages left out are counted in `report`.
 
     `workers` > 1 reads a multistream .bz2 in that many processes; the order stays. Raises InputError, after the last
     whole page was given out, for a file that is missing, cut, damaged or no MediaWiki export.
     """
-    path = Path(path)
     kind = _kind(path)
     if kind == "bz2" and workers > 1:
         ranges = page_streams(path)
         if ranges is not None:
-            yield from read_streams(path, ranges, report, workers=workers)
+            yield from read_streams(path, ranges, report, workers)
             return
     with storage_errors(path), _open(path, kind) as file:
         yield from read_pages(file, PageParser(str(path)), report)

@@ -15,8 +15,9 @@ from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import RULES
 from megadec.corpus.line import Recipe, cleaned, without_duplicates
 from megadec.corpus.report import Report
+from megadec.corpus.sources import SOURCES
 
-RECIPE = Recipe("comments", RULES["short"])
+RECIPE = Recipe(SOURCES["comments"], RULES["short"])
 
 
 def comments(count: int) -> list[Document]:
@@ -81,7 +82,7 @@ def test_the_text_changes_variant_and_the_label_keeps_the_original() -> None:
 
 def test_prepared_documents_are_not_judged_again() -> None:
     raw = [Document("1", "titles", "短", variant="zh-Hans")]
-    assert run(raw, Recipe("documents", RULES["none"]))[0] == raw
+    assert run(raw, Recipe(SOURCES["documents"], RULES["none"]))[0] == raw
 
 
 def test_duplicates_go_across_chunks_and_sources() -> None:

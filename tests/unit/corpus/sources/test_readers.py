@@ -13,7 +13,7 @@ import pytest
 from megadec.common.errors import ConfigError, InputError
 from megadec.corpus.document import Document, write_documents
 from megadec.corpus.report import Report
-from megadec.corpus.sources import SOURCES, find_source
+from megadec.corpus.sources import find_source
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.markdown import read_markdown, sections
@@ -251,14 +251,6 @@ def test_sgml_that_is_cut_or_is_none_is_an_input_error(tmp_path: Path) -> None:
 
 
 # --- the registry
-
-
-def test_every_source_has_a_reader_and_cleaner_that_can_be_imported() -> None:
-    from megadec.corpus.sources import _function
-
-    for source in SOURCES:
-        assert callable(_function(source.reader))
-        assert source.cleaner == "" or callable(source.clean())
 
 
 def test_an_unknown_source_names_the_nearest() -> None:

@@ -13,6 +13,7 @@ from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report import Report
 from megadec.corpus.sources.multistream import page_streams
+from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.zhwiki import read_zhwiki
 
 HEAD = (
@@ -49,7 +50,7 @@ def multistream(path: Path, *, per_stream: int = 5, index: bool = False) -> Path
 
 def read(path: Path, workers: int = 1) -> tuple[list[Document], Report]:
     report = Report()
-    return list(read_zhwiki(path, report, workers=workers)), report
+    return list(read_zhwiki(path, report, ReadOptions(), workers)), report
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_pages_that_are_no_articles_are_dropped_with_a_reason(tmp_path: Path, pa
 def read_until_error(path: Path, workers: int = 1) -> tuple[list[str], str]:
     ids: list[str] = []
     with pytest.raises(InputError) as caught:
-        for document in read_zhwiki(path, Report(), workers=workers):
+        for document in read_zhwiki(path, Report(), ReadOptions(), workers):
             ids.append(document.id)
     assert str(path) in str(caught.value)
     return ids, str(caught.value)
@@ -220,7 +221,7 @@ def test_a_missing_file_and_a_folder_are_input_errors(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_stops_early_leaves_no_process_behind(tmp_path: Path, small_tasks: None) -> None:
-    documents = read_zhwiki(multistream(tmp_path / "a-multistream.xml.bz2"), Report(), workers=2)
+    documents = read_zhwiki(multistream(tmp_path / "a-multistream.xml.bz2"), Report(), ReadOptions(), 2)
     assert next(documents).id == "zhwiki:1"
     documents.close()  # type: ignore[attr-defined]
 
@@ -234,7 +235,7 @@ def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
         file.write(TAIL)
     assert path.stat().st_size > 20_000_000
     tracemalloc.start()
-    count = sum(1 for _ in read_zhwiki(path, Report()))
+    count = sum(1 for _ in read_zhwiki(path, Report(), ReadOptions()))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 2000
