@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError, ShardError
-from megadec.data.batch import PADDING_ID, TensorFields
+from megadec.data.batch import PADDING_ID, Batch
 from megadec.data.pairs import PairSet
 from megadec.data.sharding import fingerprint_of, share_of_rank, stream_state
 from megadec.data.shuffle import VERSION as ORDER_VERSION
@@ -26,24 +26,13 @@ STREAM_VERSION = 1
 
 
 @dataclass(frozen=True)
-class PairBatch(TensorFields):
-    """Shapes: B rows, S target tokens, T source tokens."""
+class PairBatch(Batch):
+    """Targets behind `<s>`, and the sources beside them. Shapes: B pairs, S target tokens, T source tokens."""
 
-    ids_BS: Tensor
-    """int64: `<s>` and the target."""
-    targets_BS: Tensor
-    """int64: the target and `</s>`."""
-    weights_BS: Tensor
-    """float32: 1 for each prediction, 0 on padding."""
     source_ids_BT: Tensor
     """int64: the source and `</s>`."""
     source_lengths_B: Tensor
     """int64: what is not padding of it, from 1."""
-
-    @property
-    def valid_tokens(self) -> int:
-        """How many predictions count in the loss (waits for the device where the batch is on one)."""
-        return int((self.weights_BS > 0).sum())
 
     @property
     def squared_document_tokens(self) -> int:

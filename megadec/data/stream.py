@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from megadec.common.errors import ConfigError, ShardError
@@ -23,8 +22,8 @@ from megadec.data.index import DataSet, DocumentSpan
 from megadec.data.sharding import check_parts, fingerprint_of, rank_position, share_of_rank, stream_state
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
-from megadec.data.skip import SkippedDocuments, find_documents, leave_out
-from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, lost_windows, plan_windows
+from megadec.data.skip import SkippedDocuments, find_skipped, leave_out
+from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, plan_windows
 
 ORDER_CHUNK = 4096
 
@@ -54,7 +53,6 @@ class TrainStream:
         packing: str,
         seed: int,
         global_batch_size: int,
-        cache_folder: Path | None = None,
         sequence_parallel_size: int = 1,
         skip_documents: Sequence[str] = (),
     ) -> None:
@@ -71,7 +69,6 @@ class TrainStream:
         self.global_batch_size = global_batch_size
         self.sequence_parallel_size = sequence_parallel_size
         self.skip_documents = frozenset(skip_documents)
-        self._cache_folder = cache_folder
         self._bos_id = sets[0][0].bos_id
         self._chunk = lru_cache(4)(self._order_chunk)
         if packing != "best_fit":  # which reads every shard, and waits until somebody wants a window
@@ -79,7 +76,7 @@ class TrainStream:
 
     @cached_property
     def _skipped(self) -> list[SkippedDocuments]:
-        return find_documents([data for data, _ in self.sets], self.skip_documents)
+        return find_skipped([data for data, _ in self.sets], self.skip_documents)
 
     def find_skipped(self) -> None:
         """Look up skip_documents now, not with the first batch. Raises ConfigError for an id that stands in no set,
@@ -89,7 +86,7 @@ class TrainStream:
 
     @cached_property
     def _plans(self) -> list[WindowPlan]:
-        return [plan_windows(data, self.sequence_length, self.packing, self._cache_folder) for data, _ in self.sets]
+        return [plan_windows(data, self.sequence_length, self.packing) for data, _ in self.sets]
 
     @cached_property
     def _order(self) -> Shuffle:
@@ -97,16 +94,12 @@ class TrainStream:
 
     @cached_property
     def _losing(self) -> frozenset[int]:
-        return frozenset(number for number, plan in enumerate(self._plans) if lost_windows(plan))
+        return frozenset(number for number, plan in enumerate(self._plans) if plan.lost_windows())
 
     @property
     def windows_per_epoch(self) -> int:
         """Rows until every set was seen as often as its weight says."""
         return self._order.windows_per_epoch
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return self.windows_per_epoch / self.global_batch_size
 
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
@@ -160,7 +153,7 @@ class TrainStream:
 
     def lost_windows(self, data_set: int) -> int:
         """How many windows of a set are lost with its shards that are left out."""
-        return lost_windows(self._plans[data_set])
+        return self._plans[data_set].lost_windows()
 
     def documents_of(self, window: Window) -> list[DocumentSpan]:
         """The documents that a window holds, in the order of its row; none where it is lost."""

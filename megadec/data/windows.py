@@ -41,17 +41,22 @@ class WindowPlan(Protocol):
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
         """(first token, predictions) of each piece of a window; the predictions add up to at most sequence_length."""
-        ...
+
+    def windows_with(self, span: DocumentSpan) -> list[int]:
+        """The windows that hold a part of a document, ascending: those whose inputs are among its tokens."""
+
+    def lost_windows(self) -> int:
+        """How many windows are lost with the shards that are left out."""
 
 
-def plan_windows(data: DataSet, sequence_length: int, packing: str, cache_folder: Path | None = None) -> WindowPlan:
+def plan_windows(data: DataSet, sequence_length: int, packing: str) -> WindowPlan:
     """The plan named `packing`. Raises ConfigError for an unknown name or a row shorter than 1."""
     if sequence_length < 1:
         raise ConfigError(f"sequence_length={sequence_length} is not at least 1")
     if packing == "cut":
         return CutPlan(data, sequence_length)
     if packing == "best_fit":
-        return BestFitPlan(data, sequence_length, cache_folder or default_cache_folder())
+        return BestFitPlan(data, sequence_length)
     raise ConfigError(f"packing={packing!r} is unknown; known are {', '.join(PACKINGS)}")
 
 
@@ -71,20 +76,6 @@ def is_lost(plan: WindowPlan, window: int) -> bool:
     return any(plan.data.is_lost(first, predictions + 1) for first, predictions in plan.pieces(window))
 
 
-def lost_windows(plan: WindowPlan) -> int:
-    """How many windows are lost with the shards that are left out; best_fit makes none of those."""
-    if not isinstance(plan, CutPlan):
-        return 0
-    sequence_length, lost = plan.sequence_length, 0
-    reached = 0
-    for start, stop in plan.data.lost_ranges:
-        # Window w reads the tokens w * sequence_length, ..., (w + 1) * sequence_length.
-        first = max(-(-start // sequence_length) - 1, reached)
-        reached = min((stop - 1) // sequence_length + 1, plan.windows)
-        lost += max(reached - first, 0)
-    return lost
-
-
 class CutPlan:
     """Window w holds the predictions of tokens w * sequence_length + 1, ..., (w + 1) * sequence_length."""
 
@@ -100,14 +91,28 @@ class CutPlan:
             raise IndexError(f"window {window} of {self.windows}")
         return [(first, min(self.sequence_length, self._predictions - first))]
 
+    def windows_with(self, span: DocumentSpan) -> list[int]:
+        # The last token of a set is nobody's input.
+        last = min(span.first_token + span.tokens, self.data.tokens - 1) - 1
+        return list(range(span.first_token // self.sequence_length, last // self.sequence_length + 1))
+
+    def lost_windows(self) -> int:
+        lost = reached = 0
+        for start, stop in self.data.lost_ranges:
+            # Window w reads the tokens w * sequence_length, ..., (w + 1) * sequence_length.
+            first = max(-(-start // self.sequence_length) - 1, reached)
+            reached = min((stop - 1) // self.sequence_length + 1, self.windows)
+            lost += max(reached - first, 0)
+        return lost
+
 
 class BestFitPlan:
     """Whole documents in rows. A prediction across two documents is in no row, so no place is lost between them."""
 
-    def __init__(self, data: DataSet, sequence_length: int, cache_folder: Path) -> None:
+    def __init__(self, data: DataSet, sequence_length: int) -> None:
         self.data = data
         self.sequence_length = sequence_length
-        self._packed = _cached_pack(data, sequence_length, cache_folder)
+        self._packed = _cached_pack(data, sequence_length)
         self.windows = len(self._packed.row_ends) - 1
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
@@ -117,13 +122,24 @@ class BestFitPlan:
         mine = slice(packed.row_ends[window], packed.row_ends[window + 1])
         return list(zip(packed.first[mine].tolist(), packed.predictions[mine].tolist(), strict=True))
 
+    def windows_with(self, span: DocumentSpan) -> list[int]:
+        packed = self._packed
+        inside = (packed.first < span.first_token + span.tokens) & (
+            packed.first + packed.predictions > span.first_token
+        )
+        found = np.searchsorted(packed.row_ends, np.flatnonzero(inside), side="right") - 1
+        return sorted(set(found.tolist()))
 
-def _cached_pack(data: DataSet, sequence_length: int, folder: Path) -> Packed:
+    def lost_windows(self) -> int:
+        return 0  # it packs the documents that are there
+
+
+def _cached_pack(data: DataSet, sequence_length: int) -> Packed:
     shards = data.index["shards"]
     gone = [shards[number] for number in data.skipped]
     identity = f"{PLAN_VERSION} {data.sha256} {sequence_length}" + "".join(f" -{shard['sha256']}" for shard in gone)
     key = hashlib.sha256(identity.encode()).hexdigest()
-    path = folder / f"best_fit-{key[:32]}.npz"
+    path = default_cache_folder() / f"best_fit-{key[:32]}.npz"
     expected = data.tokens - data.documents - sum(shard["tokens"] - shard["documents"] for shard in gone)
     if path.is_file():
         packed = _read_pack(path, expected)

@@ -162,12 +162,10 @@ def test_the_lost_windows_are_those_that_read_a_token_of_a_lost_shard(sets):
                 assert len(lame.tokens_at(single[0][0], single[0][1] + 1)) == single[0][1] + 1
 
 
-def test_best_fit_packs_what_is_there_and_goes_on_only_with_the_same(sets, tmp_path):
+def test_best_fit_packs_what_is_there_and_goes_on_only_with_the_same(sets, plan_cache):
     (data, _), *_ = sets
     lame = data.without({0: "it is gone"})
-    whole, less = (
-        TrainStream([(one, 1.0)], ROW_TOKENS, "best_fit", 0, 4, cache_folder=tmp_path) for one in (data, lame)
-    )
+    whole, less = (TrainStream([(one, 1.0)], ROW_TOKENS, "best_fit", 0, 4) for one in (data, lame))
     steps, beyond = divmod(less.windows_per_epoch, 4)
     predictions = sum(less.batch(step)[0].valid_tokens for step in range(steps))
     # The first rows of the last step; the others begin the next epoch.

@@ -32,9 +32,8 @@ def sets(tmp_path_factory, tiny_shards: Path, tiny_documents, tiny_tokenizer_pat
 
 
 @pytest.fixture(params=["cut", "best_fit"])
-def stream(request, sets, tmp_path_factory) -> TrainStream:
-    cache = tmp_path_factory.getbasetemp() / "stream_plans"
-    return TrainStream(sets, 96, request.param, 5, 24, cache_folder=cache)
+def stream(request, sets, plan_cache) -> TrainStream:
+    return TrainStream(sets, 96, request.param, 5, 24)
 
 
 def joined(batches: list[TokenBatch]) -> list[torch.Tensor]:
@@ -72,8 +71,8 @@ def test_the_windows_of_steps_follow_each_other_without_gap(stream):
     assert steps == stream.windows_at(0, 400 * 24)
 
 
-def test_a_stream_that_was_made_again_goes_on_with_the_same_batches(stream, sets, tmp_path):
-    again = TrainStream(sets, 96, stream.packing, 5, 24, cache_folder=tmp_path)
+def test_a_stream_that_was_made_again_goes_on_with_the_same_batches(stream, sets):
+    again = TrainStream(sets, 96, stream.packing, 5, 24)
     step = again.check(stream.state(311))
     assert_equal(again.batch(step), stream.batch(311))
 

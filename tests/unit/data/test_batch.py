@@ -21,8 +21,8 @@ def data(tiny_shards: Path) -> DataSet:
 
 
 @pytest.fixture(params=["cut", "best_fit"])
-def plan(request, data, tmp_path_factory) -> WindowPlan:
-    return plan_windows(data, ROW, request.param, tmp_path_factory.getbasetemp() / "plans")
+def plan(request, data, plan_cache) -> WindowPlan:
+    return plan_windows(data, ROW, request.param)
 
 
 @pytest.fixture
@@ -132,3 +132,8 @@ def test_rows_share_memory_with_their_batch(batch):
 def test_a_batch_moves_as_a_whole(batch):
     moved = batch.to("meta")
     assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
+
+
+def test_the_cost_of_attention_is_the_sum_of_squared_document_lengths(batch):
+    lengths = [int((row == document).sum()) for row in batch.documents_BS for document in row.unique().tolist()]
+    assert batch.squared_document_tokens == sum(length**2 for length in lengths)
