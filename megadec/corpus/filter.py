@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from megadec.common.errors import ConfigError, suggest
-from megadec.corpus.document import Document, full_text
-from megadec.corpus.report import Report
 
 JUDGED_CHARACTERS = 20_000
 NGRAM_CHARACTERS = 8
@@ -90,22 +86,8 @@ def choose_rules(options: FilterOptions, default: str) -> QualityRules:
     name = options.rules or default
     if name not in RULES:
         raise ConfigError(f"filter.rules={name}: not one of {', '.join(RULES)}{suggest(name, RULES)}")
-    given: dict[str, Any] = {
-        field.name: getattr(options, field.name)
-        for field in fields(QualityRules)
-        if getattr(options, field.name) is not None
-    }
-    return replace(RULES[name], **given)
-
-
-def filtered(documents: Iterable[Document], report: Report, rules: QualityRules) -> Iterator[Document]:
-    """Documents that pass the rules; the others are dropped with their reason."""
-    for document in documents:
-        reason = drop_reason(full_text(document), rules)
-        if reason:
-            report.drop(document, reason)
-        else:
-            yield document
+    thresholds = {field.name: getattr(options, field.name) for field in fields(QualityRules)}
+    return replace(RULES[name], **{key: value for key, value in thresholds.items() if value is not None})
 
 
 def drop_reason(text: str, rules: QualityRules) -> str:

@@ -13,14 +13,13 @@ from functools import partial
 
 from megadec.corpus.clean.text import clean_line, clean_text
 from megadec.corpus.clean.variant import to_variant, variant_of
-from megadec.corpus.dedup import ExactDuplicates, digest_of, digest_of_cleaned
+from megadec.corpus.dedup import digest_of, digest_of_cleaned
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import QualityRules, drop_reason
-from megadec.corpus.parallel import map_in_order
+from megadec.corpus.parallel import CHUNK_DOCUMENTS, map_in_order
 from megadec.corpus.report import Report
 from megadec.corpus.sources import Source
 
-CHUNK_DOCUMENTS = 256
 CHUNK_CHARACTERS = 1 << 19
 Hashed = tuple[Document, bytes]
 
@@ -55,13 +54,15 @@ def cleaned(
             yield from passed
 
 
-def without_duplicates(documents: Iterable[Hashed], seen: ExactDuplicates, report: Report) -> Iterator[Hashed]:
+def without_duplicates(documents: Iterable[Hashed], excluded: Iterable[bytes], report: Report) -> Iterator[Hashed]:
     """Those whose text is new and not excluded; the others are dropped with their reason."""
+    never = frozenset(excluded)
+    seen: set[bytes] = set()
     for document, digest in documents:
-        reason = seen.reason(digest)
-        if reason:
-            report.drop(document, reason)
+        if digest in never or digest in seen:
+            report.drop(document, "excluded" if digest in never else "duplicate")
         else:
+            seen.add(digest)
             yield document, digest
 
 

@@ -14,7 +14,7 @@ from megadec.common.errors import ConfigError, InputError, suggest
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.filter import FilterOptions, choose_rules
 from megadec.corpus.line import Recipe
-from megadec.corpus.shards import INDEX_NAME
+from megadec.corpus.shards import check_folder
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.encoding import check_encoding
 from megadec.corpus.sources.parquet import is_prepared
@@ -144,16 +144,7 @@ def _check_results(options: PrepareOptions, plan: Plan) -> None:
             if path.resolve() == place or place in path.resolve().parents:
                 raise ConfigError(f"{place}: is both input and result")
     for folder in folders:
-        _check_folder(folder, options.overwrite)
+        check_folder(folder, options.overwrite)
     for file in plan.files:
         if file.exists() and not options.overwrite:
             raise ConfigError(f"{file}: exists already; choose another place or give --overwrite")
-
-
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / INDEX_NAME).is_file():
-        raise ConfigError(f"{folder}: exists and is not a data set (no {INDEX_NAME}), which alone may be overwritten")
-    if not overwrite:
-        raise ConfigError(f"{folder}: exists already; choose another place or give --overwrite")

@@ -29,9 +29,9 @@ class Report:
         self.notes: Counter[str] = Counter()
         self.samples: dict[str, list[str]] = {}
 
-    def read(self, n: int = 1) -> None:
-        """Count `n` documents (or pages, lines: whatever the source calls one) that a reader met."""
-        self.documents_read += n
+    def read(self) -> None:
+        """Count a document (or page, line: whatever the source calls one) that a reader met."""
+        self.documents_read += 1
 
     def keep(self, document: Document) -> None:
         """Count a document that reached the end of the line."""
@@ -46,9 +46,9 @@ class Report:
         if len(samples) < SAMPLES_PER_REASON:
             samples.append(_sample(document))
 
-    def note(self, fact: str, n: int = 1) -> None:
+    def note(self, fact: str) -> None:
         """Count something that changed no document's fate, for example the encoding that a file was found in."""
-        self.notes[fact] += n
+        self.notes[fact] += 1
 
     def merge(self, other: Report) -> None:
         """Add the counts of `other`; its samples fill what room there is."""
@@ -58,14 +58,6 @@ class Report:
         for reason, samples in other.samples.items():
             mine = self.samples.setdefault(reason, [])
             mine.extend(samples[: SAMPLES_PER_REASON - len(mine)])
-
-    @property
-    def documents_kept(self) -> int:
-        return sum(self.kept.values())
-
-    @property
-    def documents_dropped(self) -> int:
-        return sum(self.dropped.values())
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON value with sorted keys: the same run gives the same bytes."""

@@ -47,6 +47,16 @@ def token_dtype(vocabulary_size: int) -> str:
     return "uint16" if vocabulary_size <= LARGEST_UINT16 else "uint32"
 
 
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Raise ConfigError unless a data set may be written there: over nothing, or with `overwrite` over a data set."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / INDEX_NAME).is_file():
+        raise ConfigError(f"{folder}: exists and is not a data set (no {INDEX_NAME}), which alone may be overwritten")
+    if not overwrite:
+        raise ConfigError(f"{folder}: exists already; choose another place or give --overwrite")
+
+
 def write_shards(
     documents: Iterable[Document],
     tokenizer: Tokenizer,
@@ -64,8 +74,7 @@ def write_shards(
     replaced only with `overwrite`, and only if it is a data set. Raises InputError when there are no documents,
     TokenizerError when a text encodes to `<s>` or `</s>`, ConfigError for the folder, StorageError for the disk.
     """
-    if overwrite and folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX_NAME).is_file():
-        raise ConfigError(f"{folder} holds files but no {INDEX_NAME}: only a data set is overwritten")
+    check_folder(folder, overwrite)
     counts = _Counts()
     with whole_folder(folder, replace=overwrite) as partial_folder:
         blocks = _blocks(_encode_in_order(documents, tokenizer, workers), block_tokens, counts)
@@ -87,7 +96,7 @@ def write_shards(
             **{name: sum(s[name] for s in counts.sources.values()) for name in ("tokens", "documents", "characters")},
             "sources": dict(sorted(counts.sources.items())),
             "licences": sorted(counts.licences),
-            "report": report.to_dict() if report is not None else {},
+            "report": report.to_dict() if report else {},
             "shards": shards,
         }
         write_json(partial_folder / INDEX_NAME, index)

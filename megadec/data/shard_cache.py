@@ -88,11 +88,9 @@ def persist(what: str, options: ShardCacheOptions, attempt: Callable[[], T]) -> 
             raise DamagedShardError(f"{what} is missing: copy it there again") from error
         except PermissionError as error:
             raise ShardError(f"{what} may not be read: {error}") from error
-        except MegadecError as error:
-            if not isinstance(error, DamagedShardError):
-                raise
-            failure: Exception = error
         except Exception as error:  # each of fsspec's file systems has exceptions of its own
+            if isinstance(error, MegadecError) and not isinstance(error, DamagedShardError):
+                raise
             failure = error
         if number < options.attempts:
             pause = min(options.pause_seconds * 2 ** (number - 1), LONGEST_PAUSE_SECONDS)

@@ -23,7 +23,7 @@ from megadec.data.sharding import check_parts, fingerprint_of, rank_position, sh
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.data.skip import SkippedDocuments, find_skipped, leave_out
-from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, plan_windows
+from megadec.data.windows import PLAN_VERSION, BestFitPlan, CutPlan, WindowPlan, documents_of, is_lost, plan_windows
 
 ORDER_CHUNK = 4096
 
@@ -85,7 +85,7 @@ class TrainStream:
         _ = self._skipped
 
     @cached_property
-    def _plans(self) -> list[WindowPlan]:
+    def _plans(self) -> list[CutPlan | BestFitPlan]:
         return [plan_windows(data, self.sequence_length, self.packing) for data, _ in self.sets]
 
     @cached_property
@@ -143,7 +143,7 @@ class TrainStream:
             first, count = first + len(part), count - len(part)
         return found
 
-    def plan(self, data_set: int) -> WindowPlan:
+    def plan(self, data_set: int) -> CutPlan | BestFitPlan:
         """The windows of a set, by its number."""
         return self._plans[data_set]
 

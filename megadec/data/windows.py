@@ -42,14 +42,8 @@ class WindowPlan(Protocol):
     def pieces(self, window: int) -> list[tuple[int, int]]:
         """(first token, predictions) of each piece of a window; the predictions add up to at most sequence_length."""
 
-    def windows_with(self, span: DocumentSpan) -> list[int]:
-        """The windows that hold a part of a document, ascending: those whose inputs are among its tokens."""
 
-    def lost_windows(self) -> int:
-        """How many windows are lost with the shards that are left out."""
-
-
-def plan_windows(data: DataSet, sequence_length: int, packing: str) -> WindowPlan:
+def plan_windows(data: DataSet, sequence_length: int, packing: str) -> CutPlan | BestFitPlan:
     """The plan named `packing`. Raises ConfigError for an unknown name or a row shorter than 1."""
     if sequence_length < 1:
         raise ConfigError(f"sequence_length={sequence_length} is not at least 1")
@@ -92,11 +86,13 @@ class CutPlan:
         return [(first, min(self.sequence_length, self._predictions - first))]
 
     def windows_with(self, span: DocumentSpan) -> list[int]:
+        """The windows that hold a part of a document, ascending: those whose inputs are among its tokens."""
         # The last token of a set is nobody's input.
         last = min(span.first_token + span.tokens, self.data.tokens - 1) - 1
         return list(range(span.first_token // self.sequence_length, last // self.sequence_length + 1))
 
     def lost_windows(self) -> int:
+        """How many windows are lost with the shards that are left out."""
         lost = reached = 0
         for start, stop in self.data.lost_ranges:
             # Window w reads the tokens w * sequence_length, ..., (w + 1) * sequence_length.
@@ -123,6 +119,7 @@ class BestFitPlan:
         return list(zip(packed.first[mine].tolist(), packed.predictions[mine].tolist(), strict=True))
 
     def windows_with(self, span: DocumentSpan) -> list[int]:
+        """As `CutPlan.windows_with`."""
         packed = self._packed
         inside = (packed.first < span.first_token + span.tokens) & (
             packed.first + packed.predictions > span.first_token
@@ -131,7 +128,8 @@ class BestFitPlan:
         return sorted(set(found.tolist()))
 
     def lost_windows(self) -> int:
-        return 0  # it packs the documents that are there
+        """None: it packs the documents that are there."""
+        return 0
 
 
 def _cached_pack(data: DataSet, sequence_length: int) -> Packed:

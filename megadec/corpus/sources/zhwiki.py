@@ -11,8 +11,9 @@ import bz2
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
@@ -23,6 +24,7 @@ from megadec.corpus.sources.multistream import page_streams, read_streams
 from megadec.corpus.sources.reading import ReadOptions
 
 _MAGIC = {"bz2": b"BZh", "gz": b"\x1f\x8b"}
+_OPEN: dict[str, Callable[[Path, Any], io.BufferedIOBase]] = {"bz2": bz2.open, "gz": gzip.open, "xml": open}
 
 
 def read_zhwiki(path: Path, report: Report, options: ReadOptions, workers: int = 1) -> Iterator[Document]:
@@ -37,14 +39,10 @@ def read_zhwiki(path: Path, report: Report, options: ReadOptions, workers: int =
         if ranges is not None:
             yield from read_streams(path, ranges, report, workers)
             return
-    with storage_errors(path), _open(path, kind) as file:
-        yield from read_pages(file, PageParser(str(path)), report)
-
-
-def read_pages(file: io.BufferedIOBase, parser: PageParser, report: Report) -> Iterator[Document]:
-    """The articles in an open, decompressed file."""
-    while data := _read(file, parser):
-        yield from articles(parser.feed(data), report)
+    parser = PageParser(str(path))
+    with storage_errors(path), _OPEN[kind](path, "rb") as file:
+        while data := _read(file, parser):
+            yield from articles(parser.feed(data), report)
     yield from articles(parser.close(), report)
 
 
@@ -76,9 +74,3 @@ def _kind(path: Path) -> str:
     if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         raise InputError(f"{path}: begins with {head[:8]!r}: a dump is XML, plain or as .bz2 or .gz")
     return "xml"
-
-
-def _open(path: Path, kind: str) -> io.BufferedIOBase:
-    if kind == "bz2":
-        return bz2.open(path, "rb")
-    return gzip.open(path, "rb") if kind == "gz" else path.open("rb")

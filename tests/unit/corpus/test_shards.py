@@ -135,19 +135,15 @@ def test_text_that_spells_a_control_piece_stays_text(tokenizer, tmp_path):
     assert np.flatnonzero(block == 1).tolist() == [0]
 
 
-def test_no_documents_is_an_input_error_that_leaves_nothing(tokenizer, tmp_path):
-    with pytest.raises(InputError, match="no documents"):
-        write_shards([], tokenizer, tmp_path / "set")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(("documents", "message"), [(0, "no documents"), (200, "in the middle")])
+def test_no_documents_and_an_error_in_them_leave_nothing(tiny_documents, tokenizer, tmp_path, documents, message):
+    def given():
+        yield from tiny_documents[:documents]
+        if documents:
+            raise InputError("the dump ends in the middle")
 
-
-def test_an_error_in_the_documents_leaves_nothing(tiny_documents, tokenizer, tmp_path):
-    def broken():
-        yield from tiny_documents
-        raise InputError("the dump ends in the middle")
-
-    with pytest.raises(InputError, match="in the middle"):
-        write_shards(broken(), tokenizer, tmp_path / "set", block_tokens=1000)
+    with pytest.raises(InputError, match=message):
+        write_shards(given(), tokenizer, tmp_path / "set", block_tokens=1000)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,14 +168,6 @@ def test_an_existing_data_set_is_replaced_only_on_request(tiny_documents, tokeni
     assert index_of(tmp_path / "set")["documents"] == 5
     write_shards(tiny_documents[:6], tokenizer, tmp_path / "set", overwrite=True)
     assert index_of(tmp_path / "set")["documents"] == 6
-
-
-def test_a_folder_that_is_no_data_set_is_never_overwritten(tiny_documents, tokenizer, tmp_path):
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match=r"no index\.json"):
-        write_shards(tiny_documents[:5], tokenizer, tmp_path / "home", overwrite=True)
-    assert (tmp_path / "home" / "thesis.txt").exists()
 
 
 KILLED = """

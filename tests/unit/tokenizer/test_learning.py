@@ -14,7 +14,7 @@ import pytest
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.document import Document, write_documents
+from megadec.corpus.document import Document
 from megadec.corpus.vocabulary import (
     Portion,
     Share,
@@ -27,6 +27,7 @@ from megadec.corpus.vocabulary import (
 )
 from megadec.corpus.vocabulary_report import measure, read_groups
 from tests.support import PROJECT
+from tests.support.documents import write_documents
 
 WORDS = ("山谷", "木桥", "清晨", "渔民", "灯塔", "慢慢", "歌声", "苹果", "书信", "邻居", "天气", "河水", "火车", "故事")
 VERBS = ("看见了", "想起", "修好了", "送来", "忘记了", "谈到")

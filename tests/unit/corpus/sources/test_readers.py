@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from megadec.common.errors import ConfigError, InputError
-from megadec.corpus.document import Document, write_documents
+from megadec.corpus.document import Document
 from megadec.corpus.report import Report
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.comments import read_comments
@@ -22,6 +22,7 @@ from megadec.corpus.sources.reading import MALFORMED_ALLOWED, ReadOptions
 from megadec.corpus.sources.sgml import read_sgml
 from megadec.corpus.sources.text import read_text
 from megadec.corpus.sources.thucnews import read_thucnews, split_title
+from tests.support.documents import write_documents
 
 PLAIN = ReadOptions()
 
