@@ -1,7 +1,7 @@
 """The token batch, what the decoder eats.
 
-In: the windows of some rows. Out: five tensors of one shape. Three of the five could be found again on the device from
-the ids; making them here, in the loader's thread, keeps the decoder free of rules about documents.
+In: windows. Out: five tensors of one shape, a sequence for each. Three of the five could be found again on the device
+from the ids; making them here, in the loader's thread, keeps the decoder free of rules about documents.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class TokenBatch(Batch):
     """int32: running number of the document in the sequence, from 0; padding has a number of its own. Of the whole
     sequence also where the others are a part of it."""
 
-    def part_of_rows(self, part: int, parts: int) -> TokenBatch:
-        """Part `part` of `parts` equal ones of each row, [B, S / parts]; only the documents stay those of whole rows.
+    def part_of_sequences(self, part: int, parts: int) -> TokenBatch:
+        """Part `part` of `parts` equal ones of each sequence, [B, S / parts]; only the documents stay whole.
 
         Targets, weights and positions are cut and not made anew: the last token of a part predicts the first of the
-        next one, and the sums over all parts are those of the rows.
+        next one, and the sums over all parts are those of the whole.
         """
         tokens = self.ids_BS.shape[1] // parts
         ids_BP, targets_BP, weights_BP, positions_BP = (
@@ -80,8 +80,8 @@ class TokenBatch(Batch):
         )
         return TokenBatch(ids_BP, targets_BP, weights_BP, positions_BP, self.documents_BS)
 
-    def rows(self, first: int, stop: int) -> TokenBatch:
-        """Rows first, ..., stop - 1, sharing memory with this batch."""
+    def sequences(self, first: int, stop: int) -> TokenBatch:
+        """Sequences first, ..., stop - 1, sharing memory with this batch."""
         return TokenBatch(*(tensor[first:stop] for tensor in self.tensors()))
 
     @property
@@ -91,13 +91,13 @@ class TokenBatch(Batch):
         return int((2 * self.positions_BS + 1).sum())
 
 
-def assemble(rows: Sequence[tuple[WindowPlan, int] | None], sequence_length: int, bos_id: int) -> TokenBatch:
-    """A batch of the given (plan, window) rows; a row that is None is all padding."""
-    shape = (len(rows), sequence_length)
+def assemble(windows: Sequence[tuple[WindowPlan, int] | None], sequence_length: int, bos_id: int) -> TokenBatch:
+    """A batch of the given (plan, window) pairs, a sequence for each; None is one of padding."""
+    shape = (len(windows), sequence_length)
     ids_BS, targets_BS = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
     piece_starts: list[tuple[int, int]] = []
     paddings: list[tuple[int, int]] = []
-    for row, source in enumerate(rows):
+    for row, source in enumerate(windows):
         at = 0
         ids_S, targets_S = ids_BS[row], targets_BS[row]
         if source is not None:
@@ -124,9 +124,9 @@ def assemble(rows: Sequence[tuple[WindowPlan, int] | None], sequence_length: int
 
 
 def _boundaries(starts_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (int64) and document numbers (int32) of rows, from where in them a document begins (bool)."""
+    """Positions (int64) and document numbers (int32) of sequences, from where in them a document begins (bool)."""
     rows, tokens = starts_BS.shape
-    # The first place of a row counts from 0 whether a document begins there or goes on.
+    # The first place of a sequence counts from 0 whether a document begins there or goes on.
     starts_BS[:, 0] = True
     begins = np.flatnonzero(starts_BS)
     lengths = np.diff(begins, append=rows * tokens)

@@ -1,8 +1,8 @@
 """Batches of pairs, and the stream of them: the batch of step N, on any number of ranks.
 
-In: a `PairSet`, a seed and the sizes. Out: the batches of any step, at once. Rows are padded to the longest of their
-micro-batch, and sorted by length within a rank's share of the step so that little is padding; pairs of equal length are
-not searched beyond the step, which keeps its batch a pure function of the step.
+In: a `PairSet`, a seed and the sizes. Out: the batches of any step, at once. Sequences are padded to the longest of
+their micro-batch, and sorted by length within a rank's share of the step so that little is padding; pairs of equal
+length are not searched beyond the step, which keeps its batch a pure function of the step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PairBatch(Batch):
 
 
 def assemble_pairs(pairs: PairSet, numbers: Sequence[int | None]) -> PairBatch:
-    """A batch of these pairs, padded on the right; a number that is None is a row of padding without weight."""
+    """A batch of these pairs, padded on the right; a number that is None is a sequence of padding without weight."""
     sources = [pairs.sources[n] if n is not None else pairs.sources.values[:1] for n in numbers]
     targets = [pairs.targets[n] if n is not None else pairs.targets.values[:0] for n in numbers]
     source_lengths_B = np.array([len(ids) for ids in sources], dtype=np.int64)
@@ -74,7 +74,7 @@ class PairStream:
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
     ) -> list[PairBatch]:
-        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` rows (None: one for all).
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` sequences (None: one).
 
         Raises ConfigError when the step does not divide by the micro-batch and the ranks.
         """

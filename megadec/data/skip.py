@@ -68,13 +68,13 @@ def find_skipped(sets: Sequence[DataSet], ids: Collection[str]) -> list[SkippedD
 
 
 def leave_out(
-    weights_BS: Tensor, rows: Sequence[tuple[WindowPlan, int] | None], skipped: Sequence[SkippedDocuments]
+    weights_BS: Tensor, windows: Sequence[tuple[WindowPlan, int] | None], skipped: Sequence[SkippedDocuments]
 ) -> None:
     """Take the weight in place from every prediction whose target belongs to a skipped document.
 
-    weights_BS: float32, of these (plan, window) rows, None for a row that is all padding; skipped: of the set of each.
+    weights_BS: float32, of these (plan, window) pairs, None for a sequence of padding; skipped: of the set of each.
     """
-    for row, (place, spans) in enumerate(zip(rows, skipped, strict=True)):
+    for row, (place, spans) in enumerate(zip(windows, skipped, strict=True)):
         if place is None or not spans.starts:
             continue
         plan, window = place

@@ -1,11 +1,11 @@
-"""The plan of windows: which tokens of a data set each row of a batch holds.
+"""The plan of windows: which tokens of a data set each sequence of a batch holds.
 
-In: a data set and the row length. Out: for any window its pieces, as (first token, predictions): a piece of p
+In: a data set and the sequence length. Out: for any window its pieces, as (first token, predictions): a piece of p
 predictions reads the p + 1 tokens from `first` on, p inputs and their p targets.
 
 - `cut`: the documents joined and cut every sequence_length. Nothing is computed or kept; the last window may be short.
 - `best_fit`: whole documents packed by best fit, longest first (Ding et al., "Fewer Truncations Improve Language
-  Modeling", ICML 2024); only documents longer than a row are cut. Computed once and cached in a file.
+  Modeling", ICML 2024); only documents longer than a sequence are cut. Computed once and cached in a file.
 
 Best_fit learns from documents that are whole, for some padding and 12 bytes of memory a document.
 """
@@ -44,7 +44,7 @@ class WindowPlan(Protocol):
 
 
 def plan_windows(data: DataSet, sequence_length: int, packing: str) -> CutPlan | BestFitPlan:
-    """The plan named `packing`. Raises ConfigError for an unknown name or a row shorter than 1."""
+    """The plan named `packing`. Raises ConfigError for an unknown name or a sequence shorter than 1."""
     if sequence_length < 1:
         raise ConfigError(f"sequence_length={sequence_length} is not at least 1")
     if packing == "cut":
@@ -55,7 +55,7 @@ def plan_windows(data: DataSet, sequence_length: int, packing: str) -> CutPlan |
 
 
 def documents_of(plan: WindowPlan, window: int) -> list[DocumentSpan]:
-    """The documents that a window holds, in the order of the row, each once."""
+    """The documents that a window holds, in the order of the sequence, each once."""
     spans = [span for first, count in plan.pieces(window) for span in plan.data.documents_between(first, first + count)]
     return list(dict.fromkeys(spans))
 
@@ -103,19 +103,20 @@ class CutPlan:
 
 
 class BestFitPlan:
-    """Whole documents in rows. A prediction across two documents is in no row, so no place is lost between them."""
+    """Whole documents in sequences. A prediction across two documents is in no sequence, so no place is lost between
+    them."""
 
     def __init__(self, data: DataSet, sequence_length: int) -> None:
         self.data = data
         self.sequence_length = sequence_length
         self._packed = _cached_pack(data, sequence_length)
-        self.windows = len(self._packed.row_ends) - 1
+        self.windows = len(self._packed.sequence_ends) - 1
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
         if not 0 <= window < self.windows:
             raise IndexError(f"window {window} of {self.windows}")
         packed = self._packed
-        mine = slice(packed.row_ends[window], packed.row_ends[window + 1])
+        mine = slice(packed.sequence_ends[window], packed.sequence_ends[window + 1])
         return list(zip(packed.first[mine].tolist(), packed.predictions[mine].tolist(), strict=True))
 
     def windows_with(self, span: DocumentSpan) -> list[int]:
@@ -124,7 +125,7 @@ class BestFitPlan:
         inside = (packed.first < span.first_token + span.tokens) & (
             packed.first + packed.predictions > span.first_token
         )
-        found = np.searchsorted(packed.row_ends, np.flatnonzero(inside), side="right") - 1
+        found = np.searchsorted(packed.sequence_ends, np.flatnonzero(inside), side="right") - 1
         return sorted(set(found.tolist()))
 
     def lost_windows(self) -> int:
@@ -156,14 +157,14 @@ def _cached_pack(data: DataSet, sequence_length: int) -> Packed:
 
 
 def _read_pack(path: Path, predictions: int) -> Packed | None:
-    """The cached rows, or None when the file is damaged (a zip checks its own sums)."""
+    """The cached sequences, or None when the file is damaged (a zip checks its own sums)."""
     try:
         # Opened here: numpy leaves a file that is no archive to the garbage collector.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             packed = Packed(**{name: arrays[name] for name in Packed._fields})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    whole = packed.row_ends[-1] == len(packed.first) == len(packed.predictions)
+    whole = packed.sequence_ends[-1] == len(packed.first) == len(packed.predictions)
     return packed if whole and int(packed.predictions.sum()) == predictions else None
 
 

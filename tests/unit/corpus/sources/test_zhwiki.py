@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,17 +95,16 @@ def test_every_form_of_a_dump_gives_the_same_documents(plain: Path, tmp_path: Pa
 def test_streams_are_found_by_the_index_and_by_their_magic_alike(tmp_path: Path, small_tasks: None) -> None:
     path = multistream(tmp_path / "a-multistream.xml.bz2")
     scanned = page_streams(path)
+    indexed = page_streams(multistream(path, index=True))
     assert scanned is not None
-    multistream(path, index=True)
-    indexed = page_streams(path)
     assert indexed is not None
     assert [start for start, _ in indexed] == [start for start, _ in scanned][:-1]  # an index leaves out the tail
     assert indexed[-1][1] == scanned[-1][1] == path.stat().st_size
 
 
 def test_an_index_of_another_dump_is_not_believed(tmp_path: Path, small_tasks: None) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2", index=True)
-    expected = page_streams(multistream(tmp_path / "b-multistream.xml.bz2"))
+    path = multistream(tmp_path / "a-multistream.xml.bz2")
+    expected = page_streams(path)
     (tmp_path / "a-multistream-index.txt.bz2").write_bytes(bz2.compress(b"7:1:x\n9:2:y\n"))
     assert page_streams(path) == expected
 
@@ -154,40 +154,27 @@ def test_a_cut_bz2_is_an_error_after_its_whole_pages(plain: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_multistream_cut_inside_a_stream_gives_all_pages_before_it(
-    tmp_path: Path, small_tasks: None, workers: int
+@pytest.mark.parametrize(
+    ("damage", "pages", "found"),
+    [
+        (lambda data, starts: data[: starts[4] + 60], 15, "cut"),  # inside a stream
+        (lambda data, starts: data[: starts[4]], 15, "cut"),  # between two
+        (lambda data, starts: data[: starts[3] + 40] + bytes(20) + data[starts[3] + 60 :], 10, "damaged"),
+    ],
+)
+def test_a_damaged_multistream_gives_all_pages_before_the_damage_and_an_error(
+    tmp_path: Path,
+    small_tasks: None,
+    damage: Callable[[bytes, list[int]], bytes],
+    pages: int,
+    found: str,
+    workers: int,
 ) -> None:
     path = multistream(tmp_path / "a-multistream.xml.bz2")
-    starts = page_streams(path)
-    assert starts is not None
-    path.write_bytes(path.read_bytes()[: starts[4][0] + 60])
+    path.write_bytes(damage(path.read_bytes(), [start for start, _ in page_streams(path) or ()]))
     ids, message = read_until_error(path, workers)
-    assert ids == [f"zhwiki:{number}" for number in range(1, 16)]
-    assert "cut" in message
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_multistream_cut_between_streams_is_an_error_too(tmp_path: Path, small_tasks: None, workers: int) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2")
-    starts = page_streams(path)
-    assert starts is not None
-    path.write_bytes(path.read_bytes()[: starts[4][0]])
-    ids, message = read_until_error(path, workers)
-    assert len(ids) == 15
-    assert "cut" in message
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_damaged_stream_is_an_error_that_names_the_file(tmp_path: Path, small_tasks: None, workers: int) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2")
-    starts = page_streams(path)
-    assert starts is not None
-    data = bytearray(path.read_bytes())
-    data[starts[3][0] + 40 : starts[3][0] + 60] = bytes(20)
-    path.write_bytes(data)
-    ids, message = read_until_error(path, workers)
-    assert len(ids) == 10
-    assert "damaged" in message
+    assert ids == [f"zhwiki:{number}" for number in range(1, pages + 1)]
+    assert found in message
 
 
 def test_cut_xml_names_the_last_whole_page(tmp_path: Path) -> None:
