@@ -11,6 +11,7 @@ reaches over the beginning of a line.
 from __future__ import annotations
 
 import io
+import math
 import re
 import time
 from collections import Counter
@@ -165,16 +166,18 @@ def check_options(options: VocabularyOptions) -> None:
     for path in options.input:
         if not path.is_file():
             raise InputError(f"{path}: no such file; files of documents come from tools/prepare.py --documents")
-    if not 0.5 <= options.character_coverage <= 1:
-        raise ConfigError(f"character_coverage={options.character_coverage}: not from 0.5 to 1")
-    if not 0 <= options.held_out_fraction < 1:
-        raise ConfigError(f"held_out_fraction={options.held_out_fraction}: not from 0 up to 1")
-    if not 1 <= options.max_piece_characters <= LONGEST_PIECE_CHARACTERS:
-        raise ConfigError(f"max_piece_characters={options.max_piece_characters}: not 1 to {LONGEST_PIECE_CHARACTERS}")
-    smallest = {"vocab_size": 512, "characters_per_source": 1, "segment_characters": 16, "workers": 1}
-    for name, least in smallest.items():
-        if getattr(options, name) < least:
-            raise ConfigError(f"{name}={getattr(options, name)}: not at least {least}")
+    ranges = {
+        "vocab_size": (512, math.inf),
+        "characters_per_source": (1, math.inf),
+        "held_out_fraction": (0, 0.99),
+        "character_coverage": (0.5, 1),
+        "max_piece_characters": (1, LONGEST_PIECE_CHARACTERS),
+        "segment_characters": (16, math.inf),
+        "workers": (1, math.inf),
+    }
+    for name, (least, most) in ranges.items():
+        if not least <= getattr(options, name) <= most:
+            raise ConfigError(f"{name}={getattr(options, name)}: not from {least} to {most}")
 
 
 def choose_texts(options: VocabularyOptions, portions: Sequence[Portion]) -> list[Share]:

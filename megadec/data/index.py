@@ -30,7 +30,7 @@ import numpy as np
 from megadec.common.errors import ShardError
 from megadec.corpus.shards import FORMAT, INDEX_NAME, VERSION
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
-from megadec.data.shard_folders import RemoteFolder, ShardFolder, open_folder
+from megadec.data.shard_folders import LocalFolder, RemoteFolder, open_folder
 
 MAX_OPEN_SHARDS = 128
 CACHED_DOCUMENT_BLOCKS = 64
@@ -58,7 +58,7 @@ class DataSet:
     the shards that are not read, by their number; totals and `sha256` are those of the whole set all the same.
     """
 
-    def __init__(self, place: ShardFolder, index: Mapping[str, Any], skipped: Mapping[int, str]) -> None:
+    def __init__(self, place: LocalFolder | RemoteFolder, index: Mapping[str, Any], skipped: Mapping[int, str]) -> None:
         self.place = place
         self.folder = str(place)
         self.name = place.name

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from megadec.common.config import parse
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
@@ -155,11 +154,6 @@ def test_too_little_text_for_the_vocabulary_is_one_clear_error(documents: Path) 
 def test_a_value_out_of_its_range_is_named(documents: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         learn_vocabulary(options(documents, **wrong))
-
-
-def test_an_unknown_option_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="vocab_size"):
-        parse(VocabularyOptions, ["--input", "a.parquet", "--vocab-sise", "512"], description="")
 
 
 def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
