@@ -36,16 +36,10 @@ def xml_page(number: int, text: str = "", *, ns: int = 0, extra: str = "", model
 PAGES = [xml_page(number) for number in range(1, 41)]
 
 
-def multistream(path: Path, *, per_stream: int = 5, index: bool = False) -> Path:
-    streams = ["".join(PAGES[start : start + per_stream]) for start in range(0, len(PAGES), per_stream)]
-    data, lines = bz2.compress(HEAD.encode()), []
-    for number, stream in enumerate(streams):
-        lines += [f"{len(data)}:{number * per_stream + n + 1}:题" for n in range(per_stream)]
-        data += bz2.compress(stream.encode())
-    path.write_bytes(data + bz2.compress(TAIL.encode()))
-    if index:
-        name = path.name.replace("-multistream.xml", "-multistream-index.txt")
-        path.with_name(name).write_bytes(bz2.compress("\n".join(lines).encode()))
+def multistream(path: Path) -> Path:
+    """A dump of five pages a stream."""
+    streams = [HEAD, *("".join(PAGES[start : start + 5]) for start in range(0, len(PAGES), 5)), TAIL]
+    path.write_bytes(b"".join(bz2.compress(stream.encode()) for stream in streams))
     return path
 
 
@@ -90,23 +84,6 @@ def test_every_form_of_a_dump_gives_the_same_documents(plain: Path, tmp_path: Pa
     parallel, report = read(several, workers=2)
     assert parallel == expected
     assert report.documents_read == 40
-
-
-def test_streams_are_found_by_the_index_and_by_their_magic_alike(tmp_path: Path, small_tasks: None) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2")
-    scanned = page_streams(path)
-    indexed = page_streams(multistream(path, index=True))
-    assert scanned is not None
-    assert indexed is not None
-    assert [start for start, _ in indexed] == [start for start, _ in scanned][:-1]  # an index leaves out the tail
-    assert indexed[-1][1] == scanned[-1][1] == path.stat().st_size
-
-
-def test_an_index_of_another_dump_is_not_believed(tmp_path: Path, small_tasks: None) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2")
-    expected = page_streams(path)
-    (tmp_path / "a-multistream-index.txt.bz2").write_bytes(bz2.compress(b"7:1:x\n9:2:y\n"))
-    assert page_streams(path) == expected
 
 
 def test_streams_that_cut_pages_are_read_in_sequence(plain: Path, tmp_path: Path, small_tasks: None) -> None:
