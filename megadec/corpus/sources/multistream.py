@@ -21,7 +21,7 @@ from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
 from megadec.corpus.parallel import map_in_order
 from megadec.corpus.report import Report
-from megadec.corpus.sources.mediawiki import PageParser, articles
+from megadec.corpus.sources.mediawiki import PageParser
 
 LEAST_TASK_BYTES = 1 << 16
 
@@ -58,17 +58,17 @@ def _read_range(path: Path, size: int, start_end: tuple[int, int]) -> tuple[list
     start, end = start_end
     report = Report()
     documents: list[Document] = []
-    parser = PageParser(f"{path} (stream at byte {start:,})", opened=start > 0)
+    parser = PageParser(f"{path} (stream at byte {start:,})", report, opened=start > 0)
     tail = b""
     try:
         for data in _decompressed(path, start, end, parser):
             tail = (tail + data)[-64:]
-            documents.extend(articles(parser.feed(data), report))
+            documents.extend(parser.feed(data))
         if not tail.rstrip().endswith(_ROOT_END):
             if end == size:
                 raise parser.error("the dump is cut: no </mediawiki> at its end,")
-            documents.extend(articles(parser.feed(_ROOT_END), report))
-        documents.extend(articles(parser.close(), report))
+            documents.extend(parser.feed(_ROOT_END))
+        documents.extend(parser.close())
     except InputError as error:
         return documents, report, str(error)
     return documents, report, ""

@@ -19,7 +19,7 @@ from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
 from megadec.corpus.report import Report
-from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser, articles
+from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser
 from megadec.corpus.sources.multistream import page_streams, read_streams
 from megadec.corpus.sources.reading import ReadOptions
 
@@ -39,11 +39,11 @@ def read_zhwiki(path: Path, report: Report, options: ReadOptions, workers: int =
         if ranges is not None:
             yield from read_streams(path, ranges, report, workers)
             return
-    parser = PageParser(str(path))
+    parser = PageParser(str(path), report)
     with storage_errors(path), _OPEN[kind](path, "rb") as file:
         while data := _read(file, parser):
-            yield from articles(parser.feed(data), report)
-    yield from articles(parser.close(), report)
+            yield from parser.feed(data)
+    yield from parser.close()
 
 
 def _read(file: io.BufferedIOBase, parser: PageParser) -> bytes:
