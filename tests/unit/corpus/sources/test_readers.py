@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,13 +44,6 @@ def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path
     assert one.text.startswith("　　本报讯")
     assert (two.id, two.label, two.title) == ("财 经/2", "财 经", "")
     assert report.documents_read == 2
-
-
-def test_a_zip_of_folders_is_the_same_as_folders(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "THUCNews.zip", "w") as archive:
-        archive.writestr("THUCNews/体育/1.txt", "标题\n　　正文。")
-    (document,) = read_thucnews(tmp_path / "THUCNews.zip", Report(), PLAIN)
-    assert (document.label, document.title, document.text) == ("体育", "标题", "　　正文。")
 
 
 def test_the_mark_at_the_end_of_forum_posts_is_not_text(tmp_path: Path) -> None:

@@ -184,12 +184,6 @@ def test_a_missing_file_and_a_folder_are_input_errors(tmp_path: Path) -> None:
     assert "a folder" in read_until_error(tmp_path)[1]
 
 
-def test_a_reader_that_stops_early_leaves_no_process_behind(tmp_path: Path, small_tasks: None) -> None:
-    documents = read_zhwiki(multistream(tmp_path / "a-multistream.xml.bz2"), Report(), ReadOptions(), 2)
-    assert next(documents).id == "zhwiki:1"
-    documents.close()  # type: ignore[attr-defined]
-
-
 def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
     path = tmp_path / "large.xml"
     with path.open("w", encoding="utf-8") as file:
