@@ -1,10 +1,7 @@
-"""Quality rules for Chinese text: each document passes or has a reason.
+"""Quality rules for Chinese text: a document passes, or has a reason.
 
-In: cleaned documents. Out: those that pass; the others go to the report by reason. Rules count characters, never words,
-so they need no segmenter, and they look at the first 20,000 characters of a document.
-
-The rules are those of Gopher (Rae et al. 2021, appendix A) and of RefinedWeb (Penedo et al. 2023, section 3) recounted
-for Chinese: characters for words, the share of Han for that of alphabetic words, character n-grams for word n-grams.
+The rules are those of Gopher (Rae et al. 2021, appendix A) and RefinedWeb (Penedo et al. 2023, section 3), recounted in
+characters, so that no segmenter is needed. They look at the first 20,000 characters of a document.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""What happened to the documents of a run: counts by source and by reason, with a few samples of what was dropped.
+"""Counts what happened to the documents of a run, by source and by reason, with a few samples of what was dropped.
 
-In: `read`, `keep` and `drop`, called by the steps. Out: a dictionary for the index and a table for the reader's eyes. A
-report is a small value that each process fills by itself and the parent merges, so nothing is shared and samples are
-the first ones met, not random ones.
+Each process fills a report of its own and the parent merges them.
 """
 
 from __future__ import annotations

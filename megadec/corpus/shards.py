@@ -1,11 +1,7 @@
-"""Token shards: documents become blocks of tokens in WebDataset tars, with an index beside them.
+"""Writes documents as token shards: WebDataset tars of blocks of whole documents, and index.json, written last.
 
-In: documents, one at a time, and a tokenizer. Out: a folder of `shard-000000.tar`, ... and `index.json`, which appears
-under its final name at once. A sample is a block of about a megabyte of whole documents, so that a reader can map the
-tar and take windows of tokens without copying; who wants single documents has to cut the block himself.
-
-Every document is stored as `<s> tokens </s>`, and `<s>` stands nowhere else: that is how readers find the boundaries.
-The same documents and tokenizer give the same bytes.
+A block holds about a megabyte of tokens, so that a reader maps the tar and takes windows without copying. A document is
+`<s> tokens </s>`, and `<s>` stands nowhere else. The same documents and tokenizer give the same bytes.
 """
 
 from __future__ import annotations

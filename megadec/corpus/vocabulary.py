@@ -1,11 +1,7 @@
-"""From documents to a vocabulary: which text it is learned from, cut into segments, and sentencepiece's training.
+"""Learns a vocabulary from documents: chooses the text, cuts it into segments, and trains sentencepiece.
 
-In: files of documents and options. Out: the bytes of a byte-pair sentencepiece model, and a record of what went into
-it. The chosen text is held in memory (tens of megabytes are plenty for 32,000 pieces), so that characters can be
-counted before the pieces are learned; files of any size are read twice instead.
-
-A piece may reach over punctuation (`，但是`, `。\\n`): on Chinese prose that is worth a tenth of the tokens. It never
-reaches over the beginning of a line.
+The chosen text is held in memory, tens of megabytes for 32,000 pieces; the files are read twice instead. A piece may
+reach over punctuation (`，但是`, `。\n`), worth a tenth of the tokens in prose, but not over a newline.
 """
 
 from __future__ import annotations

@@ -1,14 +1,7 @@
-"""A data set on disk: its index checked, its tokens mapped.
+"""A data set on disk or behind an address: its index checked, its tokens mapped.
 
-In: a folder written by megadec.corpus.shards, here or behind an address. Out: tokens by their number in the set,
-without copying while they lie in one block, and the documents around them. Opening checks names, sizes and offsets,
-which costs nothing and finds a cut tar; a flipped byte is found only by reading everything (`verify`), or when a remote
-tar is fetched.
-
-A shard may be left out because it is damaged. Its tokens keep their numbers, so that nothing else changes its place.
-
-Documents are found by `<s>`, which stands nowhere but at their start (the writer sees to that), so that training never
-reads documents.json; that table is read, a block at a time, when somebody asks for names.
+Opening checks names, sizes and offsets; a flipped byte is found by `verify`, or when a remote tar is fetched. A damaged
+shard may be left out; its tokens keep their numbers. Training finds documents by `<s>` and never reads documents.json.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Best-fit-decreasing: whole documents into sequences of a fixed length, with as little padding as a greedy rule can.
+"""Best-fit-decreasing: packs whole documents into sequences of a fixed length with little padding.
 
-In: first token and length of each document. Out: the pieces of each sequence. All documents of one length are placed at
-once, in the sequences that the one-by-one rule would choose, so a million documents take a second or so; which of
-several equal sequences takes which of several equal documents follows their numbers.
+All documents of one length are placed at once, in the sequences that the one-by-one rule would choose, so a million
+documents take a second or so.
 """
 
 from __future__ import annotations

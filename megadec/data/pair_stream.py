@@ -1,8 +1,6 @@
 """Batches of pairs, and the stream of them: the batch of step N, on any number of ranks.
 
-In: a `PairSet`, a seed and the sizes. Out: the batches of any step, at once. Sequences are padded to the longest of
-their micro-batch, and sorted by length within a rank's share of the step so that little is padding; pairs of equal
-length are not searched beyond the step, which keeps its batch a pure function of the step.
+Sequences are padded to the longest of their micro-batch, and sorted by length within a rank's share of the step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Where a data set lies: a folder on this machine, or any address that fsspec knows.
+"""Where a data set lies: a folder on this machine, or any address that fsspec knows (s3://, hf://, https://, memory://).
 
-In: a path, or `s3://bucket/set`, `hf://datasets/...`, `https://...`, `memory://...`. Out: its index, its tars as open
-local files, and what is wrong with one. A remote folder is looked at in one listing, and not at all where listings are
-none (http): there a missing shard is found when it is wanted.
+A remote folder is looked at in one listing; over http, which has none, a missing shard is found when it is wanted.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""Documents that a run leaves out, by their ids.
+"""Leaves documents out of training by their ids: their predictions have no weight in the loss.
 
-In: open data sets and ids. Out: where the documents lie, and batches in which they have no weight in the loss. A window
-keeps its place and its other documents, so the order of the data, and every checkpoint, stays as it is; attention does
-not cross documents, so the others learn what they would learn. An index holds no ids, so the documents.json of every
-block are read at each start: about 8 million documents a second for one id, one million for ten or more; and the places
-of skipped documents are computed as before, for nothing.
+A window keeps its place and its other documents, so the order and every checkpoint stay as they are. Ids are looked up
+in documents.json at each start: about 8 million documents a second for one id, one million for ten or more.
 """
 
 from __future__ import annotations

@@ -1,13 +1,8 @@
 """The stream of batches: the batch of step N, on any number of ranks.
 
-In: open data sets, their weights, a seed and the sizes. Out: the token batches of any step, at once. The windows of a
-step are chosen for the whole job and cut into contiguous shares, so a rank touches the shards of all; that is what
-makes the batch of step N the same for any number of ranks, and the state one integer.
-
-When shards are left out of a set (they are damaged), its windows that touch them are sequences of padding in `cut`:
-every other window keeps its step and place, so a run may lose a shard, or get it back, between any two starts.
-`best_fit` packs the documents that are there, which changes its windows: which shards are left out is then a part of
-the fingerprint, and a run goes on only with the same ones.
+The windows of a step are chosen for the whole job and cut into contiguous shares. With packing=cut, windows that touch
+a shard that is left out become padding, and every other window keeps its step and place. With best_fit the windows
+change, so which shards are left out is a part of the fingerprint.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 """The plan of windows: which tokens of a data set each sequence of a batch holds.
 
-In: a data set and the sequence length. Out: for any window its pieces, as (first token, predictions): a piece of p
-predictions reads the p + 1 tokens from `first` on, p inputs and their p targets.
+A window is pieces of (first token, predictions): p predictions read the p + 1 tokens from `first` on.
 
-- `cut`: the documents joined and cut every sequence_length. Nothing is computed or kept; the last window may be short.
+- `cut`: the documents joined and cut every sequence_length; the last window may be short.
 - `best_fit`: whole documents packed by best fit, longest first (Ding et al., "Fewer Truncations Improve Language
-  Modeling", ICML 2024); only documents longer than a sequence are cut. Computed once and cached in a file.
-
-Best_fit learns from documents that are whole, for some padding and 12 bytes of memory a document.
+  Modeling", ICML 2024), for some padding; only documents longer than a sequence are cut. Cached in a file.
 """
 
 from __future__ import annotations

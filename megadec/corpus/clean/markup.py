@@ -1,8 +1,7 @@
-"""The parsed tree of a passage -> its words: links, templates, tables.
+"""Turns the parsed tree of a passage into its words: links, templates, tables.
 
-In: wikitext that protect.py and leftovers.py have prepared. Out: its text, still with marks. The braces are balanced in
-one linear pass before mwparserfromhell sees the text, because an opening without its end makes that parser try again
-from every opening; passages that nest too deeply or are too long go by rules alone.
+Braces are balanced in one linear pass first: mwparserfromhell tries again from every opening that has no end. Passages
+that nest too deeply or are too long are cleaned by rules alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Templates -> the words they show: a table from a template's name to what of it is text.
+"""Turns a template into the words it shows, by a table from its name to what of it is text.
 
-In: a template node of mwparserfromhell. Out: its text, or nothing for boxes, notes and navigation. Templates of no row
-in the table are judged by their place: alone on a line they are boxes and go, inside a sentence their text argument
-stays. What Lua would compute is only roughly rendered ({{convert}} keeps the number and the unit given).
+Templates of no table are judged by their place: alone on a line they are boxes and go, inside a sentence their text
+argument stays. {{convert}} keeps the number and the unit given.
 """
 
 from __future__ import annotations

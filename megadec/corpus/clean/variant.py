@@ -1,8 +1,7 @@
-"""Simplified or Traditional: telling which a text is written in, and turning one into the other.
+"""Tells Simplified from Traditional text, and turns one into the other (OpenCC).
 
-In: plain text. Out: its variant, or the text in another one. What counts as a Simplified or a Traditional character is
-derived once from OpenCC's own character tables. Only characters that belong to one script alone are counted (里, 后, 乾
-stand in both), so a line of few characters may have no variant at all.
+Only characters that belong to one script alone are counted (里, 后, 乾 stand in both), so a line of few characters may
+have no variant at all.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""A page of Wikipedia -> the text a reader sees.
+"""Turns a page of Wikipedia into the text that a reader sees.
 
-In: a document whose text is wikitext. Out: the document with plain text and its variant, or the reason it has none.
-Order: comments, formulas and footnotes aside; `-{ }-` resolved for the variant that the page is mostly written in;
-sections cut and boilerplate dropped; each section parsed; leftovers tidied. Data tables become lines (tables.py); list
-items, headings and table rows are lines of their own; there are no blank lines. A page costs milliseconds in
-mwparserfromhell, so a dump wants a process pool.
+Comments, formulas and footnotes are put aside, `-{ }-` is resolved for the script that the page is mostly written in,
+sections are cut and parsed one by one, leftovers are tidied. A page costs milliseconds in mwparserfromhell.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""A multistream dump in parallel: its bzip2 streams are read by a pool of processes, the order kept.
+"""Reads a multistream dump in parallel: its bzip2 streams go to a pool of processes, the order is kept.
 
-In: a .bz2 of many streams, of which each begins with a page (Wikimedia puts 100 pages in a stream). Out: the same
-documents as a sequential reading gives. Streams are found by their magic bytes, about as fast as through the index file
-that Wikimedia puts beside a dump.
+Each stream begins with a page (Wikimedia puts 100 pages in one). Streams are found by their magic bytes, about as fast
+as through the index file that Wikimedia puts beside a dump.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Wikipedia dumps -> documents of raw wikitext, in the dump's order and in constant memory.
+"""Reads Wikipedia dumps (.xml, .xml.gz, .xml.bz2, multistream .bz2) as documents of raw wikitext, in constant memory.
 
-In: a MediaWiki export (.xml, .xml.gz, .xml.bz2, multistream .bz2). Out: a document an article; redirects, other
-namespaces and pages without wikitext are dropped with a reason. Only a multistream dump is read in parallel
-(multistream.py); a single bzip2 stream can only be read from its beginning.
+Redirects, other namespaces and pages without wikitext are dropped with a reason.
 """
 
 from __future__ import annotations
