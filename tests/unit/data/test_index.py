@@ -161,8 +161,9 @@ def test_a_table_of_documents_that_is_not_readable_is_a_shard_error(copied):
     with open(copied / "shard-000000.tar", "r+b") as tar:
         tar.seek(offset)
         tar.write(b"\x00" * 20)
-    with pytest.raises(ShardError, match="documents of sample 00000000 are not readable"):
-        data.documents_between(0, 10)
+    for read in (lambda: data.documents_between(0, 10), lambda: data.find_documents(["nobody"])):
+        with pytest.raises(ShardError, match="documents of sample 00000000 are not readable"):
+            read()
 
 
 def test_a_tar_whose_documents_lost_their_beginnings_is_named_by_a_plan_that_reads_it(copied, plan_cache):
