@@ -130,22 +130,28 @@ def test_a_cut_bz2_is_an_error_after_its_whole_pages(plain: Path, tmp_path: Path
     assert "bytes of XML, last whole page" in message
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+def zeros_in_the_third(data: bytes, starts: list[int]) -> bytes:
+    return data[: starts[3] + 40] + bytes(20) + data[starts[3] + 60 :]
+
+
 @pytest.mark.parametrize(
-    ("damage", "pages", "found"),
+    ("damage", "workers", "pages", "found"),
     [
-        (lambda data, starts: data[: starts[4] + 60], 15, "cut"),  # inside a stream
-        (lambda data, starts: data[: starts[4]], 15, "cut"),  # between two
-        (lambda data, starts: data[: starts[3] + 40] + bytes(20) + data[starts[3] + 60 :], 10, "damaged"),
+        (lambda data, starts: data[: starts[4] + 60], 1, 15, "the compressed file is cut"),  # inside a stream
+        (lambda data, starts: data[: starts[4] + 60], 2, 15, "the compressed file is cut"),
+        (lambda data, starts: data[: starts[4]], 1, 15, "the XML is cut"),  # between two
+        (lambda data, starts: data[: starts[4]], 2, 15, "the dump is cut"),
+        (zeros_in_the_third, 1, 10, "the XML is cut"),  # a sequential reader takes it for what follows the last stream
+        (zeros_in_the_third, 2, 10, "damaged compressed data"),
     ],
 )
 def test_a_damaged_multistream_gives_all_pages_before_the_damage_and_an_error(
     tmp_path: Path,
     small_tasks: None,
     damage: Callable[[bytes, list[int]], bytes],
+    workers: int,
     pages: int,
     found: str,
-    workers: int,
 ) -> None:
     path = multistream(tmp_path / "a-multistream.xml.bz2")
     path.write_bytes(damage(path.read_bytes(), [start for start, _ in page_streams(path) or ()]))
