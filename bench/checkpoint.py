@@ -91,7 +91,7 @@ class Bench:
         steps: list[float] = []
         saver, began = self.savers[way], time.perf_counter()
         with self.engine.evaluating():  # as a save of a run measures the loss that a resumed one must find
-            float(self.engine.loss_sum(self.batches[0].rows(0, 1)))
+            float(self.engine.loss_sum(self.batches[0].sequences(0, 1)))
         saved = saver.start(Saved(final, self.number), {}, publish, began)
         while saved is None:
             steps.append(self.step())

@@ -122,3 +122,10 @@ def tiny_shards(
     folder = tmp_path_factory.mktemp("shards") / "tiny"
     write_shards(tiny_documents, Tokenizer.load(tiny_tokenizer_path), folder, block_tokens=4096, shard_bytes=2**15)
     return folder
+
+
+@pytest.fixture
+def plan_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for the plans of `best_fit`."""
+    monkeypatch.setattr("megadec.data.windows.default_cache_folder", lambda: tmp_path / "plans")
+    return tmp_path / "plans"

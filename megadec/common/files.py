@@ -44,10 +44,6 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: cannot write ({error.strerror}): {rule}") from error
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial-{os.getpid()}")
-
-
 @contextmanager
 def whole_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` for writing (`wb` or UTF-8 `w`); on success flush it to disk and rename it.
@@ -55,7 +51,7 @@ def whole_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     On any exception the temporary file is removed and nothing appears under `path`. Raises StorageError.
     """
     path = Path(path)
-    temporary = _temporary(path)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -80,7 +76,7 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not replace and not (path.is_dir() and not any(path.iterdir())):
         raise ConfigError(f"{path} exists already; choose another folder, or remove it first")
-    temporary = _temporary(path)
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -88,7 +84,13 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         try:
             yield temporary
             sync_tree(temporary)
-            _move_into_place(temporary, path)
+            # What stood there before goes only after the new folder has the name.
+            previous = path.with_name(f".{path.name}.previous-{os.getpid()}")
+            if path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+            shutil.rmtree(previous, ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -102,16 +104,6 @@ def remove_temporary(folder: Path) -> None:
     for path in folder.glob(".*.partial-*"):
         if path.is_file():
             path.unlink()
-
-
-def _move_into_place(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`; what stood there before goes only after the new folder has the name."""
-    previous = path.with_name(f".{path.name}.previous-{os.getpid()}")
-    if path.exists():
-        os.replace(path, previous)
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,9 +6,10 @@ unless the caller adds them, so that text which spells "<s>" stays text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Literal
@@ -44,6 +45,10 @@ class Tokenizer:
         self.unk_id: int = processor.unk_id()
         self.bos_id: int = processor.bos_id()
         self.eos_id: int = processor.eos_id()
+
+    def __reduce__(self) -> tuple[Callable[[Path], Tokenizer], tuple[Path]]:
+        """Another process gets the path, and loads the model once."""
+        return _load_once, (self.path,)
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -150,39 +155,22 @@ class Tokenizer:
         return TextStream(self)
 
 
+@cache
+def _load_once(path: Path) -> Tokenizer:
+    return Tokenizer.load(path)
+
+
 class TextStream:
     """Turns ids into text one by one, holding back bytes until they are whole UTF-8 characters."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._pieces = tokenizer.pieces
-        self._waiting = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, piece_id: int) -> str:
         """The text that became whole with this id; often empty inside a character made of byte pieces."""
-        self._waiting += self._pieces[piece_id]
-        whole = _whole_length(self._waiting)
-        text, self._waiting = self._waiting[:whole], self._waiting[whole:]
-        return text.decode("utf-8", errors="replace")
+        return self._decoder.decode(self._pieces[piece_id])
 
     def flush(self) -> str:
         """What is left at the end: an unfinished character becomes U+FFFD."""
-        text, self._waiting = self._waiting, b""
-        return text.decode("utf-8", errors="replace")
-
-
-def _whole_length(data: bytes) -> int:
-    """How many bytes of `data` come before a last character that may still be completed."""
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 != 0x80:
-            return len(data) - back if _character_bytes(byte) > back else len(data)
-    return len(data)
-
-
-def _character_bytes(leading_byte: int) -> int:
-    """How many bytes the character that starts with this byte has (1 for a byte that starts none)."""
-    if leading_byte >> 5 == 0b110:
-        return 2
-    if leading_byte >> 4 == 0b1110:
-        return 3
-    return 4 if leading_byte >> 3 == 0b11110 else 1
+        return self._decoder.decode(b"", final=True)

@@ -1,7 +1,6 @@
-"""Exact duplicates, across all sources of a run and against texts that must not be learned; and the held-out share.
+"""The hash of a text, by which duplicates, texts that must not be learned and the held-out share are known.
 
-In: documents. Out: the first of each. 16 bytes of hash a document (about 100 in a Python set) instead of the text; two
-texts share a hash with a probability of 1e-19 among a billion. Near duplicates are not seen.
+Two texts share one of 16 bytes with a probability of 1e-19 among a billion. Near duplicates are not seen.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from megadec.common.errors import ConfigError
 from megadec.corpus.clean.text import clean_text
-from megadec.corpus.document import Document, full_text, read_documents
+from megadec.corpus.document import full_text, read_documents
 from megadec.corpus.report import Report
 from megadec.corpus.sources.encoding import lines
 from megadec.corpus.sources.files import members
@@ -34,32 +33,6 @@ def digest_of(text: str) -> bytes:
 def digest_of_cleaned(plain: str) -> bytes:
     """`digest_of` for text that `clean_text` was already applied to."""
     return hashlib.blake2b((_IGNORED.sub("", plain).lower() or plain).encode(), digest_size=DIGEST_BYTES).digest()
-
-
-class ExactDuplicates:
-    """The set of texts that were seen, by hash; `excluded` ones count as seen from the start, for another reason."""
-
-    def __init__(self, excluded: Iterable[bytes] = ()) -> None:
-        self._excluded = frozenset(excluded)
-        self._seen: set[bytes] = set()
-
-    def reason(self, digest: bytes) -> str:
-        """`excluded`, `duplicate`, or an empty string for a text that is new, which from now on is seen."""
-        if digest in self._excluded:
-            return "excluded"
-        if digest in self._seen:
-            return "duplicate"
-        self._seen.add(digest)
-        return ""
-
-    def step(self, documents: Iterable[Document], report: Report) -> Iterator[Document]:
-        """Documents whose text is new; the others are dropped as `duplicate` or `excluded`."""
-        for document in documents:
-            reason = self.reason(digest_of(full_text(document)))
-            if reason:
-                report.drop(document, reason)
-            else:
-                yield document
 
 
 def is_held_out(digest: bytes, fraction: float) -> bool:

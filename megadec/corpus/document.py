@@ -1,23 +1,20 @@
 """The document, the one thing that passes between the steps of the corpus, and its Parquet file.
 
-In: documents, one at a time. Out: a Parquet file (zstd, small row groups) and the same documents back, in order. Row
-groups are kept small so that reading needs a few tens of megabytes whatever the file's size; larger ones would compress
+Row groups are small, so that reading needs a few tens of megabytes whatever the file's size; larger ones would compress
 a few percent better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from megadec.common.errors import InputError
-from megadec.common.files import storage_errors, whole_file
 
 ROW_GROUP_DOCUMENTS = 4096
 ROW_GROUP_CHARACTERS = 4 * 2**20
@@ -74,9 +71,7 @@ class DocumentsWriter:
     def __enter__(self) -> DocumentsWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
             # Or its destructor would try to write the end of a file that is given up and closed.
             self._writer.is_open = False
@@ -91,17 +86,6 @@ class DocumentsWriter:
         self._writer.write_table(pa.table(columns, schema=SCHEMA))
 
 
-def write_documents(path: Path, documents: Iterable[Document]) -> int:
-    """Write documents to one Parquet file, streamed in row groups; the file gets its name only when whole.
-
-    Returns the number of documents. Raises StorageError when the disk is full or the folder cannot be written.
-    """
-    with storage_errors(path), whole_file(path) as file, DocumentsWriter(file) as writer:
-        for document in documents:
-            writer.write(document)
-    return writer.count
-
-
 def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
     """Documents of the files, in order, in constant memory.
 
@@ -111,22 +95,15 @@ def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
         yield from _read_file(Path(path))
 
 
-def is_documents_file(path: Path) -> bool:
-    """Whether the Parquet file at `path` was written by `write_documents` (some other table: False)."""
-    try:
-        return _is_ours(pq.read_schema(path))
-    except (OSError, pa.ArrowException):
-        return False
-
-
-def _is_ours(schema: pa.Schema) -> bool:
+def is_ours(schema: pa.Schema) -> bool:
+    """Whether a Parquet file of this schema is one of documents."""
     return (schema.metadata or {}).get(b"megadec") == _FORMAT[b"megadec"]
 
 
 def _read_file(path: Path) -> Iterator[Document]:
     try:
         with pq.ParquetFile(path) as file:
-            if not _is_ours(file.schema_arrow):
+            if not is_ours(file.schema_arrow):
                 found = ", ".join(file.schema_arrow.names)
                 raise InputError(f"{path}: columns {found}: not a file of documents (read it with --source parquet)")
             for batch in file.iter_batches(batch_size=256, columns=list(FIELDS)):

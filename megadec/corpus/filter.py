@@ -1,23 +1,16 @@
-"""Quality rules for Chinese text: each document passes or has a reason.
+"""Quality rules for Chinese text: a document passes, or has a reason.
 
-In: cleaned documents. Out: those that pass; the others go to the report by reason. Rules count characters, never words,
-so they need no segmenter, and they look at the first 20,000 characters of a document.
-
-The rules are those of Gopher (Rae et al. 2021, appendix A) and of RefinedWeb (Penedo et al. 2023, section 3) recounted
-for Chinese: characters for words, the share of Han for that of alphabetic words, character n-grams for word n-grams.
+The rules are those of Gopher (Rae et al. 2021, appendix A) and RefinedWeb (Penedo et al. 2023, section 3), recounted in
+characters, so that no segmenter is needed. They look at the first 20,000 characters of a document.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from megadec.common.errors import ConfigError, suggest
-from megadec.corpus.document import Document, full_text
-from megadec.corpus.report import Report
 
 JUDGED_CHARACTERS = 20_000
 NGRAM_CHARACTERS = 8
@@ -90,22 +83,8 @@ def choose_rules(options: FilterOptions, default: str) -> QualityRules:
     name = options.rules or default
     if name not in RULES:
         raise ConfigError(f"filter.rules={name}: not one of {', '.join(RULES)}{suggest(name, RULES)}")
-    given: dict[str, Any] = {
-        field.name: getattr(options, field.name)
-        for field in fields(QualityRules)
-        if getattr(options, field.name) is not None
-    }
-    return replace(RULES[name], **given)
-
-
-def filtered(documents: Iterable[Document], report: Report, rules: QualityRules) -> Iterator[Document]:
-    """Documents that pass the rules; the others are dropped with their reason."""
-    for document in documents:
-        reason = drop_reason(full_text(document), rules)
-        if reason:
-            report.drop(document, reason)
-        else:
-            yield document
+    thresholds = {field.name: getattr(options, field.name) for field in fields(QualityRules)}
+    return replace(RULES[name], **{key: value for key, value in thresholds.items() if value is not None})
 
 
 def drop_reason(text: str, rules: QualityRules) -> str:

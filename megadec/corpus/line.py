@@ -13,14 +13,13 @@ from functools import partial
 
 from megadec.corpus.clean.text import clean_line, clean_text
 from megadec.corpus.clean.variant import to_variant, variant_of
-from megadec.corpus.dedup import ExactDuplicates, digest_of, digest_of_cleaned
+from megadec.corpus.dedup import digest_of, digest_of_cleaned
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import QualityRules, drop_reason
-from megadec.corpus.parallel import map_in_order
+from megadec.corpus.parallel import CHUNK_DOCUMENTS, map_in_order
 from megadec.corpus.report import Report
-from megadec.corpus.sources import Source, find_source
+from megadec.corpus.sources import Source
 
-CHUNK_DOCUMENTS = 256
 CHUNK_CHARACTERS = 1 << 19
 Hashed = tuple[Document, bytes]
 
@@ -33,7 +32,7 @@ class Recipe:
     zh-Hant.
     """
 
-    source: str
+    source: Source
     rules: QualityRules
     rules_of: Mapping[str, QualityRules] = field(default_factory=dict)
     variant: str = "keep"
@@ -55,26 +54,27 @@ def cleaned(
             yield from passed
 
 
-def without_duplicates(documents: Iterable[Hashed], seen: ExactDuplicates, report: Report) -> Iterator[Hashed]:
+def without_duplicates(documents: Iterable[Hashed], excluded: Iterable[bytes], report: Report) -> Iterator[Hashed]:
     """Those whose text is new and not excluded; the others are dropped with their reason."""
+    never = frozenset(excluded)
+    seen: set[bytes] = set()
     for document, digest in documents:
-        reason = seen.reason(digest)
-        if reason:
-            report.drop(document, reason)
+        if digest in never or digest in seen:
+            report.drop(document, "excluded" if digest in never else "duplicate")
         else:
+            seen.add(digest)
             yield document, digest
 
 
 def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed], Report]:
     """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
     report = Report()
-    source = find_source(recipe.source)
     # Titles are joined to texts after cleaning, which cannot make the whole unclean. Documents of earlier runs may have
     # been changed since by anyone.
-    hashed = digest_of if source.prepared else digest_of_cleaned
+    hashed = digest_of if recipe.source.prepared else digest_of_cleaned
     passed: list[Hashed] = []
     for document in documents:
-        result = _clean(document, source, recipe)
+        result = _clean(document, recipe)
         if isinstance(result, str):
             report.drop(document, result)
         else:
@@ -82,10 +82,10 @@ def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed]
     return passed, report
 
 
-def _clean(document: Document, source: Source, recipe: Recipe) -> Document | str:
+def _clean(document: Document, recipe: Recipe) -> Document | str:
+    source = recipe.source
     if not source.prepared:
-        clean = source.clean()
-        plain = clean(document) if clean else document
+        plain = source.clean(document) if source.clean else document
         if isinstance(plain, str):
             return plain
         document = _uniform(plain)

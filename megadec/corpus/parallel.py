@@ -1,15 +1,15 @@
 """A function over a stream in several processes: the order is kept, and only a few items are on their way.
 
-In: an iterable of items. Out: the results in the same order. A slow item holds back those behind it, which is the price
-of the same output for every number of workers.
+A slow item holds back those behind it, so that the output is the same for every number of workers.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from megadec.common.errors import MegadecError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD_PER_WORKER = 3
+CHUNK_DOCUMENTS = 256
 
 
 def map_in_order(
@@ -31,7 +32,7 @@ def map_in_order(
     if workers <= 1:
         yield from map(function, items)
         return
-    # spawn: a fork of a process that has threads (pyarrow, a progress bar) may hang.
+    # spawn: a fork of a process that has threads (torch, pyarrow, a progress bar) may hang.
     pool = ProcessPoolExecutor(workers, get_context("spawn"))
     ahead: deque[Future[Result]] = deque()
     try:
@@ -47,3 +48,10 @@ def map_in_order(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def chunks_of(items: Iterable[Item], size: int = CHUNK_DOCUMENTS) -> Iterator[list[Item]]:
+    """The items in lists of `size`, the last of which may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

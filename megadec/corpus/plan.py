@@ -14,8 +14,8 @@ from megadec.common.errors import ConfigError, InputError, suggest
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.filter import FilterOptions, choose_rules
 from megadec.corpus.line import Recipe
-from megadec.corpus.shards import INDEX_NAME
-from megadec.corpus.sources import Source, find_source
+from megadec.corpus.shards import check_folder
+from megadec.corpus.sources import find_source
 from megadec.corpus.sources.encoding import check_encoding
 from megadec.corpus.sources.parquet import is_prepared
 from megadec.corpus.sources.reading import ReadOptions
@@ -65,7 +65,6 @@ class PrepareOptions(ReadOptions):
 class Plan:
     """What was asked for, checked: where each result goes. None: it is not wanted."""
 
-    source: Source
     recipe: Recipe
     workers: int
     tokenizer: Tokenizer | None
@@ -86,12 +85,12 @@ def plan_of(options: PrepareOptions) -> Plan:
     for path in (*options.input, *options.exclude_texts):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-    if source.name == "parquet" and all(is_prepared(path, options) for path in options.input):
+    if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):
         source = find_source("documents")
     recipe = Recipe(
-        source=source.name,
+        source=source,
         rules=choose_rules(options.filter, source.rules),
-        rules_of={kind: choose_rules(options.filter, rules) for kind, rules in source.rules_of},
+        rules_of={kind: choose_rules(options.filter, rules) for kind, rules in source.rules_of.items()},
         variant=options.variant,
         name=options.name,
         licence=options.licence,
@@ -100,7 +99,6 @@ def plan_of(options: PrepareOptions) -> Plan:
     documents = _named(options.documents, f"{name}.parquet")
     held_out = _named(options.held_out, f"{name}.parquet") if not options.tokenizer else None
     plan = Plan(
-        source=source,
         recipe=recipe,
         workers=options.workers or min(len(os.sched_getaffinity(0)), LARGEST_DEFAULT_WORKERS),
         tokenizer=Tokenizer.load(options.tokenizer) if options.tokenizer else None,
@@ -146,16 +144,7 @@ def _check_results(options: PrepareOptions, plan: Plan) -> None:
             if path.resolve() == place or place in path.resolve().parents:
                 raise ConfigError(f"{place}: is both input and result")
     for folder in folders:
-        _check_folder(folder, options.overwrite)
+        check_folder(folder, options.overwrite)
     for file in plan.files:
         if file.exists() and not options.overwrite:
             raise ConfigError(f"{file}: exists already; choose another place or give --overwrite")
-
-
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / INDEX_NAME).is_file():
-        raise ConfigError(f"{folder}: exists and is not a data set (no {INDEX_NAME}), which alone may be overwritten")
-    if not overwrite:
-        raise ConfigError(f"{folder}: exists already; choose another place or give --overwrite")

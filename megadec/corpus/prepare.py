@@ -1,8 +1,7 @@
 """The whole line: raw files -> clean -> judged -> no duplicates -> documents in Parquet -> token shards.
 
-In: options. Out: a file of documents, a data set of shards, or both, and a report of what was dropped and why.
-Documents go to disk once before they are tokenised, which costs their size for a while and lets one pass feed the
-training and the held-out set in constant memory.
+Documents go to disk once before they are tokenised, so that one pass feeds the training and the held-out set in
+constant memory.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from megadec.common.config import parse, to_dict
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors, whole_file, write_json
 from megadec.common.log import progress
-from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.dedup import ExactDuplicates, excluded_digests, is_held_out
+from megadec.corpus.dedup import excluded_digests, is_held_out
 from megadec.corpus.document import Document, DocumentsWriter, read_documents
 from megadec.corpus.line import cleaned, without_duplicates
 from megadec.corpus.plan import Plan, PrepareOptions, plan_of
@@ -43,7 +41,7 @@ def prepare(options: PrepareOptions) -> Report:
         held = stack.enter_context(_documents_file(plan.held_out_file, options.held_out)) if options.held_out else None
         _write_documents(options, plan, report, kept, held)
         if plan.tokenizer:
-            _write_shards(options, plan.tokenizer, plan.workers, report, kept, held)
+            _write_shards(options, plan, report, kept, held)
         if plan.report_file:
             recorded = {"options": to_dict(options), "pipeline_version": __version__, "report": report.to_dict()}
             write_json(plan.report_file, recorded)
@@ -73,14 +71,14 @@ def _write_documents(
     options: PrepareOptions, plan: Plan, report: Report, kept: IO[bytes], held: IO[bytes] | None
 ) -> None:
     """Run the steps over the input into the file(s) of documents. Raises InputError when either stays empty."""
-    seen = ExactDuplicates(excluded_digests(options.exclude_texts))
+    excluded = excluded_digests(options.exclude_texts)
     name = plan.recipe.name or options.source
     with ExitStack() as stack:
         raw = progress(_raw(options, plan, report), description=f"prepare {name}", unit="doc")
         judged = stack.enter_context(closing(cleaned(stack.enter_context(raw), plan.recipe, report, plan.workers)))
         to_kept = stack.enter_context(DocumentsWriter(kept))
         to_held = stack.enter_context(DocumentsWriter(held)) if held else None
-        for document, digest in without_duplicates(judged, seen, report):
+        for document, digest in without_duplicates(judged, excluded, report):
             if to_held and is_held_out(digest, options.held_out_fraction):
                 report.note("documents held out")
                 to_held.write(document)
@@ -102,27 +100,28 @@ def _check_counts(options: PrepareOptions, report: Report, kept: int, held: int 
 
 
 def _raw(options: PrepareOptions, plan: Plan, report: Report) -> Iterator[Document]:
+    source = plan.recipe.source
     for path in options.input:
-        yield from plan.source.read(path, report, options, plan.workers)
+        if source.read_parallel:
+            yield from source.read_parallel(path, report, options, plan.workers)
+        else:
+            yield from source.read(path, report, options)
 
 
-def _write_shards(
-    options: PrepareOptions, tokenizer: Tokenizer, workers: int, report: Report, kept: IO[bytes], held: IO[bytes] | None
-) -> None:
+def _write_shards(options: PrepareOptions, plan: Plan, report: Report, kept: IO[bytes], held: IO[bytes] | None) -> None:
     """Tokenise the held-out documents and then the others; if these fail, the held-out shards go too."""
-    assert options.output is not None
-    if held and options.held_out:
-        _tokenise(held, tokenizer, options.held_out, report, options.overwrite, workers)
+    assert plan.tokenizer is not None
+    written: list[Path] = []
     try:
-        _tokenise(kept, tokenizer, options.output, report, options.overwrite, workers)
+        for file, folder in ((held, options.held_out), (kept, options.output)):
+            if file and folder:
+                documents = read_documents([Path(file.name)])
+                bar = progress(documents, description=f"tokenise {folder.name}", unit="doc")
+                write_shards(
+                    bar, plan.tokenizer, folder, report=report, overwrite=options.overwrite, workers=plan.workers
+                )
+                written.append(folder)
     except BaseException:
-        if held and options.held_out:
-            shutil.rmtree(options.held_out, ignore_errors=True)
+        for folder in written:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _tokenise(
-    file: IO[bytes], tokenizer: Tokenizer, folder: Path, report: Report, overwrite: bool, workers: int
-) -> None:
-    with progress(read_documents([Path(file.name)]), description=f"tokenise {folder.name}", unit="doc") as documents:
-        write_shards(documents, tokenizer, folder, report=report, overwrite=overwrite, workers=workers)

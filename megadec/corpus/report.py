@@ -1,8 +1,6 @@
-"""What happened to the documents of a run: counts by source and by reason, with a few samples of what was dropped.
+"""Counts what happened to the documents of a run, by source and by reason, with a few samples of what was dropped.
 
-In: `read`, `keep` and `drop`, called by the steps. Out: a dictionary for the index and a table for the reader's eyes. A
-report is a small value that each process fills by itself and the parent merges, so nothing is shared and samples are
-the first ones met, not random ones.
+Each process fills a report of its own and the parent merges them.
 """
 
 from __future__ import annotations
@@ -29,9 +27,9 @@ class Report:
         self.notes: Counter[str] = Counter()
         self.samples: dict[str, list[str]] = {}
 
-    def read(self, n: int = 1) -> None:
-        """Count `n` documents (or pages, lines: whatever the source calls one) that a reader met."""
-        self.documents_read += n
+    def read(self) -> None:
+        """Count a document (or page, line: whatever the source calls one) that a reader met."""
+        self.documents_read += 1
 
     def keep(self, document: Document) -> None:
         """Count a document that reached the end of the line."""
@@ -46,9 +44,9 @@ class Report:
         if len(samples) < SAMPLES_PER_REASON:
             samples.append(_sample(document))
 
-    def note(self, fact: str, n: int = 1) -> None:
+    def note(self, fact: str) -> None:
         """Count something that changed no document's fate, for example the encoding that a file was found in."""
-        self.notes[fact] += n
+        self.notes[fact] += 1
 
     def merge(self, other: Report) -> None:
         """Add the counts of `other`; its samples fill what room there is."""
@@ -58,14 +56,6 @@ class Report:
         for reason, samples in other.samples.items():
             mine = self.samples.setdefault(reason, [])
             mine.extend(samples[: SAMPLES_PER_REASON - len(mine)])
-
-    @property
-    def documents_kept(self) -> int:
-        return sum(self.kept.values())
-
-    @property
-    def documents_dropped(self) -> int:
-        return sum(self.dropped.values())
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON value with sorted keys: the same run gives the same bytes."""

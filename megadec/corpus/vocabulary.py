@@ -1,23 +1,21 @@
-"""From documents to a vocabulary: which text it is learned from, cut into segments, and sentencepiece's training.
+"""Learns a vocabulary from documents: chooses the text, cuts it into segments, and trains sentencepiece.
 
-In: files of documents and options. Out: the bytes of a byte-pair sentencepiece model, and a record of what went into
-it. The chosen text is held in memory (tens of megabytes are plenty for 32,000 pieces), so that characters can be
-counted before the pieces are learned; files of any size are read twice instead.
-
-A piece may reach over punctuation (`，但是`, `。\\n`): on Chinese prose that is worth a tenth of the tokens. It never
-reaches over the beginning of a line.
+The chosen text is held in memory, tens of megabytes for 32,000 pieces; the files are read twice instead. A piece may
+reach over punctuation (`，但是`, `。\n`), worth a tenth of the tokens in prose, but not over a newline.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import islice
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +26,10 @@ from megadec.common.log import logger, progress
 from megadec.corpus.clean.variant import to_variant
 from megadec.corpus.dedup import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
-from megadec.corpus.parallel import map_in_order
+from megadec.corpus.parallel import chunks_of, map_in_order
 
 log = logger(__name__)
 
-CHUNK_DOCUMENTS = 256
 BYTE_PIECES, SPECIAL_PIECES = 256, 3
 LONGEST_PIECE_CHARACTERS = 16
 # Converted text brings the other script's words; of its characters those that are this many times rarer stay out.
@@ -94,17 +91,17 @@ class Portion:
     weight: int = 1
     characters: int | None = None
 
-    def fits(self, document: Surveyed) -> bool:
-        return fnmatchcase(document.source, self.source) and self.variant in ("", document.variant)
+    def fits(self, source: str, variant: str) -> bool:
+        return fnmatchcase(source, self.source) and self.variant in ("", variant)
 
 
 class Surveyed(NamedTuple):
-    """What the first reading keeps of a document."""
+    """What the first reading keeps of a document; `chance`, from 0 to 1, decides whether it is taken."""
 
     source: str
     variant: str
-    characters: int
     held_out: bool
+    characters: int
     chance: float
 
 
@@ -165,53 +162,69 @@ def check_options(options: VocabularyOptions) -> None:
     for path in options.input:
         if not path.is_file():
             raise InputError(f"{path}: no such file; files of documents come from tools/prepare.py --documents")
-    if not 0.5 <= options.character_coverage <= 1:
-        raise ConfigError(f"character_coverage={options.character_coverage}: not from 0.5 to 1")
-    if not 0 <= options.held_out_fraction < 1:
-        raise ConfigError(f"held_out_fraction={options.held_out_fraction}: not from 0 up to 1")
-    if not 1 <= options.max_piece_characters <= LONGEST_PIECE_CHARACTERS:
-        raise ConfigError(f"max_piece_characters={options.max_piece_characters}: not 1 to {LONGEST_PIECE_CHARACTERS}")
-    smallest = {"vocab_size": 512, "characters_per_source": 1, "segment_characters": 16, "workers": 1}
-    for name, least in smallest.items():
-        if getattr(options, name) < least:
-            raise ConfigError(f"{name}={getattr(options, name)}: not at least {least}")
+    ranges = {
+        "vocab_size": (512, math.inf),
+        "characters_per_source": (1, math.inf),
+        "held_out_fraction": (0, 0.99),
+        "character_coverage": (0.5, 1),
+        "max_piece_characters": (1, LONGEST_PIECE_CHARACTERS),
+        "segment_characters": (16, math.inf),
+        "workers": (1, math.inf),
+    }
+    for name, (least, most) in ranges.items():
+        if not least <= getattr(options, name) <= most:
+            raise ConfigError(f"{name}={getattr(options, name)}: not from {least} to {most}")
 
 
 def choose_texts(options: VocabularyOptions, portions: Sequence[Portion]) -> list[Share]:
     """Read the files twice: to see what is there, and to take each portion's share of it, spread over all of it."""
-    surveyed = list(progress(survey(options), description="look at documents", unit="doc"))
+    documents = progress(read_documents(options.input), description="look at documents", unit="doc")
+    work = partial(_survey, options.held_out_fraction)
+    surveyed = list(chain.from_iterable(map_in_order(work, chunks_of(documents), options.workers)))
     known = sorted({document.source for document in surveyed})
-    unlisted = [Portion(source) for source in known]
-    shares = [Share(portion) for portion in (*portions, *unlisted)]
-    of_kind = {kind: _shares_of(kind, shares, len(portions)) for kind in {document[:2] for document in surveyed}}
-    for document in surveyed:
-        for share in of_kind[document[:2]] if not document.held_out else ():
-            share.found_characters += document.characters
-    for share in shares[: len(portions)]:
-        if share.portion.weight and not share.found_characters:
-            name = share.portion.source
-            raise ConfigError(
-                f"sample={name}: no such documents; there are {', '.join(known)}{suggest(name, known)}"
-                if not any(fnmatchcase(source, name) for source in known)
-                else f"sample={name}/{share.portion.variant}: none of its documents is of that variant or to be learned"
-            )
-    for seen, document in zip(surveyed, read_documents(options.input), strict=True):
-        for share in of_kind[seen[:2]] if not seen.held_out else ():
+    shares = [Share(portion) for portion in (*portions, *map(Portion, known))]
+    shares_of = {kind: _shares_of(*kind, shares) for kind in {one[:3] for one in surveyed}}
+    for one in surveyed:
+        for share in shares_of[one[:3]]:
+            share.found_characters += one.characters
+    _check_found(shares[: len(portions)], known)
+    for one, document in zip(surveyed, read_documents(options.input), strict=True):
+        for share in shares_of[one[:3]]:
             limit = share.portion.characters or options.characters_per_source
-            if share.portion.weight and seen.chance * share.found_characters < limit:
+            if share.portion.weight and one.chance * share.found_characters < limit:
                 share.texts.append(to_variant(full_text(document), document.variant, share.portion.target))
     if not any(share.texts for share in shares):
         raise ConfigError(f"no text to learn from: {len(surveyed)} documents read, sample leaves none of them")
     return [share for share in shares if share.texts]
 
 
-def survey(options: VocabularyOptions) -> Iterator[Surveyed]:
-    """Each document's source, variant, size, and what its hash decides."""
-    chunks = _chunks(read_documents(options.input))
-    for digests, kinds in map_in_order(_look_at, chunks, options.workers):
-        for digest, (source, variant, characters) in zip(digests, kinds, strict=True):
-            chance = int.from_bytes(digest[8:16], "big") / 2.0**64
-            yield Surveyed(source, variant, characters, is_held_out(digest, options.held_out_fraction), chance)
+def _survey(held_out_fraction: float, documents: list[Document]) -> list[Surveyed]:
+    """Each document's source, variant, size, and what its hash decides. Runs in any process."""
+    found = []
+    for document in documents:
+        text = full_text(document)
+        digest = digest_of(text)
+        held_out = is_held_out(digest, held_out_fraction)
+        chance = int.from_bytes(digest[8:16], "big") / 2.0**64
+        found.append(Surveyed(document.source, document.variant, held_out, len(text), chance))
+    return found
+
+
+def _shares_of(source: str, variant: str, held_out: bool, shares: Sequence[Share]) -> list[Share]:
+    """Where the text of such documents goes: the first share that takes it as it is, and all that convert it."""
+    fitting = [share for share in shares if share.portion.fits(source, variant) and not held_out]
+    plain = [share for share in fitting if not share.portion.target]
+    return plain[:1] + [share for share in fitting if share.portion.target]
+
+
+def _check_found(shares: Sequence[Share], known: Sequence[str]) -> None:
+    for share in shares:
+        name, variant = share.portion.source, share.portion.variant
+        if share.found_characters or not share.portion.weight:
+            continue
+        if any(fnmatchcase(source, name) for source in known):
+            raise ConfigError(f"sample={name}/{variant}: none of its documents is of that variant or to be learned")
+        raise ConfigError(f"sample={name}: no such documents; there are {', '.join(known)}{suggest(name, known)}")
 
 
 def choose_characters(shares: Iterable[Share], coverage: float) -> set[str]:
@@ -298,35 +311,13 @@ def _cut(line: str, longest: int, counts: Counter[str]) -> Iterator[str]:
 
 
 def _segments(shares: Sequence[Share], options: VocabularyOptions, counts: Counter[str]) -> Iterator[str]:
-    total = sum(len(share.texts) * share.portion.weight for share in shares)
-    bar = progress(total=total, description="learn pieces", unit="doc")
     for share in shares:
-        for text in share.texts:
+        weight = share.portion.weight
+        for text in progress(share.texts, description=f"learn from {share.portion.source}", unit="doc"):
             passed = list(segments_of(text, options.segment_characters, options.pieces_cross_punctuation, counts))
-            counts["segments"] += len(passed) * share.portion.weight
-            counts["characters"] += len(text) * share.portion.weight
-            yield from passed * share.portion.weight
-            bar.update(share.portion.weight)
-    bar.close()
-
-
-def _shares_of(kind: Sequence[Any], shares: Sequence[Share], listed: int) -> list[Share]:
-    """Where the text of such documents goes: the first share that takes it as it is, and all that convert it."""
-    fitting = [share for share in shares if share.portion.fits(Surveyed(kind[0], kind[1], 0, False, 0.0))]
-    conversions = [share for share in fitting[:] if share.portion.target]
-    plain = [share for share in fitting if not share.portion.target]
-    return plain[:1] + conversions
-
-
-def _look_at(documents: list[Document]) -> tuple[list[bytes], list[tuple[str, str, int]]]:
-    texts = [full_text(document) for document in documents]
-    kinds = [(doc.source, doc.variant, len(text)) for doc, text in zip(documents, texts, strict=True)]
-    return [digest_of(text) for text in texts], kinds
-
-
-def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    while chunk := list(islice(documents, CHUNK_DOCUMENTS)):
-        yield chunk
+            counts["segments"] += len(passed) * weight
+            counts["characters"] += len(text) * weight
+            yield from passed * weight
 
 
 def _share_record(share: Share) -> dict[str, Any]:

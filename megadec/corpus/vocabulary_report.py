@@ -1,18 +1,15 @@
-"""The report card of a vocabulary: what it does to text that it has not seen, and whether it loses any.
+"""The report card of a vocabulary: characters per token by source, and whether text comes back as it was.
 
-In: a tokenizer and files of documents. Out: figures by source (a JSON value) and the same as Markdown. Every document
-is encoded and decoded again, a minute or two for a hundred million characters, so that "lossless" is a count and not a
-sample.
+Every document is encoded and decoded, a minute or two for a hundred million characters.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, partial
-from itertools import islice
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +22,11 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.clean.variant import TRADITIONAL, variant_of
 from megadec.corpus.dedup import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
-from megadec.corpus.parallel import map_in_order
+from megadec.corpus.parallel import chunks_of, map_in_order
 
-CHUNK_DOCUMENTS = 256
+COUNTED = ("documents", "characters", "tokens", "byte_tokens", "lossless")
+Kind = tuple[str, str, bool]
+"""Source, variant, whether held out."""
 LOSSES_SHOWN = 10
 PIECES_SHOWN = 16
 VARIANT_OF = ", "
@@ -36,43 +35,13 @@ STRAYS_FRACTION = 0.02
 
 
 @dataclass
-class Tally:
-    """Counts over some documents."""
-
-    documents: int = 0
-    characters: int = 0
-    tokens: int = 0
-    byte_tokens: int = 0
-    lossless: int = 0
-
-    def add(self, other: Tally) -> None:
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-
-    def to_dict(self) -> dict[str, Any]:
-        tokens = max(self.tokens, 1)
-        return {
-            **vars(self),
-            "characters_per_token": round(self.characters / tokens, 4),
-            "byte_token_percent": round(100 * self.byte_tokens / tokens, 4),
-        }
-
-
-@dataclass
 class Measured:
-    """What a chunk of documents gave: tallies by (source, variant, held out), uses of each piece, ids not restored."""
+    """What some documents gave: counts by kind, uses of each piece, the documents that did not come back."""
 
-    tallies: dict[tuple[str, str, bool], Tally] = field(default_factory=lambda: defaultdict(Tally))
-    uses: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    lost: list[str] = field(default_factory=list)
-    encode_seconds: float = 0.0
-
-    def add(self, other: Measured) -> None:
-        for kind, tally in other.tallies.items():
-            self.tallies.setdefault(kind, Tally()).add(tally)
-        self.uses = other.uses if not self.uses.size else self.uses + other.uses
-        self.lost = (self.lost + other.lost)[:LOSSES_SHOWN]
-        self.encode_seconds += other.encode_seconds
+    tallies: dict[Kind, Counter[str]]
+    uses: np.ndarray
+    lost: list[str]
+    encode_seconds: float
 
 
 def measure(
@@ -84,47 +53,49 @@ def measure(
     """
     began = time.monotonic()
     tokenizer = Tokenizer.load(model)
-    total = Measured(uses=np.zeros(tokenizer.vocabulary_size, dtype=np.int64))
-    chunks = _chunks(read_documents(paths))
-    bar = progress(description="report", unit="doc")
-    for measured in map_in_order(partial(measure_chunk, model, held_out_fraction), chunks, workers):
-        total.add(measured)
-        bar.update(sum(tally.documents for tally in measured.tallies.values()))
-    bar.close()
-    everything = _sum(total.tallies.values())
+    total = Measured(defaultdict(Counter), np.zeros(tokenizer.vocabulary_size, dtype=np.int64), [], 0.0)
+    chunks = chunks_of(progress(read_documents(paths), description="report", unit="doc"))
+    for measured in map_in_order(partial(measure_chunk, tokenizer, held_out_fraction), chunks, workers):
+        for kind, tally in measured.tallies.items():
+            total.tallies[kind].update(tally)
+        total.uses += measured.uses
+        total.lost = (total.lost + measured.lost)[:LOSSES_SHOWN]
+        total.encode_seconds += measured.encode_seconds
+    rows = _rows(total.tallies, groups)
+    everything = rows["all"]["all"]
     return {
         "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
         "held_out_fraction": held_out_fraction,
-        "kinds": _rows(total, groups),
-        "documents": everything.documents,
-        "lossless": everything.lossless,
+        "kinds": rows,
+        "documents": everything["documents"],
+        "lossless": everything["lossless"],
         "not_lossless": total.lost,
         "pieces_never_used": int((total.uses == 0).sum()),
-        "characters_per_second": round(everything.characters / max(total.encode_seconds, 1e-9)),
+        "characters_per_second": round(everything["characters"] / max(total.encode_seconds, 1e-9)),
         "seconds": round(time.monotonic() - began, 1),
         "pieces": sample_pieces(tokenizer),
     }
 
 
-def measure_chunk(model: Path, held_out_fraction: float, documents: list[Document]) -> Measured:
+def measure_chunk(tokenizer: Tokenizer, held_out_fraction: float, documents: list[Document]) -> Measured:
     """Figures of some documents. Runs in any process."""
-    tokenizer = _tokenizer(model)
     texts = [full_text(document) for document in documents]
     began = time.monotonic()
     encoded = tokenizer.encode_many(texts)
-    measured = Measured(uses=np.zeros(tokenizer.vocabulary_size, dtype=np.int64))
-    measured.encode_seconds = time.monotonic() - began
+    seconds = time.monotonic() - began
+    tallies: dict[Kind, Counter[str]] = {}
+    uses = np.zeros(tokenizer.vocabulary_size, dtype=np.int64)
+    lost = []
     for document, text, ids in zip(documents, texts, encoded, strict=True):
-        held_out = is_held_out(digest_of(text), held_out_fraction)
         lossless = tokenizer.decode(ids) == text
         byte_tokens = int(tokenizer.is_byte[ids].sum())
-        kind = (document.source, document.variant, held_out)
-        measured.tallies[kind].add(Tally(1, len(text), len(ids), byte_tokens, int(lossless)))
-        measured.uses += np.bincount(ids, minlength=tokenizer.vocabulary_size)
+        kind = (document.source, document.variant, is_held_out(digest_of(text), held_out_fraction))
+        counts = dict(zip(COUNTED, (1, len(text), len(ids), byte_tokens, int(lossless)), strict=True))
+        tallies.setdefault(kind, Counter()).update(counts)
+        uses += np.bincount(ids, minlength=tokenizer.vocabulary_size)
         if not lossless:
-            measured.lost.append(f"{document.source}: {document.id}")
-    measured.tallies = dict(measured.tallies)
-    return measured
+            lost.append(f"{document.source}: {document.id}")
+    return Measured(tallies, uses, lost, seconds)
 
 
 def sample_pieces(tokenizer: Tokenizer) -> dict[str, list[str]]:
@@ -220,38 +191,40 @@ def read_groups(texts: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _rows(total: Measured, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _rows(tallies: Mapping[Kind, Counter[str]], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """A row for each group, each source, and each variant of a source that has several; then all together."""
-    sources = sorted({source for source, _, _ in total.tallies})
+    sources = sorted({source for source, _, _ in tallies})
     rows: dict[str, Any] = {}
     for name, members in groups.items():
         for member in members:
             if member not in sources:
                 raise ConfigError(f"groups={name}: no source {member!r}{suggest(member, sources)}")
-        rows[f"{name} (together)"] = _row(total, lambda source, _, members=members: source in members)
+        rows[f"{name} (together)"] = _row(tally for tally in tallies.items() if tally[0][0] in members)
     for name in sources:
-        rows[name] = _row(total, lambda source, _, name=name: source == name)
-        variants = sorted({variant for source, variant, _ in total.tallies if source == name})
-        for wanted in variants if len(variants) > 1 else ():
-            if wanted:
-                rows[f"{name}{VARIANT_OF}{wanted}"] = _row(
-                    total, lambda source, variant, kind=(name, wanted): (source, variant) == kind
-                )
-    rows["all"] = _row(total, lambda source, variant: True)
+        own = [tally for tally in tallies.items() if tally[0][0] == name]
+        rows[name] = _row(own)
+        variants = sorted({variant for (_, variant, _), _ in own})
+        for wanted in filter(None, variants if len(variants) > 1 else ()):
+            rows[f"{name}{VARIANT_OF}{wanted}"] = _row(tally for tally in own if tally[0][1] == wanted)
+    rows["all"] = _row(tallies.items())
     return rows
 
 
-def _row(total: Measured, wanted: Any) -> dict[str, Any]:
-    chosen = {kind: tally for kind, tally in total.tallies.items() if wanted(kind[0], kind[1])}
-    held_out = [tally for (_, _, held), tally in chosen.items() if held]
-    return {"all": _sum(chosen.values()).to_dict(), "held_out": _sum(held_out).to_dict()}
+def _row(tallies: Iterable[tuple[Kind, Counter[str]]]) -> dict[str, Any]:
+    whole, held_out = Counter[str](), Counter[str]()
+    for (_, _, held), tally in tallies:
+        whole.update(tally)
+        held_out.update(tally if held else {})
+    return {"all": _figures(whole), "held_out": _figures(held_out)}
 
 
-def _sum(tallies: Any) -> Tally:
-    total = Tally()
-    for tally in tallies:
-        total.add(tally)
-    return total
+def _figures(tally: Counter[str]) -> dict[str, Any]:
+    tokens = max(tally["tokens"], 1)
+    return {
+        **{name: tally[name] for name in COUNTED},
+        "characters_per_token": round(tally["characters"] / tokens, 4),
+        "byte_token_percent": round(100 * tally["byte_tokens"] / tokens, 4),
+    }
 
 
 def _line(name: str, whole: Mapping[str, Any], held_out: Mapping[str, Any]) -> str:
@@ -267,13 +240,3 @@ def _line(name: str, whole: Mapping[str, Any], held_out: Mapping[str, Any]) -> s
 
 def _visible(piece: str) -> str:
     return piece.replace("\n", "\\n").replace(" ", "␣").replace("|", "\\|").replace("`", "'")
-
-
-@cache
-def _tokenizer(model: Path) -> Tokenizer:
-    return Tokenizer.load(model)
-
-
-def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    while chunk := list(islice(documents, CHUNK_DOCUMENTS)):
-        yield chunk

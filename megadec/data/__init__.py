@@ -1,1 +1,2 @@
-"""Shards -> token batches: folders, index (open a data set), windows (what a row holds), order, stream, prefetch."""
+"""Shards -> token batches: folders, index (open a data set), windows (what a sequence holds), order, stream,
+prefetch."""

@@ -1,14 +1,15 @@
 """The token batch, what the decoder eats.
 
-In: the windows of some rows. Out: five tensors of one shape. Three of the five could be found again on the device from
-the ids; making them here, in the loader's thread, keeps the decoder free of rules about documents.
+In: windows. Out: five tensors of one shape, a sequence for each. Three of the five could be found again on the device
+from the ids; making them here, in the loader's thread, keeps the decoder free of rules about documents.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self, cast
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,36 +20,26 @@ from megadec.data.windows import WindowPlan
 PADDING_ID = 0
 
 
-class Batch(Protocol):
-    """What training needs of a micro-batch: ids, the model's other arguments, and two numbers."""
+@dataclass(frozen=True)
+class Batch(ABC):
+    """What training needs of a micro-batch. Shapes: B sequences, S tokens of each."""
 
-    @property
-    def ids_BS(self) -> Tensor:
-        """int64: what the model reads first."""
+    ids_BS: Tensor
+    """int64: what the model reads first."""
+    targets_BS: Tensor
+    """int64: the token that is predicted at each place; 0 on padding."""
+    weights_BS: Tensor
+    """float32: weight of each prediction in the loss; 0 on padding and where the target begins another document."""
 
     @property
     def valid_tokens(self) -> int:
-        """How many predictions count in the loss."""
+        """How many predictions count in the loss (waits for the device where the batch is on one)."""
+        return int((self.weights_BS > 0).sum())
 
     @property
+    @abstractmethod
     def squared_document_tokens(self) -> int:
         """The squared lengths of what attention mixes, added up."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The batch on `device`."""
-
-    def pin(self) -> Batch:
-        """The batch in page-locked memory."""
-
-    def tensors(self) -> list[Tensor]:
-        """All its tensors."""
-
-    def beside_ids(self) -> dict[str, Tensor]:
-        """All but the ids, under the names of the model's keyword arguments."""
-
-
-class TensorFields:
-    """What a batch can do because it is a dataclass of tensors, the first of which is `ids_BS`."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on `device`."""
@@ -60,35 +51,28 @@ class TensorFields:
 
     def tensors(self) -> list[Tensor]:
         """The tensors in the order of the fields."""
-        return [getattr(self, field.name) for field in fields(cast(Any, self))]
+        return [getattr(self, field.name) for field in fields(self)]
 
     def beside_ids(self) -> dict[str, Tensor]:
         """All but the ids, under the names of the model's keyword arguments."""
-        names = [field.name for field in fields(cast(Any, self)) if field.name != "ids_BS"]
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ids_BS"}
 
 
 @dataclass(frozen=True)
-class TokenBatch(TensorFields):
-    """Shapes: B rows, S tokens."""
+class TokenBatch(Batch):
+    """Sequences of a data set's windows; a target is the next token of the same document."""
 
-    ids_BS: Tensor
-    """int64."""
-    targets_BS: Tensor
-    """int64: the next token of the same document; 0 on padding."""
-    weights_BS: Tensor
-    """float32: weight of each prediction in the loss; 0 on padding and where the target begins another document."""
     positions_BS: Tensor
-    """int64: position in the document, or in the part of it that is in this row; padding counts from 0 too."""
+    """int64: position in the document, or in the part of it that is in this sequence; padding counts from 0 too."""
     documents_BS: Tensor
-    """int32: running number of the document in the row, from 0; padding has a number of its own. Of the whole row also
-    where the others are a part of it."""
+    """int32: running number of the document in the sequence, from 0; padding has a number of its own. Of the whole
+    sequence also where the others are a part of it."""
 
-    def part_of_rows(self, part: int, parts: int) -> TokenBatch:
-        """Part `part` of `parts` equal ones of each row, [B, S / parts]; only the documents stay those of whole rows.
+    def part_of_sequences(self, part: int, parts: int) -> TokenBatch:
+        """Part `part` of `parts` equal ones of each sequence, [B, S / parts]; only the documents stay whole.
 
         Targets, weights and positions are cut and not made anew: the last token of a part predicts the first of the
-        next one, and the sums over all parts are those of the rows.
+        next one, and the sums over all parts are those of the whole.
         """
         tokens = self.ids_BS.shape[1] // parts
         ids_BP, targets_BP, weights_BP, positions_BP = (
@@ -96,14 +80,9 @@ class TokenBatch(TensorFields):
         )
         return TokenBatch(ids_BP, targets_BP, weights_BP, positions_BP, self.documents_BS)
 
-    def rows(self, first: int, stop: int) -> TokenBatch:
-        """Rows first, ..., stop - 1, sharing memory with this batch."""
+    def sequences(self, first: int, stop: int) -> TokenBatch:
+        """Sequences first, ..., stop - 1, sharing memory with this batch."""
         return TokenBatch(*(tensor[first:stop] for tensor in self.tensors()))
-
-    @property
-    def valid_tokens(self) -> int:
-        """How many predictions count in the loss (waits for the device where the batch is on one)."""
-        return int((self.weights_BS > 0).sum())
 
     @property
     def squared_document_tokens(self) -> int:
@@ -112,13 +91,13 @@ class TokenBatch(TensorFields):
         return int((2 * self.positions_BS + 1).sum())
 
 
-def assemble(rows: Sequence[tuple[WindowPlan, int] | None], sequence_length: int, bos_id: int) -> TokenBatch:
-    """A batch of the given (plan, window) rows; a row that is None is all padding."""
-    shape = (len(rows), sequence_length)
+def assemble(windows: Sequence[tuple[WindowPlan, int] | None], sequence_length: int, bos_id: int) -> TokenBatch:
+    """A batch of the given (plan, window) pairs, a sequence for each; None is one of padding."""
+    shape = (len(windows), sequence_length)
     ids_BS, targets_BS = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
     piece_starts: list[tuple[int, int]] = []
     paddings: list[tuple[int, int]] = []
-    for row, source in enumerate(rows):
+    for row, source in enumerate(windows):
         at = 0
         ids_S, targets_S = ids_BS[row], targets_BS[row]
         if source is not None:
@@ -145,9 +124,9 @@ def assemble(rows: Sequence[tuple[WindowPlan, int] | None], sequence_length: int
 
 
 def _boundaries(starts_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (int64) and document numbers (int32) of rows, from where in them a document begins (bool)."""
+    """Positions (int64) and document numbers (int32) of sequences, from where in them a document begins (bool)."""
     rows, tokens = starts_BS.shape
-    # The first place of a row counts from 0 whether a document begins there or goes on.
+    # The first place of a sequence counts from 0 whether a document begins there or goes on.
     starts_BS[:, 0] = True
     begins = np.flatnonzero(starts_BS)
     lengths = np.diff(begins, append=rows * tokens)

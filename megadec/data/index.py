@@ -1,14 +1,7 @@
-"""A data set on disk: its index checked, its tokens mapped.
+"""A data set on disk or behind an address: its index checked, its tokens mapped.
 
-In: a folder written by megadec.corpus.shards, here or behind an address. Out: tokens by their number in the set,
-without copying while they lie in one block, and the documents around them. Opening checks names, sizes and offsets,
-which costs nothing and finds a cut tar; a flipped byte is found only by reading everything (`verify`), or when a remote
-tar is fetched.
-
-A shard may be left out because it is damaged. Its tokens keep their numbers, so that nothing else changes its place.
-
-Documents are found by `<s>`, which stands nowhere but at their start (the writer sees to that), so that training never
-reads documents.json; that table is read, a block at a time, when somebody asks for names.
+Opening checks names, sizes and offsets; a flipped byte is found by `verify`, or when a remote tar is fetched. A damaged
+shard may be left out; its tokens keep their numbers. Training finds documents by `<s>` and never reads documents.json.
 """
 
 from __future__ import annotations
@@ -16,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -28,10 +23,13 @@ import numpy as np
 from megadec.common.errors import ShardError
 from megadec.corpus.shards import FORMAT, INDEX_NAME, VERSION
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
-from megadec.data.shard_folders import RemoteFolder, ShardFolder, open_folder
+from megadec.data.shard_folders import LocalFolder, RemoteFolder, open_folder
 
 MAX_OPEN_SHARDS = 128
 CACHED_DOCUMENT_BLOCKS = 64
+# From so many on one pass that takes out all ids is faster than a pass for each.
+MANY_IDS = 10
+_ID = re.compile(rb'"id":("(?:[^"\\]|\\.)*+")')
 _DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
@@ -53,9 +51,7 @@ class DataSet:
     the shards that are not read, by their number; totals and `sha256` are those of the whole set all the same.
     """
 
-    def __init__(
-        self, place: ShardFolder, index: Mapping[str, Any], max_open_shards: int, skipped: Mapping[int, str]
-    ) -> None:
+    def __init__(self, place: LocalFolder | RemoteFolder, index: Mapping[str, Any], skipped: Mapping[int, str]) -> None:
         self.place = place
         self.folder = str(place)
         self.name = place.name
@@ -78,8 +74,7 @@ class DataSet:
         self._starts: list[int] = self.block_starts.tolist()
         self.skipped = dict(sorted(skipped.items()))
         self._lost = self._lost_ranges()
-        self._max_open_shards = max_open_shards
-        self._map = lru_cache(max_open_shards)(self._map_shard)
+        self._map = lru_cache(MAX_OPEN_SHARDS)(self._map_shard)
         self._documents = lru_cache(CACHED_DOCUMENT_BLOCKS)(self._read_documents)
 
     @classmethod
@@ -88,14 +83,13 @@ class DataSet:
         folder: Path | str,
         tokenizer_sha256: str | None = None,
         *,
-        max_open_shards: int = MAX_OPEN_SHARDS,
         cache: ShardCacheOptions | None = None,
         skip_damaged: bool = False,
     ) -> DataSet:
         """Open the data set in `folder` (a path, or an address); with `tokenizer_sha256`, only if it was written with
         that tokenizer.
 
-        At most `max_open_shards` tars are mapped at a time. cache: where remote shards are kept. Raises ShardError when
+        cache: where remote shards are kept. Raises ShardError when
         there is no index, when the index is not one of ours or of another version, when a tar is missing or has another
         size (unless skip_damaged, and one is left), or for another tokenizer.
         """
@@ -115,13 +109,13 @@ class DataSet:
                 skipped[number] = wrong
                 if not skip_damaged or len(skipped) == len(index["shards"]):
                     raise DamagedShardError(wrong)
-        return cls(place, index, max_open_shards, skipped)
+        return cls(place, index, skipped)
 
     def without(self, damaged: Mapping[int, str]) -> DataSet:
         """The same set with other shards left out. Raises DamagedShardError when none would be left."""
         if len(damaged) == len(self.index["shards"]):
             raise DamagedShardError(f"{self.folder}: every shard is damaged; the first: {next(iter(damaged.values()))}")
-        return DataSet(self.place, self.index, self._max_open_shards, damaged)
+        return DataSet(self.place, self.index, damaged)
 
     def numbers_of(self, sha256: Sequence[str]) -> list[int]:
         """The numbers of the shards of these sha256. Of equal shards all or none: nobody knows which one was meant."""
@@ -176,6 +170,28 @@ class DataSet:
             block += 1
         return found
 
+    def find_documents(self, ids: Collection[str]) -> dict[str, list[DocumentSpan]]:
+        """Where the documents of these ids lie; several spans where an id comes again, none where it never does.
+
+        Reads the documents.json of every block but those of shards that are left out. Raises ShardError for one that is
+        not readable.
+        """
+        found: dict[str, list[DocumentSpan]] = {one: [] for one in ids}
+        # A search in bytes finds the blocks, which is faster than parsing all of them.
+        keys = {json.dumps(one, ensure_ascii=False).encode("utf-8") for one in found}
+        for block, (first, stop) in enumerate(pairwise(self._starts)):
+            if self.is_lost_block(block):
+                continue
+            table = self._documents_table(block)
+            few = len(keys) < MANY_IDS
+            there = any(key in table for key in keys) if few else not keys.isdisjoint(_ID.findall(table))
+            # A table that lost some of its ids is read too, which raises.
+            if there or table.count(b'"id":') != self._samples[block]["documents"]:
+                for span in self.documents_between(first, stop):
+                    if span.id in found:
+                        found[span.id].append(span)
+        return found
+
     def verify(self) -> None:
         """Read everything and compare with the index. Raises DamagedShardError naming the first tar that differs."""
         for shard in self.index["shards"]:
@@ -214,8 +230,7 @@ class DataSet:
         ends = np.cumsum([shard["tokens"] for shard in self.index["shards"]]).tolist()
         return [(ends[number] - self.index["shards"][number]["tokens"], ends[number]) for number in self.skipped]
 
-    def documents_table(self, block: int) -> bytes:
-        """The documents.json of a block as it lies in its tar."""
+    def _documents_table(self, block: int) -> bytes:
         sample = self._samples[block]
         with self._open_shard(self._shard_of[block]) as file:
             file.seek(sample["documents_offset"])
@@ -223,7 +238,7 @@ class DataSet:
 
     def _read_documents(self, block: int) -> tuple[list[DocumentSpan], list[int]]:
         sample, start = self._samples[block], self._starts[block]
-        raw = self.documents_table(block)
+        raw = self._documents_table(block)
         try:
             entries = json.loads(raw)["documents"]
             spans = [

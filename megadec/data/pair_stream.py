@@ -1,8 +1,6 @@
 """Batches of pairs, and the stream of them: the batch of step N, on any number of ranks.
 
-In: a `PairSet`, a seed and the sizes. Out: the batches of any step, at once. Rows are padded to the longest of their
-micro-batch, and sorted by length within a rank's share of the step so that little is padding; pairs of equal length are
-not searched beyond the step, which keeps its batch a pure function of the step.
+Sequences are padded to the longest of their micro-batch, and sorted by length within a rank's share of the step.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError, ShardError
-from megadec.data.batch import PADDING_ID, TensorFields
+from megadec.data.batch import PADDING_ID, Batch
 from megadec.data.pairs import PairSet
 from megadec.data.sharding import fingerprint_of, share_of_rank, stream_state
 from megadec.data.shuffle import VERSION as ORDER_VERSION
@@ -26,24 +24,13 @@ STREAM_VERSION = 1
 
 
 @dataclass(frozen=True)
-class PairBatch(TensorFields):
-    """Shapes: B rows, S target tokens, T source tokens."""
+class PairBatch(Batch):
+    """Targets behind `<s>`, and the sources beside them. Shapes: B pairs, S target tokens, T source tokens."""
 
-    ids_BS: Tensor
-    """int64: `<s>` and the target."""
-    targets_BS: Tensor
-    """int64: the target and `</s>`."""
-    weights_BS: Tensor
-    """float32: 1 for each prediction, 0 on padding."""
     source_ids_BT: Tensor
     """int64: the source and `</s>`."""
     source_lengths_B: Tensor
     """int64: what is not padding of it, from 1."""
-
-    @property
-    def valid_tokens(self) -> int:
-        """How many predictions count in the loss (waits for the device where the batch is on one)."""
-        return int((self.weights_BS > 0).sum())
 
     @property
     def squared_document_tokens(self) -> int:
@@ -52,7 +39,7 @@ class PairBatch(TensorFields):
 
 
 def assemble_pairs(pairs: PairSet, numbers: Sequence[int | None]) -> PairBatch:
-    """A batch of these pairs, padded on the right; a number that is None is a row of padding without weight."""
+    """A batch of these pairs, padded on the right; a number that is None is a sequence of padding without weight."""
     sources = [pairs.sources[n] if n is not None else pairs.sources.values[:1] for n in numbers]
     targets = [pairs.targets[n] if n is not None else pairs.targets.values[:0] for n in numbers]
     source_lengths_B = np.array([len(ids) for ids in sources], dtype=np.int64)
@@ -85,7 +72,7 @@ class PairStream:
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
     ) -> list[PairBatch]:
-        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` rows (None: one for all).
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` sequences (None: one).
 
         Raises ConfigError when the step does not divide by the micro-batch and the ranks.
         """

@@ -1,9 +1,7 @@
-"""Pairs of texts: line-aligned files in, token ids of sources and targets out.
+"""Pairs of texts: line-aligned files in, token ids of sources and targets out, in memory.
 
-In: two files whose lines belong together, or one with `source<TAB>target[<TAB>anything]` lines; plain UTF-8, or .xz,
-.gz, .bz2, .zst. Out: a `PairSet` in memory, and what was left out, counted. A pair is held out by a hash of its source,
-so the same source is never on both sides, whatever the order of the files. Everything is tokenized when it is opened
-(about a minute for a million pairs) and held as flat arrays of ids; there are no shards to prepare.
+Files are two whose lines belong together, or one of `source<TAB>target` lines, plain or compressed. A pair is held out
+by a hash of its source. A million pairs are tokenized in about a minute.
 """
 
 from __future__ import annotations

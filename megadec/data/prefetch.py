@@ -1,9 +1,7 @@
-"""Batches made ahead, in threads, and on the device before they are asked for.
+"""Makes batches ahead, in threads, and copies them to the device before they are asked for.
 
-In: a function from a step to its batches. Out: the same batches, in order, on `device`, for any number of workers.
-Threads and not processes. A batch takes a fraction of a millisecond to make, and numpy lets go of the interpreter's
-lock while it copies; what a process makes has to be carried over, which takes longer than making it. One thread is
-enough for shards on a local disk; more of them are for remote shards, where a thread waits for a fetch.
+Threads, not processes: numpy releases the lock while it copies, and carrying a batch over takes longer than making it.
+One thread is enough for shards on a local disk; remote shards want more.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import torch
 
@@ -98,9 +95,7 @@ class Prefetcher(Iterator[Sequence[Batch]]):
     def __enter__(self) -> Prefetcher:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _take(self) -> _Ready:

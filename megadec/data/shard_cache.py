@@ -1,9 +1,7 @@
-"""Remote shards on this machine: fetched whole, checked, kept in a folder that never grows beyond a number of bytes.
+"""Remote shards on this machine: fetched whole, checked, kept in a folder of a bounded size.
 
-In: what a shard should be (sha256, size) and a way to read it from afar. Out: the tar as an open local file. A tar has
-the name of its contents, so runs and sets share it; the ranks of a machine share the folder by file locks, which the
-system lets go when a process dies. The order of windows goes over all shards at once, so a folder that does not hold
-the whole set fetches shards again and again; it is bounded all the same.
+A tar is named by its contents, so runs share it; the ranks of a machine share the folder by file locks. Windows are
+read in random order, so a folder that does not hold the whole set fetches shards again and again.
 """
 
 from __future__ import annotations
@@ -88,11 +86,9 @@ def persist(what: str, options: ShardCacheOptions, attempt: Callable[[], T]) -> 
             raise DamagedShardError(f"{what} is missing: copy it there again") from error
         except PermissionError as error:
             raise ShardError(f"{what} may not be read: {error}") from error
-        except MegadecError as error:
-            if not isinstance(error, DamagedShardError):
-                raise
-            failure: Exception = error
         except Exception as error:  # each of fsspec's file systems has exceptions of its own
+            if isinstance(error, MegadecError) and not isinstance(error, DamagedShardError):
+                raise
             failure = error
         if number < options.attempts:
             pause = min(options.pause_seconds * 2 ** (number - 1), LONGEST_PAUSE_SECONDS)

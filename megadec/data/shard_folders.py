@@ -1,8 +1,6 @@
-"""Where a data set lies: a folder on this machine, or any address that fsspec knows.
+"""Where a data set lies: a folder on this machine, or any address that fsspec knows (s3://, hf://, https://, memory://).
 
-In: a path, or `s3://bucket/set`, `hf://datasets/...`, `https://...`, `memory://...`. Out: its index, its tars as open
-local files, and what is wrong with one. A remote folder is looked at in one listing, and not at all where listings are
-none (http): there a missing shard is found when it is wanted.
+A remote folder is looked at in one listing; over http, which has none, a missing shard is found when it is wanted.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal, Protocol, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from fsspec.core import url_to_fs
 
@@ -28,25 +26,7 @@ LOCAL_SCHEME = "file://"
 UNLISTED = ("http", "https")
 
 
-class ShardFolder(Protocol):
-    """What a data set needs of the place where it lies. `str` of it names the place."""
-
-    name: str
-
-    def read_index(self) -> Any:
-        """index.json, unchecked. Raises ShardError when there is none."""
-
-    def open(self, shard: Shard) -> tuple[BinaryIO, bool]:
-        """The tar, open for reading, and whether it was fetched just now. Raises ShardError, StorageError."""
-
-    def examine(self, shard: Shard, verify: Verify) -> str | None:
-        """What is wrong with the shard in words that name it, None for nothing; "hashes" reads it whole.
-
-        Raises ShardError when the place cannot be reached, StorageError.
-        """
-
-
-def open_folder(folder: Path | str, cache: ShardCacheOptions | None = None) -> ShardFolder:
+def open_folder(folder: Path | str, cache: ShardCacheOptions | None = None) -> LocalFolder | RemoteFolder:
     """The folder behind a path or an address. Raises ConfigError for an address that fsspec cannot read here."""
     address = str(folder)
     if "://" not in address:
@@ -63,7 +43,7 @@ def folder_name(folder: Path | str) -> str:
 
 
 class LocalFolder:
-    """A folder on this machine, or mounted on it."""
+    """A folder on this machine, or mounted on it. `str` of it names the place."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,6 +53,7 @@ class LocalFolder:
         return str(self.path)
 
     def read_index(self) -> Any:
+        """index.json, unchecked. Raises ShardError when there is none."""
         path = self.path / INDEX_NAME
         if not path.is_file():
             raise ShardError(
@@ -82,6 +63,7 @@ class LocalFolder:
         return read_json(path, ShardError)
 
     def open(self, shard: Shard) -> tuple[BinaryIO, bool]:
+        """The tar, open for reading, and whether it was fetched just now. Raises ShardError, StorageError."""
         path = self.path / shard["name"]
         try:
             return open(path, "rb"), False
@@ -91,18 +73,27 @@ class LocalFolder:
             raise DamagedShardError(_unreadable(path, error)) from error
 
     def examine(self, shard: Shard, verify: Verify) -> str | None:
+        """What is wrong with the shard in words that name it, None for nothing; "hashes" reads it whole.
+
+        Raises ShardError when the place cannot be reached, StorageError.
+        """
         path = self.path / shard["name"]
         try:
             size = path.stat().st_size if path.is_file() else None
             if (wrong := _wrong_size(str(path), size, shard)) is not None or verify == "sizes":
                 return wrong
-            return _wrong_hash(str(path), sha256_of(path), shard)
+            if (sha256 := sha256_of(path)) == shard["sha256"]:
+                return None
+            return (
+                f"{path}: sha256 is {sha256[:12]}..., {INDEX_NAME} says {shard['sha256'][:12]}...:"
+                " its contents changed after it was written; prepare or copy it again"
+            )
         except OSError as error:  # a block of the disk that is lost is damage like any other
             return _unreadable(path, error)
 
 
 class RemoteFolder:
-    """A folder elsewhere, whose tars are fetched whole into the cache when they are wanted.
+    """A folder elsewhere, with the methods of `LocalFolder`; its tars are fetched whole into the cache when wanted.
 
     A tar that came damaged in every attempt leaves a note in the cache, so that the next start looks at it first.
     """
@@ -151,11 +142,8 @@ class RemoteFolder:
         try:
             file, fetched = self.open(shard)
             with file:
-                whole = (
-                    fetched
-                    or verify == "sizes"
-                    or hashlib.file_digest(cast(Any, file), "sha256").hexdigest() == shard["sha256"]
-                )
+                whole = fetched or verify == "sizes"
+                whole = whole or hashlib.file_digest(cast(Any, file), "sha256").hexdigest() == shard["sha256"]
             if not whole:  # changed here, not there: only a new copy tells
                 self._cache.forget(self._remote(shard))
                 self.open(shard)[0].close()
@@ -196,12 +184,3 @@ def _wrong_size(address: str, size: int | None, shard: Shard) -> str | None:
         return None
     state = "it was cut" if size < shard["bytes"] else "it is another file"
     return f"{address} has {size} bytes, {INDEX_NAME} says {shard['bytes']}: {state}; copy it again"
-
-
-def _wrong_hash(address: str, sha256: str, shard: Shard) -> str | None:
-    if sha256 == shard["sha256"]:
-        return None
-    return (
-        f"{address}: sha256 is {sha256[:12]}..., {INDEX_NAME} says {shard['sha256'][:12]}...:"
-        " its contents changed after it was written; prepare or copy it again"
-    )

@@ -1,7 +1,6 @@
 """What every stream of batches has in common: a rank's share of a step, and the state that a checkpoint keeps.
 
-In come a step's rows and the ranks, out come this rank's rows and micro-batches; in comes what a sequence depends on,
-out comes the state. Functions and no base class, because what a row is differs from stream to stream.
+Functions and no base class, because what a sequence of tokens is made of differs from stream to stream.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from megadec.common.errors import ConfigError
 
 
 class RankPosition(NamedTuple):
-    """Where a rank stands when rows are cut over `parts` ranks: it holds part `part` of each of its group's rows."""
+    """Where a rank stands when sequences are cut over `parts` ranks: it holds part `part` of each of its group's
+    sequences."""
 
     group: int
     groups: int
@@ -24,7 +24,7 @@ class RankPosition(NamedTuple):
 
 
 def rank_position(rank: int, world_size: int, sequence_parallel_size: int) -> RankPosition:
-    """Neighbours share rows: ranks 0, ..., sequence_parallel_size - 1 are the first group.
+    """Neighbours share sequences: ranks 0, ..., sequence_parallel_size - 1 are the first group.
 
     Raises ConfigError when the groups do not divide the ranks.
     """
@@ -46,16 +46,16 @@ def check_groups(world_size: int, sequence_parallel_size: int) -> None:
 
 
 def check_parts(sequence_length: int, sequence_parallel_size: int) -> None:
-    """Raise ConfigError when a row cannot be cut into equal parts."""
+    """Raise ConfigError when a sequence cannot be cut into equal parts."""
     if sequence_length % sequence_parallel_size:
         raise ConfigError(
             f"data.sequence_length={sequence_length} is not a multiple of"
-            f" train.sequence_parallel_size={sequence_parallel_size}: each rank of a group holds an equal part of a row"
+            f" train.sequence_parallel_size={sequence_parallel_size}: each rank of a group holds an equal part"
         )
 
 
 def share_of_rank(global_batch_size: int, world_size: int, micro_batch_size: int | None) -> tuple[int, int]:
-    """(rows of one rank in a step, rows of a micro-batch); micro_batch_size None takes all rows at once.
+    """(sequences of one rank in a step, sequences of a micro-batch); micro_batch_size None takes all sequences at once.
 
     Raises ConfigError when the step does not divide by the micro-batch and the ranks.
     """

@@ -1,9 +1,8 @@
 """The order of windows: which window of which data set stands at place N of the endless sequence.
 
-In: the number of windows of each set, the weights, a seed. Out: set and window at any place, in constant time and
-without any list in memory: a keyed permutation (a Feistel network on the smallest power of two, walked until it lands
-inside; Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). A shuffle by rule is a little less
-random than a drawn one, and needs no memory, no state but the place, and no replay.
+In: the number of windows of each set, the weights, a seed. Out: set and window at any place, and the places of a
+window, in constant time and without any list in memory: a keyed permutation (a Feistel network on the smallest power of
+two, walked until it lands inside; Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002).
 
 A set of weight w gives round(w x windows) windows to each epoch. It is gone through in passes, each pass in an order of
 its own, and an epoch goes on where the last one stopped: weight 0.5 sees all windows in two epochs, none twice.
@@ -61,32 +60,57 @@ class Shuffle:
             windows[mine] = permute(index, self.windows[number], _key(self.seed, _SET_DOMAIN, number, passed))
         return sets, windows
 
+    def places_of(self, data_set: int, window: int, stop: int) -> list[int]:
+        """The places below `stop` at which a window stands in the sequence, ascending: where `at` gives it back.
 
-def permute(index: np.ndarray, size: int, key: np.ndarray) -> np.ndarray:
-    """int64 [n] in [0, size) -> int64 [n] in [0, size): for each fixed key a permutation of range(size).
+        A constant number of operations for each pass through the set, whatever the size of set and epoch.
+        """
+        draws, windows = self.draws[data_set], self.windows[data_set]
+        if draws == 0 or stop <= 0:
+            return []
+        epochs = math.ceil(stop / self.windows_per_epoch)
+        passed = np.arange(math.ceil(epochs * draws / windows), dtype=np.int64)
+        keys = _key(self.seed, _SET_DOMAIN, data_set, passed)
+        index = permute(np.full(len(passed), window), windows, keys, inverse=True)
+        epoch, slot = np.divmod(passed * windows + index, draws)
+        slot += sum(self.draws[:data_set])
+        keys = _key(self.seed, _EPOCH_DOMAIN, 0, epoch)
+        places = epoch * self.windows_per_epoch + permute(slot, self.windows_per_epoch, keys, inverse=True)
+        return sorted(places[places < stop].tolist())
+
+
+def permute(index: np.ndarray, size: int, key: np.ndarray, *, inverse: bool = False) -> np.ndarray:
+    """int64 [n] in [0, size) -> the same: for each fixed key a permutation of range(size), or its inverse.
 
     `key` is uint64 [n], a key for each element.
     """
     bits = max((size - 1).bit_length(), 2)
-    value = _feistel(index.astype(np.uint64), key, bits)
+    value = _feistel(index.astype(np.uint64), key, bits, inverse)
     outside = np.flatnonzero(value >= size)
     while outside.size:
-        value[outside] = _feistel(value[outside], key[outside], bits)
+        value[outside] = _feistel(value[outside], key[outside], bits, inverse)
         outside = outside[value[outside] >= size]
     return value.astype(np.int64)
 
 
-def _feistel(value: np.ndarray, key: np.ndarray, bits: int) -> np.ndarray:
-    """A permutation of [0, 2^bits): ROUNDS rounds over two halves that may differ by one bit."""
+def _feistel(value: np.ndarray, key: np.ndarray, bits: int, inverse: bool) -> np.ndarray:
+    """A permutation of [0, 2^bits): ROUNDS rounds over two halves that may differ by one bit.
+
+    The inverse goes through the same rounds from the last to the first, with the halves swapped.
+    """
     right_bits = np.uint64(bits // 2)
     left_bits = np.uint64(bits) - right_bits
     one = np.uint64(1)
     left, right = value >> right_bits, value & ((one << right_bits) - one)
-    # The widths of the halves swap every round; an even number of rounds brings them back.
-    for number in range(ROUNDS):
+    if inverse:
+        left, right = right, left
+    for number in reversed(range(ROUNDS)) if inverse else range(ROUNDS):
+        # The widths of the halves swap every round; an even number of rounds brings them back.
+        width = left_bits if number % 2 == 0 else right_bits
         mixed = _mix(right ^ _mix(key + _constant(number + 1)))
-        left, right = right, left ^ (mixed & ((one << left_bits) - one))
-        left_bits, right_bits = right_bits, left_bits
+        left, right = right, left ^ (mixed & ((one << width) - one))
+    if inverse:
+        left, right = right, left
     return (left << right_bits) | right
 
 

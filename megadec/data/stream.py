@@ -1,20 +1,14 @@
 """The stream of batches: the batch of step N, on any number of ranks.
 
-In: open data sets, their weights, a seed and the sizes. Out: the token batches of any step, at once. The windows of a
-step are chosen for the whole job and cut into contiguous shares, so a rank touches the shards of all; that is what
-makes the batch of step N the same for any number of ranks, and the state one integer.
-
-When shards are left out of a set (they are damaged), its windows that touch them are rows of padding in `cut`: every
-other window keeps its step and its row, so a run may lose a shard, or get it back, between any two starts. `best_fit`
-packs the documents that are there, which changes its rows: which shards are left out is then a part of the fingerprint,
-and a run goes on only with the same ones.
+The windows of a step are chosen for the whole job and cut into contiguous shares. With packing=cut, windows that touch
+a shard that is left out become padding, and every other window keeps its step and place. With best_fit the windows
+change, so which shards are left out is a part of the fingerprint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from megadec.common.errors import ConfigError, ShardError
@@ -23,8 +17,8 @@ from megadec.data.index import DataSet, DocumentSpan
 from megadec.data.sharding import check_parts, fingerprint_of, rank_position, share_of_rank, stream_state
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
-from megadec.data.skip import SkippedDocuments, find_documents, leave_out
-from megadec.data.windows import PLAN_VERSION, WindowPlan, documents_of, is_lost, lost_windows, plan_windows
+from megadec.data.skip import SkippedDocuments, find_skipped, leave_out
+from megadec.data.windows import PLAN_VERSION, BestFitPlan, CutPlan, WindowPlan, documents_of, is_lost, plan_windows
 
 ORDER_CHUNK = 4096
 
@@ -40,7 +34,7 @@ class TrainStream:
     """The endless sequence of training steps over weighted data sets; a pure function of its arguments.
 
     A weight is how often the windows of a set are seen in an epoch. sequence_parallel_size: so many neighbouring ranks
-    share rows, each with a part of every one; skip_documents: ids of documents without weight in the loss
+    share sequences, each with a part of every one; skip_documents: ids of documents without weight in the loss
     (`data/skip.py`); the sequence does not depend on either. Raises ConfigError for sizes, weights or packing that
     cannot be, and ShardError when the sets were written with different tokenizers. `best_fit` packs when the first
     window is wanted, and `find_skipped` looks for ids, so that damaged shards can be found and left out
@@ -54,7 +48,6 @@ class TrainStream:
         packing: str,
         seed: int,
         global_batch_size: int,
-        cache_folder: Path | None = None,
         sequence_parallel_size: int = 1,
         skip_documents: Sequence[str] = (),
     ) -> None:
@@ -71,7 +64,6 @@ class TrainStream:
         self.global_batch_size = global_batch_size
         self.sequence_parallel_size = sequence_parallel_size
         self.skip_documents = frozenset(skip_documents)
-        self._cache_folder = cache_folder
         self._bos_id = sets[0][0].bos_id
         self._chunk = lru_cache(4)(self._order_chunk)
         if packing != "best_fit":  # which reads every shard, and waits until somebody wants a window
@@ -79,7 +71,7 @@ class TrainStream:
 
     @cached_property
     def _skipped(self) -> list[SkippedDocuments]:
-        return find_documents([data for data, _ in self.sets], self.skip_documents)
+        return find_skipped([data for data, _ in self.sets], self.skip_documents)
 
     def find_skipped(self) -> None:
         """Look up skip_documents now, not with the first batch. Raises ConfigError for an id that stands in no set,
@@ -88,8 +80,8 @@ class TrainStream:
         _ = self._skipped
 
     @cached_property
-    def _plans(self) -> list[WindowPlan]:
-        return [plan_windows(data, self.sequence_length, self.packing, self._cache_folder) for data, _ in self.sets]
+    def _plans(self) -> list[CutPlan | BestFitPlan]:
+        return [plan_windows(data, self.sequence_length, self.packing) for data, _ in self.sets]
 
     @cached_property
     def _order(self) -> Shuffle:
@@ -97,24 +89,20 @@ class TrainStream:
 
     @cached_property
     def _losing(self) -> frozenset[int]:
-        return frozenset(number for number, plan in enumerate(self._plans) if lost_windows(plan))
+        return frozenset(number for number, plan in enumerate(self._plans) if plan.lost_windows())
 
     @property
     def windows_per_epoch(self) -> int:
-        """Rows until every set was seen as often as its weight says."""
+        """Windows until every set was seen as often as its weight says."""
         return self._order.windows_per_epoch
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return self.windows_per_epoch / self.global_batch_size
 
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
     ) -> list[TokenBatch]:
-        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` rows (None: one for all).
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` sequences (None: one).
 
-        With sequence_parallel_size, those are parts of rows (`TokenBatch.part_of_rows`). Raises ConfigError when the
-        step does not divide by the micro-batch and the groups of ranks.
+        With sequence_parallel_size, those are parts of sequences (`TokenBatch.part_of_sequences`). Raises ConfigError
+        when the step does not divide by the micro-batch and the groups of ranks.
         """
         place = rank_position(rank, world_size, self.sequence_parallel_size)
         own, micro = share_of_rank(self.global_batch_size, place.groups, micro_batch_size)
@@ -122,11 +110,11 @@ class TrainStream:
         rows = [self._row(window) for window in windows]
         whole = assemble(rows, self.sequence_length, self._bos_id)
         leave_out(whole.weights_BS, rows, [self._skipped[which] for which, _ in windows])
-        batches = [whole.rows(first, first + micro) for first in range(0, own, micro)]
-        return batches if place.parts == 1 else [batch.part_of_rows(place.part, place.parts) for batch in batches]
+        batches = [whole.sequences(first, first + micro) for first in range(0, own, micro)]
+        return batches if place.parts == 1 else [batch.part_of_sequences(place.part, place.parts) for batch in batches]
 
     def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
-        """The ids of the documents in this rank's rows of step `step` (from 0), each once, in the order of the rows.
+        """The ids of the documents in this rank's sequences of step `step` (from 0), each once, in their order.
 
         Those that are skipped are not among them.
         """
@@ -137,7 +125,7 @@ class TrainStream:
         return [one for one in found if one not in self.skip_documents]
 
     def windows_of(self, step: int) -> list[Window]:
-        """The windows of a step, in the order of its rows over all ranks."""
+        """The windows of a step, in their order over all ranks."""
         return self.windows_at(step * self.global_batch_size, self.global_batch_size)
 
     def windows_at(self, first: int, count: int) -> list[Window]:
@@ -150,20 +138,20 @@ class TrainStream:
             first, count = first + len(part), count - len(part)
         return found
 
-    def plan(self, data_set: int) -> WindowPlan:
+    def plan(self, data_set: int) -> CutPlan | BestFitPlan:
         """The windows of a set, by its number."""
         return self._plans[data_set]
 
     def is_lost(self, window: Window) -> bool:
-        """Whether the row of a window is all padding, because it touches a shard that is left out."""
+        """Whether the sequence of a window is all padding, because it touches a shard that is left out."""
         return window.data_set in self._losing and is_lost(self._plans[window.data_set], window.window)
 
     def lost_windows(self, data_set: int) -> int:
         """How many windows of a set are lost with its shards that are left out."""
-        return lost_windows(self._plans[data_set])
+        return self._plans[data_set].lost_windows()
 
     def documents_of(self, window: Window) -> list[DocumentSpan]:
-        """The documents that a window holds, in the order of its row; none where it is lost."""
+        """The documents that a window holds, in their order; none where it is lost."""
         if self.is_lost(window):
             return []
         return documents_of(self._plans[window.data_set], window.window)

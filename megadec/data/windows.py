@@ -1,13 +1,10 @@
-"""The plan of windows: which tokens of a data set each row of a batch holds.
+"""The plan of windows: which tokens of a data set each sequence of a batch holds.
 
-In: a data set and the row length. Out: for any window its pieces, as (first token, predictions): a piece of p
-predictions reads the p + 1 tokens from `first` on, p inputs and their p targets.
+A window is pieces of (first token, predictions): p predictions read the p + 1 tokens from `first` on.
 
-- `cut`: the documents joined and cut every sequence_length. Nothing is computed or kept; the last window may be short.
+- `cut`: the documents joined and cut every sequence_length; the last window may be short.
 - `best_fit`: whole documents packed by best fit, longest first (Ding et al., "Fewer Truncations Improve Language
-  Modeling", ICML 2024); only documents longer than a row are cut. Computed once and cached in a file.
-
-Best_fit learns from documents that are whole, for some padding and 12 bytes of memory a document.
+  Modeling", ICML 2024), for some padding; only documents longer than a sequence are cut. Cached in a file.
 """
 
 from __future__ import annotations
@@ -41,22 +38,21 @@ class WindowPlan(Protocol):
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
         """(first token, predictions) of each piece of a window; the predictions add up to at most sequence_length."""
-        ...
 
 
-def plan_windows(data: DataSet, sequence_length: int, packing: str, cache_folder: Path | None = None) -> WindowPlan:
-    """The plan named `packing`. Raises ConfigError for an unknown name or a row shorter than 1."""
+def plan_windows(data: DataSet, sequence_length: int, packing: str) -> CutPlan | BestFitPlan:
+    """The plan named `packing`. Raises ConfigError for an unknown name or a sequence shorter than 1."""
     if sequence_length < 1:
         raise ConfigError(f"sequence_length={sequence_length} is not at least 1")
     if packing == "cut":
         return CutPlan(data, sequence_length)
     if packing == "best_fit":
-        return BestFitPlan(data, sequence_length, cache_folder or default_cache_folder())
+        return BestFitPlan(data, sequence_length)
     raise ConfigError(f"packing={packing!r} is unknown; known are {', '.join(PACKINGS)}")
 
 
 def documents_of(plan: WindowPlan, window: int) -> list[DocumentSpan]:
-    """The documents that a window holds, in the order of the row, each once."""
+    """The documents that a window holds, in the order of the sequence, each once."""
     spans = [span for first, count in plan.pieces(window) for span in plan.data.documents_between(first, first + count)]
     return list(dict.fromkeys(spans))
 
@@ -69,20 +65,6 @@ def default_cache_folder() -> Path:
 def is_lost(plan: WindowPlan, window: int) -> bool:
     """Whether a window holds tokens of a shard that is left out."""
     return any(plan.data.is_lost(first, predictions + 1) for first, predictions in plan.pieces(window))
-
-
-def lost_windows(plan: WindowPlan) -> int:
-    """How many windows are lost with the shards that are left out; best_fit makes none of those."""
-    if not isinstance(plan, CutPlan):
-        return 0
-    sequence_length, lost = plan.sequence_length, 0
-    reached = 0
-    for start, stop in plan.data.lost_ranges:
-        # Window w reads the tokens w * sequence_length, ..., (w + 1) * sequence_length.
-        first = max(-(-start // sequence_length) - 1, reached)
-        reached = min((stop - 1) // sequence_length + 1, plan.windows)
-        lost += max(reached - first, 0)
-    return lost
 
 
 class CutPlan:
@@ -100,30 +82,60 @@ class CutPlan:
             raise IndexError(f"window {window} of {self.windows}")
         return [(first, min(self.sequence_length, self._predictions - first))]
 
+    def windows_with(self, span: DocumentSpan) -> list[int]:
+        """The windows that hold a part of a document, ascending: those whose inputs are among its tokens."""
+        # The last token of a set is nobody's input.
+        last = min(span.first_token + span.tokens, self.data.tokens - 1) - 1
+        return list(range(span.first_token // self.sequence_length, last // self.sequence_length + 1))
+
+    def lost_windows(self) -> int:
+        """How many windows are lost with the shards that are left out."""
+        lost = reached = 0
+        for start, stop in self.data.lost_ranges:
+            # Window w reads the tokens w * sequence_length, ..., (w + 1) * sequence_length.
+            first = max(-(-start // self.sequence_length) - 1, reached)
+            reached = min((stop - 1) // self.sequence_length + 1, self.windows)
+            lost += max(reached - first, 0)
+        return lost
+
 
 class BestFitPlan:
-    """Whole documents in rows. A prediction across two documents is in no row, so no place is lost between them."""
+    """Whole documents in sequences. A prediction across two documents is in no sequence, so no place is lost between
+    them."""
 
-    def __init__(self, data: DataSet, sequence_length: int, cache_folder: Path) -> None:
+    def __init__(self, data: DataSet, sequence_length: int) -> None:
         self.data = data
         self.sequence_length = sequence_length
-        self._packed = _cached_pack(data, sequence_length, cache_folder)
-        self.windows = len(self._packed.row_ends) - 1
+        self._packed = _cached_pack(data, sequence_length)
+        self.windows = len(self._packed.sequence_ends) - 1
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
         if not 0 <= window < self.windows:
             raise IndexError(f"window {window} of {self.windows}")
         packed = self._packed
-        mine = slice(packed.row_ends[window], packed.row_ends[window + 1])
+        mine = slice(packed.sequence_ends[window], packed.sequence_ends[window + 1])
         return list(zip(packed.first[mine].tolist(), packed.predictions[mine].tolist(), strict=True))
 
+    def windows_with(self, span: DocumentSpan) -> list[int]:
+        """As `CutPlan.windows_with`."""
+        packed = self._packed
+        inside = (packed.first < span.first_token + span.tokens) & (
+            packed.first + packed.predictions > span.first_token
+        )
+        found = np.searchsorted(packed.sequence_ends, np.flatnonzero(inside), side="right") - 1
+        return sorted(set(found.tolist()))
 
-def _cached_pack(data: DataSet, sequence_length: int, folder: Path) -> Packed:
+    def lost_windows(self) -> int:
+        """None: it packs the documents that are there."""
+        return 0
+
+
+def _cached_pack(data: DataSet, sequence_length: int) -> Packed:
     shards = data.index["shards"]
     gone = [shards[number] for number in data.skipped]
     identity = f"{PLAN_VERSION} {data.sha256} {sequence_length}" + "".join(f" -{shard['sha256']}" for shard in gone)
     key = hashlib.sha256(identity.encode()).hexdigest()
-    path = folder / f"best_fit-{key[:32]}.npz"
+    path = default_cache_folder() / f"best_fit-{key[:32]}.npz"
     expected = data.tokens - data.documents - sum(shard["tokens"] - shard["documents"] for shard in gone)
     if path.is_file():
         packed = _read_pack(path, expected)
@@ -142,14 +154,14 @@ def _cached_pack(data: DataSet, sequence_length: int, folder: Path) -> Packed:
 
 
 def _read_pack(path: Path, predictions: int) -> Packed | None:
-    """The cached rows, or None when the file is damaged (a zip checks its own sums)."""
+    """The cached sequences, or None when the file is damaged (a zip checks its own sums)."""
     try:
         # Opened here: numpy leaves a file that is no archive to the garbage collector.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             packed = Packed(**{name: arrays[name] for name in Packed._fields})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    whole = packed.row_ends[-1] == len(packed.first) == len(packed.predictions)
+    whole = packed.sequence_ends[-1] == len(packed.first) == len(packed.predictions)
     return packed if whole and int(packed.predictions.sum()) == predictions else None
 
 

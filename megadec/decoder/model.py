@@ -75,7 +75,7 @@ class Decoder(nn.Module):
         )
 
     def enable_sequence_parallel(self, sequence: SequenceRanks) -> None:
-        """From now on a batch is this rank's part of the rows that its group holds (`TokenBatch.part_of_rows`).
+        """From now on a batch is this rank's part of the rows that its group holds (`TokenBatch.part_of_sequences`).
 
         Positions and, of the whole rows, documents must then be given; the loss is that of the part. Collective calls
         only.

@@ -98,7 +98,7 @@ class WindowEvaluator:
         missing = self._options.micro_batch_size - len(windows)
         rows = [*((plan, window) for window in windows), *[None] * missing]
         batch = assemble(rows, plan.sequence_length, self._bos_id)
-        return batch if self._place.parts == 1 else batch.part_of_rows(self._place.part, self._place.parts)
+        return batch if self._place.parts == 1 else batch.part_of_sequences(self._place.part, self._place.parts)
 
 
 def figures(nats: float, tokens: int, characters: int) -> dict[str, float]:

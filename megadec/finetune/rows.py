@@ -37,7 +37,7 @@ def pack_rows(texts: np.ndarray, lengths: np.ndarray, sequence_length: int) -> l
     """
     # pack() counts predictions, one less than the tokens that it is told.
     packed = pack(texts, lengths + 1, sequence_length)
-    return np.split(packed.first, packed.row_ends[1:-1])
+    return np.split(packed.first, packed.sequence_ends[1:-1])
 
 
 def assemble_texts(
@@ -114,7 +114,7 @@ class ClassifyStream:
         whole = assemble_texts(
             self.data, self.rows_at(first, own), self.sequence_length, self.weights, self.prefix_weight
         )
-        return [whole.rows(start, start + micro) for start in range(0, own, micro)]
+        return [whole.sequences(start, start + micro) for start in range(0, own, micro)]
 
     def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
         """The texts in this rank's rows of step `step` (from 0) by their numbers; they have no other names."""

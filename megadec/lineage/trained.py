@@ -1,7 +1,7 @@
 """What a run was trained on: from a step to its documents, from documents to the steps that read them.
 
 In: a run's record, ids or a step. Out: plain values for JSON. What a run read is worked out from the data state in its
-newest checkpoint (data/occurrences.py), not replayed, and so is what it did not learn from: steps without an update,
+newest checkpoint (data/shuffle.py), not replayed, and so is what it did not learn from: steps without an update,
 documents that were skipped, windows that touch a damaged shard. The run's shards have to be there still, unchanged, for
 ids to be found in them; only one that no step has read may be missing. Where a checkpoint of an earlier version does
 not say from which step on something was left out, it counts as learned from.
@@ -18,7 +18,6 @@ from typing import Any
 from megadec.common.config import from_dict
 from megadec.common.errors import ConfigError
 from megadec.data.index import DataSet
-from megadec.data.occurrences import find_documents, sightings, windows_with
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
 from megadec.data.shuffle import Shuffle
 from megadec.data.stream import TrainStream, Window
@@ -108,17 +107,19 @@ class Trained:
             id: {"id": id, "found": [], "seen": [], "skipped": [], "notes": []} for id in ids
         }
         for number, data in enumerate(self.sets):
-            for id, spans in find_documents(data, ids).items():
+            for id, spans in data.find_documents(ids).items():
                 for span in spans:
-                    windows = windows_with(self.plans[number], span)
+                    windows = self.plans[number].windows_with(span)
                     place = {"set": data.folder, "first_token": span.first_token, "tokens": span.tokens}
                     answers[id]["found"].append({**place, "source": span.source, "windows": windows})
-                    for s in sightings(self.order, number, windows, steps, self.rows):
-                        one = {"step": s.step, "row": s.row, "set": data.folder, "window": s.window}
-                        why = self._why(s.step, Window(number, s.window), id)
-                        answers[id]["seen" if why is None else "skipped"].append(
-                            one if why is None else one | {"why": why}
-                        )
+                    for window in windows:
+                        for at in self.order.places_of(number, window, steps * self.rows):
+                            step, row = at // self.rows + 1, at % self.rows
+                            one = {"step": step, "row": row, "set": data.folder, "window": window}
+                            why = self._why(step, Window(number, window), id)
+                            answers[id]["seen" if why is None else "skipped"].append(
+                                one if why is None else one | {"why": why}
+                            )
         for answer in answers.values():
             for name in ("seen", "skipped"):
                 answer[name].sort(key=lambda one: (one["step"], one["row"]))

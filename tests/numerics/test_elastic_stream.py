@@ -138,7 +138,7 @@ def test_a_shard_that_is_lost_between_two_starts_takes_its_own_rows_and_moves_no
     lost = 0
     for step in range(two_epochs(stream)):
         for row, window in enumerate(stream.windows_of(step)):
-            [whole], [left] = ([b.rows(row, row + 1)] for b in (stream.batch(step)[0], lame.batch(step)[0]))
+            [whole], [left] = ([b.sequences(row, row + 1)] for b in (stream.batch(step)[0], lame.batch(step)[0]))
             if lame.is_lost(window):
                 lost += 1
                 assert left.valid_tokens == 0
@@ -162,16 +162,14 @@ def test_the_lost_windows_are_those_that_read_a_token_of_a_lost_shard(sets):
                 assert len(lame.tokens_at(single[0][0], single[0][1] + 1)) == single[0][1] + 1
 
 
-def test_best_fit_packs_what_is_there_and_goes_on_only_with_the_same(sets, tmp_path):
+def test_best_fit_packs_what_is_there_and_goes_on_only_with_the_same(sets, plan_cache):
     (data, _), *_ = sets
     lame = data.without({0: "it is gone"})
-    whole, less = (
-        TrainStream([(one, 1.0)], ROW_TOKENS, "best_fit", 0, 4, cache_folder=tmp_path) for one in (data, lame)
-    )
+    whole, less = (TrainStream([(one, 1.0)], ROW_TOKENS, "best_fit", 0, 4) for one in (data, lame))
     steps, beyond = divmod(less.windows_per_epoch, 4)
     predictions = sum(less.batch(step)[0].valid_tokens for step in range(steps))
     # The first rows of the last step; the others begin the next epoch.
-    predictions += less.batch(steps)[0].rows(0, beyond).valid_tokens if beyond else 0
+    predictions += less.batch(steps)[0].sequences(0, beyond).valid_tokens if beyond else 0
     shard = data.index["shards"][0]
     assert predictions == data.tokens - data.documents - (shard["tokens"] - shard["documents"])
     assert less.check(less.state(3)) == 3

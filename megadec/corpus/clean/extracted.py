@@ -1,9 +1,5 @@
-"""Wikipedia text that another tool extracted: what such tools leave behind is taken out.
-
-In: a document of plain text from WikiExtractor or a question-answering set. Out: the same without leftover -{ }-
-markup, tags, entities, numbered stand-ins for formulas, empty brackets where a template stood, and a first line that
-repeats the title. Only leftovers that are certain; the dump itself through `sources.zhwiki` gives better text.
-"""
+"""Takes out what WikiExtractor and the like leave in Wikipedia's text: `-{ }-`, tags, entities, stand-ins for formulas,
+empty brackets, a first line that repeats the title. The dump itself (`sources/zhwiki.py`) gives better text."""
 
 from __future__ import annotations
 

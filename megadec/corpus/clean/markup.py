@@ -1,8 +1,7 @@
-"""The parsed tree of a passage -> its words: links, templates, tables.
+"""Turns the parsed tree of a passage into its words: links, templates, tables.
 
-In: wikitext that protect.py and leftovers.py have prepared. Out: its text, still with marks. The braces are balanced in
-one linear pass before mwparserfromhell sees the text, because an opening without its end makes that parser try again
-from every opening; passages that nest too deeply or are too long go by rules alone.
+Braces are balanced in one linear pass first: mwparserfromhell tries again from every opening that has no end. Passages
+that nest too deeply or are too long are cleaned by rules alone.
 """
 
 from __future__ import annotations
@@ -185,13 +184,12 @@ def _tag(tag: Tag, page: Page) -> str:
 
 def _in_sentence(nodes: list[Node], index: int) -> bool:
     """Whether something stands before or after this node on its line."""
-    before, after = "", ""
-    if index > 0:
-        before = str(nodes[index - 1].value).rpartition("\n")[2] if isinstance(nodes[index - 1], Text) else "x"
-        if isinstance(nodes[index - 1], Template):
-            before = ""
-    if index + 1 < len(nodes):
-        after = str(nodes[index + 1].value).partition("\n")[0] if isinstance(nodes[index + 1], Text) else "x"
-        if isinstance(nodes[index + 1], Template):
-            after = ""
-    return bool(before.strip(f" \t{LINE_BREAK}") or after.strip(f" \t{LINE_BREAK}"))
+
+    def on_line(neighbour: Node, line: int) -> str:
+        """What a node has on its last (-1) or first (0) line; another template does not count."""
+        if isinstance(neighbour, Text):
+            return str(neighbour.value).split("\n")[line].strip(f" \t{LINE_BREAK}")
+        return "" if isinstance(neighbour, Template) else "x"
+
+    before = on_line(nodes[index - 1], -1) if index > 0 else ""
+    return bool(before or (index + 1 < len(nodes) and on_line(nodes[index + 1], 0)))

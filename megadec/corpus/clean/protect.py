@@ -1,10 +1,7 @@
-"""Parts of a page whose text is not wikitext: comments, nowiki, math, code, and footnotes.
+"""Replaces parts of a page that are not wikitext (comments, nowiki, math, code, footnotes) by marks, before parsing.
 
-In: raw wikitext. Out: wikitext where those parts are gone or stand as a short mark, and the texts that the marks stand
-for. Doing this first keeps `-{` in a formula and `[[` in code from being read as markup, and takes most of the bytes
-away from the slow parser. Marks are Unicode noncharacters, and any that a page already holds are removed.
-
-Decisions: math is kept as `$...$`; code keeps its lines; galleries, timelines, scores and maps go, captions included.
+So `-{` in a formula and `[[` in code are not markup. Marks are Unicode noncharacters. Math becomes `$...$`, code
+keeps its lines; galleries, timelines, scores and maps go with their captions.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import html
 import re
 from collections.abc import Callable
 
-# U+FDD0..U+FDEF are noncharacters: no meaningful page holds one. conversion.py uses FDD2 and FDD3.
+# U+FDD0..U+FDEF are noncharacters: no meaningful page holds one.
 MARK_START, MARK_END = "\ufdd0", "\ufdd1"
 LINE_BREAK, LESS_THAN = "\ufdd4", "\ufdd5"
 

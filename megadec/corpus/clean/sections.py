@@ -1,8 +1,7 @@
-"""A page as sections: the lead and what stands under each heading.
+"""Cuts a page into sections and drops those without prose of their own (references, links).
 
-In: wikitext without comments. Out: sections in order, those that hold no prose of their own (references, links) gone.
 Sections are cut by lines before anything is parsed, so an error of markup stays in its section; a template or table
-that reaches over a heading is joined again by counting braces, not by parsing.
+that reaches over a heading is joined again by counting braces.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""Tables -> lines of text, or nothing.
+"""Turns a table of data into lines, a line a row, and drops boxes, layout tables and tables of numbers.
 
-In: a table node of mwparserfromhell. Out: the caption, then a line a row, cells joined by ` | `. Decision: a table that
-shows data (class wikitable, or header cells) is kept, because much of what an article says about people, places and
-results stands only there; boxes and tables made for layout go, and so do tables with next to no Han characters (scores,
-dates), which teach a language model numbers without context. Spans of rows and columns are not repeated.
+A table is kept if it has the class wikitable or header cells, and enough Han characters.
 """
 
 from __future__ import annotations

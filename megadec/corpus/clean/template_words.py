@@ -1,8 +1,7 @@
-"""The names of templates by what of them is text, and the words some of them show: tables, no code.
+"""The names of templates by what of them is text, and the words that some of them show.
 
-In: nothing. Out: tables for templates.py. Names are in lower case with blanks, in Simplified and Traditional as
-zh.wikipedia spells them, separated by commas or line ends. Some three hundred names cover most inline templates of
-zh.wikipedia; templates of no table are judged by their place in the text.
+Names are in lower case with blanks, in Simplified and Traditional, separated by commas or line ends. Templates of no
+table are judged by their place in the text.
 """
 
 from __future__ import annotations

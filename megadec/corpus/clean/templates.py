@@ -1,8 +1,7 @@
-"""Templates -> the words they show: a table from a template's name to what of it is text.
+"""Turns a template into the words it shows, by a table from its name to what of it is text.
 
-In: a template node of mwparserfromhell. Out: its text, or nothing for boxes, notes and navigation. Templates of no row
-in the table are judged by their place: alone on a line they are boxes and go, inside a sentence their text argument
-stays. What Lua would compute is only roughly rendered ({{convert}} keeps the number and the unit given).
+Templates of no table are judged by their place: alone on a line they are boxes and go, inside a sentence their text
+argument stays. {{convert}} keeps the number and the unit given.
 """
 
 from __future__ import annotations
@@ -180,27 +179,11 @@ def _japanese(arguments: Arguments) -> str:
         ("罗马字", arguments.text("rm")),
     ]
     shown = "；".join(f"{label}：{text}" for label, text in parts if text)
-    return to_variant(shown, "zh-Hans", "zh-Hant") if arguments.page.variant == TRADITIONAL else shown
-
-
-def _jpn(arguments: Arguments) -> str:
-    """{{jpn}} alone is Japan's flag and name; with arguments it gives a Japanese spelling."""
-    return _japanese(arguments) or _in_variant(COUNTRIES["jpn"], arguments.page)
-
-
-def _kor(arguments: Arguments) -> str:
-    return arguments.text("k", "hangul", 1) or _in_variant(COUNTRIES["kor"], arguments.page)
-
-
-def _language_argument(arguments: Arguments) -> str:
-    return _labelled(arguments.text(1), arguments.text(2), arguments.page)
+    return _in_variant(shown, arguments.page)
 
 
 def _country(name: str) -> Recipe:
-    def show(arguments: Arguments) -> str:
-        return _in_variant(COUNTRIES[name], arguments.page)
-
-    return show
+    return lambda arguments: _in_variant(COUNTRIES[name], arguments.page)
 
 
 # (names, what is text of them)
@@ -217,11 +200,12 @@ _TABLE: tuple[tuple[list[str], Recipe], ...] = (
     (words.MEASURE, _measure),
     (words.FRACTION, _fraction),
     (words.DATE, _date),
-    (["langx"], _language_argument),
+    (["langx"], lambda arguments: _labelled(arguments.text(1), arguments.text(2), arguments.page)),
     (["transl", "transliteration"], _argument(3, 2)),
     (["nihongo", "nihongo2", "nihongo3"], _nihongo),
-    (["jpn"], _jpn),
-    (["kor", "korean"], _kor),
+    # Alone {{jpn}} is Japan's flag and name; with arguments it gives a Japanese spelling.
+    (["jpn"], lambda arguments: _japanese(arguments) or _country("jpn")(arguments)),
+    (["kor", "korean"], lambda arguments: arguments.text("k", "hangul", 1) or _country("kor")(arguments)),
     (["val"], _value),
     (["bd", "bd2"], _life),
     (["pagename", "fullpagename", "basepagename", "subpagename"], lambda arguments: arguments.page.title),

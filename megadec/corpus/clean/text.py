@@ -1,8 +1,7 @@
-"""Plain text made uniform: characters, widths, blanks and newlines. Every source ends with this.
+"""Makes plain text uniform: visible characters, one width, single blanks, at most one blank line in a row.
 
-In: any text. Out: text of visible characters, single blanks and at most one blank line in a row. Cleaning twice changes
-nothing. Plain NFKC would also turn ，！？；：（） into ASCII, so only letters, digits and a few signs of
-technical writing become half width; and NFC joins what was typed in parts, so that a character has one spelling.
+NFKC would also turn ，！？；：（） into ASCII, so only letters, digits and a few signs of technical writing become half
+width. Cleaning twice changes nothing.
 """
 
 from __future__ import annotations

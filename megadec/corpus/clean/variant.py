@@ -1,8 +1,7 @@
-"""Simplified or Traditional: telling which a text is written in, and turning one into the other.
+"""Tells Simplified from Traditional text, and turns one into the other (OpenCC).
 
-In: plain text. Out: its variant, or the text in another one. What counts as a Simplified or a Traditional character is
-derived once from OpenCC's own character tables. Only characters that belong to one script alone are counted (里, 后, 乾
-stand in both), so a line of few characters may have no variant at all.
+Only characters that belong to one script alone are counted (里, 后, 乾 stand in both), so a line of few characters may
+have no variant at all.
 """
 
 from __future__ import annotations
@@ -29,19 +28,15 @@ _HAN_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))
 _TABLE_SIZE = 0x32400
 _COUNTED_CHARACTERS = 50_000
 
-# The profile follows the source: t2s leaves 看著 (right for Hong Kong, whose 着 is another word, and safe for names);
-# tw2s knows that Taiwan writes 著 for 着, and pays with names and 原著.
+# t2s leaves 看著, which is right for Hong Kong and safe for names; tw2s would know that Taiwan writes 著 for 着, and
+# pay with names and 原著.
 _PROFILES = {
     ("zh-hans", "zh-hant"): "s2t",
     ("zh-hans", "zh-tw"): "s2tw",
     ("zh-hans", "zh-hk"): "s2hk",
     ("zh-hant", "zh-hans"): "t2s",
-    ("zh-tw", "zh-hans"): "tw2s",
-    ("zh-hk", "zh-hans"): "hk2s",
     ("zh-hant", "zh-tw"): "t2tw",
     ("zh-hant", "zh-hk"): "t2hk",
-    ("zh-tw", "zh-hant"): "tw2t",
-    ("zh-hk", "zh-hant"): "hk2t",
 }
 
 
@@ -74,8 +69,8 @@ def script_counts(text: str) -> tuple[int, int]:
 def to_variant(text: str, source_variant: str, target: str) -> str:
     """The text in `target` (zh-Hans, zh-Hant, zh-TW, zh-HK; empty or `keep`: unchanged) through OpenCC.
 
-    `source_variant` chooses the profile; zh-TW and zh-HK are more exact than zh-Hant. Mixed text (or an empty source)
-    is judged line by line. Raises ConfigError for a pair that OpenCC has no profile for.
+    `source_variant` is zh-Hans or zh-Hant; mixed text (or an empty source) is judged line by line. Raises ConfigError
+    for a target that is not known.
     """
     if target in ("", "keep"):
         return text

@@ -6,13 +6,12 @@ numbered entities with a semicolon and a short list of tags, so that `a<b` and p
 
 from __future__ import annotations
 
-import html
 import re
 from dataclasses import replace
 
+from megadec.corpus.clean.protect import unescape_entities
 from megadec.corpus.document import Document
 
-_ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,31}|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
 _BREAK = re.compile(r"<br\s*/?>|</(?:p|div|li|tr)\s*>", re.IGNORECASE)
 _TAG = re.compile(
     r"</?(?:p|div|span|font|strong|b|i|em|u|a|img|li|ul|ol|table|tbody|tr|td|th|center|h[1-6]|nowiki|small|sup|sub)"
@@ -31,8 +30,4 @@ def plain_web(text: str) -> str:
     """`text` with its entities resolved, doubly escaped ones (`&amp;nbsp;`) too, and without layout tags."""
     if "<" in text:
         text = _TAG.sub("", _BREAK.sub("\n", text))
-    for _ in range(2):
-        if "&" not in text:
-            break
-        text = _ENTITY.sub(lambda match: html.unescape(match.group()), text)
-    return text
+    return unescape_entities(unescape_entities(text))

@@ -1,12 +1,7 @@
-"""A page of Wikipedia -> the text a reader sees.
+"""Turns a page of Wikipedia into the text that a reader sees.
 
-In: a document whose text is wikitext. Out: the document with plain text and its variant, or the reason it has none.
-Shuffle: comments, formulas and footnotes aside; `-{ }-` resolved for the variant that the page is mostly written in;
-sections cut and boilerplate dropped; each section parsed; leftovers tidied.
-
-Decisions: the authors' own words are kept, so NoteTA's rules are applied only when a `target` variant is asked for;
-data tables become lines (tables.py); list items, headings and table rows are lines of their own; no blank lines.
-Correctness before speed: a page costs milliseconds in mwparserfromhell, so a dump wants a process pool.
+Comments, formulas and footnotes are put aside, `-{ }-` is resolved for the script that the page is mostly written in,
+sections are cut and parsed one by one, leftovers are tidied. A page costs milliseconds in mwparserfromhell.
 """
 
 from __future__ import annotations
@@ -15,18 +10,16 @@ import re
 from dataclasses import replace
 
 from megadec.common.log import logger
-from megadec.corpus.clean import conversion
+from megadec.corpus.clean.conversion import resolve_conversion
 from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
 from megadec.corpus.clean.markup import words_of
 from megadec.corpus.clean.protect import protect, restore
 from megadec.corpus.clean.sections import Section, split_sections, without_boilerplate
 from megadec.corpus.clean.templates import Page
-from megadec.corpus.clean.variant import dominating_variant, to_variant, variant_of
+from megadec.corpus.clean.variant import SIMPLIFIED, dominating_variant, variant_of
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
 
 DISAMBIGUATION, EMPTY = "disambiguation", "empty"
-TANGLED_NOTE = "wikitext sections too tangled for the parser, cleaned by rules alone"
 
 _DISAMBIGUATION_TEMPLATE = re.compile(
     r"\{\{\s*(?:template:)?(?:disambig(?:uation)?(?:[ _-](?:page|cleanup|name|geo))?|disamb|dab|aimai|hndis|geodis|"
@@ -39,31 +32,22 @@ _DISAMBIGUATION_TITLE = re.compile(r"[（(]消歧[义義][）)]$")
 _log = logger(__name__)
 
 
-def clean_wikitext(document: Document, *, target: str = "", report: Report | None = None) -> Document | str:
-    """The document as plain text with its variant, or why it is dropped: `disambiguation` or `empty`.
-
-    `target` (zh-Hans, zh-Hant, zh-TW, zh-HK; empty: keep) converts: the page's own rules first, then OpenCC, and never
-    what its authors fixed with `-{ }-`. `report` gets a note for sections that had to be cleaned by rules alone.
-    """
+def clean_wikitext(document: Document) -> Document | str:
+    """The document as plain text with its variant, or why it is dropped: `disambiguation` or `empty`."""
     wikitext, kept = protect(document.text)
     if _DISAMBIGUATION_TEMPLATE.search(wikitext) or _DISAMBIGUATION_TITLE.search(document.title):
         return DISAMBIGUATION
-    written = dominating_variant(conversion.resolve_conversion(wikitext, "zh-Hans"))
-    rules = conversion.page_rules(wikitext) if target else []
-    wikitext = conversion.resolve_conversion(wikitext, target or written, mark_fixed=bool(target))
+    written = dominating_variant(resolve_conversion(wikitext, SIMPLIFIED))
     page = Page(document.title, written)
     passages = []
     tangled = 0
-    for section in without_boilerplate(split_sections(wikitext)):
+    for section in without_boilerplate(split_sections(resolve_conversion(wikitext, written))):
         words, by_rules = _clean_section(section, page)
         tangled += by_rules
         passages.append((section.level, *words))
     if tangled:
         _log.info("%s: %d sections too tangled to parse, cleaned by rules alone", document.id, tangled)
-        if report is not None:
-            report.note(TANGLED_NOTE, tangled)
-    text = _converted(_joined(passages), rules, written, target)
-    text = drop_invisible(restore(text, kept)).strip("\n")
+    text = drop_invisible(restore(_joined(passages), kept)).strip("\n")
     return replace(document, text=text, variant=variant_of(text)) if text.strip() else EMPTY
 
 
@@ -86,11 +70,3 @@ def _joined(passages: list[tuple[int, str, str]]) -> str:
         if text or below > level:
             below = level
     return "\n".join(reversed(lines))
-
-
-def _converted(text: str, rules: list[conversion.Rule], written: str, target: str) -> str:
-    if not target:
-        return text
-    source = variant_of(text) or written
-    ruled = conversion.apply_rules(text, rules, target)
-    return conversion.outside_fixed(ruled, lambda part: to_variant(part, source, target))

@@ -52,7 +52,7 @@ def _rows(member: Member, report: Report, options: ReadOptions) -> Iterator[Docu
                 check.drop(",".join(row), rows.line_num, f"{len(row)} fields where the header has {len(header)}")
                 continue
             report.read()
-            place = f"{member.path.with_suffix('').as_posix()}:{rows.line_num}"
-            yield mapping.document(dict(zip(header, row, strict=True)), default_id=place, source=SOURCE)
+            value = dict(zip(header, row, strict=True))
+            yield mapping.document(value, default_id=f"{member.stem}:{rows.line_num}", source=SOURCE)
     finally:
         csv.field_size_limit(previous)

@@ -1,7 +1,7 @@
 """Bytes to characters, strictly: what is not in the encoding that was said is an error, never a replaced character.
 
-In: a stream of bytes and an encoding. Out: characters or lines, in constant memory. Trade-off: `auto` decides from the
-first megabyte whether a file is UTF-8 or GB18030, and stays with that: a file in two encodings is an error.
+Memory is constant. `auto` decides from the first megabyte whether a file is UTF-8 or GB18030, and stays with that: a
+file in two encodings is an error.
 """
 
 from __future__ import annotations
@@ -97,28 +97,21 @@ def _detect(head: bytes) -> str:
     for mark, codec in _BOMS:
         if head.startswith(mark):
             return codec
-    # `final=False`: the block may end within a character.
-    for codec in ("utf-8", "gb18030"):
-        try:
-            codecs.getincrementaldecoder(codec)("strict").decode(head, final=False)
-        except UnicodeDecodeError:
-            continue
-        return codec
-    return "utf-8"
+    return next((codec for codec in ("utf-8", "gb18030") if _begins_as(codec, head) is not None), "utf-8")
+
+
+def _begins_as(codec: str, head: bytes) -> str | None:
+    """The text of a file's beginning, which may end within a character; None where it is not in this codec."""
+    try:
+        return codecs.getincrementaldecoder(codec)("strict").decode(head, final=False)
+    except UnicodeDecodeError:
+        return None
 
 
 def _not_in(name: str, asked: str, codec: str, start: int, error: UnicodeDecodeError) -> InputError:
-    found = " ".join(f"{byte:02x}" for byte in error.object[error.start : error.start + 4])
+    rest = error.object[error.start :]
+    found = " ".join(f"{byte:02x}" for byte in rest[:4])
     message = f"{name}: byte {start + error.start}: {found} is not {codec} ({error.reason})"
-    if codec == "utf-8" and asked != "auto" and _looks_gb18030(error.object[error.start :]):
+    if codec == "utf-8" and asked != "auto" and _HAN.search(_begins_as("gb18030", rest[:4096]) or ""):
         return InputError(f"{message}; it looks like GB18030 or GBK: give --encoding gb18030 (or auto)")
     return InputError(f"{message}; say what it is with --encoding ({', '.join(sorted(set(ENCODINGS.values())))})")
-
-
-def _looks_gb18030(data: bytes) -> bool:
-    sample = data[:4096]
-    try:
-        text = codecs.getincrementaldecoder("gb18030")("strict").decode(sample, final=False)
-    except UnicodeDecodeError:
-        return False
-    return _HAN.search(text) is not None

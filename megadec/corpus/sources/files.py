@@ -26,6 +26,7 @@ from megadec.common.errors import InputError
 from megadec.corpus.sources.reading import ReadOptions
 
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile, pa.ArrowException)
+_Entry = tuple[PurePosixPath, Callable[[], IO[bytes]]]
 _UTF8_NAME = 0x800
 _ENCRYPTED = 0x1
 
@@ -37,6 +38,11 @@ class Member:
     name: str
     path: PurePosixPath
     file: IO[bytes]
+
+    @property
+    def stem(self) -> str:
+        """The path without the suffix."""
+        return self.path.with_suffix("").as_posix()
 
 
 @contextmanager
@@ -68,9 +74,7 @@ def members(path: Path, suffixes: Sequence[str], options: ReadOptions) -> Iterat
     yield from _chosen(path, found, suffixes, options)
 
 
-def _chosen(
-    path: Path, found: Iterator[tuple[PurePosixPath, Callable[[], IO[bytes]]]], suffixes: Sequence[str], o: ReadOptions
-) -> Iterator[Member]:
+def _chosen(path: Path, found: Iterator[_Entry], suffixes: Sequence[str], options: ReadOptions) -> Iterator[Member]:
     while True:
         with reading(str(path)):
             entry = next(found, None)
@@ -78,9 +82,8 @@ def _chosen(
             return
         inner, open_it = entry
         plain = PurePosixPath(_plain_name(inner.as_posix()))
-        if plain.suffix.lower() not in suffixes or any(part.startswith(".") for part in inner.parts):
-            continue
-        if not _wanted(plain.as_posix(), o):
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if plain.suffix.lower() not in suffixes or hidden or not wanted(plain.as_posix(), options):
             continue
         name = f"{path}:{inner}" if path.is_file() else str(path / inner)
         with reading(name):
@@ -89,13 +92,14 @@ def _chosen(
             yield Member(name, plain, file)
 
 
-def _wanted(name: str, options: ReadOptions) -> bool:
+def wanted(name: str, options: ReadOptions) -> bool:
+    """Whether a path inside a folder or archive is read: the patterns of `include` and `exclude`."""
     if options.include and not any(fnmatch(name, pattern) for pattern in options.include):
         return False
     return not any(fnmatch(name, pattern) for pattern in options.exclude)
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[PurePosixPath, Callable[[], IO[bytes]]]]:
+def _in_folder(folder: Path) -> Iterator[_Entry]:
     # Sorted a folder at a time: the same order everywhere, and never all names of a large tree in memory.
     for entry in sorted(folder.iterdir()):
         if entry.is_dir():
@@ -106,7 +110,7 @@ def _in_folder(folder: Path) -> Iterator[tuple[PurePosixPath, Callable[[], IO[by
 
 
 def _open(path: Path) -> IO[bytes]:
-    return open(path, "rb")
+    return path.open("rb")
 
 
 def _archive_kind(name: str) -> str:
@@ -116,7 +120,7 @@ def _archive_kind(name: str) -> str:
     return "tar" if lower.endswith((".tar", ".tgz", ".txz", ".tbz2")) or _plain_name(lower).endswith(".tar") else ""
 
 
-def _in_archive(path: Path) -> Iterator[tuple[PurePosixPath, Callable[[], IO[bytes]]]]:
+def _in_archive(path: Path) -> Iterator[_Entry]:
     if _archive_kind(path.name) == "zip":
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():

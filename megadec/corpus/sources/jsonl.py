@@ -64,8 +64,7 @@ def _from_lines(
 
 
 def _document(mapping: FieldMapping, value: Mapping[str, Any], member: Member, number: int) -> Document:
-    place = f"{member.path.with_suffix('').as_posix()}:{number}"
-    return mapping.document(value, default_id=place, source=SOURCE)
+    return mapping.document(value, default_id=f"{member.stem}:{number}", source=SOURCE)
 
 
 def _parsed(line: str) -> Any:
@@ -108,11 +107,10 @@ def _from_whole(member: Member, value: Any, report: Report, options: ReadOptions
 
 
 def _squad(member: Member, data: list[dict[str, Any]], report: Report) -> Iterator[Document]:
-    stem = member.path.with_suffix("").as_posix()
     for number, entry in enumerate(data):
         for place, paragraph in enumerate(entry["paragraphs"]):
             report.read()
             if not isinstance(paragraph, dict) or not isinstance(paragraph.get("context"), str):
                 raise InputError(f"{member.name}: data[{number}].paragraphs[{place}] has no context")
             title = str(entry.get("title") or paragraph.get("title") or "")
-            yield Document(f"{stem}:{number}.{place}", SOURCE, paragraph["context"], title=title)
+            yield Document(f"{member.stem}:{number}.{place}", SOURCE, paragraph["context"], title=title)

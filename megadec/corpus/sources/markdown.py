@@ -31,16 +31,15 @@ def read_markdown(path: Path, report: Report, options: ReadOptions) -> Iterator[
     """
     for member in members(path, SUFFIXES, options):
         text = decode(member, read_whole(member, LARGEST_FILE_BYTES), options.encoding, report)
-        stem = member.path.with_suffix("").as_posix()
         label = member.path.parent.name
         if not options.split_level:
             report.read()
             title = next((title for level, title, _ in sections(text, 1) if level), "")
-            yield Document(stem, SOURCE, text, title=title, label=label)
+            yield Document(member.stem, SOURCE, text, title=title, label=label)
             continue
         for number, (_, title, body) in enumerate(sections(text, options.split_level)):
             report.read()
-            yield Document(f"{stem}#{number}", SOURCE, body, title=title, label=label)
+            yield Document(f"{member.stem}#{number}", SOURCE, body, title=title, label=label)
 
 
 def sections(text: str, deepest: int) -> Iterator[tuple[int, str, str]]:

@@ -1,7 +1,6 @@
 """MediaWiki's export XML -> pages, from chunks of bytes, in constant memory.
 
-In: bytes of an export, or of the pages inside one. Out: a document a page, with the reason to drop it where there is
-one. A pull parser is fed by hand, so that an error can name the last whole page and how far it came.
+A pull parser is fed by hand, so that an error can name the last whole page and how far it came.
 
 Format: https://www.mediawiki.org/wiki/Help:Export and the schema export-0.11.xsd.
 """
@@ -10,7 +9,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 from megadec.common.errors import InputError
@@ -26,11 +25,15 @@ _NOT_IN_ADDRESS = re.compile(r'[%?#"&+\\^`{|}<>]')
 
 
 class PageParser:
-    """An export as chunks of bytes -> documents and drop reasons; keeps what an error message needs to name."""
+    """An export as chunks of bytes -> its articles; keeps what an error message needs to name.
 
-    def __init__(self, name: str, *, opened: bool = False) -> None:
+    All pages are counted as read in `report`, those that are no articles as dropped with their reason.
+    """
+
+    def __init__(self, name: str, report: Report, *, opened: bool = False) -> None:
         """`opened`: the bytes begin between two pages, as in the streams of a multistream dump."""
         self.name = name
+        self._report = report
         self.bytes_read = 0
         self.last_page = "none"
         self._parser: Any = ElementTree.XMLPullParser(("start", "end"))
@@ -38,8 +41,8 @@ class PageParser:
         if opened:
             self._parser.feed(b"<mediawiki>")
 
-    def feed(self, data: bytes) -> Iterator[tuple[Document, str]]:
-        """The pages that end in this chunk, each with its drop reason (empty: an article)."""
+    def feed(self, data: bytes) -> Iterator[Document]:
+        """The articles that end in this chunk."""
         try:
             self._parser.feed(data)
             yield from self._pages()
@@ -51,8 +54,8 @@ class PageParser:
             raise self.error(f"damaged XML ({error})") from None
         self.bytes_read += len(data)
 
-    def close(self) -> Iterator[tuple[Document, str]]:
-        """The pages that the parser still held back. Raises InputError when the XML does not end here."""
+    def close(self) -> Iterator[Document]:
+        """The articles that the parser still held back. Raises InputError when the XML does not end here."""
         cut: ElementTree.ParseError | None = None
         try:
             self._parser.close()
@@ -71,28 +74,22 @@ class PageParser:
             "a dump must be whole: fetch it again and compare its checksum"
         )
 
-    def _pages(self) -> Iterator[tuple[Document, str]]:
+    def _pages(self) -> Iterator[Document]:
         for event, element in cast(Iterator[tuple[str, ElementTree.Element]], self._parser.read_events()):
             if self._root is None:
                 self._root = element
                 if _local(element.tag) != "mediawiki":
                     raise InputError(f"{self.name}: root element <{_local(element.tag)}>: a dump's is <mediawiki>")
             elif event == "end" and _local(element.tag) == "page":
-                page = _page(element, self)
-                self.last_page = f"{page[0].id} {page[0].title}"
-                yield page
+                document, reason = _page(element, self)
+                self.last_page = f"{document.id} {document.title}"
+                self._report.read()
+                if reason:
+                    self._report.drop(document, reason)
+                else:
+                    yield document
                 # The root keeps every child it has seen: without this a dump would grow in memory.
                 self._root.clear()
-
-
-def articles(pages: Iterable[tuple[Document, str]], report: Report) -> Iterator[Document]:
-    """The pages that are articles; all are counted as read, the others as dropped with their reason."""
-    for document, reason in pages:
-        report.read()
-        if reason:
-            report.drop(document, reason)
-        else:
-            yield document
 
 
 def _page(element: ElementTree.Element, parser: PageParser) -> tuple[Document, str]:

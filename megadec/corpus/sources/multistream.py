@@ -1,31 +1,27 @@
-"""A multistream dump in parallel: its bzip2 streams are read by a pool of processes, the order kept.
+"""Reads a multistream dump in parallel: its bzip2 streams go to a pool of processes, the order is kept.
 
-In: a .bz2 of many streams, of which each begins with a page (Wikimedia puts 100 pages in a stream). Out: the same
-documents as a sequential reading gives. Streams are found through the index file beside the dump, else by their magic
-bytes. The look-ahead is bounded to a few streams a worker, so one slow consumer costs some idle workers and never
-memory.
+Each stream begins with a page (Wikimedia puts 100 pages in one). Streams are found by their magic bytes, about as fast
+as through the index file that Wikimedia puts beside a dump.
 """
 
 from __future__ import annotations
 
 import bz2
 import mmap
-import multiprocessing
 import re
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
-from megadec.common.log import logger
 from megadec.corpus.document import Document
+from megadec.corpus.parallel import map_in_order
 from megadec.corpus.report import Report
-from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser, articles
+from megadec.corpus.sources.mediawiki import PageParser
 
-LOOK_AHEAD_PER_WORKER = 3
 LEAST_TASK_BYTES = 1 << 16
 
 # "BZh", the level, and the 48-bit magic of a block: nothing else in compressed data looks like this.
@@ -33,113 +29,65 @@ _STREAM_START = re.compile(rb"BZh[1-9]1AY&SY")
 _PAGE_START = re.compile(rb"\s*<page>")
 _ROOT_END = b"</mediawiki>"
 
-_log = logger(__name__)
-
 
 def page_streams(path: Path) -> list[tuple[int, int]] | None:
     """Byte ranges of the file that begin with a page (the first with the header); None where streams are not so cut."""
-    starts = _indexed_starts(path) or _scanned_starts(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        starts = [match.start() for match in _STREAM_START.finditer(data)]
     if len(starts) < 3 or not _begins_with_page(path, starts[1]):
         return None
     return list(pairwise([*_grouped(starts), path.stat().st_size]))
 
 
-def read_streams(path: Path, ranges: list[tuple[int, int]], report: Report, *, workers: int) -> Iterator[Document]:
-    """The articles of all ranges in order; each range is one task, `LOOK_AHEAD_PER_WORKER` tasks a worker in flight.
+def read_streams(path: Path, ranges: list[tuple[int, int]], report: Report, workers: int) -> Iterator[Document]:
+    """The articles of all ranges in order; each range is one task.
 
     Raises InputError as the sequential reader does, after the pages before the damage were given out.
     """
-    # spawn: a fork of a process that runs threads (torch, a progress bar) may hang.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    pending: deque[Future[_Answer]] = deque()
-    tasks = iter(ranges)
-    try:
-        while True:
-            while len(pending) < LOOK_AHEAD_PER_WORKER * workers and (task := next(tasks, None)):
-                pending.append(pool.submit(_read_range, path, *task, task[1] == ranges[-1][1]))
-            if not pending:
-                return
-            documents, counts, failure = pending.popleft().result()
+    with closing(map_in_order(partial(_read_range, path, path.stat().st_size), ranges, workers)) as answers:
+        for documents, counts, failure in answers:
             report.merge(counts)
             yield from documents
             if failure:
                 raise InputError(failure)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-_Answer = tuple[list[Document], Report, str]
-
-
-def _read_range(path: Path, start: int, end: int, is_last: bool) -> _Answer:
+def _read_range(path: Path, size: int, start_end: tuple[int, int]) -> tuple[list[Document], Report, str]:
     """In a worker: the articles of a range, their counts, and the message of what stopped the reading, if any."""
+    start, end = start_end
     report = Report()
     documents: list[Document] = []
-    parser = PageParser(f"{path} (stream at byte {start:,})", opened=start > 0)
+    parser = PageParser(f"{path} (stream at byte {start:,})", report, opened=start > 0)
     tail = b""
     try:
         for data in _decompressed(path, start, end, parser):
             tail = (tail + data)[-64:]
-            documents.extend(articles(parser.feed(data), report))
+            documents.extend(parser.feed(data))
         if not tail.rstrip().endswith(_ROOT_END):
-            if is_last:
+            if end == size:
                 raise parser.error("the dump is cut: no </mediawiki> at its end,")
-            documents.extend(articles(parser.feed(_ROOT_END), report))
-        documents.extend(articles(parser.close(), report))
+            documents.extend(parser.feed(_ROOT_END))
+        documents.extend(parser.close())
     except InputError as error:
         return documents, report, str(error)
     return documents, report, ""
 
 
 def _decompressed(path: Path, start: int, end: int, parser: PageParser) -> Iterator[bytes]:
-    """The bytes of all streams in a range, in chunks."""
+    """The contents of each stream in a range."""
     with storage_errors(path), path.open("rb") as file:
         file.seek(start)
-        left = end - start
+        left = file.read(end - start)
+    while left:
         stream = bz2.BZ2Decompressor()
-        fresh = True  # nothing of the present stream was read yet
-        while left and (raw := file.read(min(left, READ_BYTES))):
-            left -= len(raw)
-            while raw:
-                if stream.eof:
-                    stream, fresh = bz2.BZ2Decompressor(), True
-                try:
-                    data = stream.decompress(raw)
-                except OSError as error:
-                    raise parser.error(f"damaged compressed data ({error})") from None
-                fresh, raw = False, stream.unused_data
-                if data:
-                    yield data
-        if left or not (stream.eof or fresh):
+        try:
+            data = stream.decompress(left)
+        except OSError as error:
+            raise parser.error(f"damaged compressed data ({error})") from None
+        yield data
+        if not stream.eof:
             raise parser.error("the compressed file is cut: it ends inside a stream")
-
-
-def _indexed_starts(path: Path) -> list[int]:
-    """Stream starts from `...-multistream-index.txt[.bz2]` beside the dump; empty where none fits."""
-    name = path.name.replace("-multistream", "-multistream-index", 1).replace(".xml", ".txt", 1)
-    index = next((path.with_name(n) for n in (name, name.removesuffix(".bz2")) if path.with_name(n).is_file()), None)
-    if index is None or index.name == path.name:
-        return []
-    try:
-        with (
-            bz2.open(index, "rt", encoding="utf-8") if index.suffix == ".bz2" else index.open(encoding="utf-8") as file
-        ):
-            offsets = sorted({0, *(int(line.partition(":")[0]) for line in file if line.strip())})
-    except (OSError, ValueError) as error:
-        _log.warning("%s: not a whole index (%s); looking for the streams in the dump itself", index, error)
-        return []
-    with path.open("rb") as dump:
-        for offset in offsets:
-            dump.seek(offset)
-            if not _STREAM_START.match(dump.read(10)):
-                _log.warning("%s: no stream at byte %d; the index is of another dump, ignored", index, offset)
-                return []
-    return offsets
-
-
-def _scanned_starts(path: Path) -> list[int]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return [match.start() for match in _STREAM_START.finditer(data)]
+        left = stream.unused_data
 
 
 def _grouped(starts: list[int]) -> list[int]:

@@ -7,15 +7,14 @@ columns and keeps memory constant.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from megadec.common.errors import InputError
-from megadec.corpus.document import Document, read_documents
+from megadec.corpus.document import Document, is_ours, read_documents
 from megadec.corpus.report import Report
-from megadec.corpus.sources.files import reading
+from megadec.corpus.sources.files import reading, wanted
 from megadec.corpus.sources.reading import FieldMapping, ReadOptions
 
 SOURCE = "parquet"
@@ -50,16 +49,10 @@ def parquet_files(path: Path, options: ReadOptions) -> list[Path]:
             raise InputError(f"{path}: no such file or folder")
         return [path]
     names = sorted(file for file in path.rglob("*.parquet") if not file.name.startswith("."))
-    chosen = [file for file in names if _wanted(file.relative_to(path).as_posix(), options)]
+    chosen = [file for file in names if wanted(file.relative_to(path).as_posix(), options)]
     if not chosen:
         raise InputError(f"{path}: no .parquet files in this folder")
     return chosen
-
-
-def _wanted(name: str, options: ReadOptions) -> bool:
-    if options.include and not any(fnmatch(name, pattern) for pattern in options.include):
-        return False
-    return not any(fnmatch(name, pattern) for pattern in options.exclude)
 
 
 def is_prepared(path: Path, options: ReadOptions) -> bool:
@@ -67,8 +60,7 @@ def is_prepared(path: Path, options: ReadOptions) -> bool:
     kinds = set()
     for file in parquet_files(path, options):
         with reading(str(file)):
-            metadata = pq.read_schema(file).metadata or {}
-        kinds.add(b"megadec" in metadata)
+            kinds.add(is_ours(pq.read_schema(file)))
     if len(kinds) > 1:
         raise InputError(f"{path}: holds both files of documents and other tables; read them in two runs")
     return kinds == {True}

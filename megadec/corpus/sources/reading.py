@@ -14,7 +14,6 @@ from megadec.corpus.document import Document
 from megadec.corpus.report import Report
 
 MALFORMED_ALLOWED = 10
-MALFORMED_FRACTION = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,32 +46,32 @@ class ReadOptions:
     lines_per_document: int = 0
     split_level: int = 0
     class_file: str = ""
-    malformed_fraction: float = MALFORMED_FRACTION
+    malformed_fraction: float = 0.01
 
 
+@dataclass
 class LineCheck:
     """Counts the lines of one file and drops malformed ones, a few of which every real dump has.
 
-    The first 10 are always allowed; past that and `malformed_fraction` of the lines so far the file is taken to be
-    something else, and InputError names the line.
+    The first 10 are always allowed; past that and `fraction` of the lines so far the file is taken to be something
+    else, and InputError names the line.
     """
 
-    def __init__(self, name: str, source: str, report: Report, fraction: float) -> None:
-        self._name = name
-        self._source = source
-        self._report = report
-        self._fraction = fraction
-        self._malformed = 0
+    name: str
+    source: str
+    report: Report
+    fraction: float
+    malformed: int = 0
 
     def drop(self, line: str, number: int, found: str) -> None:
         """Drop line `number` (from 1) because of what was `found`. Raises InputError past the limit."""
-        self._malformed += 1
-        self._report.read()
-        self._report.drop(Document(f"{self._name}:{number}", self._source, line), "malformed_line")
-        if self._malformed > max(MALFORMED_ALLOWED, self._fraction * number):
+        self.malformed += 1
+        self.report.read()
+        self.report.drop(Document(f"{self.name}:{number}", self.source, line), "malformed_line")
+        if self.malformed > max(MALFORMED_ALLOWED, self.fraction * number):
             raise InputError(
-                f"{self._name}: line {number}: {found}; {self._malformed} of {number} lines are malformed, more than "
-                f"{self._fraction:.2%} (--malformed_fraction): is it another format or source?"
+                f"{self.name}: line {number}: {found}; {self.malformed} of {number} lines are malformed, more than "
+                f"{self.fraction:.2%} (--malformed_fraction): is it another format or source?"
             )
 
 

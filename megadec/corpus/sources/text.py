@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from megadec.corpus.document import Document
+from megadec.corpus.parallel import chunks_of
 from megadec.corpus.report import Report
 from megadec.corpus.sources.encoding import decode, lines
 from megadec.corpus.sources.files import Member, members, read_whole
@@ -31,25 +32,12 @@ def read_text(path: Path, report: Report, options: ReadOptions) -> Iterator[Docu
         else:
             text = decode(member, read_whole(member, LARGEST_DOCUMENT_BYTES), options.encoding, report)
             report.read()
-            yield Document(member.path.with_suffix("").as_posix(), "text", text)
+            yield Document(member.stem, "text", text)
 
 
 def _grouped(member: Member, report: Report, options: ReadOptions) -> Iterator[Document]:
-    group: list[str] = []
-    first = 1
-    for number, line in enumerate(lines(member, options.encoding, report), 1):
-        if not line.strip():
-            continue
-        if not group:
-            first = number
-        group.append(line.strip())
-        if len(group) == options.lines_per_document:
-            yield _document(member, group, first, report)
-            group = []
-    if group:
-        yield _document(member, group, first, report)
-
-
-def _document(member: Member, group: list[str], first: int, report: Report) -> Document:
-    report.read()
-    return Document(f"{member.path.with_suffix('').as_posix()}:{first}", "text", "\n".join(group))
+    numbered = enumerate(lines(member, options.encoding, report), 1)
+    filled = ((number, line.strip()) for number, line in numbered if line.strip())
+    for group in chunks_of(filled, options.lines_per_document):
+        report.read()
+        yield Document(f"{member.stem}:{group[0][0]}", "text", "\n".join(line for _, line in group))

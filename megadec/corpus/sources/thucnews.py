@@ -69,7 +69,7 @@ def _article(member: Member, report: Report, options: ReadOptions) -> Document:
     title, body = split_title(text)
     report.read()
     label = member.path.parent.name
-    return Document(member.path.with_suffix("").as_posix(), SOURCE, body, title=title, label=label)
+    return Document(member.stem, SOURCE, body, title=title, label=label)
 
 
 def split_title(text: str) -> tuple[str, str]:
@@ -93,7 +93,7 @@ def _titles(member: Member, classes: list[str], report: Report, options: ReadOpt
             continue
         report.read()
         name = _class_name(label.strip(), classes, member.name, number)
-        yield Document(f"{member.path.with_suffix('').as_posix()}:{number}", TITLES, title, label=name)
+        yield Document(f"{member.stem}:{number}", TITLES, title, label=name)
 
 
 def _class_name(label: str, classes: list[str], name: str, number: int) -> str:

@@ -1,8 +1,6 @@
-"""Wikipedia dumps -> documents of raw wikitext, in the dump's order and in constant memory.
+"""Reads Wikipedia dumps (.xml, .xml.gz, .xml.bz2, multistream .bz2) as documents of raw wikitext, in constant memory.
 
-In: a MediaWiki export (.xml, .xml.gz, .xml.bz2, multistream .bz2). Out: a document an article; redirects, other
-namespaces and pages without wikitext are dropped with a reason. Only a multistream dump is read in parallel
-(multistream.py); a single bzip2 stream can only be read from its beginning.
+Redirects, other namespaces and pages without wikitext are dropped with a reason.
 """
 
 from __future__ import annotations
@@ -11,41 +9,39 @@ import bz2
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
 from megadec.corpus.report import Report
-from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser, articles
+from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser
 from megadec.corpus.sources.multistream import page_streams, read_streams
+from megadec.corpus.sources.reading import ReadOptions
 
 _MAGIC = {"bz2": b"BZh", "gz": b"\x1f\x8b"}
+_OPEN: dict[str, Callable[[Path, Any], io.BufferedIOBase]] = {"bz2": bz2.open, "gz": gzip.open, "xml": open}
 
 
-def read_zhwiki(path: Path, report: Report, *, workers: int = 1) -> Iterator[Document]:
+def read_zhwiki(path: Path, report: Report, options: ReadOptions, workers: int = 1) -> Iterator[Document]:
     """The articles of a dump as documents whose text is raw wikitext; pages left out are counted in `report`.
 
     `workers` > 1 reads a multistream .bz2 in that many processes; the order stays. Raises InputError, after the last
     whole page was given out, for a file that is missing, cut, damaged or no MediaWiki export.
     """
-    path = Path(path)
     kind = _kind(path)
     if kind == "bz2" and workers > 1:
         ranges = page_streams(path)
         if ranges is not None:
-            yield from read_streams(path, ranges, report, workers=workers)
+            yield from read_streams(path, ranges, report, workers)
             return
-    with storage_errors(path), _open(path, kind) as file:
-        yield from read_pages(file, PageParser(str(path)), report)
-
-
-def read_pages(file: io.BufferedIOBase, parser: PageParser, report: Report) -> Iterator[Document]:
-    """The articles in an open, decompressed file."""
-    while data := _read(file, parser):
-        yield from articles(parser.feed(data), report)
-    yield from articles(parser.close(), report)
+    parser = PageParser(str(path), report)
+    with storage_errors(path), _OPEN[kind](path, "rb") as file:
+        while data := _read(file, parser):
+            yield from parser.feed(data)
+    yield from parser.close()
 
 
 def _read(file: io.BufferedIOBase, parser: PageParser) -> bytes:
@@ -76,9 +72,3 @@ def _kind(path: Path) -> str:
     if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         raise InputError(f"{path}: begins with {head[:8]!r}: a dump is XML, plain or as .bz2 or .gz")
     return "xml"
-
-
-def _open(path: Path, kind: str) -> io.BufferedIOBase:
-    if kind == "bz2":
-        return bz2.open(path, "rb")
-    return gzip.open(path, "rb") if kind == "gz" else path.open("rb")

@@ -61,11 +61,6 @@ def test_text_that_looks_like_a_special_token_is_text(tokenizer: Tokenizer) -> N
     assert tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.eos_id]) == "<s></s><unk>"
 
 
-def test_the_byte_pieces_are_known(tokenizer: Tokenizer) -> None:
-    assert tokenizer.is_byte.sum() == 256
-    assert tokenizer.is_byte[tokenizer.encode("🙂")].all()
-
-
 def test_many_texts_are_encoded_as_one_by_one(tokenizer: Tokenizer) -> None:
     texts = ["小林在河边", "", "abc\n"]
     assert tokenizer.encode_many(texts) == [tokenizer.encode(text) for text in texts]

@@ -8,20 +8,9 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import ConfigError, InputError
-from megadec.corpus.dedup import DIGEST_BYTES, ExactDuplicates, digest_of, excluded_digests, is_held_out
-from megadec.corpus.document import Document, write_documents
-from megadec.corpus.report import Report
-
-
-def texts(*all_texts: str) -> list[Document]:
-    return [Document(str(number), f"source {number}", text) for number, text in enumerate(all_texts)]
-
-
-def test_the_first_of_equal_texts_stays_whatever_their_sources() -> None:
-    report = Report()
-    documents = texts("今天下雨。", "明天晴。", "今天下雨。")
-    assert [d.id for d in ExactDuplicates().step(documents, report)] == ["0", "1"]
-    assert dict(report.dropped) == {"duplicate": 1}
+from megadec.corpus.dedup import DIGEST_BYTES, digest_of, excluded_digests, is_held_out
+from megadec.corpus.document import Document
+from tests.support.documents import write_documents
 
 
 def test_blanks_punctuation_width_and_case_do_not_make_another_text() -> None:
@@ -34,19 +23,12 @@ def test_texts_without_letters_are_not_all_one() -> None:
     assert digest_of("？？？") != digest_of("！！！")
 
 
-def test_title_and_text_count_together() -> None:
-    documents = [Document("1", "s", "正文", "甲"), Document("2", "s", "正文", "乙")]
-    assert len(list(ExactDuplicates().step(documents, Report()))) == 2
-
-
-def test_excluded_texts_are_dropped_for_that_reason(tmp_path: Path) -> None:
+def test_excluded_texts_are_those_of_lines_titles_and_documents(tmp_path: Path) -> None:
     (tmp_path / "dev.txt").write_text("测试标题\t3\n另一个\n", encoding="utf-8")
     write_documents(tmp_path / "held.parquet", [Document("1", "s", "正文", title="题")])
-    excluded = excluded_digests([tmp_path / "dev.txt", tmp_path / "held.parquet"])
-    report = Report()
-    left = ExactDuplicates(excluded).step(texts("测试标题", "另一个", "题\n正文", "新的", "测试标题"), report)
-    assert [document.text for document in left] == ["新的"]
-    assert dict(report.dropped) == {"excluded": 4}
+    excluded = set(excluded_digests([tmp_path / "dev.txt", tmp_path / "held.parquet"]))
+    assert {digest_of(text) for text in ("测试标题", "另一个", "题\n正文")} <= excluded
+    assert digest_of("新的") not in excluded
 
 
 def test_what_is_excluded_has_to_be_a_file_that_exists(tmp_path: Path) -> None:

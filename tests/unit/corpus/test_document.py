@@ -11,16 +11,16 @@ import pytest
 
 from megadec.common.errors import InputError
 from megadec.corpus import document as module
-from megadec.corpus.document import Document, full_text, is_documents_file, read_documents, write_documents
+from megadec.corpus.document import Document, full_text, read_documents
+from tests.support.documents import write_documents
 
 FULL = Document("甲/1", "news", "正文\n第二行 🙂", "标题", "体育", "https://example.org", "CC0-1.0", "zh-Hans")
 
 
 def test_documents_come_back_from_parquet_as_they_were(tmp_path: Path) -> None:
     documents = [FULL, Document("2", "news", ""), Document("3", "wiki", "a" * 100_000)]
-    assert write_documents(tmp_path / "d.parquet", documents) == 3
+    write_documents(tmp_path / "d.parquet", documents)
     assert list(read_documents([tmp_path / "d.parquet"])) == documents
-    assert is_documents_file(tmp_path / "d.parquet")
 
 
 def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:
@@ -52,7 +52,6 @@ def test_a_table_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> No
     pq.write_table(pa.table({"review": ["好"]}), tmp_path / "t.parquet")
     with pytest.raises(InputError, match="columns review: not a file of documents"):
         list(read_documents([tmp_path / "t.parquet"]))
-    assert not is_documents_file(tmp_path / "t.parquet")
 
 
 def test_a_missing_or_cut_file_is_an_input_error(tmp_path: Path) -> None:
@@ -63,7 +62,6 @@ def test_a_missing_or_cut_file_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "d.parquet").write_bytes(whole[:-20])
     with pytest.raises(InputError, match="not a whole Parquet file"):
         list(read_documents([tmp_path / "d.parquet"]))
-    assert not is_documents_file(tmp_path / "d.parquet")
 
 
 def test_the_title_stands_before_the_text_once() -> None:

@@ -7,9 +7,7 @@ from dataclasses import fields
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.corpus.document import Document
-from megadec.corpus.filter import RULES, FilterOptions, QualityRules, choose_rules, drop_reason, filtered
-from megadec.corpus.report import Report
+from megadec.corpus.filter import RULES, FilterOptions, QualityRules, choose_rules, drop_reason
 
 GOOD = (
     "清晨的雾从河面上升起来，船夫把缆绳解开，慢慢向对岸划去。"
@@ -72,10 +70,3 @@ def test_an_unknown_set_of_rules_names_the_nearest() -> None:
 
 def test_every_threshold_is_an_option_and_the_reverse() -> None:
     assert {field.name for field in fields(QualityRules)} | {"rules"} == {field.name for field in fields(FilterOptions)}
-
-
-def test_the_title_counts_and_drops_are_reported() -> None:
-    report = Report()
-    documents = [Document("1", "s", GOOD[30:], title=GOOD[:30]), Document("2", "s", "短")]
-    assert [document.id for document in filtered(documents, report, ARTICLE)] == ["1"]
-    assert dict(report.dropped) == {"too_short": 1}

@@ -10,13 +10,14 @@ from dataclasses import replace
 import pytest
 
 from megadec.common.errors import InputError
-from megadec.corpus.dedup import ExactDuplicates, digest_of
+from megadec.corpus.dedup import digest_of
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import RULES
 from megadec.corpus.line import Recipe, cleaned, without_duplicates
 from megadec.corpus.report import Report
+from megadec.corpus.sources import SOURCES
 
-RECIPE = Recipe("comments", RULES["short"])
+RECIPE = Recipe(SOURCES["comments"], RULES["short"])
 
 
 def comments(count: int) -> list[Document]:
@@ -81,12 +82,20 @@ def test_the_text_changes_variant_and_the_label_keeps_the_original() -> None:
 
 def test_prepared_documents_are_not_judged_again() -> None:
     raw = [Document("1", "titles", "短", variant="zh-Hans")]
-    assert run(raw, Recipe("documents", RULES["none"]))[0] == raw
+    assert run(raw, Recipe(SOURCES["documents"], RULES["none"]))[0] == raw
 
 
-def test_duplicates_go_across_chunks_and_sources() -> None:
+def test_duplicates_go_across_chunks_and_sources_and_so_do_excluded_texts() -> None:
     documents = [*comments(600), *(replace(document, source="other") for document in comments(600))]
     report = Report()
-    passed = without_duplicates(cleaned(documents, RECIPE, report, 1), ExactDuplicates(), report)
+    excluded = [digest_of(full_text(document)) for document in comments(5)[1:]]
+    passed = list(without_duplicates(cleaned(documents, RECIPE, report, 1), excluded, report))
     assert {document.source for document, _ in passed} == {"comments"}
-    assert report.dropped["duplicate"] == 540
+    assert len(passed) == 536
+    assert (report.dropped["excluded"], report.dropped["duplicate"]) == (8, 536)
+
+
+def test_title_and_text_are_judged_and_count_together() -> None:
+    raw = [Document("1", "comments", "好吃", title="甲店的菜"), Document("2", "comments", "好吃", title="乙店的菜")]
+    report = Report()
+    assert len(list(without_duplicates(cleaned(raw, RECIPE, report, 1), (), report))) == 2

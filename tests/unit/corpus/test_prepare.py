@@ -10,8 +10,9 @@ import pytest
 
 from megadec.common.errors import ConfigError, InputError, TokenizerError
 from megadec.corpus.dedup import digest_of, is_held_out
-from megadec.corpus.document import Document, full_text, read_documents, write_documents
+from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.prepare import PrepareOptions, prepare
+from tests.support.documents import write_documents
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_excluded_texts_are_not_in_the_documents(tmp_path: Path, reviews: Path) 
     (tmp_path / "dev.txt").write_text("第7次来这里吃饭，味道一直很好。\t1\n", encoding="utf-8")
     report = prepare(options(reviews, documents=tmp_path / "out", exclude_texts=(tmp_path / "dev.txt",)))
     assert report.dropped["excluded"] == 1
-    assert report.documents_kept == 199
+    assert report.kept.total() == 199
 
 
 def test_shards_come_with_the_report_and_the_held_out_shards(
@@ -84,7 +85,7 @@ def test_shards_come_with_the_report_and_the_held_out_shards(
         json.loads((tmp_path / name / "index.json").read_text(encoding="utf-8")) for name in ("shards", "held")
     )
     assert train["documents"] + held["documents"] == 200
-    assert train["documents"] == report.documents_kept
+    assert train["documents"] == report.kept.total()
     assert train["report"]["dropped"]["too_short"]["documents"] == 1
     assert not [name for name in visible(tmp_path) if ".documents-" in name or "partial" in name]
 

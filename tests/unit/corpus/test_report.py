@@ -19,7 +19,7 @@ def filled(start: int, count: int) -> Report:
         report.read()
         report.drop(document(f"{number}短"), "too_short")
         report.keep(document("留下的正文", f"source {number % 2}"))
-    report.note("files read as utf-8", count)
+        report.note("files read as utf-8")
     return report
 
 

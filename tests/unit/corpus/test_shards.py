@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -15,10 +14,9 @@ import numpy as np
 import pytest
 import webdataset
 
-from megadec.common.errors import ConfigError, InputError, StorageError
+from megadec.common.errors import InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.report import Report
 from megadec.corpus.shards import token_dtype, write_shards
 
 
@@ -110,23 +108,6 @@ def test_a_vocabulary_over_65535_is_stored_as_uint32():
     assert [token_dtype(size) for size in (600, 65_535, 65_536)] == ["uint16", "uint16", "uint32"]
 
 
-def test_the_report_and_its_drops_are_in_the_index(tiny_documents, tokenizer, tmp_path):
-    report = Report()
-
-    def steps():
-        for document in tiny_documents[:10]:
-            report.read()
-            if document.source == "news":
-                report.drop(document, "too_short")
-                continue
-            report.keep(document)
-            yield document
-
-    index = write_shards(steps(), tokenizer, tmp_path / "set", report=report)
-    assert index["report"]["dropped"]["too_short"]["documents"] == 3
-    assert index["documents"] == 7
-
-
 def test_text_that_spells_a_control_piece_stays_text(tokenizer, tmp_path):
     index = write_shards([Document(id="x", source="s", text="<s>好</s>")], tokenizer, tmp_path / "set")
     assert index["documents"] == 1
@@ -135,51 +116,16 @@ def test_text_that_spells_a_control_piece_stays_text(tokenizer, tmp_path):
     assert np.flatnonzero(block == 1).tolist() == [0]
 
 
-def test_no_documents_is_an_input_error_that_leaves_nothing(tokenizer, tmp_path):
-    with pytest.raises(InputError, match="no documents"):
-        write_shards([], tokenizer, tmp_path / "set")
+@pytest.mark.parametrize(("documents", "message"), [(0, "no documents"), (200, "in the middle")])
+def test_no_documents_and_an_error_in_them_leave_nothing(tiny_documents, tokenizer, tmp_path, documents, message):
+    def given():
+        yield from tiny_documents[:documents]
+        if documents:
+            raise InputError("the dump ends in the middle")
+
+    with pytest.raises(InputError, match=message):
+        write_shards(given(), tokenizer, tmp_path / "set", block_tokens=1000)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_in_the_documents_leaves_nothing(tiny_documents, tokenizer, tmp_path):
-    def broken():
-        yield from tiny_documents
-        raise InputError("the dump ends in the middle")
-
-    with pytest.raises(InputError, match="in the middle"):
-        write_shards(broken(), tokenizer, tmp_path / "set", block_tokens=1000)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_is_a_storage_error_that_leaves_nothing(tiny_documents, tokenizer, tmp_path):
-    # A limit on the size of files is refused by the kernel the way a full disk is: in the middle of a write.
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        with pytest.raises(StorageError, match=r"cannot write"):
-            write_shards(tiny_documents, tokenizer, tmp_path / "set", block_tokens=4096)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_existing_data_set_is_replaced_only_on_request(tiny_documents, tokenizer, tmp_path):
-    write_shards(tiny_documents[:5], tokenizer, tmp_path / "set")
-    with pytest.raises(ConfigError, match="exists already"):
-        write_shards(tiny_documents[:6], tokenizer, tmp_path / "set")
-    assert index_of(tmp_path / "set")["documents"] == 5
-    write_shards(tiny_documents[:6], tokenizer, tmp_path / "set", overwrite=True)
-    assert index_of(tmp_path / "set")["documents"] == 6
-
-
-def test_a_folder_that_is_no_data_set_is_never_overwritten(tiny_documents, tokenizer, tmp_path):
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match=r"no index\.json"):
-        write_shards(tiny_documents[:5], tokenizer, tmp_path / "home", overwrite=True)
-    assert (tmp_path / "home" / "thesis.txt").exists()
 
 
 KILLED = """

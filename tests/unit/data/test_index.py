@@ -43,7 +43,7 @@ def test_a_set_holds_the_tokens_of_its_documents_in_order(tiny_shards, tiny_docu
 
 
 def test_tokens_across_blocks_and_shards_are_those_of_the_joined_set(tiny_shards):
-    data = DataSet.open(tiny_shards, max_open_shards=1)
+    data = DataSet.open(tiny_shards)
     joined = data.tokens_at(0, data.tokens)
     for border in data.block_starts[1:-1].tolist():
         assert data.tokens_at(border - 3, 7).tolist() == joined[border - 3 : border + 4].tolist()
@@ -60,8 +60,9 @@ def test_tokens_within_a_block_are_a_read_only_view_of_the_map(tiny_shards):
         view[0] = 1
 
 
-def test_no_more_shards_are_mapped_than_allowed(tiny_shards):
-    data = DataSet.open(tiny_shards, max_open_shards=2)
+def test_no_more_shards_are_mapped_than_allowed(tiny_shards, monkeypatch):
+    monkeypatch.setattr("megadec.data.index.MAX_OPEN_SHARDS", 2)
+    data = DataSet.open(tiny_shards)
     for block in range(data.blocks):
         data.tokens_at(data.block_starts[block], 1)
     assert len(data.index["shards"]) > 2
@@ -79,6 +80,14 @@ def test_documents_between_two_tokens_are_those_that_own_them(tiny_shards, tiny_
         assert data.documents_between(first, stop) == (owners if first < stop else [])
 
 
+def test_documents_are_found_by_their_ids_be_they_many_or_few(tiny_shards):
+    data = DataSet.open(tiny_shards)
+    every = {span.id: [span] for span in data.documents_between(0, data.tokens)}
+    assert data.find_documents(every) == every
+    for some in (["wiki-66"], ["news-1", "nobody"]):
+        assert data.find_documents(some) == {one: every.get(one, []) for one in some}
+
+
 def test_the_content_hash_ignores_the_place_and_sees_the_contents(tiny_shards, copied):
     first, second = DataSet.open(tiny_shards), DataSet.open(copied)
     assert first.sha256 == second.sha256
@@ -93,15 +102,12 @@ def test_a_folder_without_index_says_which_command_makes_one(tmp_path):
         DataSet.open(tmp_path / "nowhere")
 
 
-def test_a_tar_cut_in_the_middle_is_found_at_open(copied):
+def test_a_tar_that_is_cut_or_missing_is_found_at_open(copied):
     tar = copied / "shard-000001.tar"
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
     with pytest.raises(ShardError, match=r"shard-000001\.tar has \d+ bytes, index\.json says \d+: it was cut"):
         DataSet.open(copied)
-
-
-def test_a_missing_tar_is_found_at_open(copied):
-    (copied / "shard-000001.tar").unlink()
+    tar.unlink()
     with pytest.raises(ShardError, match=r"shard-000001\.tar is missing"):
         DataSet.open(copied)
 
@@ -155,14 +161,15 @@ def test_a_table_of_documents_that_is_not_readable_is_a_shard_error(copied):
     with open(copied / "shard-000000.tar", "r+b") as tar:
         tar.seek(offset)
         tar.write(b"\x00" * 20)
-    with pytest.raises(ShardError, match="documents of sample 00000000 are not readable"):
-        data.documents_between(0, 10)
+    for read in (lambda: data.documents_between(0, 10), lambda: data.find_documents(["nobody"])):
+        with pytest.raises(ShardError, match="documents of sample 00000000 are not readable"):
+            read()
 
 
-def test_a_tar_whose_documents_lost_their_beginnings_is_named_by_a_plan_that_reads_it(copied, tmp_path):
+def test_a_tar_whose_documents_lost_their_beginnings_is_named_by_a_plan_that_reads_it(copied, plan_cache):
     tar = copied / "shard-000001.tar"
     raw = bytearray(tar.read_bytes())
     raw[len(raw) // 2 : len(raw) // 2 + 4096] = bytes(4096)
     tar.write_bytes(raw)
     with pytest.raises(DamagedShardError, match=r"shard-000001\.tar: \d+ documents begin in the tokens of sample"):
-        plan_windows(DataSet.open(copied), 64, "best_fit", tmp_path)
+        plan_windows(DataSet.open(copied), 64, "best_fit")

@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
@@ -114,9 +113,3 @@ def test_a_step_that_does_not_divide_is_refused(pairs: PairSet) -> None:
         stream.batch(0, 0, 2, 2)
     with pytest.raises(ConfigError, match=r"train.global_batch_size=0 is not at least 1"):
         PairStream(pairs, seed=3, global_batch_size=0)
-
-
-def test_moving_a_batch_keeps_its_values(pairs: PairSet) -> None:
-    batch = assemble_pairs(pairs, [1, 2])
-    for mine, moved in zip(batch.tensors(), batch.to("cpu").tensors(), strict=True):
-        assert torch.equal(mine, moved)

@@ -45,7 +45,7 @@ def test_the_parts_of_all_ranks_are_the_rows_that_the_groups_would_have_alone(
 
 def test_the_last_token_of_a_part_predicts_the_first_of_the_next(data: DataSet) -> None:
     [batch] = TrainStream([(data, 1.0)], **SETTINGS).batch(0)
-    first, second = (batch.part_of_rows(part, 2) for part in range(2))
+    first, second = (batch.part_of_sequences(part, 2) for part in range(2))
     counted = first.weights_BS[:, -1] > 0
     assert counted.any()
     assert torch.equal(first.targets_BS[counted, -1], second.ids_BS[counted, 0])

@@ -21,9 +21,11 @@ def seen(order: Shuffle, first: int, count: int) -> Counter[tuple[int, int]]:
 
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
 @settings(max_examples=60, deadline=None)
-def test_permute_is_a_permutation_of_any_size(size, key):
-    shuffled = permute(np.arange(size), size, np.full(size, key, dtype=np.uint64))
-    assert np.array_equal(np.sort(shuffled), np.arange(size))
+def test_permute_is_a_permutation_of_any_size_and_has_an_inverse(size, key):
+    indices, keys = np.arange(size), np.full(size, key, dtype=np.uint64)
+    shuffled = permute(indices, size, keys)
+    assert np.array_equal(np.sort(shuffled), indices)
+    assert np.array_equal(permute(shuffled, size, keys, inverse=True), indices)
 
 
 @pytest.mark.parametrize("windows", [1, 2, 3, 7, 64, 1000, 4097])
@@ -93,11 +95,31 @@ def test_any_part_of_the_sequence_is_found_without_the_rest():
         assert part_windows.tolist() == windows[first : first + count].tolist()
 
 
-def test_place_ten_million_is_found_at_once():
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.0, 0.3, 0.5, 1.0, 1.7, 3.0])), min_size=1, max_size=4),
+    st.integers(0, 2**63),
+    st.integers(0, 400),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_places_of_a_window_are_those_where_the_order_has_it(sets, seed, stop):
+    windows, weights = [n for n, _ in sets], [w for _, w in sets]
+    if sum(round(w * n) for n, w in sets) == 0:
+        return
+    order = Shuffle(windows, weights, seed)
+    numbers, which = order.at(0, stop)
+    for number, count in enumerate(windows):
+        for window in range(count):
+            there = np.flatnonzero((numbers == number) & (which == window)).tolist()
+            assert order.places_of(number, window, stop) == there
+
+
+def test_any_place_and_any_window_among_seven_hundred_million_are_found_at_once():
     order = Shuffle([700_000_000, 33_000_000], [1.0, 2.0], seed=9)
     began = time.perf_counter()
-    order.at(10_000_000, 1024)
-    assert time.perf_counter() - began < 0.1
+    sets, windows = order.at(1_500_000_000, 1024)
+    places = order.places_of(int(sets[0]), int(windows[0]), 1_500_000_001)
+    assert time.perf_counter() - began < 0.2
+    assert places[-1] == 1_500_000_000
 
 
 def test_the_order_of_version_1_stays_as_it_is():

@@ -9,7 +9,7 @@ import torch
 
 from megadec.common.errors import ConfigError
 from megadec.data.index import DataSet
-from megadec.data.skip import SkippedDocuments, find_documents, read_ids
+from megadec.data.skip import SkippedDocuments, find_skipped, read_ids
 from megadec.data.stream import TrainStream
 from megadec.data.windows import PACKINGS
 
@@ -19,12 +19,12 @@ IDS = ("wiki-0", "news-1", "comments-101", "wiki-66", "news-199")
 
 def stream_of(folder: Path, packing: str, skipped: tuple[str, ...], sequence_parallel_size: int = 1) -> TrainStream:
     sets = [(DataSet.open(folder), 1.0)]
-    return TrainStream(sets, 32, packing, 5, 8, folder.parent / "cache", sequence_parallel_size, skip_documents=skipped)
+    return TrainStream(sets, 32, packing, 5, 8, sequence_parallel_size, skipped)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_exactly_the_predictions_of_skipped_documents_lose_their_weight_in_an_epoch(
-    tiny_shards: Path, packing: str
+    tiny_shards: Path, plan_cache: Path, packing: str
 ) -> None:
     data = DataSet.open(tiny_shards)
     known = {span.id: span for span in data.documents_between(0, data.tokens)}
@@ -46,15 +46,6 @@ def test_exactly_the_predictions_of_skipped_documents_lose_their_weight_in_an_ep
     assert lost == sum(known[one].tokens - 1 for one in ids)
 
 
-def test_many_ids_are_found_where_few_are(tiny_shards: Path) -> None:
-    data = DataSet.open(tiny_shards)
-    every = [span.id for span in data.documents_between(0, data.tokens)]
-    [found] = find_documents([data], every[::7])
-    one_by_one = [find_documents([data], [one])[0] for one in every[::7]]
-    assert found.starts == [start for one in one_by_one for start in one.starts]
-    assert found.stops == [stop for one in one_by_one for stop in one.stops]
-
-
 def test_a_row_that_ranks_share_loses_the_same_weights(tiny_shards: Path) -> None:
     ids = ("wiki-0", "wiki-66", "wiki-150")
     [whole] = stream_of(tiny_shards, "cut", ids).batch(0)
@@ -74,7 +65,7 @@ def test_the_documents_of_a_rank_are_those_of_its_rows_without_the_skipped(tiny_
 
 def test_an_id_that_stands_in_no_set_is_named_and_so_is_the_way_to_find_ids(tiny_shards: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.skip_documents: 'wiki-1', 'x' \(2 of 3 ids\).*tools/show.py"):
-        find_documents([DataSet.open(tiny_shards)], ["wiki-0", "wiki-1", "x"])
+        find_skipped([DataSet.open(tiny_shards)], ["wiki-0", "wiki-1", "x"])
 
 
 def test_ids_come_from_a_list_and_a_file_each_once(tmp_path: Path) -> None:

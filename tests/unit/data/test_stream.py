@@ -12,6 +12,7 @@ from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
 from megadec.data.index import DataSet
+from megadec.data.shuffle import Shuffle
 from megadec.data.stream import TrainStream
 
 SETTINGS = {"sequence_length": 64, "packing": "cut", "seed": 1, "global_batch_size": 12}
@@ -70,11 +71,10 @@ def test_the_state_is_json_and_gives_back_its_step(data):
         ({"global_batch_size": 6}, "global_batch_size is 6, the checkpoint has 12"),
     ],
 )
-def test_a_changed_setting_is_a_config_error_that_names_it(data, tmp_path, change, words):
+def test_a_changed_setting_is_a_config_error_that_names_it(data, plan_cache, change, words):
     state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
-    changed = TrainStream([(data, 1.0)], **{**SETTINGS, **change}, cache_folder=tmp_path)
     with pytest.raises(ConfigError, match=words):
-        changed.check(state)
+        TrainStream([(data, 1.0)], **{**SETTINGS, **change}).check(state)
 
 
 def test_a_changed_weight_or_number_of_sets_is_a_config_error(data, other):
@@ -103,3 +103,18 @@ def test_the_documents_of_a_window_come_from_its_own_set(data, other):
         names = {span.id for span in stream.documents_of(window)}
         own = [data, other][window.data_set]
         assert names <= {span.id for span in own.documents_between(0, own.tokens)}
+
+
+@pytest.mark.parametrize("packing", ["cut", "best_fit"])
+def test_the_steps_of_a_document_are_those_that_a_replay_of_the_run_finds(data, plan_cache, packing):
+    stream = TrainStream([(data, 1.5), (data, 0.4)], 64, packing, 7, 6)
+    stop = int(2.5 * stream.windows_per_epoch)
+    order = Shuffle([stream.plan(0).windows] * 2, [1.5, 0.4], 7)
+    replayed: dict[str, list[tuple[int, int, int]]] = {}
+    for place, window in enumerate(stream.windows_at(0, stop)):
+        for span in stream.documents_of(window):
+            replayed.setdefault(span.id, []).append((place, *window))
+    for span in data.documents_between(0, data.tokens):
+        windows = stream.plan(0).windows_with(span)
+        seen = [(at, n, w) for n in range(2) for w in windows for at in order.places_of(n, w, stop)]
+        assert sorted(seen) == replayed.get(span.id, [])

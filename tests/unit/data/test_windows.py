@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from megadec.common.errors import ConfigError
+from megadec.data import windows
 from megadec.data.index import DataSet
-from megadec.data.windows import BestFitPlan, CutPlan, default_cache_folder, documents_of, plan_windows
+from megadec.data.windows import BestFitPlan, CutPlan, WindowPlan, documents_of, plan_windows
 
 
 @pytest.fixture(scope="module")
@@ -18,97 +19,95 @@ def data(tiny_shards: Path) -> DataSet:
     return DataSet.open(tiny_shards)
 
 
+def predicted_by(plan: WindowPlan) -> np.ndarray:
+    """The tokens that the windows of a plan predict."""
+    pieces = [piece for window in range(plan.windows) for piece in plan.pieces(window)]
+    return np.concatenate([np.arange(first + 1, first + 1 + count) for first, count in pieces])
+
+
 @pytest.mark.parametrize("sequence_length", [1, 7, 512, 4096, 10**9])
 def test_cut_windows_predict_every_token_but_the_first_once(data, sequence_length):
     plan = CutPlan(data, sequence_length)
-    pieces = [piece for window in range(plan.windows) for piece in plan.pieces(window)]
-    predicted = np.concatenate([np.arange(first + 1, first + 1 + count) for first, count in pieces])
-    assert np.array_equal(predicted, np.arange(1, data.tokens))
-    assert all(count == sequence_length for _, count in pieces[:-1])
+    assert np.array_equal(predicted_by(plan), np.arange(1, data.tokens))
+    assert all(plan.pieces(window)[0][1] == sequence_length for window in range(plan.windows - 1))
 
 
-def test_best_fit_windows_predict_every_token_of_every_document_once(data, tmp_path):
-    plan = BestFitPlan(data, 256, tmp_path)
-    pieces = [piece for window in range(plan.windows) for piece in plan.pieces(window)]
-    predicted = np.sort(np.concatenate([np.arange(first + 1, first + 1 + count) for first, count in pieces]))
+def test_best_fit_windows_predict_every_token_of_every_document_once(data, plan_cache):
     tokens = data.tokens_at(0, data.tokens)
-    assert np.array_equal(predicted, np.flatnonzero(tokens != data.bos_id))
+    assert np.array_equal(np.sort(predicted_by(BestFitPlan(data, 256))), np.flatnonzero(tokens != data.bos_id))
 
 
-def test_best_fit_keeps_documents_whole_that_fit_in_a_row(data, tmp_path):
-    plan = BestFitPlan(data, 256, tmp_path)
-    pieces = {piece for window in range(plan.windows) for piece in plan.pieces(window)}
+def test_best_fit_keeps_documents_whole_that_fit_in_a_row(data, plan_cache):
+    pieces = {piece for row in rows_of(BestFitPlan(data, 256)) for piece in row}
     for span in data.documents_between(0, data.tokens):
         if span.tokens - 1 <= 256:
             assert (span.first_token, span.tokens - 1) in pieces
 
 
 @pytest.mark.parametrize("packing", ["cut", "best_fit"])
-def test_a_window_knows_the_documents_that_it_reads(data, tmp_path, packing):
-    plan = plan_windows(data, 300, packing, tmp_path)
+@pytest.mark.parametrize("sequence_length", [16, 300])
+def test_a_window_knows_the_documents_that_it_reads_and_a_document_its_windows(
+    data, plan_cache, packing, sequence_length
+):
+    plan = plan_windows(data, sequence_length, packing)
     everything = data.documents_between(0, data.tokens)
+    held: dict[str, list[int]] = {}
     for window in range(plan.windows):
-        inputs = {first + step for first, count in plan.pieces(window) for step in range(count)}
-        owners = [s for s in everything if not inputs.isdisjoint(range(s.first_token, s.first_token + s.tokens))]
+        inputs = [(first, first + count) for first, count in plan.pieces(window)]
+        owners = [s for s in everything if any(s.first_token < b and s.first_token + s.tokens > a for a, b in inputs)]
         assert sorted(documents_of(plan, window)) == sorted(owners)
+        for span in owners:
+            held.setdefault(span.id, []).append(window)
+    assert held == {span.id: plan.windows_with(span) for span in everything}
 
 
 @pytest.mark.parametrize("packing", ["cut", "best_fit"])
-def test_a_window_past_the_last_is_an_index_error(data, tmp_path, packing):
-    plan = plan_windows(data, 300, packing, tmp_path)
+def test_a_window_past_the_last_is_an_index_error(data, plan_cache, packing):
+    plan = plan_windows(data, 300, packing)
     for window in (-1, plan.windows):
         with pytest.raises(IndexError, match="window"):
             plan.pieces(window)
 
 
-def rows_of(plan: BestFitPlan) -> list[list[tuple[int, int]]]:
+def rows_of(plan: WindowPlan) -> list[list[tuple[int, int]]]:
     return [plan.pieces(window) for window in range(plan.windows)]
 
 
-def test_the_best_fit_plan_is_computed_once_and_read_again(data, tmp_path, monkeypatch):
-    rows = rows_of(BestFitPlan(data, 256, tmp_path))
-    assert len(list(tmp_path.iterdir())) == 1
-    monkeypatch.setattr("megadec.data.windows.pack", lambda *_: pytest.fail("packed again"))
-    assert rows_of(BestFitPlan(data, 256, tmp_path)) == rows
+def test_the_best_fit_plan_of_each_length_is_computed_once_and_read_again(data, plan_cache, monkeypatch):
+    rows = {length: rows_of(BestFitPlan(data, length)) for length in (256, 128)}
+    assert len(list(plan_cache.iterdir())) == 2
+    monkeypatch.setattr(windows, "pack", lambda *_: pytest.fail("packed again"))
+    assert {length: rows_of(BestFitPlan(data, length)) for length in (256, 128)} == rows
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"", lambda raw: b"x" * len(raw)])
-def test_a_damaged_cache_is_packed_again(data, tmp_path, damage):
-    rows = rows_of(BestFitPlan(data, 256, tmp_path))
-    (cache,) = tmp_path.iterdir()
+def flipped(raw: bytes) -> bytes:
+    middle = len(raw) // 2
+    return raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"", lambda raw: b"x" * len(raw), flipped]
+)
+def test_a_damaged_cache_is_packed_again(data, plan_cache, damage):
+    rows = rows_of(BestFitPlan(data, 256))
+    (cache,) = plan_cache.iterdir()
     whole = cache.read_bytes()
     cache.write_bytes(damage(whole))
-    assert rows_of(BestFitPlan(data, 256, tmp_path)) == rows
+    assert rows_of(BestFitPlan(data, 256)) == rows
     assert cache.stat().st_size == len(whole)
 
 
-def test_a_cache_with_one_flipped_byte_is_packed_again(data, tmp_path):
-    rows = rows_of(BestFitPlan(data, 256, tmp_path))
-    (cache,) = tmp_path.iterdir()
-    raw = bytearray(cache.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    cache.write_bytes(raw)
-    assert rows_of(BestFitPlan(data, 256, tmp_path)) == rows
-
-
-def test_a_cache_folder_that_cannot_be_written_costs_only_the_cache(data, tmp_path, monkeypatch):
+def test_a_cache_folder_that_cannot_be_written_costs_only_the_cache(data, plan_cache, monkeypatch):
     records: list[logging.LogRecord] = []
     monkeypatch.setattr(logging.getLogger("megadec.data.windows"), "handle", records.append)
-    (tmp_path / "file").write_text("in the way")
-    plan = BestFitPlan(data, 256, tmp_path / "file" / "cache")
-    assert plan.windows > 0
+    plan_cache.write_text("in the way")
+    assert BestFitPlan(data, 256).windows > 0
     assert "not kept" in records[0].getMessage()
-
-
-def test_row_lengths_have_caches_of_their_own(data, tmp_path):
-    BestFitPlan(data, 256, tmp_path)
-    BestFitPlan(data, 128, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_default_cache_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / "megadec" / "windows"
+    assert windows.default_cache_folder() == tmp_path / "megadec" / "windows"
 
 
 def test_an_unknown_packing_and_an_empty_row_are_config_errors(data):

@@ -115,17 +115,9 @@ def articles() -> dict[str, str]:
 
 
 def build(folder: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        str(PROJECT / "samples" / "build.py"),
-        "--input",
-        str(folder),
-        "--output",
-        str(output),
-    ]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=PROJECT, check=False, env={"PYTHONPATH": str(PROJECT)}
-    )
+    command = [sys.executable, "samples/build.py", "--input", str(folder), "--output", str(output)]
+    here = {"cwd": PROJECT, "env": {"PYTHONPATH": str(PROJECT)}}
+    return subprocess.run(command, capture_output=True, text=True, check=False, **here)
 
 
 def test_committed_dumps_are_the_bytes_that_the_sources_give(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from megadec.common.config import parse
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.document import Document, write_documents
+from megadec.corpus.document import Document
 from megadec.corpus.vocabulary import (
     Portion,
     Share,
@@ -27,6 +26,7 @@ from megadec.corpus.vocabulary import (
 )
 from megadec.corpus.vocabulary_report import measure, read_groups
 from tests.support import PROJECT
+from tests.support.documents import write_documents
 
 WORDS = ("山谷", "木桥", "清晨", "渔民", "灯塔", "慢慢", "歌声", "苹果", "书信", "邻居", "天气", "河水", "火车", "故事")
 VERBS = ("看见了", "想起", "修好了", "送来", "忘记了", "谈到")
@@ -154,11 +154,6 @@ def test_too_little_text_for_the_vocabulary_is_one_clear_error(documents: Path) 
 def test_a_value_out_of_its_range_is_named(documents: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         learn_vocabulary(options(documents, **wrong))
-
-
-def test_an_unknown_option_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="vocab_size"):
-        parse(VocabularyOptions, ["--input", "a.parquet", "--vocab-sise", "512"], description="")
 
 
 def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:

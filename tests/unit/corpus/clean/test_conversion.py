@@ -1,4 +1,4 @@
-"""Laws of `-{ }-` and NoteTA, as MediaWiki's ConverterRule defines them."""
+"""Laws of `-{ }-`, as MediaWiki's ConverterRule defines them."""
 
 from __future__ import annotations
 
@@ -6,45 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megadec.corpus.clean.conversion import (
-    FIXED_END,
-    FIXED_START,
-    apply_rules,
-    page_rules,
-    parse_rule,
-    resolve_conversion,
-)
+from megadec.corpus.clean.conversion import resolve_conversion
 
-WORDS = "-{zh-cn:航天; zh-tw:航太; zh-hk:太空;}-"
+
+@pytest.mark.parametrize(("script", "shown"), [("zh-Hans", "航天"), ("zh-Hant", "航太")])
+def test_each_script_sees_its_own_word(script: str, shown: str) -> None:
+    assert resolve_conversion("载人-{zh-cn:航天; zh-tw:航太; zh-hk:太空;}-计划", script) == f"载人{shown}计划"
 
 
 @pytest.mark.parametrize(
-    ("variant", "shown"),
+    ("markup", "script", "shown"),
     [
-        ("zh-Hans", "航天"),
-        ("zh-Hant", "航太"),
-        ("zh-cn", "航天"),
-        ("zh-tw", "航太"),
-        ("zh-HK", "太空"),
-        ("zh-mo", "太空"),
+        ("-{zh-hans:内存;zh-hant:記憶體}-", "zh-Hans", "内存"),  # no branch of one's own: the script's
+        ("-{zh-hans:内存;zh-hk:記憶體}-", "zh-Hant", "記憶體"),
+        ("-{zh-sg:物质科学;zh-tw:材料科學}-", "zh-Hans", "物质科学"),  # then the other regions of the script
+        ("-{zh-hk:士碌架;zh-tw:司諾克}-", "zh-Hans", "士碌架"),  # then whatever there is: never nothing
+        ("-{zh:任何}-", "zh-Hant", "任何"),
     ],
 )
-def test_each_variant_sees_its_own_word(variant: str, shown: str) -> None:
-    assert resolve_conversion(f"载人{WORDS}计划", variant) == f"载人{shown}计划"
-
-
-@pytest.mark.parametrize(
-    ("markup", "variant", "shown"),
-    [
-        ("-{zh-hans:内存;zh-hant:記憶體}-", "zh-cn", "内存"),  # no branch of one's own: the script's
-        ("-{zh-hans:内存;zh-hant:記憶體}-", "zh-hk", "記憶體"),
-        ("-{zh-sg:物质科学;zh-tw:材料科學}-", "zh-cn", "物质科学"),  # then the other regions of the script
-        ("-{zh-hk:士碌架;zh-tw:司諾克}-", "zh-cn", "士碌架"),  # then whatever there is: never nothing
-        ("-{zh:任何}-", "zh-tw", "任何"),
-    ],
-)
-def test_a_missing_branch_falls_back_and_is_never_empty(markup: str, variant: str, shown: str) -> None:
-    assert resolve_conversion(markup, variant) == shown
+def test_a_missing_branch_falls_back_and_is_never_empty(markup: str, script: str, shown: str) -> None:
+    assert resolve_conversion(markup, script) == shown
 
 
 @pytest.mark.parametrize(
@@ -100,34 +81,3 @@ def test_any_text_is_resolved_and_gets_no_longer(text: str) -> None:
 
 def test_ten_thousand_open_markers_take_no_time() -> None:
     assert resolve_conversion("-{" * 100_000 + "字", "zh-Hans") == "字"
-
-
-def test_note_rules_and_hidden_rules_of_a_page_are_collected() -> None:
-    page = (
-        "{{noteTA|G1=IT|T=zh-cn:题;zh-tw:題|1=zh-cn:接口; zh-tw:介面;|2=宏=>zh-tw:巨集}}-{H|zh-cn:类;zh-tw:類別}-正文"
-    )
-    rules = page_rules(page)
-    assert [rule.words for rule in rules if rule.words] == [
-        {"zh-cn": "接口", "zh-tw": "介面"},
-        {"zh-cn": "类", "zh-tw": "類別"},
-    ]
-    assert rules[1].one_way == {("宏", "zh-tw"): "巨集"}
-
-
-def test_rules_are_applied_longest_first_and_not_inside_fixed_text() -> None:
-    rules = [parse_rule("zh-cn:接口;zh-tw:介面"), parse_rule("zh-cn:接口卡;zh-tw:介面卡"), parse_rule("宏=>zh-tw:巨集")]
-    text = f"接口卡与接口和宏，{FIXED_START}接口{FIXED_END}"
-    assert apply_rules(text, rules, "zh-Hant") == f"介面卡与介面和巨集，{FIXED_START}接口{FIXED_END}"
-    assert apply_rules("介面卡", rules, "zh-Hans") == "接口卡"
-    assert apply_rules("宏", rules, "zh-Hans") == "宏"
-
-
-def test_a_word_that_holds_another_variants_word_is_not_replaced_twice() -> None:
-    assert (
-        apply_rules("電腦和腦", [parse_rule("zh-cn:脑;zh-tw:電腦"), parse_rule("zh-cn:a;zh-tw:腦")], "zh-Hant")
-        == "電腦和腦"
-    )
-
-
-def test_fixed_marks_stand_around_the_outermost_text_only() -> None:
-    assert resolve_conversion("-{zh-cn:甲-{乙}-}-", "zh-Hans", mark_fixed=True) == f"{FIXED_START}甲乙{FIXED_END}"

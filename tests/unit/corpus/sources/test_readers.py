@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from megadec.common.errors import ConfigError, InputError
-from megadec.corpus.document import Document, write_documents
+from megadec.corpus.document import Document
 from megadec.corpus.report import Report
-from megadec.corpus.sources import SOURCES, find_source
+from megadec.corpus.sources import Read, find_source
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.markdown import read_markdown, sections
@@ -22,6 +21,7 @@ from megadec.corpus.sources.reading import MALFORMED_ALLOWED, ReadOptions
 from megadec.corpus.sources.sgml import read_sgml
 from megadec.corpus.sources.text import read_text
 from megadec.corpus.sources.thucnews import read_thucnews, split_title
+from tests.support.documents import write_documents
 
 PLAIN = ReadOptions()
 
@@ -46,13 +46,6 @@ def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path
     assert report.documents_read == 2
 
 
-def test_a_zip_of_folders_is_the_same_as_folders(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "THUCNews.zip", "w") as archive:
-        archive.writestr("THUCNews/体育/1.txt", "标题\n　　正文。")
-    (document,) = read_thucnews(tmp_path / "THUCNews.zip", Report(), PLAIN)
-    assert (document.label, document.title, document.text) == ("体育", "标题", "　　正文。")
-
-
 def test_the_mark_at_the_end_of_forum_posts_is_not_text(tmp_path: Path) -> None:
     write(tmp_path / "体育" / "1.txt", "坚持到了最后$LOTOzf$\n", "gb18030")
     (document,) = read_thucnews(tmp_path, Report(), ReadOptions(encoding="auto"))
@@ -66,13 +59,6 @@ def test_a_list_of_titles_takes_its_labels_from_class_txt(tmp_path: Path, classe
     for path in (tmp_path / "train.txt", tmp_path):
         titles = [(document.text, document.label) for document in read_thucnews(path, Report(), PLAIN)]
         assert titles == [("股价上涨", "finance"), ("球队\t夺冠", "sports")]
-
-
-def test_a_label_that_class_txt_does_not_have_is_an_error(tmp_path: Path) -> None:
-    write(tmp_path / "class.txt", "finance\n")
-    path = write(tmp_path / "train.txt", "甲\t0\n乙\t7\n")
-    with pytest.raises(InputError, match=r"line 2: label 7, but class\.txt has 1"):
-        list(read_thucnews(path, Report(), PLAIN))
 
 
 def test_few_malformed_lines_are_dropped_and_many_are_an_error(tmp_path: Path) -> None:
@@ -108,8 +94,6 @@ def test_columns_are_named_by_options_and_a_wrong_name_is_an_error(tmp_path: Pat
     assert (document.text, document.label) == ("好\n续", "书")
     with pytest.raises(InputError, match=r"no column 'word' .did you mean 'words'.*it has cat, stars"):
         list(read_comments(path, Report(), ReadOptions(text_field="word")))
-    with pytest.raises(InputError, match="no column of text among cat, stars, words, more; name it with --text_field"):
-        list(read_comments(path, Report(), PLAIN))
 
 
 def test_a_row_of_another_length_is_dropped_with_its_line(tmp_path: Path) -> None:
@@ -117,12 +101,6 @@ def test_a_row_of_another_length_is_dropped_with_its_line(tmp_path: Path) -> Non
     report = Report()
     assert [document.text for document in read_comments(path, report, PLAIN)] == ["好", "差"]
     assert "a.csv:3: 1,很,好" in report.samples["malformed_line"][0]
-
-
-def test_an_empty_table_is_noted(tmp_path: Path) -> None:
-    report = Report()
-    assert list(read_comments(write(tmp_path / "a.csv", ""), report, PLAIN)) == []
-    assert report.notes["empty files"] == 1
 
 
 # --- JSON
@@ -148,19 +126,9 @@ def test_squad_form_gives_a_document_a_paragraph(tmp_path: Path) -> None:
         ]
 
 
-def test_a_list_of_objects_is_read_and_another_json_is_an_error(tmp_path: Path) -> None:
+def test_a_list_of_objects_is_read(tmp_path: Path) -> None:
     (document,) = read_jsonl(write(tmp_path / "a.json", '[\n{"content": "正文"}\n]'), Report(), PLAIN)
     assert document.text == "正文"
-    with pytest.raises(InputError, match="neither objects nor paragraphs"):
-        list(read_jsonl(write(tmp_path / "b.json", "[1,\n2]"), Report(), PLAIN))
-    with pytest.raises(InputError, match="neither a JSON object a line nor one JSON value"):
-        list(read_jsonl(write(tmp_path / "c.json", "{\n"), Report(), PLAIN))
-
-
-def test_an_empty_json_file_is_noted(tmp_path: Path) -> None:
-    report = Report()
-    assert list(read_jsonl(write(tmp_path / "a.json", "\n"), report, PLAIN)) == []
-    assert report.notes["empty files"] == 1
 
 
 # --- Parquet
@@ -180,14 +148,6 @@ def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> Non
     assert list(read_prepared(tmp_path / "ours", Report(), PLAIN)) == [Document("1", "wiki", "甲")]
     with pytest.raises(InputError, match="holds both"):
         is_prepared(tmp_path, PLAIN)
-
-
-def test_a_file_that_is_no_parquet_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.parquet: cannot be read"):
-        list(read_parquet(write(tmp_path / "a.parquet", "no"), Report(), PLAIN))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no \.parquet files"):
-        list(read_parquet(tmp_path / "empty", Report(), PLAIN))
 
 
 # --- plain text
@@ -243,22 +203,39 @@ def test_sgml_without_a_root_and_with_bare_ampersands_is_read(tmp_path: Path) ->
     assert document == Document("x-1", "sgml", "第一段。\n第二段", title="题　目", url="http://e.org/?a=1&b=2")
 
 
-def test_sgml_that_is_cut_or_is_none_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the last <doc> has no end"):
-        list(read_sgml(write(tmp_path / "a.dat", DOC + DOC[:80]), Report(), PLAIN))
-    with pytest.raises(InputError, match="no <doc> element"):
-        list(read_sgml(write(tmp_path / "b.dat", "正文"), Report(), PLAIN))
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "text", "message"),
+    [
+        (read_thucnews, "train.txt", "甲\t0\n乙\t7\n", r"line 2: label 7, but class\.txt has 1"),
+        (read_comments, "a.csv", "cat,stars\n书,5\n", "no column of text among cat, stars; name it with --text_field"),
+        (read_jsonl, "a.json", "[1,\n2]", "neither objects nor paragraphs"),
+        (read_jsonl, "a.json", "{\n", "neither a JSON object a line nor one JSON value"),
+        (read_parquet, "a.parquet", "no", r"a\.parquet: cannot be read"),
+        (read_parquet, "folder/a.txt", "no", r"no \.parquet files"),
+        (read_sgml, "a.dat", DOC + DOC[:80], "the last <doc> has no end"),
+        (read_sgml, "a.dat", "正文", "no <doc> element"),
+    ],
+)
+def test_what_a_reader_cannot_read_is_an_input_error(
+    tmp_path: Path, read: Read, name: str, text: str, message: str
+) -> None:
+    write(tmp_path / "class.txt", "finance\n")
+    path = write(tmp_path / name, text)
+    with pytest.raises(InputError, match=message):
+        list(read(path if path.parent == tmp_path else path.parent, Report(), PLAIN))
+
+
+@pytest.mark.parametrize(("read", "name", "text"), [(read_comments, "a.csv", ""), (read_jsonl, "a.json", "\n")])
+def test_an_empty_file_is_noted(tmp_path: Path, read: Read, name: str, text: str) -> None:
+    report = Report()
+    assert list(read(write(tmp_path / name, text), report, PLAIN)) == []
+    assert report.notes["empty files"] == 1
 
 
 # --- the registry
-
-
-def test_every_source_has_a_reader_and_cleaner_that_can_be_imported() -> None:
-    from megadec.corpus.sources import _function
-
-    for source in SOURCES:
-        assert callable(_function(source.reader))
-        assert source.cleaner == "" or callable(source.clean())
 
 
 def test_an_unknown_source_names_the_nearest() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report import Report
 from megadec.corpus.sources.multistream import page_streams
+from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.zhwiki import read_zhwiki
 
 HEAD = (
@@ -34,22 +36,16 @@ def xml_page(number: int, text: str = "", *, ns: int = 0, extra: str = "", model
 PAGES = [xml_page(number) for number in range(1, 41)]
 
 
-def multistream(path: Path, *, per_stream: int = 5, index: bool = False) -> Path:
-    streams = ["".join(PAGES[start : start + per_stream]) for start in range(0, len(PAGES), per_stream)]
-    data, lines = bz2.compress(HEAD.encode()), []
-    for number, stream in enumerate(streams):
-        lines += [f"{len(data)}:{number * per_stream + n + 1}:题" for n in range(per_stream)]
-        data += bz2.compress(stream.encode())
-    path.write_bytes(data + bz2.compress(TAIL.encode()))
-    if index:
-        name = path.name.replace("-multistream.xml", "-multistream-index.txt")
-        path.with_name(name).write_bytes(bz2.compress("\n".join(lines).encode()))
+def multistream(path: Path) -> Path:
+    """A dump of five pages a stream."""
+    streams = [HEAD, *("".join(PAGES[start : start + 5]) for start in range(0, len(PAGES), 5)), TAIL]
+    path.write_bytes(b"".join(bz2.compress(stream.encode()) for stream in streams))
     return path
 
 
 def read(path: Path, workers: int = 1) -> tuple[list[Document], Report]:
     report = Report()
-    return list(read_zhwiki(path, report, workers=workers)), report
+    return list(read_zhwiki(path, report, ReadOptions(), workers)), report
 
 
 @pytest.fixture
@@ -90,24 +86,6 @@ def test_every_form_of_a_dump_gives_the_same_documents(plain: Path, tmp_path: Pa
     assert report.documents_read == 40
 
 
-def test_streams_are_found_by_the_index_and_by_their_magic_alike(tmp_path: Path, small_tasks: None) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2")
-    scanned = page_streams(path)
-    assert scanned is not None
-    multistream(path, index=True)
-    indexed = page_streams(path)
-    assert indexed is not None
-    assert [start for start, _ in indexed] == [start for start, _ in scanned][:-1]  # an index leaves out the tail
-    assert indexed[-1][1] == scanned[-1][1] == path.stat().st_size
-
-
-def test_an_index_of_another_dump_is_not_believed(tmp_path: Path, small_tasks: None) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2", index=True)
-    expected = page_streams(multistream(tmp_path / "b-multistream.xml.bz2"))
-    (tmp_path / "a-multistream-index.txt.bz2").write_bytes(bz2.compress(b"7:1:x\n9:2:y\n"))
-    assert page_streams(path) == expected
-
-
 def test_streams_that_cut_pages_are_read_in_sequence(plain: Path, tmp_path: Path, small_tasks: None) -> None:
     data = plain.read_bytes()
     path = tmp_path / "blocks.xml.bz2"
@@ -138,7 +116,7 @@ def test_pages_that_are_no_articles_are_dropped_with_a_reason(tmp_path: Path, pa
 def read_until_error(path: Path, workers: int = 1) -> tuple[list[str], str]:
     ids: list[str] = []
     with pytest.raises(InputError) as caught:
-        for document in read_zhwiki(path, Report(), workers=workers):
+        for document in read_zhwiki(path, Report(), ReadOptions(), workers):
             ids.append(document.id)
     assert str(path) in str(caught.value)
     return ids, str(caught.value)
@@ -152,41 +130,34 @@ def test_a_cut_bz2_is_an_error_after_its_whole_pages(plain: Path, tmp_path: Path
     assert "bytes of XML, last whole page" in message
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_multistream_cut_inside_a_stream_gives_all_pages_before_it(
-    tmp_path: Path, small_tasks: None, workers: int
+def zeros_in_the_third(data: bytes, starts: list[int]) -> bytes:
+    return data[: starts[3] + 40] + bytes(20) + data[starts[3] + 60 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "workers", "pages", "found"),
+    [
+        (lambda data, starts: data[: starts[4] + 60], 1, 15, "the compressed file is cut"),  # inside a stream
+        (lambda data, starts: data[: starts[4] + 60], 2, 15, "the compressed file is cut"),
+        (lambda data, starts: data[: starts[4]], 1, 15, "the XML is cut"),  # between two
+        (lambda data, starts: data[: starts[4]], 2, 15, "the dump is cut"),
+        (zeros_in_the_third, 1, 10, "the XML is cut"),  # a sequential reader takes it for what follows the last stream
+        (zeros_in_the_third, 2, 10, "damaged compressed data"),
+    ],
+)
+def test_a_damaged_multistream_gives_all_pages_before_the_damage_and_an_error(
+    tmp_path: Path,
+    small_tasks: None,
+    damage: Callable[[bytes, list[int]], bytes],
+    workers: int,
+    pages: int,
+    found: str,
 ) -> None:
     path = multistream(tmp_path / "a-multistream.xml.bz2")
-    starts = page_streams(path)
-    assert starts is not None
-    path.write_bytes(path.read_bytes()[: starts[4][0] + 60])
+    path.write_bytes(damage(path.read_bytes(), [start for start, _ in page_streams(path) or ()]))
     ids, message = read_until_error(path, workers)
-    assert ids == [f"zhwiki:{number}" for number in range(1, 16)]
-    assert "cut" in message
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_multistream_cut_between_streams_is_an_error_too(tmp_path: Path, small_tasks: None, workers: int) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2")
-    starts = page_streams(path)
-    assert starts is not None
-    path.write_bytes(path.read_bytes()[: starts[4][0]])
-    ids, message = read_until_error(path, workers)
-    assert len(ids) == 15
-    assert "cut" in message
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_damaged_stream_is_an_error_that_names_the_file(tmp_path: Path, small_tasks: None, workers: int) -> None:
-    path = multistream(tmp_path / "a-multistream.xml.bz2")
-    starts = page_streams(path)
-    assert starts is not None
-    data = bytearray(path.read_bytes())
-    data[starts[3][0] + 40 : starts[3][0] + 60] = bytes(20)
-    path.write_bytes(data)
-    ids, message = read_until_error(path, workers)
-    assert len(ids) == 10
-    assert "damaged" in message
+    assert ids == [f"zhwiki:{number}" for number in range(1, pages + 1)]
+    assert found in message
 
 
 def test_cut_xml_names_the_last_whole_page(tmp_path: Path) -> None:
@@ -219,12 +190,6 @@ def test_a_missing_file_and_a_folder_are_input_errors(tmp_path: Path) -> None:
     assert "a folder" in read_until_error(tmp_path)[1]
 
 
-def test_a_reader_that_stops_early_leaves_no_process_behind(tmp_path: Path, small_tasks: None) -> None:
-    documents = read_zhwiki(multistream(tmp_path / "a-multistream.xml.bz2"), Report(), workers=2)
-    assert next(documents).id == "zhwiki:1"
-    documents.close()  # type: ignore[attr-defined]
-
-
 def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
     path = tmp_path / "large.xml"
     with path.open("w", encoding="utf-8") as file:
@@ -234,7 +199,7 @@ def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
         file.write(TAIL)
     assert path.stat().st_size > 20_000_000
     tracemalloc.start()
-    count = sum(1 for _ in read_zhwiki(path, Report()))
+    count = sum(1 for _ in read_zhwiki(path, Report(), ReadOptions()))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 2000
