@@ -13,10 +13,12 @@ from megadec.common.errors import run_main
 
 def main(argv: Sequence[str]) -> None:
     """Arguments in, `megadec.serve.app.serve` until a signal; the address is on standard error."""
-    from megadec.serve.app import serve
     from megadec.serve.limits import ServeOptions
 
-    serve(parse(ServeOptions, argv, description=__doc__ or "", program="launch/serve.py"))
+    options = parse(ServeOptions, argv, description=__doc__ or "", program="launch/serve.py")
+    from megadec.serve.app import serve
+
+    serve(options)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from megadec.common.config import parse
 from megadec.common.errors import run_main
 from megadec.decoding.generate import Sampling, generate_text
+from megadec.decoding.session import DecoderModel
 from megadec.export.read.load import load_decoder
 
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     decoder.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     for prompt in options.prompt:
         # Asked for first: a prompt that does not fit is refused before anything is printed.
-        continuation = generate_text(decoder, tokenizer, prompt, options.sampling)
+        continuation = generate_text(DecoderModel(decoder), tokenizer, prompt, options.sampling)
         sys.stdout.write(prompt)
         for text in continuation:
             sys.stdout.write(text)

@@ -1,7 +1,6 @@
-"""The service over HTTP: a FastAPI application, and the process that serves it.
+"""The process that serves: what the command line names is opened, and answers until a signal.
 
-In: what the command line names. Out: answers until a signal. One process and one computing thread; more of them are
-more servers, behind a proxy that counts.
+One process and one computing thread; more of them are more servers, behind a proxy that counts.
 """
 
 from __future__ import annotations
@@ -12,61 +11,19 @@ import math
 import signal
 import socket
 from types import FrameType
-from typing import Any
 
 import torch
 
 from megadec.common.errors import ConfigError, MissingExtraError
 from megadec.common.log import logger
-from megadec.serve.asgi import Guard, refusal
-from megadec.serve.limits import RequestError, ServeOptions
+from megadec.serve.limits import ServeOptions
 from megadec.serve.open import open_classifier, open_language_model
-from megadec.serve.routes import Routes
+from megadec.serve.routes import build_app
 from megadec.serve.service import Service
 
 log = logger(__name__)
 
 CLOSING_SECONDS = 2.0  # to write the ends of answers after the grace time
-
-
-def build_app(service: Service) -> Any:
-    """The application. Raises MissingExtraError without fastapi."""
-    try:
-        from fastapi import FastAPI
-        from starlette.exceptions import HTTPException
-    except ImportError as error:
-        raise MissingExtraError("fastapi", "serve") from error
-    # Its generated documentation would load scripts from the network.
-    app = FastAPI(title="megadec", openapi_url=None, docs_url=None, redoc_url=None)
-    routes = Routes(service)
-    table = (
-        ("POST", "/v1/completions", routes.completions),
-        ("POST", "/v1/chat/completions", routes.chat),
-        ("POST", "/v1/classify", routes.classify),
-        ("GET", "/v1/models", routes.models),
-        ("GET", "/v1/models/{name}", routes.model),
-        ("GET", "/healthz", routes.health),
-        ("GET", "/metrics", routes.metrics),
-        ("GET", "/", routes.page),
-    )
-    for method, path, endpoint in table:
-        app.router.add_route(path, endpoint, methods=[method])
-    app.add_exception_handler(RequestError, _refused)
-    app.add_exception_handler(HTTPException, _unrouted)
-    metrics = service.metrics
-    paths = frozenset(path for _, path, _ in table)
-    app.add_middleware(Guard, routes=paths, begins=metrics.request_begins, ends=metrics.request_ends)
-    return app
-
-
-async def _refused(request: Any, error: Any) -> Any:
-    return refusal(error)
-
-
-async def _unrouted(request: Any, error: Any) -> Any:
-    what = {404: "is no route of this server", 405: f"does not take {request.method}"}
-    message = f"{request.url.path} {what.get(error.status_code, error.detail)}"
-    return refusal(RequestError(message, status=error.status_code, code="unknown_route"))
 
 
 def serve(options: ServeOptions) -> None:
