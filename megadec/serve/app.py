@@ -51,12 +51,11 @@ def serve(options: ServeOptions) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens: who comes while the model is loaded waits instead of being turned away."""
+    is_six = ":" in host
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if is_six else socket.AF_INET, dualstack_ipv6=is_six
+        )
     except socket.gaierror as error:
         raise ConfigError(f"--host={host} is no address of this machine: {error.strerror}") from error
     except OSError as error:
@@ -66,7 +65,6 @@ def _listen(host: str, port: int) -> socket.socket:
             errno.EADDRNOTAVAIL: f"--host={host} is no address of this machine",
         }
         raise ConfigError(rules.get(error.errno or 0, f"cannot listen on {host}:{port}: {error.strerror}")) from error
-    return listener
 
 
 def _run(service: Service, listener: socket.socket) -> None:

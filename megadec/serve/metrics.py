@@ -6,6 +6,7 @@ They live in a registry of their own, so that two services in one process do not
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from megadec.common.errors import MissingExtraError
 from megadec.serve.answer import Answer
@@ -30,27 +31,21 @@ class Metrics:
             )
         except ImportError as error:
             raise MissingExtraError("prometheus-client", "serve") from error
-        own = CollectorRegistry()
-        ProcessCollector(registry=own)
-        self.text = lambda: generate_latest(own)
-        self._requests = Counter("megadec_requests_total", "Requests answered.", ["route", "status"], registry=own)
-        self._request_seconds = Histogram(
-            "megadec_request_seconds", "Arrival to last byte.", ["route"], buckets=SECONDS, registry=own
-        )
-        self.in_flight = Gauge("megadec_requests_in_flight", "Requests being answered.", registry=own)
-        self.prompt_tokens = Counter("megadec_prompt_tokens_total", "Prompt tokens.", registry=own)
-        self.generated_tokens = Counter("megadec_generated_tokens_total", "Tokens generated.", registry=own)
-        self.texts = Counter("megadec_classified_texts_total", "Texts classified.", registry=own)
-        self._first_token = Histogram(
-            "megadec_time_to_first_token_seconds", "Request to first token.", buckets=SECONDS, registry=own
-        )
-        self._rate = Histogram(
-            "megadec_tokens_per_second", "Of one answer, behind its first token.", buckets=RATES, registry=own
-        )
-        running = Gauge("megadec_running", "Answers that are being computed.", registry=own)
-        running.set_function(lambda: scheduler.running)
-        waiting = Gauge("megadec_queue_length", "Answers that wait for a place.", registry=own)
-        waiting.set_function(lambda: scheduler.waiting)
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.text = lambda: generate_latest(registry)
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        seconds = partial(Histogram, registry=registry, buckets=SECONDS)
+        self._requests = counter("megadec_requests_total", "Requests answered.", ["route", "status"])
+        self._request_seconds = seconds("megadec_request_seconds", "Arrival to last byte.", ["route"])
+        self.in_flight = gauge("megadec_requests_in_flight", "Requests being answered.")
+        self.prompt_tokens = counter("megadec_prompt_tokens_total", "Prompt tokens.")
+        self.generated_tokens = counter("megadec_generated_tokens_total", "Tokens generated.")
+        self.texts = counter("megadec_classified_texts_total", "Texts classified.")
+        self._first_token = seconds("megadec_time_to_first_token_seconds", "Request to first token.")
+        self._rate = seconds("megadec_tokens_per_second", "Of one answer, behind its first token.", buckets=RATES)
+        gauge("megadec_running", "Answers that are being computed.").set_function(lambda: scheduler.running)
+        gauge("megadec_queue_length", "Answers that wait for a place.").set_function(lambda: scheduler.waiting)
 
     def request(self, route: str, status: int, began: float) -> None:
         """Count an answered request; status 499 is a client that went before the end."""

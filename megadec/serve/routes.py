@@ -1,7 +1,6 @@
 """The service over HTTP, in OpenAI's shapes: a Starlette application.
 
-Its own parts are what Starlette has not: a body within its limit, a client that has gone, and one count for each
-request.
+What Starlette lacks is written here: a limit for bodies, and work that ends with the client that wanted it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,6 @@ from pydantic import BaseModel
 from megadec.common.errors import MissingExtraError
 from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import RequestError
-from megadec.serve.metrics import Metrics
 from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody, parse
 from megadec.serve.scheduler import Job
 from megadec.serve.service import Service
@@ -39,6 +37,7 @@ except ImportError as missing:
 
 T = TypeVar("T", bound=BaseModel)
 
+JOB = "megadec.job"  # in a request's scope
 GONE_STATUS = 499  # nginx's number for a client that went before the end of its answer
 # A client that is refused while it still sends its body sees the answer only if its sending does not fail: so much more
 # is read and thrown away.
@@ -61,7 +60,7 @@ def build_app(service: Service) -> Starlette:
     """The application in front of `service`."""
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Counted, metrics=service.metrics)],
+        middleware=[Middleware(Guard, service=service)],
         exception_handlers={RequestError: _refused, HTTPException: _unrouted, Exception: _failed},
     )
     app.state.service = service
@@ -81,8 +80,8 @@ async def chat(request: Request) -> Response:
 async def classify(request: Request) -> Response:
     """Label texts."""
     service = request.app.state.service
-    job = service.classify(await _read(request, ClassifyBody))
-    async with _while_wanted(request, job):
+    job = request.scope[JOB] = service.classify(await _read(request, ClassifyBody))
+    async with _until_gone(request, job):
         found = await job.events.get()
     service.metrics.texts.inc(len(found))
     data = [
@@ -160,7 +159,7 @@ async def _read(request: Request, kind: type[T]) -> T:
 async def _generate(request: Request, kind: type[CompletionBody | ChatBody]) -> Response:
     service = request.app.state.service
     wanted = await _read(request, kind)
-    answer = await service.answer(wanted)
+    answer = request.scope[JOB] = await service.answer(wanted)
     is_chat = isinstance(wanted, ChatBody)
     head = {
         "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}",
@@ -170,8 +169,9 @@ async def _generate(request: Request, kind: type[CompletionBody | ChatBody]) -> 
     }
     if wanted.stream:
         include_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-        return EventStream(_events(answer, head, is_chat, include_usage), lambda: service.end(answer))
-    async with _while_wanted(request, answer):
+        events = _events(answer, head, is_chat, include_usage)
+        return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
+    async with _until_gone(request, answer):
         pieces = [piece async for piece in _pieces(answer)]
     text = "".join(piece.text for piece in pieces)
     said = {"message": {"role": "assistant", "content": text, "refusal": None}} if is_chat else {"text": text}
@@ -189,9 +189,7 @@ def _choice(said: dict[str, Any], reason: str | None) -> dict[str, Any]:
     return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
 
 
-async def _events(
-    answer: Answer, head: dict[str, Any], is_chat: bool, include_usage: bool
-) -> AsyncGenerator[bytes, None]:
+async def _events(answer: Answer, head: dict[str, Any], is_chat: bool, include_usage: bool) -> AsyncIterator[bytes]:
     """The same text as without a stream, as server-sent events; an error on the way is the last of them."""
     if is_chat:
         head = {**head, "object": "chat.completion.chunk"}
@@ -212,31 +210,9 @@ def _event(value: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events, which end with the client; then `close` is called."""
-
-    def __init__(self, events: AsyncGenerator[bytes, None], close: Callable[[], None]) -> None:
-        super().__init__(events, headers=STREAM_HEADERS, media_type="text/event-stream")
-        self._close = close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events. Raises ClientDisconnect for a client that reads nothing."""
-
-        async def send_in_time(message: Message) -> None:
-            with anyio.fail_after(STALLED_SECONDS):
-                await send(message)
-
-        try:
-            await super().__call__(scope, receive, send_in_time)
-        except TimeoutError as error:
-            raise ClientDisconnect from error
-        finally:
-            self._close()
-
-
 @contextlib.asynccontextmanager
-async def _while_wanted(request: Request, job: Job) -> AsyncIterator[None]:
-    """As soon as the client goes, the job's next event is ClientDisconnect; in the end its place is free."""
+async def _until_gone(request: Request, job: Job) -> AsyncIterator[None]:
+    """As soon as the client goes, the job's next event is ClientDisconnect. A stream sees it by itself."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -248,7 +224,6 @@ async def _while_wanted(request: Request, job: Job) -> AsyncIterator[None]:
         yield
     finally:
         watching.cancel()
-        request.app.state.service.end(job)
 
 
 class TooLarge(JSONResponse):
@@ -285,32 +260,35 @@ async def _failed(request: Request, error: Exception) -> Response:
     return await _refused(request, RequestError("the server failed", status=500, code="internal_error"))
 
 
-class Counted:
-    """Counts each request by its route and by how it ended."""
+class Guard:
+    """Around all routes: counts each request by how it ended, and frees the place of its job whatever happens."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
-        self._metrics = metrics
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; a client that has gone is no error."""
+        """Answer one request; a client that has gone, or reads nothing, is no error."""
         status, is_whole = 0, False
 
-        async def noted(message: Message) -> None:
+        async def send_in_time(message: Message) -> None:
             nonlocal status, is_whole
             status = message.get("status", status)
+            with anyio.fail_after(STALLED_SECONDS):
+                await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
-            await send(message)
 
-        began = time.monotonic()
-        with self._metrics.in_flight.track_inprogress():
-            try:
-                await self._app(scope, receive, noted)
-            except ClientDisconnect:
-                is_whole = False
-            except Exception:
-                status, is_whole = 500, True
-                raise
-            finally:
-                route = scope["path"] if scope["path"] in PATHS else "other"
-                self._metrics.request(route, status if is_whole else GONE_STATUS, began)
+        metrics, began = self._service.metrics, time.monotonic()
+        try:
+            with metrics.in_flight.track_inprogress():
+                await self._app(scope, receive, send_in_time)
+        except (ClientDisconnect, TimeoutError):
+            pass
+        except Exception:
+            status, is_whole = 500, True
+            raise
+        finally:
+            if JOB in scope:
+                self._service.end(scope[JOB])
+            route = scope["path"] if scope["path"] in PATHS else "other"
+            metrics.request(route, status if is_whole else GONE_STATUS, began)
