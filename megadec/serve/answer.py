@@ -1,4 +1,4 @@
-"""The two kinds of jobs: an answer token by token, a classification a few texts at a time.
+"""An answer, token by token.
 
 Text is held back while it is part of a character or may be the beginning of a stop text, so a stream is a few
 characters late and never takes anything back.
@@ -7,19 +7,15 @@ characters late and never takes anything back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Continuation, Finish
-from megadec.decoding.session import TextClassifier
-from megadec.serve.scheduler import Events, Job
-
-TEXTS_PER_TURN = 8
 
 
 class Piece(NamedTuple):
-    """Some more whole characters, or with a reason the end."""
+    """Some more whole characters; with a reason they are the last."""
 
     text: str
     reason: Finish | None = None
@@ -58,66 +54,35 @@ def _beginning(text: str, stop: str) -> int:
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
 
 
-class Answer(Job):
-    """A continuation as Pieces; the last has the reason. `count` is called for each token."""
+class Answer:
+    """A continuation as text. `count` is called for each token."""
 
     def __init__(
-        self,
-        events: Events,
-        seconds: float,
-        continuation: Continuation,
-        tokenizer: Tokenizer,
-        stops: Sequence[str],
-        count: Callable[[], None],
+        self, continuation: Continuation, tokenizer: Tokenizer, stops: Sequence[str], count: Callable[[], None]
     ) -> None:
-        super().__init__(events, seconds)
         self._continuation = continuation
         self._text = tokenizer.stream()
         self._stops = StopTexts(stops)
         self._count = count
         self.tokens = 0
+        self.asked = time.monotonic()
         self.first_token = self.last_token = 0.0  # when they came
 
-    def turn(self) -> bool:
-        """One part of the prompt or one token; gives the text that became whole."""
+    def turn(self) -> Piece:
+        """Read a part of the prompt or draw a token; the text that became whole by it."""
+        text = ""
         next_id = self._continuation.advance()
         if next_id is not None:
             self.tokens += 1
             self.last_token = time.monotonic()
             self.first_token = self.first_token or self.last_token
             self._count()
-            self._say(self._stops.push(self._text.push(next_id)))
+            text = self._stops.push(self._text.push(next_id))
         reason = "stop" if self._stops.found else self._continuation.finished
-        if reason is None:
-            return False
         # A character that the limit cut in the middle is left out.
-        self._say(self._stops.flush())
-        self.events.put(Piece("", reason))
-        return True
+        return Piece(text + self._stops.flush() if reason else text, reason)
 
     def usage(self) -> dict[str, int]:
         """OpenAI's usage object: tokens of the prompt with its `<s>`, and tokens drawn so far."""
         prompt = self._continuation.prompt_tokens
         return {"prompt_tokens": prompt, "completion_tokens": self.tokens, "total_tokens": prompt + self.tokens}
-
-    def _say(self, text: str) -> None:
-        if text:
-            self.events.put(Piece(text))
-
-
-class Classification(Job):
-    """Texts through a classifier; gives the list of all their probabilities (label -> probability) once."""
-
-    def __init__(self, events: Events, seconds: float, classifier: TextClassifier, texts: Sequence[str]) -> None:
-        super().__init__(events, seconds)
-        self._classifier = classifier
-        self._texts = texts
-        self._done: list[Mapping[str, float]] = []
-
-    def turn(self) -> bool:
-        """The next few texts."""
-        self._done += self._classifier.classify(self._texts[len(self._done) : len(self._done) + TEXTS_PER_TURN])
-        if len(self._done) < len(self._texts):
-            return False
-        self.events.put(self._done)
-        return True

@@ -41,7 +41,8 @@ def serve(options: ServeOptions) -> None:
         if options.classifier is not None:
             classifier = open_classifier(options.classifier)
             classifier.classifier.classify(["。"])
-        with contextlib.closing(Service(options.limits, model, classifier)) as service:
+        service = Service(options.limits, model, classifier)
+        with contextlib.closing(service.scheduler):
             names = " and ".join(found["id"] for found in service.models())
             host, port = listener.getsockname()[:2]
             log.info("serving %s at http://%s:%d", names, f"[{host}]" if ":" in host else host, port)

@@ -6,11 +6,10 @@ What Starlette lacks is written here: a limit for bodies, and work that ends wit
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,6 @@ from megadec.common.errors import MissingExtraError
 from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import RequestError
 from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody, parse
-from megadec.serve.scheduler import Job
 from megadec.serve.service import Service
 
 try:
@@ -36,8 +34,9 @@ except ImportError as missing:
     raise MissingExtraError("starlette", "serve") from missing
 
 T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
 
-JOB = "megadec.job"  # in a request's scope
+PLACE = "megadec.place"  # in a request's scope
 GONE_STATUS = 499  # nginx's number for a client that went before the end of its answer
 # A client that is refused while it still sends its body sees the answer only if its sending does not fail: so much more
 # is read and thrown away.
@@ -80,10 +79,9 @@ async def chat(request: Request) -> Response:
 async def classify(request: Request) -> Response:
     """Label texts."""
     service = request.app.state.service
-    job = request.scope[JOB] = service.classify(await _read(request, ClassifyBody))
-    async with _until_gone(request, job):
-        found = await job.events.get()
-    service.metrics.texts.inc(len(found))
+    wanted = await _read(request, ClassifyBody)
+    place = request.scope[PLACE] = service.scheduler.admit()
+    found = await _unless_gone(request, service.classify(place, wanted))
     data = [
         {"index": index, "label": max(one, key=one.__getitem__), "probabilities": dict(one)}
         for index, one in enumerate(found)
@@ -159,7 +157,9 @@ async def _read(request: Request, kind: type[T]) -> T:
 async def _generate(request: Request, kind: type[CompletionBody | ChatBody]) -> Response:
     service = request.app.state.service
     wanted = await _read(request, kind)
-    answer = request.scope[JOB] = await service.answer(wanted)
+    place = request.scope[PLACE] = service.scheduler.admit()
+    answer = await service.answer(wanted)
+    pieces = service.pieces(place, answer)
     is_chat = isinstance(wanted, ChatBody)
     head = {
         "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}",
@@ -169,33 +169,31 @@ async def _generate(request: Request, kind: type[CompletionBody | ChatBody]) -> 
     }
     if wanted.stream:
         include_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-        events = _events(answer, head, is_chat, include_usage)
+        events = _events(answer, pieces, head, is_chat, include_usage)
         return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
-    async with _until_gone(request, answer):
-        pieces = [piece async for piece in _pieces(answer)]
-    text = "".join(piece.text for piece in pieces)
+    text, reason = await _unless_gone(request, _whole(pieces))
     said = {"message": {"role": "assistant", "content": text, "refusal": None}} if is_chat else {"text": text}
-    return JSONResponse({**head, "choices": [_choice(said, pieces[-1].reason)], "usage": answer.usage()})
+    return JSONResponse({**head, "choices": [_choice(said, reason)], "usage": answer.usage()})
 
 
-async def _pieces(answer: Answer) -> AsyncIterator[Piece]:
-    piece = Piece("")
-    while piece.reason is None:
-        piece = await answer.events.get()
-        yield piece
+async def _whole(pieces: AsyncIterator[Piece]) -> tuple[str, str | None]:
+    found = [piece async for piece in pieces]
+    return "".join(piece.text for piece in found), found[-1].reason
 
 
 def _choice(said: dict[str, Any], reason: str | None) -> dict[str, Any]:
     return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
 
 
-async def _events(answer: Answer, head: dict[str, Any], is_chat: bool, include_usage: bool) -> AsyncIterator[bytes]:
+async def _events(
+    answer: Answer, pieces: AsyncIterator[Piece], head: dict[str, Any], is_chat: bool, include_usage: bool
+) -> AsyncIterator[bytes]:
     """The same text as without a stream, as server-sent events; an error on the way is the last of them."""
     if is_chat:
         head = {**head, "object": "chat.completion.chunk"}
         yield _event({**head, "choices": [_choice({"delta": {"role": "assistant", "content": ""}}, None)]})
     try:
-        async for text, reason in _pieces(answer):
+        async for text, reason in pieces:
             said = {"delta": {"content": text} if text else {}} if is_chat else {"text": text}
             yield _event({**head, "choices": [_choice(said, reason)]})
     except RequestError as error:
@@ -210,18 +208,21 @@ def _event(value: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
-@contextlib.asynccontextmanager
-async def _until_gone(request: Request, job: Job) -> AsyncIterator[None]:
-    """As soon as the client goes, the job's next event is ClientDisconnect. A stream sees it by itself."""
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """The result of `work`; ended, and ClientDisconnect raised, as soon as the client goes. A stream sees it itself."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        job.events.put(ClientDisconnect())
+        working.cancel()
 
-    watching = asyncio.create_task(watch())
+    working, watching = asyncio.create_task(work), asyncio.create_task(watch())
     try:
-        yield
+        return await working
+    except asyncio.CancelledError:
+        if watching.done():
+            raise ClientDisconnect from None
+        raise
     finally:
         watching.cancel()
 
@@ -261,7 +262,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 class Guard:
-    """Around all routes: counts each request by how it ended, and frees the place of its job whatever happens."""
+    """Around all routes: counts each request by how it ended, and frees its place whatever happens."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -288,7 +289,7 @@ class Guard:
             status, is_whole = 500, True
             raise
         finally:
-            if JOB in scope:
-                self._service.end(scope[JOB])
+            if PLACE in scope:
+                self._service.scheduler.leave(scope[PLACE])
             route = scope["path"] if scope["path"] in PATHS else "other"
             metrics.request(route, status if is_whole else GONE_STATUS, began)

@@ -1,4 +1,4 @@
-"""The service without HTTP: a checked body in, a job that runs or a RequestError out.
+"""The service without HTTP: a checked body in, pieces of an answer, labels or a RequestError out.
 
 Tokenizing happens in a thread of the pool and computing in the scheduler's, so that the event loop only moves messages.
 """
@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 from megadec.common.errors import InputError
 from megadec.decoding.generate import Continuation, Sampling
-from megadec.serve.answer import Answer, Classification
+from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import Limits, RequestError
 from megadec.serve.metrics import Metrics
 from megadec.serve.open import ServedClassifier, ServedModel
 from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody
-from megadec.serve.scheduler import Events, Job, Scheduler
+from megadec.serve.scheduler import Place, Scheduler
 
+TEXTS_PER_TURN = 8
 CHAT_NOTES = {
     "plain": "a base model: it continues text and is not tuned for chat; /v1/chat/completions writes the messages as "
     "lines (系统：, 用户：, 助手：) and lets it continue the last",
@@ -26,7 +29,7 @@ CHAT_NOTES = {
 
 
 class Service:
-    """What a server does. `close` it in the end."""
+    """What a server does; its scheduler is to be closed in the end."""
 
     def __init__(self, limits: Limits, model: ServedModel | None, classifier: ServedClassifier | None) -> None:
         self.limits = limits
@@ -36,12 +39,8 @@ class Service:
         self.metrics = Metrics(self.scheduler)
         self._started = int(time.time())
 
-    def close(self) -> None:
-        """End all answers and the computing thread."""
-        self.scheduler.close()
-
     async def answer(self, wanted: CompletionBody | ChatBody) -> Answer:
-        """Take on a request. Raises RequestError when it does not fit the model, or the queue is full."""
+        """What was asked for, before its first turn. Raises RequestError when it does not fit the model."""
         served = _named(self.model, wanted.model, "language model", "--classifier")
         ids, stops = await asyncio.to_thread(_prompt, served, wanted)
         sampling = Sampling(
@@ -58,29 +57,34 @@ class Service:
             continuation = Continuation(served.model, ids, sampling, tokenizer.eos_id, drawn_ids)
         except InputError as error:
             raise RequestError(str(error), parameter="prompt", code="invalid_value") from error
-        count = self.metrics.generated_tokens.inc
-        answer = Answer(Events(), self.limits.request_seconds, continuation, tokenizer, stops, count)
-        self.scheduler.submit(answer)
         self.metrics.prompt_tokens.inc(len(ids))
-        return answer
+        return Answer(continuation, tokenizer, stops, self.metrics.generated_tokens.inc)
 
-    def classify(self, wanted: ClassifyBody) -> Classification:
-        """Take on texts. Raises RequestError."""
+    async def pieces(self, place: Place, answer: Answer) -> AsyncIterator[Piece]:
+        """Text as it comes, then the reason. Raises RequestError when the answer cannot be finished."""
+        piece = Piece("")
+        try:
+            while piece.reason is None:
+                piece = await self.scheduler.turn(place, answer.turn)
+                if piece.text:
+                    yield Piece(piece.text)
+            yield Piece("", piece.reason)
+        finally:
+            self.metrics.answer(answer)
+
+    async def classify(self, place: Place, wanted: ClassifyBody) -> list[Mapping[str, float]]:
+        """For each text, label -> probability. Raises RequestError."""
         served = _named(self.classifier, wanted.model, "classifier", "--model")
-        if len(wanted.texts) > self.limits.texts:
-            message = (
-                f"texts holds {len(wanted.texts)} texts; at most {self.limits.texts} are classified in one request"
-            )
+        texts = wanted.texts
+        if len(texts) > self.limits.texts:
+            message = f"texts holds {len(texts)} texts; at most {self.limits.texts} are classified in one request"
             raise RequestError(message, parameter="texts", code="invalid_value")
-        job = Classification(Events(), self.limits.request_seconds, served.classifier, wanted.texts)
-        self.scheduler.submit(job)
-        return job
-
-    def end(self, job: Job) -> None:
-        """Free the place of a job whose events nobody reads any more; every job that was taken on needs it."""
-        self.scheduler.cancel(job)
-        if isinstance(job, Answer):
-            self.metrics.answer(job)
+        found: list[Mapping[str, float]] = []
+        for first in range(0, len(texts), TEXTS_PER_TURN):
+            part = texts[first : first + TEXTS_PER_TURN]
+            found += await self.scheduler.turn(place, partial(served.classifier.classify, part))
+        self.metrics.texts.inc(len(texts))
+        return found
 
     def models(self) -> list[dict[str, Any]]:
         """The entries of /v1/models."""

@@ -1,4 +1,4 @@
-"""Stand-ins for a model that is served and for the listener of a job."""
+"""A stand-in for a model that is served."""
 
 from __future__ import annotations
 
@@ -30,12 +30,6 @@ class Recited:
         if sum(self.fed) >= self._prompt_tokens:
             logits_V[next(self._ids)] = 1
         return logits_V
-
-
-class Kept(list):
-    """The events of a job, in the order in which they came."""
-
-    put = list.append
 
 
 def byte_ids(tokenizer: Tokenizer, text: str) -> list[int]:

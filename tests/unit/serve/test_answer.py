@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megadec.common.errors import CheckpointError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Continuation, Sampling
-from megadec.serve.answer import Answer, Classification, Piece, StopTexts
-from megadec.serve.limits import RequestError
-from megadec.serve.scheduler import Job
-from tests.support.served import Kept, Recited, byte_ids
+from megadec.serve.answer import Answer, Piece, StopTexts
+from tests.support.served import Recited, byte_ids
 
 TEXTS = st.text("ab停。", max_size=30)
 
@@ -50,14 +47,16 @@ def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
 def pieces_of(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str] = (), most: int = 40) -> list[Piece]:
     model = Recited(tokenizer.vocabulary_size, [*ids, tokenizer.eos_id])
     continuation = Continuation(model, [1], Sampling(most, 0.0), tokenizer.eos_id)
-    answer = Answer(Kept(), 60.0, continuation, tokenizer, stops, lambda: None)
-    while not answer.turn():
-        pass
-    return answer.events
+    answer = Answer(continuation, tokenizer, stops, lambda: None)
+    pieces = [answer.turn()]
+    while pieces[-1].reason is None:
+        pieces.append(answer.turn())
+    return pieces
 
 
 def test_a_character_cut_by_the_limit_is_left_out(tokenizer: Tokenizer) -> None:
-    assert pieces_of(tokenizer, byte_ids(tokenizer, "好𠮷"), most=6) == [Piece("好"), Piece("", "length")]
+    pieces = pieces_of(tokenizer, byte_ids(tokenizer, "好𠮷"), most=6)
+    assert [piece for piece in pieces if any(piece)] == [Piece("好"), Piece("", "length")]
 
 
 @pytest.mark.parametrize("stop", ["河", "边的", "。"])
@@ -65,51 +64,9 @@ def test_an_answer_ends_before_a_stop_text(tokenizer: Tokenizer, stop: str) -> N
     text = "小林在河边的旧车站。后来"
     pieces = pieces_of(tokenizer, tokenizer.encode(text), [stop, "不在其中"])
     assert "".join(piece.text for piece in pieces) == text[: text.index(stop)]
-    assert pieces[-1] == Piece("", "stop")
+    assert pieces[-1].reason == "stop"
 
 
 def test_what_was_held_back_for_a_stop_is_given_at_the_end(tokenizer: Tokenizer) -> None:
     pieces = pieces_of(tokenizer, tokenizer.encode("小林在河边"), ["河边的人"])
     assert "".join(piece.text for piece in pieces) == "小林在河边"
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "words"),
-    [
-        (RequestError("late", status=504), 504, "late"),
-        (InputError("texts[3] is too long"), 400, "texts[3] is too long"),
-        (CheckpointError("/srv/secret is cut"), 500, "the server failed"),
-        (ZeroDivisionError("secret"), 500, "the server failed"),
-    ],
-)
-def test_a_client_is_told_what_it_did_and_not_what_broke(error: Exception, status: int, words: str) -> None:
-    job = Job(Kept(), 60.0)
-    job.fail(error)
-    (seen,) = job.events
-    assert (type(seen), seen.status) == (RequestError, status)
-    assert words in str(seen)
-    assert "secret" not in str(seen)
-
-
-class Lengths:
-    """Gives each text its own probability, and notes how many texts came at once."""
-
-    labels = ("long", "short")
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def classify(self, texts: Sequence[str]) -> list[Mapping[str, float]]:
-        self.batches.append(len(texts))
-        return [{"long": len(text) / 100, "short": 1 - len(text) / 100} for text in texts]
-
-
-def test_texts_are_classified_a_few_a_turn_and_come_back_in_order() -> None:
-    classifier = Lengths()
-    job = Classification(Kept(), 60.0, classifier, ["字" * size for size in range(30)])
-    turns = 1
-    while not job.turn():
-        turns += 1
-    assert turns == len(classifier.batches) > 2
-    (found,) = job.events
-    assert [one["long"] for one in found] == [size / 100 for size in range(30)]

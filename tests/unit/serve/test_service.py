@@ -43,13 +43,17 @@ class Counting:
         return torch.nn.functional.one_hot(torch.tensor(max(300, ids[-1] + 1)), self.vocabulary_size).double()
 
 
-class Even:
-    """A classifier that knows nothing."""
+class Lengths:
+    """A classifier of a text's length, which notes how many texts came at once."""
 
-    labels = ("甲", "乙")
+    labels = ("长", "短")
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
 
     def classify(self, texts: Sequence[str]) -> list[Mapping[str, float]]:
-        return [{"甲": 0.5, "乙": 0.5} for _ in texts]
+        self.batches.append(len(texts))
+        return [{"长": len(text) / 100, "短": 1 - len(text) / 100} for text in texts]
 
 
 @pytest.fixture
@@ -59,13 +63,13 @@ def make(tiny_tokenizer_path: Path) -> Iterator[Callable[..., Service]]:
 
     def start(model: bool = True, classifier: bool = True, **limits: Any) -> Service:
         served = ServedModel("m", "megadec", Counting(tokenizer.vocabulary_size), tokenizer, PlainTemplate(), {})
-        labels = ServedClassifier("c", Even())
+        labels = ServedClassifier("c", Lengths())
         made.append(Service(Limits(**limits), served if model else None, labels if classifier else None))
         return made[-1]
 
     yield start
     for service in made:
-        service.close()
+        service.scheduler.close()
 
 
 def part(body: Any, more: bool = False) -> dict[str, Any]:
@@ -156,13 +160,14 @@ def test_what_a_server_does_not_have_is_a_404(make: Callable[..., Service]) -> N
     assert (status, "no classifier" in body["error"]["message"]) == (404, True)
 
 
-def test_texts_are_labelled_up_to_the_limit(make: Callable[..., Service]) -> None:
-    service = make(texts=20)
-    _, body = ask(service, "/v1/classify", [part({"texts": ["一"] * 20, "model": "c"})])
-    assert [one["index"] for one in body["data"]] == list(range(20))
-    status, body = ask(service, "/v1/classify", [part({"texts": ["一"] * 21})])
+def test_texts_are_classified_a_few_a_turn_and_come_back_in_order_up_to_the_limit(make: Callable[..., Service]) -> None:
+    service = make(texts=30)
+    _, body = ask(service, "/v1/classify", [part({"texts": ["字" * size for size in range(1, 31)], "model": "c"})])
+    assert [one["probabilities"]["长"] for one in body["data"]] == [size / 100 for size in range(1, 31)]
+    assert len(service.classifier.classifier.batches) > 2
+    status, body = ask(service, "/v1/classify", [part({"texts": ["一"] * 31})])
     assert (status, body["error"]["param"]) == (400, "texts")
-    assert "at most 20" in body["error"]["message"]
+    assert "at most 30" in body["error"]["message"]
 
 
 def test_a_body_must_arrive_in_time(make: Callable[..., Service]) -> None:
