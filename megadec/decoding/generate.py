@@ -1,8 +1,7 @@
 """Text from a language model, one token at a time.
 
-In: a model, a prompt, how to draw. Out: ids or text as they come, each new token computed against what the session
-remembers of those before it. A token is drawn on the CPU in float64, which moves one row of logits off the accelerator
-for each token, and gives the same text for the same seed and logits on every device.
+A token is drawn on the CPU in float64, which moves the logits off the accelerator for each token, and gives the same
+text for the same seed and logits on every device.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.model import Decoder
-from megadec.decoding.session import DecoderModel, LanguageModel, Session
+from megadec.decoding.session import LanguageModel, Session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +52,13 @@ class Sampling:
                 raise ConfigError(f"sampling.{name}={getattr(self, name)!r} is out of range: {rule}")
 
 
-GREEDY = Sampling(temperature=0.0, top_p=1.0)
-
-
 Finish = Literal["stop", "length"]
 # A long prompt is read in parts of this many tokens, so that other sequences advance between them.
 PROMPT_PART_TOKENS = 512
 
 
 class Continuation:
-    """A sequence being continued: `advance` until `finished` says why it ended.
+    """A sequence being continued: `advance` until `finished` says why it ended, or iterate over the ids.
 
     Raises InputError at once, before anything is computed, for an empty prompt, an id outside the vocabulary, or a
     prompt and max_new_tokens that do not fit the model's context together.
@@ -82,6 +77,7 @@ class Continuation:
     ) -> None:
         _check_prompt(model, prompt_ids, sampling)
         self.finished: Finish | None = None
+        self.prompt_tokens = len(prompt_ids)
         self._model = model
         self._session: Session | None = None
         self._sampling = sampling
@@ -91,6 +87,12 @@ class Continuation:
         self._seen_ids = list(prompt_ids)
         self._fed_tokens = 0
         self._end_tokens = len(prompt_ids) + sampling.max_new_tokens
+
+    def __iter__(self) -> Iterator[int]:
+        while self.finished is None:
+            next_id = self.advance()
+            if next_id is not None:
+                yield next_id
 
     def advance(self) -> int | None:
         """Read a part of the prompt or draw one id; None where no id came out of it."""
@@ -124,45 +126,16 @@ def _check_prompt(model: LanguageModel, prompt_ids: Sequence[int], sampling: Sam
         )
 
 
-def generate_text(
-    model: LanguageModel | Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling
-) -> Iterator[str]:
+def generate_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> Iterator[str]:
     """The continuation of `prompt` as pieces of whole characters, without the prompt; ends before `</s>`.
 
-    A last character that the token limit cut in the middle is left out. Raises InputError as `Continuation` does.
+    A last character that the token limit cut in the middle is left out. Raises InputError as `Continuation` does, at
+    once.
     """
     prompt_ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-    continuation = Continuation(_as_model(model), prompt_ids, sampling, tokenizer.eos_id, tokenizer.vocabulary_size)
-    return _whole_characters(_ids_of(continuation), tokenizer)
-
-
-def _whole_characters(ids: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
+    continuation = Continuation(model, prompt_ids, sampling, tokenizer.eos_id, tokenizer.vocabulary_size)
     stream = tokenizer.stream()
-    for piece_id in ids:
-        text = stream.push(piece_id)
-        if text:
-            yield text
-
-
-def generate_ids(
-    model: LanguageModel | Decoder, prompt_ids: Sequence[int], sampling: Sampling, eos_id: int | None = None
-) -> Iterator[int]:
-    """The ids that follow the prompt, as they are drawn; ends before eos_id or after max_new_tokens.
-
-    Raises InputError at once, as `Continuation` does.
-    """
-    return _ids_of(Continuation(_as_model(model), prompt_ids, sampling, eos_id))
-
-
-def _as_model(model: LanguageModel | Decoder) -> LanguageModel:
-    return DecoderModel(model) if isinstance(model, Decoder) else model
-
-
-def _ids_of(continuation: Continuation) -> Iterator[int]:
-    while continuation.finished is None:
-        next_id = continuation.advance()
-        if next_id is not None:
-            yield next_id
+    return filter(None, map(stream.push, continuation))
 
 
 def draw(logits_V: Tensor, seen_ids: Sequence[int], sampling: Sampling, generator: torch.Generator) -> int:

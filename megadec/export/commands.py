@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from megadec.common.config import parse
 from megadec.common.errors import ConfigError
 from megadec.common.log import logger
 from megadec.decoding.generate import Sampling, generate_text
+from megadec.decoding.session import DecoderModel
 from megadec.engine.command import train_command
 from megadec.engine.runs.pretrain import Run
 from megadec.export.gguf.writer import to_gguf
@@ -121,7 +123,7 @@ def generate(argv: Sequence[str]) -> None:
     decoder.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     for prompt in options.prompt:
         # Asked for first: a prompt that does not fit is refused before anything is printed.
-        continuation = generate_text(decoder, tokenizer, prompt, options.sampling)
-        for text in (prompt, *continuation, "\n"):
+        continuation = generate_text(DecoderModel(decoder), tokenizer, prompt, options.sampling)
+        for text in chain((prompt,), continuation, ("\n",)):
             sys.stdout.write(text)
             sys.stdout.flush()

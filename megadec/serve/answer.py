@@ -1,49 +1,24 @@
-"""The two kinds of work that the scheduler turns: an answer token by token, a classification a few texts at a time.
+"""An answer, token by token.
 
-In: a continuation, or texts. Out: events through `give`, which is called in the computing thread. Text is held back
-while it is part of a character or may be the beginning of a stop text, so a stream is a few characters late and never
-takes anything back.
+Text is held back while it is part of a character or may be the beginning of a stop text, so a stream is a few
+characters late and never takes anything back.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from megadec.common.errors import REQUEST_WRONG, MegadecError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Continuation, Finish
-from megadec.decoding.session import TextClassifier
-from megadec.serve.limits import RequestError
-
-TEXTS_PER_TURN = 8
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Some more whole characters."""
+class Piece(NamedTuple):
+    """Some more whole characters; with a reason they are the last."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class End:
-    """The answer is complete."""
-
-    reason: Finish
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The probabilities of all texts, label -> probability."""
-
-    probabilities: Sequence[Mapping[str, float]]
-
-
-Event: TypeAlias = Piece | End | Labelled | RequestError
-Give: TypeAlias = Callable[[Event], None]
+    reason: Finish | None = None
 
 
 class StopTexts:
@@ -83,93 +58,31 @@ class Answer:
     """A continuation as text. `count` is called for each token."""
 
     def __init__(
-        self,
-        continuation: Continuation,
-        tokenizer: Tokenizer,
-        stops: Sequence[str],
-        give: Give,
-        count: Callable[[], None],
+        self, continuation: Continuation, tokenizer: Tokenizer, stops: Sequence[str], count: Callable[[], None]
     ) -> None:
         self._continuation = continuation
         self._text = tokenizer.stream()
         self._stops = StopTexts(stops)
-        self._give = give
         self._count = count
-        self._asked = time.monotonic()
-        self._first_token: float | None = None
-        self._last_token = 0.0
         self.tokens = 0
+        self.asked = time.monotonic()
+        self.first_token = self.last_token = 0.0  # when they came
 
-    @property
-    def first_token_seconds(self) -> float | None:
-        """From the request to its first token; None where there was none."""
-        return None if self._first_token is None else self._first_token - self._asked
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Behind the first token; None for an answer of fewer than two."""
-        if self._first_token is None or self.tokens < 2 or self._last_token <= self._first_token:
-            return None
-        return (self.tokens - 1) / (self._last_token - self._first_token)
-
-    def turn(self) -> bool:
-        """One part of the prompt or one token; gives the text that became whole."""
+    def turn(self) -> Piece:
+        """Read a part of the prompt or draw a token; the text that became whole by it."""
+        text = ""
         next_id = self._continuation.advance()
         if next_id is not None:
-            self._note_token()
-            self._say(self._stops.push(self._text.push(next_id)))
-            if self._stops.found:
-                self._give(End("stop"))
-                return True
-        if self._continuation.finished is None:
-            return False
+            self.tokens += 1
+            self.last_token = time.monotonic()
+            self.first_token = self.first_token or self.last_token
+            self._count()
+            text = self._stops.push(self._text.push(next_id))
+        reason = "stop" if self._stops.found else self._continuation.finished
         # A character that the limit cut in the middle is left out.
-        self._say(self._stops.flush())
-        self._give(End(self._continuation.finished))
-        return True
+        return Piece(text + self._stops.flush() if reason else text, reason)
 
-    def fail(self, error: Exception) -> None:
-        """Give the error instead of the rest."""
-        self._give(_as_seen(error))
-
-    def _note_token(self) -> None:
-        self.tokens += 1
-        self._last_token = time.monotonic()
-        self._first_token = self._first_token or self._last_token
-        self._count()
-
-    def _say(self, text: str) -> None:
-        if text:
-            self._give(Piece(text))
-
-
-class Classification:
-    """Texts through a classifier; gives Labelled once, when all are done."""
-
-    def __init__(self, classifier: TextClassifier, texts: Sequence[str], give: Give) -> None:
-        self._classifier = classifier
-        self._texts = tuple(texts)
-        self._give = give
-        self._done: list[Mapping[str, float]] = []
-
-    def turn(self) -> bool:
-        """The next few texts."""
-        part = self._texts[len(self._done) : len(self._done) + TEXTS_PER_TURN]
-        self._done += self._classifier.classify(part)
-        if len(self._done) < len(self._texts):
-            return False
-        self._give(Labelled(self._done))
-        return True
-
-    def fail(self, error: Exception) -> None:
-        """Give the error."""
-        self._give(_as_seen(error))
-
-
-def _as_seen(error: Exception) -> RequestError:
-    """An error as the client sees it: what is wrong with its request in our words, a defect without its details."""
-    if isinstance(error, RequestError):
-        return error
-    if isinstance(error, MegadecError) and error.exit_status == REQUEST_WRONG:
-        return RequestError(str(error), code="invalid_value")
-    return RequestError("the server failed while it computed this request", status=500, code="internal_error")
+    def usage(self) -> dict[str, int]:
+        """OpenAI's usage object: tokens of the prompt with its `<s>`, and tokens drawn so far."""
+        prompt = self._continuation.prompt_tokens
+        return {"prompt_tokens": prompt, "completion_tokens": self.tokens, "total_tokens": prompt + self.tokens}

@@ -1,7 +1,6 @@
-"""The service over HTTP: a FastAPI application, and the process that serves it.
+"""The process that serves: what the command line names is opened, and answers until a signal.
 
-In: what the command line names. Out: answers until a signal. One process and one computing thread; more of them are
-more servers, behind a proxy that counts.
+One process and one computing thread; more of them are more servers, behind a proxy that counts.
 """
 
 from __future__ import annotations
@@ -13,62 +12,20 @@ import signal
 import socket
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 import torch
 
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, MissingExtraError
 from megadec.common.log import logger
-from megadec.serve.asgi import Guard, refusal
-from megadec.serve.limits import RequestError, ServeOptions
+from megadec.serve.limits import ServeOptions
 from megadec.serve.open import open_classifier, open_language_model
-from megadec.serve.routes import Routes
+from megadec.serve.routes import build_app
 from megadec.serve.service import Service
 
 log = logger(__name__)
 
 CLOSING_SECONDS = 2.0  # to write the ends of answers after the grace time
-
-
-def build_app(service: Service) -> Any:
-    """The application. Raises MissingExtraError without fastapi."""
-    try:
-        from fastapi import FastAPI
-        from starlette.exceptions import HTTPException
-    except ImportError as error:
-        raise MissingExtraError("fastapi", "serve") from error
-    # Its generated documentation would load scripts from the network.
-    app = FastAPI(title="megadec", openapi_url=None, docs_url=None, redoc_url=None)
-    routes = Routes(service)
-    table = (
-        ("POST", "/v1/completions", routes.completions),
-        ("POST", "/v1/chat/completions", routes.chat),
-        ("POST", "/v1/classify", routes.classify),
-        ("GET", "/v1/models", routes.models),
-        ("GET", "/v1/models/{name}", routes.model),
-        ("GET", "/healthz", routes.health),
-        ("GET", "/metrics", routes.metrics),
-        ("GET", "/", routes.page),
-    )
-    for method, path, endpoint in table:
-        app.router.add_route(path, endpoint, methods=[method])
-    app.add_exception_handler(RequestError, _refused)
-    app.add_exception_handler(HTTPException, _unrouted)
-    metrics = service.metrics
-    paths = frozenset(path for _, path, _ in table)
-    app.add_middleware(Guard, routes=paths, begins=metrics.request_begins, ends=metrics.request_ends)
-    return app
-
-
-async def _refused(request: Any, error: Any) -> Any:
-    return refusal(error)
-
-
-async def _unrouted(request: Any, error: Any) -> Any:
-    what = {404: "is no route of this server", 405: f"does not take {request.method}"}
-    message = f"{request.url.path} {what.get(error.status_code, error.detail)}"
-    return refusal(RequestError(message, status=error.status_code, code="unknown_route"))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -91,7 +48,8 @@ def serve(options: ServeOptions) -> None:
         if options.classifier is not None:
             classifier = open_classifier(options.classifier)
             classifier.classifier.classify(["。"])
-        with contextlib.closing(Service(options.limits, model, classifier)) as service:
+        service = Service(options.limits, model, classifier)
+        with contextlib.closing(service.scheduler):
             names = " and ".join(found["id"] for found in service.models())
             host, port = listener.getsockname()[:2]
             log.info("serving %s at http://%s:%d", names, f"[{host}]" if ":" in host else host, port)
@@ -101,12 +59,11 @@ def serve(options: ServeOptions) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens: who comes while the model is loaded waits instead of being turned away."""
+    is_six = ":" in host
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if is_six else socket.AF_INET, dualstack_ipv6=is_six
+        )
     except socket.gaierror as error:
         raise ConfigError(f"--host={host} is no address of this machine: {error.strerror}") from error
     except OSError as error:
@@ -116,7 +73,6 @@ def _listen(host: str, port: int) -> socket.socket:
             errno.EADDRNOTAVAIL: f"--host={host} is no address of this machine",
         }
         raise ConfigError(rules.get(error.errno or 0, f"cannot listen on {host}:{port}: {error.strerror}")) from error
-    return listener
 
 
 def _run(service: Service, listener: socket.socket) -> None:

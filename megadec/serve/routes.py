@@ -1,133 +1,295 @@
-"""What each route of the service does, between a Starlette request and a response.
+"""The service over HTTP, in OpenAI's shapes: a Starlette application.
 
-In: requests. Out: responses in OpenAI's shapes. A route reads its own body, so that limits and messages are ours and a
-client that goes is seen at once; FastAPI only finds the route.
+What Starlette lacks is written here: a limit for bodies, and work that ends with the client that wanted it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from megadec.serve.answer import End, Piece
-from megadec.serve.asgi import EventStream, Response, json_response, read_body, unless_gone
+from pydantic import BaseModel
+
+from megadec.common.errors import MissingExtraError
+from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import RequestError
-from megadec.serve.request import GenerateRequest, chat_request, classify_request, completion_request
-from megadec.serve.service import RunningAnswer, Service
-from megadec.serve.values import read_object
-from megadec.serve.wire import DONE, ChatShape, CompletionShape, event_bytes
+from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody, parse
+from megadec.serve.service import Service
 
+try:
+    import anyio
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+    from starlette.routing import Route
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as missing:
+    raise MissingExtraError("starlette", "serve") from missing
+
+T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
+
+PLACE = "megadec.place"  # in a request's scope
+GONE_STATUS = 499  # nginx's number for a client that went before the end of its answer
+# A client that is refused while it still sends its body sees the answer only if its sending does not fail: so much more
+# is read and thrown away.
+DRAINED_BYTES = 2**26
+DRAIN_SECONDS = 5.0
+# A client that reads nothing for so long is as good as gone.
+STALLED_SECONDS = 60.0
 PAGE_FILE = Path(__file__).with_name("page.html")
 # The page is one file: nothing is loaded from elsewhere, and nothing is sent elsewhere.
-PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
-)
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:",
+    "x-content-type-options": "nosniff",
+}
+# X-Accel-Buffering: a proxy such as nginx would collect the events otherwise.
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-class Routes:
-    """One method for each route; `request` is a Starlette request."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._page = PAGE_FILE.read_bytes()
-
-    async def completions(self, request: Any) -> Any:
-        """Continue a text."""
-        return await self._generate(request, completion_request, CompletionShape)
-
-    async def chat(self, request: Any) -> Any:
-        """Continue a chat."""
-        return await self._generate(request, chat_request, ChatShape)
-
-    async def classify(self, request: Any) -> Any:
-        """Label texts."""
-        wanted = classify_request(await self._body(request), self._service.limits.texts)
-        name, found = await unless_gone(self._service.classify(wanted), request.receive)
-        data = [
-            {"index": index, "label": max(one, key=one.__getitem__), "probabilities": dict(one)}
-            for index, one in enumerate(found)
-        ]
-        return json_response({"object": "list", "model": name, "data": data})
-
-    async def models(self, request: Any) -> Any:
-        """All models."""
-        return json_response({"object": "list", "data": self._service.models()})
-
-    async def model(self, request: Any) -> Any:
-        """One model."""
-        name = request.path_params["name"]
-        for found in self._service.models():
-            if found["id"] == name:
-                return json_response(found)
-        raise RequestError(f"the model {name!r} is not served here", status=404, code="model_not_found")
-
-    async def health(self, request: Any) -> Any:
-        """200 while requests are taken on."""
-        healthy, shown = self._service.health()
-        return json_response(shown, 200 if healthy else 503)
-
-    async def metrics(self, request: Any) -> Any:
-        """Prometheus' text."""
-        return Response(self._service.metrics.text(), kind="text/plain; version=0.0.4; charset=utf-8")
-
-    async def page(self, request: Any) -> Any:
-        """The page for people."""
-        headers = [(b"content-security-policy", PAGE_POLICY.encode()), (b"x-content-type-options", b"nosniff")]
-        return Response(self._page, kind="text/html; charset=utf-8", headers=headers)
-
-    async def _body(self, request: Any) -> dict[str, Any]:
-        limits = self._service.limits
-        try:
-            async with asyncio.timeout(limits.request_seconds):
-                return read_object(await read_body(request.scope, request.receive, limits.body_bytes))
-        except TimeoutError as error:
-            raise RequestError(
-                f"the body did not arrive within {limits.request_seconds:.3g} seconds", status=408, code="timeout"
-            ) from error
-
-    async def _generate(
-        self,
-        request: Any,
-        parse: Callable[[Mapping[str, Any]], GenerateRequest],
-        kind: type[CompletionShape | ChatShape],
-    ) -> Any:
-        wanted = parse(await self._body(request))
-        answer = await self._service.answer(wanted)
-        shape = kind(self._service.model_name())
-        if wanted.stream:
-            return EventStream(_events(answer, shape, wanted.include_usage))
-        return json_response(await unless_gone(_whole(answer, shape), request.receive))
+def build_app(service: Service) -> Starlette:
+    """The application in front of `service`."""
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[Middleware(Guard, service=service)],
+        exception_handlers={RequestError: _refused, HTTPException: _unrouted, Exception: _failed},
+    )
+    app.state.service = service
+    return app
 
 
-async def _whole(answer: RunningAnswer, shape: CompletionShape | ChatShape) -> dict[str, Any]:
-    text = ""
-    async with contextlib.aclosing(answer.events()) as events:
-        async for event in events:
-            if isinstance(event, End):
-                return shape.whole(text, event.reason, answer.usage)
-            text += event.text
-    raise AssertionError("an answer ends with End or RequestError")
+async def completions(request: Request) -> Response:
+    """Continue a text."""
+    return await _generate(request, CompletionBody)
+
+
+async def chat(request: Request) -> Response:
+    """Continue a chat."""
+    return await _generate(request, ChatBody)
+
+
+async def classify(request: Request) -> Response:
+    """Label texts."""
+    service = request.app.state.service
+    wanted = await _read(request, ClassifyBody)
+    place = request.scope[PLACE] = service.scheduler.admit()
+    found = await _unless_gone(request, service.classify(place, wanted))
+    data = [
+        {"index": index, "label": max(one, key=one.__getitem__), "probabilities": dict(one)}
+        for index, one in enumerate(found)
+    ]
+    return JSONResponse({"object": "list", "model": service.classifier.name, "data": data})
+
+
+async def models(request: Request) -> Response:
+    """All models."""
+    return JSONResponse({"object": "list", "data": request.app.state.service.models()})
+
+
+async def model(request: Request) -> Response:
+    """One model."""
+    name = request.path_params["name"]
+    for found in request.app.state.service.models():
+        if found["id"] == name:
+            return JSONResponse(found)
+    raise RequestError(f"the model {name!r} is not served here", status=404, code="model_not_found")
+
+
+async def health(request: Request) -> Response:
+    """200 while requests are taken on."""
+    scheduler = request.app.state.service.scheduler
+    status = "ok" if scheduler.healthy else "stopping"
+    shown = {"status": status, "running": scheduler.running, "waiting": scheduler.waiting}
+    return JSONResponse(shown, 200 if scheduler.healthy else 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus' text."""
+    return Response(request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+async def page(request: Request) -> Response:
+    """The page for people."""
+    return FileResponse(PAGE_FILE, headers=PAGE_HEADERS)
+
+
+ROUTES = [
+    Route("/v1/completions", completions, methods=["POST"]),
+    Route("/v1/chat/completions", chat, methods=["POST"]),
+    Route("/v1/classify", classify, methods=["POST"]),
+    Route("/v1/models", models),
+    Route("/v1/models/{name}", model),
+    Route("/healthz", health),
+    Route("/metrics", metrics),
+    Route("/", page),
+]
+PATHS = {route.path for route in ROUTES}
+
+
+async def _read(request: Request, kind: type[T]) -> T:
+    """The body, checked. Raises RequestError; of one that is too large no more is read than the limit."""
+    limits = request.app.state.service.limits
+    body, size = bytearray(), int(request.headers.get("content-length", 0))
+    try:
+        async with asyncio.timeout(limits.request_seconds):
+            if size <= limits.body_bytes:
+                async for part in request.stream():
+                    body += part
+                    if len(body) > limits.body_bytes:
+                        break
+    except TimeoutError as error:
+        message = f"the body did not arrive within {limits.request_seconds:.3g} seconds"
+        raise RequestError(message, status=408, code="timeout") from error
+    if max(size, len(body)) > limits.body_bytes:
+        message = f"the body has {max(size, len(body))} bytes or more; this server reads at most {limits.body_bytes}"
+        raise RequestError(message, status=413, code="body_too_large")
+    return parse(kind, bytes(body))
+
+
+async def _generate(request: Request, kind: type[CompletionBody | ChatBody]) -> Response:
+    service = request.app.state.service
+    wanted = await _read(request, kind)
+    place = request.scope[PLACE] = service.scheduler.admit()
+    answer = await service.answer(wanted)
+    pieces = service.pieces(place, answer)
+    is_chat = isinstance(wanted, ChatBody)
+    head = {
+        "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}",
+        "object": "chat.completion" if is_chat else "text_completion",
+        "created": int(time.time()),
+        "model": service.model.name,
+    }
+    if wanted.stream:
+        include_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
+        events = _events(answer, pieces, head, is_chat, include_usage)
+        return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
+    text, reason = await _unless_gone(request, _whole(pieces))
+    said = {"message": {"role": "assistant", "content": text, "refusal": None}} if is_chat else {"text": text}
+    return JSONResponse({**head, "choices": [_choice(said, reason)], "usage": answer.usage()})
+
+
+async def _whole(pieces: AsyncIterator[Piece]) -> tuple[str, str | None]:
+    found = [piece async for piece in pieces]
+    return "".join(piece.text for piece in found), found[-1].reason
+
+
+def _choice(said: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
 
 
 async def _events(
-    answer: RunningAnswer, shape: CompletionShape | ChatShape, include_usage: bool
-) -> AsyncGenerator[bytes, None]:
-    """The same text as `_whole`, as server-sent events; an error on the way is the last of them."""
-    async with contextlib.aclosing(answer.events()) as events:
-        if (opening := shape.opening()) is not None:
-            yield event_bytes(opening)
-        try:
-            async for event in events:
-                if isinstance(event, Piece):
-                    yield event_bytes(shape.chunk(event.text))
-                else:
-                    yield event_bytes(shape.chunk("", event.reason))
-        except RequestError as error:
-            yield event_bytes(error.body())
-            return
+    answer: Answer, pieces: AsyncIterator[Piece], head: dict[str, Any], is_chat: bool, include_usage: bool
+) -> AsyncIterator[bytes]:
+    """The same text as without a stream, as server-sent events; an error on the way is the last of them."""
+    if is_chat:
+        head = {**head, "object": "chat.completion.chunk"}
+        yield _event({**head, "choices": [_choice({"delta": {"role": "assistant", "content": ""}}, None)]})
+    try:
+        async for text, reason in pieces:
+            said = {"delta": {"content": text} if text else {}} if is_chat else {"text": text}
+            yield _event({**head, "choices": [_choice(said, reason)]})
+    except RequestError as error:
+        yield _event(error.body())
+        return
     if include_usage:
-        yield event_bytes(shape.usage_chunk(answer.usage))
-    yield DONE
+        yield _event({**head, "choices": [], "usage": answer.usage()})
+    yield b"data: [DONE]\n\n"
+
+
+def _event(value: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """The result of `work`; ended, and ClientDisconnect raised, as soon as the client goes. A stream sees it itself."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        working.cancel()
+
+    working, watching = asyncio.create_task(work), asyncio.create_task(watch())
+    try:
+        return await working
+    except asyncio.CancelledError:
+        if watching.done():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()
+
+
+class TooLarge(JSONResponse):
+    """The refusal of a body, behind which a little more of it is read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, read on, end it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        left = DRAINED_BYTES
+        message: Message = {"more_body": True}
+        with anyio.move_on_after(DRAIN_SECONDS):
+            while left > 0 and message.get("more_body"):
+                message = await receive()
+                left -= len(message.get("body", b""))
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _refused(request: Request, error: Any) -> Response:
+    """A RequestError as OpenAI's API gives errors."""
+    if error.status == 413:
+        return TooLarge(error.body(), error.status, {"connection": "close"})
+    wait = error.retry_after_seconds
+    return JSONResponse(error.body(), error.status, None if wait is None else {"retry-after": str(wait)})
+
+
+async def _unrouted(request: Request, error: Any) -> Response:
+    what = {404: "is no route of this server", 405: f"does not take {request.method}"}
+    message = f"{request.url.path} {what.get(error.status_code, error.detail)}"
+    return await _refused(request, RequestError(message, status=error.status_code, code="unknown_route"))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return await _refused(request, RequestError("the server failed", status=500, code="internal_error"))
+
+
+class Guard:
+    """Around all routes: counts each request by how it ended, and frees its place whatever happens."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; a client that has gone, or reads nothing, is no error."""
+        status, is_whole = 0, False
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal status, is_whole
+            status = message.get("status", status)
+            with anyio.fail_after(STALLED_SECONDS):
+                await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        metrics, began = self._service.metrics, time.monotonic()
+        try:
+            with metrics.in_flight.track_inprogress():
+                await self._app(scope, receive, send_in_time)
+        except (ClientDisconnect, TimeoutError):
+            pass
+        except Exception:
+            status, is_whole = 500, True
+            raise
+        finally:
+            if PLACE in scope:
+                self._service.scheduler.leave(scope[PLACE])
+            route = scope["path"] if scope["path"] in PATHS else "other"
+            metrics.request(route, status if is_whole else GONE_STATUS, began)

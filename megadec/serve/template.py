@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, TypeAlias
 
 import jinja2
 import jinja2.ext
@@ -28,26 +28,11 @@ from megadec.common.errors import ExportError
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.serve.limits import RequestError
-from megadec.serve.request import Message
+from megadec.serve.requests import Message
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 PLAIN_ROLES = {"system": "系统", "user": "用户", "assistant": "助手"}
-
-
-class ChatTemplate(Protocol):
-    """How a chat becomes a prompt."""
-
-    @property
-    def name(self) -> str:
-        """`plain`, or `own` for the folder's."""
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Texts at which the answer is over."""
-
-    def ids(self, messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
-        """The ids of the prompt. Raises RequestError for messages that the template does not take."""
 
 
 class PlainTemplate:
@@ -89,7 +74,7 @@ class OwnTemplate:
         marks = {bos_token: tokenizer.bos_id, eos_token: tokenizer.eos_id}
         try:
             rendered = self._template.render(
-                messages=[{"role": message.role, "content": message.content} for message in messages],
+                messages=[message.model_dump(include={"role", "content"}) for message in messages],
                 bos_token=bos_token,
                 eos_token=eos_token,
                 add_generation_prompt=True,
@@ -104,6 +89,9 @@ class OwnTemplate:
         for part in re.split(f"({bos_token}|{eos_token})", rendered):
             ids += [marks[part]] if part in marks else tokenizer.encode(part)
         return ids
+
+
+ChatTemplate: TypeAlias = PlainTemplate | OwnTemplate
 
 
 def read_template(folder: Path) -> ChatTemplate:

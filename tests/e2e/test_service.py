@@ -21,6 +21,7 @@ import torch
 
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Sampling, generate_text
+from megadec.decoding.session import DecoderModel
 from megadec.export.read.load import load_source
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.source import ModelSource
@@ -29,7 +30,7 @@ from tests.support.processes import run_script, running, wait_until
 from tests.support.sources import random_source
 
 openai = pytest.importorskip("openai")
-pytest.importorskip("fastapi")
+pytest.importorskip("starlette")
 
 PATIENCE_SECONDS = 240.0
 CONTEXT_TOKENS = 8192
@@ -160,7 +161,9 @@ def streamed(chunks: Any) -> tuple[str, list[str], str | None, Any]:
 def test_a_completion_is_the_text_of_the_command_line(server: Server, source: ModelSource) -> None:
     decoder, tokenizer = load_source(source)
     for seed in (1, 2):
-        wanted = "".join(generate_text(decoder, tokenizer, "小林。", Sampling(30, 1.0, top_p=0.9, seed=seed)))
+        wanted = "".join(
+            generate_text(DecoderModel(decoder), tokenizer, "小林。", Sampling(30, 1.0, top_p=0.9, seed=seed))
+        )
         found = server.client().completions.create(
             model="tiny", prompt="小林。", max_tokens=30, temperature=1.0, top_p=0.9, seed=seed
         )
@@ -258,8 +261,11 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(server: Server) -> N
     server.until_idle()
 
 
-def test_a_body_that_is_no_json_object_is_a_400(server: Server) -> None:
-    status, _, answer = server.ask("/v1/chat/completions", b"[]")
+@pytest.mark.parametrize(
+    ("body", "words"), [(b"{", "not JSON"), (b"", "not JSON"), (b"\xff", "not JSON in UTF-8"), (b"[]", "an object")]
+)
+def test_a_body_that_is_no_json_object_is_a_400(server: Server, body: bytes, words: str) -> None:
+    status, _, answer = server.ask("/v1/chat/completions", body)
     assert status == 400
     assert "an object" in answer["error"]["message"]
 
@@ -267,6 +273,7 @@ def test_a_body_that_is_no_json_object_is_a_400(server: Server) -> None:
 @pytest.mark.parametrize(
     ("parameters", "parameter", "words"),
     [
+        ({"temperature": 9}, "temperature", "less than or equal to 2; 9 was found"),
         ({"max_tokens": CONTEXT_TOKENS}, "max_tokens", "do not fit into the context of 8192"),
         ({"prompt": [10**6]}, "prompt", "the model's vocabulary has 600 ids"),
         ({"n": 2}, "n", "not supported"),

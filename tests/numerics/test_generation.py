@@ -9,7 +9,8 @@ from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
-from megadec.decoding.generate import Sampling, generate_ids
+from megadec.decoding.generate import Continuation, Sampling
+from megadec.decoding.session import DecoderModel
 
 BASE = {
     "vocabulary_size": 97,
@@ -58,7 +59,7 @@ def test_greedy_ids_are_those_of_full_passes(shape: DecoderShape) -> None:
     with torch.no_grad():
         for _ in range(40):
             ids.append(int(decoder(torch.tensor([ids]))[0, -1].argmax()))
-    found = list(generate_ids(decoder, ids[:3], Sampling(max_new_tokens=40, temperature=0)))
+    found = list(Continuation(DecoderModel(decoder), ids[:3], Sampling(max_new_tokens=40, temperature=0)))
     assert found == ids[3:]
     assert len(set(found)) > 3, "a decoder that repeats itself proves little"
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from megadec.common.errors import ConfigError, ExportError, InputError, StorageError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
-from megadec.decoding.generate import GREEDY, generate_ids
+from megadec.decoding.generate import Continuation, Sampling
 from megadec.decoding.session import DecoderModel
 from megadec.export.gguf.llama_cpp import BATCH_TOKENS, LlamaCppModel
 from megadec.export.gguf.writer import FORMATS, MODEL_FILE, check_gguf, to_gguf, write_gguf
@@ -55,9 +55,9 @@ def test_llama_cpp_writes_our_greedy_text(exported):
     llama_cpp = LlamaCppModel(folder / MODEL_FILE)
     for text in ("清晨，小林在河边", "老周\n", "𠮷"):
         prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
-        sampling = replace(GREEDY, max_new_tokens=40)
-        wanted = list(generate_ids(DecoderModel(decoder), prompt, sampling))
-        found = list(generate_ids(llama_cpp, prompt, sampling))
+        sampling = Sampling(max_new_tokens=40, temperature=0)
+        wanted = list(Continuation(DecoderModel(decoder), prompt, sampling))
+        found = list(Continuation(llama_cpp, prompt, sampling))
         assert found == wanted
         written = b"".join(tokenizer.pieces[i] for i in wanted)
         assert llama_cpp.decode(found) == written.decode("utf-8", errors="replace")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
@@ -17,39 +16,47 @@ from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.decoding.generate import (
-    GREEDY,
+    PROMPT_PART_TOKENS,
+    Continuation,
     Sampling,
     draw,
-    generate_ids,
     generate_text,
     kept_probabilities,
     penalise,
 )
+from megadec.decoding.session import DecoderModel
+from tests.support.served import Recited, byte_ids
+
+SHAPE = DecoderShape(
+    vocabulary_size=97,
+    hidden_size=64,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_size=16,
+    intermediate_size=128,
+    max_position_embeddings=64,
+    initializer_std=0.2,
+)
 
 
-def decoder_of(vocabulary: int) -> Decoder:
-    decoder = Decoder(
-        DecoderShape(
-            vocabulary_size=vocabulary,
-            hidden_size=64,
-            layers=2,
-            heads=4,
-            kv_heads=2,
-            head_size=16,
-            intermediate_size=128,
-            max_position_embeddings=64,
-            initializer_std=0.2,
-        )
-    )
+@pytest.fixture(scope="module")
+def model() -> DecoderModel:
+    decoder = Decoder(SHAPE)
     initialize(decoder, 4)
-    return decoder
+    return DecoderModel(decoder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
+    return Tokenizer.load(tiny_tokenizer_path)
 
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-GREEDY_SHORT = Sampling(max_new_tokens=40, temperature=0)
+GREEDY = Sampling(max_new_tokens=40, temperature=0)
 LOGITS = torch.tensor([0.1, 2.0, -1.0, 1.5, 0.0], dtype=torch.float64)
 
 
@@ -99,48 +106,60 @@ def test_a_penalty_lowers_seen_logits_of_either_sign_once_and_no_others() -> Non
     assert torch.equal(LOGITS, before)
 
 
-def test_a_strong_penalty_makes_greedy_generation_repeat_nothing() -> None:
-    decoder = decoder_of(97)
-    plain = list(generate_ids(decoder, [5], Sampling(max_new_tokens=60, temperature=0)))
-    penalised = list(generate_ids(decoder, [5], Sampling(max_new_tokens=60, temperature=0, repetition_penalty=1e9)))
+def test_a_strong_penalty_makes_greedy_generation_repeat_nothing(model: DecoderModel) -> None:
+    plain, penalised = (
+        list(Continuation(model, [5], Sampling(60, 0.0, repetition_penalty=penalty))) for penalty in (1.0, 1e9)
+    )
     assert len(set(plain)) < 60
     assert len({5, *penalised}) == 61
 
 
-def test_one_seed_gives_one_text_and_another_seed_another() -> None:
-    decoder = decoder_of(97)
-    first, again, other = (list(generate_ids(decoder, [5], Sampling(30, 1.5, seed=seed))) for seed in (1, 1, 2))
+def test_one_seed_gives_one_text_and_another_seed_another(model: DecoderModel) -> None:
+    first, again, other = (list(Continuation(model, [5], Sampling(30, 1.5, seed=seed))) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
-def test_generation_ends_before_the_end_of_text() -> None:
-    decoder = decoder_of(97)
-    ids = list(generate_ids(decoder, [5], Sampling(max_new_tokens=20, temperature=0)))
-    end = ids[7]
-    assert list(generate_ids(decoder, [5], Sampling(max_new_tokens=20, temperature=0), end)) == ids[: ids.index(end)]
+def test_generation_ends_before_the_end_of_text(model: DecoderModel) -> None:
+    ids = list(Continuation(model, [5], Sampling(20, 0.0)))
+    ended = Continuation(model, [5], Sampling(20, 0.0), eos_id=ids[7])
+    assert list(ended) == ids[: ids.index(ids[7])]
+    assert ended.finished == "stop"
 
 
 @pytest.mark.parametrize(
-    ("prompt", "new_tokens", "message"),
+    ("prompt", "message"),
     [
-        ([], 5, "the prompt has no tokens"),
-        ([97], 5, "the prompt holds id 97; the model's vocabulary has 97 ids"),
-        ([-1], 5, "the prompt holds id -1"),
-        (
-            [1] * 60,
-            5,
-            "a prompt of 60 tokens and sampling.max_new_tokens=5 do not fit the model's context of 64 tokens",
-        ),
+        ([], "the prompt has no tokens"),
+        ([97], "the prompt holds id 97; the model's vocabulary has 97 ids"),
+        ([-1], "the prompt holds id -1"),
+        ([1] * 60, "a prompt of 60 tokens and sampling.max_new_tokens=5 do not fit the model's context of 64 tokens"),
     ],
 )
-def test_a_prompt_that_cannot_be_continued_is_refused_at_once(prompt: list[int], new_tokens: int, message: str) -> None:
+def test_a_prompt_that_cannot_be_continued_is_refused_at_once(
+    model: DecoderModel, prompt: list[int], message: str
+) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        generate_ids(decoder_of(97), prompt, Sampling(max_new_tokens=new_tokens))
+        Continuation(model, prompt, Sampling(max_new_tokens=5))
 
 
-def test_a_context_can_be_filled_to_the_last_token() -> None:
-    assert len(list(generate_ids(decoder_of(97), [1] * 60, Sampling(max_new_tokens=4)))) == 4
+def test_a_context_can_be_filled_to_the_last_token(model: DecoderModel) -> None:
+    assert len(list(Continuation(model, [1] * 60, Sampling(4)))) == 4
+
+
+def test_a_long_prompt_is_read_in_parts_with_turns_for_others_between() -> None:
+    prompt = [5] * (2 * PROMPT_PART_TOKENS + 3)
+    model = Recited(600, [7, 8, 9], len(prompt))
+    continuation = Continuation(model, prompt, Sampling(2, 0.0))
+    assert [continuation.advance() for _ in range(4)] == [None, None, 7, 8]
+    assert model.fed == [PROMPT_PART_TOKENS, PROMPT_PART_TOKENS, 3, 1]
+    assert continuation.finished == "length"
+
+
+def test_ids_that_the_tokenizer_does_not_have_are_never_drawn() -> None:
+    """A model may have more rows than its tokenizer has pieces."""
+    (drawn,) = Continuation(Recited(640, [603]), [1], Sampling(1), drawn_ids=600)
+    assert 0 <= drawn < 600
 
 
 @pytest.mark.parametrize(
@@ -159,34 +178,14 @@ def test_sampling_out_of_range_is_refused(values: dict[str, Any]) -> None:
         Sampling(**values)
 
 
-class Recital(Decoder):
-    """A decoder whose likeliest next id is the next of a given list, whatever it has seen."""
-
-    def __init__(self, vocabulary: int, ids: list[int]) -> None:
-        super().__init__(decoder_of(vocabulary).shape)
-        self.ids = iter(ids)
-
-    def forward(self, ids_BS: Tensor, **_: Any) -> Tensor:
-        logits = torch.zeros(1, 1, self.shape.vocabulary_size)
-        logits[..., next(self.ids)] = 1
-        return logits
-
-
-def byte_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    by_byte = {tokenizer.piece_bytes(i)[0]: i for i in range(tokenizer.vocabulary_size) if tokenizer.is_byte[i]}
-    return [by_byte[byte] for byte in text.encode("utf-8")]
-
-
-def test_text_streams_in_whole_characters_even_through_byte_pieces(tiny_tokenizer_path: Path) -> None:
-    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+def test_text_streams_in_whole_characters_even_through_byte_pieces(tokenizer: Tokenizer) -> None:
     ids = [*tokenizer.encode("小林"), *byte_ids(tokenizer, "龘é𠮷a"), *tokenizer.encode("老周"), tokenizer.eos_id, 5]
-    pieces = list(generate_text(Recital(tokenizer.vocabulary_size, ids), tokenizer, "清晨", GREEDY_SHORT))
+    prompt_tokens = 1 + len(tokenizer.encode("清晨"))
+    pieces = list(generate_text(Recited(tokenizer.vocabulary_size, ids, prompt_tokens), tokenizer, "清晨", GREEDY))
     assert "".join(pieces) == "小林龘é𠮷a老周"
     assert {"龘", "é", "𠮷", "a"} <= set(pieces)
 
 
-def test_a_character_cut_by_the_token_limit_is_left_out(tiny_tokenizer_path: Path) -> None:
-    tokenizer = Tokenizer.load(tiny_tokenizer_path)
-    ids = byte_ids(tokenizer, "龘龘")[:5]
-    sampling = Sampling(max_new_tokens=5, temperature=0)
-    assert list(generate_text(Recital(tokenizer.vocabulary_size, ids), tokenizer, "", sampling)) == ["龘"]
+def test_a_character_cut_by_the_token_limit_is_left_out(tokenizer: Tokenizer) -> None:
+    model = Recited(tokenizer.vocabulary_size, byte_ids(tokenizer, "龘龘"))
+    assert list(generate_text(model, tokenizer, "", Sampling(5, 0.0))) == ["龘"]

@@ -13,6 +13,7 @@ from megadec.common.errors import ConfigError
 from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Sampling, generate_text
+from megadec.decoding.session import DecoderModel
 from megadec.export.gguf.writer import to_gguf
 from megadec.export.onnx.classifier import to_onnx_classifier
 from megadec.export.onnx.export import to_onnx
@@ -56,7 +57,7 @@ def test_each_format_is_found_and_gives_the_same_text(
     assert served.template.name == ("own" if kind == "huggingface" else "plain")
     decoder, tokenizer = load_source(source)
     for prompt in ("", "清晨，小林在河边", "𠮷"):
-        wanted = "".join(generate_text(decoder, tokenizer, prompt, HOW))
+        wanted = "".join(generate_text(DecoderModel(decoder), tokenizer, prompt, HOW))
         assert "".join(generate_text(served.model, served.tokenizer, prompt, HOW)) == wanted
 
 

@@ -1,180 +1,173 @@
-"""Jobs advance in turn, wait in order, and leave when they are done, too late, or not wanted any more."""
+"""Requests advance in turn, wait in order, and leave when they are done, too late, or not wanted any more."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import CheckpointError, ConfigError, InputError
 from megadec.serve.limits import Limits, RequestError
-from megadec.serve.scheduler import Scheduler
+from megadec.serve.scheduler import Place, Scheduler
 
 PATIENCE_SECONDS = 60.0
 
 
-class Turns:
-    """A job of so many turns that writes its name down at each; `gate` must be open for a turn."""
+class Line:
+    """A scheduler, and what its requests note: their name at each turn. No turn ends while `gate` is closed."""
 
-    def __init__(self, name: str, turns: int, notes: list[str], gate: threading.Event | None = None) -> None:
-        self.name = name
-        self.left = turns
-        self.notes = notes
-        self.gate = gate
-        self.error: Exception | None = None
-        self.ended = threading.Event()
+    def __init__(self, **limits: float) -> None:
+        self.scheduler = Scheduler(Limits(**limits))
+        self.notes: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
 
-    def turn(self) -> bool:
-        if self.gate is not None:
+    def start(self, name: str, turns: float = float("inf")) -> asyncio.Task[None]:
+        """A request of so many turns."""
+        return asyncio.create_task(self._take_turns(self.scheduler.admit(), name, turns))
+
+    async def _take_turns(self, place: Place, name: str, turns: float) -> None:
+        def note() -> None:
             assert self.gate.wait(PATIENCE_SECONDS)
-        self.notes.append(self.name)
-        self.left -= 1
-        if not self.left:
-            self.ended.set()
-        return self.left == 0
+            self.notes.append(name)
 
-    def fail(self, error: Exception) -> None:
-        self.error = error
-        self.ended.set()
+        try:
+            while turns > 0:
+                await self.scheduler.turn(place, note)
+                turns -= 1
+        finally:
+            self.scheduler.leave(place)
 
-
-class Broken(Turns):
-    def turn(self) -> bool:
-        raise ZeroDivisionError
+    async def until(self, running: int, waiting: int) -> None:
+        while (self.scheduler.running, self.scheduler.waiting) != (running, waiting):
+            await asyncio.sleep(0.001)
 
 
-@pytest.fixture
-def make() -> Iterator[Callable[..., Scheduler]]:
-    made: list[Scheduler] = []
+def run(test: Callable[[Line], Coroutine[Any, Any, None]], **limits: float) -> list[str]:
+    """The notes of a line in which `test` happened."""
 
-    def start(**limits: float) -> Scheduler:
-        made.append(Scheduler(Limits(**limits)))
-        return made[-1]
+    async def within() -> list[str]:
+        line = Line(**limits)
+        with contextlib.closing(line.scheduler):
+            await asyncio.wait_for(test(line), PATIENCE_SECONDS)
+        return line.notes
 
-    yield start
-    for scheduler in made:
-        scheduler.close()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    return asyncio.run(within())
 
 
-def test_running_jobs_take_turns(make: Callable[..., Scheduler]) -> None:
-    scheduler, notes, gate = make(), [], threading.Event()
-    jobs = [Turns(name, 3, notes, gate) for name in "abc"]
-    for job in jobs:
-        scheduler.submit(job, PATIENCE_SECONDS)
-    gate.set()
-    assert all(job.ended.wait(PATIENCE_SECONDS) for job in jobs)
-    assert sorted(notes) == sorted("abc" * 3)
-    assert notes[-6:] == list("abcabc") or notes[-3:] == list("abc")
+def test_running_requests_take_turns_in_order() -> None:
+    async def test(line: Line) -> None:
+        await asyncio.gather(*[line.start(name, 3) for name in "abc"])
+
+    assert run(test) == list("abcabcabc")
 
 
-def test_a_job_waits_until_a_place_is_free(make: Callable[..., Scheduler]) -> None:
-    scheduler, notes, gate = make(running=1), [], threading.Event()
-    jobs = [Turns(name, 2, notes, gate) for name in "abc"]
-    for job in jobs:
-        scheduler.submit(job, PATIENCE_SECONDS)
-    until(lambda: (scheduler.running, scheduler.waiting) == (1, 2))
-    gate.set()
-    assert jobs[2].ended.wait(PATIENCE_SECONDS)
-    assert notes == list("aabbcc")
+def test_a_request_waits_until_a_place_is_free() -> None:
+    async def test(line: Line) -> None:
+        line.gate.clear()
+        tasks = [line.start(name, 2) for name in "abc"]
+        await line.until(1, 2)
+        line.gate.set()
+        await asyncio.gather(*tasks)
+
+    assert run(test, running=1) == list("aabbcc")
 
 
-def test_a_full_queue_refuses_with_the_time_to_come_back(make: Callable[..., Scheduler]) -> None:
-    scheduler, gate = make(running=1, waiting=1), threading.Event()
-    jobs = [Turns(name, 1, [], gate) for name in "abc"]
-    scheduler.submit(jobs[0], PATIENCE_SECONDS)
-    until(lambda: scheduler.running == 1)
-    scheduler.submit(jobs[1], PATIENCE_SECONDS)
-    with pytest.raises(RequestError, match="1 requests are computed and 1 wait") as refused:
-        scheduler.submit(jobs[2], PATIENCE_SECONDS)
-    assert refused.value.status == 503
-    assert 1 <= (refused.value.retry_after_seconds or 0) <= 60
-    gate.set()
-    assert jobs[1].ended.wait(PATIENCE_SECONDS)
-
-
-def test_places_count_beside_the_queue(make: Callable[..., Scheduler]) -> None:
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_full_queue_refuses_with_the_time_to_come_back(waiting: int) -> None:
     """With no queue at all, what can run at once is still taken on."""
-    scheduler, gate = make(running=2, waiting=0), threading.Event()
-    for name in "ab":
-        scheduler.submit(Turns(name, 1, [], gate), PATIENCE_SECONDS)
-    with pytest.raises(RequestError, match="busy"):
-        scheduler.submit(Turns("c", 1, [], gate), PATIENCE_SECONDS)
-    gate.set()
-    until(lambda: scheduler.running == 0)
+
+    async def test(line: Line) -> None:
+        tasks = [line.start("a", 1) for _ in range(2 + waiting)]
+        with pytest.raises(RequestError, match=f"0 requests are computed and {2 + waiting} wait") as refused:
+            line.start("b")
+        assert refused.value.status == 503
+        assert 1 <= (refused.value.retry_after_seconds or 0) <= 60
+        await asyncio.gather(*tasks)
+        await line.start("c", 1)
+
+    assert run(test, running=2, waiting=waiting)[-1] == "c"
 
 
-def test_a_cancelled_job_frees_its_place_and_is_never_turned_again(make: Callable[..., Scheduler]) -> None:
-    scheduler, notes = make(running=1), []
-    endless = scheduler.submit(Turns("a", 10**9, notes), PATIENCE_SECONDS)
-    other = Turns("b", 1, notes)
-    scheduler.submit(other, PATIENCE_SECONDS)
-    dropped = scheduler.submit(Turns("c", 1, notes), PATIENCE_SECONDS)
-    scheduler.cancel(dropped)
-    scheduler.cancel(endless)
-    assert other.ended.wait(PATIENCE_SECONDS)
-    until(lambda: (scheduler.running, scheduler.waiting) == (0, 0))
+def test_a_cancelled_request_frees_its_place_and_is_never_computed_again() -> None:
+    async def test(line: Line) -> None:
+        endless, other, dropped = line.start("a"), line.start("b", 1), line.start("c", 1)
+        await line.until(1, 2)
+        dropped.cancel()
+        endless.cancel()
+        await other
+        await line.until(0, 0)
+
+    notes = run(test, running=1)
     assert notes[-1] == "b"
     assert "c" not in notes
 
 
-def test_a_job_ends_at_its_deadline_running_or_waiting(make: Callable[..., Scheduler]) -> None:
-    scheduler = make(running=1)
-    running, waiting = Turns("a", 10**9, []), Turns("b", 1, [])
-    scheduler.submit(running, 0.3)
-    scheduler.submit(waiting, 0.1)
-    for job in (running, waiting):
-        assert job.ended.wait(PATIENCE_SECONDS)
-        assert isinstance(job.error, RequestError)
-        assert (job.error.status, job.error.code) == (504, "timeout")
+def test_a_request_ends_at_its_deadline_running_or_waiting() -> None:
+    async def test(line: Line) -> None:
+        for ended in await asyncio.gather(line.start("a"), line.start("b", 1), return_exceptions=True):
+            assert (ended.status, ended.code) == (504, "timeout")
+
+    run(test, running=1, request_seconds=0.2)
 
 
-def test_a_job_that_breaks_does_not_break_the_others(
-    make: Callable[..., Scheduler], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (InputError("texts[3] is too long"), 400, "texts[3] is too long"),
+        (CheckpointError("/srv/secret is cut"), 500, "the server failed"),
+        (ZeroDivisionError("secret"), 500, "the server failed"),
+    ],
+)
+def test_a_client_is_told_what_it_did_and_not_what_broke_and_others_go_on(
+    error: Exception, status: int, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scheduler = make()
-    broken, whole = Broken("a", 1, []), Turns("b", 50, [])
-    for job in (broken, whole):
-        scheduler.submit(job, PATIENCE_SECONDS)
-    assert broken.ended.wait(PATIENCE_SECONDS)
-    assert whole.ended.wait(PATIENCE_SECONDS)
-    assert isinstance(broken.error, ZeroDivisionError)
-    assert whole.error is None
-    assert scheduler.healthy
+    def fail() -> None:
+        raise error
+
+    async def test(line: Line) -> None:
+        other = line.start("b", 50)
+        with pytest.raises(RequestError, match=words.replace("[", r"\[")) as seen:
+            await line.scheduler.turn(line.scheduler.admit(), fail)
+        assert seen.value.status == status
+        assert "secret" not in str(seen.value)
+        await other
+
+    run(test)
 
 
-def test_a_shutdown_lets_jobs_end_within_the_grace_time_and_takes_no_more(make: Callable[..., Scheduler]) -> None:
-    scheduler, gate = make(), threading.Event()
-    short, endless = Turns("a", 3, [], gate), Turns("b", 10**9, [])
-    for job in (short, endless):
-        scheduler.submit(job, PATIENCE_SECONDS)
-    scheduler.drain(0.5)
-    gate.set()
-    assert short.ended.wait(PATIENCE_SECONDS)
-    assert endless.ended.wait(PATIENCE_SECONDS)
-    assert short.error is None
-    assert isinstance(endless.error, RequestError)
-    assert endless.error.code == "shutting_down"
-    with pytest.raises(RequestError, match="shutting down"):
-        scheduler.submit(Turns("c", 1, []), PATIENCE_SECONDS)
-    assert not scheduler.healthy
+def test_a_shutdown_lets_requests_end_within_the_grace_time_and_takes_no_more() -> None:
+    async def test(line: Line) -> None:
+        line.gate.clear()
+        short, endless, waiting = line.start("a", 3), line.start("b"), line.start("c", 1)
+        await line.until(2, 1)
+        line.scheduler.drain(0.3)
+        with pytest.raises(RequestError, match="shutting down"):
+            line.start("d")
+        assert not line.scheduler.healthy
+        line.gate.set()
+        await short
+        await waiting
+        with pytest.raises(RequestError, match="ended this answer"):
+            await endless
+
+    run(test, running=2)
 
 
-def test_closing_ends_the_thread(make: Callable[..., Scheduler]) -> None:
-    scheduler = make()
-    job = Turns("a", 10**9, [])
-    scheduler.submit(job, PATIENCE_SECONDS)
-    scheduler.close()
-    assert job.ended.is_set()
-    assert not [thread for thread in threading.enumerate() if thread.name == "computing"]
+def test_a_shutdown_ends_what_still_waits() -> None:
+    async def test(line: Line) -> None:
+        tasks = [line.start("a"), line.start("b")]
+        await line.until(1, 1)
+        line.scheduler.drain(0.1)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [error.code for error in ended] == ["shutting_down"] * 2
+
+    run(test, running=1)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("computing")]
 
 
 @pytest.mark.parametrize(

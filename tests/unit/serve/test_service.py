@@ -1,8 +1,9 @@
-"""The service without HTTP: what fits is answered, what does not is refused, what breaks harms nobody else."""
+"""The application in this process: models that break, clients that go, and limits that the other tests do not set."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ import torch
 from torch import Tensor
 
 from megadec.common.tokenizer import Tokenizer
-from megadec.serve.answer import End
-from megadec.serve.limits import Limits, RequestError
+from megadec.serve.limits import Limits
 from megadec.serve.open import ServedClassifier, ServedModel
-from megadec.serve.request import chat_request, classify_request, completion_request
-from megadec.serve.service import Service
 from megadec.serve.template import PlainTemplate
 
 pytest.importorskip("prometheus_client")
+pytest.importorskip("starlette")
+
+from megadec.serve import routes
+from megadec.serve.service import Service
+
+GONE = {"type": "http.disconnect"}
 
 
 class Counting:
@@ -39,13 +43,17 @@ class Counting:
         return torch.nn.functional.one_hot(torch.tensor(max(300, ids[-1] + 1)), self.vocabulary_size).double()
 
 
-class Even:
-    """A classifier that knows nothing."""
+class Lengths:
+    """A classifier of a text's length, which notes how many texts came at once."""
 
-    labels = ("甲", "乙")
+    labels = ("长", "短")
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
 
     def classify(self, texts: Sequence[str]) -> list[Mapping[str, float]]:
-        return [{"甲": 0.5, "乙": 0.5} for _ in texts]
+        self.batches.append(len(texts))
+        return [{"长": len(text) / 100, "短": 1 - len(text) / 100} for text in texts]
 
 
 @pytest.fixture
@@ -55,98 +63,145 @@ def make(tiny_tokenizer_path: Path) -> Iterator[Callable[..., Service]]:
 
     def start(model: bool = True, classifier: bool = True, **limits: Any) -> Service:
         served = ServedModel("m", "megadec", Counting(tokenizer.vocabulary_size), tokenizer, PlainTemplate(), {})
-        labels = ServedClassifier("c", Even())
+        labels = ServedClassifier("c", Lengths())
         made.append(Service(Limits(**limits), served if model else None, labels if classifier else None))
         return made[-1]
 
     yield start
     for service in made:
-        service.close()
+        service.scheduler.close()
 
 
-def answer(service: Service, body: Mapping[str, Any], parse: Any = completion_request) -> tuple[int, str]:
-    """(tokens, why it ended) of an answer."""
-
-    async def whole() -> tuple[int, str]:
-        running = await service.answer(parse({"temperature": 0, **body}))
-        reasons = [event.reason async for event in running.events() if isinstance(event, End)]
-        return running.usage.completion_tokens, reasons[0]
-
-    return asyncio.run(whole())
+def part(body: Any, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": more}
 
 
-def refused(service: Service, body: Mapping[str, Any], parse: Any = completion_request) -> RequestError:
-    with pytest.raises(RequestError) as found:
-        answer(service, body, parse)
-    return found.value
+def ask(service: Service, path: str, messages: list[dict[str, Any]], send: Any = None) -> tuple[int, Any]:
+    """(status, body) for a client that sends these messages, which are taken out, and then waits; 0 for no answer.
+
+    send: takes the answer in the place of this function.
+    """
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0) if messages else await asyncio.Event().wait()
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(routes.build_app(service)(scope, receive, send or keep))
+    body = b"".join(message.get("body", b"") for message in sent)
+    return (sent[0]["status"], json.loads(body)) if sent else (0, None)
+
+
+def complete(service: Service, **body: Any) -> tuple[int, Any]:
+    return ask(service, "/v1/completions", [part({"temperature": 0, **body})])
+
+
+def counted(service: Service, path: str, status: int) -> bool:
+    return f'megadec_requests_total{{route="{path}",status="{status}"}} 1.0' in service.metrics.text().decode()
 
 
 def test_prompt_and_answer_fill_the_context_and_no_more(make: Callable[..., Service]) -> None:
     service = make()
-    assert answer(service, {"prompt": [311] * 60, "max_tokens": 4}) == (4, "length")
-    error = refused(service, {"prompt": [311] * 60, "max_tokens": 5})
-    assert (error.parameter, error.code) == ("max_tokens", "context_length_exceeded")
-    assert str(error) == "a prompt of 60 tokens and max_tokens=5 do not fit into the context of 64 tokens"
-    assert refused(service, {"prompt": [311] * 64, "max_tokens": 1}).parameter == "prompt"
+    status, body = complete(service, prompt=[311] * 60, max_tokens=4)
+    assert (status, body["usage"]["completion_tokens"], body["choices"][0]["finish_reason"]) == (200, 4, "length")
+    for prompt_tokens, max_tokens, parameter in ((60, 5, "max_tokens"), (64, 1, "prompt")):
+        status, body = complete(service, prompt=[311] * prompt_tokens, max_tokens=max_tokens)
+        assert (status, body["error"]["param"], body["error"]["code"]) == (400, parameter, "context_length_exceeded")
+    _, body = complete(make(max_position_embeddings=10), prompt=[311] * 8, max_tokens=3)
+    wanted = "a prompt of 8 tokens and max_tokens=3 do not fit into the context of 10 tokens"
+    assert body["error"]["message"] == wanted, "the operator can allow less than the context"
 
 
-def test_the_operator_can_allow_less_than_the_context(make: Callable[..., Service]) -> None:
-    assert "the context of 10 tokens" in str(
-        refused(make(max_position_embeddings=10), {"prompt": [311] * 8, "max_tokens": 3})
-    )
+def test_a_chat_without_a_number_ends_at_the_servers_limit(make: Callable[..., Service]) -> None:
+    def chat(content: str) -> tuple[int, Any]:
+        body = {"messages": [{"role": "user", "content": content}], "temperature": 0}
+        return ask(make(answer_tokens=3), "/v1/chat/completions", [part(body)])
 
-
-def test_a_chat_without_a_number_fills_the_context_or_the_servers_limit(make: Callable[..., Service]) -> None:
-    chat = {"messages": [{"role": "user", "content": "一"}]}
-    prompt_tokens = len(PlainTemplate().ids(chat_request(chat).prompt, make()._language_model(None).tokenizer))  # type: ignore[arg-type]
-    assert answer(make(answer_tokens=3), chat, chat_request) == (3, "length")
-    long = {"messages": [{"role": "user", "content": "一" * 100}]}
-    assert refused(make(), long, chat_request).parameter == "messages"
-    assert prompt_tokens < 64
+    assert chat("一")[1]["usage"]["completion_tokens"] == 3
+    status, body = chat("一" * 100)
+    assert (status, body["error"]["param"]) == (400, "messages")
 
 
 def test_a_model_that_breaks_in_one_answer_goes_on_with_others(
     make: Callable[..., Service], caplog: pytest.LogCaptureFixture
 ) -> None:
     service = make()
-    error = refused(service, {"prompt": [300], "max_tokens": 30})
-    assert (error.status, error.code) == (500, "internal_error")
-    assert "secret" not in str(error)
-    assert answer(service, {"prompt": [311], "max_tokens": 30}) == (30, "length")
-    assert service.health()[0]
+    status, body = complete(service, prompt=[300], max_tokens=30)
+    assert (status, body["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in str(body)
+    assert complete(service, prompt=[311], max_tokens=30)[0] == 200
 
 
-def test_an_answer_that_nobody_reads_any_more_leaves(make: Callable[..., Service]) -> None:
+def test_what_escapes_from_a_route_is_an_answer_without_its_details(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = make()
+    monkeypatch.delattr(Service, "answer")
+    sent: list[Any] = []
 
-    async def leave() -> None:
-        running = await service.answer(completion_request({"prompt": [311], "max_tokens": 60, "temperature": 0}))
-        events = running.events()
-        await anext(events)
-        await events.aclose()
-        while service.scheduler.running:
-            await asyncio.sleep(0.01)
+    async def send(message: Any) -> None:
+        sent.append(message)
 
-    asyncio.run(asyncio.wait_for(leave(), 60))
+    with pytest.raises(AttributeError):  # which the server logs
+        ask(service, "/v1/completions", [part({"prompt": ""})], send)
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["message"] == "the server failed"
+    assert counted(service, "/v1/completions", 500)
 
 
 def test_what_a_server_does_not_have_is_a_404(make: Callable[..., Service]) -> None:
-    error = refused(make(model=False), {"prompt": ""})
-    assert (error.status, str(error)) == (
-        404,
-        "this server has no language model: it was started with --classifier only",
-    )
-    with pytest.raises(RequestError, match="no classifier: it was started with --model only"):
-        asyncio.run(make(classifier=False).classify(classify_request({"texts": "一"}, 9)))
-    assert refused(make(), {"prompt": "", "model": "other"}).status == 404
+    status, body = complete(make(model=False), prompt="")
+    assert (status, body["error"]["code"]) == (404, "model_not_found")
+    assert body["error"]["message"] == "this server has no language model: it was started with --classifier only"
+    status, body = ask(make(classifier=False), "/v1/classify", [part({"texts": "一"})])
+    assert (status, "no classifier" in body["error"]["message"]) == (404, True)
 
 
-def test_texts_are_labelled_and_models_listed(make: Callable[..., Service]) -> None:
+def test_texts_are_classified_a_few_a_turn_and_come_back_in_order_up_to_the_limit(make: Callable[..., Service]) -> None:
+    service = make(texts=30)
+    _, body = ask(service, "/v1/classify", [part({"texts": ["字" * size for size in range(1, 31)], "model": "c"})])
+    assert [one["probabilities"]["长"] for one in body["data"]] == [size / 100 for size in range(1, 31)]
+    assert len(service.classifier.classifier.batches) > 2
+    status, body = ask(service, "/v1/classify", [part({"texts": ["一"] * 31})])
+    assert (status, body["error"]["param"]) == (400, "texts")
+    assert "at most 30" in body["error"]["message"]
+
+
+def test_a_body_must_arrive_in_time(make: Callable[..., Service]) -> None:
+    status, body = ask(make(request_seconds=0.05), "/v1/completions", [part({}, more=True)])
+    assert (status, body["error"]["code"]) == (408, "timeout")
+
+
+def test_behind_a_refused_body_a_little_more_is_read(make: Callable[..., Service]) -> None:
+    """A client that still sends would otherwise see its connection broken and not the answer."""
+    messages = [part("x" * 1000, more=True), part("y", more=True), part("z"), part("of the next request")]
+    status, body = ask(make(body_bytes=10), "/v1/completions", messages)
+    assert (status, body["error"]["code"]) == (413, "body_too_large")
+    assert "at most 10" in body["error"]["message"]
+    assert messages == [part("of the next request")]
+
+
+@pytest.mark.parametrize("messages", [[part({}, more=True), GONE], [part({"prompt": [311], "max_tokens": 60}), GONE]])
+def test_a_client_that_goes_is_counted_as_gone(make: Callable[..., Service], messages: list[dict[str, Any]]) -> None:
     service = make()
-    name, found = asyncio.run(service.classify(classify_request({"texts": ["一"] * 20, "model": "c"}, 20)))
-    assert (name, len(found)) == ("c", 20)
-    assert [(model["id"], model["task"]) for model in service.models()] == [
-        ("m", "language_model"),
-        ("c", "classification"),
-    ]
-    assert service.models()[1]["labels"] == ["甲", "乙"]
+    assert ask(service, "/v1/completions", messages) == (0, None)
+    assert counted(service, "/v1/completions", 499)
+
+
+def test_a_stream_to_a_client_that_reads_nothing_is_closed(
+    make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "STALLED_SECONDS", 0.05)
+    service = make()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    ask(service, "/v1/completions", [part({"prompt": [311], "stream": True})], send)
+    assert counted(service, "/v1/completions", 499)
+    while service.scheduler.running:
+        pass

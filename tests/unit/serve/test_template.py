@@ -10,10 +10,11 @@ import pytest
 from megadec.common.errors import ExportError
 from megadec.common.tokenizer import Tokenizer
 from megadec.serve.limits import RequestError
-from megadec.serve.request import Message
+from megadec.serve.requests import Message
 from megadec.serve.template import OwnTemplate, PlainTemplate, read_template
 
-CHAT = [Message("system", "简短。"), Message("user", "你好"), Message("assistant", "你好！"), Message("user", "再见")]
+TURNS = [("system", "简短。"), ("user", "你好"), ("assistant", "你好！"), ("user", "再见")]
+CHAT = [Message(role=role, content=content) for role, content in TURNS]
 OWN = (
     "{{ bos_token }}{% for message in messages %}\n"
     "[{{ message['role'] }}] {{ message['content'] | trim }}{{ eos_token }}\n"
@@ -53,7 +54,7 @@ def test_a_template_of_the_folder_is_found_in_each_of_its_places(tmp_path: Path,
 
 def test_the_own_template_renders_as_in_transformers(tmp_path: Path, tokenizer: Tokenizer) -> None:
     utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    messages = [{"role": message.role, "content": message.content} for message in CHAT]
+    messages = [{"role": role, "content": content} for role, content in TURNS]
     compiled = utils._compile_jinja_template(OWN)
     theirs = compiled.render(messages=messages, bos_token="", eos_token="", add_generation_prompt=True)
     ids = OwnTemplate(OWN, tmp_path).ids(CHAT, tokenizer)
@@ -61,7 +62,7 @@ def test_the_own_template_renders_as_in_transformers(tmp_path: Path, tokenizer: 
 
 
 def test_begin_and_end_of_text_are_ids_where_the_template_says_so_and_text_in_a_message(tokenizer: Tokenizer) -> None:
-    ids = OwnTemplate(OWN, Path("t")).ids([Message("user", "说<s>和</s>")], tokenizer)
+    ids = OwnTemplate(OWN, Path("t")).ids([Message(role="user", content="说<s>和</s>")], tokenizer)
     assert (ids.count(tokenizer.bos_id), ids.count(tokenizer.eos_id)) == (1, 1)
     assert ids[0] == tokenizer.bos_id
     assert "说<s>和</s>" in tokenizer.decode(ids)
