@@ -17,9 +17,8 @@ from pathlib import Path
 from megadec.common.config import parse, take_options
 from megadec.common.errors import run_main
 from megadec.engine.runs.pretrain import Run
-from megadec.plan.duration import Machines
-from megadec.plan.plan import table
-from megadec.plan.request import plan_run
+from megadec.plan.plan import plan_run, table
+from megadec.plan.setup import Machines
 
 
 @dataclass(frozen=True)
