@@ -62,11 +62,11 @@ def main(argv: Sequence[str]) -> None:
 
 def _show_steps(run: Path, steps: Sequence[int], rows: Sequence[int], tokenizer: Tokenizer | None) -> None:
     # Imported here: it brings DeepSpeed, which takes seconds.
-    from megadec.lineage.run_file import streams_of_run
+    from megadec.lineage.trained import Trained
 
-    stream_at = streams_of_run(run)
+    trained = Trained(run)
     for step in steps:
-        print(describe_step(stream_at(step), step, rows, tokenizer))
+        print(describe_step(trained.stream_at(step), step, rows, tokenizer))
 
 
 def _show_set(options: Options, folder: str, tokenizer: Tokenizer | None) -> None:
