@@ -9,7 +9,6 @@ out the same; for the rest every step that read counts.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -175,19 +174,21 @@ def descendants(first_steps: Mapping[Path, FirstSteps], models: Sequence[Model])
     for model in models:
         for origin in model.origins:
             began_from.setdefault(origin.name, []).append((model, origin))
-    assumed: dict[Path, bool] = {}  # of what was made of others
-    waiting = deque(own)
-    while waiting:
-        parent = waiting.popleft()
-        from_parent = seen[parent.place]
-        for child, origin in began_from.get(parent.name, ()):
-            # A run may have its origin's name, and is none of its own.
-            if child.place == parent.place or not from_parent.holds(origin):
-                continue
-            assumed[child.place] = assumed.get(child.place, True) and not from_parent.is_known(origin)
-            if child.place not in seen or seen[child.place].first != EVERYTHING:
-                seen[child.place] = _Seen(EVERYTHING)
-                waiting.append(child)
+    assumed: dict[Path, bool] = {}  # of what was made of others, by its nearest origins
+    level = own
+    while level:
+        made: dict[Path, Model] = {}
+        for parent in level:
+            from_parent = seen[parent.place]
+            for child, origin in began_from.get(parent.name, ()):
+                has_all = child.place in seen and seen[child.place].first == EVERYTHING
+                # A run may have its origin's name, and is none of its own.
+                if has_all or child.place == parent.place or not from_parent.holds(origin):
+                    continue
+                assumed[child.place] = assumed.get(child.place, True) and not from_parent.is_known(origin)
+                made[child.place] = child
+        seen |= dict.fromkeys(made, _Seen(EVERYTHING))
+        level = list(made.values())
     found = [model for model in models if model.place in seen]
     checkpoints = []
     for run in found:
