@@ -201,8 +201,9 @@ def descendants(first_steps: Mapping[Path, FirstSteps], models: Sequence[Model])
     for model in found:
         origins = [{"name": origin.name, "step": origin.step} for origin in model.origins]
         if not model.checkpoints:
-            source, step = origins[0].values()
-            exports.append({"path": str(model.folder), "from": source, "step": step, "assumed": assumed[model.place]})
+            [origin] = model.origins
+            one = {"path": str(model.folder), "from": origin.name, "step": origin.step}
+            exports.append({**one, "assumed": assumed[model.place]})
         elif model.place not in first_by_place:
             runs.append({"path": str(model.folder), "from": origins, "assumed": assumed[model.place]})
     return {"checkpoints": checkpoints, "exports": exports, "runs": runs}

@@ -165,7 +165,8 @@ def _zero_bytes(setup: Setup) -> _ZeroBytes:
         norm = min(FP64 * NORM_BUCKET, norm)
         # Held: grad_partitions_flat_buffer.
         held = FP32 * setup.share(p)
-        return _ZeroBytes(held, 2 * lone, 0, sending, norm, bucket, 0, bucket, bucket, gathered)
+        full = {"bucket": bucket, "bucket_at_end": bucket, "bucket_sent": bucket}
+        return _ZeroBytes(held, 2 * lone, 0, sending, norm, gathered=gathered, **full)
     fallback = FP32 * min(FALLBACK_BUCKET, p)
     if stage == 1 and setup.precision == "bf16":
         # Held: BF16_Optimizer.fp32_groups_gradients_flat, to which those in bf16 are added. It takes the norm in
@@ -180,9 +181,10 @@ def _zero_bytes(setup: Setup) -> _ZeroBytes:
         return _ZeroBytes(0, FP32 * p + lone, FP32 * p, fallback, norm)
     # grads_in_partition: of this rank's part, with the whole of a matrix of which it has a piece.
     part = FP32 * (p if setup.ranks == 1 else min(p, setup.embedding + (p - matrices) // setup.ranks))
+    filled = {"bucket_at_begin": unwritten, "bucket_sent": bucket}
     if stage == 1:  # in fp32; fills its bucket behind the backward pass
-        return _ZeroBytes(0, FP32 * p + lone, part, message, norm, 0, unwritten, unwritten, bucket)
-    return _ZeroBytes(0, part + 2 * lone, part, message, norm, 0, unwritten, bucket, bucket)
+        return _ZeroBytes(0, FP32 * p + lone, part, message, norm, bucket_at_end=unwritten, **filled)
+    return _ZeroBytes(0, part + 2 * lone, part, message, norm, bucket_at_end=bucket, **filled)
 
 
 def activation_bytes(setup: Setup) -> tuple[int, int]:
