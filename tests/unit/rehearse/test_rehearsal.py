@@ -16,16 +16,7 @@ from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, Run
 from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose
-from megadec.rehearse.rehearsal import (
-    Report,
-    Row,
-    difference,
-    judge,
-    losses_of,
-    table,
-    unfinished_in,
-    went_on_from,
-)
+from megadec.rehearse.rehearsal import Report, Row, difference, judge, losses_of, table, unfinished_in, went_on_from
 from megadec.rehearse.setup import damaged, make_scene, scale
 from megadec.rehearse.start import read_lines
 
