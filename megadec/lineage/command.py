@@ -10,7 +10,7 @@ from typing import Any
 
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError
-from megadec.lineage.graph import find_models, read_run
+from megadec.lineage.graph import find_models
 from megadec.lineage.trained import Trained
 from megadec.lineage.withdrawal import withdrawal, words
 
@@ -46,10 +46,9 @@ def main(argv: Sequence[str]) -> None:
     options = parse(LineageOptions, argv, description="Which weights saw which documents.")
     found: dict[str, Any]
     if options.step is not None:
-        trained = {str(folder): Trained(read_run(folder), options.cache_folder) for folder in options.run}
-        rows = {folder: one.documents_of_step(options.step) for folder, one in trained.items()}
-        found = {"step": options.step, "runs": rows}
+        runs = {str(run): Trained(run, options.cache_folder).documents_of_step(options.step) for run in options.run}
+        found = {"step": options.step, "runs": runs}
     else:
         models = find_models(options.search)
-        found = withdrawal(options.run, options.document, *models, options.until_step, options.cache_folder)
+        found = withdrawal(options.run, options.document, models, options.until_step, options.cache_folder)
     print(json.dumps(found, ensure_ascii=False, indent=1) if options.json else words(found))

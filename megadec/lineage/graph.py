@@ -1,29 +1,27 @@
-"""What was made of which weights: runs, their checkpoints, exports, and what began from those.
+"""What was made of which weights: runs and exports, each with the weights that it says it began from.
 
-In: folders in which to look, and the step from which on the weights of a run count. Out: plain values for JSON.
-Exports, exports of exports, and runs that name such a model as their initial one or go on from its checkpoint are found
-by what their own files say. Manifests name models by run and step, so two runs of one name are both taken for the
-origin, and weights whose step is not known count as having seen everything. A run may go back and do steps again
-without documents that it learned from before, so what its newest checkpoint left out holds for other weights only where
-they say, by a hash, that they left out the same; for the rest every step that read counts.
+Files name weights by run and step, so two runs of one name are both taken for the origin, and weights whose step is not
+known count as having seen everything. A run may go back and do steps again without documents that it learned from
+before, so what its newest checkpoint left out holds for other weights only where they say, by a hash, that they left
+out the same; for the rest every step that read counts.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from megadec.common.errors import CheckpointError, ConfigError, ExportError
 from megadec.common.files import read_json
-from megadec.engine.checkpoint.manifest import checkpoints_in
+from megadec.engine.checkpoint.manifest import MANIFEST, checkpoints_in
 from megadec.engine.checkpoint.origins import Source, origins_of, run_folder_of
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.export.read.megadec import FORMAT as FOLDER_FORMAT
-from megadec.export.read.model import MANIFEST_FILE
 from megadec.export.read.provenance import PROVENANCE_FILE
 
 
@@ -37,8 +35,7 @@ class FirstSteps(NamedTuple):
 EVERYTHING = FirstSteps(0, 0)
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Weights by the name of their run or export, their step, and `Skipped.sha256`; None where it is not known."""
 
     name: str
@@ -47,57 +44,75 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """A run as its checkpoints tell of it. manifest: the newest. origins: the weights that it began from.
+class Model:
+    """A run or an export as its own files tell of it. origins: the weights that it began from.
 
-    hashes: of each checkpoint, `Skipped.sha256`.
+    Of a run: checkpoints, by step; hashes, `Skipped.sha256` of each; skipped, what the newest has not learned from.
     """
 
     folder: Path
-    checkpoints: dict[int, Path]
-    manifest: Mapping[str, Any]
     origins: tuple[Origin, ...]
-    hashes: Mapping[int, str | None]
+    checkpoints: Mapping[int, Path] = field(default_factory=dict)
+    hashes: Mapping[int, str | None] = field(default_factory=dict)
+    skipped: Skipped | None = None
 
-    @property
-    def name(self) -> str:
-        """The name that exports know it by."""
-        return self.folder.resolve().name
-
-    @property
-    def last_step(self) -> int:
-        """The newest step of which there is a checkpoint."""
-        return max(self.checkpoints)
-
-    @property
-    def skipped(self) -> Skipped:
-        """What the newest checkpoint has not learned from."""
-        return Skipped.from_manifest(self.manifest)
-
-
-@dataclass(frozen=True)
-class ExportRecord:
-    """An export as its own file tells of it."""
-
-    folder: Path
-    origin: Origin
+    @cached_property
+    def place(self) -> Path:
+        """The folder itself, whatever path leads to it."""
+        return self.folder.resolve()
 
     @property
     def name(self) -> str:
         """The name that what was made of it knows it by."""
-        return self.folder.resolve().name
+        return self.place.name
 
 
-def read_run(folder: Path) -> RunRecord:
+def read_run(folder: Path) -> Model:
     """A run that has a checkpoint. Raises CheckpointError where it has none, or a manifest that is not readable."""
     paths = checkpoints_in(folder / CHECKPOINTS)
     if not paths:
         raise CheckpointError(f"{folder / CHECKPOINTS} has no checkpoint; a run's manifest says what it was trained on")
-    manifests = [read_json(path / MANIFEST_FILE, CheckpointError) for path in paths]
-    origins = {origin for manifest in manifests for origin in map(_origin, origins_of(manifest, folder))}
-    checkpoints = {int(manifest["step"]): path for manifest, path in zip(manifests, paths, strict=True)}
-    hashes = {int(manifest["step"]): Skipped.from_manifest(manifest).sha256(manifest["step"]) for manifest in manifests}
-    return RunRecord(folder, checkpoints, manifests[-1], tuple(sorted(origins, key=str)), hashes)
+    origins, checkpoints, hashes = set(), {}, {}
+    for path in paths:
+        manifest = read_json(path / MANIFEST, CheckpointError)
+        skipped = Skipped.from_manifest(manifest)
+        origins |= {_origin(source) for source in origins_of(manifest, folder)}
+        checkpoints[skipped.last_step] = path
+        hashes[skipped.last_step] = skipped.sha256(skipped.last_step)
+    return Model(folder, tuple(sorted(origins, key=str)), checkpoints, hashes, skipped)
+
+
+def read_export(folder: Path) -> Model | None:
+    """An export of ours, or None where the folder is none. Raises ExportError for a file that is not readable."""
+    for file in (folder / PROVENANCE_FILE, folder / MANIFEST):
+        if not file.is_file():
+            continue
+        content = read_json(file, ExportError)
+        if file.name == MANIFEST and (not isinstance(content, dict) or content.get("format") != FOLDER_FORMAT):
+            continue
+        if not isinstance(content, dict) or "name" not in content.get("source", {}):
+            raise ExportError(f"{file} does not say where its weights come from: source.name is missing")
+        return Model(folder, (_origin(content["source"]),))
+    return None
+
+
+def find_models(folders: Iterable[Path]) -> list[Model]:
+    """All runs with a checkpoint, and all exports, in these folders and below. Raises ConfigError for none such."""
+    found = []
+    for top in folders:
+        if not top.is_dir():
+            raise ConfigError(f"search={top} is no folder; name those that hold runs and exports")
+        for root, names, _ in os.walk(top):
+            folder = Path(root)
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            if CHECKPOINTS in names:
+                names.remove(CHECKPOINTS)
+                if any((folder / CHECKPOINTS).glob(f"step_*/{MANIFEST}")):
+                    found.append(read_run(folder))
+            elif (export := read_export(folder)) is not None:
+                found.append(export)
+                names.clear()
+    return found
 
 
 def origin_of_path(path: Path) -> Origin:
@@ -105,13 +120,8 @@ def origin_of_path(path: Path) -> Origin:
     path = path.resolve()
     if (run := run_folder_of(path)) != path:
         return Origin(run.name, _step(path.name))
-    found = read_export(path) if path.is_dir() else None
-    return Origin(path.name, None) if found is None else found.origin
-
-
-def _step(name: str) -> int | None:
-    digits = name.rpartition("_")[2]
-    return int(digits) if digits.isdigit() else None
+    export = read_export(path) if path.is_dir() else None
+    return Origin(path.name, None) if export is None else export.origins[0]
 
 
 def _origin(source: Source) -> Origin:
@@ -123,38 +133,9 @@ def _origin(source: Source) -> Origin:
     return Origin(name, _step(checkpoint) if step is None else int(step), source.get("skipped_sha256"))
 
 
-def read_export(folder: Path) -> ExportRecord | None:
-    """An export of ours, or None where the folder is none. Raises ExportError for a file that is not readable."""
-    for name in (PROVENANCE_FILE, MANIFEST_FILE):
-        file = folder / name
-        if not file.is_file():
-            continue
-        content = read_json(file, ExportError)
-        if name == MANIFEST_FILE and (not isinstance(content, dict) or content.get("format") != FOLDER_FORMAT):
-            continue
-        if not isinstance(content, dict) or "name" not in content.get("source", {}):
-            raise ExportError(f"{file} does not say where its weights come from: source.name is missing")
-        return ExportRecord(folder, _origin(content["source"]))
-    return None
-
-
-def find_models(folders: Iterable[Path]) -> tuple[list[RunRecord], list[ExportRecord]]:
-    """All runs with a checkpoint, and all exports, in these folders and below. Raises ConfigError for none such."""
-    runs, exports = [], []
-    for top in folders:
-        if not top.is_dir():
-            raise ConfigError(f"search={top} is no folder; name those that hold runs and exports")
-        for root, names, _ in os.walk(top):
-            folder = Path(root)
-            names[:] = sorted(name for name in names if not name.startswith("."))
-            if CHECKPOINTS in names:
-                names.remove(CHECKPOINTS)
-                if any((folder / CHECKPOINTS).glob(f"step_*/{MANIFEST_FILE}")):
-                    runs.append(read_run(folder))
-            elif (export := read_export(folder)) is not None:
-                exports.append(export)
-                names.clear()
-    return runs, exports
+def _step(name: str) -> int | None:
+    digits = name.rpartition("_")[2]
+    return int(digits) if digits.isdigit() else None
 
 
 class _Seen(NamedTuple):
@@ -179,100 +160,50 @@ class _Seen(NamedTuple):
         return weights.skipped_sha256 == self.skipped.sha256(weights.step)
 
 
-def descendants(
-    first_steps: Mapping[Path, FirstSteps], runs: Sequence[RunRecord], exports: Sequence[ExportRecord]
-) -> dict[str, list[dict[str, Any]]]:
+def descendants(first_steps: Mapping[Path, FirstSteps], models: Sequence[Model]) -> dict[str, list[dict[str, Any]]]:
     """Everything that learned from what a run of `first_steps` (folder -> steps) saw at these steps first.
 
-    runs: those of `first_steps` are among them. Returns checkpoints, exports and runs, with where each has it from;
-    `assumed` where it does not say what its weights left out, and so counts as having learned from all that was read.
+    models: the runs of `first_steps` are among them. Returns checkpoints, exports and runs, with where each has it
+    from; `assumed` where none of its origins says what it left out, which counts as having learned from all that was
+    read.
     """
-    own = {folder.resolve(): first for folder, first in first_steps.items()}
-    seen = {
-        run.folder.resolve(): _Seen(own[run.folder.resolve()], run.skipped)
-        for run in runs
-        if run.folder.resolve() in own
-    }
-    tainted: dict[Path, bool] = {}  # folder of an export -> whether that is assumed
-    changed = True
-    assumed_runs: dict[Path, bool] = {}
-    while changed:  # until nothing new was found: exports are made of exports, and runs begin from runs
-        names: dict[str, dict[Path, _Seen]] = {}
-        for run in runs:
-            if (one := seen.get(run.folder.resolve())) is not None:
-                names.setdefault(run.name, {})[run.folder.resolve()] = one
-        for export in exports:
-            if export.folder.resolve() in tainted:
-                names.setdefault(export.name, {})[export.folder.resolve()] = _Seen(EVERYTHING)
-        fresh_runs, fresh = {}, {}
-        for run in runs:
-            folder = run.folder.resolve()
-            if (folder not in seen or seen[folder].first != EVERYTHING) and (by := _from(run.origins, names, folder)):
-                fresh_runs[folder] = _assumed(by)
-        for export in exports:
-            if export.folder.resolve() not in tainted and (
-                by := _from([export.origin], names, export.folder.resolve())
-            ):
-                fresh[export.folder.resolve()] = _assumed(by)
-        seen |= {folder: _Seen(EVERYTHING) for folder in fresh_runs}
-        assumed_runs |= fresh_runs
-        tainted |= fresh
-        changed = bool(fresh or fresh_runs)
-    return _report(seen, set(own), tainted, assumed_runs, runs, exports)
-
-
-def _from(
-    origins: Iterable[Origin], names: Mapping[str, Mapping[Path, _Seen]], own: Path
-) -> list[tuple[Origin, _Seen]]:
-    """Which of the origins hold it, and what each has it from; `own` may have its origin's name, and is none of it."""
-    return [
-        (origin, one)
-        for origin in origins
-        for folder, one in names.get(origin.name, {}).items()
-        if folder != own and one.holds(origin)
-    ]
-
-
-def _assumed(by: Iterable[tuple[Origin, _Seen]]) -> bool:
-    return not any(one.is_known(origin) for origin, one in by)
-
-
-def _report(
-    seen: Mapping[Path, _Seen],
-    own: set[Path],
-    tainted: Mapping[Path, bool],
-    assumed_runs: Mapping[Path, bool],
-    runs: Sequence[RunRecord],
-    exports: Sequence[ExportRecord],
-) -> dict[str, list[dict[str, Any]]]:
-    affected = [run for run in runs if run.folder.resolve() in seen]
+    first_by_place = {folder.resolve(): first for folder, first in first_steps.items()}
+    own = [model for model in models if model.place in first_by_place]
+    seen = {model.place: _Seen(first_by_place[model.place], model.skipped) for model in own}
+    began_from: dict[str, list[tuple[Model, Origin]]] = {}  # name of the origin -> what was made of it
+    for model in models:
+        for origin in model.origins:
+            began_from.setdefault(origin.name, []).append((model, origin))
+    assumed: dict[Path, bool] = {}  # of what was made of others, by its nearest origins
+    level = own
+    while level:
+        made: dict[Path, Model] = {}
+        for parent in level:
+            from_parent = seen[parent.place]
+            for child, origin in began_from.get(parent.name, ()):
+                has_all = child.place in seen and seen[child.place].first == EVERYTHING
+                # A run may have its origin's name, and is none of its own.
+                if has_all or child.place == parent.place or not from_parent.holds(origin):
+                    continue
+                assumed[child.place] = assumed.get(child.place, True) and not from_parent.is_known(origin)
+                made[child.place] = child
+        seen |= dict.fromkeys(made, _Seen(EVERYTHING))
+        level = list(made.values())
+    found = [model for model in models if model.place in seen]
     checkpoints = []
-    for run in affected:
-        folder = run.folder.resolve()
+    for run in found:
         for step, path in sorted(run.checkpoints.items()):
-            weights = Origin(run.name, step, run.hashes[step])
-            if seen[folder].holds(weights):
-                assumed = assumed_runs.get(folder, not seen[folder].is_known(weights))
-                checkpoints.append({"path": str(path), "run": run.name, "step": step, "assumed": assumed})
-    began = [run for run in affected if run.folder.resolve() not in own]
-    return {
-        "checkpoints": checkpoints,
-        "exports": [
-            {
-                "path": str(export.folder),
-                "from": export.origin.name,
-                "step": export.origin.step,
-                "assumed": tainted[export.folder.resolve()],
-            }
-            for export in exports
-            if export.folder.resolve() in tainted
-        ],
-        "runs": [
-            {
-                "path": str(run.folder),
-                "from": [{"name": o.name, "step": o.step} for o in run.origins],
-                "assumed": assumed_runs[run.folder.resolve()],
-            }
-            for run in began
-        ],
-    }
+            weights, saw = Origin(run.name, step, run.hashes[step]), seen[run.place]
+            if saw.holds(weights):
+                is_assumed = assumed.get(run.place, not saw.is_known(weights))
+                checkpoints.append({"path": str(path), "run": run.name, "step": step, "assumed": is_assumed})
+    exports, runs = [], []
+    for model in found:
+        origins = [{"name": origin.name, "step": origin.step} for origin in model.origins]
+        if not model.checkpoints:
+            [origin] = model.origins
+            one = {"path": str(model.folder), "from": origin.name, "step": origin.step}
+            exports.append({**one, "assumed": assumed[model.place]})
+        elif model.place not in first_by_place:
+            runs.append({"path": str(model.folder), "from": origins, "assumed": assumed[model.place]})
+    return {"checkpoints": checkpoints, "exports": exports, "runs": runs}

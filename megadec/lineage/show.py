@@ -45,11 +45,11 @@ def main(argv: Sequence[str]) -> None:
     options = parse(ShowOptions, argv, description="Show what a data set or the batch of a step holds.")
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
     if options.run is not None:
-        from megadec.lineage.run_file import streams_of_run  # brings DeepSpeed, which takes seconds
+        from megadec.lineage.trained import Trained  # brings DeepSpeed, which takes seconds
 
-        stream_at = streams_of_run(options.run)
+        trained = Trained(options.run)
         for step in options.step:
-            print(describe_step(stream_at(step), step, options.row, tokenizer))
+            print(describe_step(trained.stream_at(step), step, options.row, tokenizer))
     elif options.data is not None:
         _show_set(options, options.data, tokenizer)
 

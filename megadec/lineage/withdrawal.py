@@ -1,8 +1,6 @@
-"""Which weights saw which documents: from a step to its documents, from a document to everything that it went into.
+"""Which weights saw which documents: what is to be withdrawn with them, as plain values for JSON and in words.
 
-In: runs' folders, ids. Out: plain values for JSON, and words. What a run saw is worked out by trained.py, what was made
-of it is found by lineage.py. What a run read and did not learn from is told too, so that an answer can be checked; it
-makes the answer longer.
+What a run read and did not learn from is told too, so that an answer can be checked.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from megadec.lineage.graph import ExportRecord, FirstSteps, RunRecord, descendants, read_run
+from megadec.lineage.graph import FirstSteps, Model, descendants, read_run
 from megadec.lineage.trained import DAMAGED_SHARD, NO_UPDATE, SKIPPED, Trained
 
 SHOWN = 12
@@ -26,27 +24,25 @@ ASSUMED = "assumed: it does not say what its weights left out"
 def withdrawal(
     folders: Sequence[Path],
     ids: Sequence[str],
-    runs: Sequence[RunRecord],
-    exports: Sequence[ExportRecord],
+    models: Sequence[Model],
     until_step: int | None = None,
     cache_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Everything that documents went into: by run where they were seen, and what was made of it.
 
-    runs, exports: what was found elsewhere. until_step, cache_folder: as `Trained` takes them. Raises as `read_run` and
-    `Trained`.
+    models: runs and exports that were found elsewhere. until_step, cache_folder: as `Trained` takes them. Raises as
+    `read_run` and `Trained`.
     """
     own = [read_run(folder) for folder in folders]
-    documents = {str(run.folder): Trained(run, cache_folder).steps_of_documents(ids, until_step) for run in own}
-    first = {}
+    documents, first = {}, {}
     for run in own:
-        answers = documents[str(run.folder)]
+        answers = Trained(run.folder, cache_folder).steps_of_documents(ids, until_step)
+        documents[str(run.folder)] = answers
         learned = [one["step"] for document in answers for one in document["seen"]]
-        read = [*learned, *(one["step"] for document in answers for one in document["skipped"])]
-        if read:
-            first[run.folder] = FirstSteps(min(read), min(learned, default=None))
-    known = {run.folder.resolve(): run for run in (*runs, *own)}
-    made = descendants(first, list(known.values()), exports)
+        skipped = [one["step"] for document in answers for one in document["skipped"]]
+        if learned or skipped:
+            first[run.folder] = FirstSteps(min(learned + skipped), min(learned, default=None))
+    made = descendants(first, list({model.place: model for model in (*models, *own)}.values()))
     steps = {str(folder): one.learned for folder, one in first.items() if one.learned is not None}
     return {"documents": documents, "first_steps": steps, **made}
 

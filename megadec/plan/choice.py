@@ -1,21 +1,23 @@
 """Which settings to take: the ZeRO stage, the micro-batch, what to compute again; or why nothing fits, and what would.
 
-In: a setup, machines, work. Out: a `Choice` and a sentence. Every combination is counted and the first by a stated
-order of preferences is taken; that one is faster than another is judged by what is computed again and by what is sent,
-not by a measurement.
+Every combination is counted, and the first by a stated order of preferences is taken. That one is faster than another
+is judged by what is computed again and by what is sent, not by a measurement.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from megadec.common.config import to_dict
+from megadec.decoder.flops import attention_flops, flops_per_token, parameter_table
 from megadec.decoder.recompute import KEEPABLE, Recompute
-from megadec.plan.duration import GIB, Machines, Work, again_fraction
+from megadec.decoder.shape import DecoderShape
 from megadec.plan.memory import Memory, memory_of
-from megadec.plan.setup import Setup, Zero
+from megadec.plan.setup import GIB, Machines, Setup, Work, Zero
 
 # From the least that is computed again to the most.
 POLICIES = (
@@ -35,101 +37,105 @@ OFFLOADED = Zero(stage=3, optimizer_at="host", parameters_at="host")
 
 @dataclass(frozen=True)
 class Choice:
-    """Settings to choose, and what they need."""
+    """Settings to choose, and what they need. setup: with these settings, on all ranks of the machines.
 
-    stage: int
-    micro_batch_size: int
-    recompute: Recompute
-    offload: bool
-    peak_bytes: int
+    again_fraction: operations that are computed again, as a share of the model's.
+    """
+
+    setup: Setup
+    memory: Memory
     again_fraction: float
-    """Operations that are computed again, as a share of the model's."""
-    saves_behind: bool = False
-    """Whether there is room for the copy that is written while training goes on, of a run that makes one."""
 
+    @property
+    def offload(self) -> bool:
+        """Whether weights and optimizer state wait on the host."""
+        return self.setup.zero.optimizer_at == "host"
 
-def fits_device(memory: Memory, machines: Machines) -> bool:
-    """Whether a rank's memory fits on its device with the margin."""
-    return memory.peak_bytes <= machines.usable_bytes
-
-
-def fits_host(memory: Memory, machines: Machines) -> bool:
-    """Whether what a rank keeps in its host's memory fits there with the margin; where that is not stated, it does."""
-    host = machines.host_memory_gib
-    return host is None or memory.host_bytes <= host * GIB * (1 - machines.left_free)
-
-
-def fits(memory: Memory, machines: Machines) -> bool:
-    """Whether a rank's memory fits with the margin, on the device and, where that is stated, on the host."""
-    return fits_device(memory, machines) and fits_host(memory, machines)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "stage": self.setup.zero.stage,
+            "micro_batch_size": self.setup.micro_batch_size,
+            "recompute": to_dict(self.setup.recompute),
+            "offload": self.offload,
+            "peak_bytes": self.memory.peak_bytes,
+            "again_fraction": self.again_fraction,
+            "saves_behind": self.setup.saves_behind,
+        }
 
 
 def choose(setup: Setup, machines: Machines, work: Work) -> Choice | None:
     """The settings to take, or None where nothing fits.
 
-    In this order: nothing on the host, micro-steps of enough tokens for the device, the least that is computed again,
-    the lowest stage (it sends least), the largest micro-step. A run that saves behind training gives that up last.
+    In this order: saves behind training where the run makes them, nothing on the host, micro-steps of enough tokens for
+    the device, the least that is computed again, the lowest stage (it sends least), the largest micro-step.
     """
-    choice = _choose(setup, machines, work)
-    if choice is None and setup.saves_behind:
-        choice = _choose(replace(setup, saves_behind=False), machines, work)
-    return choice
+
+    def cost(choice: Choice) -> tuple[float, ...]:
+        one = choice.setup
+        enough = min(one.tokens, LEAST_TOKENS[one.device])
+        return (
+            not one.saves_behind, choice.offload, -enough, choice.again_fraction, one.zero.stage, -one.micro_batch_size,
+        )  # fmt: skip
+
+    fitting = (choice for choice in _candidates(setup, machines, work) if choice.memory.fits(machines))
+    return min(fitting, key=cost, default=None)
 
 
-def _choose(setup: Setup, machines: Machines, work: Work) -> Choice | None:
-    best: tuple[Any, Choice] | None = None
-    for choice, memory in _candidates(setup, machines, work):
-        if not fits(memory, machines):
-            continue
-        tokens = choice.micro_batch_size * setup.sequence_length // setup.sequence_parallel_size
-        enough = min(tokens, LEAST_TOKENS[setup.device])
-        key = (choice.offload, -enough, choice.again_fraction, choice.stage, -choice.micro_batch_size)
-        if best is None or key < best[0]:
-            best = key, choice
-    return None if best is None else best[1]
-
-
-def _candidates(setup: Setup, machines: Machines, work: Work) -> Iterator[tuple[Choice, Memory]]:
-    ranks = machines.ranks
-    groups = ranks // setup.sequence_parallel_size
-    rows = work.global_batch_size // groups if groups and work.global_batch_size % groups == 0 else 0
-    micros = [micro for micro in range(1, rows + 1) if rows % micro == 0]
-    stages = [stage for stage in range(4) if stage or setup.precision == "fp32"]
-    zeros = [replace(OFFLOADED, stage=stage, optimizer_at="device", parameters_at="device") for stage in stages]
-    zeros = [replace(zero, reduce_bucket=setup.zero.reduce_bucket, max_live=setup.zero.max_live) for zero in zeros]
+def _candidates(setup: Setup, machines: Machines, work: Work) -> Iterator[Choice]:
+    groups = machines.ranks // setup.sequence_parallel_size
+    sequences = work.global_batch_size // groups if groups and work.global_batch_size % groups == 0 else 0
+    micros = [micro for micro in range(1, sequences + 1) if sequences % micro == 0]
+    stages = range(4) if setup.precision == "fp32" else range(1, 4)
+    zeros = [Zero(stage, setup.zero.reduce_bucket, setup.zero.max_live) for stage in stages]
     if setup.device == "cuda":
         zeros.append(OFFLOADED)
     for recompute in POLICIES:
         again = again_fraction(setup.shape, recompute, work.document_tokens)
         for zero in zeros:
             for micro in micros:
-                one = replace(setup, zero=zero, ranks=ranks, micro_batch_size=micro).with_recompute(recompute)
-                memory = memory_of(one)
-                offload = zero.optimizer_at == "host"
-                choice = Choice(
-                    zero.stage, micro, recompute, offload, memory.peak_bytes, again, saves_behind=setup.saves_behind
-                )
-                yield choice, memory
+                for saves_behind in {setup.saves_behind, False}:
+                    one = replace(setup.with_recompute(recompute), zero=zero, ranks=machines.ranks)
+                    one = replace(one, micro_batch_size=micro, saves_behind=saves_behind)
+                    yield Choice(one, memory_of(one), again)
+
+
+@functools.lru_cache(maxsize=256)
+def again_fraction(shape: DecoderShape, recompute: Recompute, document_tokens: float) -> float:
+    """Operations of the second passes over blocks as a share of the model's own.
+
+    A block ends its second pass at what its gradient needs: the last product, `down`, is not done again.
+    """
+    kept = recompute.keep if recompute.mode == "selective" else ()
+    products = {"mlp.down_proj"}.union(*(KEEPABLE[name] for name in kept))
+    done_once = {f"layers.0.{name}.weight" for name in products}
+    table = parameter_table(replace(shape, layers=1))
+    matrices = {name: size for name, size in table.items() if name.startswith("layers.0.") and len(size) == 2}
+    block = sum(2.0 * math.prod(size) for name, size in matrices.items() if name not in done_once)
+    if "attention" not in kept:
+        block += attention_flops(shape, 1) * document_tokens / 3 / shape.layers
+    blocks = sum(recompute.applies_to(layer) for layer in range(shape.layers))
+    return blocks * block / flops_per_token(shape, document_tokens)
 
 
 def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) -> str:
     """The recommendation in one sentence, or why nothing fits and what would."""
     if choice is not None:
-        file = "zero3_offload.json" if choice.offload else f"zero{choice.stage}.json"
+        file = "zero3_offload.json" if choice.offload else f"zero{choice.setup.zero.stage}.json"
         return (
-            f"take ds_configs/{file}, train.micro_batch_size={choice.micro_batch_size},"
-            f" model.execution.recompute.mode={choice.recompute.mode}{details(choice.recompute)}"
+            f"take ds_configs/{file}, train.micro_batch_size={choice.setup.micro_batch_size},"
+            f" model.execution.recompute.mode={choice.setup.recompute.mode}{details(choice.setup.recompute)}"
             f"{_given_up(setup, choice, ', ')}:"
-            f" {choice.peak_bytes / GIB:.2f} GiB of {machines.memory_gib:g} a rank,"
+            f" {choice.memory.peak_bytes / GIB:.2f} GiB of {machines.memory_gib:g} a rank,"
             f" {choice.again_fraction:.0%} of the model's operations computed again"
         )
-    memories = [memory for _, memory in _candidates(replace(setup, saves_behind=False), machines, work)]
+    memories = [one.memory for one in _candidates(replace(setup, saves_behind=False), machines, work)]
     if not memories:
         return (
             f"train.global_batch_size={work.global_batch_size} does not divide among {machines.ranks} rank(s)"
             f" in groups of {setup.sequence_parallel_size}: no micro-batch can be planned"
         )
-    on_device = [memory.host_bytes for memory in memories if fits_device(memory, machines)]
+    on_device = [memory.host_bytes for memory in memories if machines.has_room(memory.peak_bytes)]
     if on_device:
         short = f"what fits the device needs at least {min(on_device) / GIB:.2f} GiB of the host a rank, and it has"
         short += f" {machines.host_memory_gib:g}"
@@ -137,47 +143,47 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
         least = min(memory.peak_bytes for memory in memories)
         short = f"the least that a rank needs is {least / GIB:.2f} GiB, and it has {machines.memory_gib:g}"
     even = f", even with {SAVES_IN_FRONT}" if setup.saves_behind else ""
-    answers = ", or ".join(_what_would(setup, machines, work, memories))
-    return f"it cannot fit{even}: {short} with a margin of {machines.left_free:.0%}; {answers} would do"
+    answers = [*_more_ranks(setup, machines, work), *_more_memory(machines, memories)]
+    shared = setup.sequence_parallel_size * 2
+    if all(number % shared == 0 for number in (setup.shape.heads, setup.sequence_length, machines.ranks)):
+        answers.append(f"sequences shared by more ranks (train.sequence_parallel_size={shared})")
+    answers.append("a smaller model or shorter sequences")
+    margin = f"with a margin of {machines.left_free:.0%}"
+    return f"it cannot fit{even}: {short} {margin}; {', or '.join(answers)} would do"
 
 
 def details(recompute: Recompute) -> str:
+    """What a policy has beside its mode, as the user types it."""
     if recompute.mode == "selective":
-        return f" model.execution.recompute.keep={list(recompute.keep)}".replace("'", "")
+        return f" model.execution.recompute.keep=[{', '.join(recompute.keep)}]"
     return f" model.execution.recompute.every={recompute.every}" if recompute.mode == "every_nth" else ""
 
 
 def _given_up(setup: Setup, choice: Choice, joint: str) -> str:
     """That the choice has no room for the copy for saves of a run that would make one."""
-    return f"{joint}{SAVES_IN_FRONT}" if setup.saves_behind and not choice.saves_behind else ""
+    return f"{joint}{SAVES_IN_FRONT}" if setup.saves_behind and not choice.setup.saves_behind else ""
 
 
-def _what_would(setup: Setup, machines: Machines, work: Work, memories: list[Memory]) -> list[str]:
-    """What would do. memories: of all candidates, without a copy for saves."""
-    answers = []
-    ranks = machines.ranks
-    while (ranks := ranks * 2) <= MOST_RANKS:
+def _more_ranks(setup: Setup, machines: Machines, work: Work) -> list[str]:
+    """How many more ranks would do, by doubling."""
+    ranks = machines.ranks * 2
+    while ranks <= MOST_RANKS:
         more = replace(work, global_batch_size=max(work.global_batch_size, ranks // setup.sequence_parallel_size))
         choice = choose(setup, replace(machines, ranks=ranks), more)
         if choice is not None:
-            answers.append(f"{ranks} ranks{_given_up(setup, choice, ' with ')}")
-            break
-    answers += _more_memory(machines, memories)
-    heads, shared = setup.shape.heads, setup.sequence_parallel_size * 2
-    if heads % shared == 0 and setup.sequence_length % shared == 0 and machines.ranks % shared == 0:
-        answers.append(f"rows shared by more ranks (train.sequence_parallel_size={shared})")
-    answers.append("a smaller model or shorter rows")
-    return answers
+            return [f"{ranks} ranks{_given_up(setup, choice, ' with ')}"]
+        ranks *= 2
+    return []
 
 
-def _more_memory(machines: Machines, memories: list[Memory]) -> list[str]:
+def _more_memory(machines: Machines, memories: Sequence[Memory]) -> list[str]:
     """How much memory of the device would do, or of the host, or of both where the device is too small for all."""
 
     def gib(size: int) -> str:
         return f"{math.ceil(size / GIB / (1 - machines.left_free) * 10) / 10:.1f} GiB"  # rounded down it would not do
 
-    devices = [memory.peak_bytes for memory in memories if fits_host(memory, machines)]
-    hosts = [memory.host_bytes for memory in memories if fits_device(memory, machines)]
+    devices = [memory.peak_bytes for memory in memories if machines.has_host_room(memory.host_bytes)]
+    hosts = [memory.host_bytes for memory in memories if machines.has_room(memory.peak_bytes)]
     answers = [f"{gib(min(devices))} a rank"] if devices else []
     answers += [f"{gib(min(hosts))} of the host a rank"] if hosts else []
     device, host = min((memory.peak_bytes, memory.host_bytes) for memory in memories)

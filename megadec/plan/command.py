@@ -9,9 +9,8 @@ from pathlib import Path
 
 from megadec.common.config import parse, take_options
 from megadec.engine.runs.pretrain import Run
-from megadec.plan.duration import Machines
-from megadec.plan.plan import table
-from megadec.plan.request import plan_run
+from megadec.plan.plan import plan_run, table
+from megadec.plan.setup import Machines
 
 DESCRIPTION = """What a run will need: memory a rank, tokens a second, days; and which ZeRO stage, micro-batch,
 checkpointing to take. Options of launch/pretrain.py are taken too, --config FILE and --section.key VALUE."""

@@ -1,20 +1,30 @@
 """What a run will need before it runs: memory a rank, tokens a second, days, and the settings to choose.
 
-In: a run with its DeepSpeed file, machines, and how much of their peak they are believed to reach. Out: a `Plan`, as a
-table or JSON. Time follows from one stated utilization and knows nothing of a network; memory is counted part by part
-(plan_memory.py), and `bench/plan_check.py` compares it with measured peaks.
+Nothing is opened but the shards' index.json, so a plan can be made before there is a tokenizer or a shard; what is then
+assumed stands in its notes. Time follows from one stated share of the devices' peak and knows nothing of a network;
+`bench/plan_check.py` compares the memory with measured peaks.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from megadec.common.config import to_dict
-from megadec.plan.choice import Choice, advice, choose, details, fits, fits_device, fits_host
-from megadec.plan.duration import GIB, Machines, Work, again_fraction, speed_of
+from megadec.common.errors import ConfigError, ShardError
+from megadec.common.files import read_json
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.shards import INDEX_NAME
+from megadec.data.sharding import check_groups
+from megadec.decoder.flops import flops_per_token
+from megadec.decoder.shape import DecoderShape
+from megadec.engine.runs.pretrain import Run
+from megadec.engine.zero.settings import Precision, RunSettings, merge_settings, resolve_precision
+from megadec.plan.choice import Choice, advice, again_fraction, choose, details
 from megadec.plan.memory import Memory, memory_of
-from megadec.plan.setup import Setup
+from megadec.plan.setup import GIB, Machines, Setup, Work, Zero
 
 
 @dataclass(frozen=True)
@@ -30,82 +40,180 @@ class Plan:
     advice: str
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def fits(self) -> bool:
-        """Whether what was asked about fits with the margin."""
-        return fits(self.memory, self.machines)
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        choice = None if self.choice is None else {**asdict(self.choice), "recompute": to_dict(self.choice.recompute)}
         return {
             "setup": {**to_dict(self.setup), "parameters": self.setup.parameters},
             "memory": {
                 "peak_bytes": self.memory.peak_bytes,
                 "peak_moment": self.memory.peak_moment,
                 "parts": self.memory.parts,
-                "moments": self.memory.moments,
-                "host": self.memory.host,
-                "disk": self.memory.disk,
-                "fits": self.fits,
+                **to_dict(self.memory),
+                "fits": self.memory.fits(self.machines),
             },
             "machines": to_dict(self.machines),
             "work": {**to_dict(self.work), "tokens": self.work.tokens},
             "speed": self.speed,
-            "choice": choice,
+            "choice": None if self.choice is None else self.choice.to_dict(),
             "advice": self.advice,
             "notes": self.notes,
         }
 
 
-def make_plan(setup: Setup, machines: Machines, work: Work) -> Plan:
-    """The plan of one run on these machines."""
-    memory = memory_of(setup)
-    choice = choose(setup, machines, work)
-    again = again_fraction(setup.shape, setup.execution.recompute, work.document_tokens)
-    return Plan(
-        setup,
-        memory,
-        machines,
-        work,
-        speed_of(setup.shape, again, machines, work),
-        choice,
-        advice(setup, machines, work, choice),
+def plan_run(
+    run: Run,
+    deepspeed_file: Path | None,
+    machines: Machines,
+    data: Sequence[Path] = (),
+    tokens: float | None = None,
+    epochs: float | None = None,
+) -> Plan:
+    """The plan of a run on machines. data: shards in place of the run's; tokens, epochs: in place of train.steps.
+
+    Raises ConfigError for a run that cannot be (unknown preset, a batch that does not divide), ShardError for an index
+    that was named and is not there.
+    """
+    notes: list[str] = []
+    shape = _shape(run, notes)
+    check_groups(machines.ranks, run.train.sequence_parallel_size)
+    # `auto` is bf16 on GPUs, since all that a plan knows multiply it, and on a CPU what it is on this machine.
+    choice = run.train.precision
+    precision = "bf16" if choice == "auto" and machines.kind == "cuda" else resolve_precision(choice)
+    setup = Setup(
+        shape=shape,
+        zero=_zero(run, deepspeed_file, machines, precision, notes),
+        precision=precision,
+        ranks=machines.ranks,
+        sequence_parallel_size=run.train.sequence_parallel_size,
+        micro_batch_size=run.train.micro_batch_size,
+        sequence_length=run.data.sequence_length,
+        execution=run.model.execution,
+        dropout=run.model.dropout,
+        device=machines.kind,
+        saves_behind=run.checkpoint.asynchronous,
+        snapshot_bytes=run.checkpoint.snapshot_bytes,
     )
+    work = _work(run, data, tokens, epochs, notes)
+    if machines.kind == "cpu":
+        notes.append(
+            "kept: freed blocks that glibc keeps (zero/host_memory.py), 8 to 17 % of what is in use by measurement"
+            " in bf16, more in fp32; MALLOC_TRIM_THRESHOLD_=131072 MALLOC_MMAP_THRESHOLD_=131072 gives them back, for"
+            " slower steps"
+        )
+    return make_plan(setup, machines, work, notes)
+
+
+def make_plan(setup: Setup, machines: Machines, work: Work, notes: Sequence[str] = ()) -> Plan:
+    """The plan of one setup on these machines."""
+    choice = choose(setup, machines, work)
+    again = again_fraction(setup.shape, setup.recompute, work.document_tokens)
+    speed = speed_of(setup.shape, again, machines, work)
+    sentence = advice(setup, machines, work, choice)
+    return Plan(setup, memory_of(setup), machines, work, speed, choice, sentence, list(notes))
+
+
+def speed_of(shape: DecoderShape, again: float, machines: Machines, work: Work) -> dict[str, float] | None:
+    """Tokens a second over all ranks, seconds a step, days, and the share of the peak that is the model's own work.
+
+    again: operations that are computed again, as a share of the model's.
+    """
+    if machines.peak is None:
+        return None
+    useful = flops_per_token(shape, work.document_tokens)
+    rate = machines.ranks * machines.peak * machines.utilization / (useful * (1 + again))
+    return {
+        "model_flops_per_token": useful,
+        "tokens_per_second": rate,
+        "seconds_per_step": work.global_batch_size * work.sequence_length / rate,
+        "days": work.tokens / rate / 86400,
+        "mfu": machines.utilization / (1 + again),
+    }
+
+
+def _shape(run: Run, notes: list[str]) -> DecoderShape:
+    """The run's shape; its vocabulary is the tokenizer's where that exists, else what the run or the preset says."""
+    if run.model.init_from is not None and run.model.preset is None:
+        raise ConfigError(
+            f"model.init_from={run.model.init_from}: a plan opens no weights; state the shape (--model.preset, or"
+            " --model.shape.FIELD for each)"
+        )
+    tokenizer = Tokenizer.load(run.tokenizer) if Path(run.tokenizer).exists() else None
+    shape = run.model.decoder_shape(tokenizer)
+    if tokenizer is None and "vocabulary_size" not in run.model.shape:
+        notes.append(f"assumed: a vocabulary of {shape.vocabulary_size:,}, as there is no tokenizer {run.tokenizer}")
+    return shape
+
+
+def _zero(run: Run, file: Path | None, machines: Machines, precision: Precision, notes: list[str]) -> Zero:
+    if file is None:
+        notes.append("assumed: ZeRO stage 3 with the buckets of ds_configs/zero3.json, as no --deepspeed was given")
+        return Zero()
+    train = run.train
+    sizes = (train.global_batch_size, train.micro_batch_size, precision, run.optimizer.max_grad_norm)
+    settings = RunSettings(*sizes, machines.ranks, train.sequence_parallel_size)
+    return Zero.of(merge_settings(file, settings).values)
+
+
+def _work(run: Run, data: Sequence[Path], tokens: float | None, epochs: float | None, notes: list[str]) -> Work:
+    """The steps, and the mean length of documents in the shards that were named, else in the run's that exist."""
+    sets = {Path(folder): 1.0 for folder in data} or {Path(folder): w for folder, w in run.data.train.items()}
+    seen, documents = 0.0, 0.0  # in an epoch
+    for folder, weight in sets.items():
+        file = folder / INDEX_NAME
+        if not file.is_file() and not data:
+            notes.append(f"not counted: {folder} has no {INDEX_NAME}")
+            continue
+        index = read_json(file, ShardError)
+        if not isinstance(index, dict) or not index.get("tokens") or not index.get("documents"):
+            raise ShardError(f"{file} states no tokens or no documents; it is no index of shards")
+        seen += int(index["tokens"]) * weight
+        documents += int(index["documents"]) * weight
+    sequences, length = run.train.global_batch_size, run.data.sequence_length
+    if documents:
+        document_tokens = min(float(length), seen / documents)
+    else:
+        notes.append("assumed: documents as long as a sequence, as no shards were found")
+        document_tokens = float(length)
+    if epochs is not None:
+        if not documents:
+            raise ConfigError(f"epochs={epochs}: no shards were found to count tokens in; name them with --data")
+        tokens = epochs * seen
+    if tokens is not None and not tokens > 0:
+        raise ConfigError(f"tokens={tokens} is not above 0")
+    steps = run.train.steps if tokens is None else max(1, round(tokens / (sequences * length)))
+    return Work(sequences, length, steps, document_tokens)
 
 
 def table(plan: Plan) -> str:
     """The plan for a person at a terminal."""
-    setup, memory, machines, work = plan.setup, plan.memory, plan.machines, plan.work
+    setup, memory, machines = plan.setup, plan.memory, plan.machines
+
+    def verdict(enough: bool, memory_gib: float) -> str:
+        return f"{'fits' if enough else 'does not fit'} in {memory_gib:g} GiB with {machines.left_free:.0%} left free"
+
     lines = [
         f"{setup.parameters:,} parameters, {setup.precision}, ZeRO stage {setup.zero.stage}, {setup.ranks} rank(s),"
-        f" {setup.micro_batch_size} row(s) of {setup.sequence_length} tokens a micro-step,"
-        f" recompute {setup.execution.recompute.mode}{details(setup.execution.recompute)}",
+        f" {setup.micro_batch_size} sequence(s) of {setup.sequence_length} tokens a micro-step,"
+        f" recompute {setup.recompute.mode}{details(setup.recompute)}",
         "",
         f"{'GiB a rank':<14}" + "".join(f"{name:>11}" for name in memory.moments),
     ]
-    for part in memory.parts:
-        row = "".join(f"{moment[part] / GIB:>11.3f}" for moment in memory.moments.values())
-        lines.append(f"{part:<14}{row}")
-    totals = "".join(f"{sum(moment.values()) / GIB:>11.3f}" for moment in memory.moments.values())
-    lines.append(f"{'total':<14}{totals}")
-    verdict = _verdict(fits_device(memory, machines), machines.memory_gib, machines)
-    lines.append(f"peak {memory.peak_bytes / GIB:.3f} GiB ({memory.peak_moment}): {verdict}")
+    columns = [{**parts, "total": sum(parts.values())} for parts in memory.moments.values()]
+    for part in columns[0]:
+        lines.append(f"{part:<14}" + "".join(f"{column[part] / GIB:>11.3f}" for column in columns))
+    fits = verdict(machines.has_room(memory.peak_bytes), machines.memory_gib)
+    lines.append(f"peak {memory.peak_bytes / GIB:.3f} GiB ({memory.peak_moment}): {fits}")
     for name, elsewhere in (("host", memory.host), ("disk", memory.disk)):
         if elsewhere:
             sizes = ", ".join(f"{part} {size / GIB:.2f}" for part, size in elsewhere.items())
             lines.append(f"on the {name}, GiB a rank: {sizes}")
             if name == "host" and machines.host_memory_gib is not None:
-                lines[-1] += f": {_verdict(fits_host(memory, machines), machines.host_memory_gib, machines)}"
-    lines += ["", *_speed_lines(plan, work), "", plan.advice, *plan.notes]
-    return "\n".join(lines)
+                fits = verdict(machines.has_host_room(memory.host_bytes), machines.host_memory_gib)
+                lines[-1] += f": {fits}"
+    return "\n".join([*lines, "", *_speed_lines(plan), "", plan.advice, *plan.notes])
 
 
-def _verdict(enough: bool, memory_gib: float, machines: Machines) -> str:
-    return f"{'fits' if enough else 'does not fit'} in {memory_gib:g} GiB with {machines.left_free:.0%} left free"
-
-
-def _speed_lines(plan: Plan, work: Work) -> list[str]:
+def _speed_lines(plan: Plan) -> list[str]:
     if plan.speed is None:
         return ["no peak is known: state --device or --peak_flops for tokens a second and days"]
     speed, machines = plan.speed, plan.machines
@@ -113,5 +221,5 @@ def _speed_lines(plan: Plan, work: Work) -> list[str]:
         f"{speed['tokens_per_second']:,.0f} tokens/s and {speed['seconds_per_step']:.3g} s a step over"
         f" {machines.ranks} rank(s) at {machines.utilization:.0%} of the peak"
         f" ({speed['mfu']:.1%} of it for the model's own operations)",
-        f"{work.tokens:,} tokens: {speed['days']:.3g} days ({speed['days'] * 24:.3g} hours)",
+        f"{plan.work.tokens:,} tokens: {speed['days']:.3g} days ({speed['days'] * 24:.3g} hours)",
     ]

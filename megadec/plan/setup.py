@@ -1,8 +1,4 @@
-"""What a rank's memory depends on: a shape, a policy, a DeepSpeed file's settings, a batch, a kind of device.
-
-In: a run's own values, or a merged DeepSpeed dictionary. Out: frozen values that plan_memory.py and plan_activations.py
-count with. Only settings that take memory are kept here; what DeepSpeed does with the others is not planned.
-"""
+"""What a plan is made of: the run as far as it takes memory, the machines, and the work to be done."""
 
 from __future__ import annotations
 
@@ -10,17 +6,26 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from megadec.common.errors import ConfigError
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.flops import parameter_count
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.metrics.device import PEAK_FLOPS_BY_NAME
 from megadec.engine.zero.settings import Precision
 
 Location = Literal["device", "host", "disk"]
+LOCATIONS: dict[str, Location] = {"none": "device", "cpu": "host", "nvme": "disk"}
 
+GIB = 2**30
 FP32 = 4
 # What DeepSpeed 0.19 takes where the file does not say.
 REDUCE_BUCKET, MAX_LIVE, PREFETCH_BUCKET = 500_000_000, 1_000_000_000, 50_000_000
+# Left free for what a plan does not count. CUDA: what its allocator keeps beside the bytes in use, a round number that
+# nobody has measured here. CPU: where the plan is too low. What glibc keeps is counted as bf16 runs kept it
+# (memory.KEPT_SHARE); their plans stood up to 5 % below the resident peak at one rank and up to 13 % at two, and fp32
+# keeps more (docs/log.md).
+MARGINS = {"cuda": 0.1, "cpu": 0.25}
 
 _count = functools.lru_cache(maxsize=64)(parameter_count)
 
@@ -42,7 +47,6 @@ class Zero:
     def of(cls, values: dict[str, Any]) -> Zero:
         """From a merged DeepSpeed dictionary."""
         zero = values.get("zero_optimization", {})
-        places: dict[str, Location] = {"cpu": "host", "nvme": "disk", "none": "device"}
         optimizer, parameters = (zero.get(f"offload_{name}") or {} for name in ("optimizer", "param"))
         swap = parameters.get("buffer_count", 5) * parameters.get("buffer_size", 100_000_000) * 2
         return cls(
@@ -50,20 +54,19 @@ class Zero:
             reduce_bucket=int(zero.get("reduce_bucket_size", REDUCE_BUCKET)),
             max_live=int(zero.get("stage3_max_live_parameters", MAX_LIVE)),
             prefetch_bucket=int(zero.get("stage3_prefetch_bucket_size", PREFETCH_BUCKET)),
-            optimizer_at=places[optimizer.get("device", "none")],
-            parameters_at=places[parameters.get("device", "none")],
+            optimizer_at=LOCATIONS[optimizer.get("device", "none")],
+            parameters_at=LOCATIONS[parameters.get("device", "none")],
             swap_buffers=int(swap) if parameters.get("device") == "nvme" else 0,
         )
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a rank's memory depends on. micro_batch_size: rows of a group of sequence_parallel_size in a
-    micro-step.
+    """Everything that a rank's memory depends on.
 
-    device: `cpu` has the buckets' untouched pages for nothing, and its host is its device. saves_behind: the host holds
-    a copy of a rank's state, written while training goes on, where it has at most snapshot_bytes (None: where it is on
-    no disk).
+    micro_batch_size: sequences of a group of sequence_parallel_size ranks in a micro-step. device: a `cpu` has the
+    buckets' untouched pages for nothing, and its host is its device. saves_behind: the host holds a copy of a rank's
+    state, written while training goes on, where it has at most snapshot_bytes (None: where it is on no disk).
     """
 
     shape: DecoderShape
@@ -80,12 +83,13 @@ class Setup:
     snapshot_bytes: int | None = None
 
     @property
-    def snapshot(self) -> int:
-        """Bytes of the copy for saves (checkpoint/snapshot.py): this rank's share of fp32 weights and both moments."""
-        size = 3 * FP32 * -(-self.parameters // self.ranks)
-        # As engine/checkpoint/checkpointer.py decides.
-        fits = self.zero.optimizer_at != "disk" if self.snapshot_bytes is None else size <= self.snapshot_bytes
-        return size if self.saves_behind and fits else 0
+    def recompute(self) -> Recompute:
+        """What is computed again."""
+        return self.execution.recompute
+
+    def with_recompute(self, recompute: Recompute) -> Setup:
+        """The same under another policy."""
+        return replace(self, execution=replace(self.execution, recompute=recompute))
 
     @property
     def item(self) -> int:
@@ -107,6 +111,74 @@ class Setup:
         """Numbers of the embedding, or of the head."""
         return self.shape.vocabulary_size * self.shape.hidden_size
 
-    def with_recompute(self, recompute: Recompute) -> Setup:
-        """The same under another policy."""
-        return replace(self, execution=replace(self.execution, recompute=recompute))
+    def share(self, numbers: int) -> int:
+        """A rank's part of numbers that are divided among all ranks."""
+        return -(-numbers // self.ranks)
+
+
+@dataclass(frozen=True)
+class Machines:
+    """ranks: devices that train together. memory_gib: of one of them; of the share of the host's memory on a CPU.
+
+    kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak; peak_flops in its place.
+    utilization: the share of the peak that a rank reaches in all that it computes, what it computes again included.
+    margin: the share of the memory to leave free; a tenth, on a CPU a quarter, when left out. host_memory_gib: of the
+    host for each of its ranks, for what is offloaded; not looked at where it is left out.
+    """
+
+    ranks: int = 1
+    memory_gib: float = 80.0
+    kind: Literal["cuda", "cpu"] = "cuda"
+    device: str | None = None
+    peak_flops: float | None = None
+    utilization: float = 0.4
+    margin: float | None = None
+    host_memory_gib: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.ranks < 1:
+            raise ConfigError(f"ranks={self.ranks} is not at least 1")
+        for name in ("memory_gib", "peak_flops", "host_memory_gib"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name}={value} is not above 0")
+        if not 0 < self.utilization <= 1:
+            raise ConfigError(f"utilization={self.utilization} is not in (0, 1]: it is a share of the peak")
+        if self.margin is not None and not 0 <= self.margin < 1:
+            raise ConfigError(f"margin={self.margin} is not in [0, 1)")
+        if self.device is not None and self.device not in PEAK_FLOPS_BY_NAME:
+            known = ", ".join(PEAK_FLOPS_BY_NAME)
+            raise ConfigError(f"device={self.device!r} is none of {known}; state its peak_flops instead")
+
+    @property
+    def peak(self) -> float | None:
+        """Operations a second of one device at its peak, or None where nobody said."""
+        return self.peak_flops or (PEAK_FLOPS_BY_NAME[self.device] if self.device else None)
+
+    @property
+    def left_free(self) -> float:
+        """The margin that holds."""
+        return MARGINS[self.kind] if self.margin is None else self.margin
+
+    def has_room(self, device_bytes: int) -> bool:
+        """Whether so much fits on a device with the margin."""
+        return device_bytes <= int(self.memory_gib * GIB * (1 - self.left_free))
+
+    def has_host_room(self, host_bytes: int) -> bool:
+        """Whether so much fits in the host's memory with the margin; where that is not stated, it does."""
+        return self.host_memory_gib is None or host_bytes <= self.host_memory_gib * GIB * (1 - self.left_free)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be trained: sequences of a step over all ranks, steps, and how long a document is in the mean."""
+
+    global_batch_size: int
+    sequence_length: int
+    steps: int
+    document_tokens: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole run."""
+        return self.global_batch_size * self.sequence_length * self.steps

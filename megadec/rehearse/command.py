@@ -14,9 +14,8 @@ from megadec.common.config import parse, take_options
 from megadec.common.errors import ConfigError, TrainingError
 from megadec.common.files import write_json
 from megadec.engine.runs.pretrain import Run
-from megadec.rehearse.choice import RehearsalOptions
-from megadec.rehearse.rehearsal import rehearse
-from megadec.rehearse.report import table
+from megadec.rehearse.disturbances import RehearsalOptions
+from megadec.rehearse.rehearsal import rehearse, table
 
 SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "pretrain.py"
 OWN_NAMES = {field.name for field in fields(RehearsalOptions)}

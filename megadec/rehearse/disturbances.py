@@ -1,125 +1,187 @@
-"""A disturbance happens: wait for its moment in a run that was started, and do it.
+"""The list of disturbances: what a rehearsal does to a run, every bit of it chosen by a seed before the first start.
 
-In come a start and a disturbance, out goes where in the run it struck, seen in the run's files around the stroke, and
-not as it was planned. Between the look and the signal the run goes on for a fraction of a millisecond.
+Moments are shares of what a step, a save or an evaluation takes, so two rehearsals with one seed do the same things in
+the same order, and hit different instructions all the same.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from dataclasses import dataclass, field
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-import psutil
+from megadec.common.errors import ConfigError
 
-from megadec.engine.checkpoint.manifest import checkpoints_in
-from megadec.rehearse.choice import ALL_RANKS, EVALUATE_EVERY, LAUNCHER, Disturbance
-from megadec.rehearse.report import STARTING
-from megadec.rehearse.start import Start
-
-# A file may get so large when the disk is to refuse: metrics and manifests of some sort fit, weights do not.
-REFUSED_BYTES = 20_000
-REFUSAL = "The state stays in memory"
-
-
-@dataclass
-class Pace:
-    """How long things took in the starts so far, in seconds: so a moment in the next one can be hit."""
-
-    start: float = 5.0
-    step: float = 0.1
-    save: float = 0.1
-    evaluation: float = 0.2
-    _seen: dict[str, list[float]] = field(default_factory=dict)
-
-    def learn(self, start: Start) -> None:
-        """Take over what a start has told."""
-        trained = start.metrics.of("train")
-        self._add("step", [line["seconds"] for line in trained])
-        self._add("save", [line["seconds"] for line in start.metrics.of("checkpoint")])
-        by_step: dict[int, float] = {}
-        for line in start.metrics.of("evaluate"):
-            by_step[line["step"]] = by_step.get(line["step"], 0.0) + line["seconds"]
-        self._add("evaluation", list(by_step.values()))
-
-    def learn_start(self, seconds: float) -> None:
-        """A start took so long to its first own line."""
-        self._add("start", [seconds])
-
-    def _add(self, name: str, values: list[float]) -> None:
-        seen = self._seen.setdefault(name, [])
-        seen += values
-        if seen:
-            setattr(self, name, statistics.median(seen[-50:]))
+Kind = Literal["kill", "stop", "cut shard", "flipped byte", "full disk", "full disk for a while"]
+Moment = Literal["start", "step", "save", "evaluation"]
+LAUNCHER, ALL_RANKS = -1, -2
+# So many steps at most a start makes before it is disturbed, with a save every second and an evaluation every third.
+STEPS_A_START = 6
+SAVE_EVERY, EVALUATE_EVERY = 2, 3
+SHARE_AT_START = 0.1
 
 
-def disturb(start: Start, what: Disturbance, pace: Pace) -> str:
-    """Do to the run what is due, and return where in the run it was. Raises NotSeenError when its moment never came."""
-    if what.kind in ("cut shard", "flipped byte"):
-        return "before the start"
-    if what.moment == "start":
-        time.sleep(what.fraction * pace.start)
-        return _strike(start, what, start.ranks())
-    start.wait(lambda: bool(start.metrics.of("train")), "the first step")
-    pace.learn_start(time.monotonic() - start.began)
-    ranks = start.ranks()  # looked up beforehand: it takes longer than a save
-    _await_moment(start, what, pace)
-    if what.kind in ("kill", "stop"):
-        return _strike(start, what, ranks)
-    return _refuse(start, what, ranks)
+class KindOf(NamedTuple):
+    """words: for the table. options: of the start to which it happens. says: what the run must say then."""
+
+    words: str
+    options: tuple[str, ...] = ()
+    says: str = ""
 
 
-def is_evaluating(start: Start) -> bool:
-    """Whether the last step was one to evaluate after, and its evaluation is not there yet."""
-    trained = start.metrics.of("train")
-    if not trained or trained[-1]["step"] % EVALUATE_EVERY:
-        return False
-    return all(line["step"] != trained[-1]["step"] for line in start.metrics.of("evaluate"))
+DAMAGE: tuple[Kind, ...] = ("cut shard", "flipped byte")
+FULL_DISK: tuple[Kind, ...] = ("full disk", "full disk for a while")
+KINDS: dict[Kind, KindOf] = {
+    "kill": KindOf("kill -9 of {victim}"),
+    "stop": KindOf("SIGTERM to {victim}"),
+    "cut shard": KindOf("a shard was cut", ("--data.bad_shards=0",)),
+    "flipped byte": KindOf("a byte of a shard was flipped", ("--data.bad_shards=0", "--data.verify=hashes")),
+    "full disk": KindOf(
+        "the disk refused {victim}",
+        ("--checkpoint.retries=1", "--checkpoint.retry_pause_seconds=0.2"),
+        "cannot write",
+    ),
+    "full disk for a while": KindOf(
+        "the disk refused {victim} for a while",
+        ("--checkpoint.retries=100000", "--checkpoint.retry_pause_seconds=0.2"),
+        "cannot write",
+    ),
+}
 
 
-def _await_moment(start: Start, what: Disturbance, pace: Pace) -> None:
-    start.wait(lambda: bool(checkpoints_in(start.checkpoints)), "the first checkpoint")
-    if what.moment == "step":
-        start.wait(lambda: len(start.metrics.of("train")) >= what.after, f"step {what.after} of this start")
-        time.sleep(what.fraction * pace.step)
-    elif what.moment == "evaluation":
-        start.wait(lambda: is_evaluating(start), "an evaluation")
-        time.sleep(what.fraction * pace.evaluation)
-        start.wait(lambda: is_evaluating(start), "an evaluation")
-    else:
-        start.wait(lambda: len(start.metrics.of("checkpoint")) >= what.after, f"{what.after} saves")
-        start.wait(lambda: bool(start.saving()), "a save", pause=0.001)
-        time.sleep(what.fraction * pace.save)
-        start.wait(lambda: bool(start.saving()), "a save", pause=0.001)
+@dataclass(frozen=True)
+class RehearsalOptions:
+    """ranks: of every start; rank_numbers: draw each start's from these instead. other_deepspeed: each start draws its
+    DeepSpeed file from these and that of --deepspeed.
+
+    kills: with signal 9; of those share_in_saves while a checkpoint is being written and share_in_evaluations in an
+    evaluation. stops: SIGTERM. damaged_shards: starts with a shard that was cut or has a flipped byte. full_disks:
+    saves that the disk refuses. seed: of all choices. steps: of the run; by default as many as the disturbances can use
+    up. sequence_length: of the scaled run. own_model: train the run's own model, not a small one of its kind.
+
+    tolerance: largest relative difference of a loss to the undisturbed run; by default 1e-5 in fp32 and 1e-2 in bf16.
+    patience_seconds: so long anything may take. folder: for the runs and their output (default: a temporary one, which
+    goes when all is well). output: where the report goes as JSON.
+    """
+
+    ranks: int = 2
+    rank_numbers: tuple[int, ...] = ()
+    other_deepspeed: tuple[Path, ...] = ()
+    kills: int = 10
+    share_in_saves: float = 0.4
+    share_in_evaluations: float = 0.2
+    stops: int = 2
+    damaged_shards: int = 2
+    full_disks: int = 2
+    seed: int = 0
+    steps: int | None = None
+    sequence_length: int = 64
+    own_model: bool = False
+    tolerance: float | None = None
+    patience_seconds: float = 900.0
+    folder: Path | None = None
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("kills", "stops", "damaged_shards", "full_disks", "tolerance"):
+            if (getattr(self, name) or 0) < 0:
+                raise ConfigError(f"rehearsal.{name}={getattr(self, name)} is negative")
+        if min(self.all_ranks) < 1:
+            raise ConfigError(f"rehearse: {min(self.all_ranks)} ranks; at least 1 trains")
+        shares = (self.share_in_saves, self.share_in_evaluations)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ConfigError(
+                f"rehearsal.share_in_saves={shares[0]} and rehearsal.share_in_evaluations={shares[1]}: shares of all"
+                " kills are not negative, and together at most 1"
+            )
+        if self.sequence_length < 2 or self.patience_seconds <= 0:
+            raise ConfigError("rehearsal.sequence_length is at least 2, and rehearsal.patience_seconds above 0")
+        if self.run_steps < self.steps_needed:
+            raise ConfigError(
+                f"rehearsal.steps={self.steps} is less than the {self.steps_needed} that {self.disturbances}"
+                f" disturbances can use up ({STEPS_A_START} each): name more steps, or fewer disturbances"
+            )
+
+    @property
+    def all_ranks(self) -> tuple[int, ...]:
+        """Every number of ranks that a start may have."""
+        return self.rank_numbers or (self.ranks,)
+
+    @property
+    def disturbances(self) -> int:
+        """How many rows the rehearsal has, without the last one, which ends the run."""
+        return self.kills + self.stops + self.damaged_shards + self.full_disks
+
+    @property
+    def steps_needed(self) -> int:
+        """After so many steps the run is surely not done before the last disturbance."""
+        return STEPS_A_START * (self.disturbances + 1)
+
+    @property
+    def run_steps(self) -> int:
+        """How many steps the run has."""
+        return self.steps_needed if self.steps is None else self.steps
 
 
-def _strike(start: Start, what: Disturbance, ranks: list[psutil.Process]) -> str:
-    launcher = psutil.Process(start.launcher)
-    victims = {LAUNCHER: [launcher], ALL_RANKS: ranks}.get(what.victim, ranks[what.victim : what.victim + 1])
-    victims = victims or [launcher]  # there were no ranks yet
-    evaluating, saving = is_evaluating(start), start.saving()
-    if what.kind == "kill":
-        start.kill(victims)
-    else:
-        start.stop(victims[0])
-    if saving & start.saving():
-        return "in a save"
-    if evaluating:
-        return "in an evaluation"
-    return "in a step" if start.metrics.of("train") else STARTING
+@dataclass(frozen=True)
+class Disturbance:
+    """One start of the run and what is done to it.
+
+    victim: a rank's number, LAUNCHER or ALL_RANKS. after: so many steps, saves or evaluations of this start come first.
+    fraction: how far into the step, save or evaluation it comes. ranks, deepspeed: of this start; the latter counts the
+    files from 0, which is that of --deepspeed.
+    """
+
+    kind: Kind
+    moment: Moment
+    victim: int
+    after: int
+    fraction: float
+    ranks: int
+    deepspeed: int
+
+    @property
+    def words(self) -> str:
+        """What is done, for the table."""
+        victim = {LAUNCHER: "the launcher", ALL_RANKS: "all ranks"}.get(self.victim, f"rank {self.victim}")
+        return KINDS[self.kind].words.format(victim=victim)
 
 
-def _refuse(start: Start, what: Disturbance, ranks: list[psutil.Process]) -> str:
-    """Let the disk refuse what these ranks write; if for a while: until one has said so, then a save and an end."""
-    victims = ranks if what.victim == ALL_RANKS else ranks[what.victim : what.victim + 1]
-    limits = [(process, process.rlimit(psutil.RLIMIT_FSIZE)) for process in victims]
-    for process, (_, most) in limits:
-        process.rlimit(psutil.RLIMIT_FSIZE, (REFUSED_BYTES, most))
-    if what.kind == "full disk for a while":
-        start.wait(lambda: REFUSAL in start.output, "a refusal")
-        for process, former in limits:
-            process.rlimit(psutil.RLIMIT_FSIZE, former)
-        saves = len(start.metrics.of("checkpoint"))
-        start.wait(lambda: len(start.metrics.of("checkpoint")) > saves, "a save after the disk had room")
-        start.stop(ranks[0])
-    return "in a save"
+def choose(options: RehearsalOptions, *, evaluates: bool) -> list[Disturbance]:
+    """Every disturbance of a rehearsal, in order. evaluates: the run has held-out sets; if not, no kill waits for them.
+
+    Pure: the same options give the same list.
+    """
+    chance = random.Random(options.seed)
+    evaluation: Moment = "evaluation" if evaluates else "step"
+    in_saves = math.ceil(options.kills * options.share_in_saves)
+    in_evaluations = min(round(options.kills * options.share_in_evaluations), options.kills - in_saves)
+    at_start = min(round(options.kills * SHARE_AT_START), options.kills - in_saves - in_evaluations)
+    moments: list[Moment] = ["save"] * in_saves
+    moments += [evaluation] * in_evaluations
+    moments += ["start"] * at_start
+    moments += ["step"] * (options.kills - len(moments))
+    stops: tuple[Moment, ...] = ("step", "save", evaluation)
+    kinds: list[tuple[Kind, Moment]] = [("kill", moment) for moment in moments]
+    kinds += [("stop", stops[number % 3]) for number in range(options.stops)]
+    kinds += [(DAMAGE[number % 2], "start") for number in range(options.damaged_shards)]
+    kinds += [(FULL_DISK[number % 2], "save") for number in range(options.full_disks)]
+    chance.shuffle(kinds)
+    return [_draw(kind, moment, options, chance) for kind, moment in kinds]
+
+
+def _draw(kind: Kind, moment: Moment, options: RehearsalOptions, chance: random.Random) -> Disturbance:
+    ranks = chance.choice(options.all_ranks)
+    victims: tuple[int, ...] = (*range(ranks),) * 2
+    if kind == "kill":
+        victims += (ALL_RANKS,) if moment == "start" else (LAUNCHER, ALL_RANKS)
+    elif kind == "stop":
+        victims += (LAUNCHER,)
+    elif kind != "full disk":
+        victims += (ALL_RANKS,)
+    # A save comes every second step, an evaluation every third: more of them than these would take too many steps.
+    after = {"start": 0, "step": chance.randint(1, 4), "save": chance.randint(0, 1), "evaluation": 0}[moment]
+    victim, fraction = chance.choice(victims), chance.random()
+    return Disturbance(kind, moment, victim, after, fraction, ranks, chance.randrange(1 + len(options.other_deepspeed)))

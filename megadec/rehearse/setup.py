@@ -1,13 +1,16 @@
-"""What a rehearsal runs: the user's run, scaled down, on the user's shards, in a folder of its own.
+"""What a rehearsal runs: the user's run, scaled down, on links to the user's shards, in a folder of its own.
 
-In come a run and the options of a rehearsal, out go YAML and DeepSpeed files, and folders of links to the shards. A
-damaged shard is a copy in place of a link, so the user's own files are only ever read.
+A damaged shard is a copy in place of a link, so the user's own files are only ever read.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +22,10 @@ from megadec.data.shard_folders import LocalFolder, open_folder
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.runs.pretrain import ModelOptions, Run
-from megadec.rehearse.choice import EVALUATE_EVERY, SAVE_EVERY, RehearsalOptions
+from megadec.rehearse.disturbances import EVALUATE_EVERY, SAVE_EVERY, RehearsalOptions
 
 SMALL_HEAD, SMALL_LAYERS, SMALL_INTERMEDIATE = 16, 2, 64
-WARMUP_STEPS, WINDOWS, MICRO_SEQUENCES = 5, 8, 1
+WARMUP_STEPS, WINDOWS, MICRO_BATCH_SIZE = 5, 8, 1
 # Of a shard that is cut so much is left.
 KEPT_FRACTION = 0.6
 
@@ -64,7 +67,7 @@ def make_scene(run: Run, deepspeed: Path, options: RehearsalOptions, folder: Pat
 
 
 def scale(run: Run, options: RehearsalOptions) -> Run:
-    """The run with few steps, short rows, a small batch that every number of ranks divides, and often a save."""
+    """The run with few steps, short sequences, a small batch that every number of ranks divides, and often a save."""
     groups = []
     for ranks in options.all_ranks:
         if ranks % run.train.sequence_parallel_size:
@@ -79,10 +82,10 @@ def scale(run: Run, options: RehearsalOptions) -> Run:
         run.train,
         steps=steps,
         stop_at_step=None,
-        global_batch_size=2 * MICRO_SEQUENCES * math.lcm(*groups),
-        micro_batch_size=MICRO_SEQUENCES,
+        global_batch_size=2 * MICRO_BATCH_SIZE * math.lcm(*groups),
+        micro_batch_size=MICRO_BATCH_SIZE,
     )
-    windows, micro = min(run.evaluate.windows, WINDOWS), MICRO_SEQUENCES
+    windows, micro = min(run.evaluate.windows, WINDOWS), MICRO_BATCH_SIZE
     return replace(
         run,
         name="disturbed",
@@ -146,26 +149,24 @@ def _linked(run: Run, folder: Path) -> tuple[dict[str, float], list[Path]]:
     return train, shards
 
 
-def damage(link: Path, *, cut: bool) -> Path:
-    """Put a copy that was cut, or has one flipped byte, in place of a link; the file that it led to, for `mend`."""
+@contextmanager
+def damaged(link: Path, *, cut: bool) -> Iterator[None]:
+    """A copy that was cut, or has one flipped byte, stands in place of a link to a shard."""
     source = link.resolve()
-    size = source.stat().st_size
     copy = link.with_name(f".{link.name}.damaged")
-    kept = int(size * KEPT_FRACTION) if cut else size
-    with open(source, "rb") as stream, open(copy, "wb") as target:
-        while kept > target.tell():
-            target.write(stream.read(min(1 << 20, kept - target.tell())))
-    if not cut:
+    shutil.copyfile(source, copy)
+    size = copy.stat().st_size
+    if cut:
+        os.truncate(copy, int(size * KEPT_FRACTION))
+    else:
         with open(copy, "r+b") as target:
             target.seek(size // 2)
             [byte] = target.read(1)
             target.seek(size // 2)
             target.write(bytes([byte ^ 1]))
     copy.replace(link)
-    return source
-
-
-def mend(link: Path, source: Path) -> None:
-    """Put the link back."""
-    link.unlink()
-    link.symlink_to(source)
+    try:
+        yield
+    finally:
+        link.unlink()
+        link.symlink_to(source)

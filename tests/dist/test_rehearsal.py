@@ -11,23 +11,26 @@ import pytest
 
 from tests.support.processes import run_script
 
-
-def rehearse(tmp_path: Path, run: Path, zero: Path, *options: str) -> tuple[int, dict[str, Any], str]:
-    """The exit status, the report, and what was printed."""
-    output = tmp_path / "rehearsal.json"
-    usual = ["--config", run, "--deepspeed", zero, "--output", output, "--folder", tmp_path / "rehearsal"]
-    done = run_script("tools/rehearse.py", *usual, *options)
-    assert output.exists(), done.stderr[-4000:]
-    return done.returncode, json.loads(output.read_text()), done.stdout + done.stderr
+NO_OTHERS = ("--stops=0", "--damaged_shards=0", "--full_disks=0")
+Rehearse = Callable[..., tuple[int, dict[str, Any], str]]
 
 
-def test_a_run_that_is_killed_in_a_save_and_elsewhere_is_the_undisturbed_run(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
-) -> None:
-    none = ("--stops=0", "--damaged_shards=0", "--full_disks=0")
-    status, report, said = rehearse(
-        tmp_path, make_run("real"), zero_file("zero3"), *none, "--kills=2", "--share_in_saves=0.5", "--seed=1"
-    )
+@pytest.fixture
+def rehearse(tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]) -> Rehearse:
+    """Takes options; gives the exit status, the report, and what was printed."""
+
+    def ask(*options: str) -> tuple[int, dict[str, Any], str]:
+        output = tmp_path / "rehearsal.json"
+        files = ["--config", make_run("real"), "--deepspeed", zero_file("zero3"), "--output", output]
+        done = run_script("tools/rehearse.py", *files, "--folder", tmp_path / "all", *options)
+        assert output.exists(), done.stderr[-4000:]
+        return done.returncode, json.loads(output.read_text()), done.stdout + done.stderr
+
+    return ask
+
+
+def test_a_run_that_is_killed_in_a_save_and_elsewhere_is_the_undisturbed_run(rehearse: Rehearse) -> None:
+    status, report, said = rehearse(*NO_OTHERS, "--kills=2", "--share_in_saves=0.5", "--seed=1")
     assert (status, report["problems"]) == (0, {}), said
     assert report["final_loss"] == report["undisturbed_loss"]
     assert [row["kind"] for row in report["rows"]] == ["kill", "kill", None]
@@ -38,26 +41,19 @@ def test_a_run_that_is_killed_in_a_save_and_elsewhere_is_the_undisturbed_run(
 
 @pytest.mark.slow
 def test_a_run_survives_everything_that_a_rehearsal_knows_at_other_ranks_and_stages(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
+    rehearse: Rehearse, zero_file: Callable[..., Path]
 ) -> None:
-    status, report, said = rehearse(
-        tmp_path, make_run("real"), zero_file("zero3"), "--kills=5", "--stops=3", "--damaged_shards=2",
-        "--full_disks=2", "--rank_numbers", "1", "2", "3", "--other_deepspeed", str(zero_file("zero1")),
-    )  # fmt: skip
+    ranks = ("--rank_numbers", "1", "2", "3", "--other_deepspeed", str(zero_file("zero1")))
+    status, report, said = rehearse("--kills=5", "--stops=3", "--damaged_shards=2", "--full_disks=2", *ranks)
     assert (status, report["problems"]) == (0, {}), said
     kinds = {row["kind"] for row in report["rows"]}
     assert kinds == {"kill", "stop", "cut shard", "flipped byte", "full disk", "full disk for a while", None}
 
 
 @pytest.mark.slow
-def test_a_loss_that_may_not_differ_at_all_fails_the_rehearsal_at_another_number_of_ranks(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
-) -> None:
-    none = ("--stops=0", "--damaged_shards=0", "--full_disks=0")
-    run, zero = make_run("real"), zero_file("zero3")  # this seed draws three ranks for the start that is killed
-    status, report, said = rehearse(
-        tmp_path, run, zero, *none, "--kills=1", "--rank_numbers", "2", "3", "--seed=0", "--tolerance=0"
-    )
+def test_a_loss_that_may_not_differ_at_all_fails_the_rehearsal_at_another_number_of_ranks(rehearse: Rehearse) -> None:
+    # This seed draws three ranks for the start that is killed.
+    status, report, said = rehearse(*NO_OTHERS, "--kills=1", "--rank_numbers", "2", "3", "--seed=0", "--tolerance=0")
     assert status == 1
     assert report["problems"]
     assert "a loss differs by" in said

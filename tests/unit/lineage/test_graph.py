@@ -36,8 +36,7 @@ def make_export(folder: Path, name: str, step: int | None, skipped: str | None =
 
 
 def found(top: Path, first: dict[Path, int]) -> dict[str, list[str]]:
-    runs, exports = find_models([top])
-    answer = descendants({folder: FirstSteps(step, step) for folder, step in first.items()}, runs, exports)
+    answer = descendants({folder: FirstSteps(step, step) for folder, step in first.items()}, find_models([top]))
     return {kind: [str(Path(one["path"]).relative_to(top)) for one in ones] for kind, ones in answer.items()}
 
 
@@ -85,7 +84,7 @@ def test_what_a_run_left_out_holds_for_the_weights_that_say_they_left_out_the_sa
     make_run(tmp_path / "guessed", (5,), stated={"name": "a/step_00000020", "step": 20})
 
     def named(first: FirstSteps) -> list[tuple[str, bool]]:
-        answer = descendants({run: first}, *find_models([tmp_path]))
+        answer = descendants({run: first}, find_models([tmp_path]))
         ones = (one for kind in ("checkpoints", "exports", "runs") for one in answer[kind])
         return [(str(Path(one["path"]).relative_to(tmp_path)), one["assumed"]) for one in ones]
 
@@ -132,7 +131,7 @@ def test_a_run_that_went_on_by_itself_still_says_what_it_began_from(tmp_path: Pa
     early = {"name": "a/step_00000010", "step": 10}
     make_run(tmp_path / "runs" / "early", (40,), origins=[early], model={"init_from": str(parent)})
     make_run(tmp_path / "runs" / "old", (40,), origins=[{"path": str(parent / "checkpoints" / "step_00000020")}])
-    answer = descendants({parent: FirstSteps(12, 15)}, *find_models([tmp_path]))
+    answer = descendants({parent: FirstSteps(12, 15)}, find_models([tmp_path]))
     told = {Path(one["path"]).name: one["assumed"] for one in answer["runs"]}
     assert told == {"on": False, "old": True}
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megadec.common.config import from_dict
+from megadec.common.config import from_dict, from_yaml
 from megadec.common.errors import ConfigError, ShardError
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops
@@ -20,13 +20,10 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import Run
-from megadec.plan.activations import activation_bytes
-from megadec.plan.choice import POLICIES, choose
-from megadec.plan.duration import GIB, Machines, Work, again_fraction, speed_of
-from megadec.plan.memory import FRAMEWORK_BYTES, PARTS, memory_of
-from megadec.plan.plan import make_plan, table
-from megadec.plan.request import plan_run
-from megadec.plan.setup import Setup, Zero
+from megadec.plan.choice import POLICIES, again_fraction, choose
+from megadec.plan.memory import FRAMEWORK_BYTES, PARTS, activation_bytes, memory_of
+from megadec.plan.plan import make_plan, plan_run, speed_of
+from megadec.plan.setup import GIB, Machines, Setup, Work, Zero
 from tests.support import PROJECT
 from tools.plan import main
 
@@ -61,20 +58,15 @@ def test_parts_add_up_to_the_peak_and_the_peak_is_the_largest_moment(setup: Setu
 
 @given(setups, st.sampled_from([2, 4]))
 @LAWS
-def test_more_ranks_never_hold_more_weights_gradients_or_state_each(setup: Setup, times: int) -> None:
+def test_more_ranks_never_hold_more_each(setup: Setup, times: int) -> None:
     few, more = memory_of(setup), memory_of(replace(setup, ranks=setup.ranks * times))
     for part in ("parameters", "optimizer"):
         assert more.parts[part] <= few.parts[part]
     for moment in few.moments:
         assert more.moments[moment]["gradients"] <= few.moments[moment]["gradients"]
         assert more.moments[moment]["activations"] == few.moments[moment]["activations"]
-
-
-@given(setups, st.sampled_from([2, 4]))
-@LAWS
-def test_once_there_are_several_ranks_more_of_them_never_need_more_memory(setup: Setup, times: int) -> None:
-    setup = replace(setup, ranks=max(2, setup.ranks))
-    assert memory_of(replace(setup, ranks=setup.ranks * times)).peak_bytes <= memory_of(setup).peak_bytes
+    if setup.ranks > 1:  # the first message that is sent costs buffers
+        assert more.peak_bytes <= few.peak_bytes
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
@@ -157,25 +149,6 @@ def _matrices(shape: DecoderShape) -> dict[str, int]:
     return {name: p.numel() for name, p in decoder.named_parameters() if name.startswith("layers.") and p.ndim == 2}
 
 
-@given(setups, st.sampled_from([1.0, 8.0, 24.0, 80.0]), st.sampled_from([8, 64]))
-@settings(max_examples=40, deadline=None)
-def test_what_is_recommended_fits_with_the_margin(setup: Setup, memory_gib: float, rows: int) -> None:
-    machines = Machines(ranks=setup.ranks, memory_gib=memory_gib)
-    choice = choose(setup, machines, Work(rows, setup.sequence_length, 10, 512.0))
-    if choice is None:
-        plan = make_plan(setup, machines, Work(rows, setup.sequence_length, 10, 512.0))
-        assert plan.advice.startswith("it cannot fit")
-        assert " would do" in plan.advice
-        return
-    assert choice.peak_bytes <= memory_gib * GIB * 0.9
-    assert rows % (setup.ranks * choice.micro_batch_size) == 0
-    zero = Zero(stage=choice.stage)
-    if choice.offload:
-        zero = replace(zero, optimizer_at="host", parameters_at="host")
-    taken = replace(setup, zero=zero, micro_batch_size=choice.micro_batch_size).with_recompute(choice.recompute)
-    assert memory_of(taken).peak_bytes == choice.peak_bytes
-
-
 def test_offloading_moves_the_state_to_the_host_and_a_cpu_has_both() -> None:
     here = Setup(LARGE, ranks=2, micro_batch_size=1)
     away = replace(here, zero=replace(here.zero, optimizer_at="host", parameters_at="host"))
@@ -203,18 +176,12 @@ def test_the_copy_for_saves_lies_on_the_host_where_the_run_makes_one() -> None:
     assert not cpu.host
 
 
-def test_a_run_that_saves_behind_training_is_planned_with_the_copy() -> None:
-    machines = Machines(ranks=2, peak_flops=1e12, host_memory_gib=64)
-    plans = [plan_run(make_run(checkpoint={"asynchronous": way}), None, machines) for way in (True, False)]
-    assert [set(plan.memory.host) for plan in plans] == [{"saves"}, set()]
-
-
 SIZE = r"(\d+\.\d+) GiB"
 
 
 @given(setups, st.booleans(), st.sampled_from([1.0, 8.0, 80.0]), st.sampled_from([None, 0.5, 8.0, 64.0]))
-@settings(max_examples=40, deadline=None)
-def test_what_is_said_of_a_run_that_cannot_fit_is_true(
+@LAWS
+def test_what_is_recommended_fits_and_what_is_said_of_a_run_that_cannot_fit_is_true(
     setup: Setup, saves_behind: bool, memory_gib: float, host_memory_gib: float | None
 ) -> None:
     setup = replace(setup, saves_behind=saves_behind)
@@ -222,9 +189,13 @@ def test_what_is_said_of_a_run_that_cannot_fit_is_true(
     work = Work(64, setup.sequence_length, 10, 512.0)
     plan = make_plan(setup, machines, work)
     if plan.choice is not None:
-        assert plan.choice.saves_behind in (saves_behind, False)
-        given_up = saves_behind and not plan.choice.saves_behind
-        assert ("checkpoint.asynchronous=false" in plan.advice) == given_up
+        taken = plan.choice.setup
+        assert plan.choice.memory == memory_of(taken)
+        assert plan.choice.memory.fits(machines)
+        assert plan.choice.memory.peak_bytes <= memory_gib * GIB * (1 - machines.left_free)
+        assert 64 % (setup.ranks * taken.micro_batch_size) == 0
+        assert taken.saves_behind in (saves_behind, False)
+        assert ("checkpoint.asynchronous=false" in plan.advice) == (saves_behind and not taken.saves_behind)
         return
     reason, _, answers = plan.advice.partition("; ")
     [least] = map(float, re.findall(SIZE, reason))
@@ -261,7 +232,7 @@ def test_a_copy_for_saves_without_room_is_given_up_before_the_run_is(host_memory
     setup = Setup(LARGE, saves_behind=True)
     plan = make_plan(setup, Machines(1, 170.0, host_memory_gib=host_memory_gib), Work(64, 1024, 10, 512.0))
     assert plan.choice is not None
-    assert plan.choice.saves_behind != given_up
+    assert plan.choice.setup.saves_behind != given_up
     assert ("checkpoint.asynchronous=false" in plan.advice) == given_up
 
 
@@ -293,19 +264,39 @@ def test_a_plan_says_what_it_assumed_and_refuses_what_cannot_be(tmp_path: Path) 
         Machines(device="H1000")
 
 
+FIGURES = [
+    ("zero1.json", 1, 17_095_309_312, 1_503_200_256),
+    ("zero1.json", 8, 15_780_009_088, 187_900_032),
+    ("zero2.json", 1, 16_594_242_560, 1_503_200_256),
+    ("zero2.json", 8, 15_278_942_336, 187_900_032),
+    ("zero3.json", 1, 17_295_309_312, 1_503_200_256),
+    ("zero3.json", 8, 15_572_892_352, 187_900_032),
+    ("zero3_offload.json", 1, 15_291_042_304, 4_259_067_392),
+    ("zero3_offload.json", 8, 15_291_042_304, 532_383_424),
+    ("zero3_nvme.json", 1, 15_291_042_304, 2_002_133_504),
+    ("zero3_nvme.json", 8, 15_291_042_304, 1_125_266_688),
+]
+
+
+# Bytes of the device and of the host a rank: a plan that says others is a plan that was measured by nobody.
+@pytest.mark.parametrize(("file", "ranks", "device_bytes", "host_bytes"), FIGURES)
+def test_the_figures_of_a_run_stay_what_they_are(file: str, ranks: int, device_bytes: int, host_bytes: int) -> None:
+    run = from_yaml(Run, PROJECT / "launch" / "runs" / "gpu_124m.yaml")
+    memory = plan_run(run, PROJECT / "ds_configs" / file, Machines(ranks)).memory
+    assert (memory.peak_bytes, memory.host_bytes) == (device_bytes, host_bytes)
+
+
 def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--config", "launch/runs/gpu_124m.yaml", "--deepspeed", "ds_configs/zero1.json", "--ranks", "8"]
-    main([*words, "--device", "H100", "--json", "true", "--train.steps", "10"])
+    words += ["--device", "H100", "--train.steps", "10"]
+    main(words)
+    shown = capsys.readouterr().out
+    main([*words, "--json", "true"])
     values = json.loads(capsys.readouterr().out)
     assert values["setup"]["zero"]["stage"] == 1
     assert values["work"]["tokens"] == 10 * 256 * 1024
     assert values["memory"]["peak_bytes"] == sum(values["memory"]["parts"].values())
+    for part in (*PARTS, "tokens/s", "days", values["advice"]):
+        assert part in shown
     main(["--preset", "7b", "--ranks", "2", "--memory_gib", "3"])
     assert "it cannot fit" in capsys.readouterr().out
-
-
-def test_the_table_shows_every_part_and_the_advice() -> None:
-    plan = make_plan(Setup(SMALL), Machines(device="A100"), Work(64, 1024, 100, 700.0))
-    shown = table(plan)
-    for part in (*PARTS, "tokens/s", "days", plan.advice):
-        assert part in shown

@@ -15,11 +15,10 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, Run
-from megadec.rehearse.choice import ALL_RANKS, LAUNCHER, Disturbance, RehearsalOptions, choose
-from megadec.rehearse.rehearsal import losses_of, unfinished_in, went_on_from
-from megadec.rehearse.report import Report, Row, difference, judge, table
-from megadec.rehearse.setup import damage, make_scene, mend, scale
-from megadec.rehearse.start import GrowingMetrics
+from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose
+from megadec.rehearse.rehearsal import Report, Row, difference, judge, losses_of, table, unfinished_in, went_on_from
+from megadec.rehearse.setup import damaged, make_scene, scale
+from megadec.rehearse.start import read_lines
 
 LAST = 20
 GOOD = Row(3, 2, "zero3.json", "kill -9 of rank 1", "kill", 1, "in a save", 7, 247, 2.5, 4, 6, 6, 0.0, True, (".a",))
@@ -39,6 +38,7 @@ def test_a_seed_decides_everything_and_the_counts_are_those_asked_for() -> None:
     assert {what.deepspeed for what in chosen} == {0, 1}
     assert all(what.victim < what.ranks for what in chosen)
     assert {LAUNCHER, ALL_RANKS, 0, 1} <= {what.victim for what in chosen}
+    assert {"kill -9 of the launcher", "a shard was cut", "SIGTERM to rank 0"} <= {what.words for what in chosen}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -123,12 +123,6 @@ def test_losses_are_compared_by_what_was_measured_and_when() -> None:
         assert difference(strange, losses) == float("inf")
 
 
-def test_steps_lost_are_those_done_behind_the_newest_whole_checkpoint() -> None:
-    assert GOOD.steps_lost == 1
-    assert replace(GOOD, at_step=6).steps_lost == 0
-    assert replace(GOOD, at_step=4, whole=4).steps_lost == 0
-
-
 def test_the_table_has_a_line_for_each_row_and_says_how_many_are_wrong() -> None:
     bad = replace(GOOD, number=4, loss_difference=0.5)
     report = Report({}, 0, LAST, 1e-5, [GOOD, bad], 3.0, 3.0, 9.0, {4: judge(bad, 1e-5, LAST)})
@@ -141,12 +135,6 @@ def test_the_table_has_a_line_for_each_row_and_says_how_many_are_wrong() -> None
     assert table(replace(report, rows=[GOOD], problems={})).endswith("All 1 rows are as they must be.")
 
 
-def test_every_disturbance_has_words() -> None:
-    for kind in ("kill", "stop", "cut shard", "flipped byte", "full disk", "full disk for a while"):
-        assert Disturbance(kind).words  # type: ignore[arg-type]
-    assert Disturbance("kill", victim=LAUNCHER).words == "kill -9 of the launcher"
-
-
 def test_where_a_start_went_on_is_read_from_its_output() -> None:
     assert went_on_from("10:00:00 [rank 0] going on from /a b/runs/x/checkpoints/step_00000012\n", True) == 12
     assert went_on_from("10:00:00 going on from /runs/x/checkpoints/step_00000012", False) == 12
@@ -154,27 +142,19 @@ def test_where_a_start_went_on_is_read_from_its_output() -> None:
     assert went_on_from("error: no", False) is None
 
 
-def test_only_what_a_start_adds_to_the_metrics_is_its_own(tmp_path: Path) -> None:
+def test_only_whole_lines_that_a_start_adds_to_the_metrics_are_its_own(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
 
     def line(step: int, seconds: float) -> str:
         return json.dumps({"kind": "train", "step": step, "seconds": seconds}) + "\n"
 
-    fresh = GrowingMetrics(path)
-    assert fresh.look() == []
+    assert read_lines(path) == []
     path.write_text(line(1, 0.1) + line(2, 0.2) + line(3, 0.3) + '{"kind"')
-    assert [found["step"] for found in fresh.of("train")] == [1, 2, 3]
-
-    after = GrowingMetrics(path)
-    assert after.look() == [], "the file is still that of the start before"
-    other = tmp_path / "other"
-    other.write_text(line(1, 0.1) + line(2, 0.2) + line(3, 0.4) + line(4, 0.5)[:9])
-    other.replace(path)
-    assert [found["seconds"] for found in after.look()] == [0.4]
-    with open(path, "a") as stream:
-        stream.write(line(4, 0.5)[9:])
-    assert [found["step"] for found in after.of("train")] == [3, 4]
-    assert after.of("evaluate") == []
+    assert [found["step"] for found in read_lines(path)] == [1, 2, 3]
+    before = path.read_bytes().splitlines(keepends=True)
+    assert read_lines(path, before) == [], "the file is still that of the start before"
+    path.write_text(line(1, 0.1) + line(2, 0.2) + line(3, 0.4) + line(4, 0.5)[:9])
+    assert [found["seconds"] for found in read_lines(path, before)] == [0.4]
 
 
 def test_unfinished_files_are_found_in_the_run_and_among_its_checkpoints(tmp_path: Path) -> None:
@@ -230,14 +210,10 @@ def test_a_scene_can_be_damaged_and_mended_and_the_users_shards_are_never_touche
     assert DataSet.open(folder).sha256 == DataSet.open(tiny_shards).sha256
     shard = scene.shards[0]
 
-    source = damage(shard, cut=True)
-    with pytest.raises(DamagedShardError, match=shard.name):
+    with damaged(shard, cut=True), pytest.raises(DamagedShardError, match=shard.name):
         DataSet.open(folder)
-    mend(shard, source)
-    damage(shard, cut=False)
-    with pytest.raises(ShardError, match=shard.name):
+    with damaged(shard, cut=False), pytest.raises(ShardError, match=shard.name):
         DataSet.open(folder).verify()
-    mend(shard, source)
     DataSet.open(folder).verify()
     assert {path.name: path.read_bytes() for path in tiny_shards.iterdir()} == before
     assert sorted(path.name for path in Path(folder).iterdir()) == sorted(before)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megadec.common.config import to_dict
+from megadec.common.config import to_yaml
 from megadec.common.errors import ConfigError
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import ShardCacheOptions
@@ -26,7 +26,8 @@ def make_run(folder: Path, cache: ShardCacheOptions) -> Run:
     state = stream_of(run, open_sets(run)).state(4)
     checkpoint = run.checkpoints / "step_00000004"
     checkpoint.mkdir(parents=True)
-    manifest = {"step": 4, "run": to_dict(run), "data": state, "origins": []}
+    (checkpoint / "run.yaml").write_text(to_yaml(run), encoding="utf-8")
+    manifest = {"step": 4, "data": state, "origins": []}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return run
 
