@@ -52,7 +52,7 @@ class TrainStream:
         skip_documents: Sequence[str] = (),
     ) -> None:
         if not sets:
-            raise ConfigError("data.sets is empty: a run needs at least one data set")
+            raise ConfigError("data.train is empty: a run needs at least one data set")
         if global_batch_size < 1:
             raise ConfigError(f"train.global_batch_size={global_batch_size} is not at least 1")
         check_parts(sequence_length, sequence_parallel_size)
