@@ -132,7 +132,7 @@ def _ours(workload: Workload, compiled: bool) -> Step:
     def step(batch: TokenBatch) -> float:
         nonlocal done
         done += 1
-        report = train_step(engine, [batch], step=done, learning_rate=OPTIMIZER.learning_rate, wants_stop=False)
+        report = train_step(engine, [batch], step=done, learning_rate=OPTIMIZER.learning_rate)
         assert report is not None, "nobody asks it to stop"
         return report.loss
 
@@ -153,7 +153,6 @@ def _engine(workload: Workload, build: Callable[[], nn.Module], prefix: str = ""
         first_value=lambda name: initial_tensor(shape, name.removeprefix(prefix), sizes[name.removeprefix(prefix)], 0),
         flops=lambda tokens, squared_tokens: 0,
         stream=None,  # type: ignore[arg-type]
-        evaluator=None,  # type: ignore[arg-type]
     )
     share = RunSettings(workload.rows, workload.rows, resolve_precision(workload.precision), OPTIMIZER.max_grad_norm, 1)
     return build_engine(task, OPTIMIZER, merge_settings(workload.deepspeed, share), start_process_group())

@@ -28,7 +28,7 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
-from megadec.engine.task import Evaluator, Scorer, Task
+from megadec.engine.task import Task
 from megadec.engine.zero.engine import build_engine, check_zero_section
 from megadec.engine.zero.optimizer import build_optimizer
 from megadec.engine.zero.settings import KNOWN_KEYS, RunSettings, merge_settings, read_settings, resolve_precision
@@ -67,9 +67,6 @@ def task_of(workload: ZeroWorkload, first_value: Callable[[str], Tensor]) -> Tas
     """The workload as an engine takes it; its batches come from here, so it has no stream to resume."""
     shape = workload.shape
 
-    def none(_: Scorer) -> Evaluator:
-        raise AssertionError("a benchmark evaluates nothing")
-
     return Task(
         kind="language_model",
         shape=shape,
@@ -78,7 +75,6 @@ def task_of(workload: ZeroWorkload, first_value: Callable[[str], Tensor]) -> Tas
         first_value=first_value,
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
         stream=NoStream(),
-        evaluator=none,
     )
 
 
@@ -176,7 +172,7 @@ def _engine_step(
     engine = build_engine(task_of(workload, first_value), OPTIMIZER, settings, ranks)
 
     def step() -> float:
-        report = train_step(engine, batches, step=1, learning_rate=OPTIMIZER.learning_rate, wants_stop=False)
+        report = train_step(engine, batches, step=1, learning_rate=OPTIMIZER.learning_rate)
         assert report is not None, "nobody asked to stop"
         return report.loss
 

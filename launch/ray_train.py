@@ -254,9 +254,11 @@ def work(order: dict[str, Any]) -> None:
     # Ray's account of each report goes past the level that it was given.
     logging.getLogger().setLevel(logging.WARNING)
     from megadec.engine.checkpoint.manifest import checkpoints_in
+    from megadec.engine.health.preemption import Interrupt
     from megadec.engine.loop import train
     from megadec.engine.ranks import lost_ranks
     from megadec.engine.runs.pretrain import Run
+    from megadec.engine.zero.engine import end_process_group, start_process_group
     from megadec.export.read.initial import open_pretraining
 
     listen_for_signals()
@@ -269,8 +271,10 @@ def work(order: dict[str, Any]) -> None:
         job = open_pretraining(run, Path(order["deepspeed"]))
     except MegadecError as error:  # the same request was good where the command was given
         raise ConfigError(f"on node {socket.gethostname()}: {error}") from error
-    with lost_ranks("training"):
-        train(replace(job, saved=report))
+    with Interrupt() as interrupt, lost_ranks("training"):
+        ranks = start_process_group()
+        train(replace(job, saved=report), interrupt, ranks)
+        end_process_group(ranks)
 
 
 def report(saved: Saved) -> None:

@@ -3,8 +3,8 @@
 Arguments: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "bare": BOOL,
 "break": {"rank": R, "steps": [N, ...], "value": X}, "sleep": {"rank": R, "step": N, "seconds": S}}. "break" puts X into
 that rank's gradient of one parameter, by a hook in the backward pass of these steps; "sleep" waits there. "bare" trains
-by DeepSpeed's own step, with no hook and no gate of ours. For every step a file beside the plan says whether it
-updated, and whether weights and optimizer state of the rank are, bit by bit, what they were before.
+by DeepSpeed's own step, with no dry run, no hook and no gate of ours. For every step a file beside the plan says
+whether it updated, and whether weights and optimizer state of the rank are, bit by bit, what they were before.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class NoGate:
 def main(plan: Path) -> None:
     ranks = start_process_group()
     for training in json.loads(plan.read_text()):
-        run = parse(Run, ["--config", training["run"], *training.get("options", [])], description="a test")
+        options = [*training.get("options", []), f"--train.dry_run={not training.get('bare', False)}"]
+        run = parse(Run, ["--config", training["run"], *options], description="a test")
         hashes: list[dict[str, Any]] = []
 
         def build(*arguments: Any, training: Any = training, hashes: Any = hashes) -> ZeroEngine:

@@ -42,10 +42,6 @@ SetPhase = Callable[[str, int], None]
 log = logger(__name__)
 
 
-def no_phase(phase: str, step: int) -> None:
-    """The place of who is not watched."""
-
-
 @dataclass(frozen=True)
 class Heartbeat:
     """Where a rank is. `phases`, `collectives`: entered so far; `seconds`: since one of them was new."""

@@ -36,7 +36,7 @@ class StepReport:
     """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
 
     `squared_document_tokens`: the squared lengths of the documents in the rows, added up: what attention costs.
-    `anomaly`: what the guard found; the update was left out when that skips_update it.
+    `anomaly`: what the guard found; the update was left out where that says so.
     """
 
     step: int
@@ -45,7 +45,6 @@ class StepReport:
     squared_document_tokens: int
     learning_rate: float
     grad_norm: float
-    seconds: float
     memory_bytes: tuple[int, ...]
     anomaly: Anomaly | None = None
 

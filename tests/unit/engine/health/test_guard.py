@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from megadec.common.errors import ConfigError, TrainingError
+from megadec.common.errors import ConfigError
 from megadec.engine.health.guard import (
     GuardOptions,
     GuardState,
@@ -19,10 +19,10 @@ from megadec.engine.health.guard import (
     after_roll_back,
     after_skip,
     detect,
-    limit_reached,
     spike_limit,
-    stop_when_not_finite,
+    within_limits,
 )
+from megadec.engine.metrics.reports import Anomaly
 
 OPTIONS = GuardOptions(loss_spike="skip", gradient_spike="roll_back", window=16, warmup_steps=8)
 
@@ -139,19 +139,18 @@ def test_steps_left_out_are_ranges_that_join() -> None:
 
 def test_a_good_step_ends_a_row_of_skips_and_limits_count_what_was_done() -> None:
     options = GuardOptions(skips_in_a_row=2, skips=3, roll_backs=1)
+
+    def last(state: GuardState, action: Any) -> str | None:
+        found = within_limits(options, state, Anomaly(9, "loss_spike", action, (), "a spike"))
+        return found.words if found.action == "stop" else None
+
     state = after_skip(after_skip(GuardState(), 1), 2)
-    assert limit_reached(options, state, "skip") == "guard.skips_in_a_row=2 is used up"
+    assert last(state, "skip") == "a spike; guard.skips_in_a_row=2 is used up"
     state = after_skip(after_good_step(options, state, 3.0, 1.0), 4)
-    assert limit_reached(options, state, "skip") == "guard.skips=3 is used up"
-    assert limit_reached(options, state, "roll_back") is None
-    assert limit_reached(options, after_roll_back(state, state, 2, 5), "roll_back") == "guard.roll_backs=1 is used up"
-    assert limit_reached(options, state, "report") is None
-
-
-def test_without_a_guard_what_is_not_finite_is_an_error_and_a_spike_is_not() -> None:
-    with pytest.raises(TrainingError, match=r"step 40: the gradients are not finite on rank 0"):
-        stop_when_not_finite(seen(norm=math.nan, broken=("norm.weight", "")))
-    assert stop_when_not_finite(seen(loss=1e9, norm=1e9)) is None
+    assert last(state, "skip") == "a spike; guard.skips=3 is used up"
+    assert last(state, "roll_back") is None
+    assert last(after_roll_back(state, state, 2, 5), "roll_back") == "a spike; guard.roll_backs=1 is used up"
+    assert last(state, "report") is None
 
 
 @pytest.mark.parametrize(
