@@ -75,11 +75,10 @@ class Interrupt:
         self._file: Path | None = None
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
+        else:
             _in_threads.append(self)
-            return self
-        for number in STOP_SIGNALS:
-            self._former[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(

@@ -78,10 +78,10 @@ class Watchdog:
         self._place = ("start", 0, 0)
         self._watched = threading.get_ident()
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._store: Any = None
         self._answered = 0
-        self._moved = (self._progress(), time.monotonic())
+        self._moved = ((0, _collectives()), time.monotonic())
 
     def set_phase(self, phase: str, step: int) -> None:
         """This rank begins `phase` of step `step`."""
@@ -91,8 +91,8 @@ class Watchdog:
         if self._limit > 0:
             if self._world_size > 1:
                 # A connection of its own: a collective that waits in the common one would hold the thread up too.
-                self._store = _own_connection()
-            self._thread = threading.Thread(target=self._watch, name="stall watch", daemon=True)
+                store: Any = distributed_c10d._get_default_store()
+                self._store = distributed_c10d.PrefixStore("stall", store.clone())
             self._thread.start()
         return self
 
@@ -100,7 +100,7 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        if self._thread is not None:
+        if self._limit > 0:
             # Not for ever: a store whose process hangs does not answer, and the thread dies with this process.
             self._thread.join(JOIN_SECONDS)
 
@@ -120,14 +120,11 @@ class Watchdog:
                     log.warning("%s gets no further; its report: %s", beat, error)
                 patience *= 2
 
-    def _progress(self) -> tuple[int, int]:
-        return self._place[2], _collectives()
-
     def _beat(self) -> Heartbeat:
-        progress, now = self._progress(), time.monotonic()
+        (phase, step, phases), now = self._place, time.monotonic()
+        progress = phases, _collectives()
         if progress != self._moved[0]:
             self._moved = (progress, now)
-        phase, step, _ = self._place
         return Heartbeat(self._rank, step, phase, *progress, round(now - self._moved[1], 2))
 
     def _publish(self, beat: Heartbeat) -> None:
@@ -147,8 +144,7 @@ class Watchdog:
     def _report(self, own: Heartbeat) -> None:
         behind, stacks = [], {}
         try:
-            beats = {own.rank: own, **self._beats()}
-            behind = late(beats)
+            behind = late({own.rank: own, **self._beats()})
             stacks = self._stacks([beat.rank for beat in behind if beat.rank != self._rank][:NAMED_RANKS])
         except RuntimeError as error:
             log.warning("rank %d: what the other ranks do cannot be asked: %s", self._rank, error)
@@ -167,24 +163,21 @@ class Watchdog:
 
     def _words(self, own: Heartbeat, behind: list[Heartbeat]) -> str:
         words = f"{own} gets no further"
-        others = [beat for beat in behind if beat.rank != self._rank]
-        if self._rank in [beat.rank for beat in behind]:
+        others = [str(beat) for beat in behind if beat.rank != self._rank]
+        if len(others) < len(behind):
             words += "; it is late, and others wait for it"
         if others:
             more = f" and {len(others) - NAMED_RANKS} more" if len(others) > NAMED_RANKS else ""
-            words += f"; late: {', '.join(str(beat) for beat in others[:NAMED_RANKS])}{more}"
+            words += f"; late: {', '.join(others[:NAMED_RANKS])}{more}"
         if not behind and self._world_size > 1:
             words += "; no rank is late: all are at one place, so look at the network, the devices, or the disk"
         return words
 
     def _beats(self) -> dict[int, Heartbeat]:
-        if self._store is None:
-            return {}
-        keys = {rank: f"beat/{rank}" for rank in range(self._world_size)}
-        there = {rank: key for rank, key in keys.items() if self._store.check([key])}
-        return {
-            rank: Heartbeat(**json.loads(self._store.get(key))) for rank, key in there.items() if rank != self._rank
-        }
+        """Where the other ranks are, as far as they have said."""
+        others = set(range(self._world_size)) - {self._rank} if self._store is not None else ()
+        said = {rank: self._store.get(f"beat/{rank}") for rank in others if self._store.check([f"beat/{rank}"])}
+        return {rank: Heartbeat(**json.loads(beat)) for rank, beat in said.items()}
 
     def _stacks(self, ranks: list[int]) -> dict[int, str]:
         """The stacks of these ranks, as far as they answer within some ticks."""
@@ -222,8 +215,3 @@ def _collectives() -> int:
         return 0
     groups: list[Any] = list(distributed_c10d._world.pg_map)
     return sum(group._get_sequence_number_for_group() for group in groups)
-
-
-def _own_connection() -> Any:
-    store: Any = distributed_c10d._get_default_store()
-    return distributed_c10d.PrefixStore("stall", store.clone())
