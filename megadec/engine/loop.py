@@ -119,17 +119,15 @@ def check_one_precision(job: Job, ranks: Ranks) -> None:
 
 def _loop(training: _Training, progress: Progress) -> Progress:
     """Evaluate when it is due, step, save when it is due; at the end or at a wish to stop, save what is not saved."""
-    job, watchdog = training.job, training.watchdog
-    run, saved_step = job.run, progress.step
+    run, watchdog, saved_step = training.job.run, training.watchdog, progress.step
     while True:
-        if _evaluation_due(job, progress):
-            evaluated = _evaluate(training, progress)
-            if evaluated is None:
-                break
-            if evaluated.best.step != progress.best.step:
-                _save(training, evaluated, best=True)
-                saved_step = evaluated.step
-            progress = evaluated
+        evaluated = _evaluate(training, progress)
+        if evaluated is None:
+            break
+        if evaluated.best.step != progress.best.step:
+            _save(training, evaluated, best=True)
+            saved_step = evaluated.step
+        progress = evaluated
         if exhausted(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
             break
         stepped = _step(training, progress)
@@ -148,24 +146,20 @@ def _loop(training: _Training, progress: Progress) -> Progress:
     return progress
 
 
-def _evaluation_due(job: Job, progress: Progress) -> bool:
-    """At the start, every so many steps, and at the end; never twice at one step."""
-    every = job.task.evaluate_interval_steps
-    if not every or progress.evaluated_step == progress.step:
-        return False
-    return progress.step % every == 0 or progress.step == job.run.train.steps
-
-
 def _evaluate(training: _Training, progress: Progress) -> Progress | None:
-    """Measure the held-out sets; the progress with what is best now, None when a rank wants to stop."""
-    job, step = training.job, progress.step
+    """Measure the held-out sets at the start, every so many steps, and at the end, never twice at one step; the
+    progress with what is best now, None when a rank wants to stop.
+    """
+    task, step, every = training.job.task, progress.step, training.job.task.evaluate_interval_steps
+    due = bool(every) and (step % every == 0 or step == training.job.run.train.steps)
+    if not due or task.evaluate is None or progress.evaluated_step == step:
+        return progress
     training.watchdog.set_phase("evaluate", step)
-    assert job.task.evaluate is not None, "a task that evaluates every so many steps says how"
-    evaluations = job.task.evaluate(training.engine, step, training.interrupt)
+    evaluations = task.evaluate(training.engine, step, training.interrupt)
     if evaluations is None:
         return None
     training.metrics.record_evaluations(evaluations)
-    best = after_evaluation(job.run.early_stopping, progress.best, step, evaluations)
+    best = after_evaluation(training.job.run.early_stopping, progress.best, step, evaluations)
     return replace(progress, evaluated_step=step, best=best)
 
 

@@ -64,11 +64,12 @@ def train_step(
     seen, memory = _look(engine, float(torch.stack(losses).sum()), valid_tokens, step)
     set_phase("update", step)
     anomaly = detect(guard, history, seen)
-    if anomaly is not None and anomaly.skips_update:
-        engine.skip_update()
-    else:
+    report = StepReport(step, seen.loss, valid_tokens, squared_tokens, learning_rate, seen.norm, memory, anomaly)
+    if report.updated:
         engine.update(learning_rate)
-    return StepReport(step, seen.loss, valid_tokens, squared_tokens, learning_rate, seen.norm, memory, anomaly)
+    else:
+        engine.skip_update()
+    return report
 
 
 def _look(engine: ZeroEngine, own_loss: float, valid_tokens: int, step: int) -> tuple[Seen, tuple[int, ...]]:

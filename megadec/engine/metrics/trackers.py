@@ -46,9 +46,8 @@ def open_trackers(
 ) -> tuple[Tracker, ...]:
     """The trackers that the options ask for; a run that goes on writes on where it was.
 
-    config: the resolved run. Raises MissingExtraError for a library that is not installed.
+    config: the resolved run. The libraries are there: `check_trackers` has looked.
     """
-    check_trackers(options)
     return (
         *([TensorBoard(folder, resumed_step)] if options.tensorboard else []),
         *([WeightsAndBiases(folder, options, config)] if options.wandb else []),

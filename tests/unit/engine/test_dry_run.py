@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from megadec.common.errors import TrainingError
+from megadec.data.pairs import PairCounts, PairSet, Ragged
 from megadec.engine.dry_run import dry_run
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
+from megadec.engine.runs.seq2seq import longest_pairs
 
 
 class Batch(str):
@@ -82,3 +84,11 @@ def test_too_little_memory_is_one_error_that_names_the_ways_out(error: Exception
 def test_another_error_stays_what_it_is() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"):
         try_out(Engine(RuntimeError("shapes differ")))
+
+
+@pytest.mark.parametrize(("micro", "sizes"), [(3, (3, 4, 5)), (1, (1, 2, 5))])
+def test_the_largest_micro_batch_of_pairs_has_the_longest_source_and_the_longest_target(micro: int, sizes: Any) -> None:
+    sources, targets = Ragged.of([[5, 5, 2], [6, 2], [7, 7, 7, 2]], 600), Ragged.of([[5], [6, 6, 6, 6], [7]], 600)
+    batch = longest_pairs(PairSet(sources, targets, bos_id=1, eos_id=2, counts=PairCounts()), micro)
+    assert (*batch.source_ids_BT.shape, batch.ids_BS.shape[1]) == sizes
+    assert batch.valid_tokens > 0

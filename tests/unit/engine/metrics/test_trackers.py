@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,58 +98,22 @@ class GrowingSteps:
         pass
 
 
-def save_late(folder: Path, **options: Any) -> None:
-    """The figures of a save that is whole two steps later, and a step that is done again."""
-    with open_metrics(folder, wandb=True, **options) as metrics:
-        for step in (1, 2, 3):
-            metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, data_seconds=0.25)
-        metrics.record_save(Saved(Path("step_1"), 1, stall_seconds=0.5, seconds=4.0, bytes=100, asynchronous=True))
-        metrics.record_step(replace(REPORT, step=2), tokens=1000, seconds=2.0, data_seconds=0.25)
-
-
-def expect_all_five(rows: list[dict[str, float]]) -> None:
-    assert [row["step"] for row in rows] == [1, 2, 3, 1, 2]
-    assert rows[3]["checkpoint/seconds"] == 4.0
-    assert rows[4]["train/loss"] == 6.5
-
-
-def test_wandb_keeps_the_figures_of_a_save_that_is_whole_some_steps_later(
+def test_wandb_keeps_the_figures_of_a_save_that_is_whole_some_steps_later_and_of_a_step_that_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = GrowingSteps()
     library = SimpleNamespace(init=lambda **_: run, Settings=lambda **_: None)
     monkeypatch.setitem(sys.modules, "wandb", library)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: library)
-    save_late(tmp_path)
+    with open_metrics(tmp_path, wandb=True) as metrics:
+        for step in (1, 2, 3):
+            metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, data_seconds=0.25)
+        metrics.record_save(Saved(Path("step_1"), 1, stall_seconds=0.5, seconds=4.0, bytes=100, asynchronous=True))
+        metrics.record_step(replace(REPORT, step=2), tokens=1000, seconds=2.0, data_seconds=0.25)
     assert run.step_metrics == {"*": "step"}
-    expect_all_five(run.rows)
-
-
-def test_the_file_of_the_real_wandb_has_the_figures_of_a_late_save(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
-    in_a_process(f"save_late(Path({str(tmp_path)!r}), offline=True)")
-    [file] = tmp_path.rglob("*.wandb")
-    expect_all_five(list(history(file)))
-
-
-def history(file: Path) -> Iterator[dict[str, float]]:
-    """The rows in a W&B file: 7 bytes, then the log format of LevelDB, with protobuf messages inside."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, at, message = file.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        left_in_block = 32768 - at % 32768
-        if left_in_block < 7:
-            at += left_in_block
-            continue
-        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        message += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # whole, or the last part
-            record, message = Record.FromString(message), b""
-            if record.WhichOneof("record_type") == "history":
-                items = record.history.item
-                yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+    assert [row["step"] for row in run.rows] == [1, 2, 3, 1, 2]
+    assert run.rows[3]["checkpoint/seconds"] == 4.0
+    assert run.rows[4]["train/loss"] == 6.5
 
 
 class TakesHooks:
