@@ -63,7 +63,7 @@ class Bench:
     def step(self) -> float:
         """Seconds of one step."""
         began = time.perf_counter()
-        train_step(self.engine, self.batches, step=1, learning_rate=1e-4, wants_stop=False)
+        train_step(self.engine, self.batches, step=1, learning_rate=1e-4)
         return time.perf_counter() - began
 
     def save(self, way: str) -> dict[str, Any]:

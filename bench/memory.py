@@ -82,7 +82,7 @@ class Trainer:
         decoder.execution = POLICIES[policy]
         for block in decoder.layers:
             block.mlp.tile_tokens = decoder.execution.mlp_tile_tokens  # type: ignore[union-attr]
-        report = train_step(self.engine, [self.batch], step=1, learning_rate=0.0, wants_stop=False)
+        report = train_step(self.engine, [self.batch], step=1, learning_rate=0.0)
         assert report is not None, "nobody asks it to stop"
         return report.loss
 

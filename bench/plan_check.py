@@ -87,7 +87,7 @@ def train_here(workload: ZeroWorkload) -> dict[str, Any]:
     for step in range(1, STEPS + 1):
         if step == STEPS:
             snapshot.take(live, live.slices())
-        report = train_step(engine, batches, step=step, learning_rate=1e-4, wants_stop=False)
+        report = train_step(engine, batches, step=step, learning_rate=1e-4)
     assert report is not None, "nobody asks it to stop"
     peak = peak_memory_bytes(ranks.device)
     end_process_group(ranks)

@@ -133,7 +133,7 @@ def _ours(workload: Workload, compiled: bool) -> Step:
     def step(batch: TokenBatch) -> float:
         nonlocal done
         done += 1
-        report = train_step(engine, [batch], step=done, learning_rate=OPTIMIZER.learning_rate, wants_stop=False)
+        report = train_step(engine, [batch], step=done, learning_rate=OPTIMIZER.learning_rate)
         assert report is not None, "nobody asks it to stop"
         return report.loss
 
@@ -157,7 +157,6 @@ def task_of(
         first_value=lambda name: first_value(name.removeprefix(prefix)),
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
         stream=None,  # type: ignore[arg-type]
-        evaluator=None,  # type: ignore[arg-type]
     )
 
 

@@ -121,7 +121,7 @@ def _engine_step(
     engine = engine_of(task_of(workload, first_value), workload, ranks, file, workload.micro_steps)
 
     def step() -> float:
-        report = train_step(engine, batches, step=1, learning_rate=OPTIMIZER.learning_rate, wants_stop=False)
+        report = train_step(engine, batches, step=1, learning_rate=OPTIMIZER.learning_rate)
         assert report is not None, "nobody asked to stop"
         return report.loss
 

@@ -19,6 +19,7 @@ from megadec.engine.health.preemption import Interrupt
 from megadec.engine.loop import train
 from megadec.engine.runs.common import CommonRun, Job
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
+from megadec.engine.zero.engine import end_process_group, start_process_group
 
 R = TypeVar("R", bound=CommonRun)
 
@@ -35,7 +36,10 @@ def train_command(
         if "deepspeed" not in options:
             raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
         with Interrupt() as interrupt:
-            train(open_job(run, Path(options["deepspeed"])), interrupt)
+            job = open_job(run, Path(options["deepspeed"]))
+            ranks = start_process_group()
+            train(job, interrupt, ranks)
+            end_process_group(ranks)
     except MegadecError:
         if not is_first():
             # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.

@@ -49,17 +49,18 @@ class Best:
     value: float | None = None
     waited: int = 0
 
-    @property
-    def found(self) -> bool:
-        """Whether there is a best step."""
-        return self.step >= 0
-
 
 def after_evaluation(options: EarlyStopping, best: Best, step: int, evaluations: Sequence[Evaluation]) -> Best:
     """The best after the evaluations of `step`. Raises ConfigError when they have no such figure."""
     if options.metric is None:
         return best
-    value = _figure(options.metric, evaluations)
+    figures = {f"{found.name}/{key}": value for found in evaluations for key, value in found.values.items()}
+    if options.metric not in figures:
+        raise ConfigError(
+            f"early_stopping.metric={options.metric!r} is not measured{suggest(options.metric, figures)}; there are"
+            f" {', '.join(sorted(figures))}"
+        )
+    value = figures[options.metric]
     # Untrained weights are nobody's best, and a step that is measured again after a resume does not count twice.
     if step in (0, best.step):
         return best
@@ -85,15 +86,3 @@ def read_best(folder: Path) -> dict[str, Any] | None:
     if not isinstance(values, dict) or not isinstance(values.get("step"), int):
         raise CheckpointError(f"{folder / BEST_FILE} has no 'step'; it names a run's best checkpoint")
     return values
-
-
-def _figure(metric: str, evaluations: Sequence[Evaluation]) -> float:
-    name, _, figure = metric.rpartition("/")
-    known = {f"{found.name}/{key}" for found in evaluations for key in found.values}
-    for found in evaluations:
-        if found.name == name and figure in found.values:
-            return found.values[figure]
-    raise ConfigError(
-        f"early_stopping.metric={metric!r} is not measured{suggest(metric, known)}; there are"
-        f" {', '.join(sorted(known))}"
-    )

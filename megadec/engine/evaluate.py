@@ -1,4 +1,4 @@
-"""Held-out loss: a decoder and held-out shards in, loss and bits per character by set out.
+"""Measuring held-out sets: batches walked over all ranks, and of language models loss and bits per character by set.
 
 Bits per character compare models with different tokenizers: nats over characters, not over tokens. Only whole windows
 are measured, the same ones each time, so curves are smooth and short; the first tokens of a window have little context,
@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
-from megadec.data.batch import TokenBatch, assemble
+from megadec.data.batch import Batch, TokenBatch, assemble
 from megadec.data.index import DataSet
-from megadec.data.sharding import rank_position
-from megadec.data.windows import WindowPlan, plan_windows
+from megadec.data.pair_stream import PairBatch
+from megadec.data.sharding import RankPosition
+from megadec.data.windows import plan_windows
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.task import Scorer
@@ -40,65 +42,65 @@ class EvaluateOptions:
                 raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
 
 
-class WindowEvaluator:
-    """The same windows of each held-out set, every time, shared among the ranks as in training."""
-
-    def __init__(
-        self,
-        sets: Mapping[str, DataSet],
-        options: EvaluateOptions,
-        sequence_length: int,
-        tokenizer: Tokenizer,
-        engine: Scorer,
-        sequence_parallel_size: int = 1,
-    ) -> None:
-        self._place = rank_position(engine.ranks.rank, engine.ranks.world_size, sequence_parallel_size)
-        self._plans = {name: plan_windows(data, sequence_length, "cut") for name, data in sets.items()}
-        self._options = options
-        self._bos_id = tokenizer.bos_id
-        self._engine = engine
-        self._characters_V = torch.from_numpy(tokenizer.characters_per_id).to(engine.ranks.device)
-
-    def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
-        """Loss and bits per character of every set; None as soon as any rank wants to stop. Collective."""
-        found = []
-        with self._engine.evaluating():
-            for name, plan in self._plans.items():
-                evaluation = self._evaluate_set(step, name, plan, interrupt)
-                if evaluation is None:
-                    return None
-                found.append(evaluation)
-        return found
-
-    def _evaluate_set(self, step: int, name: str, plan: WindowPlan, interrupt: Interrupt) -> Evaluation | None:
-        began = time.perf_counter()
-        windows = spread(plan.windows, self._options.windows)
-        ranks, micro = self._engine.ranks, self._options.micro_batch_size
-        totals = [0.0, 0.0, 0.0]
-        # Every rank does as many steps as the first, which has the most windows; what is missing is padding.
-        for first in range(0, len(windows), micro * self._place.groups):
-            mine = windows[first + self._place.group * micro :][:micro]
-            batch = self._batch(plan, mine).to(ranks.device)
-            nats = float(self._engine.loss_sum(batch))
-            counted = batch.weights_BS > 0
-            characters = int(self._characters_V[batch.targets_BS[counted]].sum())
-            *sums, stops = ranks.sum_over_ranks([nats, batch.valid_tokens, characters, float(interrupt.requested)])
+def measure_rounds(
+    scorer: Scorer, batches: Iterable[Batch], measure: Callable[[Any], Sequence[float]], interrupt: Interrupt
+) -> list[list[float]] | None:
+    """What `measure` says of each batch, added up over the ranks, round by round; None as soon as any rank wants to
+    stop. Collective: every rank brings as many batches, the last of them padding if need be.
+    """
+    ranks, rounds = scorer.ranks, []
+    with scorer.evaluating():
+        for batch in batches:
+            own = measure(batch.to(ranks.device))
+            *sums, stops = ranks.sum_over_ranks([*own, float(interrupt.requested)])
             if stops:
                 return None
-            totals = [total + value for total, value in zip(totals, sums, strict=True)]
-        all_nats, all_tokens, all_characters = totals
-        return Evaluation(
-            step=step,
-            name=name,
-            values=figures(all_nats, int(all_tokens), int(all_characters)),
-            seconds=time.perf_counter() - began,
-        )
+            rounds.append(sums)
+    return rounds
 
-    def _batch(self, plan: WindowPlan, windows: list[int]) -> TokenBatch:
-        missing = self._options.micro_batch_size - len(windows)
-        rows = [*((plan, window) for window in windows), *[None] * missing]
-        batch = assemble(rows, plan.sequence_length, self._bos_id)
-        return batch if self._place.parts == 1 else batch.part_of_sequences(self._place.part, self._place.parts)
+
+def evaluate_loss(
+    scorer: Scorer,
+    sets: Mapping[str, Iterable[TokenBatch | PairBatch]],
+    tokenizer: Tokenizer,
+    step: int,
+    interrupt: Interrupt,
+) -> list[Evaluation] | None:
+    """Loss and bits per character of every set; None as soon as any rank wants to stop. Collective.
+
+    sets: name -> this rank's batches, as many on every rank.
+    """
+    characters_V = torch.from_numpy(tokenizer.characters_per_id).to(scorer.ranks.device)
+
+    def measure(batch: TokenBatch | PairBatch) -> tuple[float, int, int]:
+        nats = float(scorer.loss_sum(batch))
+        return nats, batch.valid_tokens, int(characters_V[batch.targets_BS[batch.weights_BS > 0]].sum())
+
+    found = []
+    for name, batches in sets.items():
+        began = time.perf_counter()
+        rounds = measure_rounds(scorer, batches, measure, interrupt)
+        if rounds is None:
+            return None
+        nats = tokens = characters = 0.0
+        for sums in rounds:
+            nats, tokens, characters = nats + sums[0], tokens + sums[1], characters + sums[2]
+        values = figures(nats, int(tokens), int(characters))
+        found.append(Evaluation(step, name, values, time.perf_counter() - began))
+    return found
+
+
+def window_batches(
+    data: DataSet, options: EvaluateOptions, sequence_length: int, bos_id: int, position: RankPosition
+) -> Iterator[TokenBatch]:
+    """This rank's micro-batches of the windows to measure, shared among the ranks as in training."""
+    plan, micro = plan_windows(data, sequence_length, "cut"), options.micro_batch_size
+    windows = spread(plan.windows, options.windows)
+    for first in range(0, len(windows), micro * position.groups):
+        mine = windows[first + position.group * micro :][:micro]
+        padding = [None] * (micro - len(mine))
+        batch = assemble([*((plan, window) for window in mine), *padding], sequence_length, bos_id)
+        yield batch if position.parts == 1 else batch.part_of_sequences(position.part, position.parts)
 
 
 def figures(nats: float, tokens: int, characters: int) -> dict[str, float]:

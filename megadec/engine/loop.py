@@ -1,16 +1,13 @@
 """The loop: a run in, trained weights out.
 
-Read this first: open the run, join the ranks, build the engine, go on where the run left off, then step, evaluate, save
-until the last step or a wish to stop. One plain loop and no callbacks, so the order in which things happen is the order
-in which they are written.
+Read this first: build the engine, go on where the run left off, then evaluate, step and save until the last step or a
+wish to stop. One plain loop and no callbacks: things happen in the order in which they are written.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,7 +17,6 @@ import torch
 from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, TrainingError
 from megadec.common.log import logger
-from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
 from megadec.data.stream import TrainStream
 from megadec.decoder.kernels.precision import has_bf16
@@ -31,83 +27,83 @@ from megadec.engine.checkpoint.origins import origins_at_start
 from megadec.engine.checkpoint.resume import find_checkpoint
 from megadec.engine.checkpoint.save import begin_checkpoint
 from megadec.engine.checkpoint.skipped import Start, after_start
+from megadec.engine.dry_run import dry_run, memory_errors
 from megadec.engine.early_stopping import after_evaluation, exhausted
 from megadec.engine.health.damaged_shards import report_damaged_shards
-from megadec.engine.health.guard import after_good_step, after_roll_back, after_skip, detect
+from megadec.engine.health.guard import after_good_step, after_roll_back, after_skip, within_limits
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.health.recovery import describe, documents_read, line_of, within_limits
+from megadec.engine.health.recovery import describe, documents_read, line_of
 from megadec.engine.health.watchdog import Watchdog
-from megadec.engine.metrics.device import peak_flops
 from megadec.engine.metrics.logger import Metrics
 from megadec.engine.metrics.reports import Anomaly, Saved, StepReport
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job
 from megadec.engine.schedule import learning_rate_factor
 from megadec.engine.step import train_step
-from megadec.engine.zero.engine import ZeroEngine, build_engine, end_process_group, start_process_group
+from megadec.engine.zero.engine import ZeroEngine, build_engine
 
 log = logger(__name__)
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _Training:
     """What a run has open while it trains."""
 
     job: Job
     engine: ZeroEngine
     batches: Prefetcher
     metrics: Metrics
-    saver: AsyncCheckpointer
+    checkpointer: AsyncCheckpointer
     interrupt: Interrupt
-    watch: Watchdog
+    watchdog: Watchdog
 
 
-def train(job: Job, interrupt: Interrupt | None = None, ranks: Ranks | None = None) -> None:
-    """Train an opened run to its last step, or save and return when a signal asks to stop. Every rank calls this.
+def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
+    """Train an opened run to its last step, or save and return when a rank is asked to stop. Collective.
 
-    interrupt: one that listens already, so that a signal while the run was opened is not lost. ranks: a process group
-    that stands and goes on to stand. Raises MegadecError: CheckpointError, TrainingError, StorageError.
+    Raises MegadecError: CheckpointError, TrainingError, StorageError.
     """
     run = job.run
-    with nullcontext(interrupt) if interrupt is not None else Interrupt() as listening:
-        joined = ranks or start_process_group()
-        listening.obey_file(run.folder)
-        with Watchdog(run.guard.stall_seconds, run.folder, joined.rank, joined.world_size) as watch:
-            begun = _begin(job, joined, listening, watch)
-            if begun is None:
-                log.info("stopped before the first step (%s); the same command begins again", listening.reason)
-            else:
-                job, engine, progress = begun
-                _announce(job, progress)
-                with (
-                    _metrics(job, joined, progress) as metrics,
-                    _batches(job, joined, progress.step) as batches,
-                    _saver(job, engine) as saver,
-                ):
-                    ended = _loop(_Opened(job, engine, batches, metrics, saver, listening, watch), progress)
-                log.info(_farewell(run, ended, listening))
-        listening.obeyed()
-        if ranks is None:
-            end_process_group(joined)
+    interrupt.obey_file(run.folder)
+    with Watchdog(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watchdog:
+        begun = _begin(job, ranks, interrupt, watchdog)
+        if begun is None:
+            log.info("stopped before the first step (%s); the same command begins again", interrupt.reason)
+        else:
+            job, engine, progress = begun
+            _announce(job, progress)
+            with (
+                _metrics(job, ranks, progress) as metrics,
+                _batches(job, ranks, progress.step) as batches,
+                _checkpointer(job, engine) as checkpointer,
+            ):
+                training = _Training(job, engine, batches, metrics, checkpointer, interrupt, watchdog)
+                progress = _loop(training, progress)
+            log.info(_farewell(run, progress, interrupt))
+    interrupt.obeyed()
 
 
-def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watch: Watchdog) -> tuple[Job, ZeroEngine, Progress] | None:
+def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watchdog: Watchdog) -> tuple[Job, ZeroEngine, Progress] | None:
     """Agree with the other ranks, build the engine, and go on where the run left off; None at a wish to stop."""
     check_one_precision(job, ranks)
     if job.task.agree is not None:
         job = replace(job, task=replace(job.task, stream=job.task.agree(ranks)))
     found = find_checkpoint(job, ranks)
-    if _stops(ranks, interrupt):
+    [stops] = ranks.sum_over_ranks([float(interrupt.requested)])
+    if stops:
         return None
-    watch.set_phase("build", 0)
+    watchdog.set_phase("build", 0)
     engine = build_engine(job.task, job.run.optimizer, job.settings, ranks)
-    begun = load_checkpoint(engine, job, *found) if found else Progress()
-    begun = replace(begun, origins=origins_at_start(job, found))
+    progress = load_checkpoint(engine, job, *found) if found else Progress()
+    progress = replace(progress, origins=origins_at_start(job, found))
     if isinstance(job.task.stream, TrainStream):
         if ranks.rank == 0:
-            report_damaged_shards(job.task.stream, job.run.folder, begun.step)
-        begun = replace(begun, starts=after_start(begun.starts, Start.of(job.task.stream, begun.step)))
-    return job, engine, begun
+            report_damaged_shards(job.task.stream, job.run.folder, progress.step)
+        progress = replace(progress, starts=after_start(progress.starts, Start.of(job.task.stream, progress.step)))
+    if job.run.train.dry_run and progress.step < job.run.train.last_step:
+        watchdog.set_phase("dry run", progress.step + 1)
+        dry_run(engine, job, progress.step)
+    return job, engine, progress
 
 
 def check_one_precision(job: Job, ranks: Ranks) -> None:
@@ -121,78 +117,80 @@ def check_one_precision(job: Job, ranks: Ranks) -> None:
         )
 
 
-def _stops(ranks: Ranks, interrupt: Interrupt) -> bool:
-    """Whether any rank wants to stop. Collective."""
-    return ranks.sum_over_ranks([float(interrupt.requested)])[0] > 0
-
-
-def _loop(opened: _Opened, progress: Progress) -> Progress:
+def _loop(training: _Training, progress: Progress) -> Progress:
     """Evaluate when it is due, step, save when it is due; at the end or at a wish to stop, save what is not saved."""
-    run, saver, watch = opened.job.run, opened.saver, opened.watch
-    evaluator = opened.job.task.evaluator(opened.engine)
-    saved_step = progress.step
-    while not exhausted(run.early_stopping, progress.best):
-        if _evaluation_due(opened.job, progress):
-            watch.set_phase("evaluate", progress.step)
-            evaluations = evaluator.evaluate(progress.step, opened.interrupt)
-            if evaluations is None:
-                break
-            opened.metrics.record_evaluations(evaluations)
-            best = after_evaluation(run.early_stopping, progress.best, progress.step, evaluations)
-            gained = best.step != progress.best.step
-            progress = replace(progress, evaluated_step=progress.step, best=best)
-            if gained:
-                _save(opened, progress, best=True)
-                saved_step = progress.step
+    run, watchdog, saved_step = training.job.run, training.watchdog, progress.step
+    while True:
+        evaluated = _evaluate(training, progress)
+        if evaluated is None:
+            break
+        if evaluated.best.step != progress.best.step:
+            _save(training, evaluated, best=True)
+            saved_step = evaluated.step
+        progress = evaluated
         if exhausted(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
             break
-        stepped = _step(opened, progress)
+        stepped = _step(training, progress)
         if stepped is None:
             break
         progress = stepped
-        _tell(opened, saver.poll())
+        _tell(training, training.checkpointer.poll())
         if run.checkpoint.interval_steps and progress.step % run.checkpoint.interval_steps == 0:
-            watch.set_phase("save", progress.step)
-            _save(opened, progress)
+            watchdog.set_phase("save", progress.step)
+            _save(training, progress)
             saved_step = progress.step
-    watch.set_phase("save", progress.step)
+    watchdog.set_phase("save", progress.step)
     if progress.step != saved_step:
-        _save(opened, progress)
-    _tell(opened, saver.wait())
+        _save(training, progress)
+    _tell(training, training.checkpointer.wait())
     return progress
 
 
-def _step(opened: _Opened, progress: Progress) -> Progress | None:
-    """Train on the next batch, action what the guard finds, and record the step; None when a rank wants to stop."""
-    job, engine, batches, metrics = opened.job, opened.engine, opened.batches, opened.metrics
-    run, step = job.run, progress.step + 1
-    began, waited = time.perf_counter(), batches.seconds_waited
-    rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
+def _evaluate(training: _Training, progress: Progress) -> Progress | None:
+    """Measure the held-out sets at the start, every so many steps, and at the end, never twice at one step; the
+    progress with what is best now, None when a rank wants to stop.
+    """
+    task, step, every = training.job.task, progress.step, training.job.task.evaluate_interval_steps
+    due = bool(every) and (step % every == 0 or step == training.job.run.train.steps)
+    if not due or task.evaluate is None or progress.evaluated_step == step:
+        return progress
+    training.watchdog.set_phase("evaluate", step)
+    evaluations = task.evaluate(training.engine, step, training.interrupt)
+    if evaluations is None:
+        return None
+    training.metrics.record_evaluations(evaluations)
+    best = after_evaluation(training.job.run.early_stopping, progress.best, step, evaluations)
+    return replace(progress, evaluated_step=step, best=best)
+
+
+def _step(training: _Training, progress: Progress) -> Progress | None:
+    """Train on the next batch, do what the guard asks for, and record the step; None when a rank wants to stop."""
+    run, engine, batches = training.job.run, training.engine, training.batches
+    step, began, waited = progress.step + 1, time.perf_counter(), batches.seconds_waited
     _seed(run.seed, progress.step, engine.ranks.rank)
-    opened.watch.set_phase("data", step)
-    report = train_step(
-        engine,
-        next(batches),
-        step=step,
-        learning_rate=rate,
-        wants_stop=opened.interrupt.requested,
-        detect=partial(detect, run.guard, progress.guard),
-        set_phase=opened.watch.set_phase,
-    )
+    training.watchdog.set_phase("data", step)
+    with memory_errors(training.job):
+        report = train_step(
+            engine,
+            next(batches),
+            step=step,
+            learning_rate=run.optimizer.learning_rate
+            * learning_rate_factor(run.schedule, progress.step, run.train.steps),
+            wants_stop=training.interrupt.requested,
+            guard=run.guard,
+            history=progress.guard,
+            set_phase=training.watchdog.set_phase,
+        )
     if report is None:
         return None
     if report.anomaly is not None:
-        progress = _recover(opened, progress, report, report.anomaly)
+        progress = _recover(training, progress, report, report.anomaly)
     if not report.updated:
         return progress
     guard = after_good_step(run.guard, progress.guard, report.loss, report.grad_norm)
     progress = replace(progress, step=step, tokens=progress.tokens + report.tokens, loss=report.loss, guard=guard)
-    metrics.record_step(
-        report,
-        tokens=progress.tokens,
-        seconds=time.perf_counter() - began,
-        data_seconds=batches.seconds_waited - waited,
-    )
+    seconds, data_seconds = time.perf_counter() - began, batches.seconds_waited - waited
+    training.metrics.record_step(report, tokens=progress.tokens, seconds=seconds, data_seconds=data_seconds)
     return progress
 
 
@@ -201,55 +199,47 @@ def _seed(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _evaluation_due(job: Job, progress: Progress) -> bool:
-    """At the start, every so many steps, and at the end; never twice at one step."""
-    every = job.task.evaluate_interval_steps
-    if not every or progress.evaluated_step == progress.step:
-        return False
-    return progress.step % every == 0 or progress.step == job.run.train.steps
-
-
-def _recover(opened: _Opened, progress: Progress, report: StepReport, anomaly: Anomaly) -> Progress:
+def _recover(training: _Training, progress: Progress, report: StepReport, anomaly: Anomaly) -> Progress:
     """Tell of what the guard found, and do what it asks for; the progress after it. Collective.
 
     Raises TrainingError when the run is to stop, or has no checkpoint to roll back to.
     """
-    job, engine = opened.job, opened.engine
-    _tell(opened, opened.saver.wait())  # a roll-back wants the newest checkpoint
+    job, engine, step = training.job, training.engine, report.step
+    _tell(training, training.checkpointer.wait())  # a roll-back wants the newest checkpoint
     anomaly = within_limits(job.run.guard, progress.guard, anomaly)
     documents = documents_read(job.task.stream.documents, engine.ranks, anomaly)
-    opened.metrics.record_anomaly(line_of(anomaly, report, documents))
+    training.metrics.record_anomaly(line_of(anomaly, report, documents))
     words = describe(anomaly, documents)
     if anomaly.action == "stop":
         raise TrainingError(f"{words}; data.skip_documents leaves documents out")
     if engine.ranks.rank == 0:
         log.warning(words)
     if anomaly.action == "skip":
-        return replace(progress, step=report.step, guard=after_skip(progress.guard, report.step))
+        return replace(progress, step=step, guard=after_skip(progress.guard, step))
     if anomaly.action == "roll_back":
-        saved = roll_back(engine, job, report.step)
-        guard = after_roll_back(saved.guard, progress.guard, saved.step, report.step)
-        return replace(progress, step=report.step, tokens=saved.tokens, loss=saved.loss, guard=guard)
+        saved = roll_back(engine, job, step)
+        guard = after_roll_back(saved.guard, progress.guard, saved.step, step)
+        return replace(progress, step=step, tokens=saved.tokens, loss=saved.loss, guard=guard)
     return progress
 
 
-def _save(opened: _Opened, progress: Progress, *, best: bool = False) -> None:
+def _save(training: _Training, progress: Progress, *, best: bool = False) -> None:
     """Begin a checkpoint, after the one before it has its name. best: best.json is to name it."""
-    _tell(opened, opened.saver.wait())
-    _tell(opened, begin_checkpoint(opened.saver, opened.engine, opened.job, progress, best=best))
+    _tell(training, training.checkpointer.wait())
+    _tell(training, begin_checkpoint(training.checkpointer, training.engine, training.job, progress, best=best))
 
 
-def _tell(opened: _Opened, saved: Saved | None) -> None:
+def _tell(training: _Training, saved: Saved | None) -> None:
     """Log, record and pass on a checkpoint that has its name."""
     if saved is None:
         return
     log.info("saved %s: training waited %.2f s, whole after %.2f s", saved.path, saved.stall_seconds, saved.seconds)
-    opened.metrics.record_save(saved)
-    if opened.job.saved is not None:
-        opened.job.saved(saved)
+    training.metrics.record_save(saved)
+    if training.job.saved is not None:
+        training.job.saved(saved)
 
 
-def _saver(job: Job, engine: ZeroEngine) -> AsyncCheckpointer:
+def _checkpointer(job: Job, engine: ZeroEngine) -> AsyncCheckpointer:
     options = job.run.checkpoint
     return AsyncCheckpointer(
         engine.zero_state(),
@@ -262,63 +252,46 @@ def _saver(job: Job, engine: ZeroEngine) -> AsyncCheckpointer:
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
-    train_options, prefetch = job.run.train, job.task.prefetch
-
-    def make(number: int) -> Sequence[Batch]:
-        return job.task.stream.batch(number, ranks.rank, ranks.world_size, train_options.micro_batch_size)
-
-    return Prefetcher(
-        make, step, train_options.last_step, ranks.device, depth=prefetch.prefetch_steps, workers=prefetch.workers
-    )
+    train, prefetch = job.run.train, job.task.prefetch
+    mine = {"rank": ranks.rank, "world_size": ranks.world_size, "micro_batch_size": train.micro_batch_size}
+    make = partial(job.task.stream.batch, **mine)
+    return Prefetcher(make, step, train.last_step, ranks.device, prefetch.prefetch_steps, prefetch.workers)
 
 
-def _metrics(job: Job, ranks: Ranks, begun: Progress) -> Metrics:
-    run, peak = job.run, peak_flops(job.run.metrics, ranks.device)
+def _metrics(job: Job, ranks: Ranks, progress: Progress) -> Metrics:
     return Metrics(
-        run.folder,
-        run.metrics,
-        resumed_step=begun.step,
-        evaluated_step=begun.evaluated_step,
-        steps=run.train.steps,
+        job.run.folder,
+        job.run.metrics,
+        ranks,
+        resumed_step=progress.step,
+        evaluated_step=progress.evaluated_step,
+        steps=job.run.train.steps,
         flops=job.task.flops,
-        ranks_peak_flops=None if peak is None else peak * ranks.world_size,
-        config=to_dict(run),
+        config=to_dict(job.run),
     )
 
 
 def _announce(job: Job, progress: Progress) -> None:
-    run = job.run
-    if job.settings.precision == "bf16" and not has_bf16():
+    run, precision, why = job.run, job.settings.precision, ""
+    if precision == "bf16" and not has_bf16():
         log.info(
             "train.precision=bf16: this machine has no bf16 instructions, so a step takes as long as in fp32 or up to a"
             " fifth longer, and only weights and activations are smaller; train.precision=auto takes fp32 here"
         )
+    if run.train.precision == "auto":
+        machine, has = "GPU" if torch.cuda.is_available() else "CPU", "has" if precision == "bf16" else "has no"
+        why = f" (auto: this {machine} {has} bf16 instructions)"
+    parameters = sum(math.prod(size) for size in job.task.sizes.values())
     log.info(
-        "%s: %s, %s parameters, ZeRO stage %d, %s, %d rank(s), %d rows a step, %s rows an epoch; step %d of %d",
-        run.name,
-        job.task.kind.replace("_", " "),
-        f"{sum(math.prod(size) for size in job.task.sizes.values()):,}",
-        job.settings.stage,
-        job.settings.precision + _why(job),
-        job.ranks,
-        run.train.global_batch_size,
-        f"{job.task.stream.windows_per_epoch:,}",
-        progress.step,
-        run.train.steps,
+        f"{run.name}: {job.task.kind.replace('_', ' ')}, {parameters:,} parameters, ZeRO stage {job.settings.stage},"
+        f" {precision}{why}, {job.ranks} rank(s), {run.train.global_batch_size} sequences a step,"
+        f" {job.task.stream.windows_per_epoch:,} sequences an epoch; step {progress.step} of {run.train.steps}"
     )
 
 
-def _why(job: Job) -> str:
-    """Why the precision was chosen, where the run left it open."""
-    if job.run.train.precision == "auto":
-        has = "has" if job.settings.precision == "bf16" else "has no"
-        return f" (auto: this {'GPU' if torch.cuda.is_available() else 'CPU'} {has} bf16 instructions)"
-    return ""
-
-
 def _farewell(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
-    if exhausted(run.early_stopping, progress.best):
-        best = progress.best
+    best = progress.best
+    if exhausted(run.early_stopping, best):
         return (
             f"stopped early at step {progress.step}: {run.early_stopping.metric} was best at step {best.step}"
             f" ({best.value}) and did not get better in {best.waited} evaluations"

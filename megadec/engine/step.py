@@ -8,17 +8,18 @@ pass, a message of two numbers, which also carries each rank's wish to stop.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 import torch
 
 from megadec.data.batch import Batch
-from megadec.engine.health.guard import Detector, Seen, stop_when_not_finite
-from megadec.engine.health.watchdog import SetPhase, no_phase
+from megadec.engine.health.guard import GuardOptions, GuardState, Seen, detect
+from megadec.engine.health.watchdog import SetPhase
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.metrics.reports import Anomaly, StepReport
 from megadec.engine.zero.engine import ZeroEngine
+
+USUAL, NO_HISTORY = GuardOptions(), GuardState()
 
 
 def train_step(
@@ -27,31 +28,28 @@ def train_step(
     *,
     step: int,
     learning_rate: float,
-    wants_stop: bool,
-    detect: Detector = stop_when_not_finite,
-    set_phase: SetPhase = no_phase,
+    wants_stop: bool = False,
+    guard: GuardOptions = USUAL,
+    history: GuardState = NO_HISTORY,
+    set_phase: SetPhase = lambda phase, step: None,
 ) -> StepReport | None:
     """Train on this rank's micro-batches of one step; `step` is the number the step has once it is done.
 
-    detect: looks at loss and gradients before the update, which is left out when its anomaly says so. set_phase: told
-    what this rank is doing. Returns None, with nothing changed, when any rank wants to stop. Raises TrainingError when
-    a rank is lost, and whatever `detect` raises.
+    guard, history: what loss and gradients are measured by before the update, which is left out where the report's
+    anomaly says so. set_phase: told what this rank is doing. Returns None, with nothing changed, when any rank wants to
+    stop. Raises TrainingError when a rank is lost.
     """
-    began = time.perf_counter()
     set_phase("agree", step)
-    valid_tokens, squared_tokens, stops = engine.ranks.sum_over_ranks(
-        [
-            sum(batch.valid_tokens for batch in batches),
-            sum(batch.squared_document_tokens for batch in batches),
-            float(wants_stop),
-        ]
+    tokens = sum(batch.valid_tokens for batch in batches)
+    squared_tokens = sum(batch.squared_document_tokens for batch in batches)
+    valid_tokens, squared_tokens, stops = map(
+        int, engine.ranks.sum_over_ranks([tokens, squared_tokens, float(wants_stop)])
     )
     if stops:
         return None
     if valid_tokens == 0:
         nothing = Anomaly(step, "no_tokens", "skip", (), "no token of the batch has a loss weight")
-        none = (math.nan, 0, int(squared_tokens), learning_rate, math.nan)
-        return StepReport(step, *none, time.perf_counter() - began, (), nothing)
+        return StepReport(step, math.nan, 0, squared_tokens, learning_rate, math.nan, (), nothing)
     # DeepSpeed takes the mean over ranks, so each rank's share is multiplied by their number.
     scale = engine.ranks.world_size / valid_tokens
     losses = []
@@ -65,24 +63,23 @@ def train_step(
     set_phase("reduce", step)
     seen, memory = _look(engine, float(torch.stack(losses).sum()), valid_tokens, step)
     set_phase("update", step)
-    anomaly = detect(seen)
-    if anomaly is not None and anomaly.skips_update:
-        engine.skip_update()
-    else:
+    anomaly = detect(guard, history, seen)
+    report = StepReport(step, seen.loss, valid_tokens, squared_tokens, learning_rate, seen.norm, memory, anomaly)
+    if report.updated:
         engine.update(learning_rate)
-    seconds = time.perf_counter() - began
-    counts = (int(valid_tokens), int(squared_tokens))
-    return StepReport(step, seen.loss, *counts, learning_rate, seen.norm, seconds, memory, anomaly)
+    else:
+        engine.skip_update()
+    return report
 
 
-def _look(engine: ZeroEngine, own_loss: float, valid_tokens: float, step: int) -> tuple[Seen, tuple[int, ...]]:
+def _look(engine: ZeroEngine, own_loss: float, valid_tokens: int, step: int) -> tuple[Seen, tuple[int, ...]]:
     """What the step found on all ranks, and each rank's peak memory."""
-    ranks, own = engine.ranks.world_size, engine.own_gradients()
-    mine = (own_loss, own.norm, own.first_not_finite + 1.0, float(peak_memory_bytes(engine.ranks.device)))
-    values = [0.0] * (len(mine) * ranks)
-    values[engine.ranks.rank * len(mine) : (engine.ranks.rank + 1) * len(mine)] = mine
-    sums = engine.ranks.sum_over_ranks(values)
+    ranks, own = engine.ranks, engine.own_gradients()
+    mine = (own_loss, own.norm, own.first_not_finite + 1.0, float(peak_memory_bytes(ranks.device)))
+    values = [0.0] * (len(mine) * ranks.world_size)
+    values[ranks.rank * len(mine) : (ranks.rank + 1) * len(mine)] = mine
+    sums = ranks.sum_over_ranks(values)
     losses, norms, broken, memory = (tuple(sums[place :: len(mine)]) for place in range(len(mine)))
     names = tuple(engine.parameter_name(int(number) - 1) if number else "" for number in broken)
     seen = Seen(step, sum(losses) / valid_tokens, engine.gradient_norm(), losses, norms, names)
-    return seen, tuple(int(value) for value in memory)
+    return seen, tuple(map(int, memory))

@@ -68,11 +68,8 @@ class Scorer(Protocol):
         """The model's logits, without targets."""
 
 
-class Evaluator(Protocol):
-    """Measures the held-out sets of a task."""
-
-    def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
-        """The figures of every set; None as soon as any rank wants to stop. Collective."""
+Evaluate = Callable[[Scorer, int, Interrupt], list[Evaluation] | None]
+"""(model, step, interrupt) -> the figures of every held-out set; None as soon as any rank wants to stop. Collective."""
 
 
 class InitialWeights(Protocol):
@@ -100,10 +97,11 @@ class Task:
     the float32 sum over predictions of weight * nats.
 
     sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
-    flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate_interval_steps: 0
-    for never. details: JSON that goes into the checkpoint's manifest. tied: names of one and the same tensor. prefetch:
-    how batches are made ahead. agree: compares what the ranks found of the data and gives the stream of all;
-    collective.
+    flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate: None where nothing
+    is held out, with evaluate_interval_steps 0. details: JSON that goes into the checkpoint's manifest. tied: names of
+    one and the same tensor. prefetch: how batches are made ahead. agree: compares what the ranks found of the data and
+    gives the stream of all; collective. largest_batch: the micro-batch of so many sequences that takes the most memory;
+    None where all have one size.
     """
 
     kind: Kind
@@ -113,12 +111,13 @@ class Task:
     first_value: Callable[[str], Tensor]
     flops: Callable[[int, int], int]
     stream: Stream
-    evaluator: Callable[[Scorer], Evaluator]
+    evaluate: Evaluate | None = None
     evaluate_interval_steps: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[tuple[str, ...], ...] = ()
     prefetch: PrefetchOptions = field(default_factory=PrefetchOptions)
     agree: Callable[[Ranks], Stream] | None = None
+    largest_batch: Callable[[int], Batch] | None = None
 
     @property
     def manifest(self) -> dict[str, Any]:

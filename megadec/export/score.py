@@ -21,8 +21,9 @@ from megadec.data.batch import Batch
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import folder_name
+from megadec.data.sharding import RankPosition
 from megadec.decoder.model import Decoder
-from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
+from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
@@ -66,7 +67,7 @@ ALL_WINDOWS = 2**62
 
 
 class _Alone:
-    """A decoder in one process, as an Evaluator wants it."""
+    """A decoder in one process, as a `Scorer`."""
 
     def __init__(self, decoder: Decoder, device: torch.device) -> None:
         self._decoder = decoder.to(device)
@@ -102,13 +103,13 @@ def score(options: ScoreOptions) -> dict[str, Any]:
             " context"
         )
     opened = [DataSet.open(folder, tokenizer.sha256, cache=options.cache) for folder in options.data]
-    sets = {data.name: data for data in opened}
     windows = ALL_WINDOWS if options.windows is None else options.windows
     how = EvaluateOptions(windows=windows, micro_batch_size=options.micro_batch_size)
+    alone = RankPosition(group=0, groups=1, part=0, parts=1)
+    batches = {data.name: window_batches(data, how, sequence_length, tokenizer.bos_id, alone) for data in opened}
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with Interrupt() as interrupt:
-        evaluator = WindowEvaluator(sets, how, sequence_length, tokenizer, _Alone(decoder, device))
-        found = evaluator.evaluate(source.step or 0, interrupt)
+        found = evaluate_loss(_Alone(decoder, device), batches, tokenizer, source.step or 0, interrupt)
         if found is None:
             raise TrainingError(f"the evaluation was stopped: {interrupt.reason}")
     return {

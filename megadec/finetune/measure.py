@@ -7,8 +7,9 @@ figures of one rank and of many are equal to the last bit; a last round may leav
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,10 @@ import torch
 
 from megadec.common.errors import ConfigError
 from megadec.data.batch import TokenBatch
+from megadec.engine.evaluate import measure_rounds
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
+from megadec.engine.ranks import Ranks
 from megadec.engine.task import Scorer
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.rows import assemble_texts, pack_rows
@@ -40,57 +43,47 @@ class MeasureOptions:
                 raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
 
 
-class ClassifyEvaluator:
-    """The whole held-out set, shared among the ranks."""
+def evaluate_classes(
+    scorer: Scorer, data: LabelledSet, sequence_length: int, micro_batch_size: int, step: int, interrupt: Interrupt
+) -> list[Evaluation] | None:
+    """Loss (in nats a text, unweighted), accuracy and macro F1 of the whole held-out set, shared among the ranks; None
+    as soon as any rank wants to stop. Collective.
+    """
+    began = time.perf_counter()
+    ranks, labels = scorer.ranks, len(data.names)
+    confusion_LL = np.zeros((labels, labels), dtype=np.int64)
 
-    def __init__(self, data: LabelledSet, sequence_length: int, micro_batch_size: int, scorer: Scorer) -> None:
-        rows = pack_rows(np.arange(data.texts), data.lengths, sequence_length)
-        empty = np.empty(0, dtype=np.int64)
-        rows += [empty] * (-len(rows) % micro_batch_size)
-        self._parts = [rows[first : first + micro_batch_size] for first in range(0, len(rows), micro_batch_size)]
-        self._nothing = [empty] * micro_batch_size
-        self._data = data
-        self._row_tokens = sequence_length
-        self._scorer = scorer
+    def measure(batch: TokenBatch) -> list[float]:
+        nats_N, said_N, true_N = said_of_texts(scorer, batch)
+        np.add.at(confusion_LL, (true_N.numpy(), said_N.numpy()), 1)
+        # A place for each rank: adding zeros to a number is exact, and the order below is that of the micro-batches.
+        message = [0.0] * ranks.world_size
+        message[ranks.rank] = float(nats_N.sum())
+        return message
 
-    def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
-        """Loss (in nats a text, unweighted), accuracy and macro F1; None as soon as any rank wants to stop.
+    rounds = measure_rounds(scorer, text_batches(data, sequence_length, micro_batch_size, ranks), measure, interrupt)
+    if rounds is None:
+        return None
+    nats = 0.0
+    for own_nats in itertools.chain.from_iterable(rounds):
+        nats += own_nats
+    counts = ranks.sum_over_ranks(confusion_LL.flatten().tolist())
+    confusion_LL = np.asarray(counts, dtype=np.int64).reshape(labels, labels)
+    values = {
+        "loss": nats / data.texts,
+        "accuracy": float(np.trace(confusion_LL)) / data.texts,
+        "macro_f1": macro_f1(confusion_LL),
+    }
+    return [Evaluation(step, SET_NAME, values, time.perf_counter() - began)]
 
-        Collective.
-        """
-        began = time.perf_counter()
-        ranks = self._scorer.ranks
-        confusion, nats = np.zeros((len(self._data.names),) * 2, dtype=np.int64), 0.0
-        with self._scorer.evaluating():
-            for first in range(0, len(self._parts), ranks.world_size):
-                mine = first + ranks.rank
-                part = self._parts[mine] if mine < len(self._parts) else self._nothing
-                own_nats, counted = self._measure(part)
-                confusion += counted
-                # A place for each rank: adding zeros to a number is exact, and the order below is that of the parts.
-                message = [0.0] * ranks.world_size
-                message[ranks.rank] = own_nats
-                *of_ranks, stops = ranks.sum_over_ranks([*message, float(interrupt.requested)])
-                if stops:
-                    return None
-                for of_rank in of_ranks:
-                    nats += of_rank
-        counts = ranks.sum_over_ranks(confusion.flatten().tolist())
-        confusion = np.asarray(counts, dtype=np.int64).reshape(confusion.shape)
-        values = {
-            "loss": nats / self._data.texts,
-            "accuracy": float(np.trace(confusion)) / self._data.texts,
-            "macro_f1": macro_f1(confusion),
-        }
-        return [Evaluation(step, SET_NAME, values, time.perf_counter() - began)]
 
-    def _measure(self, part: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
-        """The sum of nats and the confusion matrix (rows: true labels) of a micro-batch."""
-        batch = assemble_texts(self._data, part, self._row_tokens).to(self._scorer.ranks.device)
-        nats_N, said_N, true_N = said_of_texts(self._scorer, batch)
-        labels = len(self._data.names)
-        pairs = np.bincount((true_N * labels + said_N).numpy(), minlength=labels * labels)
-        return float(nats_N.sum()), pairs.reshape(labels, labels)
+def text_batches(data: LabelledSet, sequence_length: int, micro_batch_size: int, ranks: Ranks) -> Iterator[TokenBatch]:
+    """This rank's micro-batches of the set; the last ones may be padding."""
+    rows = pack_rows(np.arange(data.texts), data.lengths, sequence_length)
+    of_round = micro_batch_size * ranks.world_size
+    rows += [np.empty(0, dtype=np.int64)] * (-len(rows) % of_round)
+    for first in range(ranks.rank * micro_batch_size, len(rows), of_round):
+        yield assemble_texts(data, rows[first : first + micro_batch_size], sequence_length)
 
 
 def said_of_texts(scorer: Scorer, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

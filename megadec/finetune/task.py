@@ -27,6 +27,8 @@ from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops
 from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import check_dropout
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
 from megadec.engine.task import Scorer, Task
 from megadec.export.read.model import open_model
@@ -43,7 +45,7 @@ from megadec.finetune.adapt import (
     trained_share,
 )
 from megadec.finetune.examples import Encode, LabelledOptions, LabelledSet, label_weights, read_sets
-from megadec.finetune.measure import ClassifyEvaluator, MeasureOptions
+from megadec.finetune.measure import MeasureOptions, evaluate_classes
 from megadec.finetune.rows import ClassifyStream
 
 log = logger(__name__)
@@ -180,9 +182,10 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         **manifest_of(method, run.lora),
     }
 
-    def evaluator(scorer: Scorer) -> ClassifyEvaluator:
+    def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
         assert dev is not None, "evaluate_interval_steps says that there is nothing to measure"
-        return ClassifyEvaluator(dev, run.data.sequence_length, run.evaluate.micro_batch_size, scorer)
+        length, micro = run.data.sequence_length, run.evaluate.micro_batch_size
+        return evaluate_classes(scorer, dev, length, micro, step, interrupt)
 
     def flops(_texts: int, squared_tokens: int) -> int:
         # The loop counts predictions, which are texts here; what is computed are the rows.
@@ -199,7 +202,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         first_value=first_values(run, source, names),
         flops=flops,
         stream=stream,
-        evaluator=evaluator,
+        evaluate=evaluate,
         evaluate_interval_steps=run.evaluate.interval_steps if dev is not None else 0,
         details=details,
     )

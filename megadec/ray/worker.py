@@ -39,10 +39,11 @@ def work(request: dict[str, Any]) -> None:
 
     from megadec.common.config import from_dict
     from megadec.engine.checkpoint.manifest import checkpoints_in
-    from megadec.engine.health.preemption import listen_in_main_thread
+    from megadec.engine.health.preemption import Interrupt, listen_in_main_thread
     from megadec.engine.loop import train
     from megadec.engine.ranks import lost_ranks
     from megadec.engine.runs.pretrain import Run
+    from megadec.engine.zero.engine import end_process_group, start_process_group
     from megadec.export.read.initial import open_pretraining
 
     # The loop runs in a thread; signals reach the main thread, where Ray runs what an actor is asked for.
@@ -56,8 +57,10 @@ def work(request: dict[str, Any]) -> None:
         job = open_pretraining(run, Path(request["deepspeed"]))
     except MegadecError as error:  # the same request was good where the command was given
         raise ConfigError(f"on node {node}: {error}") from error
-    with lost_ranks("training"):
-        train(replace(job, saved=report))
+    with Interrupt() as interrupt, lost_ranks("training"):
+        ranks = start_process_group()
+        train(replace(job, saved=report), interrupt, ranks)
+        end_process_group(ranks)
 
 
 def report(saved: Saved) -> None:

@@ -58,7 +58,7 @@ def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_
         assert [e["batches"] for e in one["evaluated"]] == [2, 1, 3]
         assert one["evaluated"] == found[0]["evaluated"]
     assert "it was cut" in found[1]["agreed"]["found"]["1"]
-    assert "damaged on another rank" in found[0]["agreed"]["found"]["1"]
+    assert "on rank 1: " in found[0]["agreed"]["found"]["1"]
 
 
 def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(

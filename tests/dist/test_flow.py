@@ -32,7 +32,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_between_the_commands_main_and_the_decoder_stand_at_most_six_functions_of_ours(
     make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
-    run = make_run("flow", evaluate={"sets": {}})
+    run = make_run("flow", train={"dry_run": False}, evaluate={"sets": {}})
     arguments = [str(PRETRAIN), "--deepspeed", str(zero_file("zero0")), "--config", str(run)]
     done = subprocess.run(
         [sys.executable, "-c", RECORD, *arguments],

@@ -19,8 +19,9 @@ from megadec.common.errors import MegadecError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import Batch
 from megadec.data.index import DataSet
+from megadec.data.sharding import rank_position
 from megadec.data.stream import TrainStream
-from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
+from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.damaged_shards import agree_on_sets
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.ranks import Ranks
@@ -63,8 +64,9 @@ def agreed(folder: Path, data: DataSet, bad_shards: int, ranks: Ranks) -> dict[s
 def evaluated(data: DataSet, tokenizer: Tokenizer, sequence_length: int, ranks: Ranks) -> dict[str, Any]:
     scorer = CountingScorer(ranks)
     options = EvaluateOptions(windows=13, micro_batch_size=2)
-    evaluator = WindowEvaluator({"set": data}, options, sequence_length, tokenizer, scorer)
-    [evaluation] = evaluator.evaluate(0, Interrupt()) or []
+    position = rank_position(ranks.rank, ranks.world_size, 1)
+    batches = window_batches(data, options, sequence_length, tokenizer.bos_id, position)
+    [evaluation] = evaluate_loss(scorer, {"set": batches}, tokenizer, 0, Interrupt()) or []
     return {"batches": scorer.batches, "tokens": evaluation.values["evaluated_tokens"]}
 
 

@@ -38,7 +38,8 @@ KINDS = {
 def main(plan: Path, ranks: Ranks) -> None:
     for training in json.loads(plan.read_text()):
         kind, open_job = KINDS[training.get("kind", "pretrain")]
-        run = parse(kind, ["--config", training["run"], *training.get("options", [])], description="a test")
+        options = [*training.get("options", []), *(["--train.dry_run=false"] if training.get("bare") else [])]
+        run = parse(kind, ["--config", training["run"], *options], description="a test")
         try:
             steps = plan.parent / f"{run.name}.rank{ranks.rank}.updates.json"
             with Interrupt() as interrupt, disturbed(training, steps):

@@ -35,6 +35,7 @@ FREE_KEYS = (
     "metrics",
     "guard",
     "train.stop_at_step",
+    "train.dry_run",
     "train.micro_batch_size",
     "train.sequence_parallel_size",
     "data.workers",

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from megadec.common.errors import MegadecError, ShardError
 from megadec.common.files import read_json, write_json
@@ -25,7 +24,6 @@ from megadec.data.stream import TrainStream
 from megadec.engine.ranks import Ranks
 
 REPORT = "damaged_shards.json"
-FOUND_ELSEWHERE = "damaged on another rank, which has said how"
 Sets = Sequence[DataSet]
 
 log = logger(__name__)
@@ -38,16 +36,32 @@ def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | 
     on another rank than on the first, more damaged shards than `bad_shards` (a number, or a share of those of `sets`),
     a damaged held-out shard, a place out of reach.
     """
-    _check_same([*sets, *held_out], ranks)
-    own = [dict(data.skipped) for data in sets] + [{} for _ in held_out]
+    every = [*sets, *held_out]
+    contents = ranks.all_gather([data.sha256 for data in every])
+    others = [str(rank) for rank, found in enumerate(contents) if found != contents[0]]
+    if others:
+        raise ShardError(
+            f"rank(s) {', '.join(others)} opened data sets with other contents than rank 0: the folders of a run hold"
+            " the same shards on every machine"
+        )
+    own = [*(dict(data.skipped) for data in sets), *({} for _ in held_out)]
     failure: MegadecError | None = None
     if verify == "hashes":
         try:
-            _verify_share([*sets, *held_out], own)
+            _verify_share(every, own)
         except MegadecError as error:  # the others wait, and must hear of it
             failure = error
-    together = _union([*sets, *held_out], own, failure, ranks)
-    _check_limit([*sets, *held_out], len(sets), together, bad_shards)
+    of_ranks = ranks.all_gather((own, failure is not None))
+    if failure is not None:
+        raise failure
+    if any(failed for _, failed in of_ranks):
+        raise ShardError("another rank could not read its share of the shards; its own message says why")
+    together = [dict(found) for found in own]
+    for rank, (of_rank, _) in enumerate(of_ranks):
+        for found, theirs in zip(together, of_rank, strict=True):
+            for number, wrong in theirs.items():
+                found.setdefault(number, f"on rank {rank}: {wrong}")
+    _check_limit(every, len(sets), together, bad_shards)
     return [
         data if found.keys() == data.skipped.keys() else data.without(found)
         for data, found in zip(sets, together, strict=False)
@@ -61,17 +75,23 @@ def check_limit(sets: Sets, bad_shards: int | float) -> None:
 
 def report_damaged_shards(stream: TrainStream, folder: Path, step: int) -> None:
     """Add a line to the run's damaged_shards.json for a start at `step` that leaves shards out, and say so."""
-    shards = [shard for number in range(len(stream.sets)) for shard in _lost_shards(stream, number)]
+    sets = [data for data, _ in stream.sets]
+    shards = []
+    for data in sets:
+        for number, found in data.skipped.items():
+            shard = data.index["shards"][number]
+            known = {key: shard[key] for key in ("sha256", "documents", "tokens")}
+            shards.append({"set": data.folder, "shard": shard["name"], **known, "found": found})
     if not shards:
         return
     path = folder / REPORT
-    windows = [stream.lost_windows(number) for number in range(len(stream.sets))]
+    windows = sum(stream.lost_windows(number) for number in range(len(sets)))
     start = {
         "from_step": step,
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "documents": sum(shard["documents"] for shard in shards),
         "tokens": sum(shard["tokens"] for shard in shards),
-        "windows": sum(windows),
+        "windows": windows,
         "shards": shards,
     }
     before = read_json(path, ShardError)["starts"] if path.exists() else []
@@ -79,79 +99,24 @@ def report_damaged_shards(stream: TrainStream, folder: Path, step: int) -> None:
     for shard in shards:
         log.warning("going on without %s/%s: %s", shard["set"], shard["shard"], shard["found"])
     log.warning(
-        "%d damaged shard(s) are left out: %d documents, %d windows; see %s",
-        len(shards), start["documents"], sum(windows), path,
-    )  # fmt: skip
-
-
-def _lost_shards(stream: TrainStream, number: int) -> list[dict[str, Any]]:
-    data = stream.sets[number][0]
-    entries = [(data.index["shards"][shard], found) for shard, found in data.skipped.items()]
-    return [
-        {
-            "set": data.folder,
-            "shard": shard["name"],
-            "sha256": shard["sha256"],
-            "documents": shard["documents"],
-            "tokens": shard["tokens"],
-            "found": found,
-        }
-        for shard, found in entries
-    ]
-
-
-def _check_same(sets: Sets, ranks: Ranks) -> None:
-    """Raise ShardError on every rank when one has opened sets with other contents than the first."""
-    mine = [data.sha256 for data in sets]
-    first = ranks.broadcast(mine)
-    flags = [0.0] * ranks.world_size
-    flags[ranks.rank] = float(mine != first)
-    others = [rank for rank, differs in enumerate(ranks.sum_over_ranks(flags)) if differs]
-    if others:
-        raise ShardError(
-            f"rank(s) {', '.join(map(str, others))} opened data sets with other contents than rank 0: the folders of a"
-            " run hold the same shards on every machine"
-        )
+        f"{len(shards)} damaged shard(s) are left out: {start['documents']} documents, {windows} windows; see {path}"
+    )
 
 
 def _verify_share(sets: Sets, found: list[dict[int, str]]) -> None:
     """Read this rank's share of the shards, and add what is wrong to `found`."""
     places = [(which, number) for which, data in enumerate(sets) for number in range(len(data.index["shards"]))]
-    sharing = local_world_size()
-    for which, number in places[local_rank() % sharing :: sharing]:
-        data = sets[which]
+    for which, number in places[local_rank() % local_world_size() :: local_world_size()]:
         if number in found[which]:
             continue
+        data = sets[which]
         if (wrong := data.place.examine(data.index["shards"][number], "hashes")) is not None:
             log.warning("%s", wrong)
             found[which][number] = wrong
 
 
-def _union(sets: Sets, own: list[dict[int, str]], failure: MegadecError | None, ranks: Ranks) -> list[dict[int, str]]:
-    """What any rank found, for each set; raises `failure` on its rank, and that there was one on the others."""
-    flags = [float(number in found) for data, found in zip(sets, own, strict=True) for number in _shards_of(data)]
-    *sums, failures = ranks.sum_over_ranks([*flags, float(failure is not None)])
-    if failure is not None:
-        raise failure
-    if failures:
-        raise ShardError("another rank could not read its share of the shards; its own message says why")
-    counts = iter(sums)
-    return [
-        {number: found.get(number, FOUND_ELSEWHERE) for number in _shards_of(data) if next(counts)}
-        for data, found in zip(sets, own, strict=True)
-    ]
-
-
-def _shards_of(data: DataSet) -> range:
-    return range(len(data.index["shards"]))
-
-
-def _check_limit(sets: Sets, trained: int, found: Sequence[dict[int, str]], bad_shards: int | float) -> None:
-    words = [
-        word if word != FOUND_ELSEWHERE else f"{data.folder}/{data.index['shards'][number]['name']}: {word}"
-        for data, one in zip(sets, found, strict=True)
-        for number, word in one.items()
-    ]
+def _check_limit(sets: Sets, trained: int, found: Sequence[Mapping[int, str]], bad_shards: int | float) -> None:
+    words = [word for one in found for word in one.values()]
     if any(found[trained:]):
         raise DamagedShardError(f"{words[-1]} (a held-out set is measured whole, or its figures would not compare)")
     shards = sum(len(data.index["shards"]) for data in sets[:trained])
@@ -161,10 +126,9 @@ def _check_limit(sets: Sets, trained: int, found: Sequence[dict[int, str]], bad_
     if bad_shards == 0 and len(words) == 1:
         raise DamagedShardError(words[0])
     share = f" of {shards} shards" if isinstance(bad_shards, float) else ""
-    found_words = "1 shard is" if len(words) == 1 else f"{len(words)} shards are"
     raise DamagedShardError(
-        f"{found_words} damaged, and data.bad_shards={bad_shards}{share} lets the run go on without {allowed}: "
-        + "; ".join(words[:5])
+        f"{'1 shard is' if len(words) == 1 else f'{len(words)} shards are'} damaged, and"
+        f" data.bad_shards={bad_shards}{share} lets the run go on without {allowed}: {'; '.join(words[:5])}"
     )
 
 

@@ -1,6 +1,6 @@
 """The guard before each update: is the step's loss and gradient fit to change the weights, and what if not.
 
-In come what a step found over all ranks and the history of losses and norms; out comes nothing, or a anomaly with the
+In come what a step found over all ranks and the history of losses and norms; out comes nothing, or an anomaly with the
 action that the run configured: report, skip, roll back, stop. Everything here is a pure function of numbers that are
 the same on every rank, and the history is part of the checkpoint, so all ranks, and a resumed run, decide alike.
 
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from megadec.common.errors import ConfigError, TrainingError
-from megadec.engine.metrics.reports import Action, Anomaly
+from megadec.common.errors import ConfigError
+from megadec.engine.metrics.reports import Action, Anomaly, Kind
 
 SpikeAction = Literal["off", "report", "skip", "roll_back", "stop"]
 
@@ -88,11 +88,10 @@ class GuardState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> GuardState:
-        """The reverse of `to_json`; a checkpoint from before there was a guard gives an empty state."""
-        plain = {name: values[name] for name in ("skips_in_a_row", "skips", "roll_backs") if name in values}
-        losses, norms = tuple(values.get("losses", ())), tuple(values.get("norms", ()))
+        """The reverse of `to_json`; of nothing, the state before the first step."""
         ranges = tuple((first, last) for first, last in values.get("skipped", ()))
-        return replace(cls(**plain), losses=losses, norms=norms, skipped=ranges)
+        losses, norms = tuple(values.get("losses", ())), tuple(values.get("norms", ()))
+        return cls(**{**values, "losses": losses, "norms": norms, "skipped": ranges})
 
 
 @dataclass(frozen=True)
@@ -112,17 +111,13 @@ class Seen:
     broken: tuple[str, ...]
 
 
-Detector = Callable[[Seen], Anomaly | None]
-
-
 def detect(options: GuardOptions, state: GuardState, seen: Seen) -> Anomaly | None:
     """What is wrong with a step, or None. Pure.
 
     Of several findings the one with the strongest action, for a spike that is only reported must not let another one's
     update through; its words tell the others too.
     """
-    broken = _not_finite(options, seen)
-    found = ([] if broken is None else [broken]) + _spikes(options, state, seen)
+    found = [*_not_finite(options, seen), *_spikes(options, state, seen)]
     if not found:
         return None
     strongest = max(found, key=lambda anomaly: ACTIONS.index(anomaly.action))  # the first of those that are alike
@@ -130,56 +125,44 @@ def detect(options: GuardOptions, state: GuardState, seen: Seen) -> Anomaly | No
     return replace(strongest, words="; ".join((strongest.words, *others)))
 
 
-def _not_finite(options: GuardOptions, seen: Seen) -> Anomaly | None:
+def _not_finite(options: GuardOptions, seen: Seen) -> list[Anomaly]:
     """The loss, or where that is finite the gradients: they follow from it."""
     bad = tuple(rank for rank, loss in enumerate(seen.rank_losses) if not math.isfinite(loss))
     if bad or not math.isfinite(seen.loss):
-        words = f"the loss is not finite on rank {_listed(bad)}" if bad else "the loss is not finite over all ranks"
-        return Anomaly(seen.step, "loss_not_finite", options.non_finite, bad, words)
-    if not math.isfinite(seen.norm) or any(seen.broken):
-        return _gradients(options, seen)
-    return None
+        words = f"the loss is not finite {f'on rank {_listed(bad)}' if bad else 'over all ranks'}"
+        return [Anomaly(seen.step, "loss_not_finite", options.non_finite, bad, words)]
+    names = {rank: name for rank, name in enumerate(seen.broken) if name}
+    if names:
+        words = f"on rank {_listed(names)}, first in {_listed(dict.fromkeys(names.values()))}"
+    elif not math.isfinite(seen.norm):
+        words = (
+            "once they are reduced, though those of every rank are: their sum or the communication broke them (norms by"
+            f" rank: {_listed(f'{norm:.4g}' for norm in seen.rank_norms)})"
+        )
+    else:
+        return []
+    words = f"the gradients are not finite {words}, while the loss is {seen.loss:.4f}"
+    return [Anomaly(seen.step, "gradients_not_finite", options.non_finite, tuple(names), words, tuple(names.values()))]
 
 
 def _spikes(options: GuardOptions, state: GuardState, seen: Seen) -> list[Anomaly]:
-    """Of what is finite: what is not has a anomaly of its own."""
+    """Of what is finite: what is not has an anomaly of its own."""
     found = []
-    for kind, value, values, factor, action in (
-        ("loss_spike", seen.loss, state.losses, options.loss_factor, options.loss_spike),
-        ("gradient_spike", seen.norm, state.norms, options.gradient_factor, options.gradient_spike),
-    ):
+    kinds: tuple[tuple[Kind, str, float, tuple[float, ...], tuple[float, ...], float, SpikeAction], ...] = (
+        ("loss_spike", "loss", seen.loss, seen.rank_losses, state.losses, options.loss_factor, options.loss_spike),
+        ("gradient_spike", "gradient norm", seen.norm, seen.rank_norms, state.norms, options.gradient_factor,
+         options.gradient_spike),
+    )  # fmt: skip
+    for kind, what, value, by_rank, values, factor, action in kinds:
         limit = spike_limit(values, factor, options.warmup_steps)
         if action != "off" and math.isfinite(value) and value > limit:
-            what, by_rank = ("loss", seen.rank_losses) if kind == "loss_spike" else ("gradient norm", seen.rank_norms)
-            worst = max(range(len(by_rank)), key=lambda rank: by_rank[rank])
+            worst = by_rank.index(max(by_rank))
             words = (
                 f"the {what} is {value:.4g}, above {limit:.4g} (the last {len(values)} good steps have a median of"
                 f" {statistics.median(values):.4g}); rank {worst} has the most of it"
             )
-            found.append(Anomaly(seen.step, kind, action, (worst,), words))  # type: ignore[arg-type]
+            found.append(Anomaly(seen.step, kind, action, (worst,), words))
     return found
-
-
-def _gradients(options: GuardOptions, seen: Seen) -> Anomaly:
-    ranks = tuple(rank for rank, name in enumerate(seen.broken) if name)
-    names = tuple(seen.broken[rank] for rank in ranks)
-    if ranks:
-        words = f"the gradients are not finite on rank {_listed(ranks)}, first in {_listed(dict.fromkeys(names))}"
-    else:
-        words = (
-            "the gradients are not finite once they are reduced, though those of every rank are: their sum or the"
-            f" communication broke them (norms by rank: {', '.join(f'{norm:.4g}' for norm in seen.rank_norms)})"
-        )
-    words += f", while the loss is {seen.loss:.4f}"
-    return Anomaly(seen.step, "gradients_not_finite", options.non_finite, ranks, words, names)
-
-
-def stop_when_not_finite(seen: Seen) -> Anomaly | None:
-    """The detect of who trains without a guard. Raises TrainingError."""
-    anomaly = detect(GuardOptions(loss_spike="off", gradient_spike="off"), GuardState(), seen)
-    if anomaly is not None:
-        raise TrainingError(f"step {anomaly.step}: {anomaly.words}; the weights were not changed")
-    return None
 
 
 def spike_limit(values: Sequence[float], factor: float, warmup_steps: int) -> float:
@@ -222,13 +205,14 @@ def after_roll_back(saved: GuardState, now: GuardState, saved_step: int, step: i
     )
 
 
-def limit_reached(options: GuardOptions, state: GuardState, action: str) -> str | None:
-    """Why one more skip or roll-back is one too many, or None."""
+def within_limits(options: GuardOptions, state: GuardState, anomaly: Anomaly) -> Anomaly:
+    """The anomaly, or one that stops the run where one more skip or roll-back is one too many."""
     limits = {"skip": ("skips_in_a_row", "skips"), "roll_back": ("roll_backs",)}
-    for name in limits.get(action, ()):
+    for name in limits.get(anomaly.action, ()):
         if getattr(state, name) >= getattr(options, name):
-            return f"guard.{name}={getattr(options, name)} is used up"
-    return None
+            words = f"{anomaly.words}; guard.{name}={getattr(options, name)} is used up"
+            return replace(anomaly, action="stop", words=words)
+    return anomaly
 
 
 def _joined(ranges: tuple[tuple[int, int], ...], new: tuple[int, int]) -> tuple[tuple[int, int], ...]:
@@ -242,5 +226,5 @@ def _joined(ranges: tuple[tuple[int, int], ...], new: tuple[int, int]) -> tuple[
     return tuple(joined)
 
 
-def _listed(items: Any) -> str:
-    return ", ".join(str(item) for item in items)
+def _listed(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))

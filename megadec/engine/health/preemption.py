@@ -75,11 +75,10 @@ class Interrupt:
         self._file: Path | None = None
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
+        else:
             _in_threads.append(self)
-            return self
-        for number in STOP_SIGNALS:
-            self._former[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -102,28 +101,25 @@ class Interrupt:
     @property
     def requested(self) -> bool:
         """Whether this rank wants the run to stop."""
-        return self._signal is not None or self._launcher_gone() or self._told_by_file()
+        return self._wish() is not None
 
     @property
     def reason(self) -> str:
         """Why this rank wants to stop, for a log line; another rank's wish where it has none of its own."""
+        return self._wish() or "another rank asked"
+
+    def _wish(self) -> str | None:
         if self._signal is not None:
             return self._signal.name
-        if self._told_by_file():
+        if self._file is not None and self._file.exists():
             return f"{self._file} was made"
-        return "the launcher is gone" if self._launcher_gone() else "another rank asked"
-
-    def _told_by_file(self) -> bool:
-        return self._file is not None and self._file.exists()
+        return "the launcher is gone" if self._ancestors not in (None, _ancestors()) else None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number)
         if number == signal.SIGINT:
             # A second Ctrl-C ends the process at once, as a person at a terminal expects.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _launcher_gone(self) -> bool:
-        return self._ancestors is not None and self._ancestors != _ancestors()
 
 
 def _launcher_ancestors() -> tuple[int, int] | None:

@@ -2,9 +2,9 @@
 
 In come the phases that the loop and the step name (`set_phase`); out come, after `guard.stall_seconds` without a new
 phase or collective, a line in the log and `runs/NAME/stalls/step_N_rank_R.txt` with the Python stacks of this rank and
-of those that it waits for. A thread of every rank publishes its place through the store that made the process group,
-over a connection of its own; it answers with its stack when another rank asks. A rank is late when it has entered fewer
-phases, or in the same phase fewer collectives, than the rank that is furthest.
+of those that it waits for. A thread of every rank publishes where it is, and its stack once it has not moved for half
+of that time, through the store that made the process group, over a connection of its own. A rank is late when it has
+entered fewer phases, or in the same phase fewer collectives, than the rank that is furthest.
 
 The thread needs Python's lock, so a rank that hangs inside a library which holds it cannot speak; the others still name
 it. A report ends nothing: a slow file system looks like a lost rank, and PEERS_TIMEOUT ends what hangs.
@@ -42,13 +42,11 @@ SetPhase = Callable[[str, int], None]
 log = logger(__name__)
 
 
-def no_phase(phase: str, step: int) -> None:
-    """The place of who is not watched."""
-
-
 @dataclass(frozen=True)
 class Heartbeat:
-    """Where a rank is. `phases`, `collectives`: entered so far; `seconds`: since one of them was new."""
+    """Where a rank is. `phases`, `collectives`: entered so far; `seconds`: since one of them was new; `stack`: of its
+    training thread, the innermost call last, empty while it moves.
+    """
 
     rank: int
     step: int
@@ -56,6 +54,7 @@ class Heartbeat:
     phases: int
     collectives: int
     seconds: float
+    stack: str = ""
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -82,10 +81,9 @@ class Watchdog:
         self._place = ("start", 0, 0)
         self._watched = threading.get_ident()
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._store: Any = None
-        self._answered = 0
-        self._moved = (self._progress(), time.monotonic())
+        self._moved = ((0, _collectives()), time.monotonic())
 
     def set_phase(self, phase: str, step: int) -> None:
         """This rank begins `phase` of step `step`."""
@@ -95,8 +93,8 @@ class Watchdog:
         if self._limit > 0:
             if self._world_size > 1:
                 # A connection of its own: a collective that waits in the common one would hold the thread up too.
-                self._store = _own_connection()
-            self._thread = threading.Thread(target=self._watch, name="stall watch", daemon=True)
+                store: Any = distributed_c10d._get_default_store()
+                self._store = distributed_c10d.PrefixStore("stall", store.clone())
             self._thread.start()
         return self
 
@@ -104,7 +102,7 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        if self._thread is not None:
+        if self._limit > 0:
             # Not for ever: a store whose process hangs does not answer, and the thread dies with this process.
             self._thread.join(JOIN_SECONDS)
 
@@ -116,108 +114,66 @@ class Watchdog:
                 log.warning("rank %d: went on after %.0f s", self._rank, stalled)
                 patience = self._limit
             stalled = beat.seconds if beat.seconds >= self._limit else 0.0
-            self._publish(beat)
+            others = self._exchange(beat)
             if beat.seconds >= patience:
                 try:
-                    self._report(beat)
+                    self._report(beat, late({**others, self._rank: beat}))
                 except StorageError as error:
                     log.warning("%s gets no further; its report: %s", beat, error)
                 patience *= 2
 
-    def _progress(self) -> tuple[int, int]:
-        return self._place[2], _collectives()
-
     def _beat(self) -> Heartbeat:
-        progress, now = self._progress(), time.monotonic()
+        (phase, step, phases), now = self._place, time.monotonic()
+        progress = phases, _collectives()
         if progress != self._moved[0]:
             self._moved = (progress, now)
-        phase, step, _ = self._place
-        return Heartbeat(self._rank, step, phase, *progress, round(now - self._moved[1], 2))
+        seconds = round(now - self._moved[1], 2)
+        stack = _stack_of(self._watched) if seconds >= self._limit / 2 else ""
+        return Heartbeat(self._rank, step, phase, *progress, seconds, stack)
 
-    def _publish(self, beat: Heartbeat) -> None:
-        """Tell the others where this rank is, and its stack when one of them has asked since the last time."""
+    def _exchange(self, beat: Heartbeat) -> dict[int, Heartbeat]:
+        """Tell the others where this rank is; where they are, as far as they have said and this rank does not move."""
         if self._store is None:
-            return
+            return {}
         try:
-            self._store.set(f"beat/{self._rank}", json.dumps(asdict(beat)))
-            asked = self._store.add("asked", 0)
-            if asked > self._answered:
-                self._store.set(f"stack/{self._rank}", json.dumps([asked, stack_of(self._watched)]))
-                self._answered = asked
+            self._store.set(f"{self._rank}", json.dumps(asdict(beat)))
+            asked = range(self._world_size) if beat.seconds >= self._limit else ()
+            said = [self._store.get(f"{rank}") for rank in asked if self._store.check([f"{rank}"])]
         except RuntimeError as error:  # rank 0, which holds the store, has gone: its own message says why
             log.debug("the store does not answer: %s", error)
             self._store = None
+            return {}
+        return {one.rank: one for one in (Heartbeat(**json.loads(text)) for text in said)}
 
-    def _report(self, own: Heartbeat) -> None:
-        behind, stacks = [], {}
-        try:
-            beats = {own.rank: own, **self._beats()}
-            behind = late(beats)
-            stacks = self._stacks([beat.rank for beat in behind if beat.rank != self._rank][:NAMED_RANKS])
-        except RuntimeError as error:
-            log.warning("rank %d: what the other ranks do cannot be asked: %s", self._rank, error)
-        words = self._words(own, behind)
-        path = self._folder / f"step_{own.step:08d}_rank_{self._rank:04d}.txt"
-        with whole_file(path, "w") as file:
-            file.write(f"{words}\n")
-            for rank, stack in stacks.items():
-                file.write(f"\nrank {rank}, which is late, is here:\n{stack}")
-            file.write(f"\nrank {self._rank}, which reports, is here:\n{stack_of(self._watched)}\nall its threads:\n")
-            file.flush()
-            faulthandler.dump_traceback(file)
-        if self._rank in (0, *(beat.rank for beat in behind)):
-            named = "".join(f"\nrank {rank} is here:\n{_innermost(stack)}" for rank, stack in stacks.items())
-            log.warning("%s; stacks are in %s%s", words, path, named)
-
-    def _words(self, own: Heartbeat, behind: list[Heartbeat]) -> str:
+    def _report(self, own: Heartbeat, behind: list[Heartbeat]) -> None:
+        others = [beat for beat in behind if beat.rank != own.rank]
         words = f"{own} gets no further"
-        others = [beat for beat in behind if beat.rank != self._rank]
-        if self._rank in [beat.rank for beat in behind]:
+        if len(others) < len(behind):
             words += "; it is late, and others wait for it"
         if others:
             more = f" and {len(others) - NAMED_RANKS} more" if len(others) > NAMED_RANKS else ""
-            words += f"; late: {', '.join(str(beat) for beat in others[:NAMED_RANKS])}{more}"
+            words += f"; late: {', '.join(map(str, others[:NAMED_RANKS]))}{more}"
         if not behind and self._world_size > 1:
             words += "; no rank is late: all are at one place, so look at the network, the devices, or the disk"
-        return words
-
-    def _beats(self) -> dict[int, Heartbeat]:
-        if self._store is None:
-            return {}
-        keys = {rank: f"beat/{rank}" for rank in range(self._world_size)}
-        there = {rank: key for rank, key in keys.items() if self._store.check([key])}
-        return {
-            rank: Heartbeat(**json.loads(self._store.get(key))) for rank, key in there.items() if rank != self._rank
-        }
-
-    def _stacks(self, ranks: list[int]) -> dict[int, str]:
-        """The stacks of these ranks, as far as they answer within some ticks."""
-        found: dict[int, str] = {}
-        if self._store is None or not ranks:
-            return found
-        question = self._store.add("asked", 1)
-        # The other's tick may be longer than ours only if its configuration is another.
-        deadline = time.monotonic() + 4 * self._tick
-        while len(found) < len(ranks) and time.monotonic() < deadline:
-            self._publish(self._beat())  # they may be asking too
-            for rank in ranks:
-                if self._store is not None and self._store.check([f"stack/{rank}"]):
-                    answered, stack = json.loads(self._store.get(f"stack/{rank}"))
-                    if answered >= question:
-                        found[rank] = stack
-            self._ended.wait(self._tick / 4)
-        return found
+        path = self._folder / f"step_{own.step:08d}_rank_{self._rank:04d}.txt"
+        stacks = [(beat.rank, beat.stack) for beat in others[:NAMED_RANKS] if beat.stack]
+        with whole_file(path, "w") as file:
+            file.write(f"{words}\n")
+            for rank, stack in stacks:
+                file.write(f"\nrank {rank}, which is late, is here:\n{stack}")
+            file.write(f"\nrank {self._rank}, which reports, is here:\n{own.stack}\nall its threads:\n")
+            file.flush()
+            faulthandler.dump_traceback(file)
+        if self._rank == 0 or own in behind:
+            # The last frames are enough here; each has two lines or more.
+            innermost = [(rank, stack.rstrip().split("  File")[-SHOWN_FRAMES:]) for rank, stack in stacks]
+            named = "".join(f"\nrank {rank} is here:\n  File{'  File'.join(frames)}" for rank, frames in innermost)
+            log.warning("%s; stacks are in %s%s", words, path, named)
 
 
-def stack_of(thread: int) -> str:
-    """The Python stack of a thread of this process, the innermost call last."""
+def _stack_of(thread: int) -> str:
     frame = sys._current_frames().get(thread)
     return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has ended\n"
-
-
-def _innermost(stack: str) -> str:
-    """The last frames of a stack as text, each of which has two lines or more."""
-    return "  File" + "  File".join(stack.split("  File")[-SHOWN_FRAMES:]).rstrip()
 
 
 def _collectives() -> int:
@@ -226,8 +182,3 @@ def _collectives() -> int:
         return 0
     groups: list[Any] = list(distributed_c10d._world.pg_map)
     return sum(group._get_sequence_number_for_group() for group in groups)
-
-
-def _own_connection() -> Any:
-    store: Any = distributed_c10d._get_default_store()
-    return distributed_c10d.PrefixStore("stall", store.clone())

@@ -14,11 +14,12 @@ from typing import Any
 
 from megadec.common.files import whole_file
 from megadec.common.log import logger, progress
-from megadec.common.ranks import is_first
+from megadec.engine.metrics.device import peak_flops
 from megadec.engine.metrics.line_writer import LineWriter
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
 from megadec.engine.metrics.reports import Evaluation, Saved, StepReport
 from megadec.engine.metrics.trackers import Tracker, open_trackers
+from megadec.engine.ranks import Ranks
 
 log = logger(__name__)
 
@@ -26,32 +27,31 @@ log = logger(__name__)
 class Metrics:
     """Writes on rank 0 and does nothing on the others. A context manager.
 
-    `flops`: (tokens, sum of squared document lengths) -> operations; `ranks_peak_flops`: what all devices together
-    could do a second, or None where nobody knows. config: the resolved run, for trackers.
+    `flops`: (tokens, sum of squared document lengths) -> operations, of which mfu is a share of the devices' peak.
+    config: the resolved run, for trackers.
     """
 
     def __init__(
         self,
         folder: Path,
         options: MetricsOptions,
+        ranks: Ranks,
         *,
         resumed_step: int,
         evaluated_step: int,
         steps: int,
         flops: Callable[[int, int], int],
-        ranks_peak_flops: float | None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any],
     ) -> None:
-        self._path = folder / FILE_NAME
-        self._flops = flops
-        self._peak = ranks_peak_flops
-        self._stream: LineWriter | None = None
+        peak = peak_flops(options, ranks.device)
+        self._flops, self._peak = flops, None if peak is None else peak * ranks.world_size
+        self._writer: LineWriter | None = None
         self._trackers: tuple[Tracker, ...] = ()
         self._bar = progress(description=folder.name, total=steps, unit="step", initial=resumed_step)
-        if is_first():
-            keep_lines(self._path, resumed_step, evaluated_step)
-            self._stream = LineWriter(self._path)
-            self._trackers = open_trackers(folder, options, config or {}, resumed_step)
+        if ranks.rank == 0:
+            keep_lines(folder / FILE_NAME, resumed_step, evaluated_step)
+            self._writer = LineWriter(folder / FILE_NAME)
+            self._trackers = open_trackers(folder, options, config, resumed_step)
 
     def __enter__(self) -> Metrics:
         return self
@@ -60,25 +60,25 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what is left and close. Raises StorageError, unless the run ends with an error, which is to be seen."""
+        raised: Exception | None = None
         self._bar.close()
-        streams = () if self._stream is None else (self._stream,)
-        problems: list[Exception] = []
-        for one in (*streams, *self._trackers):
+        for one in (self._writer, *self._trackers):
             try:
-                one.close()
+                if one is not None:
+                    one.close()
             except Exception as problem:  # the next one is closed all the same
-                problems.append(problem)
-        raised = problems.pop(0) if problems and error is None else None
-        for other in problems:
-            log.error("at the end of the run's metrics: %s", other)
+                if error is None:
+                    error = raised = problem
+                else:
+                    log.error("at the end of the run's metrics: %s", problem)
         if raised is not None:
             raise raised
 
     def record_step(self, report: StepReport, *, tokens: int, seconds: float, data_seconds: float) -> None:
         """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before."""
-        rate = report.tokens / seconds
-        flops = self._flops(report.tokens, report.squared_document_tokens)
-        used = flops / seconds / self._peak if self._peak else None
+        rate, used = report.tokens / seconds, None
+        if self._peak:
+            used = self._flops(report.tokens, report.squared_document_tokens) / seconds / self._peak
         self._write(
             "train",
             {
@@ -102,16 +102,9 @@ class Metrics:
 
     def record_evaluations(self, evaluations: Sequence[Evaluation]) -> None:
         """One line for each held-out set."""
-        for evaluation in evaluations:
-            self._write(
-                f"evaluate/{evaluation.name}",
-                {
-                    "step": evaluation.step,
-                    "set": evaluation.name,
-                    **evaluation.values,
-                    "seconds": round(evaluation.seconds, 3),
-                },
-            )
+        for one in evaluations:
+            line = {"step": one.step, "set": one.name, **one.values, "seconds": round(one.seconds, 3)}
+            self._write(f"evaluate/{one.name}", line)
 
     def record_anomaly(self, values: Mapping[str, Any]) -> None:
         """One line for what the guard found at a step; it stands in place of the step's own when that was refused."""
@@ -131,11 +124,12 @@ class Metrics:
         )
 
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
-        if self._stream is None:
+        if self._writer is None:
             return
-        self._stream.write(json.dumps({"kind": kind.partition("/")[0], **values}, ensure_ascii=False))
-        numbers = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, int | float)}
-        del numbers[f"{kind}/step"]
+        self._writer.write(json.dumps({"kind": kind.partition("/")[0], **values}, ensure_ascii=False))
+        numbers = {
+            f"{kind}/{key}": value for key, value in values.items() if key != "step" and isinstance(value, int | float)
+        }
         for tracker in self._trackers:
             tracker.log(numbers, values["step"])
 

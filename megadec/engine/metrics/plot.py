@@ -32,9 +32,10 @@ MOST_LABELS_WITH_NUMBERS = 40
 # Parts of file names of fonts that have Chinese characters, the better ones first.
 CHINESE_FONTS = ("notosanscjk", "notosanssc", "sourcehansans", "wqy", "simhei", "msyh", "pingfang", "song", "cjk")
 
-# Field of a line of kind "train", title of its panel.
-PANELS: tuple[tuple[str, str], ...] = (
+# Field of a line of kind "train" (but for held_out), title of its panel.
+PANELS = (
     ("loss", "loss (nats a token)"),
+    ("held_out", "held-out bits per character"),
     ("learning_rate", "learning rate"),
     ("tokens_per_second", "tokens per second"),
 )
@@ -80,7 +81,7 @@ def read_curves(path: Path) -> Curves:
     if not file.is_file():
         raise InputError(f"{file} does not exist; a run writes it from its first step on")
     curves = Curves(name=file.resolve().parent.name)
-    fields = ("step", "tokens", *(name for name, _ in PANELS))
+    fields = ("step", "tokens", *(name for name, _ in PANELS if name != "held_out"))
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
         if not line.endswith("\n"):
             continue
@@ -113,12 +114,11 @@ def _number(value: Any) -> float:
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
     """The mean of each value and its neighbours, `width` in all, fewer at both ends; not-a-number is left out."""
-    array = np.asarray(values, dtype=float)
     means = []
-    for position in range(len(array)):
-        part = array[max(0, position - width // 2) : position + (width + 1) // 2]
-        part = part[np.isfinite(part)]
-        means.append(float(part.mean()) if len(part) else math.nan)
+    for position in range(len(values)):
+        part = values[max(0, position - width // 2) : position + (width + 1) // 2]
+        finite = [value for value in part if math.isfinite(value)]
+        means.append(float(np.mean(finite)) if finite else math.nan)
     return means
 
 
@@ -135,49 +135,34 @@ def _figure(width_inches: float, height_inches: float) -> Any:
 
 def draw(runs: Sequence[Curves], output: Path, x: str) -> None:
     """Draw the runs over each other, a panel for each quantity. Raises MissingExtraError and StorageError."""
-    panels = [*PANELS[:1], *([("held_out", "held-out bits per character")] if any(r.held_out for r in runs) else [])]
-    panels += PANELS[1:]
+    panels = [panel for panel in PANELS if panel[0] != "held_out" or any(run.held_out for run in runs)]
     figure = _figure(PANEL_INCHES[0], PANEL_INCHES[1] * len(panels))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, title) in zip(all_axes, panels, strict=True):
         for number, run in enumerate(runs):
             if name == "held_out":
                 _draw_held_out(axes, run, x, number if len(runs) > 1 else None)
-            else:
-                _draw_train(axes, run, name, x, number)
+                continue
+            places, values, color = run.train[x], run.train[name], f"C{number}"
+            if name != "learning_rate":
+                axes.plot(places, values, color=color, alpha=0.25, linewidth=0.8)
+                values = running_mean(values, max(1, len(values) // POINTS_OF_A_MEAN))
+            axes.plot(places, values, color=color, label=run.name)
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
     all_axes[-1].set_xlabel(x)
-    with whole_file(output) as stream:
-        figure.savefig(stream, format="png", dpi=120)
-
-
-def _draw_train(axes: Any, run: Curves, name: str, x: str, number: int) -> None:
-    places, values = run.train[x], run.train[name]
-    color = f"C{number}"
-    if name == "learning_rate":
-        axes.plot(places, values, color=color, label=run.name)
-        return
-    axes.plot(places, values, color=color, alpha=0.25, linewidth=0.8)
-    width = max(1, len(values) // POINTS_OF_A_MEAN)
-    axes.plot(places, running_mean(values, width), color=color, label=run.name)
+    _write(figure, output)
 
 
 def _draw_held_out(axes: Any, run: Curves, x: str, number: int | None) -> None:
-    """One curve a set, told apart by markers; a run alone (`number` None) has a colour for each set too."""
-    for place, (style, (name, points)) in enumerate(zip("os^vDPX*" * 8, sorted(run.held_out.items()), strict=False)):
-        places = [tokens if x == "tokens" else step for step, tokens, _ in points]
-        bits = [value for _, _, value in points]
-        axes.plot(
-            places,
-            bits,
-            color=f"C{place if number is None else number}",
-            marker=style,
-            markersize=4,
-            label=f"{run.name}: {name}",
-        )
+    """One curve a set, told apart by markers; a run alone (`number` None) has a color for each set too."""
+    for place, (marker, (name, points)) in enumerate(zip("os^vDPX*" * 8, sorted(run.held_out.items()), strict=False)):
+        steps, tokens, bits = zip(*points, strict=True)
+        color = f"C{place if number is None else number}"
+        places = tokens if x == "tokens" else steps
+        axes.plot(places, bits, color=color, marker=marker, markersize=4, label=f"{run.name}: {name}")
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], output: Path, title: str = "") -> None:
@@ -190,32 +175,31 @@ def draw_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], outpu
     assert counts.shape == (len(labels), len(labels)), "a row and a column for each label"
     side = min(MOST_INCHES, max(LEAST_INCHES, 2.0 + CELL_INCHES * len(labels)))
     figure = _figure(side, side)
-    font = font_with({character for text in (*labels, title) for character in text})
-    names = list(labels) if font else [str(number) for number in range(len(labels))]
+    font, names = font_with({character for text in (*labels, title) for character in text}), list(labels)
     axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    places = range(len(labels))
-    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", font=font)
-    axes.set_yticks(places, names, font=font)
-    axes.set_xlabel("said")
-    axes.set_ylabel("true")
     if font:
         axes.set_title(title, font=font)
     else:
-        log.warning("no installed font has all characters of the labels; %s numbers them: %s", output, list(labels))
+        log.warning("no installed font has all characters of the labels; %s numbers them: %s", output, names)
         axes.set_title("labels numbered in their order: no installed font has their characters", fontsize="small")
+        names = [str(number) for number in range(len(labels))]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.set_xticks(range(len(labels)), names, rotation=60, ha="right", rotation_mode="anchor", font=font)
+    axes.set_yticks(range(len(labels)), names, font=font)
+    axes.set_xlabel("said")
+    axes.set_ylabel("true")
     if len(labels) <= MOST_LABELS_WITH_NUMBERS:
-        _write_counts(axes, counts, shares)
+        for row, column in np.argwhere(counts):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            text = str(counts[row, column])
+            axes.text(column, row, text, ha="center", va="center", fontsize="x-small", color=color)
+    _write(figure, output)
+
+
+def _write(figure: Any, output: Path) -> None:
     with whole_file(output) as stream:
         figure.savefig(stream, format="png", dpi=120)
-
-
-def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small", color=color)
 
 
 def font_with(characters: set[str]) -> Any:

@@ -25,18 +25,13 @@ class Anomaly:
     words: str
     parameters: tuple[str, ...] = ()
 
-    @property
-    def skips_update(self) -> bool:
-        """Whether the update is left out."""
-        return self.action != "report"
-
 
 @dataclass(frozen=True)
 class StepReport:
     """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
 
     `squared_document_tokens`: the squared lengths of the documents in the rows, added up: what attention costs.
-    `anomaly`: what the guard found; the update was left out when that skips_update it.
+    `anomaly`: what the guard found; unless it is only reported, the update is left out.
     """
 
     step: int
@@ -45,14 +40,13 @@ class StepReport:
     squared_document_tokens: int
     learning_rate: float
     grad_norm: float
-    seconds: float
     memory_bytes: tuple[int, ...]
     anomaly: Anomaly | None = None
 
     @property
     def updated(self) -> bool:
-        """Whether the weights were changed."""
-        return self.anomaly is None or not self.anomaly.skips_update
+        """Whether the step changes the weights."""
+        return self.anomaly is None or self.anomaly.action == "report"
 
 
 @dataclass(frozen=True)

@@ -46,17 +46,13 @@ def open_trackers(
 ) -> tuple[Tracker, ...]:
     """The trackers that the options ask for; a run that goes on writes on where it was.
 
-    config: the resolved run. Raises MissingExtraError for a library that is not installed.
+    config: the resolved run. The libraries are there: `check_trackers` has looked.
     """
-    check_trackers(options)
-    trackers: list[Tracker] = []
-    if options.tensorboard:
-        trackers.append(TensorBoard(folder, resumed_step))
-    if options.wandb:
-        trackers.append(WeightsAndBiases(folder, options, config))
-    if options.swanlab:
-        trackers.append(SwanLab(folder, options, config))
-    return tuple(trackers)
+    return (
+        *([TensorBoard(folder, resumed_step)] if options.tensorboard else []),
+        *([WeightsAndBiases(folder, options, config)] if options.wandb else []),
+        *([SwanLab(folder, options, config)] if options.swanlab else []),
+    )
 
 
 def identity(folder: Path) -> str:
@@ -86,16 +82,8 @@ class WeightsAndBiases:
     def __init__(self, folder: Path, options: MetricsOptions, config: Mapping[str, Any]) -> None:
         import wandb
 
-        self._run = wandb.init(
-            project=options.project,
-            name=folder.name,
-            id=identity(folder),
-            resume="allow",
-            dir=str(folder),
-            config=dict(config),
-            mode="offline" if options.offline else "online",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        settings = wandb.Settings(silent=True, console="off")
+        self._run = wandb.init(dir=str(folder), settings=settings, **_run_of(folder, options, config))
         # W&B's own step only grows, and it ignores what comes with an earlier one; a metric of ours may go back.
         self._run.define_metric("*", step_metric=STEP_METRIC)
 
@@ -113,15 +101,7 @@ class SwanLab:
         import swanlab
 
         with _own_hooks():
-            self._run = swanlab.init(
-                project=options.project,
-                name=folder.name,
-                id=identity(folder),
-                resume="allow",
-                log_dir=str(folder / "swanlab"),
-                config=dict(config),
-                mode="offline" if options.offline else "online",
-            )
+            self._run = swanlab.init(log_dir=str(folder / "swanlab"), **_run_of(folder, options, config))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values), step=step)
@@ -131,6 +111,12 @@ class SwanLab:
 
         with _own_hooks():
             swanlab.finish()
+
+
+def _run_of(folder: Path, options: MetricsOptions, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What both services call alike: which run it is, the same for each of its starts, and whether to use a network."""
+    names = {"project": options.project, "name": folder.name, "id": identity(folder), "resume": "allow"}
+    return {**names, "config": dict(config), "mode": "offline" if options.offline else "online"}
 
 
 @contextlib.contextmanager

@@ -82,6 +82,8 @@ class TrainOptions:
     there; schedule and data stay those of `steps`, so a later start goes on as if it had not stopped.
     `sequence_parallel_size`: so many ranks share each row, every one with a part of its tokens (Ulysses), for rows that
     do not fit one device; `micro_batch_size` are then the rows of such a group.
+    `dry_run`: before the first step of a start the largest micro-batch goes forward and backward once, so that too
+    little memory is an error at once; no number depends on it.
     """
 
     steps: int = 1000
@@ -90,6 +92,7 @@ class TrainOptions:
     precision: PrecisionChoice = "auto"
     stop_at_step: int | None = None
     sequence_parallel_size: int = 1
+    dry_run: bool = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size"):

@@ -23,6 +23,7 @@ from megadec.data.index import DataSet
 from megadec.data.prefetch import PrefetchOptions
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import Verify
+from megadec.data.sharding import rank_position
 from megadec.data.skip import read_ids
 from megadec.data.stream import TrainStream
 from megadec.decoder.execution import Execution
@@ -31,8 +32,10 @@ from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import Decoder, check_dropout
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.evaluate import EvaluateOptions, WindowEvaluator
+from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
+from megadec.engine.health.preemption import Interrupt
+from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_folder, open_settings, with_vocabulary
 from megadec.engine.task import InitialWeights, Scorer, Task
@@ -205,9 +208,11 @@ def _task(
     held_out: dict[str, DataSet],
     first_value: Callable[[str], Tensor],
 ) -> Task:
-    def evaluator(engine: Scorer) -> WindowEvaluator:
-        shares = run.train.sequence_parallel_size
-        return WindowEvaluator(held_out, run.evaluate, run.data.sequence_length, tokenizer, engine, shares)
+    def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
+        position = rank_position(scorer.ranks.rank, scorer.ranks.world_size, run.train.sequence_parallel_size)
+        length, bos_id = run.data.sequence_length, tokenizer.bos_id
+        sets = {name: window_batches(one, run.evaluate, length, bos_id, position) for name, one in held_out.items()}
+        return evaluate_loss(scorer, sets, tokenizer, step, interrupt)
 
     def agree(ranks: Ranks) -> TrainStream:
         before = [data for data, _ in stream.sets]
@@ -230,7 +235,7 @@ def _task(
         first_value=first_value,
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
         stream=stream,
-        evaluator=evaluator,
+        evaluate=evaluate,
         evaluate_interval_steps=run.evaluate.interval_steps if held_out else 0,
         details={"skipped_documents": sorted(stream.skip_documents)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),

@@ -6,10 +6,12 @@ training part of a file of pairs, and the loss on its held-out part.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError
@@ -19,9 +21,10 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.data.pair_stream import PairBatch, PairStream, assemble_pairs
 from megadec.data.pairs import PairOptions, PairSet, open_pairs
 from megadec.decoder.textbook.registry import Architecture, architecture
-from megadec.engine.evaluate import figures, spread
+from megadec.engine.evaluate import evaluate_loss, spread
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_folder, open_settings, with_vocabulary
 from megadec.engine.runs.pretrain import TIED_NAMES
 from megadec.engine.task import Scorer, Task
@@ -95,9 +98,10 @@ def seq2seq_task(run: PairsRun, tokenizer: Tokenizer, shape: Any, train: PairSet
     found: Architecture = architecture(run.model.architecture)
     sizes = found.sizes(shape)
 
-    def evaluator(engine: Scorer) -> PairEvaluator:
+    def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
         assert held_out is not None, "evaluate_interval_steps is 0 without"
-        return PairEvaluator(held_out, run.evaluate, tokenizer, engine)
+        sets = {HELD_OUT: pair_batches(held_out, run.evaluate, scorer.ranks)}
+        return evaluate_loss(scorer, sets, tokenizer, step, interrupt)
 
     return Task(
         kind="seq2seq",
@@ -107,40 +111,29 @@ def seq2seq_task(run: PairsRun, tokenizer: Tokenizer, shape: Any, train: PairSet
         first_value=lambda name: found.first_value(shape, name, sizes[name], run.seed),
         flops=lambda tokens, squared_tokens: found.flops(shape, tokens, squared_tokens),
         stream=PairStream(train, run.seed, run.train.global_batch_size),
-        evaluator=evaluator,
+        evaluate=evaluate,
         evaluate_interval_steps=0 if held_out is None else run.evaluate.interval_steps,
         details={"architecture": found.name, "data": to_dict(run.data)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
+        largest_batch=lambda micro: longest_pairs(train, micro),
     )
 
 
-class PairEvaluator:
-    """The loss of the same held-out pairs, every time, shared among the ranks."""
+def pair_batches(pairs: PairSet, options: PairEvaluateOptions, ranks: Ranks) -> Iterator[PairBatch]:
+    """This rank's micro-batches of the same held-out pairs, every time."""
+    lengths, micro = np.diff(pairs.targets.starts), options.micro_batch_size
+    # By length, so that the sequences of a batch need little padding.
+    numbers = sorted(spread(len(pairs), options.pairs), key=lambda number: (lengths[number], number))
+    for first in range(0, len(numbers), micro * ranks.world_size):
+        mine = numbers[first + ranks.rank * micro :][:micro]
+        yield assemble_pairs(pairs, [*mine, *[None] * (micro - len(mine))])
 
-    def __init__(self, pairs: PairSet, options: PairEvaluateOptions, tokenizer: Tokenizer, engine: Scorer) -> None:
-        self._pairs, self._options, self._engine = pairs, options, engine
-        self._characters_V = tokenizer.characters_per_id
-        chosen = spread(len(pairs), options.pairs)
-        # By length, so that the rows of a batch need little padding.
-        self._numbers = sorted(chosen, key=lambda number: (len(pairs.targets[number]), number))
 
-    def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
-        """One Evaluation of the held-out part; None as soon as any rank wants to stop. Collective."""
-        began = time.perf_counter()
-        ranks, micro = self._engine.ranks, self._options.micro_batch_size
-        totals = [0.0, 0.0, 0.0]
-        with self._engine.evaluating():
-            for first in range(0, len(self._numbers), micro * ranks.world_size):
-                batch = self._batch(self._numbers[first + ranks.rank * micro :][:micro])
-                nats = float(self._engine.loss_sum(batch.to(ranks.device)))
-                characters = int(self._characters_V[batch.targets_BS[batch.weights_BS > 0].numpy()].sum())
-                *sums, stops = ranks.sum_over_ranks([nats, batch.valid_tokens, characters, float(interrupt.requested)])
-                if stops:
-                    return None
-                totals = [total + value for total, value in zip(totals, sums, strict=True)]
-        values = figures(totals[0], int(totals[1]), int(totals[2]))
-        return [Evaluation(step=step, name=HELD_OUT, values=values, seconds=time.perf_counter() - began)]
+def longest_pairs(pairs: PairSet, micro_batch_size: int) -> PairBatch:
+    """As many pairs as a micro-batch has, as long as they can be: padded to the longest source and the longest target.
 
-    def _batch(self, numbers: list[int]) -> PairBatch:
-        # Every rank does as many batches as the first; what is missing is padding.
-        return assemble_pairs(self._pairs, [*numbers, *[None] * (self._options.micro_batch_size - len(numbers))])
+    A micro-batch of one pair has the one that is longest in all.
+    """
+    sources, targets = np.diff(pairs.sources.starts), np.diff(pairs.targets.starts)
+    longest = [sources.argmax(), targets.argmax()] if micro_batch_size > 1 else [(sources + targets).argmax()]
+    return assemble_pairs(pairs, [*map(int, longest), *[None] * (micro_batch_size - len(longest))])

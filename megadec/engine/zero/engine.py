@@ -254,6 +254,17 @@ class ZeroEngine:
         """Tell DeepSpeed that a micro-step which is not the last one of its step is over."""
         self._engine.step()
 
+    def dry_run(self, batch: Batch) -> None:
+        """Take one micro-batch forward and backward, and drop its gradients: no weight, moment or counter changes."""
+        engine = self._engine
+        before = engine.micro_steps, engine.global_steps, engine.global_samples, engine.skipped_steps
+        engine.micro_steps = engine.gradient_accumulation_steps() - 1  # the last one: what is dropped is all there is
+        self.backward(self.loss_sum(batch) / max(batch.valid_tokens, 1))
+        self._watch.read()
+        self._gate.refuse()
+        engine.step()
+        engine.micro_steps, engine.global_steps, engine.global_samples, engine.skipped_steps = before
+
     def own_gradients(self) -> OwnGradients:
         """This rank's gradients of the step before they were reduced; waits for the backward pass."""
         return self._watch.read()

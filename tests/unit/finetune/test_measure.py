@@ -16,7 +16,7 @@ from megadec.data.batch import TokenBatch
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.finetune.examples import LabelledSet
-from megadec.finetune.measure import ClassifyEvaluator, macro_f1
+from megadec.finetune.measure import evaluate_classes, macro_f1
 from tests.unit.finetune.test_rows import ROW_TOKENS, labelled
 
 
@@ -55,8 +55,7 @@ def measured(data: LabelledSet, ranks: int, interrupt: Interrupt | None = None) 
 
     def of_rank(rank: int) -> list[Evaluation] | None:
         scorer = Embedding(Together(rank, everyone, barrier))
-        evaluator = ClassifyEvaluator(data, ROW_TOKENS, 2, scorer)  # type: ignore[arg-type]
-        return evaluator.evaluate(7, interrupt or Interrupt())
+        return evaluate_classes(scorer, data, ROW_TOKENS, 2, 7, interrupt or Interrupt())  # type: ignore[arg-type]
 
     with ThreadPoolExecutor(ranks) as threads:
         return list(threads.map(of_rank, range(ranks)))

@@ -53,7 +53,6 @@ def language_task(**changes: Any) -> Task:
         first_value=torch.zeros,
         flops=lambda tokens, squared_tokens: 0,
         stream=None,  # type: ignore[arg-type]
-        evaluator=None,  # type: ignore[arg-type]
     )
     return dataclasses.replace(task, **changes)
 

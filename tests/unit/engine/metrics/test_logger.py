@@ -1,12 +1,13 @@
-"""One line a step, and what a resumed run cuts."""
+"""One line a step, what a resumed run cuts, and an end that hides no error."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from megadec.decoder.flops import model_flops
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import figures
 from megadec.engine.metrics.device import peak_flops, peak_memory_bytes
+from megadec.engine.metrics.line_writer import LineWriter
 from megadec.engine.metrics.logger import Metrics, keep_lines
 from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.metrics.reports import Evaluation, StepReport
+from megadec.engine.ranks import Ranks
 
 SHAPE = DecoderShape(
     vocabulary_size=64,
@@ -30,29 +33,31 @@ SHAPE = DecoderShape(
     intermediate_size=64,
     max_position_embeddings=16,
 )
-REPORT = StepReport(1, 6.5, 1000, 16000, 0.001, 2.0, 0.5, (10, 20))
+REPORT = StepReport(1, 6.5, 1000, 16000, 0.001, 2.0, (10, 20))
 
 
-def record(folder: Path, ranks_peak_flops: float | None) -> list[dict[str, object]]:
-    options = MetricsOptions(tensorboard=False)
-    peak = ranks_peak_flops
-    with Metrics(
+def open_metrics(folder: Path, ranks: int = 1, **options: Any) -> Metrics:
+    return Metrics(
         folder,
-        options,
+        MetricsOptions(**{"tensorboard": False, **options}),
+        Ranks(0, ranks, torch.device("cpu")),
         resumed_step=0,
         evaluated_step=-1,
         steps=2,
         flops=partial(model_flops, SHAPE),
-        ranks_peak_flops=peak,
-    ) as metrics:
-        metrics.record_evaluations([Evaluation(0, "wiki", figures(1280.0, 640, 900), 0.1)])
+        config={"name": folder.name, "train": {"steps": 2}},
+    )
+
+
+def record(folder: Path, **options: Any) -> dict[str, Any]:
+    """The line of one step."""
+    with open_metrics(folder, **options) as metrics:
         metrics.record_step(REPORT, tokens=1000, seconds=2.0, data_seconds=0.25)
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return json.loads((folder / "metrics.jsonl").read_text())  # type: ignore[no-any-return]
 
 
 def test_a_step_is_one_line_with_every_figure(tmp_path: Path) -> None:
-    evaluation, step = record(tmp_path, ranks_peak_flops=1e9)
-    assert step == {
+    assert record(tmp_path, ranks=2, peak_flops=5e8) == {
         "kind": "train",
         "step": 1,
         "tokens": 1000,
@@ -65,100 +70,92 @@ def test_a_step_is_one_line_with_every_figure(tmp_path: Path) -> None:
         "seconds": 2.0,
         "data_seconds": 0.25,
     }
-    assert evaluation["perplexity"] == pytest.approx(7.389056)
-    assert evaluation["bits_per_character"] == pytest.approx(1280 / math.log(2) / 900)
-    assert (evaluation["evaluated_tokens"], evaluation["evaluated_characters"]) == (640, 900)
+
+
+def test_an_evaluation_is_one_line_with_loss_perplexity_and_bits_per_character(tmp_path: Path) -> None:
+    with open_metrics(tmp_path) as metrics:
+        metrics.record_evaluations([Evaluation(0, "wiki", figures(1280.0, 640, 900), 0.1)])
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (line["kind"], line["set"], line["loss"]) == ("evaluate", "wiki", 2.0)
+    assert line["perplexity"] == pytest.approx(7.389056)
+    assert line["bits_per_character"] == pytest.approx(1280 / math.log(2) / 900)
+    assert (line["evaluated_tokens"], line["evaluated_characters"]) == (640, 900)
 
 
 def test_an_unknown_peak_is_null_and_not_a_guess(tmp_path: Path) -> None:
-    assert record(tmp_path, ranks_peak_flops=None)[1]["mfu"] is None
+    assert record(tmp_path)["mfu"] is None
     assert peak_flops(MetricsOptions(), torch.device("cpu")) is None
-    assert peak_flops(MetricsOptions(peak_flops=5.0), torch.device("cpu")) == 5.0
-
-
-def test_a_resumed_run_cuts_what_it_will_do_again_and_a_line_that_a_kill_left_unfinished(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    steps = [{"kind": "train", "step": n} for n in (1, 2, 3, 4)]
-    evaluations = [{"kind": "evaluate", "step": n, "set": "wiki"} for n in (0, 2, 4)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in [*evaluations, *steps]) + '{"kind": "tra')
-    keep_lines(path, step=2, evaluated_step=0)
-    kept = [json.loads(line) for line in path.read_text().splitlines()]
-    assert kept == [evaluations[0], steps[0], steps[1]]
+    with pytest.raises(ConfigError, match=r"metrics\.peak_flops"):
+        MetricsOptions(peak_flops=0.0)
 
 
 def test_memory_is_counted_in_bytes() -> None:
     assert 2**24 < peak_memory_bytes(torch.device("cpu")) < 2**42
 
 
-def test_a_peak_that_is_not_above_zero_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"metrics\.peak_flops"):
-        MetricsOptions(peak_flops=0.0)
+def kept(path: Path, lines: list[dict[str, Any]], step: int, evaluated_step: int) -> list[dict[str, Any]]:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "tra')
+    keep_lines(path, step, evaluated_step)
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-class Closed:
-    """A tracker that counts how often it was closed."""
+def test_a_resumed_run_cuts_what_it_will_do_again_and_a_line_that_a_kill_left_unfinished(tmp_path: Path) -> None:
+    steps = [{"kind": "train", "step": n} for n in (1, 2, 3, 4)]
+    evaluations = [{"kind": "evaluate", "step": n, "set": "wiki"} for n in (0, 2, 4)]
+    left = kept(tmp_path / "metrics.jsonl", [*evaluations, *steps], step=2, evaluated_step=0)
+    assert left == [evaluations[0], steps[0], steps[1]]
 
-    def __init__(self) -> None:
-        self.times = 0
+
+def test_what_the_guard_found_is_cut_with_its_step_unless_it_stopped_the_run(tmp_path: Path) -> None:
+    lines = [{"kind": "guard", "step": n, "action": action} for n, action in ((2, "skip"), (4, "skip"), (5, "stop"))]
+    assert [line["step"] for line in kept(tmp_path / "metrics.jsonl", lines, step=3, evaluated_step=0)] == [2, 5]
+
+
+class Tracked:
+    """A tracker that remembers whether it was closed; a broken one cannot be."""
+
+    def __init__(self, broken: bool) -> None:
+        self.broken, self.closed = broken, False
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         pass
 
     def close(self) -> None:
-        self.times += 1
+        self.closed = True
+        if self.broken:
+            raise StorageError("events: No space left on device")
 
 
-def full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Metrics, Closed]:
-    """Metrics whose file cannot be flushed at the end, and their last tracker, behind one that cannot be closed."""
-    metrics = Metrics(
-        folder,
-        MetricsOptions(tensorboard=False),
-        resumed_step=0,
-        evaluated_step=-1,
-        steps=2,
-        flops=partial(model_flops, SHAPE),
-        ranks_peak_flops=None,
-    )
+@pytest.fixture
+def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Tracked]:
+    """Of metrics whose file cannot be flushed at the end: a broken one, and one behind it."""
 
-    def refuse(whose: str) -> Callable[[], None]:
-        def close() -> None:
-            raise StorageError(f"{whose}: No space left on device")
+    close = LineWriter.close
 
-        return close
+    def refuse(writer: LineWriter) -> None:
+        close(writer)
+        raise StorageError("metrics.jsonl: No space left on device")
 
-    broken, last = Closed(), Closed()
-    monkeypatch.setattr(broken, "close", refuse("events"))
-    metrics._trackers = (broken, last)
-    assert metrics._stream is not None
-    metrics._stream.close()
-    monkeypatch.setattr(metrics._stream, "close", refuse("metrics.jsonl"))
-    return metrics, last
+    found = [Tracked(broken=True), Tracked(broken=False)]
+    monkeypatch.setattr(LineWriter, "close", refuse)
+    monkeypatch.setattr("megadec.engine.metrics.logger.open_trackers", lambda *_: tuple(found))
+    return found
 
 
 def test_what_cannot_be_flushed_does_not_hide_the_error_that_ended_the_run_nor_leave_trackers_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, trackers: list[Tracked], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics, last = full_disk(tmp_path, monkeypatch)
-    with pytest.raises(TrainingError, match="rank 3 was lost"), metrics:
+    with pytest.raises(TrainingError, match="rank 3 was lost"), open_metrics(tmp_path):
         raise TrainingError("rank 3 was lost")
-    assert last.times == 1
+    assert all(one.closed for one in trackers)
     shown = capsys.readouterr().err
     for whose in ("metrics.jsonl", "events"):
         assert f"{whose}: No space left" in shown
 
 
 def test_a_run_that_ends_well_says_by_an_error_that_its_metrics_are_not_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trackers: list[Tracked]
 ) -> None:
-    metrics, last = full_disk(tmp_path, monkeypatch)
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"), metrics:
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"), open_metrics(tmp_path):
         pass
-    assert last.times == 1
-
-
-def test_what_the_guard_found_is_cut_with_its_step_unless_it_stopped_the_run(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    lines = [{"kind": "guard", "step": n, "action": action} for n, action in ((2, "skip"), (4, "skip"), (5, "stop"))]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    keep_lines(path, step=3, evaluated_step=0)
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 5]
+    assert all(one.closed for one in trackers)

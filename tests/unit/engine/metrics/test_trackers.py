@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,35 +21,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from megadec.common.errors import MissingExtraError
 from megadec.decoder.flops import model_flops
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.logger import Metrics
 from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import SwanLab, check_trackers, identity
-from tests.unit.engine.metrics.test_logger import REPORT, SHAPE
-
-
-def open_metrics(folder: Path, options: MetricsOptions, peak: float | None = 1e9) -> Metrics:
-    return Metrics(
-        folder,
-        options,
-        resumed_step=0,
-        evaluated_step=-1,
-        steps=2,
-        flops=partial(model_flops, SHAPE),
-        ranks_peak_flops=peak,
-        config={"name": folder.name, "train": {"steps": 2}},
-    )
-
-
-def record(folder: Path, options: MetricsOptions, peak: float | None = 1e9) -> None:
-    with open_metrics(folder, options, peak) as metrics:
-        metrics.record_step(REPORT, tokens=1000, seconds=2.0, data_seconds=0.25)
+from tests.support import PROJECT
+from tests.support.processes import environment
+from tests.unit.engine.metrics.test_logger import REPORT, SHAPE, open_metrics, record
 
 
 def test_tensorboard_gets_every_number_of_the_line(tmp_path: Path) -> None:
-    record(tmp_path, MetricsOptions())
+    line = record(tmp_path, tensorboard=True)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    line = json.loads((tmp_path / "metrics.jsonl").read_text())
     numbers = {key for key, value in line.items() if isinstance(value, int | float) and key != "step"}
     assert set(events.Tags()["scalars"]) == {f"train/{key}" for key in numbers}
     [loss] = events.Scalars("train/loss")
@@ -74,19 +55,16 @@ def test_every_start_of_a_run_has_one_identity_and_another_run_another(tmp_path:
 def test_the_bar_shows_loss_rate_share_of_the_peak_and_the_time_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record(tmp_path, MetricsOptions(tensorboard=False), peak=model_flops(SHAPE, 1000, 16000))
+    record(tmp_path, peak_flops=model_flops(SHAPE, 1000, 16000))
     shown = capsys.readouterr().err.split("\r")[-1]
     for part in ("1.00/2.00", "loss=6.500", "tokens_per_second=500", "share_of_peak=50.0%", "<"):
         assert part in shown
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from megadec.engine.metrics.logger import MetricsOptions
-from tests.unit.engine.metrics.test_trackers import record
-record(Path(sys.argv[2]), MetricsOptions(tensorboard=False, offline=True, **{sys.argv[1]: True}))
-"""
+def in_a_process(call: str) -> None:
+    """Call a function of this file in a new process: the libraries change signal handlers and standard output."""
+    program = f"from pathlib import Path; from {__name__} import *; {call}"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300, env=environment(PYTHONPATH=str(PROJECT)))
 
 
 @pytest.mark.parametrize("name", ["wandb", "swanlab"])
@@ -94,11 +72,7 @@ def test_offline_a_library_keeps_to_the_folder_of_the_run(name: str, tmp_path: P
     pytest.importorskip(name)
     folder = tmp_path / "run"
     folder.mkdir()
-    # In a process of its own: both change signal handlers and standard output of the one that they are in.
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, name, str(folder)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    in_a_process(f"record(Path({str(folder)!r}), peak_flops=1e9, offline=True, {name}=True)")
     assert [path for path in (folder / name).rglob("*") if path.is_file() and path.stat().st_size > 0]
     assert json.loads((folder / "metrics.jsonl").read_text())["loss"] == 6.5
 
@@ -124,71 +98,22 @@ class GrowingSteps:
         pass
 
 
-def saved_late(metrics: Metrics) -> None:
-    """The figures of a save that is whole two steps later, and a step that is done again."""
-    for step in (1, 2, 3):
-        metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, data_seconds=0.25)
-    metrics.record_save(Saved(Path("step_1"), 1, stall_seconds=0.5, seconds=4.0, bytes=100, asynchronous=True))
-    metrics.record_step(replace(REPORT, step=2), tokens=1000, seconds=2.0, data_seconds=0.25)
-
-
-def expect_all_five(rows: list[dict[str, float]]) -> None:
-    assert [row["step"] for row in rows] == [1, 2, 3, 1, 2]
-    assert rows[3]["checkpoint/seconds"] == 4.0
-    assert rows[4]["train/loss"] == 6.5
-
-
-def test_wandb_keeps_the_figures_of_a_save_that_is_whole_some_steps_later(
+def test_wandb_keeps_the_figures_of_a_save_that_is_whole_some_steps_later_and_of_a_step_that_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = GrowingSteps()
     library = SimpleNamespace(init=lambda **_: run, Settings=lambda **_: None)
     monkeypatch.setitem(sys.modules, "wandb", library)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: library)
-    with open_metrics(tmp_path, MetricsOptions(tensorboard=False, wandb=True)) as metrics:
-        saved_late(metrics)
+    with open_metrics(tmp_path, wandb=True) as metrics:
+        for step in (1, 2, 3):
+            metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, data_seconds=0.25)
+        metrics.record_save(Saved(Path("step_1"), 1, stall_seconds=0.5, seconds=4.0, bytes=100, asynchronous=True))
+        metrics.record_step(replace(REPORT, step=2), tokens=1000, seconds=2.0, data_seconds=0.25)
     assert run.step_metrics == {"*": "step"}
-    expect_all_five(run.rows)
-
-
-LATE_SAVE = """
-import sys
-from pathlib import Path
-from megadec.engine.metrics.logger import MetricsOptions
-from tests.unit.engine.metrics.test_trackers import open_metrics, saved_late
-with open_metrics(Path(sys.argv[1]), MetricsOptions(tensorboard=False, offline=True, wandb=True)) as metrics:
-    saved_late(metrics)
-"""
-
-
-def test_the_file_of_the_real_wandb_has_the_figures_of_a_late_save(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
-    done = subprocess.run(
-        [sys.executable, "-c", LATE_SAVE, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    [file] = tmp_path.rglob("*.wandb")
-    expect_all_five(list(history(file)))
-
-
-def history(file: Path) -> Iterator[dict[str, float]]:
-    """The rows in a W&B file: 7 bytes, then the log format of LevelDB, with protobuf messages inside."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, at, message = file.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        left_in_block = 32768 - at % 32768
-        if left_in_block < 7:
-            at += left_in_block
-            continue
-        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        message += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # whole, or the last part
-            record, message = Record.FromString(message), b""
-            if record.WhichOneof("record_type") == "history":
-                items = record.history.item
-                yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+    assert [row["step"] for row in run.rows] == [1, 2, 3, 1, 2]
+    assert run.rows[3]["checkpoint/seconds"] == 4.0
+    assert run.rows[4]["train/loss"] == 6.5
 
 
 class TakesHooks:
@@ -252,17 +177,6 @@ def test_an_interrupt_is_the_runs_own_and_swanlab_can_be_told_of_the_last_step(
     assert len(runs) == 2
 
 
-INTERRUPTED = """
-import sys
-from pathlib import Path
-from tests.unit.engine.metrics.test_trackers import log_on_after_an_interrupt
-log_on_after_an_interrupt(Path(sys.argv[1]))
-"""
-
-
 def test_the_real_swanlab_can_be_told_of_the_last_step_after_an_interrupt(tmp_path: Path) -> None:
     pytest.importorskip("swanlab")
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    in_a_process(f"log_on_after_an_interrupt(Path({str(tmp_path)!r}))")
