@@ -4,7 +4,7 @@ python launch/serve.py --model exports/NAME-hf [--classifier exports/NAME-classi
 """
 
 from megadec.common.errors import run_main
-from megadec.serve.app import main
+from megadec.serve.command import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -25,7 +25,7 @@ VERBS = {
     "generate": "megadec.export.commands:generate",
     "translate": "megadec.finetune.commands:translate",
     "evaluate": "megadec.finetune.commands:evaluate",
-    "serve": "megadec.serve.app:main",
+    "serve": "megadec.serve.command:main",
     "plot": "megadec.engine.metrics.plot:main",
     "plan": "megadec.plan.command:main",
     "rehearse": "megadec.rehearse.command:main",

@@ -1,4 +1,4 @@
-"""Beam search with an encoder-decoder: rows of source ids in, the best rows of target ids out.
+"""Beam search with an encoder-decoder: sequences of source ids in, for each the best sequence of target ids out.
 
 A hypothesis that ends leaves the beam and takes its place with it, so the beam of a source narrows until it is empty
 (Bahdanau et al., arXiv 1409.0473), and a beam of one is greedy search. Among those that ended, and those that the limit
@@ -91,7 +91,7 @@ def search(
 def _step(
     live: Sequence[_Live], log_probabilities_RV: Tensor, ended: list[list[Found]], how: Beam, eos_id: int
 ) -> tuple[list[_Live], list[int]]:
-    """The hypotheses that go on by one token, and the row of each one's beginning; what ends goes into `ended`."""
+    """The hypotheses that go on by one token, and the row that each one continues; what ends goes into `ended`."""
     totals_RV = log_probabilities_RV + torch.tensor([[one.log_probability] for one in live], dtype=torch.float64)
     found: list[_Live] = []
     rows: list[int] = []

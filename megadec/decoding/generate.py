@@ -140,14 +140,14 @@ def generate_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampl
 
 def draw(logits_V: Tensor, seen_ids: Sequence[int], sampling: Sampling, generator: torch.Generator) -> int:
     """One id drawn from the logits."""
-    logits_V = penalise(logits_V, seen_ids, sampling.repetition_penalty)
+    logits_V = penalize(logits_V, seen_ids, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return int(logits_V.argmax())
     probabilities_V = kept_probabilities(logits_V / sampling.temperature, sampling.top_k, sampling.top_p)
     return int(torch.multinomial(probabilities_V, 1, generator=generator))
 
 
-def penalise(logits_V: Tensor, seen_ids: Sequence[int], penalty: float) -> Tensor:
+def penalize(logits_V: Tensor, seen_ids: Sequence[int], penalty: float) -> Tensor:
     """Logits with those of seen ids lowered, once each however often it was seen; the input is not changed."""
     if penalty == 1:
         return logits_V

@@ -1,8 +1,7 @@
-"""What the service asks of a model, whatever runs it: one sequence fed with ids, logits behind the last.
+"""What the service asks of a model, whichever runtime it has: one sequence fed with ids, logits behind the last.
 
-In: a decoder of ours; other runtimes (llama.cpp, onnxruntime) have the same surface. Out: sessions. A session holds one
-sequence and gives its logits on the CPU in float64, so any runtime fits and a text is the same with each; sequences of
-different lengths are not computed in one batch.
+Logits are on the CPU in float64, so any runtime fits and a text is the same with each. Sequences of different lengths
+are not computed in one batch.
 """
 
 from __future__ import annotations

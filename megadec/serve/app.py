@@ -10,12 +10,10 @@ import errno
 import math
 import signal
 import socket
-from collections.abc import Sequence
 from types import FrameType
 
 import torch
 
-from megadec.common.config import parse
 from megadec.common.errors import ConfigError, MissingExtraError
 from megadec.common.log import logger
 from megadec.serve.limits import ServeOptions
@@ -26,11 +24,6 @@ from megadec.serve.service import Service
 log = logger(__name__)
 
 CLOSING_SECONDS = 2.0  # to write the ends of answers after the grace time
-
-
-def main(argv: Sequence[str]) -> None:
-    """Answer until a signal; the address is on standard error."""
-    serve(parse(ServeOptions, argv, description="Answer over HTTP from an exported model."))
 
 
 def serve(options: ServeOptions) -> None:

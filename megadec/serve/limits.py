@@ -1,8 +1,7 @@
 """What the service allows, and how it says no.
 
-In: limits from the command line. Out: RequestError, which carries an HTTP status and the body of OpenAI's errors. Every
-refusal is made before anything is computed, so a request that was let in can only end early by time, by shutdown or by
-a defect.
+Every refusal is made before anything is computed, so a request that was let in can only end early by time, by shutdown
+or by a defect.
 """
 
 from __future__ import annotations

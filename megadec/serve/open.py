@@ -1,6 +1,5 @@
-"""A path -> what can be served: the format is found by the files that are there.
+"""A path -> a LanguageModel or a TextClassifier: the format is found by the files that are there.
 
-In: what a user types after `--model` or `--classifier`. Out: a LanguageModel or a TextClassifier of whichever runtime.
 A runtime is imported only when a folder needs it, so a server of one format does without the others.
 """
 

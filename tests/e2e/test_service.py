@@ -261,9 +261,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(server: Server) -> N
     server.until_idle()
 
 
-@pytest.mark.parametrize(
-    ("body", "words"), [(b"{", "not JSON"), (b"", "not JSON"), (b"\xff", "not JSON in UTF-8"), (b"[]", "an object")]
-)
+@pytest.mark.parametrize(("body", "words"), [(b"\xff", "not JSON in UTF-8"), (b"[]", "an object")])
 def test_a_body_that_is_no_json_object_is_a_400(server: Server, body: bytes, words: str) -> None:
     status, _, answer = server.ask("/v1/chat/completions", body)
     assert status == 400

@@ -22,7 +22,7 @@ from megadec.decoding.generate import (
     draw,
     generate_text,
     kept_probabilities,
-    penalise,
+    penalize,
 )
 from megadec.decoding.session import DecoderModel
 from tests.support.served import Recited, byte_ids
@@ -101,17 +101,17 @@ def test_draws_follow_the_tempered_probabilities() -> None:
 
 def test_a_penalty_lowers_seen_logits_of_either_sign_once_and_no_others() -> None:
     before = LOGITS.clone()
-    penalised = penalise(LOGITS, [1, 2, 2, 2], 2.0)
-    assert penalised.tolist() == [0.1, 1.0, -2.0, 1.5, 0.0]
+    penalized = penalize(LOGITS, [1, 2, 2, 2], 2.0)
+    assert penalized.tolist() == [0.1, 1.0, -2.0, 1.5, 0.0]
     assert torch.equal(LOGITS, before)
 
 
 def test_a_strong_penalty_makes_greedy_generation_repeat_nothing(model: DecoderModel) -> None:
-    plain, penalised = (
+    plain, penalized = (
         list(Continuation(model, [5], Sampling(60, 0.0, repetition_penalty=penalty))) for penalty in (1.0, 1e9)
     )
     assert len(set(plain)) < 60
-    assert len({5, *penalised}) == 61
+    assert len({5, *penalized}) == 61
 
 
 def test_one_seed_gives_one_text_and_another_seed_another(model: DecoderModel) -> None:
