@@ -145,7 +145,7 @@ class WaitingRanks:
         return any(process.poll() is not None for process in self._ranks)
 
 
-def train_all(folder: Path, plan: list[dict[str, Any]], ranks: int = 2) -> None:
+def train_all(folder: Path, plan: list[Any], ranks: int = 2) -> None:
     """Do the trainings of a plan (tests/support/train_many.py says what it holds) one after the other on all ranks.
 
     What was refused is in a file of `folder`.
