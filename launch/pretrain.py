@@ -11,10 +11,10 @@ from megadec.common.errors import run_main
 
 
 def main(argv: Sequence[str]) -> None:
-    """Arguments in, `export.initial.open_pretraining` and training, nothing out: results are in the run's folder."""
+    """Arguments in, `export.read.model.open_pretraining` and training, nothing out: results are in the run's folder."""
     from megadec.engine.command import train_command
     from megadec.engine.runs.pretrain import Run
-    from megadec.export.read.initial import open_pretraining
+    from megadec.export.read.model import open_pretraining
 
     train_command(argv, Run, open_pretraining, description=__doc__ or "", program="launch/pretrain.py")
 

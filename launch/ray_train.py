@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
 
 def check_request(run: Run, deepspeed_file: Path, workers: int) -> None:
     """Open the run as each of its workers will, so that a wrong request costs no worker. Raises MegadecError."""
-    from megadec.export.read.initial import open_pretraining
+    from megadec.export.read.model import open_pretraining
 
     os.environ["WORLD_SIZE"] = str(workers)
     try:
@@ -257,7 +257,7 @@ def work(order: dict[str, Any]) -> None:
     from megadec.engine.loop import train
     from megadec.engine.ranks import lost_ranks
     from megadec.engine.runs.pretrain import Run
-    from megadec.export.read.initial import open_pretraining
+    from megadec.export.read.model import open_pretraining
 
     listen_for_signals()
     run = from_dict(Run, order["run"])

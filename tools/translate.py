@@ -19,8 +19,7 @@ from megadec.common.errors import ConfigError, run_main
 from megadec.data.pairs import Part
 from megadec.decoding.beam import Beam
 from megadec.export.read.seq2seq import load_seq2seq
-from megadec.finetune.bleu import Tokenize
-from megadec.finetune.translate import Translator, score_pairs
+from megadec.finetune.translate import Tokenize, Translator, score_pairs
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, ExportError, InputError, StorageError
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
 from megadec.decoding.generate import GREEDY, generate_ids
 from megadec.decoding.session import DecoderModel
 from megadec.export.gguf.llama_cpp import BATCH_TOKENS, LlamaCppModel
 from megadec.export.gguf.writer import FORMATS, MODEL_FILE, check_gguf, to_gguf, write_gguf
-from megadec.export.parity.compare import TEXTS, compare_logits, compare_token_ids
+from megadec.export.parity.compare import TEXTS, compare_logits, compare_tokenizer
 from megadec.export.read.load import load_source
-from megadec.export.read.source import ModelSource, tensor_shapes
+from megadec.export.read.source import ModelSource
 from tests.support.sources import InMemory, Unsteady, random_classifier, random_source
 
 gguf = pytest.importorskip("gguf")
@@ -120,7 +121,7 @@ def test_every_format_passes_within_its_tolerance_and_the_smaller_ones_are_small
     parity = to_gguf(source, tmp_path / "model-gguf", dtype=dtype)
     assert parity.runtime == f"llama.cpp {dtype}"
     assert parity.greedy_tokens > 100
-    whole_bytes = sum(4 * np.prod(size) for size in tensor_shapes(source.shape).values())
+    whole_bytes = sum(4 * np.prod(size) for size in source.sizes.values())
     stored = sum(tensor.n_bytes for tensor in gguf.GGUFReader(tmp_path / "model-gguf" / MODEL_FILE).tensors)
     assert stored / whole_bytes == pytest.approx({"q8_0": 34 / 128}.get(dtype, 0.5), rel=0.05)
 
@@ -186,7 +187,7 @@ def test_two_swapped_pieces_of_the_tokenizer_are_refused_by_what_was_read_and_by
         check_gguf(folder, source, "float32")
     model = LlamaCppModel(folder / MODEL_FILE)
     with pytest.raises(ExportError, match="token ids of"):
-        compare_token_ids(tokenizer, lambda texts: [model.encode(text) for text in texts], lambda all_ids: [])
+        compare_tokenizer(tokenizer, lambda texts, special: [model.encode(text) for text in texts], list, (1, 2))
 
 
 def test_another_tokenizer_beside_the_file_is_refused(fresh):
@@ -275,7 +276,7 @@ class _Drawn:
     """Tensors that exist only while somebody holds them."""
 
     def __init__(self, shape: DecoderShape) -> None:
-        self.shapes: Mapping[str, tuple[int, ...]] = tensor_shapes(shape)
+        self.shapes: Mapping[str, tuple[int, ...]] = parameter_table(shape)
 
     def read(self, name: str) -> Tensor:
         return torch.full(self.shapes[name], 0.5)
@@ -286,7 +287,7 @@ def test_writing_takes_the_memory_of_a_few_tensors(tmp_path, tiny_tokenizer_path
     source = random_source(tiny_tokenizer_path, **sizes)
     source = replace(source, reader=_Drawn(source.shape))
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
-    largest_bytes, whole_bytes = 4 * 512 * 2048, 4 * sum(np.prod(size) for size in tensor_shapes(source.shape).values())
+    largest_bytes, whole_bytes = 4 * 512 * 2048, 4 * sum(np.prod(size) for size in source.sizes.values())
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before_bytes = memory_bytes("VmRSS")
     write_gguf(tmp_path / MODEL_FILE, source, tokenizer, "float32")

@@ -31,7 +31,7 @@ def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSourc
         tiny_tokenizer_path, qk_norm=request.param, tied_embeddings=request.param, max_position_embeddings=300
     )
     folder = tmp_path_factory.mktemp("exports") / "model-onnx"
-    parity = to_onnx(source, folder, threads=1)
+    parity = to_onnx(source, folder)
     assert parity.prompts == 50
     assert parity.greedy_tokens > 50
     return source, folder
@@ -44,7 +44,7 @@ def ours(exported):
 
 @pytest.fixture(scope="module")
 def theirs(exported) -> OnnxModel:
-    return OnnxModel(exported[1], threads=1)
+    return OnnxModel(exported[1])
 
 
 def random_ids(*size: int) -> torch.Tensor:
@@ -135,7 +135,7 @@ def test_one_changed_bit_of_a_weight_is_refused(copy):
     data[-1 - 4 * 700] ^= 0x80
     (folder / "model.onnx.data").write_bytes(data)
     with pytest.raises(ExportError, match=r"tensor '.*' as written is not what"):
-        check_onnx(folder, source, threads=1)
+        check_onnx(folder, source)
 
 
 def test_another_tokenizer_is_refused(copy):
@@ -146,7 +146,7 @@ def test_another_tokenizer_is_refused(copy):
     one.piece, other.piece = other.piece, one.piece
     (folder / "tokenizer.model").write_bytes(sentencepiece_model.SerializeToString())
     with pytest.raises(ExportError, match=r"tokenizer\.model has sha256"):
-        check_onnx(folder, source, threads=1)
+        check_onnx(folder, source)
 
 
 def test_a_graph_with_another_constant_is_refused_by_the_logits(copy):
@@ -156,7 +156,7 @@ def test_a_graph_with_another_constant_is_refused_by_the_logits(copy):
     eps.CopyFrom(onnx.numpy_helper.from_array(np.array(1.0, np.float32), eps.name))
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ExportError, match=r"logits of ids .* differ"):
-        check_onnx(folder, source, threads=1)
+        check_onnx(folder, source)
 
 
 def test_a_cut_file_of_weights_is_refused(copy):
@@ -164,7 +164,7 @@ def test_a_cut_file_of_weights_is_refused(copy):
     data = (folder / "model.onnx.data").read_bytes()
     (folder / "model.onnx.data").write_bytes(data[: len(data) // 2])
     with pytest.raises(ExportError, match=r"model\.onnx"):
-        check_onnx(folder, source, threads=1)
+        check_onnx(folder, source)
     with pytest.raises(ExportError, match="onnxruntime cannot load it"):
         OnnxModel(folder)
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.source import CLASSIFICATION, ModelSource, tensor_shapes
+from megadec.export.read.source import CLASSIFICATION, ModelSource
 
 TINY_SHAPE = {
     "hidden_size": 48,
@@ -31,7 +32,7 @@ class InMemory:
     def __init__(self, shape: DecoderShape, classes: int | None = None) -> None:
         generator = torch.Generator().manual_seed(7)
         self.tensors: dict[str, Tensor] = {}
-        for name, size in tensor_shapes(shape, classes).items():
+        for name, size in parameter_table(shape, classes).items():
             noise = torch.randn(size, generator=generator)
             self.tensors[name] = 1 + 0.1 * noise if len(size) == 1 else 0.1 * noise
 

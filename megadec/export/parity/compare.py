@@ -1,25 +1,29 @@
 """Proof that an export is the model: token ids, logits and greedy text compared on a fixed Chinese set.
 
-In come two ways to do the same thing (ours, the other runtime's); out comes how far they are apart, or an ExportError.
-The set is small and fixed, so that every export is compared on the same texts in seconds; it was written for what
-breaks exports (leading blanks, newlines, rare characters, text that looks like a special token, long prompts). A
-runtime has its own kernels, and a format its own rounding, so each export states the tolerance that it was held to.
+The set is small, so that every export is compared on the same texts in seconds; it was written for what breaks exports
+(leading blanks, newlines, rare characters, text that looks like a special token, long prompts). A runtime has its own
+kernels, and a format its own rounding, so each export states the tolerance that it was held to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from megadec.common.errors import ExportError
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.model import Decoder
+from megadec.decoding.session import Session
 
 LOGIT_TOLERANCE = 1e-4
 GREEDY_TOKENS = 16
+CLASSIFIED_AT_ONCE = 8
+
+Classify = Callable[[Sequence[Sequence[int]]], Tensor]
 
 PROMPTS: tuple[str, ...] = (
     "中国的首都是",
@@ -126,13 +130,6 @@ TEXTS: tuple[str, ...] = (
 )
 
 
-class Session(Protocol):
-    """One sequence in the other runtime (see decoding/session.py)."""
-
-    def feed(self, ids: Sequence[int]) -> Tensor:
-        """Logits [V] behind the last of `ids`, which follow what was fed before."""
-
-
 @dataclass(frozen=True, slots=True)
 class Parity:
     """What was compared: the largest logit difference, and how many prompts, greedy tokens and texts.
@@ -156,29 +153,36 @@ class Parity:
         )
 
 
-def compare_token_ids(
+def compare_tokenizer(
     ours: Tokenizer,
-    encode: Callable[[Sequence[str]], list[list[int]]],
+    encode: Callable[[Sequence[str], bool], list[list[int]]],
     decode: Callable[[Sequence[Sequence[int]]], list[str]],
+    bos_and_eos: tuple[int, int],
 ) -> int:
     """Compare ids of the fixed texts and of every piece's own text, and the text of every id; gives how many texts.
 
-    `encode` and `decode` are the other runtime's, adding and showing no special tokens. Raises ExportError.
+    `encode` is the other runtime's, with `<s>` in front where the second argument says so; `decode` shows no special
+    tokens. Raises ExportError.
     """
     specials = {ours.unk_id, ours.bos_id, ours.eos_id}
     singles = [[i] for i in range(ours.vocabulary_size) if i not in specials]
     pieces = [ours.decode(single) for single in singles]
     texts = [*TEXTS, *pieces]
-    for text, wanted, found in zip(texts, ours.encode_many(texts), encode(texts), strict=True):
+    wanted_ids = ours.encode_many(texts)
+    for text, wanted, found in zip(texts, wanted_ids, encode(texts, False), strict=True):
         if wanted != found:
             raise ExportError(f"token ids of {text!r}: the export gives {found}, the model was trained with {wanted}")
-    sequences = [*singles, *ours.encode_many(TEXTS)]
-    wanted_texts = [*pieces, *(ours.decode(ids) for ids in ours.encode_many(TEXTS))]
-    for ids, wanted_text, found_text in zip(sequences, wanted_texts, decode(sequences), strict=True):
-        if wanted_text != found_text:
+    for text, wanted, found in zip(TEXTS, wanted_ids, encode(TEXTS, True), strict=False):
+        if found != [ours.bos_id, *wanted]:
+            raise ExportError(f"the export gives {found} for {text!r}; <s> ({ours.bos_id}) and its ids are wanted")
+    sequences = [*singles, *wanted_ids[: len(TEXTS)]]
+    for ids, found_text in zip(sequences, decode(sequences), strict=True):
+        if (wanted_text := ours.decode(ids)) != found_text:
             raise ExportError(
                 f"text of ids {list(ids)}: the export gives {found_text!r}, the tokenizer {wanted_text!r}"
             )
+    if bos_and_eos != (ours.bos_id, ours.eos_id):
+        raise ExportError(f"the export has <s> and </s> at {bos_and_eos}, the tokenizer at {ours.bos_id, ours.eos_id}")
     return len(texts)
 
 
@@ -217,6 +221,21 @@ def compare_logits(
 
 def _scale(logits: Tensor) -> float:
     return max(1.0, float(logits.std()))
+
+
+def compare_classifier(prompts: Sequence[Sequence[int]], decoder: Decoder, theirs: Classify) -> float:
+    """The largest difference of logits, of each prompt alone and beside longer and shorter ones.
+
+    `theirs` gives [B, L] for the ids of B texts, which it pads by itself. Raises ExportError as `compare_logits` does.
+    """
+    batched: dict[tuple[int, ...], Tensor] = {}
+    with torch.inference_mode():
+        for start in range(0, len(prompts), CLASSIFIED_AT_ONCE):
+            part = prompts[start : start + CLASSIFIED_AT_ONCE]
+            batched.update(zip(map(tuple, part), theirs(part)[:, None, None], strict=True))
+    ours = partial(decoder, last_only=True)
+    alone = compare_logits(prompts, ours, lambda ids_BS: theirs(ids_BS.tolist()).unsqueeze(1))
+    return max(alone, compare_logits(prompts, ours, lambda ids_BS: batched[tuple(ids_BS[0].tolist())]))
 
 
 def compare_greedy(
@@ -258,10 +277,8 @@ def greedy_by(session: Callable[[], Session], eos_id: int) -> Callable[[list[int
     """The `theirs` of `compare_greedy` for a runtime with sessions: each token is fed behind the ones before it."""
 
     def generate(prompt: list[int], tokens: int) -> list[int]:
-        sequence = session()
-        made: list[int] = []
-        new = prompt
-        while len(made) < tokens and (not made or made[-1] != eos_id):
+        sequence, made, new = session(), list[int](), prompt
+        while len(made) < tokens and eos_id not in made:
             new = [int(sequence.feed(new).argmax())]
             made += new
         return made

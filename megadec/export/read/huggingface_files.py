@@ -1,7 +1,7 @@
 """A Hugging Face folder's weights and configuration, written and read as plain files.
 
-In comes a ModelSource, out go config.json, generation_config.json and safetensors; and back. Transformers is not needed
-here, so that reading an export costs no import of it; huggingface/decoder.py proves that it agrees.
+Transformers is not needed here, so that reading an export costs no import of it; huggingface/export.py proves that it
+agrees.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from megadec.export.read.layout import (
     labels_of,
     shape_of,
 )
-from megadec.export.read.names import Layout, from_hugging_face, to_hugging_face
-from megadec.export.read.provenance import PROVENANCE_FILE
+from megadec.export.read.names import layout_of, rename
 from megadec.export.read.safetensor_files import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -36,13 +35,14 @@ from megadec.export.read.safetensor_files import (
 )
 from megadec.export.read.source import (
     CLASSIFICATION,
+    EMBEDDING,
     HEAD,
     LANGUAGE_MODEL,
+    PROVENANCE_FILE,
     ModelSource,
-    check_tensors,
     check_vocabulary,
-    classes_of,
-    tensor_shapes,
+    checked,
+    origin_of,
 )
 
 # Old Llama folders store RoPE's frequencies, which follow from the configuration.
@@ -50,21 +50,22 @@ DERIVED_TENSORS = ("rotary_emb.inv_freq",)
 
 
 def write_model(
-    source: ModelSource, folder: Path, layout: Layout, dtype: torch.dtype, tokenizer: Tokenizer, max_shard_bytes: int
+    source: ModelSource, folder: Path, dtype: torch.dtype, tokenizer: Tokenizer, max_shard_bytes: int
 ) -> None:
     """Write configuration and weights into `folder`, one tensor in memory at a time; a classifier as one.
 
     Raises ExportError.
     """
     check_vocabulary(source, tokenizer)
-    shapes = {to_hugging_face(name, layout): size for name, size in tensor_shapes(source.shape, source.classes).items()}
+    layout = layout_of(source.shape)
+    shapes = {rename(name, layout, to="hugging_face"): size for name, size in source.sizes.items()}
     plan = plan_files(shapes, dtype, max_shard_bytes)
     for file, part in plan.items():
-        write_tensors(folder / file, part, dtype, lambda name: source.tensor(from_hugging_face(name, layout)))
+        write_tensors(folder / file, part, dtype, lambda name: source.tensor(rename(name, layout, of="hugging_face")))
     if len(plan) > 1:
         write_json(folder / INDEX_FILE, index_of(plan, dtype))
     labels = source.task.get("labels")
-    write_json(folder / CONFIG_FILE, config_of(source.shape, layout, dtype, tokenizer.bos_id, tokenizer.eos_id, labels))
+    write_json(folder / CONFIG_FILE, config_of(source.shape, dtype, tokenizer.bos_id, tokenizer.eos_id, labels))
     if labels is None:
         write_json(folder / GENERATION_FILE, generation_config_of(tokenizer.bos_id, tokenizer.eos_id))
 
@@ -75,33 +76,30 @@ def read_folder(folder: Path) -> ModelSource:
     Raises ExportError naming the file or key that does not fit.
     """
     config = read_json(folder / CONFIG_FILE, ExportError)
-    shape, layout = shape_of(config, folder / CONFIG_FILE)
-    labels = labels_of(config, folder / CONFIG_FILE)
+    shape = shape_of(config, folder / CONFIG_FILE)
+    layout = layout_of(shape)
     tokenizer_path = folder / TOKENIZER_FILE
     if not tokenizer_path.is_file():
         raise ExportError(f"{folder} has no {TOKENIZER_FILE}; megadec reads models with a sentencepiece tokenizer")
     files = SafetensorFiles(
-        _weight_files(folder), ExportError, lambda name: from_hugging_face(name, layout), DERIVED_TENSORS
+        _weight_files(folder), lambda name: rename(name, layout, of="hugging_face"), DERIVED_TENSORS
     )
     stated = _provenance(folder, tokenizer_path)
-    task = _task(folder, labels, stated.get("task", {}))
-    check_tensors(
-        files.shapes, shape, folder, ExportError, lambda name: to_hugging_face(name, layout), classes_of(task)
-    )
-    _check_tied(files, shape.tied_embeddings, folder)
-    origin = stated.get("source", {})
-    return ModelSource(
+    source = ModelSource(
         path=folder,
         kind="huggingface",
         shape=shape,
         tokenizer_path=tokenizer_path,
         dtype=files.dtype,
         reader=files,
-        step=origin.get("step"),
-        tokens=origin.get("tokens"),
-        task=task,
-        skipped_sha256=origin.get("skipped_sha256"),
+        task=_task(folder, labels_of(config, folder / CONFIG_FILE), stated.get("task", {})),
+        **origin_of(stated),
     )
+    checked(source, theirs=lambda name: rename(name, layout, to="hugging_face"))
+    # A tied folder may hold the output layer too; then it must be the embedding.
+    if source.ties_head and HEAD in files.shapes and not torch.equal(files.read(HEAD), files.read(EMBEDDING)):
+        raise ExportError(f"{folder}: tie_word_embeddings is true, but {HEAD!r} differs from the embedding")
+    return source
 
 
 def _task(folder: Path, labels: list[str] | None, stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,12 +121,6 @@ def _weight_files(folder: Path) -> list[Path]:
     if not (folder / SINGLE_FILE).is_file():
         raise ExportError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; megadec reads safetensors only")
     return [folder / SINGLE_FILE]
-
-
-def _check_tied(files: SafetensorFiles, tied: bool, folder: Path) -> None:
-    """A tied folder may hold the output layer too; then it must be the embedding."""
-    if tied and HEAD in files.shapes and not torch.equal(files.read(HEAD), files.read("embed_tokens.weight")):
-        raise ExportError(f"{folder}: tie_word_embeddings is true, but {HEAD!r} differs from the embedding")
 
 
 def _provenance(folder: Path, tokenizer_path: Path) -> dict[str, Any]:

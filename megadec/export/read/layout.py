@@ -1,8 +1,7 @@
-"""config.json <-> DecoderShape and labels, as one table that is read both ways.
+"""config.json <-> DecoderShape and labels, by the table of fields in names.py.
 
-In comes a shape (and the labels of a classifier), out goes the content of config.json and generation_config.json, and
-back. RoPE's base stands twice in what we write, as `rope_parameters` (transformers 5) and as `rope_theta` (transformers
-4, vLLM, llama.cpp), so that one folder serves them all; when read, the two must agree.
+RoPE's base stands twice in what we write, as `rope_parameters` (transformers 5) and as `rope_theta` (transformers 4,
+vLLM, llama.cpp), so that one folder serves them all; when read, the two must agree.
 """
 
 from __future__ import annotations
@@ -15,42 +14,20 @@ import torch
 
 from megadec.common.errors import ConfigError, ExportError
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.names import LAYOUTS, Layout
+from megadec.export.read.names import FIELDS, LAYOUTS, Layout, layout_of
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 
-# config.json's key, the field of DecoderShape.
-KEYS: tuple[tuple[str, str], ...] = (
-    ("vocab_size", "vocabulary_size"),
-    ("hidden_size", "hidden_size"),
-    ("intermediate_size", "intermediate_size"),
-    ("num_hidden_layers", "layers"),
-    ("num_attention_heads", "heads"),
-    ("num_key_value_heads", "kv_heads"),
-    ("head_dim", "head_size"),
-    ("max_position_embeddings", "max_position_embeddings"),
-    ("rms_norm_eps", "norm_eps"),
-    ("tie_word_embeddings", "tied_embeddings"),
-    ("initializer_range", "initializer_std"),
-)
-
-ARCHITECTURES: dict[Layout, str] = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-CLASSIFIERS: dict[Layout, str] = {"llama": "LlamaForSequenceClassification", "qwen3": "Qwen3ForSequenceClassification"}
+# What stands before `ForCausalLM` in an architecture of transformers.
+FAMILIES: dict[Layout, str] = {"llama": "Llama", "qwen3": "Qwen3"}
+CLASSIFIER = "ForSequenceClassification"
 # How many labels transformers gives a classifier whose config.json names none.
 SILENT_LABELS = 2
 
 # What transformers assumes where config.json is silent and the value is not the same as ours.
-SILENT: dict[Layout, dict[str, Any]] = {
-    "llama": {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "initializer_range": 0.02, "rope_theta": 10000.0},
-    "qwen3": {
-        "tie_word_embeddings": False,
-        "rms_norm_eps": 1e-6,
-        "initializer_range": 0.02,
-        "rope_theta": 10000.0,
-        "head_dim": 128,
-    },
-}
+SILENT = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "initializer_range": 0.02, "rope_theta": 10000.0}
+SILENT_OF_LAYOUT: dict[Layout, dict[str, int]] = {"llama": {}, "qwen3": {"head_dim": 128}}
 
 # Keys whose other values would make another network: (value we write, all values that mean the same).
 FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -71,11 +48,8 @@ WRITTEN: dict[Layout, tuple[str, ...]] = {
 
 
 def choose_layout(shape: DecoderShape, wanted: str) -> Layout:
-    """The layout for a shape: `auto` is qwen3 where queries and keys are normalised, else llama.
-
-    Raises ExportError when the wanted layout cannot express the shape.
-    """
-    fitting: Layout = "qwen3" if shape.qk_norm else "llama"
+    """The layout of a shape. Raises ExportError when it is neither the wanted one nor that is `auto`."""
+    fitting = layout_of(shape)
     if wanted not in ("auto", fitting):
         has = "has" if shape.qk_norm else "has not"
         raise ExportError(
@@ -85,22 +59,17 @@ def choose_layout(shape: DecoderShape, wanted: str) -> Layout:
 
 
 def config_of(
-    shape: DecoderShape,
-    layout: Layout,
-    dtype: torch.dtype,
-    bos_id: int,
-    eos_id: int,
-    labels: Sequence[str] | None = None,
+    shape: DecoderShape, dtype: torch.dtype, bos_id: int, eos_id: int, labels: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """The content of config.json; with labels that of a classifier."""
+    layout = layout_of(shape)
     dtype_name = str(dtype).removeprefix("torch.")
     return {
-        "architectures": [(ARCHITECTURES if labels is None else CLASSIFIERS)[layout]],
+        "architectures": [FAMILIES[layout] + ("ForCausalLM" if labels is None else CLASSIFIER)],
         "model_type": layout,
-        **{key: getattr(shape, field) for key, field in KEYS},
+        **{row.hugging_face: getattr(shape, row.ours) for row in FIELDS},
         **{key: FIXED[key][0] for key in WRITTEN[layout]},
         "attention_dropout": 0.0,
-        "rope_theta": shape.rope_theta,
         "rope_parameters": {"rope_theta": shape.rope_theta, "rope_type": "default"},
         "use_cache": labels is None,
         "bos_token_id": bos_id,
@@ -122,7 +91,7 @@ def _labels_config(labels: Sequence[str], eos_id: int) -> dict[str, Any]:
 
 def labels_of(config: Mapping[str, Any], file: Path) -> list[str] | None:
     """The labels of a classifier in their order; None for another model. Raises ExportError for a gap in them."""
-    if not set(config.get("architectures") or ()) & set(CLASSIFIERS.values()):
+    if not any(name.endswith(CLASSIFIER) for name in config.get("architectures") or ()):
         return None
     named = config.get("id2label")
     if named is None:
@@ -138,25 +107,24 @@ def generation_config_of(bos_id: int, eos_id: int) -> dict[str, Any]:
     return {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": eos_id, "do_sample": False}
 
 
-def shape_of(config: Mapping[str, Any], file: Path) -> tuple[DecoderShape, Layout]:
-    """The shape and layout that a config.json describes. Raises ExportError naming the key that we cannot express."""
+def shape_of(config: Mapping[str, Any], file: Path) -> DecoderShape:
+    """The shape that a config.json describes. Raises ExportError naming the key that we cannot express."""
     layout = config.get("model_type")
     if layout not in LAYOUTS:
         raise ExportError(f"{file}: model_type={layout!r}; megadec reads {' and '.join(LAYOUTS)}")
     _check_fixed(config, layout, file)
-    known = {**SILENT[layout], **{key: value for key, value in config.items() if value is not None}}
+    known = {**SILENT, **SILENT_OF_LAYOUT[layout], **{key: value for key, value in config.items() if value is not None}}
     known.setdefault("num_key_value_heads", known.get("num_attention_heads"))
     if "head_dim" not in known and known.get("num_attention_heads"):
         known["head_dim"] = known.get("hidden_size", 0) // known["num_attention_heads"]
-    for key, _ in KEYS:
-        if known.get(key) is None:
-            raise ExportError(f"{file} has no {key!r}; a {layout} model needs it")
-    values = {field: known[key] for key, field in KEYS}
+    known["rope_theta"] = _rope_theta(config, known, file)
+    for row in FIELDS:
+        if known.get(row.hugging_face) is None:
+            raise ExportError(f"{file} has no {row.hugging_face!r}; a {layout} model needs it")
     try:
-        shape = DecoderShape(**values, rope_theta=_rope_theta(config, known, file), qk_norm=layout == "qwen3")
+        return DecoderShape(**{row.ours: known[row.hugging_face] for row in FIELDS}, qk_norm=layout == "qwen3")
     except ConfigError as error:
         raise ExportError(f"{file}: {error}") from error
-    return shape, layout
 
 
 def _check_fixed(config: Mapping[str, Any], layout: Layout, file: Path) -> None:

@@ -1,8 +1,6 @@
-"""The tensors of a LoRA checkpoint as if it had been trained whole: each product with its low-rank part added.
+"""The tensors of a LoRA checkpoint as if it had been trained whole: W + alpha / rank * B A (arXiv 2106.09685).
 
-In comes the reader of a checkpoint that holds `NAME.weight`, `NAME.lora_a` and `NAME.lora_b`; out go tensors under the
-plain names, W + alpha / rank * B A (arXiv 2106.09685). Merging happens at each reading, so no export has to know of
-LoRA and a tensor costs one small product more.
+Merging happens at each reading, so no export has to know of LoRA and a tensor costs one small product more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The megadec model folder: one safetensors file, the shape, the tokenizer, and a manifest of their hashes.
 
-In comes a ModelSource, out goes a folder from which training can start and generation can load; and back. One file
-whatever its size (the format has no limit), so that a reader needs no index.
+Training can start from it and generation can load it. One file whatever its size (the format has no limit), so that a
+reader needs no index.
 """
 
 from __future__ import annotations
@@ -20,15 +20,7 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.export.read.safetensor_files import SINGLE_FILE, SafetensorFiles, write_tensors
-from megadec.export.read.source import (
-    EMBEDDING,
-    HEAD,
-    LANGUAGE_MODEL,
-    ModelSource,
-    check_tensors,
-    classes_of,
-    tensor_shapes,
-)
+from megadec.export.read.source import EMBEDDING, HEAD, LANGUAGE_MODEL, ModelSource, checked, origin_of
 
 FORMAT = "megadec-model"
 VERSION = 1
@@ -48,7 +40,7 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
     stored = dtype or (source.dtype if source.kind != "checkpoint" else torch.float32)
     with whole_folder(output) as folder:
         log.info("writing megadec folder, %s, to %s", stored, output)
-        write_tensors(folder / SINGLE_FILE, tensor_shapes(source.shape, source.classes), stored, source.tensor)
+        write_tensors(folder / SINGLE_FILE, source.sizes, stored, source.tensor)
         write_json(folder / SHAPE_FILE, source.shape.to_dict())
         shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
         write_json(folder / MANIFEST_FILE, _manifest(folder, source, tokenizer, stored))
@@ -58,26 +50,26 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
 def read_folder(folder: Path) -> ModelSource:
     """Open a megadec model folder and check its hashes and tensors. Raises ExportError."""
     manifest = _checked_manifest(folder)
-    try:
-        shape = DecoderShape.from_mapping(read_json(folder / SHAPE_FILE, ExportError))
-    except ConfigError as error:
-        raise ExportError(f"{folder / SHAPE_FILE}: {error}") from error
-    files = SafetensorFiles([folder / SINGLE_FILE], ExportError)
-    task = manifest.get("task", {"kind": LANGUAGE_MODEL})
-    check_tensors(files.shapes, shape, folder, ExportError, classes=classes_of(task))
-    origin = manifest.get("source", {})
-    return ModelSource(
+    files = SafetensorFiles([folder / SINGLE_FILE])
+    source = ModelSource(
         path=folder,
         kind="megadec",
-        shape=shape,
+        shape=read_shape(folder),
         tokenizer_path=folder / TOKENIZER_FILE,
         dtype=files.dtype,
         reader=files,
-        step=origin.get("step"),
-        tokens=origin.get("tokens"),
-        task=task,
-        skipped_sha256=origin.get("skipped_sha256"),
+        task=manifest.get("task", {"kind": LANGUAGE_MODEL}),
+        **origin_of(manifest),
     )
+    return checked(source)
+
+
+def read_shape(folder: Path) -> DecoderShape:
+    """The shape that a megadec or an ONNX folder states. Raises ExportError."""
+    try:
+        return DecoderShape.from_mapping(read_json(folder / SHAPE_FILE, ExportError))
+    except ConfigError as error:
+        raise ExportError(f"{folder / SHAPE_FILE}: {error}") from error
 
 
 def _checked_manifest(folder: Path) -> dict[str, Any]:
@@ -106,7 +98,7 @@ def _manifest(folder: Path, source: ModelSource, tokenizer: Tokenizer, dtype: to
         "task": dict(source.task),
         "dtype": str(dtype).removeprefix("torch."),
         "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
-        "tied": [[EMBEDDING, HEAD]] if source.shape.tied_embeddings and source.classes is None else [],
+        "tied": [[EMBEDDING, HEAD]] if source.ties_head else [],
         "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files},
     }
 

@@ -1,7 +1,7 @@
 """A path -> the model behind it: a run, a checkpoint, a megadec folder or a Hugging Face folder.
 
-In comes what a user types after `--input` or `--model`, out goes a ModelSource whose hashes, shapes and tensor names
-were checked. The kind is found by the files that are there, so that a user names a place and not a format.
+The kind is found by the files that are there, so that a user names a place and not a format; hashes, shapes and tensor
+names are checked.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from megadec.engine.checkpoint.manifest import (
 )
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.early_stopping import read_best
-from megadec.engine.runs.common import CHECKPOINTS
+from megadec.engine.runs.common import CHECKPOINTS, Job
+from megadec.engine.runs.pretrain import Run, open_run
 from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
 from megadec.export.read import huggingface_files, megadec
 from megadec.export.read.layout import CONFIG_FILE
 from megadec.export.read.lora import merged
-from megadec.export.read.source import CLASSIFICATION, HEAD, LANGUAGE_MODEL, ModelSource, check_tensors, classes_of
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, ModelSource, checked
 
 MANIFEST_FILE = MANIFEST
 
@@ -57,6 +58,12 @@ def open_model(path: Path) -> ModelSource:
     )
 
 
+def open_pretraining(run: Run, deepspeed_file: Path) -> Job:
+    """`open_run`, with the weights of `model.init_from` where the run names one. Raises as it and `open_model` do."""
+    initial = None if run.model.init_from is None else open_model(Path(run.model.init_from))
+    return open_run(run, deepspeed_file, initial)
+
+
 def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
     """A run's checkpoint and its checked manifest: the best where evaluations chose one, else the newest whole.
 
@@ -78,24 +85,20 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
     """Open a checkpoint and check its tokenizer and its tensors, and its hashes unless `manifest` is given."""
     manifest = manifest or read_manifest(folder)
     task = _task(manifest, folder)
-    shape = _shape(manifest, folder)
     check_tokenizer(folder, manifest["tokenizer"]["sha256"])
-    files = merged(open_state(folder), task)
-    # Stage 0 of version 1 stores a tied tensor under both names; stages 1 to 3 store it once.
-    shapes = {name: size for name, size in files.shapes.items() if not (shape.tied_embeddings and name == HEAD)}
-    check_tensors(shapes, shape, folder, CheckpointError, classes=classes_of(task))
-    return ModelSource(
+    source = ModelSource(
         path=folder,
         kind="checkpoint",
-        shape=shape,
+        shape=_shape(manifest, folder),
         tokenizer_path=folder / TOKENIZER_FILE,
         dtype=torch.bfloat16 if manifest["precision"] == "bf16" else torch.float32,
-        reader=files,
+        reader=merged(open_state(folder), task),
         step=manifest["step"],
         tokens=manifest["tokens"],
         task=task,
         skipped_sha256=Skipped.from_manifest(manifest).sha256(manifest["step"]),
     )
+    return checked(source, CheckpointError)
 
 
 def _task(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
