@@ -20,6 +20,7 @@ from megadec.decoder.initialize import normal_tensor
 from megadec.decoder.linear import Linear, linear
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
+from megadec.export.read.model import LORA_A, LORA_B
 from megadec.export.read.source import SCORE
 
 Method = Literal["full", "frozen", "lora", "scratch"]
@@ -73,7 +74,7 @@ def trains(method: Method, name: str) -> bool:
     """Whether `method` trains the parameter of this name."""
     if method in ("full", "scratch"):
         return True
-    return name == SCORE or name.endswith((".lora_a", ".lora_b"))
+    return name == SCORE or name.endswith((LORA_A, LORA_B))
 
 
 def build_classifier(
@@ -109,7 +110,7 @@ def classifier_sizes(
 
 def first_lora_value(name: str, size: tuple[int, ...], seed: int) -> Tensor:
     """A starts small and random (its variance that of the paper's uniform numbers), B at zero: nothing is added yet."""
-    if name.endswith(".lora_b"):
+    if name.endswith(LORA_B):
         return torch.zeros(size, device="cpu")
     return normal_tensor(name, size, 1 / math.sqrt(3 * size[1]), seed)
 

@@ -50,7 +50,7 @@ class ClassifyEvaluator:
         self._parts = [rows[first : first + micro_batch_size] for first in range(0, len(rows), micro_batch_size)]
         self._nothing = [empty] * micro_batch_size
         self._data = data
-        self._row_tokens = sequence_length
+        self._sequence_length = sequence_length
         self._scorer = scorer
 
     def evaluate(self, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
@@ -86,7 +86,7 @@ class ClassifyEvaluator:
 
     def _measure(self, part: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
         """The sum of nats and the confusion matrix (rows: true labels) of a micro-batch."""
-        batch = assemble_texts(self._data, part, self._row_tokens).to(self._scorer.ranks.device)
+        batch = assemble_texts(self._data, part, self._sequence_length).to(self._scorer.ranks.device)
         nats_N, said_N, true_N = said_of_texts(self._scorer, batch)
         labels = len(self._data.names)
         pairs = np.bincount((true_N * labels + said_N).numpy(), minlength=labels * labels)

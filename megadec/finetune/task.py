@@ -25,7 +25,7 @@ from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import check_dropout
 from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
 from megadec.engine.task import Scorer, Task
-from megadec.export.read.model import open_model
+from megadec.export.read.model import LORA_A, LORA_B, open_model
 from megadec.export.read.source import SCORE, ModelSource
 from megadec.finetune.adapt import (
     LoraOptions,
@@ -186,7 +186,7 @@ def first_values(run: FineTuneRun, source: ModelSource, names: tuple[str, ...]) 
         log.info("%s knows other labels; its head is not taken over", source.path)
 
     def first_value(name: str) -> Tensor:
-        if name.endswith((".lora_a", ".lora_b")):
+        if name.endswith((LORA_A, LORA_B)):
             return first_lora_value(name, sizes[name], run.seed)
         if run.method == "scratch" or (name == SCORE and not has_head):
             return initial_tensor(shape, name, sizes[name], run.seed)

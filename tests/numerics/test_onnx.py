@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from megadec.common.errors import ConfigError, ExportError, InputError
+from megadec.common.errors import ExportError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.export.onnx.export import check_onnx, to_onnx
 from megadec.export.onnx.runtime import OnnxModel
@@ -173,16 +173,3 @@ def test_a_session_refuses_what_the_model_cannot_take(theirs):
     for ids, words in ([], "no tokens"), ([1, 600], "id 600"), ([-1], "id -1"), ([1] * 301, "301 tokens do not fit"):
         with pytest.raises(InputError, match=words):
             theirs.session().feed(ids)
-
-
-def test_an_existing_output_is_kept_as_it_is(exported, tmp_path):
-    (tmp_path / "precious").touch()
-    with pytest.raises(ConfigError, match="exists already"):
-        to_onnx(exported[0], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
-
-
-def test_a_tokenizer_with_more_pieces_than_rows_is_refused(tmp_path, tiny_tokenizer_path):
-    with pytest.raises(ExportError, match="the model has rows for 592 only"):
-        to_onnx(random_source(tiny_tokenizer_path, vocabulary_size=592), tmp_path / "model-onnx")
-    assert list(tmp_path.iterdir()) == []

@@ -82,15 +82,6 @@ def test_the_folder_says_what_it_is_for(exported):
     assert json.loads((folder / "megadec.json").read_text())["task"] == source.task
 
 
-def test_a_changed_weight_of_the_score_is_refused(exported, tmp_path):
-    source, folder = exported[0], shutil.copytree(exported[1], tmp_path / "copy")
-    data = bytearray((folder / "model.onnx.data").read_bytes())
-    data[-1] ^= 0x01  # the score is the last tensor
-    (folder / "model.onnx.data").write_bytes(data)
-    with pytest.raises(ExportError, match=r"tensor 'score.weight' as written is not what"):
-        check_onnx(folder, source)
-
-
 def test_two_swapped_labels_are_refused(exported):
     source, folder = exported
     swapped = dataclasses.replace(source, task={**source.task, "labels": ["财经", "体育", "房产"]})

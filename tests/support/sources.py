@@ -69,8 +69,8 @@ def random_source(tokenizer_path: Path, **changes: object) -> ModelSource:
     )
 
 
-def random_classifier(tokenizer_path: Path, template: str = "{text}", **changes: object) -> ModelSource:
-    """`random_source` with a score of three labels."""
+def random_classifier(tokenizer_path: Path, task: Mapping[str, object] | None = None, **changes: object) -> ModelSource:
+    """`random_source` with a score of three labels; `task` changes what is said of the texts and labels."""
     source = random_source(tokenizer_path, **changes)
-    task = {"kind": CLASSIFICATION, "labels": ["体育", "财经", "房产"], "template": template}
+    task = {"kind": CLASSIFICATION, "labels": ["体育", "财经", "房产"], "template": "{text}", **(task or {})}
     return dataclasses.replace(source, reader=InMemory(source.shape, classes=3), task=task)

@@ -30,8 +30,7 @@ from megadec.export.parity.compare import (
     prompt_ids,
 )
 from megadec.export.parity.folder import write_proven
-from megadec.export.read.huggingface_files import read_folder, write_model
-from megadec.export.read.layout import choose_layout
+from megadec.export.read.huggingface_files import choose_layout, read_folder, write_model
 from megadec.export.read.load import decoder_with
 from megadec.export.read.names import layout_of, rename
 from megadec.export.read.source import ModelSource

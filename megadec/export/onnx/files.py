@@ -31,7 +31,7 @@ PAGE_BYTES = 4096
 
 
 def write_onnx(folder: Path, graph: Graph, source: ModelSource) -> None:
-    """Write both files, one tensor in memory at a time, in float32. Raises ExportError for a tensor of another size.
+    """Write both files, one tensor in memory at a time, in float32.
 
     The graph carries the source's task, so that what is loaded knows its labels.
     """
@@ -46,8 +46,7 @@ def _write_tensor(stream: IO[bytes], name: str, size: tuple[int, ...], read: Cal
     """Append a tensor at the next page; gives the graph's record of it."""
     onnx = onnx_library()
     tensor = read(name)
-    if tuple(tensor.shape) != size:
-        raise ExportError(f"tensor {name!r} has shape {list(tensor.shape)}; the graph wants {list(size)}")
+    assert tuple(tensor.shape) == size, f"the graph wants {list(size)} for {name!r}"
     stream.write(b"\0" * (-stream.tell() % PAGE_BYTES))
     entry = onnx.TensorProto(name=name, dims=size, data_type=onnx.TensorProto.FLOAT)
     entry.data_location = onnx.TensorProto.EXTERNAL

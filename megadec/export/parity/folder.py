@@ -7,13 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from megadec import __version__
 from megadec.common.files import whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.export.parity.compare import Parity
-from megadec.export.read.source import PROVENANCE_FILE, ModelSource, check_vocabulary
+from megadec.export.read.source import PROVENANCE_FILE, ModelSource, check_vocabulary, statement
 
 log = logger(__name__)
 
@@ -37,15 +36,7 @@ def write_proven(
         shutil.copyfile(source.tokenizer_path, folder / TOKENIZER_FILE)
         write(folder, tokenizer)
         parity = check(folder)
-        content = {
-            "format": "megadec-export",
-            "version": 1,
-            "megadec": __version__,
-            "source": source.provenance,
-            "task": dict(source.task),
-            "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
-            "parity": dataclasses.asdict(parity),
-        }
-        write_json(folder / PROVENANCE_FILE, content)
+        stated = statement(source, tokenizer, "megadec-export")
+        write_json(folder / PROVENANCE_FILE, {**stated, "parity": dataclasses.asdict(parity)})
     log.info("%s: %s", output, parity)
     return parity

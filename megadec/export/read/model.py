@@ -6,10 +6,12 @@ names are checked.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.files import sha256_of
@@ -29,11 +31,11 @@ from megadec.engine.runs.common import CHECKPOINTS, Job
 from megadec.engine.runs.pretrain import Run, open_run
 from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
 from megadec.export.read import huggingface_files, megadec
-from megadec.export.read.layout import CONFIG_FILE
-from megadec.export.read.lora import merged
-from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, ModelSource, checked
+from megadec.export.read.huggingface_files import CONFIG_FILE
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, ModelSource, TensorReader, checked
 
 MANIFEST_FILE = MANIFEST
+LORA_A, LORA_B = ".lora_a", ".lora_b"
 
 
 def open_model(path: Path) -> ModelSource:
@@ -84,35 +86,30 @@ def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
 def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> ModelSource:
     """Open a checkpoint and check its tokenizer and its tensors, and its hashes unless `manifest` is given."""
     manifest = manifest or read_manifest(folder)
-    task = _task(manifest, folder)
+    task = manifest.get("task", {"kind": LANGUAGE_MODEL})
+    if task["kind"] not in (LANGUAGE_MODEL, CLASSIFICATION):
+        raise ConfigError(f"{folder} holds a {task['kind']} model; a decoder or a classifier was expected here")
     check_tokenizer(folder, manifest["tokenizer"]["sha256"])
+    try:
+        shape = DecoderShape.from_mapping(manifest["shape"])
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
+    files: TensorReader = open_state(folder)
+    if lora := task.get("lora"):
+        files = MergedLora(files, lora["alpha"] / lora["rank"])
     source = ModelSource(
         path=folder,
         kind="checkpoint",
-        shape=_shape(manifest, folder),
+        shape=shape,
         tokenizer_path=folder / TOKENIZER_FILE,
         dtype=torch.bfloat16 if manifest["precision"] == "bf16" else torch.float32,
-        reader=merged(open_state(folder), task),
+        reader=files,
         step=manifest["step"],
         tokens=manifest["tokens"],
         task=task,
         skipped_sha256=Skipped.from_manifest(manifest).sha256(manifest["step"]),
     )
     return checked(source, CheckpointError)
-
-
-def _task(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
-    task: dict[str, Any] = manifest.get("task", {"kind": LANGUAGE_MODEL})
-    if task["kind"] not in (LANGUAGE_MODEL, CLASSIFICATION):
-        raise ConfigError(f"{folder} holds a {task['kind']} model; a decoder or a classifier was expected here")
-    return task
-
-
-def _shape(manifest: dict[str, Any], folder: Path) -> DecoderShape:
-    try:
-        return DecoderShape.from_mapping(manifest["shape"])
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
 
 
 def check_tokenizer(folder: Path, wanted: str) -> None:
@@ -123,3 +120,28 @@ def check_tokenizer(folder: Path, wanted: str) -> None:
     found = sha256_of(file)
     if found != wanted:
         raise CheckpointError(f"{file} has sha256 {found}; {MANIFEST_FILE} says the run was trained with {wanted}")
+
+
+class MergedLora:
+    """The tensors of a LoRA checkpoint as if it had been trained whole: W + scale * B A (arXiv 2106.09685).
+
+    Merging happens at each reading, so no export has to know of LoRA and a tensor costs one small product more.
+    """
+
+    def __init__(self, reader: TensorReader, scale: float) -> None:
+        self._reader = reader
+        self._scale = scale
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The sizes of the plain tensors."""
+        return {name: size for name, size in self._reader.shapes.items() if not name.endswith((LORA_A, LORA_B))}
+
+    def read(self, name: str) -> Tensor:
+        """The tensor with its low-rank part added, in float32; as it is where it has none."""
+        tensor = self._reader.read(name)
+        owner = name.removesuffix(".weight")
+        if owner + LORA_A not in self._reader.shapes:
+            return tensor
+        product = self._reader.read(owner + LORA_B).float() @ self._reader.read(owner + LORA_A).float()
+        return tensor.float().add_(product, alpha=self._scale)

@@ -38,7 +38,7 @@ class TrainedPairs:
     step: int
 
 
-def load_seq2seq(path: Path, dtype: torch.dtype = torch.float32) -> TrainedPairs:
+def load_seq2seq(path: Path) -> TrainedPairs:
     """The encoder-decoder at `path`: a run (its best checkpoint, or the newest whole one) or a checkpoint.
 
     Raises ConfigError when there is another kind of model or none, CheckpointError when it is not whole.
@@ -61,7 +61,7 @@ def load_seq2seq(path: Path, dtype: torch.dtype = torch.float32) -> TrainedPairs
         raise CheckpointError(f"{folder}: its tensors are not those of a {found.name} of this shape")
     with torch.device("meta"):
         model = found.module(shape)
-    assign(model, {name: files.read(name).to(dtype) for name in sizes}, tied=shape.tied_embeddings)
+    assign(model, {name: files.read(name) for name in sizes}, tied=shape.tied_embeddings)
     return TrainedPairs(
         model=cast(EncoderDecoder, model.eval()),
         tokenizer=Tokenizer.load(folder / TOKENIZER_FILE),

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from megadec import __version__
 from megadec.common.errors import ExportError, MegadecError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.flops import parameter_table
@@ -102,8 +103,20 @@ def _run_name(path: Path) -> str:
     return resolved.name
 
 
+def statement(source: ModelSource, tokenizer: Tokenizer, kind: str) -> dict[str, Any]:
+    """What an export says of itself in a file of its own. kind: of file."""
+    return {
+        "format": kind,
+        "version": 1,
+        "megadec": __version__,
+        "source": source.provenance,
+        "task": dict(source.task),
+        "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
+    }
+
+
 def origin_of(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ModelSource that an export's own file keeps from `provenance`."""
+    """The fields of ModelSource that a `statement` keeps."""
     source = stated.get("source", {})
     return {name: source.get(name) for name in ("step", "tokens", "skipped_sha256")}
 

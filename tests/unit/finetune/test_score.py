@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from megadec.common.errors import ConfigError, InputError, MissingExtraError
 from megadec.engine.metrics.plot import draw_confusion, font_with
@@ -17,7 +15,7 @@ from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.measure import macro_f1
 from megadec.finetune.score import ClassifierScoreOptions, figures
-from tests.support.sources import random_source
+from tests.support.sources import random_classifier
 from tests.support.titles import WORDS, titles
 from tools.evaluate import main
 
@@ -69,12 +67,9 @@ def test_a_missing_library_names_its_extra(monkeypatch):
 @pytest.fixture
 def model(tmp_path: Path, tiny_tokenizer_path: Path) -> Path:
     """A classifier with random weights."""
-    task = {"kind": "classification", "labels": list(WORDS), "template": "{text}", "sequence_length": 40, "cut": "head"}
-    source = replace(random_source(tiny_tokenizer_path), task=task)
-    generator = torch.Generator().manual_seed(5)
-    weight = torch.randn(3, source.shape.hidden_size, generator=generator)
-    source.reader.tensors["score.weight"] = weight  # type: ignore[attr-defined]
-    to_megadec(source, tmp_path / "model")
+    to_megadec(
+        random_classifier(tiny_tokenizer_path, {"labels": list(WORDS), "sequence_length": 40}), tmp_path / "model"
+    )
     return tmp_path / "model"
 
 

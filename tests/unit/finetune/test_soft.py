@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,9 @@ NAMES = tuple(WORDS)
 
 def write_classifier(folder: Path, tokenizer: Path, names: tuple[str, ...] = NAMES, factor: float = 1.0) -> Path:
     """A classifier of random weights, its head multiplied by `factor`."""
-    source = random_classifier(tokenizer)
+    source = random_classifier(tokenizer, {"labels": list(names)})
     source.reader.tensors["score.weight"] *= factor  # type: ignore[attr-defined]
-    to_megadec(replace(source, task={**source.task, "labels": list(names)}), folder)
+    to_megadec(source, folder)
     return folder
 
 

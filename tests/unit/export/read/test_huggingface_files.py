@@ -10,7 +10,7 @@ import torch
 
 from megadec.common.errors import ExportError
 from megadec.decoder.shape import DecoderShape, preset_names
-from megadec.export.read.layout import choose_layout, config_of, generation_config_of, labels_of, shape_of
+from megadec.export.read.huggingface_files import choose_layout, config_of, labels_of, shape_of
 from tests.support.sources import TINY_SHAPE
 
 FILE = Path("model/config.json")
@@ -91,10 +91,6 @@ def test_a_config_as_transformers_4_wrote_it_is_read():
 def test_qwen3_may_name_the_width_of_a_window_that_it_does_not_use():
     config = {**config_for(qk_norm=True), "use_sliding_window": False, "sliding_window": 4096}
     assert shape_of(config, FILE).qk_norm
-
-
-def test_generation_ends_at_the_end_of_the_document():
-    assert generation_config_of(1, 2)["eos_token_id"] == 2
 
 
 @pytest.mark.parametrize("qk_norm", [True, False])
