@@ -66,12 +66,12 @@ class Classifier:
         return LabelledSet(Path(), tuple(self.labels), np.concatenate(ids).astype(np.int32), starts, unknown)
 
 
-def load_classifier(path: Path | str, dtype: torch.dtype = torch.float32) -> Classifier:
+def load_classifier(path: Path) -> Classifier:
     """The classifier at `path`, on the CPU.
 
     Raises ConfigError when there is a model of another kind, and what `open_model` raises.
     """
-    return classifier_of(open_model(Path(path)), dtype)
+    return classifier_of(open_model(path))
 
 
 def classifier_of(source: ModelSource, dtype: torch.dtype = torch.float32) -> Classifier:

@@ -104,7 +104,7 @@ class FineTuneRun(CommonRun):
 def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     """Check everything that can be wrong with the request before anything costs.
 
-    Raises ConfigError (no model, another tokenizer, rows longer than the context, settings that disagree),
+    Raises ConfigError (no model, another tokenizer, sequences longer than the context, settings that disagree),
     CheckpointError or ExportError (the model is not whole), TokenizerError, InputError (the texts: see `read_sets`).
     """
     settings = open_settings(run, deepspeed_file)
@@ -124,7 +124,7 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
         train, weights, run.data.sequence_length, run.seed, run.train.global_batch_size, run.loss.prefix_weight
     )
     log.info(
-        "%s: %s texts of %d labels, %.1f tokens each, in %s rows of %d",
+        "%s: %s texts of %d labels, %.1f tokens each, in %s sequences of %d",
         train.path, f"{train.texts:,}", len(train.names), len(train.tokens) / train.texts,
         f"{stream.windows_per_epoch:,}", run.data.sequence_length,
     )  # fmt: skip
@@ -154,7 +154,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         return ClassifyEvaluator(dev, run.data.sequence_length, run.evaluate.micro_batch_size, scorer)
 
     def flops(_texts: int, squared_tokens: int) -> int:
-        # The loop counts predictions, which are texts here; what is computed are the rows.
+        # The loop counts predictions, which are texts here; what is computed are the sequences.
         whole = model_flops(shape, step_tokens, squared_tokens, classes=len(names))
         return round(whole * trained_share(method))
 

@@ -14,7 +14,7 @@ from megadec.export.read.names import FIELDS, layout_of
 
 Value = bool | int | float | str | list[str] | list[float] | list[int]
 
-QUANTISATION_VERSION = 2
+QUANTIZATION_VERSION = 2
 # llama.cpp's types of tokens.
 TOKEN_TYPES: dict[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "unused": 5, "byte": 6}
 # Below that of every piece, so that no text becomes a row that has no piece.
@@ -30,7 +30,7 @@ def fields_of(shape: DecoderShape, tokenizer: Tokenizer, file_type: int, name: s
         "general.type": "model",
         "general.name": name,
         "general.file_type": file_type,
-        "general.quantization_version": QUANTISATION_VERSION,
+        "general.quantization_version": QUANTIZATION_VERSION,
         **{f"{layout}.{row.gguf}": getattr(shape, row.ours) for row in FIELDS if row.gguf is not None},
         f"{layout}.attention.value_length": shape.head_size,
         f"{layout}.rope.dimension_count": shape.head_size,
