@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 
 from megadec.common.errors import ExportError, InputError
-from megadec.common.tokenizer import Tokenizer
 from megadec.export.onnx.export import check_onnx, to_onnx
 from megadec.export.onnx.runtime import OnnxModel
 from megadec.export.read.load import load_source
@@ -115,15 +113,6 @@ def test_the_file_is_one_that_old_runtimes_read_and_stores_a_tied_weight_once(ex
     assert weights <= (folder / "model.onnx.data").stat().st_size < weights + 4096 * len(beside)
 
 
-def test_the_folder_says_where_it_comes_from(exported):
-    source, folder = exported
-    assert json.loads((folder / "shape.json").read_text()) == source.shape.to_dict()
-    origin = json.loads((folder / "megadec.json").read_text())
-    assert origin["source"]["step"] == 12
-    assert origin["tokenizer"]["sha256"] == Tokenizer.load(folder).sha256
-    assert origin["parity"]["largest_logit_difference"] < TOLERANCE
-
-
 @pytest.fixture
 def copy(exported, tmp_path) -> tuple[ModelSource, Path]:
     return exported[0], shutil.copytree(exported[1], tmp_path / "copy")
@@ -140,11 +129,7 @@ def test_one_changed_bit_of_a_weight_is_refused(copy):
 
 def test_another_tokenizer_is_refused(copy):
     source, folder = copy
-    sentencepiece_model = pytest.importorskip("sentencepiece.sentencepiece_model_pb2").ModelProto()
-    sentencepiece_model.ParseFromString((folder / "tokenizer.model").read_bytes())
-    one, other = sentencepiece_model.pieces[450], sentencepiece_model.pieces[451]
-    one.piece, other.piece = other.piece, one.piece
-    (folder / "tokenizer.model").write_bytes(sentencepiece_model.SerializeToString())
+    (folder / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes() + b"\n")
     with pytest.raises(ExportError, match=r"tokenizer\.model has sha256"):
         check_onnx(folder, source)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -75,11 +74,6 @@ def test_texts_become_ids_as_they_did_in_training(exported, tmp_path, cut):
     for classifier in (ours, theirs):
         with pytest.raises(InputError, match="text 1 is empty"):
             classifier.classify(["小林", "\n"])
-
-
-def test_the_folder_says_what_it_is_for(exported):
-    source, folder = exported
-    assert json.loads((folder / "megadec.json").read_text())["task"] == source.task
 
 
 def test_two_swapped_labels_are_refused(exported):

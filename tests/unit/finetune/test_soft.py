@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,11 @@ import pytest
 from megadec.common.errors import ConfigError, InputError
 from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import load_classifier
+from megadec.finetune.examples import LabelledOptions, read_sets
 from megadec.finetune.pseudo import PseudoOptions, label_texts
 from megadec.finetune.soft import SoftTexts, read_soft
 from tests.support.sources import random_classifier
 from tests.support.titles import WORDS, titles
-from tests.unit.finetune.test_task import opened
-from tests.unit.finetune.test_variants import texts_of
 
 NAMES = tuple(WORDS)
 
@@ -49,10 +49,10 @@ def test_a_label_is_drawn_as_often_as_its_probability_says():
     assert not np.array_equal(soft.drawn_labels(7), soft.drawn_labels(8))
 
 
-def test_every_variant_holds_the_soft_texts_once_with_labels_of_its_own(tmp_path, pretrained, soft_file):
-    data = {"soft": str(soft_file), "variants": 2, "bpe_dropout": 0.0}
-    found, again = (texts_of(opened(tmp_path, pretrained, data=data)) for _ in range(2))
-    labelled = texts_of(opened(tmp_path, pretrained)).texts
+def test_every_variant_holds_the_soft_texts_once_with_labels_of_its_own(titles_folder, tokenizer, soft_file):
+    options = LabelledOptions(str(titles_folder / "train.txt"), soft=str(soft_file), variants=2, bpe_dropout=0.0)
+    found, again = (read_sets(options, tokenizer)[0] for _ in range(2))
+    labelled = read_sets(replace(options, soft="", variants=1), tokenizer)[0].texts
     assert found.texts == 2 * (labelled + 40)
     assert found.sha256 == again.sha256
     first = slice(labelled, labelled + 40)

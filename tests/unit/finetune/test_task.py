@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megadec.common.config import from_dict, from_yaml, parse
+from megadec.common.config import from_dict, parse
 from megadec.common.errors import ConfigError
 from megadec.engine.runs.common import Job
 from megadec.export.read.megadec import to_megadec
@@ -19,9 +19,6 @@ from tests.support.sources import random_classifier
 from tests.support.titles import write_titles
 
 ZERO2 = PROJECT / "ds_configs" / "zero2.json"
-RUN_FILES = [
-    file for file in sorted((PROJECT / "launch" / "runs").glob("*.yaml")) if "launch/finetune.py" in file.read_text()
-]
 
 
 def run_of(folder: Path, pretrained: Path, **sections: object) -> FineTuneRun:
@@ -44,11 +41,6 @@ def run_of(folder: Path, pretrained: Path, **sections: object) -> FineTuneRun:
 def opened(folder: Path, pretrained: Path, **sections: object) -> Job:
     write_titles(folder / "titles")
     return open_finetune(run_of(folder, pretrained, **sections), ZERO2)
-
-
-@pytest.mark.parametrize("file", RUN_FILES, ids=lambda file: file.name)
-def test_every_fine_tuning_run_file_loads(file: Path) -> None:
-    assert from_yaml(FineTuneRun, file).name == file.stem
 
 
 def test_the_method_is_an_option_of_the_command_line() -> None:
