@@ -19,14 +19,11 @@ from megadec.decoding.session import DecoderModel
 from megadec.engine.command import train_command
 from megadec.engine.runs.pretrain import Run
 from megadec.export.gguf.writer import to_gguf
-from megadec.export.huggingface.classifier import to_hf_classifier
-from megadec.export.huggingface.decoder import MAX_SHARD_BYTES, to_hf
-from megadec.export.onnx.classifier import to_onnx_classifier
+from megadec.export.huggingface.export import MAX_SHARD_BYTES, to_hf
 from megadec.export.onnx.export import to_onnx
-from megadec.export.read.initial import open_pretraining
 from megadec.export.read.load import load_decoder
 from megadec.export.read.megadec import to_megadec
-from megadec.export.read.model import open_model
+from megadec.export.read.model import open_model, open_pretraining
 from megadec.export.read.source import ModelSource
 
 DTYPES = {
@@ -91,13 +88,11 @@ def _write(source: ModelSource, options: ConvertOptions) -> None:
     name = None if options.dtype == "auto" else options.dtype
     dtype: torch.dtype | None = getattr(torch, name) if name in ("bfloat16", "float32") else None
     if options.to == "hf":
-        to_folder = to_hf if source.classes is None else to_hf_classifier
-        to_folder(source, options.output, dtype=dtype, layout=options.layout, max_shard_bytes=options.max_shard_bytes)
+        to_hf(source, options.output, dtype=dtype, layout=options.layout, max_shard_bytes=options.max_shard_bytes)
     elif options.to == "gguf":
         to_gguf(source, options.output, dtype=name)
     elif options.to == "onnx":
-        to_graph = to_onnx if source.classes is None else to_onnx_classifier
-        to_graph(source, options.output)
+        to_onnx(source, options.output)
     else:
         to_megadec(source, options.output, dtype=dtype)
 

@@ -1,35 +1,34 @@
 """What of a pretrained decoder is trained for a task: all of it, its head, or low-rank parts beside its products.
 
-In come a method and the shape of a decoder, out go a classifier in which what must not change is frozen, and its
-parameters by name. Our own LoRA of a dozen lines instead of peft: a frozen weight and its low-rank parts belong to one
-module, so ZeRO-3 gathers them together where they are used, and a checkpoint has them under the decoder's own names.
+Our own LoRA of a dozen lines instead of peft: a frozen weight and its low-rank parts belong to one module, so ZeRO-3
+gathers them together where they are used, and a checkpoint has them under the decoder's own names.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from megadec.common.errors import ConfigError, suggest
 from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.flops import FORWARD_AND_BACKWARD, parameter_table
+from megadec.decoder.flops import FORWARD_AND_BACKWARD
 from megadec.decoder.initialize import normal_tensor
 from megadec.decoder.linear import Linear, linear
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
+from megadec.export.read.model import LORA_A, LORA_B
+from megadec.export.read.source import SCORE
 
 Method = Literal["full", "frozen", "lora", "scratch"]
-METHODS: tuple[Method, ...] = ("full", "frozen", "lora", "scratch")
+METHODS: tuple[Method, ...] = get_args(Method)
 PRODUCTS = {
     "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
     "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
 }  # fmt: skip
-HEAD = "score.weight"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def trains(method: Method, name: str) -> bool:
     """Whether `method` trains the parameter of this name."""
     if method in ("full", "scratch"):
         return True
-    return name == HEAD or name.endswith((".lora_a", ".lora_b"))
+    return name == SCORE or name.endswith((LORA_A, LORA_B))
 
 
 def build_classifier(
@@ -102,21 +101,16 @@ def build_classifier(
 
 def classifier_sizes(
     shape: DecoderShape, classes: int, method: Method, lora: LoraOptions
-) -> Mapping[str, tuple[int, ...]]:
+) -> dict[str, tuple[int, ...]]:
     """Every parameter's size by name."""
-    sizes = parameter_table(shape, classes)
-    if method == "lora":
-        for name, size in list(sizes.items()):
-            owner, _, leaf = name.removesuffix(".weight").rpartition(".")
-            if leaf in lora.targets:
-                sizes[f"{owner}.{leaf}.lora_a"] = (lora.rank, size[1])
-                sizes[f"{owner}.{leaf}.lora_b"] = (size[0], lora.rank)
-    return sizes
+    with torch.device("meta"):
+        classifier = build_classifier(shape, classes, method, lora)
+    return {name: tuple(parameter.shape) for name, parameter in classifier.named_parameters()}
 
 
 def first_lora_value(name: str, size: tuple[int, ...], seed: int) -> Tensor:
     """A starts small and random (its variance that of the paper's uniform numbers), B at zero: nothing is added yet."""
-    if name.endswith(".lora_b"):
+    if name.endswith(LORA_B):
         return torch.zeros(size, device="cpu")
     return normal_tensor(name, size, 1 / math.sqrt(3 * size[1]), seed)
 
@@ -127,9 +121,7 @@ def trained_share(method: Method) -> float:
     Without gradients of the trunk's weights (lora) a third of them falls away, without any of the trunk's (frozen) two
     thirds; the small products that are added are not counted.
     """
-    return {"full": FORWARD_AND_BACKWARD, "scratch": FORWARD_AND_BACKWARD, "lora": 2, "frozen": 1}[
-        method
-    ] / FORWARD_AND_BACKWARD
+    return {"lora": 2, "frozen": 1}.get(method, FORWARD_AND_BACKWARD) / FORWARD_AND_BACKWARD
 
 
 def manifest_of(method: Method, lora: LoraOptions) -> dict[str, Any]:

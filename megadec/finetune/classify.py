@@ -1,8 +1,7 @@
 """A finished classifier: texts in, a probability for each label out.
 
-Opens what training and export leave: a run (its best checkpoint), a checkpoint, a megadec or a Hugging Face folder.
-Texts are packed into rows as in training, and a text's answer may differ from that of the text alone in the last bits,
-because products of other sizes are added up in another order.
+Texts are packed as in training, and a text's answer may differ from that of the text alone in the last bits, because
+products of other sizes are added up in another order.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
+from megadec.export.read.inputs import Form
 from megadec.export.read.load import load_source
 from megadec.export.read.model import open_model
 from megadec.export.read.source import ModelSource
-from megadec.finetune.examples import TEXT, Form, LabelledSet
+from megadec.finetune.examples import LabelledSet
 from megadec.finetune.rows import assemble_texts, pack_rows
 
 ROWS_AT_A_TIME = 8
@@ -38,10 +38,6 @@ class Classifier:
     def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """The probability of each label, by its name, for each text. Raises InputError for an empty text."""
         return [dict(zip(self.labels, row, strict=True)) for row in self.probabilities(texts).tolist()]
-
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """The most probable label of each text."""
-        return [self.labels[number] for number in self.probabilities(texts).argmax(-1).tolist()]
 
     def probabilities(self, texts: Sequence[str]) -> Tensor:
         """float32 [texts, labels], in the order of `labels`. Raises InputError for an empty text."""
@@ -64,22 +60,18 @@ class Classifier:
         return found
 
     def _as_set(self, texts: Sequence[str]) -> LabelledSet:
-        for number, text in enumerate(texts):
-            if not text.strip():
-                raise InputError(f"text {number} is empty; there is nothing to classify")
-        encoded = self.tokenizer.encode_many([self.form.put(text.strip()) for text in texts])
-        ids = [np.asarray(self.form.ids(self.tokenizer.bos_id, one), dtype=np.int32) for one in encoded]
+        ids = self.form.encode(self.tokenizer, texts)
         starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         unknown = np.zeros(len(ids), dtype=np.int64)
-        return LabelledSet(Path(), tuple(self.labels), np.concatenate(ids), starts, unknown)
+        return LabelledSet(Path(), tuple(self.labels), np.concatenate(ids).astype(np.int32), starts, unknown)
 
 
-def load_classifier(path: Path | str, dtype: torch.dtype = torch.float32) -> Classifier:
+def load_classifier(path: Path) -> Classifier:
     """The classifier at `path`, on the CPU.
 
     Raises ConfigError when there is a model of another kind, and what `open_model` raises.
     """
-    return classifier_of(open_model(Path(path)), dtype)
+    return classifier_of(open_model(path))
 
 
 def classifier_of(source: ModelSource, dtype: torch.dtype = torch.float32) -> Classifier:
@@ -87,6 +79,5 @@ def classifier_of(source: ModelSource, dtype: torch.dtype = torch.float32) -> Cl
     if source.classes is None:
         raise ConfigError(f"{source.path} holds a {source.task['kind'].replace('_', ' ')}, not a classifier")
     decoder, tokenizer = load_source(source, dtype)
-    task, context = source.task, source.shape.max_position_embeddings
-    form = Form(task.get("template", TEXT), min(task.get("sequence_length", context), context), task.get("cut", "head"))
-    return Classifier(decoder, tokenizer, task["labels"], form)
+    form = Form.of_task(source.task, source.shape.max_position_embeddings)
+    return Classifier(decoder, tokenizer, source.task["labels"], form)

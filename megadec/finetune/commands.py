@@ -26,11 +26,10 @@ from megadec.export.read.seq2seq import KIND as SEQ2SEQ
 from megadec.export.read.seq2seq import load_seq2seq
 from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL
 from megadec.export.score import ScoreOptions, score
-from megadec.finetune.bleu import Tokenize
 from megadec.finetune.pseudo import PseudoOptions, label_texts
 from megadec.finetune.score import ClassifierScoreOptions, score_classifier
 from megadec.finetune.task import FineTuneRun, open_finetune
-from megadec.finetune.translate import Translator, score_pairs
+from megadec.finetune.translate import Tokenize, Translator, score_pairs
 
 
 def finetune(argv: Sequence[str]) -> None:

@@ -1,34 +1,35 @@
 """Labelled texts -> ids: what a classifier learns from and is measured on.
 
-In come files that the corpus readers know (THUCNews folders, `title<TAB>label` lists, JSON lines, CSV, Parquet), out
-goes a `LabelledSet`: the ids of every text end to end, and a label for each. A malformed line, an empty text and an
-unknown label are errors and not drops, because a label that is lost without a word is a figure that is wrong.
+Reads files that the corpus readers know (THUCNews folders, `title<TAB>label` lists, JSON lines, CSV, Parquet). A
+malformed line, an empty text and an unknown label are errors and not drops, because a label that is lost without a word
+is a figure that is wrong.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from megadec.common.errors import ConfigError, InputError, suggest
 from megadec.common.log import logger
 from megadec.common.ranks import is_first
+from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.report import Report
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.thucnews import class_names
-from megadec.finetune.soft import SoftTexts, read_soft
+from megadec.export.read.inputs import TEXT, Cut, Form
+from megadec.finetune.soft import read_soft
 
-TEXT = "{text}"
 ENCODED_AT_A_TIME = 4096
 SHOWN_LABELS = 12
 SOURCE_OF_SUFFIX = {
@@ -36,44 +37,9 @@ SOURCE_OF_SUFFIX = {
     ".csv": "comments", ".tsv": "comments", ".parquet": "parquet",
 }  # fmt: skip
 
-Cut = Literal["head", "tail"]
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
 log = logger(__name__)
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a text becomes ids: `<s>`, then the template with the text in it, cut to the length of a row.
-
-    template: what stands around `{text}`. longest_tokens: what is longer is cut. cut: whether the head or the tail of a
-    longer one is kept (`<s>` always is).
-    """
-
-    template: str = TEXT
-    longest_tokens: int = 256
-    cut: Cut = "head"
-
-    def __post_init__(self) -> None:
-        if self.template.count(TEXT) != 1:
-            raise ConfigError(f"data.template={self.template!r} does not have {TEXT} in it exactly once")
-        if self.longest_tokens < 2:
-            raise ConfigError(f"data.sequence_length={self.longest_tokens} is less than 2: <s> and a piece of text")
-        if self.cut not in ("head", "tail"):
-            raise ConfigError(f"data.cut={self.cut!r} is none of head, tail")
-
-    def put(self, text: str) -> str:
-        """The text in the template."""
-        return self.template.replace(TEXT, text)
-
-    def ids(self, bos_id: int, encoded: list[int]) -> list[int]:
-        """`<s>` and as many ids as fit; never `</s>`, as the last token of the text is what the label is read from."""
-        room = self.longest_tokens - 1
-        return [bos_id, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
-
-    def cuts(self, encoded: list[int]) -> bool:
-        """Whether `ids` leaves out some of them."""
-        return len(encoded) > self.longest_tokens - 1
 
 
 class LabelledText(NamedTuple):
@@ -184,103 +150,107 @@ def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText
     _check_whole(path, report)
 
 
-def read_sets(
-    options: LabelledOptions,
-    bos_id: int,
-    encode: Encode,
-    encode_again: Callable[[int], Encode] | None = None,
-    seed: int = 0,
-) -> tuple[LabelledSet, LabelledSet | None]:
+def read_sets(options: LabelledOptions, tokenizer: Tokenizer, seed: int = 0) -> tuple[LabelledSet, LabelledSet | None]:
     """The training set and the held-out one (None where none is named), with one list of labels.
 
-    encode: texts -> ids of each, without `<s>`. encode_again: the same for a variant, by its number from 1; needed for
-    more than one. seed: draws the labels of soft texts. The labels are those of class.txt in its order, else those of
-    the training set, sorted. Raises ConfigError and InputError: see `read_labelled` and `read_soft`; also for a label
-    that is not in the list, fewer than two labels, no text at all, and a held-out set inside the training set.
+    seed: draws the variants, and the labels of soft texts. The labels are those of class.txt in its order, else those
+    of the training set, sorted. Raises ConfigError and InputError: see `read_labelled` and `read_soft`; also for a
+    label that is not in the list, fewer than two labels, no text at all, and a held-out set inside the training set.
     """
     if not options.train:
         raise ConfigError("data.train names no labelled texts: give a file or folder such as data/titles/train.txt")
     train_path = Path(options.train)
-    train = read_set(train_path, options, bos_id, encode, _class_list(train_path, options))
+    train = read_set(train_path, options, tokenizer, _class_list(train_path, options))
     if len(train.names) < 2:
         raise InputError(f"{train_path} has the label {train.names[0]!r} only; a classifier needs at least two")
-    for name, count in zip(train.names, train.counts.tolist(), strict=True):
-        if not count and is_first():
+    for name, texts in zip(train.names, train.counts.tolist(), strict=True):
+        if not texts and is_first():
             log.warning("%s: no text has the label %r, so it will not be learned", train_path, name)
     soft = read_soft(Path(options.soft), train.names) if options.soft else None
-    again = [train]
+    sets = [train]
     for number in range(options.variants):
-        assert number == 0 or encode_again is not None, "more than one variant"
-        encode_now = encode if encode_again is None or number == 0 else encode_again(number)
+        encode = _encode_variant(tokenizer, options, seed, number) if number else tokenizer.encode_many
         if number:
-            again.append(read_set(train_path, options, bos_id, encode_now, train.names))
+            sets.append(read_set(train_path, options, tokenizer, train.names, encode))
         if soft is not None:
-            labels = soft.drawn_labels(zlib.crc32(f"{seed} {number}".encode()))
-            again.append(_soft_set(soft, labels, options.form, bos_id, encode_now, train.names))
+            labels = soft.drawn_labels(zlib.crc32(f"{seed} {number}".encode())).tolist()
+            pairs = zip(soft.texts, labels, strict=True)
+            sets.append(_encoded(soft.path, pairs, train.names, options.form, tokenizer.bos_id, encode))
+    learned = joined(sets)
     if not options.dev:
-        return joined(again), None
+        return learned, None
     dev_path = Path(options.dev)
     if dev_path.resolve() == train_path.resolve() or train_path.resolve() in dev_path.resolve().parents:
         raise ConfigError(f"data.dev={dev_path} is within data.train={train_path}; what is learned measures nothing")
-    dev = read_set(dev_path, options, bos_id, encode, train.names)
-    learned = joined(again)
+    dev = read_set(dev_path, options, tokenizer, train.names)
     if is_first() and (shared := _texts_in_both(learned, dev)):
         log.warning("%s: %d of %d texts are learned from too; they measure memory", dev_path, shared, dev.texts)
     return learned, dev
 
 
-def _soft_set(
-    soft: SoftTexts, labels: np.ndarray, form: Form, bos_id: int, encode: Encode, names: tuple[str, ...]
+def _encode_variant(tokenizer: Tokenizer, options: LabelledOptions, seed: int, number: int) -> Encode:
+    """Texts -> ids with pieces cut finer and tokens left out: other ones for each number and each part of a set, the
+    same whenever the run starts. At least one token of a text stays."""
+    parts = count()
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        part_seed = zlib.crc32(f"{seed} {number} {next(parts)}".encode())
+        chance = np.random.default_rng(part_seed)
+        encoded = tokenizer.encode_with_dropout(texts, options.bpe_dropout, part_seed)
+        kept = [chance.random(len(ids)) >= options.token_dropout for ids in encoded]
+        return [np.asarray(ids)[stays].tolist() or ids[:1] for ids, stays in zip(encoded, kept, strict=True)]
+
+    return encode
+
+
+def _encoded(
+    path: Path, texts: Iterable[tuple[str, int]], names: Sequence[str], form: Form, bos_id: int, encode: Encode
 ) -> LabelledSet:
-    ids = []
-    cut = 0
-    for first in range(0, len(soft.texts), ENCODED_AT_A_TIME):
-        for encoded in encode([form.put(text) for text in soft.texts[first : first + ENCODED_AT_A_TIME]]):
+    """Texts with the numbers of their labels as a set; what is too long is cut and counted."""
+    ids, labels, cut, texts = [], list[int](), 0, iter(texts)
+    while some := list(islice(texts, ENCODED_AT_A_TIME)):
+        for encoded in encode([form.put(text) for text, _ in some]):
             ids.append(np.asarray(form.ids(bos_id, encoded), dtype=np.int32))
             cut += form.cuts(encoded)
-    _say_cut(soft.path, cut, len(ids), form)
-    starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    return LabelledSet(soft.path, names, np.concatenate(ids), starts, labels, cut)
-
-
-def _say_cut(path: Path, cut: int, texts: int, form: Form) -> None:
+        labels += [label for _, label in some]
+    if not ids:
+        raise InputError(f"{path} has no labelled text at all")
     if cut:
         log.info("%s: %d of %d texts are longer than %d tokens and were cut (%s kept)",
-                 path, cut, texts, form.longest_tokens, form.cut)  # fmt: skip
+                 path, cut, len(ids), form.longest_tokens, form.cut)  # fmt: skip
+    starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    return LabelledSet(path, tuple(names), np.concatenate(ids), starts, np.asarray(labels, dtype=np.int64), cut)
 
 
 def joined(sets: Sequence[LabelledSet]) -> LabelledSet:
     """The texts of several sets of the same labels, one set behind the other."""
-    if len(sets) == 1:
-        return sets[0]
-    first = sets[0]
     starts = np.concatenate([[0], np.cumsum(np.concatenate([one.lengths for one in sets]))])
     tokens, labels = (np.concatenate([getattr(one, name) for one in sets]) for name in ("tokens", "labels"))
-    return LabelledSet(first.path, first.names, tokens, starts, labels, sum(one.cut for one in sets))
+    return replace(sets[0], tokens=tokens, starts=starts, labels=labels, cut=sum(one.cut for one in sets))
 
 
 def read_set(
-    path: Path, options: LabelledOptions, bos_id: int, encode: Encode, names: Sequence[str] | None = None
+    path: Path,
+    options: LabelledOptions,
+    tokenizer: Tokenizer,
+    names: Sequence[str] | None = None,
+    encode: Encode | None = None,
 ) -> LabelledSet:
     """One set. names: the labels that there may be; None takes what is found, sorted. Raises as `read_sets` does."""
-    form, ids, labels = options.form, [], []
     numbers = {name: number for number, name in enumerate(names or ())}
-    cut = 0
-    texts = read_labelled(path, options)
-    while some := list(islice(texts, ENCODED_AT_A_TIME)):
-        for one, encoded in zip(some, encode([form.put(one.text) for one in some]), strict=True):
+
+    def numbered() -> Iterator[tuple[str, int]]:
+        for one in read_labelled(path, options):
             if names is not None and one.label not in numbers:
                 raise InputError(f"{one.place}: {_unknown(one.label, names)}")
-            ids.append(np.asarray(form.ids(bos_id, encoded), dtype=np.int32))
-            labels.append(numbers.setdefault(one.label, len(numbers)))
-            cut += form.cuts(encoded)
-    if not ids:
-        raise InputError(f"{path} has no labelled text at all")
-    _say_cut(path, cut, len(ids), form)
-    starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    final = tuple(names) if names is not None else tuple(sorted(numbers, key=_by_number))
+            yield one.text, numbers.setdefault(one.label, len(numbers))
+
+    found = _encoded(path, numbered(), names or (), options.form, tokenizer.bos_id, encode or tokenizer.encode_many)
+    if names is not None:
+        return found
+    final = tuple(sorted(numbers, key=_by_number))
     places = np.asarray([final.index(name) for name in numbers], dtype=np.int64)
-    return LabelledSet(path, final, np.concatenate(ids), starts, places[labels], cut)
+    return replace(found, names=final, labels=places[found.labels])
 
 
 def label_weights(train: LabelledSet, kind: str, given: dict[str, float]) -> list[float]:

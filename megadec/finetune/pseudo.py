@@ -1,9 +1,9 @@
 """What finished classifiers say of texts, as training data for another one.
 
-In come classifiers of the same labels, and texts with labels or without; out goes a file of JSON lines: a text and the
-probability of each label, the mean over the classifiers. Fine-tuning takes it as `data.soft`: one decoder learns what
-several know together (Hinton et al., arXiv 1503.02531), and texts that nobody has labelled become worth something. All
-texts are held in memory, so that each classifier is opened once and only one at a time.
+Writes JSON lines: a text and the probability of each label, the mean over the classifiers. Fine-tuning takes the file
+as `data.soft`: one decoder learns what several know together (Hinton et al., arXiv 1503.02531), and texts that nobody
+has labelled become worth something. All texts are held in memory, so that each classifier is opened once and only one
+at a time.
 """
 
 from __future__ import annotations

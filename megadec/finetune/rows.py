@@ -1,15 +1,14 @@
-"""Labelled texts -> token batches: whole texts packed into rows, a label's number at the last token of each (and at the
-earlier ones where a run wants it).
+"""Labelled texts -> token batches: whole texts packed into sequences, a label's number at the last token of each.
 
-In comes a `LabelledSet`, out come `TokenBatch`es: the training stream's, and those of a set that is measured. A text
-sees nothing of its neighbours (documents_BS) and counts its own positions, so a packed text is computed as it would be
-alone. Texts are packed anew for each epoch, so that neighbours change, by best fit over their lengths, so that every
-epoch has equally many rows and step N needs no list of what came before.
+A text sees nothing of its neighbors (documents_BS) and counts its own positions, so a packed text is computed as it
+would be alone. Texts are packed anew for each epoch, so that neighbors change, by best fit over their lengths, so that
+every epoch has equally many sequences and step N needs no list of what came before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -78,29 +77,26 @@ def assemble_texts(
     return TokenBatch(*(torch.from_numpy(array) for array in arrays))
 
 
+@dataclass(eq=False)
 class ClassifyStream:
     """The endless sequence of training steps over a labelled set (`engine.task.Stream`); a pure function of its
-    arguments. Every text is seen once an epoch; a step may hold the end of one epoch and the beginning of the next."""
+    arguments. Every text is seen once an epoch; a step may hold the end of one epoch and the beginning of the next.
 
-    def __init__(
-        self,
-        data: LabelledSet,
-        weights: Sequence[float],
-        sequence_length: int,
-        seed: int,
-        global_batch_size: int,
-        prefix_weight: float = 0.0,
-    ) -> None:
-        self.data = data
-        self.weights = list(weights)
-        self.prefix_weight = prefix_weight
-        self.sequence_length = sequence_length
-        self.seed = seed
-        self.global_batch_size = global_batch_size
-        self._text_order = Shuffle([data.texts], [1.0], seed)
+    weights: of each label in the loss. prefix_weight: see `assemble_texts`.
+    """
+
+    data: LabelledSet
+    weights: list[float]
+    sequence_length: int
+    seed: int
+    global_batch_size: int
+    prefix_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._text_order = Shuffle([self.data.texts], [1.0], self.seed)
         self._epoch = lru_cache(KEPT_EPOCHS)(self._pack_epoch)
         self.windows_per_epoch = len(self._packed(0))
-        self._row_order = Shuffle([self.windows_per_epoch], [1.0], seed)
+        self._row_order = Shuffle([self.windows_per_epoch], [1.0], self.seed)
 
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None

@@ -1,8 +1,7 @@
 """How good a finished classifier is: accuracy, precision, recall, F1 and the confusion matrix on labelled texts.
 
-In come a classifier and texts as fine-tuning reads them, out comes a dictionary that JSON can hold. The means over
-labels ("macro") leave out a label that is neither true nor said for any text, as it says nothing, so they compare
-between models on one set and not between sets with other labels.
+The means over labels ("macro") leave out a label that is neither true nor said for any text, as it says nothing, so
+they compare between models on one set and not between sets with other labels.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Texts with a probability for each label, as `finetune/pseudo.py` writes them, as labels for training.
 
-In comes a file of JSON lines, a text and the probability of each label by its name; out come texts, and a label for
-each that is drawn by its probabilities. A drawn label is the probabilities' cross-entropy only in the mean over draws
-(every variant of a text draws anew), so that a batch holds one label a text wherever it comes from.
+A text's label is drawn by its probabilities. A drawn label is the probabilities' cross-entropy only in the mean over
+draws (every variant of a text draws anew), so that a batch holds one label a text wherever it comes from.
 """
 
 from __future__ import annotations

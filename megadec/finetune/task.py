@@ -1,25 +1,21 @@
 """A fine-tuning run: what its YAML and command line say, checked against the disk, as a task for the engine.
 
-In come a pretrained model (a run, a checkpoint, a megadec or a Hugging Face folder) and labelled texts, out comes a
-`Job` that `engine.loop.train` trains. Every rank reads and packs all texts before a process group exists: a moment for
-hundreds of thousands of titles, and a mistake is one message before anything costs.
+Every rank reads and packs all texts before a process group exists: a moment for hundreds of thousands of titles, and a
+mistake is one message before anything costs.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import ConfigError
 from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
@@ -31,11 +27,9 @@ from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
 from megadec.engine.task import Scorer, Task
-from megadec.export.read.model import open_model
-from megadec.export.read.source import ModelSource
+from megadec.export.read.model import LORA_A, LORA_B, open_model
+from megadec.export.read.source import SCORE, ModelSource
 from megadec.finetune.adapt import (
-    HEAD,
-    METHODS,
     LoraOptions,
     Method,
     build_classifier,
@@ -44,7 +38,7 @@ from megadec.finetune.adapt import (
     manifest_of,
     trained_share,
 )
-from megadec.finetune.examples import Encode, LabelledOptions, LabelledSet, label_weights, read_sets
+from megadec.finetune.examples import LabelledOptions, LabelledSet, label_weights, read_sets
 from megadec.finetune.measure import MeasureOptions, evaluate_classes
 from megadec.finetune.rows import ClassifyStream
 
@@ -105,10 +99,6 @@ class FineTuneRun(CommonRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in METHODS:
-            raise ConfigError(
-                f"method={self.method!r} is none of {', '.join(METHODS)}{suggest(str(self.method), METHODS)}"
-            )
         if self.epochs is not None and not 0 < self.epochs < math.inf:
             raise ConfigError(f"epochs={self.epochs} is not a number above 0")
 
@@ -116,7 +106,7 @@ class FineTuneRun(CommonRun):
 def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     """Check everything that can be wrong with the request before anything costs.
 
-    Raises ConfigError (no model, another tokenizer, rows longer than the context, settings that disagree),
+    Raises ConfigError (no model, another tokenizer, sequences longer than the context, settings that disagree),
     CheckpointError or ExportError (the model is not whole), TokenizerError, InputError (the texts: see `read_sets`).
     """
     settings = open_settings(run, deepspeed_file)
@@ -130,19 +120,13 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
             f"data.sequence_length={run.data.sequence_length} is more than the context of {run.model.path}, which is"
             f" {source.shape.max_position_embeddings} tokens"
         )
-    train, dev = read_sets(
-        run.data,
-        tokenizer.bos_id,
-        tokenizer.encode_many,
-        lambda number: _with_dropout(run, tokenizer, number),
-        run.seed,
-    )
+    train, dev = read_sets(run.data, tokenizer, run.seed)
     weights = label_weights(train, run.loss.class_weights, run.loss.weights)
     stream = ClassifyStream(
         train, weights, run.data.sequence_length, run.seed, run.train.global_batch_size, run.loss.prefix_weight
     )
     log.info(
-        "%s: %s texts of %d labels, %.1f tokens each, in %s rows of %d",
+        "%s: %s texts of %d labels, %.1f tokens each, in %s sequences of %d",
         train.path, f"{train.texts:,}", len(train.names), len(train.tokens) / train.texts,
         f"{stream.windows_per_epoch:,}", run.data.sequence_length,
     )  # fmt: skip
@@ -152,21 +136,6 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     if dev is None and run.early_stopping.metric is not None:
         raise ConfigError(f"early_stopping.metric={run.early_stopping.metric} without data.dev to measure it on")
     return Job(run, settings, tokenizer, world_size(), _task(run, source, stream, dev))
-
-
-def _with_dropout(run: FineTuneRun, tokenizer: Tokenizer, number: int) -> Encode:
-    """Texts -> ids with pieces cut finer and tokens left out: other ones for each number and each part of a set, the
-    same whenever the run starts. At least one token of a text stays."""
-    parts = itertools.count()
-
-    def encode(texts: Sequence[str]) -> list[list[int]]:
-        seed = zlib.crc32(f"{run.seed} {number} {next(parts)}".encode())
-        chance = np.random.default_rng(seed)
-        encoded = tokenizer.encode_with_dropout(texts, run.data.bpe_dropout, seed)
-        kept = [chance.random(len(ids)) >= run.data.token_dropout for ids in encoded]
-        return [np.asarray(ids)[stays].tolist() or ids[:1] for ids, stays in zip(encoded, kept, strict=True)]
-
-    return encode
 
 
 def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: LabelledSet | None) -> Task:
@@ -188,7 +157,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         return evaluate_classes(scorer, dev, length, micro, step, interrupt)
 
     def flops(_texts: int, squared_tokens: int) -> int:
-        # The loop counts predictions, which are texts here; what is computed are the rows.
+        # The loop counts predictions, which are texts here; what is computed are the sequences.
         whole = model_flops(shape, step_tokens, squared_tokens, classes=len(names))
         return round(whole * trained_share(method))
 
@@ -220,9 +189,9 @@ def first_values(run: FineTuneRun, source: ModelSource, names: tuple[str, ...]) 
         log.info("%s knows other labels; its head is not taken over", source.path)
 
     def first_value(name: str) -> Tensor:
-        if name.endswith((".lora_a", ".lora_b")):
+        if name.endswith((LORA_A, LORA_B)):
             return first_lora_value(name, sizes[name], run.seed)
-        if run.method == "scratch" or (name == HEAD and not has_head):
+        if run.method == "scratch" or (name == SCORE and not has_head):
             return initial_tensor(shape, name, sizes[name], run.seed)
         return source.tensor(name).to(torch.float32)
 

@@ -22,7 +22,7 @@ from megadec.engine.checkpoint.origins import Source, origins_of, run_folder_of
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.export.read.megadec import FORMAT as FOLDER_FORMAT
-from megadec.export.read.provenance import PROVENANCE_FILE
+from megadec.export.read.source import PROVENANCE_FILE
 
 
 class FirstSteps(NamedTuple):

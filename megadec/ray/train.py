@@ -23,7 +23,7 @@ from megadec.common.errors import ConfigError, MissingExtraError, TrainingError
 from megadec.engine.checkpoint.manifest import checkpoints_in
 from megadec.engine.health.preemption import STOP_FILE
 from megadec.engine.runs.pretrain import Run
-from megadec.export.read.initial import open_pretraining
+from megadec.export.read.model import open_pretraining
 from megadec.ray.failures import as_ours, failure_watch, one_line
 from megadec.ray.worker import work
 

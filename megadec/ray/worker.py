@@ -44,7 +44,7 @@ def work(request: dict[str, Any]) -> None:
     from megadec.engine.ranks import lost_ranks
     from megadec.engine.runs.pretrain import Run
     from megadec.engine.zero.engine import end_process_group, start_process_group
-    from megadec.export.read.initial import open_pretraining
+    from megadec.export.read.model import open_pretraining
 
     # The loop runs in a thread; signals reach the main thread, where Ray runs what an actor is asked for.
     ray.get(ray.get_runtime_context().current_actor.execute.remote(listen_in_main_thread))

@@ -12,7 +12,7 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 
 from megadec.common.errors import CheckpointError
 from megadec.engine.checkpoint.zero_files import ZeroFiles
-from megadec.export.huggingface.decoder import to_hf
+from megadec.export.huggingface.export import to_hf
 from megadec.export.read.model import open_model
 from megadec.export.score import ScoreOptions, score
 from tests.support.processes import metrics_of, train_all

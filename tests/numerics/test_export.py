@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from megadec.common.errors import ConfigError, ExportError, StorageError
 from megadec.common.tokenizer import Tokenizer
-from megadec.export.huggingface.decoder import check_export, to_hf
+from megadec.export.huggingface.export import check_hf, to_hf
 from megadec.export.read.load import load_decoder
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
@@ -82,7 +82,7 @@ def test_one_changed_weight_is_refused(fresh):
     tensors["model.layers.1.mlp.down_proj.weight"][3, 5] += 1e-6
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ExportError, match=r"'layers.1.mlp.down_proj.weight'"):
-        check_export(folder, source, torch.float32)
+        check_hf(folder, source, torch.float32)
 
 
 def test_two_swapped_pieces_of_the_tokenizer_are_refused(fresh):
@@ -93,7 +93,7 @@ def test_two_swapped_pieces_of_the_tokenizer_are_refused(fresh):
     pieces[one], pieces[other] = pieces[other], pieces[one]
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(ExportError, match="ids"):
-        check_export(folder, source, torch.float32)
+        check_hf(folder, source, torch.float32)
 
 
 def test_another_base_of_rope_is_refused_by_the_logits(fresh):
@@ -102,7 +102,7 @@ def test_another_base_of_rope_is_refused_by_the_logits(fresh):
     config["rope_theta"] = config["rope_parameters"]["rope_theta"] = 20000.0
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ExportError, match=r"logits of ids .* differ"):
-        check_export(folder, source, torch.float32)
+        check_hf(folder, source, torch.float32)
 
 
 def test_an_export_that_differs_leaves_nothing_under_its_name(tmp_path, tiny_tokenizer_path):

@@ -14,7 +14,7 @@ from megadec.decoder.execution import Execution
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import MODES, Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.lora import MergedLora
+from megadec.export.read.model import MergedLora
 from megadec.finetune.adapt import LoraOptions, Method, build_classifier
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.rows import assemble_texts, pack_rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from megadec.common.errors import ConfigError, ExportError, InputError
-from megadec.common.tokenizer import Tokenizer
+from megadec.common.errors import ExportError, InputError
 from megadec.export.onnx.export import check_onnx, to_onnx
 from megadec.export.onnx.runtime import OnnxModel
 from megadec.export.read.load import load_source
@@ -31,7 +29,7 @@ def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSourc
         tiny_tokenizer_path, qk_norm=request.param, tied_embeddings=request.param, max_position_embeddings=300
     )
     folder = tmp_path_factory.mktemp("exports") / "model-onnx"
-    parity = to_onnx(source, folder, threads=1)
+    parity = to_onnx(source, folder)
     assert parity.prompts == 50
     assert parity.greedy_tokens > 50
     return source, folder
@@ -44,7 +42,7 @@ def ours(exported):
 
 @pytest.fixture(scope="module")
 def theirs(exported) -> OnnxModel:
-    return OnnxModel(exported[1], threads=1)
+    return OnnxModel(exported[1])
 
 
 def random_ids(*size: int) -> torch.Tensor:
@@ -115,15 +113,6 @@ def test_the_file_is_one_that_old_runtimes_read_and_stores_a_tied_weight_once(ex
     assert weights <= (folder / "model.onnx.data").stat().st_size < weights + 4096 * len(beside)
 
 
-def test_the_folder_says_where_it_comes_from(exported):
-    source, folder = exported
-    assert json.loads((folder / "shape.json").read_text()) == source.shape.to_dict()
-    origin = json.loads((folder / "megadec.json").read_text())
-    assert origin["source"]["step"] == 12
-    assert origin["tokenizer"]["sha256"] == Tokenizer.load(folder).sha256
-    assert origin["parity"]["largest_logit_difference"] < TOLERANCE
-
-
 @pytest.fixture
 def copy(exported, tmp_path) -> tuple[ModelSource, Path]:
     return exported[0], shutil.copytree(exported[1], tmp_path / "copy")
@@ -135,18 +124,14 @@ def test_one_changed_bit_of_a_weight_is_refused(copy):
     data[-1 - 4 * 700] ^= 0x80
     (folder / "model.onnx.data").write_bytes(data)
     with pytest.raises(ExportError, match=r"tensor '.*' as written is not what"):
-        check_onnx(folder, source, threads=1)
+        check_onnx(folder, source)
 
 
 def test_another_tokenizer_is_refused(copy):
     source, folder = copy
-    sentencepiece_model = pytest.importorskip("sentencepiece.sentencepiece_model_pb2").ModelProto()
-    sentencepiece_model.ParseFromString((folder / "tokenizer.model").read_bytes())
-    one, other = sentencepiece_model.pieces[450], sentencepiece_model.pieces[451]
-    one.piece, other.piece = other.piece, one.piece
-    (folder / "tokenizer.model").write_bytes(sentencepiece_model.SerializeToString())
+    (folder / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes() + b"\n")
     with pytest.raises(ExportError, match=r"tokenizer\.model has sha256"):
-        check_onnx(folder, source, threads=1)
+        check_onnx(folder, source)
 
 
 def test_a_graph_with_another_constant_is_refused_by_the_logits(copy):
@@ -156,7 +141,7 @@ def test_a_graph_with_another_constant_is_refused_by_the_logits(copy):
     eps.CopyFrom(onnx.numpy_helper.from_array(np.array(1.0, np.float32), eps.name))
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ExportError, match=r"logits of ids .* differ"):
-        check_onnx(folder, source, threads=1)
+        check_onnx(folder, source)
 
 
 def test_a_cut_file_of_weights_is_refused(copy):
@@ -164,7 +149,7 @@ def test_a_cut_file_of_weights_is_refused(copy):
     data = (folder / "model.onnx.data").read_bytes()
     (folder / "model.onnx.data").write_bytes(data[: len(data) // 2])
     with pytest.raises(ExportError, match=r"model\.onnx"):
-        check_onnx(folder, source, threads=1)
+        check_onnx(folder, source)
     with pytest.raises(ExportError, match="onnxruntime cannot load it"):
         OnnxModel(folder)
 
@@ -173,16 +158,3 @@ def test_a_session_refuses_what_the_model_cannot_take(theirs):
     for ids, words in ([], "no tokens"), ([1, 600], "id 600"), ([-1], "id -1"), ([1] * 301, "301 tokens do not fit"):
         with pytest.raises(InputError, match=words):
             theirs.session().feed(ids)
-
-
-def test_an_existing_output_is_kept_as_it_is(exported, tmp_path):
-    (tmp_path / "precious").touch()
-    with pytest.raises(ConfigError, match="exists already"):
-        to_onnx(exported[0], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
-
-
-def test_a_tokenizer_with_more_pieces_than_rows_is_refused(tmp_path, tiny_tokenizer_path):
-    with pytest.raises(ExportError, match="the model has rows for 592 only"):
-        to_onnx(random_source(tiny_tokenizer_path, vocabulary_size=592), tmp_path / "model-onnx")
-    assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -11,16 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from megadec.common.errors import ConfigError, ExportError, InputError
-from megadec.export.onnx.classifier import check_onnx_classifier, to_onnx_classifier
-from megadec.export.onnx.decoder import classifier_graph
-from megadec.export.onnx.export import to_onnx, write_companions
-from megadec.export.onnx.files import write_onnx
+from megadec.common.errors import ExportError, InputError
+from megadec.export.onnx.export import check_onnx, to_onnx, write_model
 from megadec.export.onnx.runtime import OnnxClassifier, OnnxModel
 from megadec.export.read.load import load_source
 from megadec.export.read.source import ModelSource
 from megadec.finetune.classify import classifier_of
-from tests.support.sources import random_classifier, random_source
+from tests.support.sources import random_classifier
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -30,13 +26,13 @@ pytest.importorskip("onnxruntime")
 def exported(tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
     source = random_classifier(tiny_tokenizer_path)
     folder = tmp_path_factory.mktemp("exports") / "model-onnx"
-    assert to_onnx_classifier(source, folder, threads=1).prompts == 50
+    assert to_onnx(source, folder).prompts == 50
     return source, folder
 
 
 @pytest.fixture(scope="module")
 def theirs(exported) -> OnnxClassifier:
-    return OnnxClassifier(exported[1], threads=1)
+    return OnnxClassifier(exported[1])
 
 
 def test_texts_of_other_lengths_in_one_batch_keep_their_logits(exported, theirs):
@@ -69,9 +65,9 @@ def test_texts_become_ids_as_they_did_in_training(exported, tmp_path, cut):
     """The template, the blanks around a text, and what is cut from a long one: `Classifier` of finetune says it."""
     form = {"template": "标题：{text}。类别：", "sequence_length": 24, "cut": cut}
     source = dataclasses.replace(exported[0], task={**exported[0].task, **form})
-    write_onnx(tmp_path, classifier_graph(source.shape, 3), source)
-    write_companions(tmp_path, source)
-    ours, theirs = classifier_of(source), OnnxClassifier(tmp_path, threads=1)
+    write_model(tmp_path, source)
+    shutil.copyfile(source.tokenizer_path, tmp_path / "tokenizer.model")
+    ours, theirs = classifier_of(source), OnnxClassifier(tmp_path)
     texts = [" 小林\n", "清晨，小林在河边。", "大家都很高兴，老周没有人知道原因。" * 9]
     for wanted, found in zip(ours.classify(texts), theirs.classify(texts), strict=True):
         assert found == pytest.approx(wanted, abs=1e-5)
@@ -80,35 +76,16 @@ def test_texts_become_ids_as_they_did_in_training(exported, tmp_path, cut):
             classifier.classify(["小林", "\n"])
 
 
-def test_the_folder_says_what_it_is_for(exported):
-    source, folder = exported
-    assert json.loads((folder / "megadec.json").read_text())["task"] == source.task
-
-
-def test_a_changed_weight_of_the_score_is_refused(exported, tmp_path):
-    source, folder = exported[0], shutil.copytree(exported[1], tmp_path / "copy")
-    data = bytearray((folder / "model.onnx.data").read_bytes())
-    data[-1] ^= 0x01  # the score is the last tensor
-    (folder / "model.onnx.data").write_bytes(data)
-    with pytest.raises(ExportError, match=r"tensor 'score.weight' as written is not what"):
-        check_onnx_classifier(folder, source, threads=1)
-
-
 def test_two_swapped_labels_are_refused(exported):
     source, folder = exported
     swapped = dataclasses.replace(source, task={**source.task, "labels": ["财经", "体育", "房产"]})
     with pytest.raises(ExportError, match="the graph says its task is"):
-        check_onnx_classifier(folder, swapped, threads=1)
+        check_onnx(folder, swapped)
 
 
-def test_the_wrong_kind_of_model_is_refused(exported, tmp_path, tiny_tokenizer_path):
-    with pytest.raises(ConfigError, match="is a classifier"):
-        to_onnx(exported[0], tmp_path / "model-onnx")
-    with pytest.raises(ConfigError, match="has no labels"):
-        to_onnx_classifier(random_source(tiny_tokenizer_path), tmp_path / "model-onnx")
+def test_a_classifier_is_no_language_model(exported):
     with pytest.raises(ExportError, match="is for classification; a language_model was wanted"):
         OnnxModel(exported[1])
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_text_beyond_the_context_is_refused(theirs):

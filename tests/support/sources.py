@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.source import CLASSIFICATION, ModelSource, tensor_shapes
+from megadec.export.read.source import CLASSIFICATION, ModelSource
 
 TINY_SHAPE = {
     "hidden_size": 48,
@@ -31,7 +32,7 @@ class InMemory:
     def __init__(self, shape: DecoderShape, classes: int | None = None) -> None:
         generator = torch.Generator().manual_seed(7)
         self.tensors: dict[str, Tensor] = {}
-        for name, size in tensor_shapes(shape, classes).items():
+        for name, size in parameter_table(shape, classes).items():
             noise = torch.randn(size, generator=generator)
             self.tensors[name] = 1 + 0.1 * noise if len(size) == 1 else 0.1 * noise
 
@@ -68,8 +69,8 @@ def random_source(tokenizer_path: Path, **changes: object) -> ModelSource:
     )
 
 
-def random_classifier(tokenizer_path: Path, template: str = "{text}", **changes: object) -> ModelSource:
-    """`random_source` with a score of three labels."""
+def random_classifier(tokenizer_path: Path, task: Mapping[str, object] | None = None, **changes: object) -> ModelSource:
+    """`random_source` with a score of three labels; `task` changes what is said of the texts and labels."""
     source = random_source(tokenizer_path, **changes)
-    task = {"kind": CLASSIFICATION, "labels": ["体育", "财经", "房产"], "template": template}
+    task = {"kind": CLASSIFICATION, "labels": ["体育", "财经", "房产"], "template": "{text}", **(task or {})}
     return dataclasses.replace(source, reader=InMemory(source.shape, classes=3), task=task)

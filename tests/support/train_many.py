@@ -23,7 +23,7 @@ from megadec.engine.runs.common import Job
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
 from megadec.engine.zero.engine import build_engine
-from megadec.export.read.initial import open_pretraining
+from megadec.export.read.model import open_pretraining
 from megadec.finetune.task import FineTuneRun, open_finetune
 from tests.support.disturb import disturbed
 from tests.support.processes import do_plans

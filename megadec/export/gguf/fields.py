@@ -1,44 +1,39 @@
-"""What a GGUF file says beside its tensors: the network's numbers and the vocabulary, as one table.
+"""What a GGUF file says beside its tensors: the network's numbers and the vocabulary (ggml-org/ggml, docs/gguf.md).
 
-In come a shape and a tokenizer, out go keys and values (ggml-org/ggml, docs/gguf.md). Plain Python values, whose types
-say how they are stored (int: uint32, float: float32), so that the table can be compared with what was read.
+Plain Python values, whose types say how they are stored (int: uint32, float: float32), so that they can be compared
+with what was read.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from megadec.common.tokenizer import Kind, Tokenizer
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.names import Layout
+from megadec.export.read.names import FIELDS, layout_of
 
 Value = bool | int | float | str | list[str] | list[float] | list[int]
 
-QUANTISATION_VERSION = 2
+QUANTIZATION_VERSION = 2
 # llama.cpp's types of tokens.
 TOKEN_TYPES: dict[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "unused": 5, "byte": 6}
 # Below that of every piece, so that no text becomes a row that has no piece.
 UNUSED_SCORE = -1e6
 
 
-def fields_of(shape: DecoderShape, layout: Layout, tokenizer: Tokenizer, file_type: int, name: str) -> dict[str, Value]:
+def fields_of(shape: DecoderShape, tokenizer: Tokenizer, file_type: int, name: str) -> dict[str, Value]:
     """Every key of the file with its value. `file_type` is llama.cpp's number for the format of the matrices."""
+    layout = layout_of(shape)
+    shape = replace(shape, norm_eps=float(shape.norm_eps), rope_theta=float(shape.rope_theta))
     return {
         "general.architecture": layout,
         "general.type": "model",
         "general.name": name,
         "general.file_type": file_type,
-        "general.quantization_version": QUANTISATION_VERSION,
-        f"{layout}.vocab_size": shape.vocabulary_size,
-        f"{layout}.context_length": shape.max_position_embeddings,
-        f"{layout}.embedding_length": shape.hidden_size,
-        f"{layout}.block_count": shape.layers,
-        f"{layout}.feed_forward_length": shape.intermediate_size,
-        f"{layout}.attention.head_count": shape.heads,
-        f"{layout}.attention.head_count_kv": shape.kv_heads,
-        f"{layout}.attention.key_length": shape.head_size,
+        "general.quantization_version": QUANTIZATION_VERSION,
+        **{f"{layout}.{row.gguf}": getattr(shape, row.ours) for row in FIELDS if row.gguf is not None},
         f"{layout}.attention.value_length": shape.head_size,
-        f"{layout}.attention.layer_norm_rms_epsilon": float(shape.norm_eps),
         f"{layout}.rope.dimension_count": shape.head_size,
-        f"{layout}.rope.freq_base": float(shape.rope_theta),
         **_vocabulary(tokenizer, shape.vocabulary_size),
     }
 

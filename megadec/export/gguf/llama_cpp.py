@@ -1,7 +1,7 @@
 """A GGUF file in llama.cpp: token ids, logits, text. The door to llama.cpp's Python binding, cyllama (it has wheels).
 
-In comes the path of a `model.gguf`, out go logits and ids. Keys and values are kept in float32, twice the memory of
-llama.cpp's habit: in float16 they alone move the logits of a float32 model by 1e-3.
+Keys and values are kept in float32, twice the memory of llama.cpp's habit: in float16 they alone move the logits of a
+float32 model by 1e-3.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError, InputError, MissingExtraError
+from megadec.common.errors import ExportError, MissingExtraError
+from megadec.export.read.inputs import check_ids
 
 EXTRA = "gguf"
 # Tokens that one call of llama.cpp computes; its buffer holds so many rows of logits.
@@ -27,8 +28,8 @@ _NO_FLASH_ATTENTION = 0
 class LlamaCppModel:
     """A language model in llama.cpp, on the CPU."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        """Map the file; threads=0 takes as many as torch does. Raises ExportError, MissingExtraError."""
+    def __init__(self, path: Path) -> None:
+        """Map the file. Raises ExportError, MissingExtraError."""
         self.path = Path(path)
         if not self.path.is_file():
             raise ExportError(f"{path} does not exist; a GGUF file was expected")
@@ -40,7 +41,6 @@ class LlamaCppModel:
         except (ValueError, RuntimeError, OSError) as error:
             raise ExportError(f"{path}: llama.cpp cannot load it: {error}") from error
         self._vocabulary = self._model.get_vocab()
-        self._threads = threads or torch.get_num_threads()
         self.vocabulary_size: int = self._vocabulary.n_vocab
         self.max_position_embeddings: int = self._model.n_ctx_train
         self.bos_id: int = self._vocabulary.token_bos()
@@ -52,7 +52,7 @@ class LlamaCppModel:
         options = self._library.LlamaContextParams()
         options.n_ctx = self.max_position_embeddings
         options.n_batch = options.n_ubatch = BATCH_TOKENS
-        options.n_threads = options.n_threads_batch = self._threads
+        options.n_threads = options.n_threads_batch = torch.get_num_threads()
         options.type_k = options.type_v = _FLOAT32
         options.flash_attn_type = _NO_FLASH_ATTENTION
         try:
@@ -91,14 +91,11 @@ class LlamaCppSession:
 
     def feed(self, ids: Sequence[int]) -> Tensor:
         """Logits [V] behind the last of `ids`, float64; they follow what was fed before. Raises InputError."""
-        return self._feed(ids, every=False)[-1]
+        return self.feed_all(ids, every=False)[-1]
 
-    def feed_all(self, ids: Sequence[int]) -> list[Tensor]:
-        """Logits [V] behind each of `ids`, float64. Raises InputError."""
-        return self._feed(ids, every=True)
-
-    def _feed(self, ids: Sequence[int], every: bool) -> list[Tensor]:
-        self._check(ids)
+    def feed_all(self, ids: Sequence[int], every: bool = True) -> list[Tensor]:
+        """Logits [V] behind each of `ids`, float64, or only behind the last of each piece. Raises InputError."""
+        check_ids(ids, self._model.vocabulary_size, self._model.max_position_embeddings, self.length)
         found: list[Tensor] = []
         for start in range(0, len(ids), BATCH_TOKENS):
             piece = ids[start : start + BATCH_TOKENS]
@@ -115,18 +112,6 @@ class LlamaCppSession:
             self.length += len(piece)
             found += [torch.tensor(self._context.get_logits_ith(place), dtype=torch.float64) for place in wanted]
         return found
-
-    def _check(self, ids: Sequence[int]) -> None:
-        if not ids:
-            raise InputError("there are no tokens to feed; at least one is needed, such as <s>")
-        wrong = [i for i in ids if not 0 <= i < self._model.vocabulary_size]
-        if wrong:
-            raise InputError(f"id {wrong[0]} is not one of the model's {self._model.vocabulary_size} ids")
-        needed = self.length + len(ids)
-        if needed > self._model.max_position_embeddings:
-            raise InputError(
-                f"{needed} tokens do not fit: the model's context is {self._model.max_position_embeddings} tokens"
-            )
 
 
 def _model_class(library: Any) -> Any:

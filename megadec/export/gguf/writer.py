@@ -1,13 +1,12 @@
 """The GGUF export: written, read back, loaded in llama.cpp, compared, and only then named. The door to gguf.
 
-In comes a ModelSource, out goes a folder with model.gguf, tokenizer.model and megadec.json. One file whatever its size,
-which llama.cpp maps; writing needs the memory of one tensor, the proof the model once in float32.
+The folder has model.gguf, tokenizer.model and megadec.json. One file whatever its size, which llama.cpp maps; writing
+needs the memory of one tensor, the proof the model once in float32.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,33 +17,28 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError, ExportError, MissingExtraError
-from megadec.common.files import sha256_of, whole_folder, write_json
-from megadec.common.log import logger
+from megadec.common.files import sha256_of
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.export.gguf.fields import Value, fields_of
 from megadec.export.gguf.llama_cpp import EXTRA, LlamaCppModel
 from megadec.export.parity.compare import (
-    TEXTS,
     Parity,
     compare_greedy,
     compare_logits,
-    compare_token_ids,
+    compare_tokenizer,
     greedy_by,
     prompt_ids,
 )
-from megadec.export.read.layout import choose_layout
+from megadec.export.parity.folder import write_proven
 from megadec.export.read.load import decoder_with
-from megadec.export.read.names import Layout, to_llama_cpp
-from megadec.export.read.provenance import PROVENANCE_FILE, provenance
-from megadec.export.read.source import ModelSource, tensor_shapes
+from megadec.export.read.names import layout_of, rename
+from megadec.export.read.source import ModelSource
 
 MODEL_FILE = "model.gguf"
 ALIGNMENT_BYTES = 32
 Q8_BLOCK_VALUES = 32
-
-log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +72,27 @@ def to_gguf(source: ModelSource, output: Path, *, dtype: str | None = None) -> P
     dtype: one of FORMATS; None is what the weights were computed in. Raises ExportError for a mismatch or what GGUF
     cannot express, ConfigError when `output` exists, MissingExtraError without gguf and cyllama, StorageError.
     """
-    dtype = dtype or str(source.dtype).removeprefix("torch.")
-    tokenizer = Tokenizer.load(source.tokenizer_path)
-    check_expressible(source, tokenizer, dtype)
-    with whole_folder(output) as folder:
-        log.info("writing GGUF, %s, to %s", dtype, output)
-        write_gguf(folder / MODEL_FILE, source, tokenizer, dtype)
-        shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
-        parity = check_gguf(folder, source, dtype)
-        write_json(folder / PROVENANCE_FILE, provenance(source, tokenizer, parity))
-    log.info("%s: %s", output, parity)
-    return parity
+    chosen = dtype or str(source.dtype).removeprefix("torch.")
+    check_expressible(source, chosen)
+    return write_proven(
+        source,
+        output,
+        f"GGUF, {chosen},",
+        lambda folder, tokenizer: write_gguf(folder / MODEL_FILE, source, tokenizer, chosen),
+        lambda folder: check_gguf(folder, source, chosen),
+    )
 
 
-def check_expressible(source: ModelSource, tokenizer: Tokenizer, dtype: str) -> None:
+def check_expressible(source: ModelSource, dtype: str) -> None:
     """Raise ExportError for what a GGUF file cannot hold, ConfigError for a format that is not in FORMATS."""
     if dtype not in FORMATS:
         raise ConfigError(f"dtype={dtype}: a GGUF file holds {', '.join(FORMATS)}")
     if source.classes is not None:
         raise ExportError(
-            f"{source.path} is a classifier: llama.cpp's {choose_layout(source.shape, 'auto')} has no layer for its "
-            "classes; convert it --to hf or --to onnx"
+            f"{source.path} is a classifier: llama.cpp's {layout_of(source.shape)} has no layer for its classes; "
+            "convert it --to hf or --to onnx"
         )
-    if tokenizer.vocabulary_size > source.shape.vocabulary_size:
-        raise ExportError(
-            f"{tokenizer.path} has {tokenizer.vocabulary_size} pieces; the model has rows for "
-            f"{source.shape.vocabulary_size} only"
-        )
-    for name, size in tensor_shapes(source.shape).items():
+    for name, size in source.sizes.items():
         if FORMATS[dtype].dtype is None and len(size) > 1 and size[-1] % Q8_BLOCK_VALUES:
             raise ExportError(
                 f"dtype=q8_0: a row of tensor {name!r} has {size[-1]} values; q8_0 packs blocks of {Q8_BLOCK_VALUES}"
@@ -114,18 +101,16 @@ def check_expressible(source: ModelSource, tokenizer: Tokenizer, dtype: str) -> 
 
 def write_gguf(path: Path, source: ModelSource, tokenizer: Tokenizer, dtype: str) -> None:
     """Write one file, holding one tensor in memory at a time. Raises ExportError, MissingExtraError."""
-    library = _gguf()
-    layout = choose_layout(source.shape, "auto")
-    shapes = tensor_shapes(source.shape)
+    library, layout, sizes = _gguf(), layout_of(source.shape), source.sizes
     writer = library.GGUFWriter(path, layout)
     for key, value in _fields(source, tokenizer, dtype).items():
         if key != "general.architecture":  # the writer has added it
             writer.add_key_value(key, value, _value_type(library, value))
-    for name, size in shapes.items():
+    for name, size in sizes.items():
         kind = _kind(library, size, dtype)
         values, block_bytes = library.GGML_QUANT_SIZES[kind]
         stored_bytes = math.prod(size) // values * block_bytes
-        writer.add_tensor_info(to_llama_cpp(name, layout), size, np.dtype(np.float32), stored_bytes, kind)
+        writer.add_tensor_info(rename(name, layout, to="gguf"), size, np.dtype(np.float32), stored_bytes, kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -134,9 +119,9 @@ def write_gguf(path: Path, source: ModelSource, tokenizer: Tokenizer, dtype: str
         writer.close()
     # Not the writer's own write_tensor_data: it tells of a full disk by an error without a number.
     with open(path, "ab") as stream:
-        for name, size in shapes.items():
+        for name, size in sizes.items():
             stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES))
-            stream.write(_encode(library, name, source.tensor(name), source.shape, layout, _kind(library, size, dtype)))
+            stream.write(_encode(library, name, source.tensor(name), source.shape, _kind(library, size, dtype)))
         stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES))
 
 
@@ -151,32 +136,18 @@ def check_gguf(folder: Path, source: ModelSource, dtype: str) -> Parity:
     # Our decoder computes on the weights as the file holds them, each of which was found to be the source's, rounded.
     decoder = decoder_with(source.shape, dict(_compared_tensors(reader, source, dtype)))
     model = LlamaCppModel(path)
-    texts = _compare_tokenizer(model, tokenizer)
-    prompts = prompt_ids(tokenizer, source.shape.max_position_embeddings)
-    tolerance = FORMATS[dtype].tolerance
+    texts = compare_tokenizer(
+        tokenizer,
+        lambda all_texts, special: [model.encode(text, add_special=special) for text in all_texts],
+        lambda sequences: [model.decode(ids) for ids in sequences],
+        (model.bos_id, model.eos_id),
+    )
+    context, tolerance = source.shape.max_position_embeddings, FORMATS[dtype].tolerance
+    prompts = prompt_ids(tokenizer, context)
     difference = compare_logits(prompts, decoder, lambda ids_BS: model.logits(ids_BS[0].tolist())[None], tolerance)
     generate = greedy_by(model.session, tokenizer.eos_id)
-    greedy = compare_greedy(
-        prompts, decoder, generate, tokenizer.eos_id, source.shape.max_position_embeddings, tolerance
-    )
+    greedy = compare_greedy(prompts, decoder, generate, tokenizer.eos_id, context, tolerance)
     return Parity(difference, len(prompts), greedy, texts, f"llama.cpp {dtype}", tolerance)
-
-
-def _compare_tokenizer(model: LlamaCppModel, ours: Tokenizer) -> int:
-    def encode(texts: Sequence[str]) -> list[list[int]]:
-        return [model.encode(text) for text in texts]
-
-    def decode(sequences: Sequence[Sequence[int]]) -> list[str]:
-        return [model.decode(ids) for ids in sequences]
-
-    compared = compare_token_ids(ours, encode, decode)
-    for text in TEXTS:
-        ids = model.encode(text, add_special=True)
-        if ids != [ours.bos_id, *ours.encode(text)]:
-            raise ExportError(f"{model.path}: llama.cpp gives {ids} for {text!r}; <s> and its ids are wanted")
-    if (model.bos_id, model.eos_id) != (ours.bos_id, ours.eos_id):
-        raise ExportError(f"{model.path}: llama.cpp has <s>={model.bos_id} and </s>={model.eos_id}")
-    return compared
 
 
 def _compare_fields(path: Path, reader: Any, wanted: dict[str, Value]) -> None:
@@ -196,18 +167,17 @@ def _stored(value: Any) -> Any:
 
 def _compared_tensors(reader: Any, source: ModelSource, dtype: str) -> Iterator[tuple[str, Tensor]]:
     """Each tensor as the file holds it, float32, under our name, found to be the source's rounded to the format."""
-    library = _gguf()
-    layout = choose_layout(source.shape, "auto")
+    library, layout = _gguf(), layout_of(source.shape)
     stored = {tensor.name: tensor for tensor in reader.tensors}
-    for name, size in tensor_shapes(source.shape).items():
-        tensor = stored.pop(to_llama_cpp(name, layout), None)
+    for name, size in source.sizes.items():
+        tensor = stored.pop(rename(name, layout, to="gguf"), None)
         kind = _kind(library, size, dtype)
         wanted = source.tensor(name)
         if tensor is None or tensor.tensor_type != kind or tuple(tensor.shape.tolist()) != size[::-1]:
             raise ExportError(f"tensor {name!r} is not in the file as {kind.name} of shape {list(size)}")
         values = np.array(library.quants.dequantize(tensor.data, kind), dtype=np.float32)
-        found = _rearranged(torch.from_numpy(values), name, source.shape, layout, back=True)
-        encoded = _encode(library, name, wanted, source.shape, layout, kind)
+        found = _rearranged(torch.from_numpy(values), name, source.shape, back=True)
+        encoded = _encode(library, name, wanted, source.shape, kind)
         if encoded != tensor.data.tobytes() or not _is_rounded(found, wanted.float(), kind.name, dtype):
             raise ExportError(f"tensor {name!r}: what the file holds is not what {source.path} holds, as {kind.name}")
         yield name, found
@@ -229,9 +199,9 @@ def _is_rounded(found: Tensor, wanted: Tensor, kind: str, dtype: str) -> bool:
     return bool(((found.reshape(blocks.shape) - blocks).abs() <= allowed).all())
 
 
-def _encode(library: Any, name: str, tensor: Tensor, shape: DecoderShape, layout: Layout, kind: Any) -> bytes:
+def _encode(library: Any, name: str, tensor: Tensor, shape: DecoderShape, kind: Any) -> bytes:
     """A tensor's bytes in the file. Raises ExportError where the format has no number for a value."""
-    values = _rearranged(tensor.detach().to("cpu", torch.float32), name, shape, layout).contiguous()
+    values = _rearranged(tensor.detach().to("cpu", torch.float32), name, shape).contiguous()
     if kind.name == "Q8_0":
         packed: bytes = library.quants.quantize(values.numpy(), kind).tobytes()
         return packed
@@ -241,13 +211,13 @@ def _encode(library: Any, name: str, tensor: Tensor, shape: DecoderShape, layout
     return rounded.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _rearranged(tensor: Tensor, name: str, shape: DecoderShape, layout: Layout, back: bool = False) -> Tensor:
+def _rearranged(tensor: Tensor, name: str, shape: DecoderShape, back: bool = False) -> Tensor:
     """Rows of queries and keys in the order in which llama.cpp's `llama` rotates them, or `back` in ours.
 
     We rotate row i of a head with row i + D/2 of it; llama.cpp's llama (not its qwen3) rotates rows 2i and 2i + 1.
     """
     heads = {"q_proj": shape.heads, "k_proj": shape.kv_heads}.get(name.split(".")[-2], 0)
-    if layout != "llama" or not heads:
+    if layout_of(shape) != "llama" or not heads:
         return tensor
     halves = (shape.head_size // 2, 2) if back else (2, shape.head_size // 2)
     return tensor.reshape(heads, *halves, -1).transpose(1, 2).reshape(tensor.shape)
@@ -258,9 +228,7 @@ def _kind(library: Any, size: Sequence[int], dtype: str) -> Any:
 
 
 def _fields(source: ModelSource, tokenizer: Tokenizer, dtype: str) -> dict[str, Value]:
-    layout = choose_layout(source.shape, "auto")
-    name = str(source.provenance["name"])
-    return fields_of(source.shape, layout, tokenizer, FORMATS[dtype].file_type, name)
+    return fields_of(source.shape, tokenizer, FORMATS[dtype].file_type, str(source.provenance["name"]))
 
 
 def _value_type(library: Any, value: Value) -> Any:

@@ -1,19 +1,21 @@
 """A shape -> the ONNX graph of its decoder or classifier, operator by operator, without weights.
 
-In comes a shape, out goes a Graph whose weights are names and sizes. Inputs and outputs are named as Optimum and
-onnxruntime-genai name them, weights as ours. Written by hand instead of traced: a trace wants every weight in memory;
-this is made in milliseconds, and stores each weight as our own files do (a tied one once), so that it can be compared
-with its source bit for bit. The price is a second writing of the decoder, which the comparison of logits holds to the
-first.
+Inputs and outputs are named as Optimum and onnxruntime-genai name them, weights as ours. Written by hand: a trace wants
+every weight in memory; this is made in milliseconds, and stores each weight as our own files do (a tied one once), so
+that it can be compared with its source bit for bit. The comparison of logits holds this second writing of the decoder
+to the first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
 from megadec.export.onnx.graph import Graph
-from megadec.export.read.source import EMBEDDING, HEAD
+from megadec.export.read.source import EMBEDDING, HEAD, SCORE
 
 COSINES, SINES = "rope.cosines", "rope.sines"
 # Sizes that differ from call to call, in Optimum's words.
@@ -26,54 +28,49 @@ LEAST = torch.finfo(torch.float32).min
 # one of them, D head size, F = D / 2, V vocabulary, L labels.
 
 
-def decoder_graph(shape: DecoderShape) -> Graph:
-    """The graph with a cache of keys and values.
+def build_graph(shape: DecoderShape, classes: int | None = None) -> Graph:
+    """The graph of a decoder with a cache of keys and values, or with `classes` of a classifier.
 
-    Inputs: input_ids [B, S], attention_mask [B, T] (1 for tokens, 0 for padding, past ones too), position_ids [B, S],
-    past_key_values.N.key and .value [B, K, T - S, D], T = S for a first call. Outputs: logits [B, S, V],
-    present.N.key and .value [B, K, T, D], which are the next call's past.
+    Inputs of both: input_ids [B, S], attention_mask [B, T] (1 for tokens, 0 for padding, past ones too). More of a
+    decoder: position_ids [B, S], past_key_values.N.key and .value [B, K, T - S, D], T = S for a first call; outputs:
+    logits [B, S, V], present.N.key and .value [B, K, T, D], which are the next call's past. Of a classifier T = S, and
+    the output is logits [B, L] behind the last token of each sequence that is not padding.
     """
-    graph = Graph()
+    tables = dict.fromkeys((COSINES, SINES), (shape.max_position_embeddings, shape.head_size // 2))
+    graph = Graph({**parameter_table(shape, classes), **tables})
     ids_BS = graph.input("input_ids", "int64", BATCH, NEW)
-    mask_BT = graph.input("attention_mask", "int64", BATCH, ALL)
-    positions_BS = graph.input("position_ids", "int64", BATCH, NEW)
-    pasts = [_past(graph, shape, layer) for layer in range(shape.layers)]
-    seen_1 = graph.apply("Shape", pasts[0][0], start=2, end=3)
-    body = _Body(graph, shape, ids_BS, _visible(graph, ids_BS, mask_BT, seen_1), positions_BS)
-    x_NH = body.embedded
-    for layer, past in enumerate(pasts):
-        x_NH = body.block(layer, x_NH, past)
-    logits_NV = graph.apply("Gemm", body.norm(x_NH, "norm"), body.head(), transB=1)
+    mask_BT = graph.input("attention_mask", "int64", BATCH, ALL if classes is None else NEW)
+    if classes is None:
+        positions = graph.input("position_ids", "int64", BATCH, NEW)
+        pasts = [_past(graph, shape, layer) for layer in range(shape.layers)]
+        visible_B11ST = _visible(graph, ids_BS, mask_BT, graph.apply("Shape", pasts[0][0], start=2, end=3))
+        body = _Body(graph, shape, ids_BS, visible_B11ST, positions)
+        _language_head(body, body.blocks(pasts))
+    else:
+        positions = _columns(graph, ids_BS)
+        body = _Body(graph, shape, ids_BS, _visible(graph, ids_BS, mask_BT), positions)
+        _score_head(body, body.blocks([None] * shape.layers), positions, mask_BT, classes)
+    return graph
+
+
+def _language_head(body: _Body, x_NH: str) -> None:
+    graph, shape = body.graph, body.shape
+    h_NH = body.norm(x_NH, "norm")
+    graph.scope = "lm_head"
+    logits_NV = graph.apply("Gemm", h_NH, graph.weight(EMBEDDING if shape.tied_embeddings else HEAD), transB=1)
     graph.output("logits", "float", BATCH, NEW, shape.vocabulary_size)
-    rows_3 = graph.apply("Concat", body.size_2, graph.integers(shape.vocabulary_size), axis=0)
-    graph.apply("Reshape", logits_NV, rows_3, to="logits")
+    graph.apply("Reshape", logits_NV, body.sizes(shape.vocabulary_size), to="logits")
     for layer in range(shape.layers):
         for what in ("key", "value"):
             graph.output(present_name(layer, what), "float", BATCH, shape.kv_heads, ALL, shape.head_size)
-    return graph
 
 
-def classifier_graph(shape: DecoderShape, classes: int) -> Graph:
-    """The graph of a classifier.
-
-    Inputs: input_ids [B, S], attention_mask [B, S] (1 for tokens, then 0 for padding). Output: logits [B, L] behind the
-    last token of each row that is not padding.
-    """
-    graph = Graph()
-    ids_BS = graph.input("input_ids", "int64", BATCH, NEW)
-    mask_BS = graph.input("attention_mask", "int64", BATCH, NEW)
-    columns_S = _columns(graph, ids_BS)
-    body = _Body(graph, shape, ids_BS, _visible(graph, ids_BS, mask_BS), columns_S)
-    x_NH = body.embedded
-    for layer in range(shape.layers):
-        x_NH = body.block(layer, x_NH)
-    rows_3 = graph.apply("Concat", body.size_2, graph.integers(shape.hidden_size), axis=0)
-    x_BSH = graph.apply("Reshape", x_NH, rows_3)
+def _score_head(body: _Body, x_NH: str, columns_S: str, mask_BS: str, classes: int) -> None:
+    graph = body.graph
+    x_BSH = graph.apply("Reshape", x_NH, body.sizes(body.shape.hidden_size))
     last_B1 = graph.apply("ReduceMax", graph.apply("Mul", columns_S, mask_BS), graph.integers(1), keepdims=1)
     h_BH = body.norm(graph.apply("GatherND", x_BSH, last_B1, batch_dims=1), "norm")
-    score_LH = graph.weight("score.weight", (classes, shape.hidden_size))
-    graph.apply("Gemm", h_BH, score_LH, transB=1, to=graph.output("logits", "float", BATCH, classes))
-    return graph
+    graph.apply("Gemm", h_BH, graph.weight(SCORE), transB=1, to=graph.output("logits", "float", BATCH, classes))
 
 
 def past_name(layer: int, what: str) -> str:
@@ -116,25 +113,25 @@ class _Body:
 
     def __init__(self, graph: Graph, shape: DecoderShape, ids_BS: str, visible_B11ST: str, positions: str) -> None:
         self.graph, self.shape = graph, shape
+        self._ids_BS = ids_BS
         self.visible_B11ST = visible_B11ST
         self.size_2 = graph.apply("Shape", ids_BS)
         graph.scope = "rope"
-        table = (shape.max_position_embeddings, shape.head_size // 2)
         self.cosines_BS1F, self.sines_BS1F = (
-            graph.apply("Unsqueeze", graph.apply("Gather", graph.weight(name, table), positions), graph.integers(-2))
+            graph.apply("Unsqueeze", graph.apply("Gather", graph.weight(name), positions), graph.integers(-2))
             for name in (COSINES, SINES)
         )
+
+    def blocks(self, pasts: Sequence[tuple[str, str] | None]) -> str:
+        """The embedding and all layers: x [N, H]."""
+        graph = self.graph
         graph.scope = "embed_tokens"
-        embedding_VH = graph.weight(EMBEDDING, (shape.vocabulary_size, shape.hidden_size))
-        self.embedded = graph.apply("Gather", embedding_VH, graph.apply("Reshape", ids_BS, graph.integers(-1)))
+        x_NH = graph.apply("Gather", graph.weight(EMBEDDING), graph.apply("Reshape", self._ids_BS, graph.integers(-1)))
+        for layer, past in enumerate(pasts):
+            x_NH = self._block(layer, x_NH, past)
+        return x_NH
 
-    def head(self) -> str:
-        """The output layer's weight; the embedding itself when tied."""
-        self.graph.scope = "lm_head"
-        name = EMBEDDING if self.shape.tied_embeddings else HEAD
-        return self.graph.weight(name, (self.shape.vocabulary_size, self.shape.hidden_size))
-
-    def block(self, layer: int, x_NH: str, past: tuple[str, str] | None = None) -> str:
+    def _block(self, layer: int, x_NH: str, past: tuple[str, str] | None) -> str:
         """`Block`, and the layer's present keys and values as outputs when there is a past."""
         graph, scope = self.graph, f"layers.{layer}"
         graph.scope = f"{scope}.self_attn"
@@ -146,28 +143,26 @@ class _Body:
 
     def norm(self, x: str, name: str) -> str:
         """`RMSNorm`, in the form that onnxruntime knows and makes one operator of."""
-        graph, shape = self.graph, self.shape
-        size = shape.head_size if name.endswith(("q_norm", "k_norm")) else shape.hidden_size
+        graph = self.graph
         squares = graph.apply("ReduceMean", graph.apply("Pow", x, graph.number(2.0)), graph.integers(-1), keepdims=1)
-        root = graph.apply("Sqrt", graph.apply("Add", squares, graph.number(shape.norm_eps)))
-        return graph.apply("Mul", graph.apply("Div", x, root), graph.weight(f"{name}.weight", (size,)))
+        root = graph.apply("Sqrt", graph.apply("Add", squares, graph.number(self.shape.norm_eps)))
+        return graph.apply("Mul", graph.apply("Div", x, root), graph.weight(f"{name}.weight"))
 
-    def _linear(self, name: str, x_NI: str, inputs: int, outputs: int) -> str:
-        return self.graph.apply("Gemm", x_NI, self.graph.weight(f"{name}.weight", (outputs, inputs)), transB=1)
+    def _linear(self, name: str, x_NI: str) -> str:
+        return self.graph.apply("Gemm", x_NI, self.graph.weight(f"{name}.weight"), transB=1)
 
     def _swiglu(self, name: str, h_NH: str) -> str:
-        hidden, inner = self.shape.hidden_size, self.shape.intermediate_size
-        gate_NI = self._linear(f"{name}.gate_proj", h_NH, hidden, inner)
-        up_NI = self._linear(f"{name}.up_proj", h_NH, hidden, inner)
+        gate_NI = self._linear(f"{name}.gate_proj", h_NH)
+        up_NI = self._linear(f"{name}.up_proj", h_NH)
         silu_NI = self.graph.apply("Mul", gate_NI, self.graph.apply("Sigmoid", gate_NI))
-        return self._linear(f"{name}.down_proj", self.graph.apply("Mul", silu_NI, up_NI), inner, hidden)
+        return self._linear(f"{name}.down_proj", self.graph.apply("Mul", silu_NI, up_NI))
 
     def _attention(self, layer: int, h_NH: str, past: tuple[str, str] | None) -> str:
         """softmax(q k^T / sqrt(D)) v; the query heads of one key head stand beside each other in a dimension G."""
         graph, shape, name = self.graph, self.shape, f"layers.{layer}.self_attn"
         groups = (shape.kv_heads, shape.heads // shape.kv_heads, shape.head_size)
         q_BSHD = self._rotated(self._heads(f"{name}.q", h_NH, shape.heads))
-        q_BSKGD = graph.apply("Reshape", q_BSHD, self._sizes(*groups))
+        q_BSKGD = graph.apply("Reshape", q_BSHD, self.sizes(*groups))
         q_BKGSD = graph.apply("Transpose", q_BSKGD, perm=[0, 2, 3, 1, 4])
         k_BKTD = self._with_past(layer, "key", self._rotated(self._heads(f"{name}.k", h_NH, shape.kv_heads)), past)
         v_BKTD = self._with_past(layer, "value", self._heads(f"{name}.v", h_NH, shape.kv_heads), past)
@@ -179,17 +174,17 @@ class _Body:
         mixed_BKGSD = graph.apply("MatMul", shares_BKGST, graph.apply("Unsqueeze", v_BKTD, graph.integers(2)))
         mixed_BSKGD = graph.apply("Transpose", mixed_BKGSD, perm=[0, 3, 1, 2, 4])
         mixed_NQ = graph.apply("Reshape", mixed_BSKGD, graph.integers(-1, shape.query_size))
-        return self._linear(f"{name}.o_proj", mixed_NQ, shape.query_size, shape.hidden_size)
+        return self._linear(f"{name}.o_proj", mixed_NQ)
 
     def _heads(self, name: str, h_NH: str, heads: int) -> str:
         """A projection as [B, S, heads, D], each head normalised where the shape says so."""
         shape = self.shape
-        flat = self._linear(f"{name}_proj", h_NH, shape.hidden_size, heads * shape.head_size)
-        heads_BSHD = self.graph.apply("Reshape", flat, self._sizes(heads, shape.head_size))
+        flat = self._linear(f"{name}_proj", h_NH)
+        heads_BSHD = self.graph.apply("Reshape", flat, self.sizes(heads, shape.head_size))
         normed = shape.qk_norm and not name.endswith(".v")
         return self.norm(heads_BSHD, f"{name}_norm") if normed else heads_BSHD
 
-    def _sizes(self, *rest: int) -> str:
+    def sizes(self, *rest: int) -> str:
         """[B, S, *rest] for a Reshape."""
         return self.graph.apply("Concat", self.size_2, self.graph.integers(*rest), axis=0)
 
@@ -197,16 +192,12 @@ class _Body:
         """`rotate` of `decoder/rope.py`."""
         graph = self.graph
         first, second = graph.halves(x_BSHD)
-        products = [
-            graph.apply("Mul", half, turn)
-            for half, turn in (
-                (first, self.cosines_BS1F),
-                (second, self.sines_BS1F),
-                (second, self.cosines_BS1F),
-                (first, self.sines_BS1F),
-            )
-        ]
-        left, right = graph.apply("Sub", *products[:2]), graph.apply("Add", *products[2:])
+        left = graph.apply(
+            "Sub", graph.apply("Mul", first, self.cosines_BS1F), graph.apply("Mul", second, self.sines_BS1F)
+        )
+        right = graph.apply(
+            "Add", graph.apply("Mul", second, self.cosines_BS1F), graph.apply("Mul", first, self.sines_BS1F)
+        )
         return graph.apply("Concat", left, right, axis=-1)
 
     def _with_past(self, layer: int, what: str, new_BSKD: str, past: tuple[str, str] | None) -> str:

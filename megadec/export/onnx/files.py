@@ -1,15 +1,14 @@
-"""model.onnx and model.onnx.data: a graph, and its weights beside it.
+"""model.onnx and model.onnx.data: a graph, and its weights beside it, written and read tensor by tensor.
 
-In come a Graph and a function that gives one tensor, out go two files; and back, tensor by tensor. Weights are always
-in a file of their own, also small ones: one way of writing, which has no limit of 2 GB and holds one tensor at a time,
-for the price of two files that must stay together.
+Weights are always in a file of their own, also small ones: one way of writing, which has no limit of 2 GB and holds one
+tensor at a time, for the price of two files that must stay together.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +31,7 @@ PAGE_BYTES = 4096
 
 
 def write_onnx(folder: Path, graph: Graph, source: ModelSource) -> None:
-    """Write both files, one tensor in memory at a time, in float32. Raises ExportError for a tensor of another size.
+    """Write both files, one tensor in memory at a time, in float32.
 
     The graph carries the source's task, so that what is loaded knows its labels.
     """
@@ -47,8 +46,7 @@ def _write_tensor(stream: IO[bytes], name: str, size: tuple[int, ...], read: Cal
     """Append a tensor at the next page; gives the graph's record of it."""
     onnx = onnx_library()
     tensor = read(name)
-    if tuple(tensor.shape) != size:
-        raise ExportError(f"tensor {name!r} has shape {list(tensor.shape)}; the graph wants {list(size)}")
+    assert tuple(tensor.shape) == size, f"the graph wants {list(size)} for {name!r}"
     stream.write(b"\0" * (-stream.tell() % PAGE_BYTES))
     entry = onnx.TensorProto(name=name, dims=size, data_type=onnx.TensorProto.FLOAT)
     entry.data_location = onnx.TensorProto.EXTERNAL
@@ -62,11 +60,7 @@ def _write_tensor(stream: IO[bytes], name: str, size: tuple[int, ...], read: Cal
 def _tensors_for(source: ModelSource) -> Callable[[str], Tensor]:
     """A source's tensors, and RoPE's tables under the names that the graph has for them."""
     tables = rope_tables(source.shape)
-
-    def read(name: str) -> Tensor:
-        return tables[name] if name in tables else source.tensor(name)
-
-    return read
+    return lambda name: tables[name] if name in tables else source.tensor(name)
 
 
 def rope_tables(shape: DecoderShape) -> dict[str, Tensor]:
@@ -77,37 +71,24 @@ def rope_tables(shape: DecoderShape) -> dict[str, Tensor]:
     return {COSINES: cosines_TF, SINES: sines_TF}
 
 
-class OnnxWeights:
-    """The float32 tensors of a written model by name, mapped from its data file."""
+def map_weights(folder: Path) -> dict[str, Tensor]:
+    """The float32 tensors of a written model by name, mapped from its data file; changes to them stay in this process.
 
-    def __init__(self, folder: Path) -> None:
-        """Read and check the graph only. Raises ExportError when it is none, or its weights are not beside it."""
-        onnx = onnx_library()
-        model = _checked_model(folder)
-        self._file = folder / DATA_FILE
-        self._offsets: dict[str, int] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        for entry in model.graph.initializer:
-            if entry.data_location != onnx.TensorProto.EXTERNAL:
-                continue
-            place = {item.key: item.value for item in entry.external_data}
-            if place.get("location") != DATA_FILE or entry.data_type != onnx.TensorProto.FLOAT:
-                raise ExportError(f"{folder / MODEL_FILE}: tensor {entry.name!r} is not float32 in {DATA_FILE}")
-            self._offsets[entry.name] = int(place.get("offset", 0))
-            self._shapes[entry.name] = tuple(entry.dims)
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The size of each tensor by its name."""
-        return self._shapes
-
-    def read(self, name: str) -> Tensor:
-        """One tensor; its memory is the file's, changes to it stay in this process."""
-        size, offset = self._shapes[name], self._offsets[name]
+    Raises ExportError when there is no model, or its weights are not beside it.
+    """
+    onnx, found = onnx_library(), {}
+    for entry in _checked_model(folder).graph.initializer:
+        if entry.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        place = {item.key: item.value for item in entry.external_data}
+        if place.get("location") != DATA_FILE or entry.data_type != onnx.TensorProto.FLOAT:
+            raise ExportError(f"{folder / MODEL_FILE}: tensor {entry.name!r} is not float32 in {DATA_FILE}")
+        file, offset = folder / DATA_FILE, int(place.get("offset", 0))
         try:
-            return torch.from_numpy(np.memmap(self._file, np.float32, "c", offset, size))
+            found[entry.name] = torch.from_numpy(np.memmap(file, np.float32, "c", offset, tuple(entry.dims)))
         except (OSError, ValueError) as error:
-            raise ExportError(f"{self._file} does not hold tensor {name!r} at byte {offset}: {error}") from error
+            raise ExportError(f"{file} does not hold tensor {entry.name!r} at byte {offset}: {error}") from error
+    return found
 
 
 def _checked_model(folder: Path) -> Any:
@@ -123,14 +104,14 @@ def _checked_model(folder: Path) -> Any:
 
 def compare_weights(folder: Path, source: ModelSource) -> dict[str, Tensor]:
     """The model's own tensors, mapped, each compared bit for bit with the source. Raises ExportError naming one."""
-    written = OnnxWeights(folder)
+    written = map_weights(folder)
     wanted = _tensors_for(source)
     names = [*source.names(), *rope_tables(source.shape)]
-    if written.shapes.keys() != set(names):
-        other = min(written.shapes.keys() ^ set(names))
+    if written.keys() != set(names):
+        other = min(written.keys() ^ set(names))
         raise ExportError(f"{folder / MODEL_FILE}: tensor {other!r} is missing or is not one of {source.path}")
     for name in names:
-        found, value = written.read(name), wanted(name).float()
+        found, value = written[name], wanted(name).float()
         if found.shape != value.shape or not torch.equal(found.view(torch.int32), value.view(torch.int32)):
             raise ExportError(f"tensor {name!r} as written is not what {source.path} holds")
-    return {name: written.read(name) for name in source.names()}
+    return {name: written[name] for name in source.names()}

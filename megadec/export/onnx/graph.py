@@ -1,7 +1,7 @@
 """An ONNX graph in the making: operators one after another, small constants in it, weights beside it.
 
-In come operators and names, out goes a ModelProto. A thin layer over onnx.helper instead of tracing by torch.onnx or a
-builder library, so that the file holds what `onnx_decoder.py` says, with every version of torch.
+A thin layer over onnx.helper instead of tracing by torch.onnx or a builder library, so that the file holds what
+`decoder.py` says, with every version of torch.
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ def onnx_library() -> Any:
 
 
 class Graph:
-    """Operators in the order in which they are applied; a value is its name. `scope` goes in front of new names."""
+    """Operators in the order in which they are applied; a value is its name. `scope` goes in front of new names.
 
-    def __init__(self) -> None:
+    sizes: of every weight that there may be, by name.
+    """
+
+    def __init__(self, sizes: Mapping[str, tuple[int, ...]]) -> None:
         self.onnx = onnx_library()
         self.scope = ""
+        self._sizes = sizes
         self.weights: dict[str, tuple[int, ...]] = {}
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
@@ -51,9 +55,9 @@ class Graph:
         self._outputs.append(self._value(name, number, size))
         return name
 
-    def weight(self, name: str, size: tuple[int, ...]) -> str:
+    def weight(self, name: str) -> str:
         """A float32 tensor that lies outside the graph. Asked for twice, it is there once."""
-        self.weights[name] = size
+        self.weights[name] = self._sizes[name]
         return name
 
     def constant(self, values: np.ndarray) -> str:

@@ -1,14 +1,13 @@
 """Any model on disk -> a decoder in memory, for generation and evaluation.
 
-In comes a path that `open_model` knows, out come a decoder in eval mode and its tokenizer. Tensors are read and
-converted one by one into a decoder that has no memory of its own before, so the peak is the model plus one tensor.
+Tensors are read and converted one by one into a decoder that has no memory of its own before, so the peak is the model
+plus one tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.export.read.model import open_model
-from megadec.export.read.source import ModelSource
+from megadec.export.read.source import EMBEDDING, HEAD, ModelSource
 
 
 def load_decoder(path: Path | str, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
@@ -39,14 +38,13 @@ def decoder_with(shape: DecoderShape, tensors: Mapping[str, Tensor], classes: in
     """A decoder in eval mode whose parameters are these very tensors, not copies."""
     with torch.device("meta"):
         decoder = Decoder(shape, classes=classes)
-    set_parameters(decoder, tensors)
-    if shape.tied_embeddings and classes is None:
-        decoder.lm_head.weight = cast("nn.Parameter", decoder.embed_tokens.weight)
+    assign(decoder, tensors, tied=shape.tied_embeddings and classes is None)
     return decoder.eval()
 
 
-def set_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Make the module's parameters these very tensors, by name; a tied one keeps a parameter for each of its names."""
-    for name, _ in list(module.named_parameters()):
-        owner, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(owner), leaf, nn.Parameter(tensors[name], requires_grad=False))
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, tied: bool) -> None:
+    """Make the module's parameters these very tensors, by name; tied: the output layer is the embedding."""
+    parameters = {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in tensors.items()}
+    if tied:
+        parameters[HEAD] = parameters[EMBEDDING]
+    module.load_state_dict(parameters, assign=True)

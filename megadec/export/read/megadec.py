@@ -1,7 +1,7 @@
 """The megadec model folder: one safetensors file, the shape, the tokenizer, and a manifest of their hashes.
 
-In comes a ModelSource, out goes a folder from which training can start and generation can load; and back. One file
-whatever its size (the format has no limit), so that a reader needs no index.
+Training can start from it and generation can load it. One file whatever its size (the format has no limit), so that a
+reader needs no index.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from megadec import __version__
 from megadec.common.errors import ConfigError, ExportError
 from megadec.common.files import read_json, sha256_of, whole_folder, write_json
 from megadec.common.log import logger
@@ -20,18 +19,9 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.export.read.safetensor_files import SINGLE_FILE, SafetensorFiles, write_tensors
-from megadec.export.read.source import (
-    EMBEDDING,
-    HEAD,
-    LANGUAGE_MODEL,
-    ModelSource,
-    check_tensors,
-    classes_of,
-    tensor_shapes,
-)
+from megadec.export.read.source import LANGUAGE_MODEL, ModelSource, checked, origin_of, statement
 
 FORMAT = "megadec-model"
-VERSION = 1
 SHAPE_FILE = "shape.json"
 MANIFEST_FILE = "manifest.json"
 
@@ -48,43 +38,48 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
     stored = dtype or (source.dtype if source.kind != "checkpoint" else torch.float32)
     with whole_folder(output) as folder:
         log.info("writing megadec folder, %s, to %s", stored, output)
-        write_tensors(folder / SINGLE_FILE, tensor_shapes(source.shape, source.classes), stored, source.tensor)
+        write_tensors(folder / SINGLE_FILE, source.sizes, stored, source.tensor)
         write_json(folder / SHAPE_FILE, source.shape.to_dict())
         shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
-        write_json(folder / MANIFEST_FILE, _manifest(folder, source, tokenizer, stored))
-        _check_bit_equal(read_folder(folder), source, stored)
+        files = [folder / name for name in (SINGLE_FILE, SHAPE_FILE, TOKENIZER_FILE)]
+        hashes = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
+        write_json(folder / MANIFEST_FILE, {**statement(source, tokenizer, FORMAT), "files": hashes})
+        written = read_folder(folder)
+        for name in source.names():
+            if not torch.equal(written.tensor(name), source.tensor(name).to(stored)):
+                raise ExportError(f"tensor {name!r} as written is not what {source.path} holds")
 
 
 def read_folder(folder: Path) -> ModelSource:
     """Open a megadec model folder and check its hashes and tensors. Raises ExportError."""
     manifest = _checked_manifest(folder)
-    try:
-        shape = DecoderShape.from_mapping(read_json(folder / SHAPE_FILE, ExportError))
-    except ConfigError as error:
-        raise ExportError(f"{folder / SHAPE_FILE}: {error}") from error
-    files = SafetensorFiles([folder / SINGLE_FILE], ExportError)
-    task = manifest.get("task", {"kind": LANGUAGE_MODEL})
-    check_tensors(files.shapes, shape, folder, ExportError, classes=classes_of(task))
-    origin = manifest.get("source", {})
-    return ModelSource(
+    files = SafetensorFiles([folder / SINGLE_FILE])
+    source = ModelSource(
         path=folder,
         kind="megadec",
-        shape=shape,
+        shape=read_shape(folder),
         tokenizer_path=folder / TOKENIZER_FILE,
         dtype=files.dtype,
         reader=files,
-        step=origin.get("step"),
-        tokens=origin.get("tokens"),
-        task=task,
-        skipped_sha256=origin.get("skipped_sha256"),
+        task=manifest.get("task", {"kind": LANGUAGE_MODEL}),
+        **origin_of(manifest),
     )
+    return checked(source)
+
+
+def read_shape(folder: Path) -> DecoderShape:
+    """The shape that a megadec or an ONNX folder states. Raises ExportError."""
+    try:
+        return DecoderShape.from_mapping(read_json(folder / SHAPE_FILE, ExportError))
+    except ConfigError as error:
+        raise ExportError(f"{folder / SHAPE_FILE}: {error}") from error
 
 
 def _checked_manifest(folder: Path) -> dict[str, Any]:
     """The manifest, with every file of it compared by size and hash."""
     manifest = read_json(folder / MANIFEST_FILE, ExportError)
-    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, VERSION):
-        raise ExportError(f"{folder / MANIFEST_FILE} is not the manifest of a {FORMAT} of version {VERSION}")
+    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, 1):
+        raise ExportError(f"{folder / MANIFEST_FILE} is not the manifest of a {FORMAT} of version 1")
     for name, stated in manifest["files"].items():
         file = folder / name
         if not file.is_file():
@@ -94,24 +89,3 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
         if sha256_of(file) != stated["sha256"]:
             raise ExportError(f"{file} was changed: its hash is not the one in the manifest")
     return manifest
-
-
-def _manifest(folder: Path, source: ModelSource, tokenizer: Tokenizer, dtype: torch.dtype) -> dict[str, Any]:
-    files = [folder / name for name in (SINGLE_FILE, SHAPE_FILE, TOKENIZER_FILE)]
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "megadec": __version__,
-        "source": source.provenance,
-        "task": dict(source.task),
-        "dtype": str(dtype).removeprefix("torch."),
-        "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
-        "tied": [[EMBEDDING, HEAD]] if source.shape.tied_embeddings and source.classes is None else [],
-        "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files},
-    }
-
-
-def _check_bit_equal(written: ModelSource, source: ModelSource, dtype: torch.dtype) -> None:
-    for name in source.names():
-        if not torch.equal(written.tensor(name), source.tensor(name).to(dtype)):
-            raise ExportError(f"tensor {name!r} as written is not what {source.path} holds")

@@ -1,15 +1,17 @@
 """A path -> the model behind it: a run, a checkpoint, a megadec folder or a Hugging Face folder.
 
-In comes what a user types after `--input` or `--model`, out goes a ModelSource whose hashes, shapes and tensor names
-were checked. The kind is found by the files that are there, so that a user names a place and not a format.
+The kind is found by the files that are there, so that a user names a place and not a format; hashes, shapes and tensor
+names are checked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.files import sha256_of
@@ -25,14 +27,15 @@ from megadec.engine.checkpoint.manifest import (
 )
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.early_stopping import read_best
-from megadec.engine.runs.common import CHECKPOINTS
+from megadec.engine.runs.common import CHECKPOINTS, Job
+from megadec.engine.runs.pretrain import Run, open_run
 from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
 from megadec.export.read import huggingface_files, megadec
-from megadec.export.read.layout import CONFIG_FILE
-from megadec.export.read.lora import merged
-from megadec.export.read.source import CLASSIFICATION, HEAD, LANGUAGE_MODEL, ModelSource, check_tensors, classes_of
+from megadec.export.read.huggingface_files import CONFIG_FILE
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, ModelSource, TensorReader, checked
 
 MANIFEST_FILE = MANIFEST
+LORA_A, LORA_B = ".lora_a", ".lora_b"
 
 
 def open_model(path: Path) -> ModelSource:
@@ -57,6 +60,12 @@ def open_model(path: Path) -> ModelSource:
     )
 
 
+def open_pretraining(run: Run, deepspeed_file: Path) -> Job:
+    """`open_run`, with the weights of `model.init_from` where the run names one. Raises as it and `open_model` do."""
+    initial = None if run.model.init_from is None else open_model(Path(run.model.init_from))
+    return open_run(run, deepspeed_file, initial)
+
+
 def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
     """A run's checkpoint and its checked manifest: the best where evaluations chose one, else the newest whole.
 
@@ -77,14 +86,18 @@ def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
 def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> ModelSource:
     """Open a checkpoint and check its tokenizer and its tensors, and its hashes unless `manifest` is given."""
     manifest = manifest or read_manifest(folder)
-    task = _task(manifest, folder)
-    shape = _shape(manifest, folder)
+    task = manifest.get("task", {"kind": LANGUAGE_MODEL})
+    if task["kind"] not in (LANGUAGE_MODEL, CLASSIFICATION):
+        raise ConfigError(f"{folder} holds a {task['kind']} model; a decoder or a classifier was expected here")
     check_tokenizer(folder, manifest["tokenizer"]["sha256"])
-    files = merged(open_state(folder), task)
-    # Stage 0 of version 1 stores a tied tensor under both names; stages 1 to 3 store it once.
-    shapes = {name: size for name, size in files.shapes.items() if not (shape.tied_embeddings and name == HEAD)}
-    check_tensors(shapes, shape, folder, CheckpointError, classes=classes_of(task))
-    return ModelSource(
+    try:
+        shape = DecoderShape.from_mapping(manifest["shape"])
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
+    files: TensorReader = open_state(folder)
+    if lora := task.get("lora"):
+        files = MergedLora(files, lora["alpha"] / lora["rank"])
+    source = ModelSource(
         path=folder,
         kind="checkpoint",
         shape=shape,
@@ -96,20 +109,7 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
         task=task,
         skipped_sha256=Skipped.from_manifest(manifest).sha256(manifest["step"]),
     )
-
-
-def _task(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
-    task: dict[str, Any] = manifest.get("task", {"kind": LANGUAGE_MODEL})
-    if task["kind"] not in (LANGUAGE_MODEL, CLASSIFICATION):
-        raise ConfigError(f"{folder} holds a {task['kind']} model; a decoder or a classifier was expected here")
-    return task
-
-
-def _shape(manifest: dict[str, Any], folder: Path) -> DecoderShape:
-    try:
-        return DecoderShape.from_mapping(manifest["shape"])
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
+    return checked(source, CheckpointError)
 
 
 def check_tokenizer(folder: Path, wanted: str) -> None:
@@ -120,3 +120,28 @@ def check_tokenizer(folder: Path, wanted: str) -> None:
     found = sha256_of(file)
     if found != wanted:
         raise CheckpointError(f"{file} has sha256 {found}; {MANIFEST_FILE} says the run was trained with {wanted}")
+
+
+class MergedLora:
+    """The tensors of a LoRA checkpoint as if it had been trained whole: W + scale * B A (arXiv 2106.09685).
+
+    Merging happens at each reading, so no export has to know of LoRA and a tensor costs one small product more.
+    """
+
+    def __init__(self, reader: TensorReader, scale: float) -> None:
+        self._reader = reader
+        self._scale = scale
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The sizes of the plain tensors."""
+        return {name: size for name, size in self._reader.shapes.items() if not name.endswith((LORA_A, LORA_B))}
+
+    def read(self, name: str) -> Tensor:
+        """The tensor with its low-rank part added, in float32; as it is where it has none."""
+        tensor = self._reader.read(name)
+        owner = name.removesuffix(".weight")
+        if owner + LORA_A not in self._reader.shapes:
+            return tensor
+        product = self._reader.read(owner + LORA_B).float() @ self._reader.read(owner + LORA_A).float()
+        return tensor.float().add_(product, alpha=self._scale)

@@ -1,98 +1,93 @@
-"""Tensor names: ours <-> Hugging Face's, and ours <-> llama.cpp's, as tables that are read both ways.
+"""What our decoder's tensors and fields are called in other formats: two tables, each read both ways.
 
-In comes a name and a layout, out goes the other side's name. A layout is a transformers architecture: `llama` has no
-norm on queries and keys, `qwen3` has. A row per tensor of a block instead of a rule such as "put `model.` in front", so
-that a reader sees what exists and a name that is not in the table is an error.
+A layout is a transformers architecture: `llama` has no norm on queries and keys, `qwen3` has. A line per tensor instead
+of a rule such as "put `model.` in front", so that a reader sees what exists and an unknown name is an error.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from megadec.common.errors import ExportError, suggest
+from megadec.decoder.shape import DecoderShape
 
 Layout = Literal["llama", "qwen3"]
 LAYOUTS: tuple[Layout, ...] = ("llama", "qwen3")
+Format = Literal["ours", "hugging_face", "gguf"]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One kind of tensor: `N` stands for the number of the block."""
+class Names(NamedTuple):
+    """One thing in each format's words; None where a format does not have it."""
 
     ours: str
-    theirs: str
+    hugging_face: str
+    gguf: str | None = None
     layouts: tuple[Layout, ...] = LAYOUTS
 
 
-ROWS: tuple[Row, ...] = (
-    Row("embed_tokens.weight", "model.embed_tokens.weight"),
-    Row("layers.N.input_layernorm.weight", "model.layers.N.input_layernorm.weight"),
-    Row("layers.N.self_attn.q_proj.weight", "model.layers.N.self_attn.q_proj.weight"),
-    Row("layers.N.self_attn.k_proj.weight", "model.layers.N.self_attn.k_proj.weight"),
-    Row("layers.N.self_attn.v_proj.weight", "model.layers.N.self_attn.v_proj.weight"),
-    Row("layers.N.self_attn.o_proj.weight", "model.layers.N.self_attn.o_proj.weight"),
-    Row("layers.N.self_attn.q_norm.weight", "model.layers.N.self_attn.q_norm.weight", ("qwen3",)),
-    Row("layers.N.self_attn.k_norm.weight", "model.layers.N.self_attn.k_norm.weight", ("qwen3",)),
-    Row("layers.N.post_attention_layernorm.weight", "model.layers.N.post_attention_layernorm.weight"),
-    Row("layers.N.mlp.gate_proj.weight", "model.layers.N.mlp.gate_proj.weight"),
-    Row("layers.N.mlp.up_proj.weight", "model.layers.N.mlp.up_proj.weight"),
-    Row("layers.N.mlp.down_proj.weight", "model.layers.N.mlp.down_proj.weight"),
-    Row("norm.weight", "model.norm.weight"),
-    Row("lm_head.weight", "lm_head.weight"),
-    Row("score.weight", "score.weight"),
+# `N` stands for the number of the block. GGUF's names: gguf-py/gguf/constants.py.
+TENSORS = (
+    Names("embed_tokens.weight", "model.embed_tokens.weight", "token_embd.weight"),
+    Names("layers.N.input_layernorm.weight", "model.layers.N.input_layernorm.weight", "blk.N.attn_norm.weight"),
+    Names("layers.N.self_attn.q_proj.weight", "model.layers.N.self_attn.q_proj.weight", "blk.N.attn_q.weight"),
+    Names("layers.N.self_attn.k_proj.weight", "model.layers.N.self_attn.k_proj.weight", "blk.N.attn_k.weight"),
+    Names("layers.N.self_attn.v_proj.weight", "model.layers.N.self_attn.v_proj.weight", "blk.N.attn_v.weight"),
+    Names("layers.N.self_attn.o_proj.weight", "model.layers.N.self_attn.o_proj.weight", "blk.N.attn_output.weight"),
+    Names(
+        "layers.N.self_attn.q_norm.weight",
+        "model.layers.N.self_attn.q_norm.weight",
+        "blk.N.attn_q_norm.weight",
+        ("qwen3",),
+    ),
+    Names(
+        "layers.N.self_attn.k_norm.weight",
+        "model.layers.N.self_attn.k_norm.weight",
+        "blk.N.attn_k_norm.weight",
+        ("qwen3",),
+    ),
+    Names(
+        "layers.N.post_attention_layernorm.weight",
+        "model.layers.N.post_attention_layernorm.weight",
+        "blk.N.ffn_norm.weight",
+    ),
+    Names("layers.N.mlp.gate_proj.weight", "model.layers.N.mlp.gate_proj.weight", "blk.N.ffn_gate.weight"),
+    Names("layers.N.mlp.up_proj.weight", "model.layers.N.mlp.up_proj.weight", "blk.N.ffn_up.weight"),
+    Names("layers.N.mlp.down_proj.weight", "model.layers.N.mlp.down_proj.weight", "blk.N.ffn_down.weight"),
+    Names("norm.weight", "model.norm.weight", "output_norm.weight"),
+    Names("lm_head.weight", "lm_head.weight", "output.weight"),
+    Names("score.weight", "score.weight"),
 )
 
-# Ours, and what a GGUF file calls it (gguf-py/gguf/constants.py). The layouts are those of ROWS.
-LLAMA_CPP: dict[str, str] = {
-    "embed_tokens.weight": "token_embd.weight",
-    "layers.N.input_layernorm.weight": "blk.N.attn_norm.weight",
-    "layers.N.self_attn.q_proj.weight": "blk.N.attn_q.weight",
-    "layers.N.self_attn.k_proj.weight": "blk.N.attn_k.weight",
-    "layers.N.self_attn.v_proj.weight": "blk.N.attn_v.weight",
-    "layers.N.self_attn.o_proj.weight": "blk.N.attn_output.weight",
-    "layers.N.self_attn.q_norm.weight": "blk.N.attn_q_norm.weight",
-    "layers.N.self_attn.k_norm.weight": "blk.N.attn_k_norm.weight",
-    "layers.N.post_attention_layernorm.weight": "blk.N.ffn_norm.weight",
-    "layers.N.mlp.gate_proj.weight": "blk.N.ffn_gate.weight",
-    "layers.N.mlp.up_proj.weight": "blk.N.ffn_up.weight",
-    "layers.N.mlp.down_proj.weight": "blk.N.ffn_down.weight",
-    "norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
+# The fields of DecoderShape but `qk_norm`, which is the layout. GGUF's keys stand behind the layout's name.
+FIELDS = (
+    Names("vocabulary_size", "vocab_size", "vocab_size"),
+    Names("hidden_size", "hidden_size", "embedding_length"),
+    Names("intermediate_size", "intermediate_size", "feed_forward_length"),
+    Names("layers", "num_hidden_layers", "block_count"),
+    Names("heads", "num_attention_heads", "attention.head_count"),
+    Names("kv_heads", "num_key_value_heads", "attention.head_count_kv"),
+    Names("head_size", "head_dim", "attention.key_length"),
+    Names("max_position_embeddings", "max_position_embeddings", "context_length"),
+    Names("norm_eps", "rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+    Names("rope_theta", "rope_theta", "rope.freq_base"),
+    Names("tied_embeddings", "tie_word_embeddings"),
+    Names("initializer_std", "initializer_range"),
+)
 
 _BLOCK = re.compile(r"(?:(?<=\blayers\.)|(?<=\bblk\.))(0|[1-9]\d*)(?=\.)")
 
 
-def to_hugging_face(name: str, layout: Layout) -> str:
-    """Our tensor name in Hugging Face's words. Raises ExportError for a name that the layout does not have."""
-    return _translate(name, {row.ours: row.theirs for row in ROWS if layout in row.layouts}, layout)
+def layout_of(shape: DecoderShape) -> Layout:
+    """The layout that can express the shape: qwen3 where queries and keys are normalised, else llama."""
+    return "qwen3" if shape.qk_norm else "llama"
 
 
-def from_hugging_face(name: str, layout: Layout) -> str:
-    """Hugging Face's tensor name in our words. Raises ExportError for a name that the layout does not have."""
-    return _translate(name, {row.theirs: row.ours for row in ROWS if layout in row.layouts}, layout)
-
-
-def to_llama_cpp(name: str, layout: Layout) -> str:
-    """Our tensor name in a GGUF file's words. Raises ExportError for a name that the layout does not have."""
-    return _translate(name, _llama_cpp(layout), layout)
-
-
-def from_llama_cpp(name: str, layout: Layout) -> str:
-    """A GGUF file's tensor name in our words. Raises ExportError for a name that the layout does not have."""
-    return _translate(name, {theirs: ours for ours, theirs in _llama_cpp(layout).items()}, layout)
-
-
-def _llama_cpp(layout: Layout) -> dict[str, str]:
-    return {row.ours: LLAMA_CPP[row.ours] for row in ROWS if layout in row.layouts and row.ours in LLAMA_CPP}
-
-
-def _translate(name: str, table: dict[str, str], layout: Layout) -> str:
-    numbers = _BLOCK.findall(name)
-    kind = _BLOCK.sub("N", name)
-    other = table.get(kind)
+def rename(name: str, layout: Layout, *, of: Format = "ours", to: Format = "ours") -> str:
+    """A tensor's name in the words of another format. Raises ExportError for one that the layout does not have."""
+    table = {getattr(row, of): getattr(row, to) for row in TENSORS if layout in row.layouts and getattr(row, of)}
+    kind, blocks = _BLOCK.sub("N", name), _BLOCK.findall(name)
+    other: str | None = table.get(kind)
     if other is None:
         raise ExportError(f"tensor {name!r} has no counterpart in the {layout} layout{suggest(kind, table)}")
-    return other.replace(".N.", f".{numbers[0]}.") if numbers else other
+    return other.replace(".N.", f".{blocks[0]}.") if blocks else other

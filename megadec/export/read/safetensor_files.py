@@ -1,15 +1,14 @@
 """Safetensors files: written tensor by tensor, read tensor by tensor.
 
-In come names, sizes and a function that gives one tensor; out go files in the safetensors format (8 bytes of header
-length, a JSON header, then the tensors without gaps). A writer of our own, because the library's `save_file` wants all
-tensors of a file in memory at once; reading goes through the library, so its checks apply to what we wrote.
+The writer is our own, because the library's `save_file` wants all tensors of a file in memory at once; reading goes
+through the library, so its checks apply to what we wrote.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from megadec.common.errors import ExportError, MegadecError
+from megadec.common.errors import ExportError
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -33,17 +32,14 @@ def write_tensors(
     dtype: torch.dtype,
     read: Callable[[str], Tensor],
 ) -> None:
-    """Write one file, holding one tensor in memory at a time. Raises ExportError when `read` gives another size."""
+    """Write one file, holding one tensor in memory at a time; `read` gives one of the size that `shapes` says."""
     header = _header(shapes, dtype)
     with open(path, "wb") as stream:
         stream.write(len(header).to_bytes(8, "little"))
         stream.write(header)
         for name, size in shapes.items():
             tensor = read(name)
-            if tuple(tensor.shape) != size:
-                raise ExportError(
-                    f"{path}: tensor {name!r} has shape {list(tensor.shape)}; the header says {list(size)}"
-                )
+            assert tuple(tensor.shape) == size, f"the header says {list(size)} for {name!r}"
             flat = tensor.detach().to(device="cpu", dtype=dtype).contiguous().reshape(-1)
             stream.write(flat.view(torch.uint8).numpy().data)
 
@@ -92,32 +88,25 @@ class SafetensorFiles:
     def __init__(
         self,
         files: Sequence[Path],
-        error: type[MegadecError],
         rename: Callable[[str], str] = str,
-        ignore: Iterable[str] = (),
+        ignore: tuple[str, ...] = (),
     ) -> None:
-        """Read the headers only. Names that end in one of `ignore` are passed over. Raises `error`."""
-        self._error = error
+        """Read the headers only. Names that end in one of `ignore` are passed over. Raises ExportError."""
         self._places: dict[str, tuple[Path, str]] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: set[torch.dtype] = set()
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._dtypes: set[torch.dtype] = set()
         for file in files:
             for name, size, dtype in self._read_header(file):
-                if name.endswith(tuple(ignore)):
+                if name.endswith(ignore):
                     continue
                 self._places[rename(name)] = (file, name)
-                self._shapes[rename(name)] = size
-                self.dtypes.add(dtype)
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The size of each tensor by its new name."""
-        return self._shapes
+                self.shapes[rename(name)] = size
+                self._dtypes.add(dtype)
 
     @property
     def dtype(self) -> torch.dtype:
         """bfloat16 where every tensor is; float32, which holds all others exactly, where not."""
-        return torch.bfloat16 if self.dtypes == {torch.bfloat16} else torch.float32
+        return torch.bfloat16 if self._dtypes == {torch.bfloat16} else torch.float32
 
     def read(self, name: str) -> Tensor:
         """One tensor in its stored dtype, in memory of its own."""
@@ -126,18 +115,19 @@ class SafetensorFiles:
             tensor: Tensor = reader.get_tensor(stored).clone()
         return tensor
 
-    def _read_header(self, file: Path) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
+    @staticmethod
+    def _read_header(file: Path) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
         if not file.is_file():
-            raise self._error(f"{file} does not exist; the model's weights were expected in it")
+            raise ExportError(f"{file} does not exist; the model's weights were expected in it")
         try:
             with safe_open(file, framework="pt", device="cpu") as reader:
                 slices = [(name, reader.get_slice(name)) for name in reader.keys()]  # noqa: SIM118 (no mapping)
                 entries = [(name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices]
         except SafetensorError as broken:
-            raise self._error(
+            raise ExportError(
                 f"{file} ({file.stat().st_size} bytes) is not a whole safetensors file: {broken}"
             ) from broken
         for name, _, dtype in entries:
             if dtype not in _DTYPES:
-                raise self._error(f"{file}: tensor {name!r} is {dtype}; {', '.join(_DTYPES)} can be read")
+                raise ExportError(f"{file}: tensor {name!r} is {dtype}; {', '.join(_DTYPES)} can be read")
         return [(name, size, _DTYPES[dtype]) for name, size, dtype in entries]

@@ -19,9 +19,9 @@ from megadec.data.pairs import PairOptions
 from megadec.decoder.textbook.registry import EncoderDecoder, architecture
 from megadec.engine.checkpoint.manifest import open_state, read_manifest
 from megadec.engine.runs.common import CHECKPOINTS
-from megadec.export.read.load import set_parameters
+from megadec.export.read.load import assign
 from megadec.export.read.model import MANIFEST_FILE, check_tokenizer, checkpoint_of
-from megadec.export.read.source import EMBEDDING, HEAD
+from megadec.export.read.source import HEAD
 
 KIND = "seq2seq"
 
@@ -38,7 +38,7 @@ class TrainedPairs:
     step: int
 
 
-def load_seq2seq(path: Path, dtype: torch.dtype = torch.float32) -> TrainedPairs:
+def load_seq2seq(path: Path) -> TrainedPairs:
     """The encoder-decoder at `path`: a run (its best checkpoint, or the newest whole one) or a checkpoint.
 
     Raises ConfigError when there is another kind of model or none, CheckpointError when it is not whole.
@@ -61,10 +61,7 @@ def load_seq2seq(path: Path, dtype: torch.dtype = torch.float32) -> TrainedPairs
         raise CheckpointError(f"{folder}: its tensors are not those of a {found.name} of this shape")
     with torch.device("meta"):
         model = found.module(shape)
-    set_parameters(model, {name: files.read(name).to(dtype) for name in sizes})
-    if shape.tied_embeddings:
-        owner, _, leaf = HEAD.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, model.get_parameter(EMBEDDING))
+    assign(model, {name: files.read(name) for name in sizes}, tied=shape.tied_embeddings)
     return TrainedPairs(
         model=cast(EncoderDecoder, model.eval()),
         tokenizer=Tokenizer.load(folder / TOKENIZER_FILE),

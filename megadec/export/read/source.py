@@ -1,7 +1,6 @@
 """What an export reads from: the shape of a model, its tokenizer, and its tensors one at a time.
 
-In comes a folder that `consolidate.open_model` recognised, out go checked tensors. A tensor is read from the files each
-time it is asked for, so memory is bounded by a tensor and time by the disk.
+A tensor is read from the files each time it is asked for, so memory is bounded by a tensor and time by the disk.
 """
 
 from __future__ import annotations
@@ -14,13 +13,16 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from megadec import __version__
 from megadec.common.errors import ExportError, MegadecError
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.model import Decoder
+from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
 
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
+SCORE = "score.weight"
+PROVENANCE_FILE = "megadec.json"
 
 Kind = Literal["checkpoint", "megadec", "huggingface"]
 LANGUAGE_MODEL = "language_model"
@@ -61,11 +63,21 @@ class ModelSource:
     @property
     def classes(self) -> int | None:
         """How many labels a classifier has; None for a language model."""
-        return classes_of(self.task)
+        return len(self.task["labels"]) if self.task["kind"] == CLASSIFICATION else None
+
+    @property
+    def ties_head(self) -> bool:
+        """Whether the output layer is the embedding; a classifier has none."""
+        return self.shape.tied_embeddings and self.classes is None
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """The size of each tensor by our names, in the order of the model; a tied output layer is left out."""
+        return parameter_table(self.shape, self.classes)
 
     def names(self) -> list[str]:
-        """Our names of all tensors in the order of the model; a tied output layer is left out."""
-        return list(tensor_shapes(self.shape, self.classes))
+        """Our names of all tensors in the order of the model."""
+        return list(self.sizes)
 
     def tensor(self, name: str) -> Tensor:
         """One tensor in the dtype in which the files hold it (float32 master weights from a checkpoint)."""
@@ -91,6 +103,24 @@ def _run_name(path: Path) -> str:
     return resolved.name
 
 
+def statement(source: ModelSource, tokenizer: Tokenizer, kind: str) -> dict[str, Any]:
+    """What an export says of itself in a file of its own. kind: of file."""
+    return {
+        "format": kind,
+        "version": 1,
+        "megadec": __version__,
+        "source": source.provenance,
+        "task": dict(source.task),
+        "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
+    }
+
+
+def origin_of(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ModelSource that a `statement` keeps."""
+    source = stated.get("source", {})
+    return {name: source.get(name) for name in ("step", "tokens", "skipped_sha256")}
+
+
 def check_vocabulary(source: ModelSource, tokenizer: Tokenizer) -> None:
     """Raise ExportError when the tokenizer has pieces that the model has no rows for."""
     if tokenizer.vocabulary_size > source.shape.vocabulary_size:
@@ -100,42 +130,24 @@ def check_vocabulary(source: ModelSource, tokenizer: Tokenizer) -> None:
         )
 
 
-def classes_of(task: Mapping[str, Any]) -> int | None:
-    """How many labels the task of a manifest has; None when it is no classification."""
-    return len(task["labels"]) if task["kind"] == CLASSIFICATION else None
-
-
-def tensor_shapes(shape: DecoderShape, classes: int | None = None) -> dict[str, tuple[int, ...]]:
-    """The size of every tensor that a decoder of this shape has, by our names; a tied output layer is left out.
-
-    With `classes`, those of a classifier: `score.weight` in place of an output layer.
-    """
-    with torch.device("meta"):
-        decoder = Decoder(shape, classes=classes)
-    return {name: tuple(tensor.shape) for name, tensor in decoder.named_parameters()}
-
-
-def check_tensors(
-    found: Mapping[str, tuple[int, ...]],
-    shape: DecoderShape,
-    where: Path,
-    error: type[MegadecError],
-    theirs: Callable[[str], str] = str,
-    classes: int | None = None,
-) -> None:
-    """Compare the tensors in files with those of a shape. Raises `error` for one missing, left over or of another size.
+def checked(
+    source: ModelSource, error: type[MegadecError] = ExportError, theirs: Callable[[str], str] = str
+) -> ModelSource:
+    """The source itself; raises `error` for a tensor that is missing, left over or of another size.
 
     `theirs` gives the file's name of one of our tensors, for the message.
     """
-    wanted = tensor_shapes(shape, classes)
+    wanted, found = source.sizes, source.reader.shapes
     missing = [theirs(name) for name in wanted if name not in found]
-    tied = {HEAD} if shape.tied_embeddings and classes is None else set()
-    left_over = [theirs(name) for name in found if name not in wanted and name not in tied]
+    left_over = [theirs(name) for name in found if name not in wanted and not (source.ties_head and name == HEAD)]
     for names, what in ((missing, "is missing"), (left_over, "is left over")):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise error(f"{where}: tensor {names[0]!r}{more} {what}; the shape asks for {len(wanted)} tensors")
+            raise error(f"{source.path}: tensor {names[0]!r}{more} {what}; the shape asks for {len(wanted)} tensors")
     for name, size in found.items():
         expected = wanted.get(name, wanted[EMBEDDING])
         if tuple(size) != expected:
-            raise error(f"{where}: tensor {theirs(name)!r} has shape {list(size)}; the model wants {list(expected)}")
+            raise error(
+                f"{source.path}: tensor {theirs(name)!r} has shape {list(size)}; the model wants {list(expected)}"
+            )
+    return source

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,10 +18,10 @@ from tests.support.titles import WORDS, titles
 
 
 def read(
-    tokenizer: Tokenizer, train: Path, dev: Path | None = None, **more: object
+    tokenizer: Tokenizer, train: Path, dev: Path | None = None, *, seed: int = 0, **more: object
 ) -> tuple[LabelledSet, LabelledSet | None]:
     options = LabelledOptions(train=str(train), dev=str(dev) if dev else "", **more)  # type: ignore[arg-type]
-    return read_sets(options, tokenizer.bos_id, tokenizer.encode_many)
+    return read_sets(options, tokenizer, seed)
 
 
 def test_a_text_is_its_ids_behind_bos_and_its_label_the_class_of_its_line(titles_folder, tokenizer):
@@ -113,7 +111,7 @@ def test_sets_that_teach_or_measure_nothing_are_refused(tmp_path, titles_folder,
     with pytest.raises(InputError, match="nothing"):
         read(tokenizer, tmp_path / "nothing.txt")
     with pytest.raises(ConfigError, match=r"data\.train names no labelled texts"):
-        read_sets(LabelledOptions(), 1, tokenizer.encode_many)
+        read_sets(LabelledOptions(), tokenizer)
 
 
 def test_held_out_texts_that_were_trained_on_are_counted_aloud(titles_folder, tokenizer, monkeypatch, caplog):
@@ -174,20 +172,31 @@ def test_other_texts_labels_or_names_give_another_hash(titles_folder, tokenizer)
 
 
 def test_variants_cut_finer_spell_the_same_texts_with_the_same_labels(titles_folder, tokenizer):
-    options = LabelledOptions(str(titles_folder / "train.txt"), variants=3, bpe_dropout=0.5)
-
-    def again(number: int) -> Callable[[Sequence[str]], list[list[int]]]:
-        return lambda texts: tokenizer.encode_with_dropout(texts, options.bpe_dropout, number)
-
-    train, _ = read_sets(options, tokenizer.bos_id, tokenizer.encode_many, again)
-    plain, _ = read_sets(replace(options, variants=1), tokenizer.bos_id, tokenizer.encode_many)
-    assert train.texts == 3 * plain.texts
+    train, _ = read(tokenizer, titles_folder / "train.txt", variants=3, bpe_dropout=0.5)
+    plain, _ = read(tokenizer, titles_folder / "train.txt")
     assert train.labels.tolist() == plain.labels.tolist() * 3
     texts = [tokenizer.decode(train.ids(text)[1:].tolist()) for text in range(train.texts)]
     assert texts == texts[: plain.texts] * 3
-    assert train.ids(0).tolist() == plain.ids(0).tolist()
+    assert all(train.ids(text).tolist() == plain.ids(text).tolist() for text in range(plain.texts))
     assert len(train.tokens) > 3 * len(plain.tokens)
-    assert read_sets(options, tokenizer.bos_id, tokenizer.encode_many, again)[0].sha256 == train.sha256
+
+
+def test_variants_differ_from_each_other_and_by_the_seed_but_not_between_two_starts(titles_folder, tokenizer):
+    more = {"variants": 3, "bpe_dropout": 0.5, "token_dropout": 0.3}
+    found, again, other = (read(tokenizer, titles_folder / "train.txt", seed=seed, **more)[0] for seed in (0, 0, 1))
+    assert found.sha256 == again.sha256 != other.sha256
+    texts = found.texts // 3
+    assert any(found.ids(n + texts).tolist() != found.ids(n + 2 * texts).tolist() for n in range(texts))
+
+
+def test_leaving_tokens_out_shortens_a_text_and_leaves_at_least_one(titles_folder, tokenizer):
+    found, _ = read(tokenizer, titles_folder / "train.txt", variants=2, bpe_dropout=0.0, token_dropout=0.9)
+    half = found.texts // 2
+    assert (found.lengths[half:] <= found.lengths[:half]).all()
+    assert (found.lengths >= 2).all()
+    assert found.lengths[half:].mean() < 0.5 * found.lengths[:half].mean()
+    for text in range(half):
+        assert set(found.ids(half + text).tolist()) <= set(found.ids(text).tolist())
 
 
 @pytest.mark.parametrize(("name", "value"), [("variants", 0), ("bpe_dropout", -0.1), ("token_dropout", 1.0)])

@@ -12,21 +12,20 @@ import pytest
 from megadec.common.errors import ConfigError, InputError
 from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import load_classifier
+from megadec.finetune.examples import LabelledOptions, read_sets
 from megadec.finetune.pseudo import PseudoOptions, label_texts
 from megadec.finetune.soft import SoftTexts, read_soft
 from tests.support.sources import random_classifier
 from tests.support.titles import WORDS, titles
-from tests.unit.finetune.test_task import opened
-from tests.unit.finetune.test_variants import texts_of
 
 NAMES = tuple(WORDS)
 
 
 def write_classifier(folder: Path, tokenizer: Path, names: tuple[str, ...] = NAMES, factor: float = 1.0) -> Path:
     """A classifier of random weights, its head multiplied by `factor`."""
-    source = random_classifier(tokenizer)
+    source = random_classifier(tokenizer, {"labels": list(names)})
     source.reader.tensors["score.weight"] *= factor  # type: ignore[attr-defined]
-    to_megadec(replace(source, task={**source.task, "labels": list(names)}), folder)
+    to_megadec(source, folder)
     return folder
 
 
@@ -50,10 +49,10 @@ def test_a_label_is_drawn_as_often_as_its_probability_says():
     assert not np.array_equal(soft.drawn_labels(7), soft.drawn_labels(8))
 
 
-def test_every_variant_holds_the_soft_texts_once_with_labels_of_its_own(tmp_path, pretrained, soft_file):
-    data = {"soft": str(soft_file), "variants": 2, "bpe_dropout": 0.0}
-    found, again = (texts_of(opened(tmp_path, pretrained, data=data)) for _ in range(2))
-    labelled = texts_of(opened(tmp_path, pretrained)).texts
+def test_every_variant_holds_the_soft_texts_once_with_labels_of_its_own(titles_folder, tokenizer, soft_file):
+    options = LabelledOptions(str(titles_folder / "train.txt"), soft=str(soft_file), variants=2, bpe_dropout=0.0)
+    found, again = (read_sets(options, tokenizer)[0] for _ in range(2))
+    labelled = read_sets(replace(options, soft="", variants=1), tokenizer)[0].texts
     assert found.texts == 2 * (labelled + 40)
     assert found.sha256 == again.sha256
     first = slice(labelled, labelled + 40)

@@ -15,7 +15,6 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
 from megadec.export.gguf.writer import to_gguf
-from megadec.export.onnx.classifier import to_onnx_classifier
 from megadec.export.onnx.export import to_onnx
 from megadec.export.read.huggingface_files import write_model
 from megadec.export.read.load import load_source
@@ -31,7 +30,7 @@ HOW = Sampling(30, 1.0, seed=3)
 def to_hugging_face(source: ModelSource, folder: Path) -> None:
     """A Hugging Face folder, without asking transformers what it thinks of it."""
     folder.mkdir()
-    write_model(source, folder, "qwen3", torch.float32, Tokenizer.load(source.tokenizer_path), 2**30)
+    write_model(source, folder, torch.float32, Tokenizer.load(source.tokenizer_path), 2**30)
     shutil.copyfile(source.tokenizer_path, folder / "tokenizer.model")
     write_json(folder / "tokenizer_config.json", {"chat_template": "{{ messages[0].content }}"})
 
@@ -61,7 +60,7 @@ def test_each_format_is_found_and_gives_the_same_text(
         assert "".join(generate_text(served.model, served.tokenizer, prompt, HOW)) == wanted
 
 
-@pytest.mark.parametrize(("export", "needs"), [(to_megadec, "torch"), (to_onnx_classifier, "onnxruntime")])
+@pytest.mark.parametrize(("export", "needs"), [(to_megadec, "torch"), (to_onnx, "onnxruntime")])
 def test_a_classifier_of_each_format_gives_the_same_labels(
     tmp_path: Path, tiny_tokenizer_path: Path, export: Callable[[ModelSource, Path], object], needs: str
 ) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ExportError
-from megadec.export.onnx.decoder import decoder_graph
-from megadec.export.onnx.files import OnnxWeights, compare_weights, write_onnx
+from megadec.export.onnx.decoder import build_graph
+from megadec.export.onnx.files import compare_weights, map_weights, write_onnx
 from tests.support.sources import InMemory, random_source
 
 onnx = pytest.importorskip("onnx")
@@ -23,7 +23,7 @@ def source(tiny_tokenizer_path):
 
 
 def write(folder, source):
-    write_onnx(folder, decoder_graph(source.shape), source)
+    write_onnx(folder, build_graph(source.shape), source)
 
 
 def test_what_was_written_is_read_and_the_onnx_library_reads_the_same(tmp_path, source):
@@ -90,15 +90,15 @@ def test_weights_in_another_place_are_refused(tmp_path, source):
     (tmp_path / "other.data").write_bytes((tmp_path / "model.onnx.data").read_bytes())
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ExportError, match=f"tensor {entry.name!r} is not float32 in model.onnx.data"):
-        OnnxWeights(tmp_path)
+        map_weights(tmp_path)
 
 
 def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(ExportError, match=r"model\.onnx is not a whole ONNX model"):
-        OnnxWeights(tmp_path)
+        map_weights(tmp_path)
     with pytest.raises(ExportError, match="missing"):
-        OnnxWeights(tmp_path / "missing")
+        map_weights(tmp_path / "missing")
 
 
 def test_a_tensor_that_the_source_has_not_is_refused(tmp_path, source, tiny_tokenizer_path):

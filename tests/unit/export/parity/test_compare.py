@@ -14,7 +14,7 @@ from megadec.export.parity.compare import (
     TEXTS,
     compare_greedy,
     compare_logits,
-    compare_token_ids,
+    compare_tokenizer,
     greedy_by,
     prompt_ids,
 )
@@ -25,21 +25,39 @@ def tokenizer(tiny_tokenizer_path) -> Tokenizer:
     return Tokenizer.load(tiny_tokenizer_path)
 
 
+def compare(ours: Tokenizer, **changes) -> int:
+    """The tokenizer with itself, in some of what a runtime gives changed."""
+
+    def encode(texts, special):
+        return [[ours.bos_id] * special + ids for ids in ours.encode_many(texts)]
+
+    theirs = {
+        "encode": encode,
+        "decode": lambda all_ids: [ours.decode(ids) for ids in all_ids],
+        "bos_and_eos": (ours.bos_id, ours.eos_id),
+    }
+    return compare_tokenizer(ours, **{**theirs, **changes})
+
+
 def test_the_tokenizer_itself_passes_on_every_text(tokenizer):
-    compared = compare_token_ids(
-        tokenizer, tokenizer.encode_many, lambda all_ids: [tokenizer.decode(i) for i in all_ids]
-    )
-    assert compared == len(TEXTS) + tokenizer.vocabulary_size - 3
+    assert compare(tokenizer) == len(TEXTS) + tokenizer.vocabulary_size - 3
 
 
 def test_one_other_id_is_found(tokenizer):
-    def encode(texts):
+    def encode(texts, special):
         found = tokenizer.encode_many(texts)
         found[3] = [*found[3], 5]
         return found
 
     with pytest.raises(ExportError, match="token ids of"):
-        compare_token_ids(tokenizer, encode, lambda all_ids: [tokenizer.decode(ids) for ids in all_ids])
+        compare(tokenizer, encode=encode)
+
+
+def test_a_missing_beginning_and_another_end_of_the_document_are_found(tokenizer):
+    with pytest.raises(ExportError, match=r"<s> .* and its ids are wanted"):
+        compare(tokenizer, encode=lambda texts, special: tokenizer.encode_many(texts))
+    with pytest.raises(ExportError, match="the export has <s> and </s> at"):
+        compare(tokenizer, bos_and_eos=(tokenizer.bos_id, 0))
 
 
 def test_one_piece_with_another_text_is_found(tokenizer):
@@ -47,7 +65,7 @@ def test_one_piece_with_another_text_is_found(tokenizer):
         return ["?" if list(ids) == [400] else tokenizer.decode(ids) for ids in all_ids]
 
     with pytest.raises(ExportError, match=r"text of ids \[400\]"):
-        compare_token_ids(tokenizer, tokenizer.encode_many, decode)
+        compare(tokenizer, decode=decode)
 
 
 def logits_of(shift: float = 0.0):

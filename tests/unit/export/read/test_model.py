@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from megadec.export.read.load import load_decoder, load_source
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.export.read.source import ModelSource
+from tests.support.sources import random_classifier
 
 
 def write_checkpoint(source: ModelSource, folder: Path, leave_out: str = "", **more: torch.Tensor) -> Path:
@@ -95,37 +95,24 @@ def test_another_tokenizer_than_the_runs_is_refused(tmp_path, make_source):
         open_model(folder)
 
 
-def test_a_missing_tensor_is_named(tmp_path, make_source):
-    folder = write_checkpoint(make_source(), tmp_path / "c", leave_out="layers.1.mlp.up_proj.weight")
-    with pytest.raises(CheckpointError, match=r"'layers.1.mlp.up_proj.weight' is missing"):
+@pytest.mark.parametrize(
+    ("leave_out", "more", "words"),
+    [
+        ("layers.1.mlp.up_proj.weight", {}, r"'layers.1.mlp.up_proj.weight' is missing"),
+        ("", {"layers.2.mlp.up_proj.weight": torch.zeros(2)}, r"'layers.2.mlp.up_proj.weight' is left over"),
+        ("", {"norm.weight": torch.zeros(47)}, r"'norm.weight' has shape \[47\]; the model wants \[48\]"),
+    ],
+)
+def test_a_tensor_that_is_missing_left_over_or_of_another_size_is_named(tmp_path, make_source, leave_out, more, words):
+    folder = write_checkpoint(make_source(), tmp_path / "c", leave_out, **more)
+    with pytest.raises(CheckpointError, match=words):
         open_model(folder)
 
 
-def test_a_tensor_that_is_left_over_is_named(tmp_path, make_source):
-    folder = write_checkpoint(make_source(), tmp_path / "c", **{"layers.2.mlp.up_proj.weight": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match=r"'layers.2.mlp.up_proj.weight' is left over"):
-        open_model(folder)
-
-
-def test_a_tensor_of_another_size_is_named(tmp_path, make_source):
-    folder = write_checkpoint(make_source(), tmp_path / "c", **{"norm.weight": torch.zeros(47)})
-    with pytest.raises(CheckpointError, match=r"'norm.weight' has shape \[47\]; the model wants \[48\]"):
-        open_model(folder)
-
-
-CLASSIFICATION = {"kind": "classification", "labels": ["体育", "财经", "科技"], "template": "{text}"}
-
-
-def classifier_source(make_source: Callable[..., ModelSource]) -> ModelSource:
-    source = replace(make_source(), task=CLASSIFICATION)
-    source.reader.tensors["score.weight"] = torch.randn(3, source.shape.hidden_size)
-    return source
-
-
-def test_a_classifiers_checkpoint_has_its_labels_and_its_score(tmp_path, make_source):
-    source = classifier_source(make_source)
+def test_a_classifiers_checkpoint_has_its_labels_and_its_score(tmp_path, tiny_tokenizer_path):
+    source = random_classifier(tiny_tokenizer_path)
     found = open_model(write_checkpoint(source, tmp_path / "c"))
-    assert (found.task, found.classes) == (CLASSIFICATION, 3)
+    assert (found.task, found.classes) == (source.task, 3)
     assert found.names()[-1] == "score.weight"
     classifier, _ = load_source(found)
     assert torch.equal(classifier.score.weight, source.tensor("score.weight"))
@@ -133,16 +120,16 @@ def test_a_classifiers_checkpoint_has_its_labels_and_its_score(tmp_path, make_so
         open_model(write_checkpoint(source, tmp_path / "without", leave_out="score.weight"))
 
 
-def test_a_classifier_keeps_its_labels_in_a_megadec_folder(tmp_path, make_source):
-    source = classifier_source(make_source)
+def test_a_classifier_keeps_its_labels_in_a_megadec_folder(tmp_path, tiny_tokenizer_path):
+    source = random_classifier(tiny_tokenizer_path)
     to_megadec(source, tmp_path / "m")
     found = open_model(tmp_path / "m")
-    assert found.task == CLASSIFICATION
+    assert found.task == source.task
     assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
 
 
-def test_a_lora_checkpoint_gives_merged_tensors_under_the_plain_names(tmp_path, make_source):
-    source = replace(classifier_source(make_source), task={**CLASSIFICATION, "lora": {"rank": 2, "alpha": 6.0}})
+def test_a_lora_checkpoint_gives_merged_tensors_under_the_plain_names(tmp_path, tiny_tokenizer_path):
+    source = random_classifier(tiny_tokenizer_path, {"lora": {"rank": 2, "alpha": 6.0}})
     name = "layers.1.self_attn.q_proj"
     a, b = torch.randn(2, 48), torch.randn(64, 2)
     found = open_model(write_checkpoint(source, tmp_path / "c", **{f"{name}.lora_a": a, f"{name}.lora_b": b}))

@@ -77,15 +77,10 @@ def test_a_cut_file_is_refused(tmp_path, tensors):
     write_tensors(path, SHAPES, torch.float32, tensors.__getitem__)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ExportError, match=r"t\.safetensors .* is not a whole safetensors file"):
-        SafetensorFiles([path], ExportError)
+        SafetensorFiles([path])
 
 
 def test_a_dtype_that_is_no_weight_is_refused(tmp_path):
     save_file({"t": torch.zeros(3, dtype=torch.int8)}, tmp_path / "t.safetensors")
     with pytest.raises(ExportError, match="'t' is I8"):
-        SafetensorFiles([tmp_path / "t.safetensors"], ExportError)
-
-
-def test_a_tensor_of_another_size_than_announced_is_refused(tmp_path):
-    with pytest.raises(ExportError, match=r"'t' has shape \[3\]"):
-        write_tensors(tmp_path / "t", {"t": (4,)}, torch.float32, lambda _: torch.zeros(3))
+        SafetensorFiles([tmp_path / "t.safetensors"])

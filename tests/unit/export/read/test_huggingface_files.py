@@ -10,29 +10,32 @@ import torch
 
 from megadec.common.errors import ExportError
 from megadec.decoder.shape import DecoderShape, preset_names
-from megadec.export.read.layout import choose_layout, config_of, generation_config_of, labels_of, shape_of
+from megadec.export.read.huggingface_files import choose_layout, config_of, labels_of, shape_of
 from tests.support.sources import TINY_SHAPE
 
 FILE = Path("model/config.json")
 
 
-def config_for(**changes) -> dict:
+def config_for(labels: list[str] | None = None, **changes) -> dict:
+    """The content of config.json as it is read again."""
     shape = DecoderShape.from_mapping({**TINY_SHAPE, **changes})
-    return config_of(shape, choose_layout(shape, "auto"), torch.bfloat16, 1, 2)
+    return json.loads(json.dumps(config_of(shape, torch.bfloat16, 1, 2, labels)))
 
 
+@pytest.mark.parametrize("changes", [{"qk_norm": True}, {"tied_embeddings": False}, {"rope_theta": 123456.0}])
 @pytest.mark.parametrize("qk_norm", [True, False])
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_shape_comes_back_from_its_config(qk_norm, tied):
-    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm, "tied_embeddings": tied, "rope_theta": 5e5})
-    config = json.loads(json.dumps(config_of(shape, choose_layout(shape, "auto"), torch.float32, 1, 2)))
-    assert shape_of(config, FILE) == (shape, "qwen3" if qk_norm else "llama")
+def test_a_shape_comes_back_from_its_config(qk_norm, changes):
+    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm, **changes})
+    config = config_for(**shape.to_dict())
+    assert shape_of(config, FILE) == shape
+    # Old and new readers find the base of RoPE.
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == shape.rope_theta
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_has_a_layout(name):
     shape = DecoderShape.from_preset(name)
-    assert shape_of(config_of(shape, choose_layout(shape, "auto"), torch.bfloat16, 1, 2), FILE)[0] == shape
+    assert shape_of(config_for(**shape.to_dict()), FILE) == shape
 
 
 @pytest.mark.parametrize(("qk_norm", "wanted"), [(True, "llama"), (False, "qwen3")])
@@ -80,32 +83,22 @@ def test_a_config_as_transformers_4_wrote_it_is_read():
         "vocab_size": 32000,
         "pretraining_tp": 1,
     }
-    shape, layout = shape_of(config, FILE)
-    assert (layout, shape.head_size, shape.kv_heads, shape.rope_theta) == ("llama", 16, 4, 10000.0)
+    shape = shape_of(config, FILE)
+    assert (shape.qk_norm, shape.head_size, shape.kv_heads, shape.rope_theta) == (False, 16, 4, 10000.0)
     assert (shape.norm_eps, shape.tied_embeddings) == (1e-05, False)
 
 
 def test_qwen3_may_name_the_width_of_a_window_that_it_does_not_use():
     config = {**config_for(qk_norm=True), "use_sliding_window": False, "sliding_window": 4096}
-    assert shape_of(config, FILE)[1] == "qwen3"
-
-
-def test_old_and_new_readers_find_the_base_of_rope():
-    config = config_for(rope_theta=123456.0)
-    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 123456.0
-
-
-def test_generation_ends_at_the_end_of_the_document():
-    assert generation_config_of(1, 2)["eos_token_id"] == 2
+    assert shape_of(config, FILE).qk_norm
 
 
 @pytest.mark.parametrize("qk_norm", [True, False])
 def test_labels_come_back_from_the_config_of_a_classifier(qk_norm):
-    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm})
     labels = [f"第{number}类" for number in range(12)]  # 10 stands before 2 as text
-    config = json.loads(json.dumps(config_of(shape, choose_layout(shape, "auto"), torch.float32, 1, 2, labels)))
+    config = config_for(labels, qk_norm=qk_norm)
     assert labels_of(config, FILE) == labels
-    assert shape_of(config, FILE)[0] == shape
+    assert shape_of(config, FILE) == shape_of(config_for(qk_norm=qk_norm), FILE)
     assert [config["label2id"][label] for label in labels] == list(range(12))
 
 

@@ -1,50 +1,47 @@
 """The Hugging Face export: written, loaded again, compared, and only then named. The door to transformers.
 
-In comes a ModelSource, out goes a folder that AutoModelForCausalLM and AutoTokenizer open with no code of ours. Writing
-needs the memory of one tensor, but the proof holds the model once in float32 (transformers' weights, which our own
-decoder shares after they were found bit-equal to the source).
+AutoModelForCausalLM (of a classifier AutoModelForSequenceClassification) and AutoTokenizer open the folder with no code
+of ours. Writing needs the memory of one tensor, but the proof holds the model once in float32 (transformers' weights,
+which our own decoder shares after they were found bit-equal to the source).
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, ExportError, MissingExtraError
-from megadec.common.files import whole_folder, write_json
-from megadec.common.log import logger
-from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
+from megadec.common.errors import ExportError, MissingExtraError
+from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
 from megadec.export.parity.compare import (
     GREEDY_TOKENS,
-    TEXTS,
+    Classify,
     Parity,
+    compare_classifier,
     compare_greedy,
     compare_logits,
-    compare_token_ids,
+    compare_tokenizer,
     prompt_ids,
 )
-from megadec.export.read.huggingface_files import read_folder, write_model
-from megadec.export.read.layout import choose_layout
+from megadec.export.parity.folder import write_proven
+from megadec.export.read.huggingface_files import choose_layout, read_folder, write_model
 from megadec.export.read.load import decoder_with
-from megadec.export.read.names import Layout, to_hugging_face
-from megadec.export.read.provenance import PROVENANCE_FILE, provenance
+from megadec.export.read.names import layout_of, rename
 from megadec.export.read.source import ModelSource
 
 MAX_SHARD_BYTES = 5_000_000_000
 GENERATED_AT_ONCE = 8
 TOKENIZER_JSON_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-
-log = logger(__name__)
+# `</s>`, which no text holds, is a classifier's padding, so that no row is added to the embedding; transformers reads
+# the logits behind the last id that is not padding.
+PADDING = {"pad_token": "</s>", "padding_side": "right"}
 
 
 def to_hf(
@@ -55,52 +52,53 @@ def to_hf(
     layout: str = "auto",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> Parity:
-    """Export to the folder `output`, which appears when transformers' weights, ids, logits and greedy text equal ours.
+    """Export to the folder `output`, which appears when transformers' weights, ids, logits and text equal ours.
 
-    dtype: torch.float32 or torch.bfloat16; None is what the weights were computed in. layout: auto, llama or qwen3.
-    Raises ExportError for a mismatch or a shape that the layout cannot express, ConfigError when `output` exists or
-    the source is a classifier, MissingExtraError without transformers, StorageError.
+    Of a classifier the labels are compared in place of greedy text. dtype: torch.float32 or torch.bfloat16; None is
+    what the weights were computed in. layout: auto, llama or qwen3. Raises ExportError for a mismatch or a shape that
+    the layout cannot express, ConfigError when `output` exists, MissingExtraError without transformers, StorageError.
     """
-    if source.classes is not None:
-        raise ConfigError(f"{source.path} is a classifier; its export is that of `to_hf_classifier`")
-    chosen = choose_layout(source.shape, layout)
-    dtype = dtype or source.dtype
-    tokenizer = Tokenizer.load(source.tokenizer_path)
+    chosen, rounded = choose_layout(source.shape, layout), dtype or source.dtype
     transformers = load_transformers()
-    with whole_folder(output) as folder:
-        log.info("writing %s layout, %s, to %s", chosen, dtype, output)
-        write_model(source, folder, chosen, dtype, tokenizer, max_shard_bytes)
-        write_tokenizer(transformers, tokenizer, folder, source.shape.max_position_embeddings)
-        parity = check_export(folder, source, dtype)
-        write_json(folder / PROVENANCE_FILE, provenance(source, tokenizer, parity))
-    log.info("%s: %s", output, parity)
-    return parity
+
+    def write(folder: Path, tokenizer: Tokenizer) -> None:
+        write_model(source, folder, rounded, tokenizer, max_shard_bytes)
+        write_tokenizer(transformers, folder, source)
+
+    return write_proven(
+        source, output, f"{chosen} layout, {rounded},", write, lambda folder: check_hf(folder, source, rounded)
+    )
 
 
-def check_export(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
+def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
     """Load `folder` with transformers and compare it with its source. Raises ExportError naming what differs."""
     transformers = load_transformers()
-    tokenizer = Tokenizer.load(source.tokenizer_path)
-    layout = choose_layout(source.shape, "auto")
+    ours = Tokenizer.load(source.tokenizer_path)
+    context = source.shape.max_position_embeddings
     read_folder(folder)
+    kind = "AutoModelForCausalLM" if source.classes is None else "AutoModelForSequenceClassification"
     with quiet(transformers):
-        texts = compare_tokenizer(transformers, tokenizer, folder)
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        texts = _compare_tokenizer(theirs, ours)
+        model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         model.eval()
-        decoder = decoder_of_equal_weights(model, source, layout, dtype)
-        prompts = prompt_ids(tokenizer, source.shape.max_position_embeddings)
+        decoder = decoder_of_equal_weights(model, source, dtype)
+        prompts = prompt_ids(ours, context)
+        if source.classes is not None:
+            _compare_labels(model.config, source)
+            difference = compare_classifier(prompts, decoder, _classify_by(model, theirs))
+            return Parity(difference, len(prompts), greedy_tokens=0, texts=texts)
         difference = compare_logits(prompts, decoder, lambda ids_BS: model(ids_BS).logits)
-        generate = _greedy_by(model, prompts, tokenizer.eos_id)
-        greedy = compare_greedy(prompts, decoder, generate, tokenizer.eos_id, source.shape.max_position_embeddings)
+        greedy = compare_greedy(prompts, decoder, _greedy_by(model, prompts, ours.eos_id), ours.eos_id, context)
     return Parity(difference, len(prompts), greedy, texts)
 
 
-def decoder_of_equal_weights(model: Any, source: ModelSource, layout: Layout, dtype: torch.dtype) -> Decoder:
+def decoder_of_equal_weights(model: Any, source: ModelSource, dtype: torch.dtype) -> Decoder:
     """Our decoder on transformers' weights, each compared bit for bit with the source rounded to the export's dtype."""
-    theirs = dict(model.named_parameters())
+    theirs, layout = dict(model.named_parameters()), layout_of(source.shape)
     shared: dict[str, Tensor] = {}
     for name in source.names():
-        found = theirs.pop(to_hugging_face(name, layout), None)
+        found = theirs.pop(rename(name, layout, to="hugging_face"), None)
         wanted = source.tensor(name).to(dtype).to(torch.float32)
         if found is None or not torch.equal(found.detach(), wanted):
             raise ExportError(f"tensor {name!r}: what transformers loaded is not what {source.path} holds")
@@ -110,47 +108,26 @@ def decoder_of_equal_weights(model: Any, source: ModelSource, layout: Layout, dt
     return decoder_with(source.shape, shared, source.classes)
 
 
-def compare_tokenizer(transformers: Any, ours: Tokenizer, folder: Path) -> int:
-    """Compare AutoTokenizer with ours on the fixed texts and every piece; gives how many. Raises ExportError."""
-    theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-    def encode(texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = theirs(list(texts), add_special_tokens=False)["input_ids"]
+def _compare_tokenizer(theirs: Any, ours: Tokenizer) -> int:
+    def encode(texts: Sequence[str], special: bool) -> list[list[int]]:
+        ids: list[list[int]] = theirs(list(texts), add_special_tokens=special)["input_ids"]
         return ids
 
     def decode(sequences: Sequence[Sequence[int]]) -> list[str]:
         return [str(theirs.decode(list(ids), skip_special_tokens=True)) for ids in sequences]
 
-    compared = compare_token_ids(ours, encode, decode)
-    for text, ids in zip(TEXTS, theirs(list(TEXTS))["input_ids"], strict=True):
-        if ids != [ours.bos_id, *ours.encode(text)]:
-            raise ExportError(
-                f"{folder}: AutoTokenizer gives {ids} for {text!r}; <s> ({ours.bos_id}) and its ids are wanted"
-            )
-    if (theirs.bos_token_id, theirs.eos_token_id) != (ours.bos_id, ours.eos_id):
-        raise ExportError(f"{folder}: AutoTokenizer has <s>={theirs.bos_token_id} and </s>={theirs.eos_token_id}")
-    return compared
+    return compare_tokenizer(ours, encode, decode, (theirs.bos_token_id, theirs.eos_token_id))
 
 
-def write_tokenizer(
-    transformers: Any,
-    tokenizer: Tokenizer,
-    folder: Path,
-    max_position_embeddings: int,
-    more: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """tokenizer.json, tokenizer_config.json and tokenizer.model, for fast tokenizers, slow ones, vLLM and llama.cpp.
-
-    more: further keys of tokenizer_config.json.
-    """
-    shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
+def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> None:
+    """tokenizer.json and tokenizer_config.json, made of the tokenizer.model beside them."""
     settings = {
         "add_bos_token": True,
         "add_eos_token": False,
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "legacy": False,
-        "model_max_length": max_position_embeddings,
+        "model_max_length": source.shape.max_position_embeddings,
         # Text that spells "<s>" stays text, as in training.
         "split_special_tokens": True,
     }
@@ -161,7 +138,8 @@ def write_tokenizer(
         # transformers 4 fails.
         (folder / TOKENIZER_JSON_FILE).write_text(theirs.backend_tokenizer.to_str(pretty=True), encoding="utf-8")
     named = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings, **more})
+    padding = {} if source.classes is None else PADDING
+    write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings, **padding})
 
 
 def _greedy_by(model: Any, prompts: Sequence[Sequence[int]], eos_id: int) -> Callable[[list[int], int], list[int]]:
@@ -181,6 +159,23 @@ def _greedy_by(model: Any, prompts: Sequence[Sequence[int]], eos_id: int) -> Cal
         for row, new in zip(rows, text_BS[:, len(rows[-1]) :].tolist(), strict=True):
             made[tuple(row)] = new[: new.index(eos_id) + 1] if eos_id in new else new
     return lambda prompt, tokens: made[tuple(prompt)][:tokens]
+
+
+def _classify_by(model: Any, tokenizer: Any) -> Classify:
+    """Logits as a user of transformers gets them: the tokenizer pads, the model finds each text's last token."""
+
+    def classify(rows: Any) -> torch.Tensor:
+        batch = tokenizer.pad({"input_ids": [list(ids) for ids in rows]}, return_tensors="pt")
+        logits_BL: torch.Tensor = model(**batch).logits
+        return logits_BL
+
+    return classify
+
+
+def _compare_labels(config: Any, source: ModelSource) -> None:
+    wanted = dict(enumerate(source.task["labels"]))
+    if config.id2label != wanted or config.label2id != {label: number for number, label in wanted.items()}:
+        raise ExportError(f"transformers has labels {config.id2label}; those of {source.path} are {wanted}")
 
 
 def load_transformers() -> Any:

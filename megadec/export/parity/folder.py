@@ -1,0 +1,42 @@
+"""An export's folder: written, compared in the format's own runtime, and only then named."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from megadec.common.files import whole_folder, write_json
+from megadec.common.log import logger
+from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
+from megadec.common.tokenizer import Tokenizer
+from megadec.export.parity.compare import Parity
+from megadec.export.read.source import PROVENANCE_FILE, ModelSource, check_vocabulary, statement
+
+log = logger(__name__)
+
+
+def write_proven(
+    source: ModelSource,
+    output: Path,
+    what: str,
+    write: Callable[[Path, Tokenizer], None],
+    check: Callable[[Path], Parity],
+) -> Parity:
+    """The folder `output`, which appears when `check` has found it equal to its source.
+
+    `write` writes the model beside the tokenizer, which is there already; megadec.json then says where it comes from
+    and what it was compared on. Raises ExportError, ConfigError when `output` exists, StorageError.
+    """
+    tokenizer = Tokenizer.load(source.tokenizer_path)
+    check_vocabulary(source, tokenizer)
+    with whole_folder(output) as folder:
+        log.info("writing %s to %s", what, output)
+        shutil.copyfile(source.tokenizer_path, folder / TOKENIZER_FILE)
+        write(folder, tokenizer)
+        parity = check(folder)
+        stated = statement(source, tokenizer, "megadec-export")
+        write_json(folder / PROVENANCE_FILE, {**stated, "parity": dataclasses.asdict(parity)})
+    log.info("%s: %s", output, parity)
+    return parity

@@ -1,0 +1,74 @@
+"""What a model is fed: texts as a classifier was trained to see them, and ids that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from megadec.common.errors import ConfigError, InputError
+from megadec.common.tokenizer import Tokenizer
+
+TEXT = "{text}"
+
+Cut = Literal["head", "tail"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a text becomes ids: `<s>`, then the template with the text in it, cut to the length of a sequence.
+
+    template: what stands around `{text}`. longest_tokens: what is longer is cut. cut: whether the head or the tail of a
+    longer one is kept (`<s>` always is).
+    """
+
+    template: str = TEXT
+    longest_tokens: int = 256
+    cut: Cut = "head"
+
+    def __post_init__(self) -> None:
+        if self.template.count(TEXT) != 1:
+            raise ConfigError(f"data.template={self.template!r} does not have {TEXT} in it exactly once")
+        if self.longest_tokens < 2:
+            raise ConfigError(f"data.sequence_length={self.longest_tokens} is less than 2: <s> and a piece of text")
+        if self.cut not in ("head", "tail"):
+            raise ConfigError(f"data.cut={self.cut!r} is none of head, tail")
+
+    @classmethod
+    def of_task(cls, task: Mapping[str, Any], context: int) -> Form:
+        """The form in which a classifier with this task and this context learned its texts."""
+        return cls(
+            task.get("template", TEXT), min(task.get("sequence_length", context), context), task.get("cut", "head")
+        )
+
+    def put(self, text: str) -> str:
+        """The text in the template."""
+        return self.template.replace(TEXT, text)
+
+    def ids(self, bos_id: int, encoded: list[int]) -> list[int]:
+        """`<s>` and as many ids as fit; never `</s>`, as the last token of the text is what the label is read from."""
+        room = self.longest_tokens - 1
+        return [bos_id, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
+
+    def cuts(self, encoded: list[int]) -> bool:
+        """Whether `ids` leaves out some of them."""
+        return len(encoded) > self.longest_tokens - 1
+
+    def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts that are to be classified. Raises InputError for an empty one."""
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise InputError(f"text {number} is empty; there is nothing to classify")
+        encoded = tokenizer.encode_many([self.put(text.strip()) for text in texts])
+        return [self.ids(tokenizer.bos_id, one) for one in encoded]
+
+
+def check_ids(ids: Sequence[int], vocabulary_size: int, context: int, before: int = 0) -> None:
+    """Raise InputError for no ids, an id outside the vocabulary, or more than fit behind `before` tokens."""
+    if len(ids) == 0:
+        raise InputError("there are no tokens to feed; at least one is needed, such as <s>")
+    wrong = [i for i in ids if not 0 <= i < vocabulary_size]
+    if wrong:
+        raise InputError(f"id {wrong[0]} is not one of the model's {vocabulary_size} ids")
+    if before + len(ids) > context:
+        raise InputError(f"{before + len(ids)} tokens do not fit: the model's context is {context} tokens")
