@@ -31,12 +31,12 @@ from megadec.common.errors import run_main
 from megadec.common.files import sha256_of, sync_tree, write_json
 from megadec.decoder.flops import parameter_table
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
-from megadec.engine.checkpoint.writer import Sums
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import ZeroEngine, build_engine, check_zero_section, start_process_group
 from megadec.engine.zero.settings import RunSettings, merge_settings, resolve_precision
+from megadec.engine.zero.state_files import Sums
 
 WAYS = ("deepspeed", "synchronous", "asynchronous")
 

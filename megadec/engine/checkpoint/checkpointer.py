@@ -1,8 +1,7 @@
-"""Saving while training goes on: snapshot at a step boundary, write behind, and learn together that it is done.
+"""Asynchronous checkpointing: copies the training state at a step boundary and writes it in a background thread.
 
-In comes the state at a step, out goes a whole checkpoint some steps later. While a save is under way the ranks exchange
-two numbers a step, so that all of them learn after the same step that the checkpoint has its name, or that a rank has
-given up; and one save is under way at a time, so the next one may have to wait.
+While a save is under way the ranks exchange two numbers a step, so that all of them learn after the same step that the
+checkpoint has its name, or that a rank has given up. One save is under way at a time; the next one may have to wait.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from types import TracebackType
 from megadec.common.errors import StorageError
 from megadec.common.log import logger
 from megadec.engine.checkpoint.snapshot import Snapshot
-from megadec.engine.checkpoint.writer import LOOK_SECONDS, PendingSave, Publish, Share
+from megadec.engine.checkpoint.writer import LOOK_SECONDS, PendingSave, Publish, RankFiles
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
 from megadec.engine.zero.state import ZeroState
@@ -28,8 +27,8 @@ log = logger(__name__)
 class AsyncCheckpointer:
     """The saves of a run, one at a time. `start`, `poll` and `wait` are collective.
 
-    asynchronous: write behind training. snapshot_bytes: unless a rank's state is larger. retries, pause_seconds: how
-    often a rank tries again when the disk skips_update, and after how long.
+    asynchronous: write while training goes on. snapshot_bytes: unless a rank's state is larger. retries, pause_seconds:
+    how often a rank tries again when the disk refuses, and after how long.
     """
 
     def __init__(
@@ -49,16 +48,6 @@ class AsyncCheckpointer:
         self._size_said = False
         self._pending: PendingSave | None = None
 
-    @property
-    def rank(self) -> int:
-        """This rank's number."""
-        return self._ranks.rank
-
-    @property
-    def optimizer_step(self) -> int | None:
-        """How many updates the optimizer has made."""
-        return self._live.optimizer_step
-
     def __enter__(self) -> AsyncCheckpointer:
         return self
 
@@ -72,33 +61,28 @@ class AsyncCheckpointer:
         """Begin to save the state as it is now; returns when training may change it. No other save is under way.
 
         saved: what `poll` or `wait` returns when the checkpoint has its name, with seconds and bytes filled in; it is
-        returned here where nothing is written behind training. small_files: this rank's other files by their place
-        below the checkpoint. publish: called in a thread of rank 0 to complete the folder and give it its name; again
-        when the disk skips_update. began: since when training waits, by time.perf_counter.
+        returned here where training waits for it. small_files: this rank's other files by their path in the checkpoint.
+        publish: called in a thread of rank 0 to complete the folder and give it its name, and again when the disk
+        refuses. began: since when training waits, by time.perf_counter.
         """
         assert self._pending is None
         slices = self._live.slices()
-        size = sum(stretch.bytes for stretch in slices)
+        size = sum(shard.bytes for shard in slices)
         header = header_of(slices, self._live.shapes, self._live.optimizer_step)
-        behind = self._asynchronous and self._fits(size)
-        if behind:
+        background = self._asynchronous and self._fits(size)
+        if background:
             self._snapshot.take(self._live, slices)
-        share = Share(
-            self._ranks.rank,
-            self._ranks.world_size,
-            header,
-            self._snapshot.tensors if behind else self._live.tensors,
-            small_files,
-        )
-        # A name for this attempt alone: what a killed run has left is never taken for a rank's share of this one.
+        tensors = self._snapshot.tensors if background else self._live.tensors
+        files = RankFiles(self._ranks.rank, self._ranks.world_size, header, tensors, small_files)
+        # A name for this attempt alone: what a killed run has left is never taken for a file of this one.
         token = self._ranks.broadcast(f"{time.time_ns():x}")
         final = saved.path
         partial = final.with_name(f".{final.name}.{token}.partial")
-        pending = self._pending = PendingSave(share, partial, final, publish, self._retries, self._pause_seconds)
-        self._saved, self._began = replace(saved, bytes=size, asynchronous=behind), began
-        pending.start(in_background=behind)
-        pending.stall_seconds = time.perf_counter() - began
-        return None if behind else self.wait()
+        self._pending = PendingSave(files, partial, final, publish, self._retries, self._pause_seconds)
+        self._pending.start(in_background=background)
+        self._saved, self._began = replace(saved, bytes=size, asynchronous=background), began
+        self._add_stall(began)
+        return None if background else self.wait()
 
     def poll(self) -> Saved | None:
         """Between two steps: the checkpoint, if the save under way is done. Collective.
@@ -110,14 +94,13 @@ class AsyncCheckpointer:
             return None
         began = time.perf_counter()
         done, failed = self._ranks.sum_over_ranks([float(pending.done), float(pending.error is not None)])
-        pending.stall_seconds += time.perf_counter() - began
+        self._add_stall(began)
         if failed:
             self._pending = None
             self._fail(pending)
         elif done == self._ranks.world_size:
             self._pending = None
-            seconds = time.perf_counter() - self._began
-            return replace(self._saved, stall_seconds=pending.stall_seconds, seconds=seconds)
+            return replace(self._saved, seconds=time.perf_counter() - self._began)
         return None
 
     def wait(self) -> Saved | None:
@@ -126,9 +109,12 @@ class AsyncCheckpointer:
         while self._pending is not None:
             began = time.perf_counter()
             self._pending.wait(LOOK_SECONDS)
-            self._pending.stall_seconds += time.perf_counter() - began
+            self._add_stall(began)
             saved = self.poll()
         return saved
+
+    def _add_stall(self, began: float) -> None:
+        self._saved = replace(self._saved, stall_seconds=self._saved.stall_seconds + time.perf_counter() - began)
 
     def _fits(self, size: int) -> bool:
         """Whether every rank may keep a copy of its state. Says once how much that is."""
@@ -139,13 +125,13 @@ class AsyncCheckpointer:
         if not self._size_said:
             self._size_said = True
             if not over:
-                log.info("saves go on behind training; %s bytes of host memory a rank hold the state", f"{size:,}")
+                log.info("training goes on during saves; %s bytes of host memory a rank hold the state", f"{size:,}")
             elif self._snapshot_bytes is None:
-                log.warning("the state is on disk: saves stop training; checkpoint.snapshot_bytes, of the host's memory"
-                            " and at least %s, lets them go on behind it", f"{size:,}")  # fmt: skip
+                log.warning("the state is on disk, so training waits for saves; with checkpoint.snapshot_bytes (of host"
+                            " memory) of at least %s it goes on", f"{size:,}")  # fmt: skip
             else:
-                log.warning("a rank's state (here %s bytes) is above checkpoint.snapshot_bytes: saves stop training",
-                            f"{size:,}")  # fmt: skip
+                log.warning("a rank's state (here %s bytes) is above checkpoint.snapshot_bytes, so training waits for"
+                            " saves", f"{size:,}")  # fmt: skip
         return not over
 
     def _fail(self, pending: PendingSave) -> None:

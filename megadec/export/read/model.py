@@ -17,20 +17,19 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import (
     MANIFEST,
-    ZERO_FOLDER,
     checkpoint_name,
     newest_whole,
-    open_state,
     read_manifest,
 )
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.early_stopping import read_best
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
+from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read import huggingface_files, megadec
 from megadec.export.read.layout import CONFIG_FILE
 from megadec.export.read.lora import merged
-from megadec.export.read.source import CLASSIFICATION, HEAD, LANGUAGE_MODEL, ModelSource, check_tensors, classes_of
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, ModelSource, check_tensors, classes_of
 
 MANIFEST_FILE = MANIFEST
 
@@ -49,7 +48,7 @@ def open_model(path: Path) -> ModelSource:
         return megadec.read_folder(path)
     if (path / CONFIG_FILE).is_file():
         return huggingface_files.read_folder(path)
-    if (path / MANIFEST_FILE).is_file() or any((path / name).is_dir() for name in (STATE_FOLDER, ZERO_FOLDER)):
+    if (path / MANIFEST_FILE).is_file() or (path / STATE_FOLDER).is_dir():
         return _open_checkpoint(path)
     raise ConfigError(
         f"{path} holds no model: neither {CHECKPOINTS}/ (a run), {MANIFEST_FILE} (a checkpoint), {megadec.SHAPE_FILE} "
@@ -80,10 +79,8 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
     task = _task(manifest, folder)
     shape = _shape(manifest, folder)
     check_tokenizer(folder, manifest["tokenizer"]["sha256"])
-    files = merged(open_state(folder), task)
-    # Stage 0 of version 1 stores a tied tensor under both names; stages 1 to 3 store it once.
-    shapes = {name: size for name, size in files.shapes.items() if not (shape.tied_embeddings and name == HEAD)}
-    check_tensors(shapes, shape, folder, CheckpointError, classes=classes_of(task))
+    files = merged(StateFiles(folder), task)
+    check_tensors(files.shapes, shape, folder, CheckpointError, classes=classes_of(task))
     return ModelSource(
         path=folder,
         kind="checkpoint",

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import StorageError
-from megadec.engine.checkpoint.writer import PendingSave, Share, Sums
-from megadec.engine.zero.state_files import ShardSlice, header_of, rank_file
+from megadec.engine.checkpoint.writer import PendingSave, RankFiles
+from megadec.engine.zero.state_files import ShardSlice, Sums, header_of, rank_file
 
 PATIENCE_SECONDS = 30.0
 
 
-def share(rank: int, ranks: int = 2) -> Share:
-    stretch = ShardSlice("weight", "weight", rank * 4, 4, torch.float32)
+def files_of(rank: int, ranks: int = 2) -> RankFiles:
+    shard = ShardSlice("weight", "weight", rank * 4, 4, torch.float32)
 
     def tensors() -> Generator[tuple[ShardSlice, Tensor], None, None]:
-        yield stretch, torch.arange(4.0)
+        yield shard, torch.arange(4.0)
 
-    return Share(rank, ranks, header_of([stretch], {"weight": (4 * ranks,)}, None), tensors, {})
+    return RankFiles(rank, ranks, header_of([shard], {"weight": (4 * ranks,)}, None), tensors, {})
 
 
 def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> None:
@@ -36,7 +36,7 @@ def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> No
 
 def fly(folder: Path, retries: int = 0) -> list[PendingSave]:
     flights = [
-        PendingSave(share(rank), folder / ".step.partial", folder / "step", publish, retries, pause_seconds=0.0)
+        PendingSave(files_of(rank), folder / ".step.partial", folder / "step", publish, retries, pause_seconds=0.0)
         for rank in range(2)
     ]
     for pending in flights:
@@ -77,7 +77,7 @@ def test_an_error_of_the_disk_that_has_no_rule_is_tried_again_and_named(
 
     monkeypatch.setattr("megadec.engine.checkpoint.writer.write_state", stale)
     pending = PendingSave(
-        share(1), tmp_path / ".step.partial", tmp_path / "step", publish, retries=2, pause_seconds=0.0
+        files_of(1), tmp_path / ".step.partial", tmp_path / "step", publish, retries=2, pause_seconds=0.0
     )
     pending.start(in_background=True)
     pending.wait(PATIENCE_SECONDS)
