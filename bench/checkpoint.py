@@ -33,6 +33,7 @@ from megadec.decoder.flops import parameter_table
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
+from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import ZeroEngine, build_engine, check_zero_section, start_process_group
 from megadec.engine.zero.settings import RunSettings, merge_settings, resolve_precision
@@ -86,14 +87,8 @@ class Bench:
         return found
 
     def _saver(self, asynchronous: bool) -> AsyncCheckpointer:
-        return AsyncCheckpointer(
-            self.engine.zero_state(),
-            self.engine.ranks,
-            asynchronous=asynchronous,
-            snapshot_bytes=None,
-            retries=0,
-            pause_seconds=0.0,
-        )
+        options = CheckpointOptions(asynchronous=asynchronous, retries=0)
+        return AsyncCheckpointer(self.engine.zero_state(), self.engine.ranks, options)
 
     def _save_ours(self, way: str, final: Path) -> dict[str, Any]:
         steps: list[float] = []

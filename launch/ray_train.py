@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 # Ray asks for the workers' places anew this often while lost ones wait for room.
 START_SECONDS = 60
-# Ray keeps its own list of checkpoints in the run's folder, and skips_update to start when one of them is gone.
+# Ray keeps its own list of checkpoints in the run's folder, and refuses to start when one of them is gone.
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 ENVIRONMENT = {
     # Else each line of a worker is printed twice.

@@ -82,7 +82,7 @@ def train(job: Job, interrupt: Interrupt | None = None, ranks: Ranks | None = No
                 with (
                     _metrics(job, joined, progress) as metrics,
                     _batches(job, joined, progress.step) as batches,
-                    _saver(job, engine) as saver,
+                    AsyncCheckpointer(engine.zero_state(), engine.ranks, job.run.checkpoint) as saver,
                 ):
                     ended = _loop(_Opened(job, engine, batches, metrics, saver, listening, watch), progress)
                 log.info(_farewell(run, ended, listening))
@@ -247,18 +247,6 @@ def _tell(opened: _Opened, saved: Saved | None) -> None:
     opened.metrics.record_save(saved)
     if opened.job.saved is not None:
         opened.job.saved(saved)
-
-
-def _saver(job: Job, engine: ZeroEngine) -> AsyncCheckpointer:
-    options = job.run.checkpoint
-    return AsyncCheckpointer(
-        engine.zero_state(),
-        engine.ranks,
-        asynchronous=options.asynchronous,
-        snapshot_bytes=options.snapshot_bytes,
-        retries=options.retries,
-        pause_seconds=options.retry_pause_seconds,
-    )
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:

@@ -151,7 +151,7 @@ def test_a_killed_worker_is_replaced_and_the_losses_are_those_of_a_run_that_was_
     zero = ["--deepspeed", str(zero_file("zero3"))]
     alone, disturbed = str(make_run("alone", **SECTIONS)), str(make_run("disturbed", **SECTIONS))
     folder, log = tmp_path / "runs" / "disturbed", tmp_path / "log"
-    # What skips_update a folder that holds a run must not refuse the run's own when a worker begins again.
+    # What refuses a folder that holds a run must not refuse the run's own when a worker begins again.
     command = ["launch/ray_train.py", *zero, "--config", disturbed, "--checkpoint.resume", "none"]
     launched = tmp_path / "launched.log"
     with open(log, "wb") as stream, deepspeed([*zero, "--config", alone], 2, launched) as launcher:

@@ -1,4 +1,4 @@
-"""What happens to a save that is killed, or that the disk skips_update: real processes, real signals, real errors."""
+"""What happens to a save that is killed, or that the disk refuses: real processes, real signals, real errors."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from megadec.engine.checkpoint.snapshot import Snapshot
 from megadec.engine.checkpoint.writer import LOOK_SECONDS, PendingSave, Publish, RankFiles
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
+from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.zero.state import ZeroState
 from megadec.engine.zero.state_files import header_of
 
@@ -25,25 +26,10 @@ log = logger(__name__)
 
 
 class AsyncCheckpointer:
-    """The saves of a run, one at a time. `start`, `poll` and `wait` are collective.
+    """The saves of a run, one at a time. `start`, `poll` and `wait` are collective."""
 
-    asynchronous: write while training goes on. snapshot_bytes: unless a rank's state is larger. retries, pause_seconds:
-    how often a rank tries again when the disk refuses, and after how long.
-    """
-
-    def __init__(
-        self,
-        live: ZeroState,
-        ranks: Ranks,
-        *,
-        asynchronous: bool,
-        snapshot_bytes: int | None,
-        retries: int,
-        pause_seconds: float,
-    ) -> None:
-        self._live, self._ranks = live, ranks
-        self._asynchronous, self._snapshot_bytes = asynchronous, snapshot_bytes
-        self._retries, self._pause_seconds = retries, pause_seconds
+    def __init__(self, live: ZeroState, ranks: Ranks, options: CheckpointOptions) -> None:
+        self._live, self._ranks, self._options = live, ranks, options
         self._snapshot = Snapshot(ranks.device)
         self._size_said = False
         self._pending: PendingSave | None = None
@@ -69,7 +55,7 @@ class AsyncCheckpointer:
         slices = self._live.slices()
         size = sum(shard.bytes for shard in slices)
         header = header_of(slices, self._live.shapes, self._live.optimizer_step)
-        background = self._asynchronous and self._fits(size)
+        background = self._options.asynchronous and self._fits(size)
         if background:
             self._snapshot.take(self._live, slices)
         tensors = self._snapshot.tensors if background else self._live.tensors
@@ -78,7 +64,7 @@ class AsyncCheckpointer:
         token = self._ranks.broadcast(f"{time.time_ns():x}")
         final = saved.path
         partial = final.with_name(f".{final.name}.{token}.partial")
-        self._pending = PendingSave(files, partial, final, publish, self._retries, self._pause_seconds)
+        self._pending = PendingSave(files, partial, final, publish, self._options)
         self._pending.start(in_background=background)
         self._saved, self._began = replace(saved, bytes=size, asynchronous=background), began
         self._add_stall(began)
@@ -118,7 +104,7 @@ class AsyncCheckpointer:
 
     def _fits(self, size: int) -> bool:
         """Whether every rank may keep a copy of its state. Says once how much that is."""
-        limit = self._snapshot_bytes
+        limit = self._options.snapshot_bytes
         if limit is None and self._live.on_disk:  # which is why it is there: the host has no room for it
             limit = 0
         [over] = self._ranks.sum_over_ranks([float(limit is not None and size > limit)])
@@ -126,7 +112,7 @@ class AsyncCheckpointer:
             self._size_said = True
             if not over:
                 log.info("training goes on during saves; %s bytes of host memory a rank hold the state", f"{size:,}")
-            elif self._snapshot_bytes is None:
+            elif self._options.snapshot_bytes is None:
                 log.warning("the state is on disk, so training waits for saves; with checkpoint.snapshot_bytes (of host"
                             " memory) of at least %s it goes on", f"{size:,}")  # fmt: skip
             else:

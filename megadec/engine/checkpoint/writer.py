@@ -23,6 +23,7 @@ from torch import Tensor
 from megadec.common.errors import StorageError
 from megadec.common.files import read_json, storage_errors
 from megadec.common.log import logger
+from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.zero.state_files import ShardSlice, Sums, add_sums, rank_file, write_state
 
 LOOK_SECONDS = 0.02
@@ -51,13 +52,10 @@ class RankFiles:
 
 
 class PendingSave:
-    """A save under way.
-
-    retries, pause_seconds: how often a rank writes again when the disk refuses, and how long after.
-    """
+    """A save under way."""
 
     def __init__(
-        self, files: RankFiles, partial: Path, final: Path, publish: Publish, retries: int, pause_seconds: float
+        self, files: RankFiles, partial: Path, final: Path, publish: Publish, options: CheckpointOptions
     ) -> None:
         self.partial, self.final = partial, final
         self.done = False
@@ -66,7 +64,7 @@ class PendingSave:
         """Why this rank has given up."""
         self._files = files
         self._publish = publish
-        self._retries, self._pause_seconds = retries, pause_seconds
+        self._options = options
         self._written = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"save {final.name}", daemon=True)
@@ -122,7 +120,7 @@ class PendingSave:
 
     def _retried(self, work: Callable[[], None]) -> None:
         """Do `work`; when the disk refuses, wait and do it again. Raises StorageError after the last time."""
-        for left in range(self._retries, -1, -1):
+        for left in range(self._options.retries, -1, -1):
             try:
                 with storage_errors(self.partial):
                     work()
@@ -135,10 +133,10 @@ class PendingSave:
                 log.error(
                     "%s. The state stays in memory; saving it again in %g s, and %d time(s) more after that",
                     error,
-                    self._pause_seconds,
+                    self._options.retry_pause_seconds,
                     left - 1,
                 )
-                self._check(self._pause_seconds)
+                self._check(self._options.retry_pause_seconds)
 
     def _check(self, seconds: float = 0.0) -> None:
         if self._stop.wait(seconds) if seconds else self._stop.is_set():

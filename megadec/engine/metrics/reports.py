@@ -36,7 +36,7 @@ class StepReport:
     """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
 
     `squared_document_tokens`: the squared lengths of the documents in the rows, added up: what attention costs.
-    `anomaly`: what the guard found; the update was left out when that skips_update it.
+    `anomaly`: what the guard found; where it `skips_update`, the weights were not changed.
     """
 
     step: int
