@@ -20,7 +20,7 @@ from tests.support.processes import TRAIN_MANY, metrics_of, run_ranks
 
 SAVED, MORE = 3, 20
 TRAIN = {"steps": SAVED + MORE, "global_batch_size": 12, "micro_batch_size": 1}
-# Sizes that neither two, three nor four ranks share evenly.
+# Sizes that neither two, three nor four divide.
 MODEL = {"vocabulary_size": 601, "hidden_size": 34}
 
 
@@ -67,10 +67,9 @@ def test_a_zero_3_run_of_two_ranks_goes_on_at_one_three_and_four_and_at_stage_1(
     ])  # fmt: skip
     train_on(tmp_path, 3, [branch("zero3-3", zero3), gathered(3, zero3)])
     train_on(tmp_path, 4, [branch("zero3-4", zero3)])
-    tampered = [tamper(source, tmp_path / how, how) for how in REFUSED]
     train_on(tmp_path, 1, [
         branch("zero3-1", zero3), branch("zero2-1", zero2), gathered(1, zero1),
-        *(branch(path.parent.name, zero3, path, refused="CheckpointError") for path in tampered),
+        branch("tampered", zero3, tamper(source, tmp_path / "copy"), refused="CheckpointError"),
     ])  # fmt: skip
 
     wanted = losses_after(tmp_path / "runs" / "whole", SAVED)
@@ -79,44 +78,21 @@ def test_a_zero_3_run_of_two_ranks_goes_on_at_one_three_and_four_and_at_stage_1(
         assert losses_after(tmp_path / "runs" / name, SAVED) == pytest.approx(wanted, rel=1e-5), name
     for name in ("zero3-2", "zero1-2", "zero3-3", "zero1-1"):
         check_same_state(tmp_path / f"{name}.safetensors", StateFiles(source))
-    for how, words in REFUSED.items():
-        said = (tmp_path / f"{how}.rank0.CheckpointError").read_text()
-        assert words in said, (how, said)
+    said = (tmp_path / "tampered.rank0.CheckpointError").read_text()
+    assert "exp_avg_sq of 'layers.0.self_attn.q_proj.weight' is not what was saved" in said
 
 
-REFUSED = {
-    "moment": "exp_avg_sq of 'layers.0.self_attn.q_proj.weight' is not what was saved",
-    "dropped": "no exp_avg of 'embed_tokens.weight'",
-    "all-dropped": "the optimizer has made None updates; the checkpoint was saved after 3",
-    "count": "the optimizer has made 2 updates; the checkpoint was saved after 3",
-    "loss": "it does not give the model that was trained",
-}
-
-
-def tamper(source: Path, folder: Path, how: str) -> Path:
-    """A copy whose files have the right hashes and whose state is not what was saved."""
+def tamper(source: Path, folder: Path) -> Path:
+    """A copy whose files have the right hashes, and one bit of one moment that was not saved so."""
     path = folder / source.name
     shutil.copytree(source, path)
     manifest = json.loads((path / "manifest.json").read_text())
-    if how == "loss":
-        manifest["loss_check"]["loss"] += 0.01
-    for file in sorted((path / "state").iterdir()):
-        tensors = load_file(file)
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata()
-        for key in list(tensors):
-            if how == "moment" and key.startswith("exp_avg_sq:0:layers.0.self_attn.q_proj"):
-                tensors[key][0] = torch.nextafter(tensors[key][0], torch.tensor(1.0))
-            if (how == "dropped" and key.startswith("exp_avg:") and key.endswith(":embed_tokens.weight")) or (
-                how == "all-dropped" and key.startswith("exp_avg")
-            ):
-                del tensors[key]
-        if how == "all-dropped":
-            del metadata["optimizer_step"]
-        if how == "count":
-            metadata["optimizer_step"] = "2"
-        save_file(tensors, file, metadata)
-        manifest["files"][f"state/{file.name}"] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    key, name = "exp_avg_sq:0:layers.0.self_attn.q_proj.weight", "state/rank_00000.safetensors"
+    tensors = load_file(path / name)
+    tensors[key][0] = torch.nextafter(tensors[key][0], torch.tensor(1.0))
+    with safe_open(path / name, framework="pt") as opened:
+        save_file(tensors, path / name, opened.metadata())
+    manifest["files"][name] = {"bytes": (path / name).stat().st_size, "sha256": sha256_of(path / name)}
     (path / "manifest.json").write_text(json.dumps(manifest))
     return path
 

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
 
 from megadec.common.errors import StorageError
 from megadec.common.log import logger
@@ -37,9 +36,7 @@ class AsyncCheckpointer:
     def __enter__(self) -> AsyncCheckpointer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pending is not None:  # only after an error: the loop waits for the last save
             self._pending.end()
 

@@ -70,11 +70,8 @@ def _choose_checkpoint(job: Job) -> Found | None:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         remove_partial(run.checkpoints)
         remove_temporary(run.folder)
-    named = run.checkpoint.resume not in AUTOMATIC
-    if named:
-        found: Found | None = Path(run.checkpoint.resume), read_manifest(Path(run.checkpoint.resume))
-    else:
-        found = newest_whole(run.checkpoints)
+    named, path = run.checkpoint.resume not in AUTOMATIC, Path(run.checkpoint.resume)
+    found = (path, read_manifest(path)) if named else newest_whole(run.checkpoints)
     if found is None:
         return None
     path, manifest = found

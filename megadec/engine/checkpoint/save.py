@@ -90,7 +90,7 @@ def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any
         "run": to_dict(job.run),
         "tokenizer": {"sha256": job.tokenizer.sha256, "vocabulary_size": job.tokenizer.vocabulary_size},
         "tied": [list(names) for names in job.task.tied],
-        "loss_check": {**asdict(loss_check(engine, job, progress.step)), "precision": job.settings.precision},
+        "loss_check": loss_check(engine, job, progress.step),
         "optimizer_step": engine.zero_state().optimizer_step,
         "versions": {"megadec": megadec.__version__, "torch": torch.__version__, "deepspeed": version("deepspeed")},
     }

@@ -1,6 +1,6 @@
 """Checks that a run goes on from what was saved: compares every bit of the state, and the loss that it gives.
 
-The bits are compared as sums by parameter over all ranks, which do not depend on how the ranks share them; the loss is
+The bits are compared as sums by parameter over all ranks, which do not depend on which rank holds what; the loss is
 that of the first sequences of the next step, which costs each save one forward pass of a sequence.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from megadec.common.errors import CheckpointError
@@ -28,24 +27,13 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}
 log = logger(__name__)
 
 
-@dataclass(frozen=True)
-class LossCheck:
-    """The mean loss of the first `sequences` sequences of the next step, in nats a token.
-
-    `tokens`, `sum_of_ids`: of those sequences, by which they are known again.
-    """
-
-    sequences: int
-    loss: float
-    tokens: int
-    sum_of_ids: int
-
-
-def loss_check(engine: ZeroEngine, job: Job, step: int, sequences: int | None = None) -> LossCheck:
+def loss_check(engine: ZeroEngine, job: Job, step: int, sequences: int | None = None) -> dict[str, Any]:
     """Measure the weights as they are before step `step` (from 0). Collective.
 
-    The sequences are the same for any number of ranks, which all measure them. None: one, or as many as a micro-batch
-    has where the model is compiled, which would be compiled anew for another size.
+    Returns the mean `loss` of the first `sequences` sequences of that step, in nats a token, and their `tokens` and
+    `sum_of_ids`, by which they are known again; they are the same for any number of ranks, which all measure them.
+    sequences: None for one, or as many as a micro-batch has where the model is compiled, which would be compiled anew
+    for another size.
     """
     if sequences is None:
         sequences = job.run.train.micro_batch_size if any(map(is_compiled, engine.module.modules())) else 1
@@ -58,17 +46,24 @@ def loss_check(engine: ZeroEngine, job: Job, step: int, sequences: int | None = 
         nats = float(engine.loss_sum(batch.to(engine.ranks.device)))
     sums = engine.ranks.sum_over_ranks([nats, float(batch.valid_tokens), float(batch.ids_BS.sum())])
     copies = engine.ranks.world_size // parts
-    return LossCheck(sequences, sums[0] / max(sums[1], 1.0), int(sums[1]) // copies, int(sums[2]) // copies)
+    return {
+        "sequences": sequences,
+        "loss": sums[0] / max(sums[1], 1.0),
+        "tokens": int(sums[1]) // copies,
+        "sum_of_ids": int(sums[2]) // copies,
+        "precision": job.settings.precision,
+    }
 
 
 def check_loss(engine: ZeroEngine, job: Job, step: int, saved: Mapping[str, Any]) -> None:
     """Measure again what `loss_check` measured. Collective. Raises CheckpointError when it is not the same."""
-    again, count = loss_check(engine, job, step, saved["sequences"]), saved["sequences"]
-    if (again.tokens, again.sum_of_ids) != (saved["tokens"], saved["sum_of_ids"]):
+    count = saved["sequences"]
+    again = loss_check(engine, job, step, count)
+    if (again["tokens"], again["sum_of_ids"]) != (saved["tokens"], saved["sum_of_ids"]):
         log.warning("step %d has other sequences than when the checkpoint was saved: no loss to compare", step + 1)
         return
-    found, wanted = again.loss, saved["loss"]
-    tolerance = max(TOLERANCE[saved["precision"]], TOLERANCE[job.settings.precision])
+    found, wanted = again["loss"], saved["loss"]
+    tolerance = max(TOLERANCE[saved["precision"]], TOLERANCE[again["precision"]])
     if not math.isclose(found, wanted, rel_tol=tolerance, abs_tol=tolerance):
         raise CheckpointError(
             f"the loss of the first {count} sequence(s) of step {step + 1} is {found}; when the checkpoint was saved"

@@ -40,13 +40,10 @@ class Stage0:
 
     def __init__(self, engine: Any, names: Mapping[nn.Parameter, str], rank: int, ranks: int) -> None:
         self._optimizer = engine.optimizer
+        self.adamw = getattr(engine.optimizer, "optimizer", engine.optimizer)
+        """Torch's AdamW, whose state holds the moments; inside DeepSpeed's optimizer at stages 1 to 3."""
         self._names = names
         self._rank, self._ranks = rank, ranks
-
-    @property
-    def adamw(self) -> Any:
-        """Torch's AdamW, whose state holds the moments."""
-        return self._optimizer
 
     @property
     def on_disk(self) -> bool:
@@ -86,11 +83,6 @@ class Stage0:
 
 class Stage12(Stage0):
     """The parameters of an optimizer group lie end to end and are cut by ranks; frozen ones are whole on every rank."""
-
-    @property
-    def adamw(self) -> Any:
-        """See Stage0."""
-        return self._optimizer.optimizer
 
     @contextmanager
     def loading(self) -> Iterator[None]:

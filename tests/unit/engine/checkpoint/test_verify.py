@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from megadec.common.errors import CheckpointError
-from megadec.engine.checkpoint.verify import LossCheck, check_bits, check_loss, loss_check
+from megadec.engine.checkpoint.verify import check_bits, check_loss, loss_check
+
+SAVED = {"sequences": 1, "loss": 3.0, "tokens": 2, "sum_of_ids": 15, "precision": "fp32"}
 
 
 def test_the_loss_is_the_mean_over_the_first_sequence_which_is_known_by_its_ids(
     make_engine: Any, make_job: Any
 ) -> None:
-    assert loss_check(make_engine(loss=3.0), make_job(), 7) == LossCheck(1, 3.0, 2, 15)
+    assert loss_check(make_engine(loss=3.0), make_job(), 7) == SAVED
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_the_loss_is_the_mean_over_the_first_sequence_which_is_known_by_its_ids(
 def test_a_loss_is_the_same_within_what_the_wider_of_two_precisions_rounds(
     make_engine: Any, make_job: Any, loss: float, saved_in: str, now_in: str, same: bool
 ) -> None:
-    saved = {**asdict(LossCheck(1, 3.0, 2, 15)), "precision": saved_in}
+    saved = SAVED | {"precision": saved_in}
     job = make_job(precision=now_in)
     if same:
         check_loss(make_engine(loss=loss), job, 7, saved)
@@ -45,8 +46,7 @@ def test_the_loss_of_other_sequences_is_not_compared(
     make_engine: Any, make_job: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("megadec"), "propagate", True)
-    saved = {**asdict(LossCheck(1, 9.0, 2, 15)), "precision": "fp32"}
-    check_loss(make_engine(), make_job(ids=(4, 5, 7)), 7, saved)
+    check_loss(make_engine(loss=9.0), make_job(ids=(4, 5, 7)), 7, SAVED)
     assert "step 8 has other sequences" in caplog.text
 
 
