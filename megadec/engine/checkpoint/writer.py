@@ -139,7 +139,7 @@ class PendingSave:
                 self._check(self._options.retry_pause_seconds)
 
     def _check(self, seconds: float = 0.0) -> None:
-        if self._stop.wait(seconds) if seconds else self._stop.is_set():
+        if self._stop.wait(seconds):
             raise _StoppedError
 
     def _write_files(self) -> None:
