@@ -30,11 +30,12 @@ from megadec.common.errors import run_main
 from megadec.common.files import sha256_of, sync_tree, write_json
 from megadec.decoder.flops import parameter_count
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
-from megadec.engine.checkpoint.writer import Sums
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
+from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import ZeroEngine, start_process_group
+from megadec.engine.zero.state_files import Sums
 
 WAYS = ("deepspeed", "synchronous", "asynchronous")
 
@@ -78,14 +79,8 @@ class Bench:
         return found
 
     def _saver(self, asynchronous: bool) -> AsyncCheckpointer:
-        return AsyncCheckpointer(
-            self.engine.zero_state(),
-            self.engine.ranks,
-            asynchronous=asynchronous,
-            snapshot_bytes=None,
-            retries=0,
-            pause_seconds=0.0,
-        )
+        options = CheckpointOptions(asynchronous=asynchronous, retries=0)
+        return AsyncCheckpointer(self.engine.zero_state(), self.engine.ranks, options)
 
     def _save_ours(self, way: str, final: Path) -> dict[str, Any]:
         steps: list[float] = []

@@ -7,7 +7,7 @@ the plan is from it, as shares of what lies above the base and of the whole. Eac
 engine in processes of its own; before the last the state is copied as for a save. On a GPU the peak is
 torch.cuda.max_memory_allocated. On a CPU it is the resident peak; the base is that of a model of a few thousand
 parameters, which takes the same way through the code. On a CPU it is measured twice: with glibc told to give freed
-blocks back, beside what the plan counts as in use, and as a run has it, which keeps them (zero/host_memory.py), beside
+blocks back, beside what the plan counts as in use, and as a run has it, which keeps them (zero/cpu.py), beside
 the whole plan.
 """
 

@@ -75,7 +75,7 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
             with (
                 _metrics(job, ranks, progress) as metrics,
                 _batches(job, ranks, progress.step) as batches,
-                _checkpointer(job, engine) as checkpointer,
+                AsyncCheckpointer(engine.zero_state(), ranks, run.checkpoint) as checkpointer,
             ):
                 training = _Training(job, engine, batches, metrics, checkpointer, interrupt, watchdog)
                 progress = _loop(training, progress)
@@ -237,18 +237,6 @@ def _tell(training: _Training, saved: Saved | None) -> None:
     training.metrics.record_save(saved)
     if training.job.saved is not None:
         training.job.saved(saved)
-
-
-def _checkpointer(job: Job, engine: ZeroEngine) -> AsyncCheckpointer:
-    options = job.run.checkpoint
-    return AsyncCheckpointer(
-        engine.zero_state(),
-        engine.ranks,
-        asynchronous=options.asynchronous,
-        snapshot_bytes=options.snapshot_bytes,
-        retries=options.retries,
-        pause_seconds=options.retry_pause_seconds,
-    )
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:

@@ -22,7 +22,7 @@ FP64 = 8
 # CPU: the resident peak of a process that trains 13 thousand parameters, which bench/plan_check.py measures anew.
 # CUDA: a round number for a context with NCCL's buffers, which nobody has measured here.
 FRAMEWORK_BYTES = {"cpu": 560_000_000, "cuda": 1_000_000_000}
-# engine/zero/host_memory.py has glibc keep what is freed: resident beside what is in use, as a share of it. Measured by
+# engine/zero/cpu.py has glibc keep what is freed: resident beside what is in use, as a share of it. Measured by
 # bench/plan_check.py at one rank, 0.08 to 0.22 for three sizes in bf16 at ZeRO 1 and 3. Where ranks send messages
 # it keeps their buffers too, which no other block fits into.
 KEPT_SHARE = 0.14

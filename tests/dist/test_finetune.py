@@ -12,11 +12,11 @@ import yaml
 
 from megadec.common.config import from_yaml
 from megadec.common.errors import InputError
-from megadec.engine.checkpoint.manifest import open_state
 from megadec.engine.early_stopping import read_best
 from megadec.engine.runs.common import Job
 from megadec.engine.schedule import learning_rate_factor
 from megadec.engine.zero.optimizer import build_optimizer
+from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.finetune.adapt import METHODS, Method, trains
@@ -146,7 +146,7 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
 
 def check_checkpoint(job: Job, folder: Path, method: Method) -> None:
     """What is frozen is bit-equal to its first value, what is trained is not; the names and sizes are all there."""
-    files = open_state(folder / f"checkpoints/step_{STEPS:08d}")
+    files = StateFiles(folder / f"checkpoints/step_{STEPS:08d}")
     assert files.shapes == dict(job.task.sizes)
     held = torch.bfloat16 if job.run.train.precision == "bf16" else torch.float32
     for name in files.shapes:

@@ -26,18 +26,18 @@ SWAPPED = {
     "intermediate_size": 512,
     "max_position_embeddings": 64,
 }
-# A disk that skips_update a save twice, in the middle of a group that was swapped in. A full one would refuse swapping
+# A disk that refuses a save twice, in the middle of a group that was swapped in. A full one would refuse swapping
 # too.
 REFUSING = """
 import errno, runpy, sys
-import megadec.engine.pending as pending
-write, refused = pending.write_state, []
+import megadec.engine.checkpoint.writer as writer
+write, refused = writer.write_state, []
 def refuse(path, header, tensors, check):
     if len(refused) < 2:
         refused.append(next(iter(tensors))[0])
         raise OSError(errno.ENOSPC, "No space left on device")
     return write(path, header, tensors, check)
-pending.write_state = refuse
+writer.write_state = refuse
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -1,13 +1,13 @@
-"""What happens to a save that is killed, or that the disk skips_update: real processes, real signals, real errors."""
+"""What happens to a save that is killed, or that the disk refuses: real processes, real signals, real errors."""
 
 from __future__ import annotations
 
 import json
-import random
+import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -27,14 +27,29 @@ from tests.support.processes import (
 )
 
 ENDLESS = {"steps": 5000, "global_batch_size": 8, "micro_batch_size": 2}
-# A disk that takes its time: a save passes through a dozen flushes, and a kill meets any of them.
-SLOW_DISK = """
-import os, runpy, sys, time
-flush = os.fsync
-os.fsync = lambda descriptor: (time.sleep(0.04), flush(descriptor))[1]
+# Rank 0 halts when it has flushed the file of a save that MOMENT names, until the other end of the pipe is closed.
+HALTING_DISK = """
+import os, re, runpy, sys
+flush, moment, marker = os.fsync, os.environ["MOMENT"], os.environ["MARKER"]
+def halt(descriptor):
+    flush(descriptor)
+    file = os.readlink(f"/proc/self/fd/{descriptor}")
+    if os.environ["RANK"] == "0" and re.search(moment, file) and not os.path.exists(marker):
+        with open(os.environ["PIPE"]) as pipe:
+            open(marker, "w").close()
+            pipe.read()
+os.fsync = halt
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+NAMED = "it has its name"
+# By the file that was flushed last, {} being the step's folder; what has its name is whole.
+MOMENTS = {
+    "the state is written, and no other file": r"{}\.\w+\.partial/state/rank_00000",
+    "the manifest is being written": r"{}\.\w+\.partial/\.manifest",
+    "everything is written": r"{}\.\w+\.partial/run\.yaml",
+    NAMED: r"/checkpoints$",
+}
 # A limit on the size of a file is what a test without a disk of its own can have: writes fail half-way. The ranks that
 # FULL names have it, until the run has done the steps that FREED names.
 FULL_DISK = """
@@ -63,49 +78,57 @@ def unfinished(folder: Path) -> list[Path]:
     return list((folder / "checkpoints").glob(".step_*"))
 
 
-def kill_inside_a_save(folder: Path, arguments: list[str], ranks: int, log: Path, chance: random.Random) -> None:
-    """Start the run, and kill one rank at a random moment of a save: what was whole before is whole after."""
-    before = checkpoints(folder)
+def kill_inside_a_save(folder: Path, scratch: Path, arguments: list[str], ranks: int, moment: str, victim: int) -> None:
+    """Start the run, and kill a rank while rank 0 is halted in a save: what was whole before is whole after."""
+    before = checkpoints(folder) or [2]
+    step = before[-1] + 2
+    log, marker, pipe = (scratch / name for name in ("log", "marker", "pipe"))
+    os.mkfifo(pipe)
+    held = os.open(pipe, os.O_RDWR)
+    variables = {"MOMENT": MOMENTS[moment].format(f"step_{step:08d}"), "MARKER": str(marker), "PIPE": str(pipe)}
     with open(log, "ab") as stream:
-        processes = start_ranks(["-c", SLOW_DISK, str(PRETRAIN), *arguments], ranks, stdout=stream)
+        halting = ["-c", HALTING_DISK, str(PRETRAIN), *arguments]
+        processes = start_ranks(halting, ranks, stdout=stream, variables=variables)
     try:
-        wait_until(lambda: len(checkpoints(folder)) > len(before), "a checkpoint", log)
-        wait_until(lambda: bool(list((folder / "checkpoints").glob(".*.partial"))), "a save", log, pause=0.002)
-        time.sleep(chance.uniform(0.0, 0.6))
-        chance.choice(processes).kill()
+        wait_until(lambda: marker.exists() or processes[0].poll() is not None, moment, log)
+        assert marker.exists(), log.read_text()
+        assert [path.name.split(".")[1] for path in unfinished(folder)] == [f"step_{step:08d}"] * (moment != NAMED)
+        assert checkpoints(folder) == before + [step] * (moment == NAMED)
+        processes[victim].kill()
+        processes[victim].wait()
+        os.close(held)
         wait_until(lambda: all(process.poll() is not None for process in processes), "the end of every rank", log)
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    assert set(before) < set(checkpoints(folder))
+    assert set(before) <= set(checkpoints(folder))
     assert newest_whole(folder / "checkpoints") is not None
 
 
-def test_a_kill_at_any_moment_of_a_save_costs_no_checkpoint_and_the_run_goes_on_exactly(
+def test_a_kill_inside_a_save_costs_no_checkpoint_and_the_run_goes_on_exactly(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
-    check_kills(tmp_path, make_run, zero_file, ranks=1, kills=1)
+    check_kills(tmp_path, make_run, zero_file, ranks=1, moments=["everything is written"])
 
 
 @pytest.mark.slow
 def test_a_kill_of_any_rank_at_any_moment_of_a_save_costs_no_checkpoint(
     tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
-    check_kills(tmp_path, make_run, zero_file, ranks=2, kills=8)
+    check_kills(tmp_path, make_run, zero_file, ranks=2, moments=MOMENTS)
 
 
 def check_kills(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], ranks: int, kills: int
+    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], ranks: int, moments: Iterable[str]
 ) -> None:
     saving = {"interval_steps": 2, "keep_last": 999}
     run, zero = make_run("killed", train=ENDLESS, evaluate={"sets": {}}, checkpoint=saving), str(zero_file("zero3"))
     folder = tmp_path / "runs" / "killed"
-    seed = random.randrange(10**6)
-    arguments = ["--deepspeed", zero, "--config", str(run)]
-    chance = random.Random(seed)
-    for _ in range(kills):
-        kill_inside_a_save(folder, arguments, ranks, tmp_path / "log", chance)
+    for moment, victim in product(moments, range(ranks)):
+        scratch = tmp_path / f"{moment}, killing rank {victim}"
+        scratch.mkdir()
+        kill_inside_a_save(folder, scratch, ["--deepspeed", zero, "--config", str(run)], ranks, moment, victim)
 
     # The same command goes on from the newest whole one and clears the rest away.
     kept = checkpoints(folder)
@@ -113,9 +136,14 @@ def check_kills(
     whole = make_run("whole", train={**ENDLESS, "stop_at_step": last}, evaluate={"sets": {}})
     trainings = [{"run": str(run), "options": [f"--train.stop_at_step={last}"]}, {"run": str(whole)}]
     train_all(tmp_path, [{**training, "deepspeed": zero} for training in trainings], ranks)
-    assert checkpoints(folder) == [*kept, last], seed
-    assert not unfinished(folder), seed
-    assert losses_of(folder) == losses_of(tmp_path / "runs" / "whole"), seed
+    assert checkpoints(folder) == [*kept, last]
+    assert not unfinished(folder)
+    assert losses_of(folder) == losses_of(tmp_path / "runs" / "whole")
+
+
+def train_on_full_disk(run: Path, zero: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", FULL_DISK, str(PRETRAIN), "--deepspeed", str(zero), "--config", str(run)]
+    return subprocess.run(command, env=environment(FULL="0", **variables), capture_output=True, text=True, check=False)
 
 
 def test_a_full_disk_is_one_error_after_the_last_retry_and_leaves_no_checkpoint(
@@ -123,14 +151,7 @@ def test_a_full_disk_is_one_error_after_the_last_retry_and_leaves_no_checkpoint(
 ) -> None:
     again = {"retries": 1, "retry_pause_seconds": 0.1}
     run = make_run("full", train={"stop_at_step": 1}, evaluate={"sets": {}}, checkpoint=again)
-    arguments = ["--deepspeed", str(zero_file("zero3")), "--config", str(run)]
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(PRETRAIN), *arguments],
-        env=environment(FULL="0"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = train_on_full_disk(run, zero_file("zero3"))
     assert done.returncode == 1, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -166,13 +187,8 @@ def test_a_disk_that_is_freed_in_time_costs_nothing(
     again = {"retries": 1000, "retry_pause_seconds": 0.1, "interval_steps": 2, "keep_last": 9}
     run = make_run("freed", train={"steps": 6}, evaluate={"sets": {}}, checkpoint=again)
     folder = tmp_path / "runs" / "freed"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(PRETRAIN), "--deepspeed", str(zero_file("zero3")), "--config", str(run)],
-        env=environment(FULL="0", FREED=json.dumps([str(folder / "metrics.jsonl"), 4])),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    freed = json.dumps([str(folder / "metrics.jsonl"), 4])
+    done = train_on_full_disk(run, zero_file("zero3"), FREED=freed)
     assert done.returncode == 0, done.stderr
     # Training went on while the first save was refused, and waited for it when the next one was due.
     assert "The state stays in memory" in done.stderr

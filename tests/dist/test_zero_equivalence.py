@@ -52,7 +52,7 @@ def losses(tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..
 
 
 def combinations(ranks: int) -> Iterator[tuple[str, ...]]:
-    # A step of 8 rows: all of a rank's rows at once (1 x 8 on one rank), or one by one (8 x 1).
+    # A step of 8 sequences: all of a rank's at once (1 x 8 on one rank), or one by one (8 x 1).
     at_once = str(SEQUENCES // ranks)
     for stage, (recompute, micro) in product(STAGES, (("none", at_once), ("none", "1"), ("full", at_once))):
         yield "fp32", stage, str(ranks), recompute, micro

@@ -76,9 +76,17 @@ def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 
 
-def start_ranks(arguments: list[str], ranks: int, **options: Any) -> list[subprocess.Popen[str]]:
-    """`python arguments` as so many processes that find each other. options: of Popen."""
-    together = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+def start_ranks(
+    arguments: list[str], ranks: int, variables: dict[str, str] | None = None, **options: Any
+) -> list[subprocess.Popen[str]]:
+    """`python arguments` as so many processes that find each other. variables: of each one's environment. options: of
+    Popen."""
+    together = {
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        **(variables or {}),
+    }
     return [
         subprocess.Popen(
             [sys.executable, *arguments],

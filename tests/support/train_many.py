@@ -2,15 +2,18 @@
 
 The plan: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "kind":
 "finetune" or "seq2seq"}, done in order; without a kind it is pretraining. With "refused" the training must end with
-that error; its message goes to a file beside the plan. With "writes": FOLDER nothing is trained: what the newest
-checkpoint holds is loaded, and written by DeepSpeed itself. What a launcher adds comes before the file and is not
-looked at. What can be made to go wrong is in tests/support/disturb.py.
+that error; its message goes to a file beside the plan. With "gathers": FILE nothing is trained: what the newest
+checkpoint holds is loaded, and what DeepSpeed then has of it is written. What a launcher adds comes before the file and
+is not looked at. What can be made to go wrong is in tests/support/disturb.py.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+from safetensors.torch import save_file
 
 from megadec.common.config import parse
 from megadec.common.errors import MegadecError
@@ -23,6 +26,7 @@ from megadec.engine.runs.common import Job
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
 from megadec.engine.zero.engine import build_engine
+from megadec.engine.zero.state_files import MOMENTS, WEIGHT
 from megadec.export.read.model import open_pretraining
 from megadec.finetune.task import FineTuneRun, open_finetune
 from tests.support.disturb import disturbed
@@ -44,8 +48,8 @@ def main(plan: Path, ranks: Ranks) -> None:
             steps = plan.parent / f"{run.name}.rank{ranks.rank}.updates.json"
             with Interrupt() as interrupt, disturbed(training, steps):
                 job = open_job(run, Path(training["deepspeed"]))
-                if "writes" in training:
-                    write_deepspeed(job, ranks, training["writes"])
+                if "gathers" in training:
+                    gather(job, ranks, Path(training["gathers"]))
                 else:
                     train(job, interrupt, ranks)
         except MegadecError as error:
@@ -56,12 +60,25 @@ def main(plan: Path, ranks: Ranks) -> None:
             assert "refused" not in training, training
 
 
-def write_deepspeed(job: Job, ranks: Ranks, folder: str) -> None:
+def gather(job: Job, ranks: Ranks, file: Path) -> None:
+    """Whole weights and moments as DeepSpeed's own functions put them together from all ranks, as a safetensors file.
+
+    At stage 0 DeepSpeed has no account of its own: there the model and torch's AdamW are asked.
+    """
     found = find_checkpoint(job, ranks)
     assert found is not None, job.run.checkpoints
     engine = build_engine(job.task, job.run.optimizer, job.settings, ranks)
     load_checkpoint(engine, job, *found)
-    engine._engine.save_checkpoint(folder, tag="zero", save_latest=False)
+    optimizer, tensors = engine._engine.optimizer, {}
+    if job.settings.stage in (1, 2):
+        optimizer._lazy_init_hp_params_optimizer_state()  # as after the first step
+    for name, p in engine.module.named_parameters():
+        tensors[f"{WEIGHT} {name}"] = p if job.settings.stage == 0 else safe_get_full_fp32_param(p)
+        for part in MOMENTS:
+            whole = optimizer.state[p][part] if job.settings.stage == 0 else safe_get_full_optimizer_state(p, part)
+            tensors[f"{part} {name}"] = whole
+    if ranks.rank == 0:
+        save_file(tensors, file)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""Checkpoints: what has its name is whole.
+"""The checkpoints in a run's folder: what has its name is whole.
 
-In comes a run's folder, out come its whole checkpoints: `step_00000100/` with every rank's share of weights and
-moments, the resolved run, the tokenizer, each rank's random state, and a manifest with the hash of every file and a sum
-over the bits of every tensor. It is written under a hidden name and renamed last (`save.py`); any number of ranks and
-any ZeRO stage can go on from it (`restore.py`). Every file is read once to be hashed before a run goes on.
+`step_00000100/` holds weights and moments, the resolved run, the tokenizer, each rank's random state, and a manifest
+with the hash of every file and a sum over the bits of every tensor. It is written under a hidden name and renamed last.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,19 +18,14 @@ from megadec.common.errors import CheckpointError
 from megadec.common.files import read_json, sha256_of
 from megadec.common.log import logger
 from megadec.engine.checkpoint.skipped import Start
-from megadec.engine.checkpoint.zero_files import ZeroFiles
 from megadec.engine.early_stopping import Best
 from megadec.engine.health.guard import GuardState
-from megadec.engine.runs.common import CheckpointOptions, Job
-from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
-from megadec.engine.zero.state_files import StateFiles, StateReader
+from megadec.engine.runs.common import CheckpointOptions
 
 FORMAT = "megadec-checkpoint"
-# 1: DeepSpeed's own files, below `zero`. 2: files of ours, below `state`.
-VERSION, VERSIONS = 2, (1, 2)
+VERSION = 2
 MANIFEST = "manifest.json"
 RUN_FILE = "run.yaml"
-ZERO_FOLDER = "zero"
 _NAME = re.compile(r"step_(\d{8,})")
 
 log = logger(__name__)
@@ -43,8 +36,8 @@ class Progress:
     """How far a run is.
 
     `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those;
-    `guard`: what the guard remembers of losses, norms and steps left out; `starts`: from which step on the run went
-    without which documents and shards; `origins`: the weights that the run began from (`engine/checkpoint/origins.py`).
+    `guard`: what the guard remembers of losses, norms and skipped steps; `starts`: from which step on the run went
+    without which documents and shards; `origins`: the weights that the run began from (`origins.py`).
     """
 
     step: int = 0
@@ -109,8 +102,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises CheckpointError naming the file that is missing, cut or changed.
     """
     manifest = read_json(path / MANIFEST, CheckpointError)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") not in VERSIONS:
-        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a {FORMAT} of a version in {VERSIONS}")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a {FORMAT} of version {VERSION}")
     for name, stated in manifest["files"].items():
         file = path / name
         if not file.is_file():
@@ -137,28 +130,3 @@ def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     if damaged is not None:
         raise CheckpointError(f"no checkpoint under {folder} is whole; the newest: {damaged}")
     return None
-
-
-def check_fits(path: Path, manifest: dict[str, Any], job: Job) -> None:
-    """Raise CheckpointError when the checkpoint holds another model than this run trains.
-
-    Ranks, ZeRO stage, offload and precision may be others.
-    """
-    kind, shape = job.task.kind, job.task.shape.to_dict()
-    saved_kind = manifest.get("task", {}).get("kind", "language_model")
-    if (saved_kind, manifest["shape"]) != (kind, shape):
-        raise CheckpointError(
-            f"{path} holds another model: {saved_kind} {manifest['shape']}; this run has {kind} {shape}"
-        )
-    if manifest["tokenizer"]["sha256"] != job.tokenizer.sha256:
-        raise CheckpointError(f"{path} was trained with another tokenizer than {job.tokenizer.path}")
-
-
-def open_state(path: Path, optimizer_names: Sequence[str] = ()) -> StateReader:
-    """The weights and moments in the checkpoint at `path`, of either version. Raises CheckpointError.
-
-    optimizer_names: see ZeroFiles; only to read the moments of a checkpoint of version 1 and stage 0.
-    """
-    if (path / STATE_FOLDER).is_dir():
-        return StateFiles(path / STATE_FOLDER)
-    return ZeroFiles(path / ZERO_FOLDER, optimizer_names)

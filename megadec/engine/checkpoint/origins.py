@@ -1,8 +1,7 @@
 """Which weights a run began from, as its checkpoints keep it from the first save on.
 
-In: an opened run, and the checkpoint that a start goes on from, or none. Out: JSON for the manifest of every
-checkpoint, in the form in which an export names its source. A run carries over what the run before it began from, so a
-long chain of runs repeats itself; in return its first links may be removed.
+A run carries over what the run before it began from, so a long chain of runs repeats itself; in return its first links
+may be removed.
 """
 
 from __future__ import annotations

@@ -1,27 +1,24 @@
-"""Where a run goes on: the checkpoint to begin from, chosen and compared before anything is built.
+"""Chooses the checkpoint to go on from, and compares it with the run before anything is built.
 
-In comes an opened run, out goes a whole checkpoint that fits it, or nothing when the run begins. Rank 0 alone reads and
-hashes, and the others wait for its answer; that is one reader of a shared file system instead of many.
+Rank 0 alone reads and hashes, so a shared file system has one reader; the others wait for its answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, MegadecError
 from megadec.common.files import remove_temporary, storage_errors
-from megadec.engine.checkpoint.manifest import (
-    check_fits,
-    checkpoints_in,
-    newest_whole,
-    read_manifest,
-    remove_partial,
-)
+from megadec.engine.checkpoint.manifest import checkpoints_in, newest_whole, read_manifest, remove_partial
+from megadec.engine.checkpoint.origins import AUTOMATIC
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
+
+Found = tuple[Path, dict[str, Any]]
+"""A checkpoint and its manifest."""
 
 # What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
 FREE_KEYS = (
@@ -47,12 +44,17 @@ FREE_KEYS = (
 FREE_KEYS_FROM_PATH = ("name", "train.steps", "train.precision", "schedule", "optimizer")
 
 
-def find_checkpoint(job: Job, ranks: Ranks) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint to go on from and its manifest, chosen and checked by rank 0; an error reaches every rank."""
-    found: tuple[Path, dict[str, Any]] | MegadecError | None = None
+def find_checkpoint(job: Job, ranks: Ranks) -> Found | None:
+    """The checkpoint to go on from, whole and fitting the run; None when the run begins. Collective."""
+    return chosen_by_rank_0(ranks, lambda: _choose_checkpoint(job))
+
+
+def chosen_by_rank_0(ranks: Ranks, choose: Callable[[], Found | None]) -> Found | None:
+    """What `choose` returns on rank 0, on every rank; a MegadecError that it raises there too."""
+    found: Found | MegadecError | None = None
     if ranks.rank == 0:
         try:
-            found = _choose_checkpoint(job)
+            found = choose()
         except MegadecError as error:
             found = error
     found = ranks.broadcast(found)
@@ -61,21 +63,16 @@ def find_checkpoint(job: Job, ranks: Ranks) -> tuple[Path, dict[str, Any]] | Non
     return found
 
 
-def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
+def _choose_checkpoint(job: Job) -> Found | None:
     run = job.run
     with storage_errors(run.checkpoints):
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         remove_partial(run.checkpoints)
         remove_temporary(run.folder)
-    named = run.checkpoint.resume not in ("auto", "none")
-    if named:
-        path = Path(run.checkpoint.resume)
-        found = path, read_manifest(path)
-    else:
-        newest = newest_whole(run.checkpoints)
-        if newest is None:
-            return None
-        found = newest
+    named, path = run.checkpoint.resume not in AUTOMATIC, Path(run.checkpoint.resume)
+    found = (path, read_manifest(path)) if named else newest_whole(run.checkpoints)
+    if found is None:
+        return None
     path, manifest = found
     defaults = to_dict(type(run)(name=run.name, tokenizer=run.tokenizer))
     check_same_run(path, manifest["run"], to_dict(run), defaults, named=named)
@@ -88,6 +85,19 @@ def _choose_checkpoint(job: Job) -> tuple[Path, dict[str, Any]] | None:
             " checkpoint.resume=auto"
         )
     return found
+
+
+def check_fits(path: Path, manifest: dict[str, Any], job: Job) -> None:
+    """Raise CheckpointError when the checkpoint holds another model than this run trains.
+
+    Ranks, ZeRO stage, offload and precision may be others.
+    """
+    kind, shape = job.task.kind, job.task.shape.to_dict()
+    saved_kind, saved_shape = manifest["task"]["kind"], manifest["shape"]
+    if (saved_kind, saved_shape) != (kind, shape):
+        raise CheckpointError(f"{path} holds another model: {saved_kind} {saved_shape}; this run has {kind} {shape}")
+    if manifest["tokenizer"]["sha256"] != job.tokenizer.sha256:
+        raise CheckpointError(f"{path} was trained with another tokenizer than {job.tokenizer.path}")
 
 
 def check_same_run(

@@ -1,7 +1,6 @@
-"""A step becomes a checkpoint: what it says beside the state, and the name that it gets last.
+"""Saves a step: writes beside the state what a checkpoint says of itself, and gives it its name last.
 
-In come a run, how far it is, and a saver; out goes a folder that `checkpoint.py` finds. Rank 0 alone completes a
-checkpoint, so one process answers for its name.
+Rank 0 alone completes a checkpoint, so one process answers for its name.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,13 @@ from megadec.engine.checkpoint.manifest import (
 )
 from megadec.engine.checkpoint.rng_state import random_file, random_state
 from megadec.engine.checkpoint.skipped import starts_to_json
-from megadec.engine.checkpoint.verify import LossCheck, loss_check
-from megadec.engine.checkpoint.writer import Sums, write_small
+from megadec.engine.checkpoint.verify import loss_check
+from megadec.engine.checkpoint.writer import write_small
 from megadec.engine.early_stopping import write_best
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.runs.common import Job
 from megadec.engine.zero.engine import ZeroEngine
+from megadec.engine.zero.state_files import Sums
 
 
 def begin_checkpoint(
@@ -46,44 +46,31 @@ def begin_checkpoint(
 ) -> Saved | None:
     """Begin to save step_N as the state is now; training may go on when this returns. No other save is under way.
 
-    Returns the checkpoint where it is already whole, as `AsyncCheckpointer.start` does.
-    best: best.json names this step as soon as the checkpoint has its name, before older ones go. Collective.
+    Returns the checkpoint where it is already whole, as `AsyncCheckpointer.start` does. best: best.json names this step
+    as soon as the checkpoint has its name, before older ones go. Collective.
     """
     began = time.perf_counter()
-    measured, data_state = loss_check(engine, job, progress.step), job.task.stream.state(progress.step)
-    ending = Ending(job, progress, data_state, measured, saver.optimizer_step)
+    manifest = _manifest(engine, job, progress)
 
     def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> None:
         if partial.exists():  # not so when what comes after the name is tried again
-            _finish(partial, final, ending, files, sums)
+            small = {RUN_FILE: to_yaml(job.run).encode(), TOKENIZER_FILE: Path(job.tokenizer.path).read_bytes()}
+            files |= {name: write_small(partial / name, content) for name, content in small.items()}
+            bits = {name: {part: f"{value:016x}" for part, value in of.items()} for name, of in sorted(sums.items())}
+            write_json(partial / MANIFEST, manifest | {"files": dict(sorted(files.items())), "bit_sums": bits})
+            give_name(partial, final)
         if best:
             write_best(job.run.folder, job.run.early_stopping, progress.best)
         remove_old(final.parent, job.run.checkpoint, progress.best.step)
 
     final = job.run.checkpoints / checkpoint_name(progress.step)
     saved = Saved(final, progress.step, progress.tokens, progress.loss)
-    return saver.start(saved, {random_file(saver.rank): random_state()}, publish, began)
+    return saver.start(saved, {random_file(engine.ranks.rank): random_state()}, publish, began)
 
 
-@dataclass(frozen=True)
-class Ending:
-    """What rank 0 writes into a checkpoint when every rank's files are there."""
-
-    job: Job
-    progress: Progress
-    data_state: dict[str, Any]
-    loss_check: LossCheck
-    optimizer_step: int | None
-
-
-def _finish(partial: Path, final: Path, ending: Ending, files: dict[str, Any], sums: Sums) -> None:
-    """The small files, the manifest, and the name."""
-    job, progress = ending.job, ending.progress
-    small = {
-        RUN_FILE: write_small(partial / RUN_FILE, to_yaml(job.run).encode()),
-        TOKENIZER_FILE: write_small(partial / TOKENIZER_FILE, Path(job.tokenizer.path).read_bytes()),
-    }
-    manifest = {
+def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any]:
+    """What a checkpoint says of itself, but for its files. Collective: measures the loss of the weights."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "step": progress.step,
@@ -97,24 +84,25 @@ def _finish(partial: Path, final: Path, ending: Ending, files: dict[str, Any], s
         "world_size": job.ranks,
         "zero_stage": job.settings.stage,
         "precision": job.settings.precision,
-        "data": ending.data_state,
+        "data": job.task.stream.state(progress.step),
         "task": job.task.manifest,
         "shape": job.task.shape.to_dict(),
         "run": to_dict(job.run),
         "tokenizer": {"sha256": job.tokenizer.sha256, "vocabulary_size": job.tokenizer.vocabulary_size},
         "tied": [list(names) for names in job.task.tied],
-        "files": dict(sorted((files | small).items())),
-        "loss_check": {**asdict(ending.loss_check), "precision": job.settings.precision},
-        "optimizer_step": ending.optimizer_step,
-        "bit_sums": {name: {part: f"{value:016x}" for part, value in of.items()} for name, of in sorted(sums.items())},
+        "loss_check": loss_check(engine, job, progress.step),
+        "optimizer_step": engine.zero_state().optimizer_step,
         "versions": {"megadec": megadec.__version__, "torch": torch.__version__, "deepspeed": version("deepspeed")},
     }
-    write_json(partial / MANIFEST, manifest)
+
+
+def give_name(partial: Path, final: Path) -> None:
+    """Flush a whole checkpoint to disk and rename it; one of the same step goes when that has happened."""
     sync_tree(partial)
+    replaced = replaced_name(final)
     if final.exists():  # the same step again: after an evaluation, or from a run that went on from before it
-        replaced = replaced_name(final)
         shutil.rmtree(replaced, ignore_errors=True)
         os.replace(final, replaced)
     os.replace(partial, final)
     sync_folder(final.parent)
-    shutil.rmtree(replaced_name(final), ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)

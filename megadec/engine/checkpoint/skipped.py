@@ -1,8 +1,7 @@
 """What the weights of a run have not learned from, as its checkpoints keep it: steps, documents and shards.
 
-In: the starts of a run, each with what it went without, and the steps that the guard left out. Out: JSON for a
-checkpoint's manifest, the answer for any step, and a hash by which an export says which of two histories is its own. A
-start repeats the whole list of skipped documents where it differs from the one before, which is rare.
+It answers for any step, and gives a hash by which an export says which of two histories is its own. A start repeats the
+whole list of skipped documents where it differs from the one before, which is rare.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ class Start:
 
     @classmethod
     def of(cls, stream: TrainStream, step: int) -> Start:
-        """A start that goes on behind `step`."""
+        """A start that goes on after `step`."""
         shards = tuple(tuple(found) for found in stream.skipped_shards())
         return cls(step + 1, tuple(sorted(stream.skip_documents)), shards)
 
 
 def after_start(starts: Sequence[Start], start: Start) -> tuple[Start, ...]:
-    """The starts with one more, if it goes without others than the one before; a start that did no step is gone."""
+    """The starts with one more, unless it goes without the same as the last; a start that did no step is dropped."""
     before = tuple(one for one in starts if one.first_step < start.first_step)
     if before and (before[-1].documents, before[-1].shards) == (start.documents, start.shards):
         return before
@@ -59,8 +58,8 @@ def starts_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Start, ...]:
 class Skipped:
     """What a checkpoint of `last_step` says of the steps up to there.
 
-    steps: (first, last) of those whose update the guard left out or took back. A checkpoint from before starts were
-    recorded has none of these: of its steps, and of those before the first start, nobody knows what they went without.
+    steps: (first, last) of those whose update the guard skipped or took back. Of steps before the first start nobody
+    knows what they went without.
     """
 
     last_step: int
@@ -74,7 +73,7 @@ class Skipped:
         return cls(int(manifest["step"]), guard.skipped, starts_from_json(manifest.get("starts", ())))
 
     def no_update(self, step: int) -> bool:
-        """Whether the guard left the update of a step out, or took it back."""
+        """Whether the guard skipped the update of a step, or took it back."""
         return any(first <= step <= last for first, last in self.steps)
 
     def start_of(self, step: int) -> Start | None:
@@ -89,7 +88,7 @@ class Skipped:
 
     def sha256(self, step: int) -> str | None:
         """Of all that is said of the steps up to `step`, the same from any later checkpoint of the same history; None
-        for a step behind the last."""
+        for a step after the last."""
         if step > self.last_step:
             return None
         steps = [(first, min(last, step)) for first, last in self.steps if first <= step]

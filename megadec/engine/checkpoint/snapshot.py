@@ -1,8 +1,7 @@
 """A copy of this rank's training state in host memory, which a thread can write while training goes on.
 
-In comes the live state, out go the same slices that nobody changes. The copy costs the host as many bytes as the state
-has on this rank (12 for each of its trained parameters), and keeps them for the next save, because memory that the
-system must first hand out makes training wait longer than the copy itself.
+It takes as many bytes as the state has on this rank (12 for each of its trained parameters) and keeps them for the next
+save: getting memory from the system takes longer than the copy itself.
 """
 
 from __future__ import annotations
@@ -27,18 +26,16 @@ class Snapshot:
         self._device = device
         self._memory = torch.empty(0, dtype=torch.uint8)
         self._locked = False
-        self._stretches: list[ShardSlice] = []
+        self._slices: list[ShardSlice] = []
 
     def take(self, live: ZeroState, slices: list[ShardSlice]) -> None:
         """Copy every tensor of the state; on return nothing of it is looked at any more."""
-        wanted = sum(stretch.bytes for stretch in slices)
-        if self._memory.numel() != wanted:
-            self._replace_memory(wanted)
-        self._stretches = slices
-        copies = self.tensors()
-        for stretch, tensor in live.tensors():
-            own, copy = next(copies)
-            assert own == stretch, (own, stretch)
+        size = sum(shard.bytes for shard in slices)
+        if self._memory.numel() != size:
+            self._replace_memory(size)
+        self._slices = slices
+        for (own, copy), (shard, tensor) in zip(self.tensors(), live.tensors(), strict=True):
+            assert own == shard, (own, shard)
             # Asynchronous where the memory is locked: a GPU copies all of it in one go.
             copy.copy_(tensor.detach(), non_blocking=True)
         if self._device.type == "cuda":
@@ -47,9 +44,9 @@ class Snapshot:
     def tensors(self) -> Generator[tuple[ShardSlice, Tensor], None, None]:
         """The copies, in the order of the state."""
         offset = 0
-        for stretch in self._stretches:
-            yield stretch, self._memory.narrow(0, offset, stretch.bytes).view(stretch.dtype)
-            offset += stretch.bytes
+        for shard in self._slices:
+            yield shard, self._memory.narrow(0, offset, shard.bytes).view(shard.dtype)
+            offset += shard.bytes
 
     def _replace_memory(self, size: int) -> None:
         """Locked where there is a GPU, which then copies at full speed.

@@ -1,9 +1,8 @@
-"""One save on one rank: its share of the files, written in a thread, and on rank 0 the whole checkpoint.
+"""One save on one rank: writes the rank's files in a thread, and on rank 0 completes the checkpoint.
 
-In come tensors that nobody changes meanwhile, out goes a folder with a name. Every rank writes its share, hashing as it
-goes, and leaves a note beside it; rank 0 waits for all notes and publishes. No message between ranks is needed for
-that, so a checkpoint that was begun is finished even when training has failed meanwhile. The notes go through the
-shared file system, which may show them late; what is late is the name of a checkpoint, never training.
+Every rank leaves a note beside its files; rank 0 waits for all notes and publishes. That takes no message between
+ranks, so a checkpoint that was begun is finished even when training has failed meanwhile. A shared file system may show
+the notes late, which makes the checkpoint late and never training.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +23,13 @@ from torch import Tensor
 from megadec.common.errors import StorageError
 from megadec.common.files import read_json, storage_errors
 from megadec.common.log import logger
-from megadec.engine.zero.state_files import ShardSlice, rank_file, write_state
+from megadec.engine.runs.common import CheckpointOptions
+from megadec.engine.zero.state_files import ShardSlice, Sums, add_sums, rank_file, write_state
 
 LOOK_SECONDS = 0.02
-# After an error in training, a save that is under way may still be finished: so long its last rank is waited for.
+# After an error in training, a save that is under way may still be finished: how long its last rank is waited for.
 PEERS_SECONDS = 10.0
 
-Sums = dict[str, dict[str, int]]
 # The unfinished folder, its final path, every file's size and hash, and every parameter's bit sums.
 Publish = Callable[[Path, Path, dict[str, Any], Sums], None]
 
@@ -43,8 +41,8 @@ class _StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one rank writes: a header with the slices after it, and small files by their place in the checkpoint."""
+class RankFiles:
+    """What one rank writes: a header with the slices after it, and small files by their path in the checkpoint."""
 
     rank: int
     ranks: int
@@ -54,32 +52,27 @@ class Share:
 
 
 class PendingSave:
-    """A save under way.
-
-    retries, pause_seconds: how often a rank writes again when the disk skips_update, and how long after.
-    """
+    """A save under way."""
 
     def __init__(
-        self, share: Share, partial: Path, final: Path, publish: Publish, retries: int, pause_seconds: float
+        self, files: RankFiles, partial: Path, final: Path, publish: Publish, options: CheckpointOptions
     ) -> None:
         self.partial, self.final = partial, final
-        self.began = time.perf_counter()
-        self.stall_seconds = 0.0
         self.done = False
-        """This rank's share is written; on rank 0: the checkpoint has its name."""
+        """This rank's files are written; on rank 0: the checkpoint has its name."""
         self.error: Exception | None = None
         """Why this rank has given up."""
-        self._share = share
+        self._files = files
         self._publish = publish
-        self._retries, self._pause_seconds = retries, pause_seconds
+        self._options = options
         self._written = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"save {final.name}", daemon=True)
 
     def start(self, *, in_background: bool) -> None:
-        """Begin to write; not in the background, the share is written in this thread. Raises nothing: see `error`."""
+        """Begin to write; False writes this rank's files in this thread. Raises nothing: see `error`."""
         if not in_background:
-            self._caught(self._write_share)
+            self._caught(self._write)
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
@@ -96,18 +89,19 @@ class PendingSave:
         waited = 0.0
         while self._thread.is_alive() and waited < PEERS_SECONDS:
             self._thread.join(LOOK_SECONDS)
-            # A share is written to its end, however long that takes; then the others have so much time.
+            # This rank's files are written to their end, however long that takes; then the others have so much time.
             waited += LOOK_SECONDS if self._written else 0.0
         self.stop()
-        if self._share.rank == 0:
+        if self._files.rank == 0:
             if self.done:
                 log.info("saved %s", self.final)
             else:
                 shutil.rmtree(self.partial, ignore_errors=True)
 
     def _run(self) -> None:
-        self._caught(self._write_share)
-        if self._share.rank == 0:
+        if not self._written:
+            self._caught(self._write)
+        if self._files.rank == 0:
             self._caught(self._complete)
         self.done = self.error is None and not self._stop.is_set()
 
@@ -120,54 +114,57 @@ class PendingSave:
             except Exception as error:  # it belongs to the thread of training, which asks for it
                 self.error = error
 
-    def _write_share(self) -> None:
-        if not self._written:
-            self._retried(self._write)
-            self._written = True
+    def _write(self) -> None:
+        self._retried(self._write_files)
+        self._written = True
 
     def _retried(self, work: Callable[[], None]) -> None:
-        """Do `work`; when the disk skips_update, say so, wait, and do it again. Raises StorageError after the last
-        time."""
-        for left in range(self._retries, -1, -1):
+        """Do `work`; when the disk refuses, wait and do it again. Raises StorageError after the last time."""
+        for left in range(self._options.retries, -1, -1):
             try:
                 with storage_errors(self.partial):
                     work()
                 return
             except (StorageError, OSError) as error:
                 if not left:
-                    raise _named(error, self.partial) from error
+                    if isinstance(error, StorageError):
+                        raise
+                    raise StorageError(f"{self.partial}: cannot write ({error})") from error
                 log.error(
                     "%s. The state stays in memory; saving it again in %g s, and %d time(s) more after that",
                     error,
-                    self._pause_seconds,
+                    self._options.retry_pause_seconds,
                     left - 1,
                 )
-                self._check(self._pause_seconds)
+                self._check(self._options.retry_pause_seconds)
 
     def _check(self, seconds: float = 0.0) -> None:
-        if self._stop.wait(seconds) if seconds else self._stop.is_set():
+        if self._stop.wait(seconds):
             raise _StoppedError
 
-    def _write(self) -> None:
-        place = rank_file(self._share.rank)
-        file = self.partial / place
+    def _write_files(self) -> None:
+        name = rank_file(self._files.rank)
         try:
-            # Closed also when the disk skips_update: what reads moments from NVMe gives its buffers back.
-            with contextlib.closing(self._share.tensors()) as tensors:
-                written = write_state(file, self._share.header, tensors, self._check)
-            files = {place: {"bytes": written.bytes, "sha256": written.sha256}}
-            for name, content in self._share.small_files.items():
-                files[name] = write_small(self.partial / name, content)
-            _leave(_note(self.partial, self._share.rank), {"files": files, "sums": written.sums})
+            # Closed also when the disk refuses: what reads moments from NVMe gives its buffers back.
+            with contextlib.closing(self._files.tensors()) as tensors:
+                entry, sums = write_state(self.partial / name, self._files.header, tensors, self._check)
+            entries = {name: entry}
+            for path, content in self._files.small_files.items():
+                entries[path] = write_small(self.partial / path, content)
+            # The name of the note is the last thing that is done here: rank 0 may rename the folder from then on.
+            note = _note(self.partial, self._files.rank)
+            temporary = note.with_suffix(".partial")
+            temporary.write_text(json.dumps({"files": entries, "sums": sums}), encoding="utf-8")
+            os.replace(temporary, note)
         except (OSError, StorageError):
-            file.unlink(missing_ok=True)  # room for the other ranks
+            (self.partial / name).unlink(missing_ok=True)  # room for the other ranks
             raise
 
     def _complete(self) -> None:
         """On rank 0: wait for every rank's note, put them together, and publish."""
         files: dict[str, Any] = {}
         sums: Sums = {}
-        notes = [_note(self.partial, rank) for rank in range(self._share.ranks)]
+        notes = [_note(self.partial, rank) for rank in range(self._files.ranks)]
         for note in notes:
             while not note.exists():
                 self._check(LOOK_SECONDS)
@@ -180,28 +177,9 @@ class PendingSave:
 
 
 def write_small(path: Path, content: bytes) -> dict[str, Any]:
-    """Write a file; its entry in a manifest."""
+    """Write a file, and return its entry in a manifest."""
     path.write_bytes(content)
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def add_sums(total: Sums, more: Mapping[str, Mapping[str, int]]) -> None:
-    """Add the `bit_sum`s of other elements of the same parameters to `total`."""
-    for name, parts in more.items():
-        for part, value in parts.items():
-            known = total.setdefault(name, {})
-            known[part] = (known.get(part, 0) + value) % 2**64
-
-
-def _leave(note: Path, values: dict[str, Any]) -> None:
-    """Write a note. Its name is the last thing that is done here: rank 0 may rename the folder from then on."""
-    temporary = note.with_suffix(".partial")
-    temporary.write_text(json.dumps(values), encoding="utf-8")
-    os.replace(temporary, note)
-
-
-def _named(error: Exception, path: Path) -> StorageError:
-    return error if isinstance(error, StorageError) else StorageError(f"{path}: cannot write ({error})")
 
 
 def _note(partial: Path, rank: int) -> Path:

@@ -41,12 +41,12 @@ class CheckpointOptions:
     """`interval_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go. `keep_every`:
     those of every so many steps stay for ever (0: none).
 
-    `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` skips_update a folder that
+    `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` refuses a folder that
     holds a run; anything else is the path of the checkpoint to go on from.
 
     `asynchronous`: each rank copies its share of the state into host memory and writes it while training goes on;
     false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: where DeepSpeed
-    keeps it on a disk, for want of host memory). `retries`: when the disk skips_update, for being full, write again so
+    keeps it on a disk, for want of host memory). `retries`: when the disk refuses, for being full, write again so
     often, `retry_pause_seconds` after each failure.
     """
 

@@ -1,8 +1,6 @@
-"""The one door to DeepSpeed: a task and settings in, an engine that steps, saves and loads out.
+"""The one door to DeepSpeed: makes an engine of a task and settings, narrowed to what training needs.
 
-Everything that DeepSpeed 0.19 does in its own way is made plain here: the shared-memory op that is built on first use,
-weights that are partitioned while they are made, losses that are divided by micro-steps and ranks. The engine is
-narrowed to what pretraining needs; whoever wants more of DeepSpeed adds it here, not beside it.
+Whoever needs more of DeepSpeed adds it here, not beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -47,17 +45,16 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.sequence_parallel import SequenceRanks
 from megadec.engine.ranks import Ranks, lost_ranks
 from megadec.engine.task import Task
-from megadec.engine.zero.gradients import GradientWatch, OwnGradients, gate_of
-from megadec.engine.zero.host_memory import keep_freed_memory
+from megadec.engine.zero.cpu import keep_freed_memory, share_cores
+from megadec.engine.zero.gradients import GradientWatch, OwnGradients, gate_of, keep_in_place
 from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.zero.settings import DeepSpeedSettings
 from megadec.engine.zero.state import ZeroState
-from megadec.engine.zero.threads import share_cores
 
 TARGETS = ("targets_BS", "weights_BS")
 PEERS_TIMEOUT = timedelta(minutes=30)
 # Gloo's threads wake the waiting rank before they let go of the tensors of its message, which takes Python's
-# lock. If the interpreter ends meanwhile, it ends them in a destructor, and the process aborts: so long they get it.
+# lock. If the interpreter ends meanwhile, the process aborts in a destructor: at exit they get so long.
 LET_GO_SECONDS = 0.2
 
 
@@ -72,24 +69,22 @@ def check_zero_section(settings: DeepSpeedSettings) -> None:
 
     for name in ("offload_param", "offload_optimizer"):
         section = settings.values["zero_optimization"].get(name) or {}
-        if section.get("device") == "nvme":
-            _check_nvme(f"{settings.file}: zero_optimization.{name}", section.get("nvme_path"))
-
-
-def _check_nvme(key: str, folder: object) -> None:
-    if not isinstance(folder, str) or not Path(folder).is_dir():
-        raise ConfigError(f"{key}.nvme_path={folder!r} is no folder: make one on a fast disk, and name it there")
-    if not AsyncIOBuilder().is_compatible(verbose=False):
-        raise ConfigError(
-            f"{key}.device=nvme needs DeepSpeed's async_io, which is built with g++ and libaio when it is first used:"
-            " install libaio's headers (Debian: libaio-dev), or take zero3_offload.json"
-        )
+        if section.get("device") != "nvme":
+            continue
+        key, folder = f"{settings.file}: zero_optimization.{name}", section.get("nvme_path")
+        if not isinstance(folder, str) or not Path(folder).is_dir():
+            raise ConfigError(f"{key}.nvme_path={folder!r} is no folder: make one on a fast disk, and name it there")
+        if not AsyncIOBuilder().is_compatible(verbose=False):
+            raise ConfigError(
+                f"{key}.device=nvme needs DeepSpeed's async_io, which is built with g++ and libaio when it is first"
+                " used: install libaio's headers (Debian: libaio-dev), or take zero3_offload.json"
+            )
 
 
 def start_process_group() -> Ranks:
     """Join the other ranks over gloo (CPU) or nccl (CUDA). Without a launcher the process is a group of one.
 
-    A process group that stands already, as in a worker of Ray Train, is taken as it is.
+    A process group that exists already, as in a worker of Ray Train, is taken as it is.
     """
     deepspeed_logger.setLevel(logging.WARNING)
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename.
@@ -97,10 +92,8 @@ def start_process_group() -> Ranks:
     # Built with g++ for 30 to 50 seconds on first use, and leaves 69 MB in /dev/shm for each rank for ever.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    for name, value in alone.items():
+    for name, value in {**alone, "MASTER_PORT": str(free_port())}.items():
         os.environ.setdefault(name, value)
-    if "MASTER_PORT" not in os.environ:
-        os.environ["MASTER_PORT"] = str(free_port())
     device = torch.device("cpu")
     if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":  # a rehearsal leaves GPUs alone
         device = torch.device("cuda", local_rank())
@@ -136,62 +129,30 @@ def build_engine(
         with ranks.device:
             model = task.build()
     if settings.sequence_parallel_size > 1:
-        assert isinstance(model, Decoder), "open_settings lets only pretraining share rows"
-        model.enable_sequence_parallel(_sequence_ranks(settings.sequence_parallel_size))
+        assert isinstance(model, Decoder), "open_settings lets only pretraining share sequences"
+        size = settings.sequence_parallel_size
+        neighbors, _ = torch.distributed.new_subgroups(group_size=size, timeout=PEERS_TIMEOUT)
+        model.enable_sequence_parallel(SequenceRanks(size, neighbors.group_name))
     _fill(model, task, settings.stage)
     for module in filter(is_compiled, model.modules()):
         set_z3_leaf_module(module, True)  # gathered as a whole: hooks inside would cut its graph
     if settings.stage == 3 and isinstance(model, Decoder):
-        _let_gradients_out(model)
+        _require_embedding_gradient(model)
     watch = GradientWatch(model.named_parameters())
     optimizer = build_optimizer(model.named_parameters(), optimizer_options)
     try:
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
     except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
-        raise ConfigError(f"{settings.file}: DeepSpeed skips_update these settings: {error}") from error
+        raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
     if settings.stage == 3:
-        _keep_gradients_in_place(engine.optimizer)
+        keep_in_place(engine.optimizer)
     return ZeroEngine(engine, settings, ranks, watch)
 
 
-def _sequence_ranks(count: int) -> SequenceRanks:
-    """This rank's group of neighbours, with a transport of its own. Collective over all ranks."""
-    group, _ = torch.distributed.new_subgroups(group_size=count, timeout=PEERS_TIMEOUT)
-    return SequenceRanks(count, group.group_name)
-
-
-def _keep_gradients_in_place(optimizer: Any) -> None:
-    """Give AdamW the gradients where ZeRO-3 has gathered them.
-
-    They lie one behind the other in one buffer, which the next step overwrites; DeepSpeed 0.19 makes a copy of all.
-    """
-    copy = optimizer.flatten
-
-    def flatten(tensors: Sequence[Tensor]) -> Tensor:
-        buffer = getattr(optimizer, "grad_partitions_flat_buffer", None)
-        whole: Tensor | None = None if buffer is None else _stretch(buffer, tensors)
-        return copy(tensors) if whole is None else whole
-
-    optimizer.flatten = flatten
-
-
-def _stretch(buffer: Tensor, parts: Sequence[Tensor]) -> Tensor | None:
-    """The stretch of the flat buffer that is these parts one behind the other, or None where they are not."""
-    begin = end = parts[0].data_ptr()
-    for part in parts:
-        if part.data_ptr() != end or part.dtype != buffer.dtype or not part.is_contiguous():
-            return None
-        end += part.nbytes
-    first = begin - buffer.data_ptr()
-    if first < 0 or first + (end - begin) > buffer.nbytes:
-        return None
-    return buffer.narrow(0, first // buffer.element_size(), (end - begin) // buffer.element_size())
-
-
-def _let_gradients_out(model: Decoder) -> None:
+def _require_embedding_gradient(model: Decoder) -> None:
     """Have the first block give a gradient to a frozen embedding too, when something in the blocks is trained.
 
-    By it ZeRO-3 knows that the backward pass of a block which it gathers as a whole is over; without it, DeepSpeed 0.19
+    It tells ZeRO-3 that the backward pass of a block which it gathers as a whole is over; without it, DeepSpeed 0.19
     takes the gradients of the block's weights before they are there.
     """
     if model.embed_tokens.weight.requires_grad or not any(one.requires_grad for one in model.layers.parameters()):
@@ -205,10 +166,10 @@ def _let_gradients_out(model: Decoder) -> None:
 
 
 def _fill(model: nn.Module, task: Task, stage: int) -> None:
-    """Give every parameter its first value; a partitioned one is whole inside, and what rank 0 wrote counts."""
+    """Give every parameter its first value; a partitioned one is gathered for that, and what rank 0 wrote counts."""
     for name, parameter in model.named_parameters():
         first = task.first_value(name)
-        # copy_ would stretch a tensor of another size without a word.
+        # copy_ would broadcast a tensor of another size without a word.
         assert tuple(first.shape) == task.sizes[name], (name, first.shape, task.sizes[name])
         whole = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0) if stage == 3 else nullcontext()
         with whole, torch.no_grad():
@@ -228,12 +189,8 @@ class ZeroEngine:
         self._gate = gate_of(engine, settings.stage, get_global_norm_of_tensors, combine_grad_norm_groups)
         self.settings = settings
         self.ranks = ranks
-
-    @property
-    def module(self) -> nn.Module:
+        self.module: nn.Module = engine.module
         """The model; under ZeRO-3 its parameters are partitioned."""
-        module: nn.Module = self._engine.module
-        return module
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """The sum over the batch's predictions of weight * nats, float32 scalar."""
@@ -261,7 +218,7 @@ class ZeroEngine:
         engine.micro_steps = engine.gradient_accumulation_steps() - 1  # the last one: what is dropped is all there is
         self.backward(self.loss_sum(batch) / max(batch.valid_tokens, 1))
         self._watch.read()
-        self._gate.refuse()
+        self._gate.skip()
         engine.step()
         engine.micro_steps, engine.global_steps, engine.global_samples, engine.skipped_steps = before
 
@@ -288,7 +245,7 @@ class ZeroEngine:
 
     def skip_update(self) -> None:
         """End the last micro-step without an update: weights and optimizer state stay as they are, bit for bit."""
-        self._gate.refuse()
+        self._gate.skip()
         self._engine.step()
 
     @contextlib.contextmanager
@@ -302,9 +259,9 @@ class ZeroEngine:
             self._engine.train()
 
     def zero_state(self) -> ZeroState:
-        """This rank's share of weights and optimizer state, where DeepSpeed keeps it."""
+        """This rank's weights and optimizer state, where DeepSpeed keeps them."""
         return ZeroState(self._engine, self.settings.stage, self.ranks.rank, self.ranks.world_size)
 
     def set_step(self, step: int) -> None:
-        """Tell DeepSpeed's own counters and monitors where a run goes on."""
+        """Tell DeepSpeed's own counters and monitors at which step a run goes on."""
         self._engine.global_steps = step

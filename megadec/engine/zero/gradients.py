@@ -1,18 +1,15 @@
-"""Gradients between the last backward pass of a step and its update: looked at, and let through or refused.
+"""Gradients between the last backward pass of a step and its update: measured, and let through or skipped.
 
-In come DeepSpeed's engine and its model; out go each rank's own size of them, taken before they are reduced (which rank
-brought what is not a number can be seen only then), the global norm, and an update that DeepSpeed leaves out by the way
-it has for overflows. DeepSpeed 0.19 has no public place between reducing and updating, so the norm is asked of its
-optimizer by the names of its own methods; it is computed once, and handed back when DeepSpeed asks for it.
-
-What DeepSpeed would do by itself (0.19.8, source): stages 2 and 3 and stage 1 in bf16 skip a step whose norm is not
-finite; stages 1 and 2 in fp32 do too; stage 0 applies it. None says which rank it came from.
+DeepSpeed 0.19 has no public hook between reducing and updating, so its optimizer's own methods are asked for the global
+norm, and an update is skipped in the way that DeepSpeed has for overflows. By itself DeepSpeed (0.19.8, source) skips a
+step whose norm is not finite at stages 1 to 3 and applies it at stage 0; it never says which rank it came from, which
+can be seen only before gradients are reduced.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,9 +22,9 @@ INVALID = -1.0  # how DeepSpeed writes a norm that is infinite or not a number
 class OwnGradients(NamedTuple):
     """One rank's gradients before they are reduced, as each micro-step left them in `.grad`.
 
-    `norm`: the root of the squares of all that, added up over parameters and micro-steps. That is not the norm of the
-    step's gradient; and where `.grad` stays until the update (stage 0, stage 1 in fp32) a micro-step leaves the sum so
-    far, so the first ones count more often. It only compares ranks of one step, to name the one with the most.
+    `norm`: the root of the sum of their squares over parameters and micro-steps. It is not the norm of the step's
+    gradient, and where `.grad` stays until the update (stage 0, stage 1 in fp32) the first micro-steps count more
+    often; it only compares ranks of one step, to name the one with the most.
     `first_not_finite`: the first parameter in the order of the backward pass where it is not finite, as its number
     among `GradientWatch.names`; -1 for none.
     """
@@ -81,9 +78,9 @@ class PlainGate:
         gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
-    def refuse(self) -> None:
+    def skip(self) -> None:
         """Have the next step of the optimizer do nothing."""
-        _once(self._engine.optimizer, lambda *_, **__: None)
+        _once(self._engine.optimizer, lambda: None)
 
 
 class Zero1Bf16Gate:
@@ -93,13 +90,13 @@ class Zero1Bf16Gate:
         self._optimizer, self._global_norm = engine.optimizer, global_norm
 
     def norm(self) -> Tensor:
-        """Here the norm is taken twice: DeepSpeed computes it in the middle of its step."""
+        """Here the norm is computed twice: DeepSpeed computes it again in the middle of its step."""
         return self._global_norm(self._optimizer.get_grads_for_norm()[0])
 
-    def refuse(self) -> None:
+    def skip(self) -> None:
         """Have the next step forget the gradients and do nothing else."""
 
-        def forget(*_: Any, **__: Any) -> None:
+        def forget() -> None:
             self._optimizer.overflow = True
             self._optimizer.clear_hp_grads()
             self._optimizer.clear_lp_grads()
@@ -112,29 +109,23 @@ class Zero12Gate:
 
     def __init__(self, engine: Any) -> None:
         self._optimizer = engine.optimizer
-        self._refused = False
-        self._known: Tensor | None = None
-        self._compute = self._optimizer.scaled_global_norm
+        self._skips = False
+        self._norm = _Kept(self._optimizer, "scaled_global_norm")
         # Its own check reads all gradients once more before it takes their norm; ours has said already.
         self._optimizer.check_grad_overflow = True
-        self._optimizer.check_overflow = self._verdict
-        self._optimizer.scaled_global_norm = self._handed_back
+        self._optimizer.check_overflow = self._check_overflow
 
     def norm(self) -> Tensor:
         """The global norm, kept for DeepSpeed's step."""
-        self._known = self._compute()
-        return self._known
+        norm: Tensor = self._norm.compute()
+        return norm
 
-    def refuse(self) -> None:
+    def skip(self) -> None:
         """Have the next step take the way of an overflow."""
-        self._refused, self._known = True, None
+        self._skips, self._norm.value = True, None
 
-    def _verdict(self, partition_gradients: bool = True) -> None:
-        self._optimizer.overflow, self._refused = self._refused, False
-
-    def _handed_back(self, norm_type: int = 2) -> Tensor:
-        known, self._known = self._known, None
-        return self._compute() if known is None else known
+    def _check_overflow(self, partition_gradients: bool = True) -> None:
+        self._optimizer.overflow, self._skips = self._skips, False
 
 
 class Zero3Gate:
@@ -142,22 +133,15 @@ class Zero3Gate:
 
     def __init__(self, engine: Any, combine: GlobalNorm) -> None:
         self._combine = combine
-        self._known: list[Tensor] | None = None
-        self._compute = engine.optimizer._get_norm_groups
-        engine.optimizer._get_norm_groups = self._handed_back
+        self._norms = _Kept(engine.optimizer, "_get_norm_groups")
 
     def norm(self) -> Tensor:
         """The global norm; those of the groups are kept for DeepSpeed's step."""
-        self._known = self._compute()
-        return self._combine(self._known)
+        return self._combine(self._norms.compute())
 
-    def refuse(self) -> None:
+    def skip(self) -> None:
         """Have the next step take the way of an overflow."""
-        self._known = [torch.tensor(INVALID)]
-
-    def _handed_back(self) -> list[Tensor]:
-        known, self._known = self._known, None
-        return self._compute() if known is None else known
+        self._norms.value = [torch.tensor(INVALID)]
 
 
 Gate = PlainGate | Zero1Bf16Gate | Zero12Gate | Zero3Gate
@@ -174,11 +158,54 @@ def gate_of(engine: Any, stage: int, global_norm: GlobalNorm, combine: GlobalNor
     return PlainGate(engine)
 
 
-def _once(optimizer: Any, step: Callable[..., None]) -> None:
+class _Kept:
+    """Replaces an object's method: returns `value` once where it is set, and else what the method computes."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self._method = getattr(owner, name)
+        self.value: Any = None
+        setattr(owner, name, self)
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        value, self.value = self.value, None
+        return self._method() if value is None else value
+
+    def compute(self) -> Any:
+        """Compute it now, and keep it for the next call."""
+        self.value = self._method()
+        return self.value
+
+
+def _once(optimizer: Any, step: Callable[[], None]) -> None:
     """Call `step` in place of the optimizer's next step."""
 
-    def instead(*arguments: Any, **options: Any) -> None:
+    def instead(*_: Any, **__: Any) -> None:
         del optimizer.step
-        step(*arguments, **options)
+        step()
 
     optimizer.step = instead
+
+
+def keep_in_place(optimizer: Any) -> None:
+    """Pass AdamW a view of ZeRO-3's flat gradient buffer; DeepSpeed 0.19 would copy it (all gradients once more)."""
+    copy = optimizer.flatten
+
+    def flatten(tensors: Sequence[Tensor]) -> Tensor:
+        buffer = getattr(optimizer, "grad_partitions_flat_buffer", None)
+        view: Tensor | None = None if buffer is None else view_of(buffer, tensors)
+        return copy(tensors) if view is None else view
+
+    optimizer.flatten = flatten
+
+
+def view_of(buffer: Tensor, parts: Sequence[Tensor]) -> Tensor | None:
+    """The part of a flat buffer that consists of these parts in this order, or None where they do not lie so."""
+    begin = end = parts[0].data_ptr()
+    for part in parts:
+        if part.data_ptr() != end or part.dtype != buffer.dtype or not part.is_contiguous():
+            return None
+        end += part.nbytes
+    first = begin - buffer.data_ptr()
+    if first < 0 or first + (end - begin) > buffer.nbytes:
+        return None
+    return buffer.narrow(0, first // buffer.element_size(), (end - begin) // buffer.element_size())

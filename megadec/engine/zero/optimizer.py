@@ -1,14 +1,12 @@
 """AdamW and its two parameter groups.
 
-In come named parameters, out goes a torch optimizer over those that decay and those that do not. Torch's own fused
-AdamW (one kernel on CPU and on CUDA) needs no compiler, where DeepSpeed's fused Adam must be built first.
+Torch's own fused AdamW (one kernel on CPU and on CUDA) needs no compiler; DeepSpeed's fused Adam must be built first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -54,26 +52,21 @@ def decays(name: str, options: OptimizerOptions) -> bool:
     return not (name.rpartition(".")[2].startswith("bias") or "norm" in owner)
 
 
-def parameter_groups(parameters: Iterable[tuple[str, nn.Parameter]], options: OptimizerOptions) -> list[dict[str, Any]]:
-    """The groups for AdamW: what decays, then what does not; an empty group is left out."""
+def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], options: OptimizerOptions) -> torch.optim.AdamW:
+    """AdamW over what decays and what does not; an empty group is left out.
+
+    Its rate is 0 until a step sets it, so an update that nobody asked for changes nothing.
+    """
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in parameters:
         if parameter.requires_grad:
             groups[decays(name, options)].append(parameter)
-    return [
-        {"params": members, "weight_decay": options.weight_decay if decay else 0.0}
-        for decay, members in groups.items()
-        if members
-    ]
-
-
-def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], options: OptimizerOptions) -> torch.optim.AdamW:
-    """AdamW over the two groups.
-
-    Its rate is 0 until a step sets it, so an update that nobody asked for changes nothing.
-    """
     return torch.optim.AdamW(
-        parameter_groups(parameters, options),
+        [
+            {"params": members, "weight_decay": options.weight_decay if decay else 0.0}
+            for decay, members in groups.items()
+            if members
+        ],
         lr=0.0,
         betas=(options.beta1, options.beta2),
         eps=options.epsilon,

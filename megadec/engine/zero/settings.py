@@ -1,8 +1,7 @@
 """The file behind `--deepspeed`: read, checked, and joined with what the run owns.
 
-In comes a DeepSpeed JSON (ZeRO stage, offload, communication), out goes the one dictionary that DeepSpeed is started
-with: the three batch sizes, the precision and the clipping are derived from the run and written here and nowhere else.
-A file that states one of those itself is accepted only when it says the same as the run.
+The three batch sizes, the precision and the clipping are derived from the run, here and nowhere else. A file that
+states one of those itself is accepted only when it says the same as the run.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ REMOVED_KEYS = frozenset({
     "sparse_attention", "curriculum_learning", "progressive_layer_drop", "graph_harvesting",
 })  # fmt: skip
 REMOVED_ZERO_KEYS = frozenset({"mics_shard_size", "mics_hierarchical_params_gather", "zeropp_loco_param"})
-# Keys that the run states: the file may leave them out, say "auto", or repeat the run's value.
+# What the file may not state, and the run's keys for it.
 OWNED_ELSEWHERE = {"optimizer": "optimizer.*", "scheduler": "schedule.*"}
 
 
@@ -47,7 +46,7 @@ def resolve_precision(choice: PrecisionChoice) -> Precision:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run decides and DeepSpeed must be told. `sequence_parallel_size`: ranks that share each row."""
+    """What a run decides and DeepSpeed must be told. `sequence_parallel_size`: ranks that share each sequence."""
 
     global_batch_size: int
     micro_batch_size: int
@@ -90,40 +89,38 @@ def read_settings(file: Path) -> dict[str, Any]:
     values = read_json(file, ConfigError)
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds a {type(values).__name__}; an object with DeepSpeed's keys was expected")
-    for key in values:
-        if key in REMOVED_KEYS:
-            raise ConfigError(f"{file}: {key!r} was removed in DeepSpeed 0.19; take it out of the file")
-        if key not in KNOWN_KEYS:
-            raise ConfigError(f"{file}: unknown key {key!r}{suggest(key, KNOWN_KEYS)}")
     zero = values.get("zero_optimization", {})
     if not isinstance(zero, dict):
         raise ConfigError(f"{file}: zero_optimization={zero!r}; an object with a 'stage' from 0 to 3 was expected")
-    for key in zero:
-        if key in REMOVED_ZERO_KEYS:
-            raise ConfigError(
-                f"{file}: zero_optimization.{key!r} was removed in DeepSpeed 0.19; take it out of the file"
-            )
+    removed = [key for key in values if key in REMOVED_KEYS]
+    removed += [f"zero_optimization.{key}" for key in zero if key in REMOVED_ZERO_KEYS]
+    if removed:
+        raise ConfigError(f"{file}: {removed[0]!r} was removed in DeepSpeed 0.19; take it out of the file")
+    for key in values:
+        if key not in KNOWN_KEYS:
+            raise ConfigError(f"{file}: unknown key {key!r}{suggest(key, KNOWN_KEYS)}")
     if type(zero.get("stage", 0)) is not int or zero.get("stage", 0) not in range(4):
         raise ConfigError(f"{file}: zero_optimization.stage={zero['stage']!r} is none of 0, 1, 2, 3")
     return values
 
 
-def merge_settings(file: Path, share: RunSettings) -> DeepSpeedSettings:
-    """Read `file` and write the run's share into it. Raises ConfigError when the two say different things."""
+def merge_settings(file: Path, run: RunSettings) -> DeepSpeedSettings:
+    """Read `file` and write into it what the run decides. Raises ConfigError when the two say different things."""
     values = read_settings(file)
     for key, owner in OWNED_ELSEWHERE.items():
         if key in values:
             raise ConfigError(f"{file}: {key!r} belongs to the run ({owner} of --config); take it out of the file")
-    _take_sequence_sizes(file, values, share)
-    # DeepSpeed shards and averages over all ranks alike, and counts the part of a row that a rank holds as a row.
-    rows = share.global_batch_size * share.sequence_parallel_size
+    parts = run.sequence_parallel_size
     derived = {
-        "train_batch_size": (rows, "train.global_batch_size x train.sequence_parallel_size"),
-        "train_micro_batch_size_per_gpu": (share.micro_batch_size, "train.micro_batch_size"),
-        "gradient_accumulation_steps": (share.accumulation_steps, "rows of a rank / micro_batch_size"),
-        "gradient_clipping": (share.max_grad_norm, "optimizer.max_grad_norm"),
+        # DeepSpeed shards and averages over all ranks alike, and counts a rank's part of a sequence as one.
+        "train_batch_size": (run.global_batch_size * parts, "train.global_batch_size x train.sequence_parallel_size"),
+        "train_micro_batch_size_per_gpu": (run.micro_batch_size, "train.micro_batch_size"),
+        "gradient_accumulation_steps": (run.accumulation_steps, "sequences of a rank / train.micro_batch_size"),
+        "gradient_clipping": (run.max_grad_norm, "optimizer.max_grad_norm"),
         # train_step divides by the global number of tokens and cancels DeepSpeed's mean over ranks.
         "gradient_allreduce_op": ("mean", "the division by the global number of tokens"),
+        "sequence_parallel_size": (parts, "train.sequence_parallel_size"),
+        "data_parallel_size": (run.ranks // parts, "ranks / train.sequence_parallel_size"),
     }
     for key, (wanted, origin) in derived.items():
         if values.get(key, "auto") not in ("auto", wanted):
@@ -131,53 +128,34 @@ def merge_settings(file: Path, share: RunSettings) -> DeepSpeedSettings:
                 f"{file}: {key}={values[key]!r}, but the run says {wanted} ({origin}); take it out of the file"
             )
         values[key] = wanted
-    _merge_precision(file, values, share.precision)
+    # DeepSpeed would make groups of its own from these; those of the run are made in engine.py.
+    del values["sequence_parallel_size"], values["data_parallel_size"]
+    _merge_precision(file, values, run.precision)
     values.setdefault("steps_per_print", 1_000_000_000)
     stage = int(values.setdefault("zero_optimization", {}).get("stage", 0))
-    if stage == 3 and share.ranks == 1:
+    if stage == 3 and run.ranks == 1:
         # Nothing is scattered, and the way without it copies the gradients twice less.
         values["zero_optimization"].setdefault("reduce_scatter", False)
-    if stage == 0 and share.precision == "bf16":
+    if stage == 0 and run.precision == "bf16":
         raise ConfigError(
             f"{file}: ZeRO stage 0 in bf16 (train.precision): DeepSpeed 0.19 then accumulates gradients in bf16 and"
-            " takes an optimizer step at initialisation, so the losses are not those of stages 1 to 3;"
+            " takes an optimizer step when it is initialized, so the losses are not those of stages 1 to 3;"
             " choose zero1.json, or fp32"
         )
-    return DeepSpeedSettings(file, values, stage, share.precision, share.sequence_parallel_size)
-
-
-def _take_sequence_sizes(file: Path, values: dict[str, Any], share: RunSettings) -> None:
-    """Take out the sizes that DeepSpeed would make groups of its own from; the run's are in zero/engine.py."""
-    sizes = {
-        "sequence_parallel_size": share.sequence_parallel_size,
-        "data_parallel_size": share.ranks // share.sequence_parallel_size,
-    }
-    for key, wanted in sizes.items():
-        if (stated := values.pop(key, "auto")) not in ("auto", wanted):
-            raise ConfigError(
-                f"{file}: {key}={stated!r}, but the run says {wanted} (train.sequence_parallel_size); take it out of"
-                " the file"
-            )
+    return DeepSpeedSettings(file, values, stage, run.precision, parts)
 
 
 def _merge_precision(file: Path, values: dict[str, Any], precision: Precision) -> None:
     """Turn bf16 on or off as the run says; gradients accumulate in fp32 unless the file asks for something else."""
-    if _enabled(values.get("fp16", {})):
+    fp16, bf16 = values.pop("fp16", {}), values.get("bf16", {})
+    if isinstance(fp16, Mapping) and fp16.get("enabled") is True:
         raise ConfigError(f"{file}: fp16 is not supported; train.precision is auto, bf16 or fp32")
-    values.pop("fp16", None)
-    bf16 = values.get("bf16", {})
-    stated = bf16.get("enabled", "auto") if isinstance(bf16, Mapping) else "auto"
+    if not isinstance(bf16, Mapping):
+        raise ConfigError(f"{file}: bf16={bf16!r}; an object with 'enabled' was expected")
+    stated = bf16.get("enabled", "auto")
     if stated not in ("auto", precision == "bf16"):
         raise ConfigError(f"{file}: bf16.enabled={stated!r}, but the run trains in {precision} (train.precision)")
     values["bf16"] = {**bf16, "enabled": precision == "bf16"}
-    if precision == "fp32":
-        types = values.get("data_types", {})
-        if types.get("grad_accum_dtype", "fp32") not in ("fp32", "float32"):
-            raise ConfigError(
-                f"{file}: data_types.grad_accum_dtype={types['grad_accum_dtype']!r}, but the run says"
-                " train.precision=fp32"
-            )
-
-
-def _enabled(section: Any) -> bool:
-    return isinstance(section, Mapping) and section.get("enabled") is True
+    accumulated = values.get("data_types", {}).get("grad_accum_dtype", "fp32")
+    if precision == "fp32" and accumulated not in ("fp32", "float32"):
+        raise ConfigError(f"{file}: data_types.grad_accum_dtype={accumulated!r}, but the run says train.precision=fp32")

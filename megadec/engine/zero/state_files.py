@@ -1,9 +1,8 @@
 """The training state on disk: each rank's elements of every parameter, as safetensors files that any ranks can read.
 
-In come this rank's slices of flattened float32 master weights and AdamW moments (frozen parameters in their own dtype);
-out goes `rank_00000.safetensors`, hashed while it is written. A stretch is stored under the parameter's name and its
-first element, so a reader at any number of ranks and any ZeRO stage takes the elements that it needs, whoever wrote
-them. A format of our own beside DeepSpeed's, whose files fit the ranks and the stage that wrote them alone.
+A slice is stored under the parameter's name and its first element, so a reader at any number of ranks and any ZeRO
+stage takes the elements that it needs, whoever wrote them. DeepSpeed's own files fit the ranks and the stage that wrote
+them alone.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +25,9 @@ FOLDER = "state"
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WRITE_BYTES = 8 << 20
+
+Sums = dict[str, dict[str, int]]
+"""By parameter and part, a `bit_sum`."""
 
 _FORMAT = "megadec-state-1"
 _DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -48,42 +49,12 @@ class ShardSlice(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The name of its tensor in a file; `_stretch_of` reads it back."""
+        """The name of its tensor in a file."""
         return f"{self.part}:{self.start}:{self.name}"
 
 
-@dataclass(frozen=True)
-class Written:
-    """What `write_state` wrote: the file's size, its hash, and a sum over the bits of every stretch."""
-
-    bytes: int
-    sha256: str
-    sums: dict[str, dict[str, int]]
-
-
-class StateReader(Protocol):
-    """Weights and moments by name, in files."""
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The size of each parameter."""
-
-    @property
-    def optimizer_step(self) -> int | None:
-        """How many updates AdamW has made; None before the first, when there are no moments."""
-
-    def parts(self, name: str) -> Sequence[str]:
-        """What there is of a parameter: its weight, and its moments where it is trained."""
-
-    def read(self, name: str) -> Tensor:
-        """A whole weight in float32."""
-
-    def read_range(self, name: str, part: str, start: int, length: int) -> Tensor:
-        """Elements [start, start + length) of a flattened parameter's part."""
-
-
 def rank_file(rank: int) -> str:
-    """Where a rank's share lies below the checkpoint."""
+    """Where the file of a rank lies below the checkpoint."""
     return f"{FOLDER}/rank_{rank:05d}.safetensors"
 
 
@@ -97,11 +68,11 @@ def header_of(slices: Sequence[ShardSlice], shapes: Mapping[str, tuple[int, ...]
         metadata["optimizer_step"] = str(optimizer_step)
     entries: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    for stretch in slices:
-        begin, end = end, end + stretch.bytes
-        assert begin % stretch.dtype.itemsize == 0, "wide elements stand before narrow ones"
-        dtype = _DTYPE_NAMES[stretch.dtype]
-        entries[stretch.key] = {"dtype": dtype, "shape": [stretch.length], "data_offsets": [begin, end]}
+    for shard in slices:
+        begin, end = end, end + shard.bytes
+        assert begin % shard.dtype.itemsize == 0, "wide elements stand before narrow ones"
+        dtype = _DTYPE_NAMES[shard.dtype]
+        entries[shard.key] = {"dtype": dtype, "shape": [shard.length], "data_offsets": [begin, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header
@@ -109,28 +80,29 @@ def header_of(slices: Sequence[ShardSlice], shapes: Mapping[str, tuple[int, ...]
 
 def write_state(
     path: Path, header: bytes, tensors: Iterable[tuple[ShardSlice, Tensor]], check: Callable[[], None]
-) -> Written:
+) -> tuple[dict[str, Any], Sums]:
     """Write a file from its header and its slices in that order, hashing what goes by, and flush it to disk.
 
-    check: called between blocks; what it raises ends the writing. Raises OSError.
+    check: called between blocks; what it raises ends the writing. Returns the file's entry in a manifest and the sums
+    over its bits. Raises OSError.
     """
     digest = hashlib.sha256(header)
-    sums: dict[str, dict[str, int]] = {}
+    sums: Sums = {}
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as stream:
         size = stream.write(header)
-        for stretch, tensor in tensors:
+        for shard, tensor in tensors:
             flat = tensor.detach().to("cpu").contiguous()
-            sums.setdefault(stretch.name, {})[stretch.part] = bit_sum(flat, stretch.start)
-            whole = flat.view(torch.uint8).numpy().data
-            for begin in range(0, len(whole), WRITE_BYTES):
+            sums.setdefault(shard.name, {})[shard.part] = bit_sum(flat, shard.start)
+            content = flat.view(torch.uint8).numpy().data
+            for begin in range(0, len(content), WRITE_BYTES):
                 check()
-                part = whole[begin : begin + WRITE_BYTES]
-                digest.update(part)
-                size += stream.write(part)
+                block = content[begin : begin + WRITE_BYTES]
+                digest.update(block)
+                size += stream.write(block)
         stream.flush()
         os.fsync(stream.fileno())
-    return Written(size, digest.hexdigest(), sums)
+    return {"bytes": size, "sha256": digest.hexdigest()}, sums
 
 
 _SUM_ELEMENTS = 1 << 18
@@ -140,38 +112,49 @@ _WORD = {4: torch.int32, 2: torch.int16}
 def bit_sum(flat: Tensor, start: int) -> int:
     """A number that any changed, moved or missing element changes, and that adds up over slices modulo 2**64.
 
-    Each element's bits, taken as an integer, times an odd number that its place in the whole parameter gives. `flat`
-    holds the elements from `start` on. Zeros count nothing, so what was padded does not matter.
+    Each element's bits, taken as an integer, times an odd number that its index in the whole parameter gives. `flat`
+    holds the elements from `start` on. Zeros count nothing, so padding does not matter.
     """
     total = 0
     words = flat.detach().contiguous().view(_WORD[flat.element_size()])
     for begin in range(0, len(words), _SUM_ELEMENTS):
         block = words[begin : begin + _SUM_ELEMENTS].to(torch.int64)
         first = 2 * (start + begin) + 1
-        places = torch.arange(first, first + 2 * len(block), 2, dtype=torch.int64, device=block.device)
-        total += int((block * places).sum())
+        factors = torch.arange(first, first + 2 * len(block), 2, dtype=torch.int64, device=block.device)
+        total += int((block * factors).sum())
     return total % 2**64
 
 
+def add_sums(total: Sums, more: Mapping[str, Mapping[str, int]]) -> None:
+    """Add the `bit_sum`s of other elements of the same parameters to `total`."""
+    for name, parts in more.items():
+        known = total.setdefault(name, {})
+        for part, value in parts.items():
+            known[part] = (known.get(part, 0) + value) % 2**64
+
+
 class StateFiles:
-    """What the ranks of a run wrote into `folder` (see `StateReader`). The files are mapped; only what is asked for is
-    read.
+    """Weights and moments as the ranks of a run wrote them. The files are mapped; only what is asked for is read.
+
+    optimizer_step: how many updates AdamW has made; None before the first, when there are no moments.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, checkpoint: Path) -> None:
         """Read the headers. Raises CheckpointError: a file is missing or no such file, or elements are nobody's."""
-        self.folder = folder
-        files = sorted(folder.glob("rank_*.safetensors")) if folder.is_dir() else []
+        self.folder = checkpoint / FOLDER
+        files = sorted(self.folder.glob("rank_*.safetensors"))
         if not files:
-            raise CheckpointError(f"{folder} holds no rank_*.safetensors")
+            raise CheckpointError(f"{self.folder} holds no rank_*.safetensors")
         self._open = [_open(file) for file in files]
-        metadata = [file.metadata() or {} for file in self._open]
-        for file, values in zip(files, metadata, strict=True):
-            if values.get("format") != _FORMAT or values != metadata[0]:
+        first, *others = [file.metadata() or {} for file in self._open]
+        for file, metadata in zip(files, (first, *others), strict=True):
+            if metadata.get("format") != _FORMAT or metadata != first:
                 raise CheckpointError(f"{file} is not of the same state as {files[0]}: its header says something else")
-        self._shapes = {name: tuple(size) for name, size in json.loads(metadata[0]["shapes"]).items()}
-        step = metadata[0].get("optimizer_step")
-        self.optimizer_step = None if step is None else int(step)
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: tuple(size) for name, size in json.loads(first["shapes"]).items()
+        }
+        """The size of each parameter; a tied one has one name."""
+        self.optimizer_step = int(first["optimizer_step"]) if "optimizer_step" in first else None
         self._pieces: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
         for number, file in enumerate(self._open):
             for key in file.keys():  # noqa: SIM118 not a dictionary
@@ -182,18 +165,13 @@ class StateFiles:
             pieces.sort()
         self._check_whole()
 
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The size of each parameter; a tied one has one name."""
-        return self._shapes
-
     def parts(self, name: str) -> Sequence[str]:
-        """What the files hold of a parameter."""
+        """What the files hold of a parameter: its weight, and its moments where it is trained."""
         return tuple(part for part in (WEIGHT, *MOMENTS) if (name, part) in self._pieces)
 
     def read(self, name: str) -> Tensor:
         """One weight in float32."""
-        size = self._shapes[name]
+        size = self.shapes[name]
         return self.read_range(name, WEIGHT, 0, math.prod(size)).view(size).float()
 
     def read_range(self, name: str, part: str, start: int, length: int) -> Tensor:
@@ -208,7 +186,7 @@ class StateFiles:
         return tensor
 
     def _check_whole(self) -> None:
-        for name, size in self._shapes.items():
+        for name, size in self.shapes.items():
             if (name, WEIGHT) not in self._pieces:
                 raise CheckpointError(f"{self.folder}: no file has the weight {name!r}")
             for part in self.parts(name):

@@ -19,10 +19,8 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import (
     MANIFEST,
-    ZERO_FOLDER,
     checkpoint_name,
     newest_whole,
-    open_state,
     read_manifest,
 )
 from megadec.engine.checkpoint.skipped import Skipped
@@ -30,6 +28,7 @@ from megadec.engine.early_stopping import read_best
 from megadec.engine.runs.common import CHECKPOINTS, Job
 from megadec.engine.runs.pretrain import Run, open_run
 from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
+from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read import huggingface_files, megadec
 from megadec.export.read.huggingface_files import CONFIG_FILE
 from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, ModelSource, TensorReader, checked
@@ -52,7 +51,7 @@ def open_model(path: Path) -> ModelSource:
         return megadec.read_folder(path)
     if (path / CONFIG_FILE).is_file():
         return huggingface_files.read_folder(path)
-    if (path / MANIFEST_FILE).is_file() or any((path / name).is_dir() for name in (STATE_FOLDER, ZERO_FOLDER)):
+    if (path / MANIFEST_FILE).is_file() or (path / STATE_FOLDER).is_dir():
         return _open_checkpoint(path)
     raise ConfigError(
         f"{path} holds no model: neither {CHECKPOINTS}/ (a run), {MANIFEST_FILE} (a checkpoint), {megadec.SHAPE_FILE} "
@@ -94,7 +93,7 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
         shape = DecoderShape.from_mapping(manifest["shape"])
     except ConfigError as error:
         raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
-    files: TensorReader = open_state(folder)
+    files: TensorReader = StateFiles(folder)
     if lora := task.get("lora"):
         files = MergedLora(files, lora["alpha"] / lora["rank"])
     source = ModelSource(

@@ -17,11 +17,11 @@ from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pairs import PairOptions
 from megadec.decoder.textbook.registry import EncoderDecoder, architecture
-from megadec.engine.checkpoint.manifest import open_state, read_manifest
+from megadec.engine.checkpoint.manifest import read_manifest
 from megadec.engine.runs.common import CHECKPOINTS
+from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read.load import assign
 from megadec.export.read.model import MANIFEST_FILE, check_tokenizer, checkpoint_of
-from megadec.export.read.source import HEAD
 
 KIND = "seq2seq"
 
@@ -55,9 +55,8 @@ def load_seq2seq(path: Path) -> TrainedPairs:
     except ConfigError as error:
         raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
     check_tokenizer(folder, manifest["tokenizer"]["sha256"])
-    files, sizes = open_state(folder), found.sizes(shape)
-    tied = {HEAD} if shape.tied_embeddings else set()
-    if {name: size for name, size in files.shapes.items() if name not in tied} != sizes:
+    files, sizes = StateFiles(folder), found.sizes(shape)
+    if files.shapes != sizes:
         raise CheckpointError(f"{folder}: its tensors are not those of a {found.name} of this shape")
     with torch.device("meta"):
         model = found.module(shape)

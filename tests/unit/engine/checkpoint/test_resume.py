@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
 
 from megadec.common.config import to_dict
-from megadec.common.errors import ConfigError
-from megadec.engine.checkpoint.resume import check_same_run
+from megadec.common.errors import CheckpointError, ConfigError
+from megadec.engine.checkpoint.resume import check_fits, check_same_run, chosen_by_rank_0
+from megadec.engine.ranks import Ranks
+from megadec.engine.runs.common import Job
 from megadec.engine.runs.pretrain import Run
 
 HERE = Path("runs/x/checkpoints/step_00000010")
@@ -74,3 +78,34 @@ def test_an_option_that_came_after_the_checkpoint_counts_there_as_its_default() 
     check_same_run(HERE, old, changed(), changed(), named=False)
     with pytest.raises(ConfigError, match=r"model\.dropout: 0\.0 there, 0\.1 here"):
         check_same_run(HERE, old, changed(model__dropout=0.1), changed(), named=False)
+
+
+def model(kind: str = "language_model", tokenizer: str = "abc", **shape: int) -> Job:
+    """A job as far as a checkpoint is compared with it."""
+    task = SimpleNamespace(kind=kind, shape=SimpleNamespace(to_dict=lambda: {"layers": 2, **shape}))
+    return cast(Job, SimpleNamespace(task=task, tokenizer=SimpleNamespace(sha256=tokenizer, path="tokenizer.model")))
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (model(layers=3), "another model"),
+        (model(kind="classification"), "another model: language_model"),
+        (model(tokenizer="def"), "another tokenizer than tokenizer.model"),
+    ],
+)
+def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(job: Job, words: str) -> None:
+    manifest = {"task": {"kind": "language_model"}, "shape": {"layers": 2}, "tokenizer": {"sha256": "abc"}}
+    check_fits(HERE, manifest, model())
+    with pytest.raises(CheckpointError, match=words):
+        check_fits(HERE, manifest, job)
+
+
+def test_what_rank_0_finds_wrong_is_raised() -> None:
+    def refuse() -> None:
+        raise CheckpointError("damaged")
+
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    assert chosen_by_rank_0(ranks, lambda: (HERE, {"step": 10})) == (HERE, {"step": 10})
+    with pytest.raises(CheckpointError, match="damaged"):
+        chosen_by_rank_0(ranks, refuse)

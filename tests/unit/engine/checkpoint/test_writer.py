@@ -14,19 +14,20 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import StorageError
-from megadec.engine.checkpoint.writer import PendingSave, Share, Sums
-from megadec.engine.zero.state_files import ShardSlice, header_of, rank_file
+from megadec.engine.checkpoint.writer import PendingSave, RankFiles
+from megadec.engine.runs.common import CheckpointOptions
+from megadec.engine.zero.state_files import ShardSlice, Sums, header_of, rank_file
 
 PATIENCE_SECONDS = 30.0
 
 
-def share(rank: int, ranks: int = 2) -> Share:
-    stretch = ShardSlice("weight", "weight", rank * 4, 4, torch.float32)
+def files_of(rank: int, ranks: int = 2) -> RankFiles:
+    shard = ShardSlice("weight", "weight", rank * 4, 4, torch.float32)
 
     def tensors() -> Generator[tuple[ShardSlice, Tensor], None, None]:
-        yield stretch, torch.arange(4.0)
+        yield shard, torch.arange(4.0)
 
-    return Share(rank, ranks, header_of([stretch], {"weight": (4 * ranks,)}, None), tensors, {})
+    return RankFiles(rank, ranks, header_of([shard], {"weight": (4 * ranks,)}, None), tensors, {})
 
 
 def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> None:
@@ -34,16 +35,11 @@ def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> No
     os.rename(partial, final)
 
 
-def fly(folder: Path, retries: int = 0) -> list[PendingSave]:
-    flights = [
-        PendingSave(share(rank), folder / ".step.partial", folder / "step", publish, retries, pause_seconds=0.0)
-        for rank in range(2)
-    ]
-    for pending in flights:
-        pending.start(in_background=True)
-    for pending in flights:
-        pending.wait(PATIENCE_SECONDS)
-    return flights
+def start(folder: Path, rank: int, retries: int = 0) -> PendingSave:
+    options = CheckpointOptions(retries=retries, retry_pause_seconds=0.0)
+    pending = PendingSave(files_of(rank), folder / ".step.partial", folder / "step", publish, options)
+    pending.start(in_background=True)
+    return pending
 
 
 def test_a_rank_that_is_held_up_after_its_note_finds_nothing_wrong(
@@ -59,9 +55,10 @@ def test_a_rank_that_is_held_up_after_its_note_finds_nothing_wrong(
             time.sleep(0.01)
 
     monkeypatch.setattr(os, "replace", replace_and_lose_the_cpu)
-    flights = fly(tmp_path)
-    assert [pending.error for pending in flights] == [None, None]
-    assert all(pending.done for pending in flights)
+    saves = [start(tmp_path, rank) for rank in range(2)]
+    for pending in saves:
+        pending.wait(PATIENCE_SECONDS)
+    assert [(pending.done, pending.error) for pending in saves] == [(True, None)] * 2
     held = {str(path.relative_to(tmp_path / "step")) for path in (tmp_path / "step").rglob("*") if path.is_file()}
     assert held == {"manifest.json", rank_file(0), rank_file(1)}
 
@@ -76,10 +73,7 @@ def test_an_error_of_the_disk_that_has_no_rule_is_tried_again_and_named(
         raise OSError(116, "Stale file handle")
 
     monkeypatch.setattr("megadec.engine.checkpoint.writer.write_state", stale)
-    pending = PendingSave(
-        share(1), tmp_path / ".step.partial", tmp_path / "step", publish, retries=2, pause_seconds=0.0
-    )
-    pending.start(in_background=True)
+    pending = start(tmp_path, 1, retries=2)
     pending.wait(PATIENCE_SECONDS)
     assert len(tries) == 3
     assert isinstance(pending.error, StorageError)

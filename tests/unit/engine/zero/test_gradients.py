@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from megadec.engine.zero.gradients import GradientWatch, OwnGradients
+from megadec.engine.zero.gradients import GradientWatch, OwnGradients, view_of
 
 
 def test_the_norm_is_that_of_all_gradients_and_is_forgotten_once_read() -> None:
@@ -47,3 +47,27 @@ def test_a_frozen_parameter_is_not_looked_at() -> None:
     model = nn.Linear(3, 4)
     model.bias.requires_grad_(False)
     assert GradientWatch(model.named_parameters()).names == ["weight"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ([slice(2, 5), slice(5, 6), slice(6, 9)], [2, 3, 4, 5, 6, 7, 8]),
+        ([slice(2, 5), slice(6, 9)], None),
+        ([slice(5, 6), slice(2, 5)], None),
+        ([slice(0, 4, 2)], None),
+    ],
+)
+def test_neighbors_in_the_buffer_are_a_view_of_it_and_anything_else_is_not(
+    parts: list[slice], found: list[int] | None
+) -> None:
+    buffer = torch.arange(10.0)
+    view = view_of(buffer, [buffer[part] for part in parts])
+    assert (None if view is None else view.tolist()) == found
+    assert view is None or view.data_ptr() == buffer[parts[0]].data_ptr()
+
+
+def test_what_is_in_another_buffer_or_of_another_dtype_is_no_view() -> None:
+    buffer = torch.arange(10.0)
+    assert view_of(buffer, [torch.ones(3), torch.ones(3)]) is None
+    assert view_of(buffer.bfloat16(), [buffer[2:5]]) is None

@@ -9,7 +9,7 @@ from megadec.common.errors import ConfigError
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer, decays, parameter_groups
+from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer, decays
 
 SHAPE = DecoderShape(
     vocabulary_size=64,
@@ -36,7 +36,7 @@ def test_embeddings_decay_when_asked() -> None:
 
 def test_every_parameter_is_in_one_group_even_when_partitioned_to_one_dimension() -> None:
     flat = [(name, torch.nn.Parameter(torch.zeros(0))) for name in parameter_table(SHAPE)]
-    groups = parameter_groups(flat, OptimizerOptions())
+    groups = build_optimizer(flat, OptimizerOptions()).param_groups
     members = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(members) == sorted(id(parameter) for _, parameter in flat)
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]

@@ -14,7 +14,7 @@ from megadec.engine.zero import settings as settings_module
 from megadec.engine.zero.settings import RunSettings, merge_settings, read_settings, resolve_precision
 from tests.support import PROJECT
 
-SHARE = RunSettings(global_batch_size=24, micro_batch_size=4, precision="bf16", max_grad_norm=1.0, ranks=2)
+RUN = RunSettings(global_batch_size=24, micro_batch_size=4, precision="bf16", max_grad_norm=1.0, ranks=2)
 
 
 def write(folder: Path, **values: Any) -> Path:
@@ -38,7 +38,7 @@ def test_auto_is_bf16_where_the_hardware_has_it_and_what_was_asked_for_stays(
 
 
 def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
-    values = merge_settings(write(tmp_path, zero_optimization={"stage": 2}), SHARE).values
+    values = merge_settings(write(tmp_path, zero_optimization={"stage": 2}), RUN).values
     assert values["train_batch_size"] == 24
     assert values["train_micro_batch_size_per_gpu"] == 4
     assert values["gradient_accumulation_steps"] == 3
@@ -46,29 +46,32 @@ def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
     assert values["bf16"] == {"enabled": True}
 
 
-def test_ranks_that_share_rows_are_told_to_deepspeed_as_rows_of_their_own(tmp_path: Path) -> None:
-    share = dataclasses.replace(SHARE, ranks=4, sequence_parallel_size=2)
+SPLIT = dataclasses.replace(RUN, ranks=4, sequence_parallel_size=2)
+
+
+def test_ranks_that_share_sequences_are_told_to_deepspeed_as_if_each_had_its_own(tmp_path: Path) -> None:
     file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=2, data_parallel_size=2)
-    settings = merge_settings(file, share)
-    values = settings.values
+    settings = merge_settings(file, SPLIT)
     assert settings.sequence_parallel_size == 2
-    assert values["gradient_accumulation_steps"] == 3, "as with two ranks that share nothing"
-    assert values["train_batch_size"] == 48
-    assert not values.keys() & {"sequence_parallel_size", "data_parallel_size"}
+    assert settings.values["gradient_accumulation_steps"] == 3, "as with two ranks that share nothing"
+    assert settings.values["train_batch_size"] == 48
+    assert not settings.values.keys() & {"sequence_parallel_size", "data_parallel_size"}
 
 
-def test_ranks_that_are_no_whole_groups_or_a_file_with_other_groups_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.sequence_parallel_size=3 does not divide the 4 rank"):
-        _ = dataclasses.replace(SHARE, ranks=4, sequence_parallel_size=3).accumulation_steps
-    with pytest.raises(
-        ConfigError, match=r"=24 is not a multiple of 5 \(.*\) x 2 \(ranks / train\.sequence_parallel_size\)"
-    ):
-        _ = dataclasses.replace(SHARE, ranks=4, sequence_parallel_size=2, micro_batch_size=5).accumulation_steps
-    file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=4)
-    with pytest.raises(
-        ConfigError, match=r"sequence_parallel_size=4, but the run says 2 \(train\.sequence_parallel_size\)"
-    ):
-        merge_settings(file, dataclasses.replace(SHARE, ranks=4, sequence_parallel_size=2))
+@pytest.mark.parametrize(
+    ("changes", "in_file", "words"),
+    [
+        ({"sequence_parallel_size": 3}, {}, r"train\.sequence_parallel_size=3 does not divide the 4 rank"),
+        ({"micro_batch_size": 5}, {}, r"=24 is not a multiple of 5 .* x 2 \(ranks / train\.sequence_parallel_size\)"),
+        ({}, {"sequence_parallel_size": 4}, r"sequence_parallel_size=4, but the run says 2 \(train\.sequence_parallel"),
+        ({}, {"data_parallel_size": 4}, "data_parallel_size=4, but the run says 2"),
+    ],
+)
+def test_groups_of_ranks_that_do_not_fit_are_refused(
+    tmp_path: Path, changes: dict[str, int], in_file: dict[str, int], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        merge_settings(write(tmp_path, **in_file), dataclasses.replace(SPLIT, **changes))
 
 
 def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Pat
         gradient_clipping="auto",
         bf16={"enabled": "auto"},
     )
-    assert merge_settings(file, SHARE).stage == 1
+    assert merge_settings(file, RUN).stage == 1
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,7 @@ def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Pat
         ("gradient_clipping", 0.5),
         ("gradient_allreduce_op", "sum"),
         ("bf16", {"enabled": False}),
+        ("bf16", True),
         ("fp16", {"enabled": True}),
         ("optimizer", {"type": "AdamW"}),
         ("scheduler", {"type": "WarmupLR"}),
@@ -107,17 +111,17 @@ def test_a_file_that_contradicts_the_run_or_deepspeed_is_refused_by_file_and_key
 ) -> None:
     file = write(tmp_path, **{"zero_optimization": {"stage": 1}, key: value})
     with pytest.raises(ConfigError, match=key if key != "fp16" else "fp16 is not supported") as refused:
-        merge_settings(file, SHARE)
+        merge_settings(file, RUN)
     assert str(file) in str(refused.value)
 
 
 @pytest.mark.parametrize(("micro", "ranks"), [(5, 2), (4, 5), (0, 1), (48, 1)])
 def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(micro: int, ranks: int) -> None:
-    share = RunSettings(global_batch_size=24, micro_batch_size=micro, precision="fp32", max_grad_norm=0.0, ranks=ranks)
+    run = dataclasses.replace(RUN, micro_batch_size=micro, ranks=ranks)
     with pytest.raises(ConfigError, match=rf"=24 is not a multiple of {micro} \(.*\) x {ranks} \(ranks\)"):
-        _ = share.accumulation_steps
+        _ = run.accumulation_steps
 
 
 def test_stage_0_in_bf16_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"stage 0 in bf16 \(train\.precision\)"):
-        merge_settings(write(tmp_path, zero_optimization={"stage": 0}), SHARE)
+        merge_settings(write(tmp_path, zero_optimization={"stage": 0}), RUN)

@@ -18,25 +18,20 @@ from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.export.read.source import ModelSource
 from tests.support.sources import random_classifier
+from tests.support.state_files import write_state_files
+
+STATE = "state/rank_00000.safetensors"
 
 
 def write_checkpoint(source: ModelSource, folder: Path, leave_out: str = "", **more: torch.Tensor) -> Path:
-    """A stage 0 checkpoint made by hand; the engine's own are read in tests/dist/test_export.py."""
-    (folder / "zero").mkdir(parents=True)
-    module = {name: source.tensor(name) for name in source.names() if name != leave_out}
-    if source.shape.tied_embeddings and source.classes is None:
-        module["lm_head.weight"] = module["embed_tokens.weight"]
-    torch.save({"module": {**module, **more}, "buffer_names": []}, folder / "zero" / "mp_rank_00_model_states.pt")
+    """A checkpoint made by hand; the engine's own are read in tests/dist/test_export.py."""
+    tensors = {name: source.tensor(name) for name in source.names() if name != leave_out}
+    write_state_files(folder, tensors | more)
     shutil.copyfile(source.tokenizer_path, folder / "tokenizer.model")
-    write_manifest(source, folder)
-    return folder
-
-
-def write_manifest(source: ModelSource, folder: Path) -> None:
-    files = ["zero/mp_rank_00_model_states.pt", "tokenizer.model"]
+    files = [STATE, "tokenizer.model"]
     manifest = {
         "format": "megadec-checkpoint",
-        "version": 1,
+        "version": 2,
         "step": 12,
         "tokens": 3456,
         "precision": "fp32",
@@ -46,6 +41,7 @@ def write_manifest(source: ModelSource, folder: Path) -> None:
         "files": {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_of(folder / n)} for n in files},
     }
     write_json(folder / "manifest.json", manifest)
+    return folder
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -68,7 +64,7 @@ def test_a_newer_checkpoint_that_is_damaged_is_passed_over_with_a_warning(tmp_pa
     monkeypatch.setattr(logging.getLogger("megadec"), "propagate", True)
     for step in (5, 100):
         write_checkpoint(make_source(), tmp_path / f"checkpoints/step_{step:08d}")
-    (tmp_path / "checkpoints/step_00000100/zero/mp_rank_00_model_states.pt").unlink()
+    (tmp_path / "checkpoints/step_00000100" / STATE).unlink()
     assert open_model(tmp_path).path.name == "step_00000005"
     assert "step_00000100" in caplog.text
     (tmp_path / "checkpoints/step_00000005/tokenizer.model").unlink()
@@ -78,11 +74,11 @@ def test_a_newer_checkpoint_that_is_damaged_is_passed_over_with_a_warning(tmp_pa
 
 def test_a_file_whose_hash_is_not_the_manifests_is_refused(tmp_path, make_source):
     folder = write_checkpoint(make_source(), tmp_path / "c")
-    file = folder / "zero" / "mp_rank_00_model_states.pt"
+    file = folder / STATE
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match=r"mp_rank_00_model_states\.pt"):
+    with pytest.raises(CheckpointError, match="rank_00000"):
         open_model(folder)
 
 

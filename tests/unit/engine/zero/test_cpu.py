@@ -1,16 +1,20 @@
-"""Memory of a process that trains on a CPU: what it freed it keeps, unless its user said something else."""
+"""On a CPU a process keeps the memory that it freed and takes its part of the cores, unless its user says otherwise."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import torch
+
+from megadec.engine.zero.cpu import share_cores
 
 PROGRAM = """
 import ctypes, resource
-from megadec.engine.zero.host_memory import keep_freed_memory
+from megadec.engine.zero.cpu import keep_freed_memory
 kept = keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
@@ -47,3 +51,23 @@ def test_what_the_user_says_of_memory_stands(name: str) -> None:
     kept, faults = answer(**{name: "131072"})
     assert kept == 0
     assert faults > PAGES / 10
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("cores", "ranks", "threads"), [(8, 1, 8), (8, 2, 4), (7, 2, 3), (2, 4, 1)])
+def test_a_rank_computes_with_its_share_of_the_cores_and_at_least_one(monkeypatch, cores, ranks, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert share_cores(ranks) == threads
+
+
+def test_what_the_environment_says_of_threads_stays(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    torch.set_num_threads(3)
+    assert share_cores(1) == 3
