@@ -19,9 +19,8 @@ from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pair_stream import PairBatch, PairStream, assemble_pairs
 from megadec.data.pairs import PairOptions, PairSet, open_pairs
-from megadec.decoder.textbook.recurrent import Cell
 from megadec.decoder.textbook.registry import Architecture, architecture
-from megadec.decoder.textbook.rnn import Attention
+from megadec.decoder.textbook.rnn import Attention, Cell
 from megadec.engine.evaluate import figures, spread
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ def decoder_with(shape: DecoderShape, tensors: Mapping[str, Tensor], classes: in
         decoder = Decoder(shape, classes=classes)
     set_parameters(decoder, tensors)
     if shape.tied_embeddings and classes is None:
-        decoder.lm_head.weight = cast("nn.Parameter", decoder.embed_tokens.weight)
+        decoder.lm_head.weight = decoder.embed_tokens.weight
     return decoder.eval()
 
 

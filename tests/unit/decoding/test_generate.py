@@ -13,7 +13,6 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.decoding.generate import (
@@ -25,6 +24,7 @@ from megadec.decoding.generate import (
     kept_probabilities,
     penalise,
 )
+from tests.support.decoders import initialize
 
 
 def decoder_of(vocabulary: int) -> Decoder:
