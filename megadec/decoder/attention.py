@@ -97,9 +97,13 @@ def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Te
         count, tokens = q_BSHD.shape[:2]
         starts = torch.arange(0, count * tokens + 1, tokens, dtype=torch.int32)
         return attend_documents(q_BSHD, k_BTKD, v_BTKD, Documents(starts, tokens))
-    q, k, v = (x.transpose(1, 2).to(wide) for x in (q_BSHD, k_BTKD, v_BTKD))
     mixed_BHSD: Tensor = scaled_dot_product_attention(
-        q, k, v, attn_mask=layout.mask_B1ST, is_causal=layout.causal, enable_gqa=q.shape[1] != k.shape[1]
+        q_BSHD.transpose(1, 2).to(wide),
+        k_BTKD.transpose(1, 2).to(wide),
+        v_BTKD.transpose(1, 2).to(wide),
+        attn_mask=layout.mask_B1ST,
+        is_causal=layout.causal,
+        enable_gqa=q_BSHD.shape[2] != k_BTKD.shape[2],
     )
     return mixed_BHSD.transpose(1, 2).flatten(2).to(q_BSHD.dtype)
 

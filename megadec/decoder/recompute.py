@@ -139,13 +139,13 @@ def _chosen(keep: tuple[str, ...], block: nn.Module) -> Chosen:
 
     A product is known by where its weight lies: under ZeRO-3 that is known only while it is computed.
     """
-    owners = [block.get_submodule(name) for kept in keep for name in KEEPABLE[kept]]
+    owners: list[Any] = [block.get_submodule(name) for kept in keep for name in KEEPABLE[kept]]
 
     def choose(operation: Any, arguments: tuple[Any, ...]) -> bool:
         name = operation.name().partition(".")[0]
         if name in _ATTENTION:
             return "attention" in keep
-        return name == _PRODUCT and arguments[1].data_ptr() in (owner.weight.data_ptr() for owner in owners)  # type: ignore[operator]
+        return name == _PRODUCT and arguments[1].data_ptr() in (owner.weight.data_ptr() for owner in owners)
 
     return choose
 

@@ -148,12 +148,12 @@ def attend_blocks_backward(
     """Write the gradients of q, k and v to `out`, where `gradient_BSHD` is that of the result."""
     heads, scale = k_BSKD.shape[2], q_BSHD.shape[-1] ** -0.5
     for part in _parts(q_BSHD):
-        q_out, k_out, v_out = (x[part] for x in out)
+        q_bSHD, g_bSHD, q_out, k_out, v_out = (x[part] for x in (q_BSHD, gradient_BSHD, *out))
         k_XSD, v_XDS = _heads_first(k_BSKD[part]), _heads_first(v_BSKD[part]).transpose(1, 2)
         wide_k_XDS = at_least_float32(k_XSD).transpose(1, 2)
         k_gradient_XSD, v_gradient_XSD = (torch.zeros_like(k_XSD, dtype=wide_k_XDS.dtype) for _ in range(2))
         for block, end in _blocks(q_BSHD.shape[1]):
-            q_XYD, g_XYD = (_grouped(x[part][:, block], heads) for x in (q_BSHD, gradient_BSHD))
+            q_XYD, g_XYD = _grouped(q_bSHD[:, block], heads), _grouped(g_bSHD[:, block], heads)
             p_XYT = _probabilities(q_XYD, wide_k_XDS[..., :end]).to(g_XYD.dtype)
             s_gradient_XYT = torch._softmax_backward_data(g_XYD @ v_XDS[..., :end], p_XYT, -1, p_XYT.dtype)
             v_gradient_XSD[:, :end] += p_XYT.transpose(1, 2) @ g_XYD
@@ -180,7 +180,7 @@ def _blocks(tokens: int) -> Iterator[tuple[slice, int]]:
 
 def _probabilities(q_XYD: Tensor, wide_k_XDT: Tensor) -> Tensor:
     """softmax over the keys that each query of the last block of T sees, float32; exactly 0 behind the query."""
-    wide_q_XYD = at_least_float32(q_XYD)
+    wide_q_XYD = q_XYD.to(wide_k_XDT.dtype)
     nothing_111, scale = wide_q_XYD.new_empty(1, 1, 1), q_XYD.shape[-1] ** -0.5
     with _through_onednn() if q_XYD.dtype == torch.bfloat16 else contextlib.nullcontext():
         scores_XYT = torch.baddbmm(nothing_111, wide_q_XYD, wide_k_XDT, beta=0, alpha=scale)

@@ -150,7 +150,7 @@ def backward_in_pieces(
     weight_gradient_D = torch.zeros_like(wide_weight_D)
     for rows in pieces(x_NHD.shape[0], x_NHD[:1].numel(), x_BSHD.device):
         g_nHD = _turned(at_least_float32(gradient_NHD[rows]), cos_N1F[rows], sin_N1F[rows], -1)
-        x_rD, inverse_r1, g_rD = (t.flatten(0, 1) for t in (x_NHD[rows], inverse_NH1[rows], g_nHD))
-        differentiate_piece(x_rD, wide_weight_D, inverse_r1, g_rD, weight_gradient_D)
+        x_rD, inverse_r1, g_rD = x_NHD[rows].flatten(0, 1), inverse_NH1[rows].flatten(0, 1), g_nHD.flatten(0, 1)
+        differentiate_piece(x_rD, wide_weight_D, inverse_r1, g_rD, weight_gradient_D)  # g_rD is a view
         out_NHD[rows] = g_nHD
     return out_BSHD, weight_gradient_D.to(weight_D.dtype)

@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
 
     def forward(self, x_BTH: Tensor, layout: Layout) -> Tensor:
-        """The normalised states [B, T, H] of embedded tokens; those of padding mean nothing."""
+        """The normalized states [B, T, H] of embedded tokens; those of padding mean nothing."""
         shape = self.shape
         positions_BT = torch.arange(x_BTH.shape[1], device=x_BTH.device).expand(x_BTH.shape[:2])
         cos_BT1F, sin_BT1F = rotations(positions_BT, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
@@ -182,7 +182,7 @@ class CrossDecoder(nn.Module):
     def forward(
         self, x_BSH: Tensor, memory: list[KeysValues], *, source: Layout, cache: KeyValueCache | None = None
     ) -> Tensor:
-        """The normalised states [B, S, H] of embedded targets that follow those in the cache."""
+        """The normalized states [B, S, H] of embedded targets that follow those in the cache."""
         shape, tokens, seen_tokens = self.shape, x_BSH.shape[1], 0 if cache is None else cache.length
         positions_BS = (torch.arange(tokens, device=x_BSH.device) + seen_tokens).expand(x_BSH.shape[:2])
         cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
