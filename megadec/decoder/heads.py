@@ -149,15 +149,8 @@ class _SumOfNats(torch.autograd.Function):
             part = slice(start, start + chunk)
             h_CH = h_NH[part]
             chunk_CV = torch.mm(h_CH, weight_VH.T, out=logits_CV[: h_CH.shape[0]])
-            nats_N[part] = losses_in_place(
-                chunk_CV,
-                targets_N[part],
-                weights_N[part],
-                label_smoothing=loss.label_smoothing,
-                z_loss=loss.z_loss,
-                gradient=wants_h or wants_weight,
-                triton=triton,
-            )
+            given = (chunk_CV, targets_N[part], weights_N[part], loss.label_smoothing, loss.z_loss)
+            nats_N[part] = losses_in_place(*given, wants_h or wants_weight, triton)
             if h_gradient_NH is not None:
                 torch.mm(chunk_CV, weight_VH, out=h_gradient_NH[part])
             if weight_gradient is not None:

@@ -108,11 +108,14 @@ class Decoder(nn.Module):
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """The normalized states [B, S, H] that the head reads; arguments as in `forward`."""
-        self._check_length(ids_BS, cache)
         layout = self._layout(ids_BS, documents_BS, cache)
         if positions_BS is None:
             assert self.sequence is None, "a part of a sequence does not say where it begins"
-            positions_BS = _positions(ids_BS, documents_BS, cache)
+            seen_tokens = 0 if cache is None else cache.length
+            columns_S = torch.arange(seen_tokens, seen_tokens + ids_BS.shape[1], device=ids_BS.device)
+            positions_BS = columns_S.expand_as(ids_BS)
+            if documents_BS is not None:
+                positions_BS = columns_S - document_starts(documents_BS)
         shape = self.shape
         cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
         x_BSH: Tensor = self.embed_tokens(ids_BS)
@@ -128,19 +131,16 @@ class Decoder(nn.Module):
         h_BSH: Tensor = self.norm(x_BSH)
         return h_BSH
 
-    def _check_length(self, ids_BS: Tensor, cache: KeyValueCache | None) -> None:
-        if cache is not None:
-            cache.reserve(ids_BS.shape[1])
-            return
-        tokens = ids_BS.shape[1] * (1 if self.sequence is None else self.sequence.count)
-        context = self.shape.max_position_embeddings
-        if tokens > context:
-            raise InputError(f"a sequence of {tokens} tokens does not fit: the model's context is {context} tokens")
-
     def _layout(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Layout:
+        """Which token sees which. Raises InputError for more tokens than the context."""
+        tokens, context = ids_BS.shape[1], self.shape.max_position_embeddings
         if cache is not None:
             assert documents_BS is None, "a cache holds one document a sequence"
-            return cached_layout(ids_BS.shape[1], cache.length, ids_BS.device)
+            cache.reserve(tokens)
+            return cached_layout(tokens, cache.length, ids_BS.device)
+        tokens *= 1 if self.sequence is None else self.sequence.count
+        if tokens > context:
+            raise InputError(f"a sequence of {tokens} tokens does not fit: the model's context is {context} tokens")
         layout = CAUSAL
         if documents_BS is not None:
             layout = document_layout(documents_BS, self.embed_tokens.weight.dtype, self.shape.head_size)
@@ -151,11 +151,3 @@ def check_dropout(share: float) -> None:
     """Raise ConfigError unless `share` is in [0, 1)."""
     if not 0.0 <= share < 1.0:
         raise ConfigError(f"model.dropout={share} is not in [0, 1)")
-
-
-def _positions(ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-    columns_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
-    if documents_BS is not None:
-        return columns_S - document_starts(documents_BS)
-    seen_tokens = cache.length if cache is not None else 0
-    return (columns_S + seen_tokens).expand_as(ids_BS)

@@ -61,9 +61,7 @@ def ours_of(
     """Nats and gradient by `losses_in_place`; what lies between the rows is checked to be as it was."""
     longer = torch.nn.functional.pad(logits, (0, 3), value=7.0)
     rows = longer[:, : logits.shape[1]]
-    nats = losses_in_place(
-        rows, targets, weights, label_smoothing=loss[0], z_loss=loss[1], gradient=True, triton=triton
-    )
+    nats = losses_in_place(rows, targets, weights, *loss, gradient=True, triton=triton)
     assert bool((longer[:, logits.shape[1] :] == 7.0).all())
     return nats, rows
 

@@ -16,15 +16,9 @@ from megadec.decoder.kernels.precision import at_least_float32
 
 
 def losses_in_place(
-    logits_CV: Tensor,
-    targets_C: Tensor,
-    weights_C: Tensor,
-    *,
-    label_smoothing: float,
-    z_loss: float,
-    gradient: bool,
-    triton: bool,
-) -> Tensor:
+    logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, label_smoothing: float, z_loss: float,
+    gradient: bool, triton: bool,
+) -> Tensor:  # fmt: skip
     """Nats of each token [C], not weighted, float32 (float64 for such logits); the logits are overwritten.
 
     nats = (1 - e) * -log p[target] + e * mean over the vocabulary of -log p + z * log(sum of exp(logits))^2, with label
@@ -38,9 +32,8 @@ def losses_in_place(
         return triton_cross_entropy.losses(logits_CV, targets_C, weights_C, label_smoothing, z_loss, gradient)
     nats_C = torch.empty_like(weights_C)
     for part in pieces(logits_CV.shape[0], logits_CV.shape[1], logits_CV.device):
-        nats_C[part, None] = _piece_losses(
-            logits_CV[part], targets_C[part, None], weights_C[part, None], label_smoothing, z_loss, gradient
-        )
+        given = (logits_CV[part], targets_C[part, None], weights_C[part, None])
+        nats_C[part, None] = _piece_losses(*given, label_smoothing, z_loss, gradient)
     return nats_C
 
 
