@@ -26,7 +26,7 @@ from megadec.common.config import parse, to_dict
 from megadec.common.errors import ConfigError, run_main
 from megadec.decoder.compiled import missing_compiler
 from megadec.decoder.kernels import norm, rotary, swiglu
-from megadec.decoder.rope import rotations
+from megadec.decoder.layers import rotations
 from megadec.engine.zero.settings import PrecisionChoice, resolve_precision
 
 EPS = 1e-6

@@ -1,8 +1,7 @@
 """Grouped-query causal attention that does not cross documents.
 
-In: activations and a `Layout` (which token may look at which), made once a batch. Out: activations of the same shape. A
-layout holds what the device's way to attend needs (documents.py) and is no description of its own, so that nothing is
-worked out again in each layer.
+A `Layout` says which token sees which. It is made once a batch and holds what the device's kernel needs (documents.py),
+so that nothing is worked out again in each layer.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from megadec.decoder.documents import (
 from megadec.decoder.kernels.choose import Kernels
 from megadec.decoder.kernels.precision import product_dtype
 from megadec.decoder.kernels.rotary import rotate_pair
-from megadec.decoder.linear import Linear
-from megadec.decoder.norm import RotaryNorm
+from megadec.decoder.layers import Linear, RotaryNorm
 from megadec.decoder.sequence_parallel import SequenceRanks
 from megadec.decoder.shape import DecoderShape
 
-# Shapes: B batch, S new tokens, T tokens so far, H query heads, K key-value heads, D head size.
+# Shapes: B batch, S new tokens, T tokens so far, H query heads (in x_BSH the hidden size), K key-value heads, D head
+# size, F head size / 2.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Layout:
     documents: those of its document, by their lengths; blocks: the same, by FlexAttention's BlockMask.
     mask_B1ST: True where the query may see the key.
     everything: the (single) new token sees all tokens so far.
-    sequence: the ranks that hold the parts of the rows; the other fields are then of whole rows.
+    sequence: the ranks that hold the parts of the sequences; the other fields are then of whole sequences.
     """
 
     documents: Documents | None = None
@@ -53,7 +52,7 @@ class Layout:
 
     @property
     def causal(self) -> bool:
-        """Whether each token sees all earlier tokens of its row and itself, and nothing else needs saying."""
+        """Whether each token sees all earlier tokens of its sequence and itself."""
         return self.documents is None and self.blocks is None and self.mask_B1ST is None and not self.everything
 
 
@@ -61,7 +60,7 @@ CAUSAL = Layout()
 
 
 def document_layout(documents_BS: Tensor, dtype: torch.dtype, head_size: int) -> Layout:
-    """The layout for packed rows and these activations: causal in each run of one document number, nothing across."""
+    """The layout of packed sequences: causal in each run of one document number, nothing across."""
     kernel = document_kernel(documents_BS.device, dtype, head_size)
     if kernel == "mask":
         return Layout(mask_B1ST=document_mask(documents_BS))
@@ -69,12 +68,12 @@ def document_layout(documents_BS: Tensor, dtype: torch.dtype, head_size: int) ->
         return Layout(blocks=document_blocks(documents_BS))
     documents = find_documents(documents_BS)
     if kernel == "varlen" and documents.starts.numel() == documents_BS.shape[0] + 1:
-        return CAUSAL  # rows of one document: torch then chooses among its kernels for rows of one length
+        return CAUSAL  # one document each: torch then chooses among its kernels for sequences of one length
     return Layout(documents=documents)
 
 
 def cached_layout(new_tokens: int, seen_tokens: int, device: torch.device) -> Layout:
-    """The layout for `new_tokens` behind `seen_tokens` in a cache."""
+    """The layout of `new_tokens` behind `seen_tokens` in a cache."""
     if seen_tokens == 0:
         return CAUSAL
     if new_tokens == 1:
@@ -93,11 +92,10 @@ def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Te
     if layout.blocks is not None:
         return attend_blocks(q_BSHD, k_BTKD, v_BTKD, layout.blocks)
     wide = product_dtype(q_BSHD)
-    if (
-        layout.causal and wide != q_BSHD.dtype
-    ):  # each row as a document, which keeps no wide copies for the backward pass
-        rows, tokens = q_BSHD.shape[:2]
-        starts = torch.arange(0, rows * tokens + 1, tokens, dtype=torch.int32)
+    if layout.causal and wide != q_BSHD.dtype:
+        # Each sequence as a document, which keeps no wide copies for the backward pass.
+        count, tokens = q_BSHD.shape[:2]
+        starts = torch.arange(0, count * tokens + 1, tokens, dtype=torch.int32)
         return attend_documents(q_BSHD, k_BTKD, v_BTKD, Documents(starts, tokens))
     mixed_BHSD: Tensor = scaled_dot_product_attention(
         q_BSHD.transpose(1, 2).to(wide),
@@ -127,15 +125,11 @@ class SelfAttention(nn.Module):
         self.k_norm = RotaryNorm(shape.head_size, shape.norm_eps, kernels) if shape.qk_norm else None
 
     def forward(
-        self,
-        x: Tensor,
-        cos_BS1F: Tensor,
-        sin_BS1F: Tensor,
-        layout: Layout,
-        cache: KeyValueCache | None = None,
+        self, x_BSH: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, layout: Layout, cache: KeyValueCache | None = None
     ) -> Tensor:
         q_BSHD, k_BSKD, v_BSKD = (
-            projection(x).unflatten(-1, (-1, self.head_size)) for projection in (self.q_proj, self.k_proj, self.v_proj)
+            projection(x_BSH).unflatten(-1, (-1, self.head_size))
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.q_norm is not None and self.k_norm is not None:
             q_BSHD = self.q_norm(q_BSHD, cos_BS1F, sin_BS1F)

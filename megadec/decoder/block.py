@@ -1,8 +1,4 @@
-"""One layer of the decoder: attention, then feed-forward, each normalised before and added after.
-
-In and out: the residual stream [B, S, hidden_size]. Pre-norm, as Llama and Qwen3 have it; the stream itself is never
-normalised until the last layer.
-"""
+"""One layer of the decoder: attention, then feed-forward, each normalized before and added after (pre-norm)."""
 
 from __future__ import annotations
 
@@ -12,9 +8,35 @@ from torch.nn.functional import dropout
 from megadec.decoder.attention import Layout, SelfAttention
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.mlp import SwiGLU
-from megadec.decoder.norm import StreamNorm
+from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.kernels.swiglu import swiglu
+from megadec.decoder.layers import Linear, StreamNorm
+from megadec.decoder.recompute import in_tiles
 from megadec.decoder.shape import DecoderShape
+
+# Shapes: B batch, S sequence, H hidden size, F head size / 2.
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202), of `tile_tokens` tokens at a time where that is not 0.
+
+    Gate and up are two products, so that parameters keep the names and shapes of Llama and Qwen3.
+    """
+
+    def __init__(self, shape: DecoderShape, kernels: Kernels = "auto", tile_tokens: int = 0) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.tile_tokens = tile_tokens
+        self.gate_proj = Linear(shape.hidden_size, shape.intermediate_size)
+        self.up_proj = Linear(shape.hidden_size, shape.intermediate_size)
+        self.down_proj = Linear(shape.intermediate_size, shape.hidden_size)
+
+    def forward(self, x_BSH: Tensor) -> Tensor:
+        return in_tiles(self._whole, x_BSH, self.tile_tokens) if self.tile_tokens else self._whole(x_BSH)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        down: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x), self.kernels))
+        return down
 
 
 class Block(nn.Module):
@@ -29,17 +51,12 @@ class Block(nn.Module):
         self.mlp = SwiGLU(shape, execution.kernels, execution.mlp_tile_tokens)
 
     def forward(
-        self,
-        x: Tensor,
-        cos_BS1F: Tensor,
-        sin_BS1F: Tensor,
-        layout: Layout,
-        cache: KeyValueCache | None = None,
+        self, x_BSH: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, layout: Layout, cache: KeyValueCache | None = None
     ) -> Tensor:
-        x, normed = self.input_layernorm(x)
-        attended = self._thinned(self.self_attn(normed, cos_BS1F, sin_BS1F, layout, cache))
-        x, normed = self.post_attention_layernorm(x, attended)
-        out: Tensor = x + self._thinned(self.mlp(normed))
+        x_BSH, normed_BSH = self.input_layernorm(x_BSH)
+        attended_BSH = self._thinned(self.self_attn(normed_BSH, cos_BS1F, sin_BS1F, layout, cache))
+        x_BSH, normed_BSH = self.post_attention_layernorm(x_BSH, attended_BSH)
+        out: Tensor = x_BSH + self._thinned(self.mlp(normed_BSH))
         return out
 
     def _thinned(self, branch: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """Keys and values of the tokens seen so far, for generation.
 
-In: the keys and values of new tokens, layer by layer. Out: those of all tokens so far. Room is allocated ahead and
-doubled when it is short (up to the context), so a short answer does not pay for the whole context and a long one is
-copied a few times only.
+Room is allocated ahead and doubled when it is short (up to the context), so a short answer does not pay for the whole
+context and a long one is copied a few times only.
 """
 
 from __future__ import annotations
@@ -17,23 +16,15 @@ FIRST_CAPACITY_TOKENS = 256
 
 
 class KeyValueCache:
-    """Keys and values [layers, batch, kv_heads, capacity, head_size] of `length` tokens, the same for each row.
+    """Keys and values [layers, batch, kv_heads, capacity, head_size] of `length` tokens, the same for each sequence.
 
-    All rows advance together: rows of a batch must have prompts of equal length.
+    All sequences advance together: the prompts of a batch are of equal length.
     """
 
-    def __init__(
-        self,
-        shape: DecoderShape,
-        batch: int,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        capacity_tokens: int = FIRST_CAPACITY_TOKENS,
-    ) -> None:
+    def __init__(self, shape: DecoderShape, batch: int, *, device: torch.device, dtype: torch.dtype) -> None:
         self.shape = shape
         self.length = 0
-        capacity = min(capacity_tokens, shape.max_position_embeddings)
+        capacity = min(FIRST_CAPACITY_TOKENS, shape.max_position_embeddings)
         size = (shape.layers, batch, shape.kv_heads, capacity, shape.head_size)
         self._keys = torch.zeros(size, device=device, dtype=dtype)
         self._values = torch.zeros(size, device=device, dtype=dtype)
@@ -70,12 +61,6 @@ class KeyValueCache:
         """Count `new_tokens` as seen, once all layers have appended them."""
         self.length += new_tokens
 
-    def truncate(self, length: int) -> None:
-        """Forget every token from `length` on."""
-        if not 0 <= length <= self.length:
-            raise InputError(f"the cache holds {self.length} tokens and cannot be cut to {length}")
-        self.length = length
-
     def select(self, rows_N: Tensor) -> None:
-        """Keep these rows of the batch, in this order; a row may be taken more than once (int64)."""
+        """Keep these sequences, in this order; one may be taken more than once (int64)."""
         self._keys, self._values = self._keys[:, rows_N], self._values[:, rows_N]

@@ -1,10 +1,8 @@
-"""Blocks handed to torch.compile, each by itself.
+"""Blocks handed to torch.compile, each by itself, so that ZeRO-3 can gather a block's weights, run it, and free them.
 
-In: the decoder's blocks. Out: the same blocks, whose forward is compiled on its first call, or stays as it is, with a
-warning that says why, where there is no compiler. Attention stays outside the compiled graphs, because the documents of
-a batch would be constants in them and every batch a new compilation; so does generation, whose lengths grow by one. A
-graph a block and not one for the model, so that ZeRO-3 can gather a block's weights, run it, and give them back; in
-return fusion stops at a block's border, where only one tensor passes.
+A block is compiled on its first call, or stays eager, with a warning, where there is no compiler. Attention stays
+outside the compiled graphs, because the documents of a batch would be constants in them and every batch a new
+compilation; so does generation, whose lengths grow by one.
 """
 
 from __future__ import annotations
@@ -80,22 +78,21 @@ def _cache_by_instructions() -> None:
 
 
 class _State:
-    """What the blocks of one decoder share: whether compiling was found to work here."""
+    """What the blocks of one decoder share: whether compiling works here, None until it was tried."""
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         self.blocks = blocks
-        self.begun = False
-        self.eager = False
+        self.works: bool | None = None
 
     def begin(self, device: torch.device) -> None:
         """Before the first compilation. Not earlier: torch's compiler cannot be imported inside DeepSpeed's zero.Init,
         in which the blocks are made, because that changes what torch.Tensor is."""
         import torch._functorch.config
 
-        self.begun = True
         if reason := missing_compiler(device):
             self.give_up(reason)
             return
+        self.works = True
         if device.type == "cpu":
             _cache_by_instructions()
         # Else a compiled block keeps a transposed view of each weight for its backward pass, which keeps alive what
@@ -107,28 +104,23 @@ class _State:
 
     def give_up(self, reason: str) -> None:
         """From now on blocks are eager."""
-        self.eager = True
+        self.works = False
         log.warning("model.execution.compile=blocks: the blocks are not compiled, as %s", reason)
 
 
 def _forward(eager: Callable[..., Tensor], state: _State) -> Callable[..., Tensor]:
-    compiled: Callable[..., Tensor] | None = None
+    compiled = functools.cache(lambda: torch.compile(eager))
 
     @functools.wraps(eager)
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        nonlocal compiled
-        if state.eager or kwargs.get("cache") is not None:
-            return eager(x, *args, **kwargs)
-        if not state.begun:
-            state.begin(x.device)
-            return forward(x, *args, **kwargs)
-        if compiled is None:
-            compiled = torch.compile(eager)
-        try:
-            out = compiled(x, *args, **kwargs)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
-            state.give_up(f"the compiler failed: {' '.join(str(error).split())[:300]}")
-            return eager(x, *args, **kwargs)
-        return out
+        if kwargs.get("cache") is None:
+            if state.works is None:
+                state.begin(x.device)
+            if state.works:
+                try:
+                    return compiled()(x, *args, **kwargs)
+                except torch._dynamo.exc.BackendCompilerFailed as error:
+                    state.give_up(f"the compiler failed: {' '.join(str(error).split())[:300]}")
+        return eager(x, *args, **kwargs)
 
     return forward

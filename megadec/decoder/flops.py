@@ -1,11 +1,9 @@
 """How many parameters a shape has, and how many floating-point operations a token costs.
 
-In: a shape, and for attention the lengths of documents. Out: integers. The convention is that of PaLM (arXiv
-2204.02311, appendix B): forward and backward are three times the forward products, 6 operations a token for each
-parameter that takes part in a product, plus attention. Three choices: the embedding is a look-up and counts nothing;
-the head counts, tied or not; attention is counted as causal inside each document (half of PaLM's 12 L H Q T), which is
-the work that has to be done. Operations repeated by activation checkpointing are not counted. Figures come out lower
-than those of projects that count the full square; `causal=False` gives theirs.
+The convention is that of PaLM (arXiv 2204.02311, appendix B): 6 operations a token, forward and backward, for each
+parameter that takes part in a product, plus attention. The embedding is a look-up and counts nothing; the head counts,
+tied or not; attention is counted as causal inside each document (half of PaLM's 12 L H Q T), so figures come out lower
+than those of projects that count the full square. Operations repeated by activation checkpointing are not counted.
 """
 
 from __future__ import annotations
@@ -66,21 +64,20 @@ def product_parameter_count(shape: DecoderShape, classes: int | None = None) -> 
     return shape.layers * block + (shape.vocabulary_size * shape.hidden_size if classes is None else 0)
 
 
-def attention_flops(shape: DecoderShape, squared_tokens: int, *, causal: bool = True) -> int:
-    """Forward and backward operations of all attention, where squared_tokens is the sum of squared document lengths."""
-    full = FORWARD_AND_BACKWARD * 2 * MULTIPLY_AND_ADD * shape.layers * shape.query_size * squared_tokens
-    return full // 2 if causal else full
+def attention_flops(shape: DecoderShape, squared_tokens: int) -> int:
+    """Forward and backward operations of all attention, where squared_tokens is the sum of squared document lengths.
+
+    Two products, of each token with half of its document on average.
+    """
+    return FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * shape.layers * shape.query_size * squared_tokens
 
 
-def model_flops(
-    shape: DecoderShape, tokens: int, squared_tokens: int, *, causal: bool = True, classes: int | None = None
-) -> int:
+def model_flops(shape: DecoderShape, tokens: int, squared_tokens: int, *, classes: int | None = None) -> int:
     """Operations to train on `tokens` tokens whose documents' squared lengths sum to squared_tokens."""
     products = FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * product_parameter_count(shape, classes) * tokens
-    return products + attention_flops(shape, squared_tokens, causal=causal)
+    return products + attention_flops(shape, squared_tokens)
 
 
-def flops_per_token(shape: DecoderShape, document_tokens: float, *, causal: bool = True) -> float:
+def flops_per_token(shape: DecoderShape, document_tokens: float) -> float:
     """Operations a token to train on documents of this length (for a mixture: the mean square over the mean)."""
-    products = FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * product_parameter_count(shape)
-    return products + attention_flops(shape, 1, causal=causal) * document_tokens
+    return model_flops(shape, 1, 0) + attention_flops(shape, 1) * document_tokens

@@ -1,10 +1,8 @@
 """From the last hidden states to logits, or to the loss without ever holding all logits.
 
-In: hidden states, and for a loss the targets (ids or labels) and loss weights. Out: logits, or one float32 number. A
-batch of 8 rows of 4,096 tokens with 32,000 ids is 4 GiB of float32 logits, and as much again for their gradient; here
-only a chunk of tokens exists at a time, and a classifier looks at its few targets only. The gradients are computed
-during the forward pass (as the loss is the end of the model, they need nothing that comes later but one factor), which
-holds a float32 gradient of the weight until the backward pass.
+A batch of 8 x 4,096 tokens with 32,000 ids is 4 GiB of float32 logits, and as much again for their gradient; here only
+a chunk of tokens exists at a time. The gradients are computed during the forward pass (they need nothing that comes
+later but one factor), which holds a float32 gradient of the weight until the backward pass.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from megadec.common.errors import ConfigError
 from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
 from megadec.decoder.kernels.cross_entropy import losses_in_place
 from megadec.decoder.kernels.precision import at_least_float32, product_dtype, wide_dtype
-from megadec.decoder.linear import linear
+from megadec.decoder.layers import linear
 
 # Shapes: B batch, S sequence, N tokens of the batch, C tokens of a chunk, H hidden size, V vocabulary, L labels.
 
@@ -88,14 +86,11 @@ class LanguageModelHead(nn.Module):
             return linear(h_BSH, self.weight)
         h_NH = h_BSH.flatten(0, -2)
         weights_N = torch.ones_like(targets_BS, dtype=torch.float32) if weights_BS is None else weights_BS
-        how = _How(
-            self.loss if self.training else PLAIN_LOSS,
-            chunk_tokens(self.weight.shape[0], h_NH),
-            takes_triton(self.kernels, h_NH),
-            torch.is_grad_enabled(),
-        )
-        loss: Tensor = _SumOfNats.apply(h_NH, self.weight, targets_BS.flatten(), weights_N.flatten(), how)
-        return loss
+        loss = self.loss if self.training else PLAIN_LOSS
+        chunk, triton = chunk_tokens(self.weight.shape[0], h_NH), takes_triton(self.kernels, h_NH)
+        inputs = (h_NH, self.weight, targets_BS.flatten(), weights_N.flatten())
+        total: Tensor = _SumOfNats.apply(*inputs, loss, chunk, triton, torch.is_grad_enabled())
+        return total
 
 
 class ClassifierHead(nn.Module):
@@ -129,47 +124,33 @@ class ClassifierHead(nn.Module):
         return loss
 
 
-@dataclass(frozen=True)
-class _How:
-    """What `_SumOfNats` is told beside its tensors. chunk: tokens whose logits exist at a time."""
-
-    loss: LanguageLoss
-    chunk: int
-    triton: bool
-    gradients: bool
-
-
 class _SumOfNats(torch.autograd.Function):
-    """sum_n weight_n * nats_n, the nats of `losses_in_place`.
+    """sum_n weight_n * nats_n, the nats of `losses_in_place`, `chunk` tokens at a time.
 
     Saves the two gradients and neither the hidden states nor the weight, which ZeRO-3 may have given back by the time
     of the backward pass.
     """
 
     @staticmethod
-    def forward(ctx: Any, h_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, weights_N: Tensor, how: _How) -> Tensor:
-        wants_h, wants_weight = (how.gradients and ctx.needs_input_grad[i] for i in range(2))
+    def forward(
+        ctx: Any, h_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, weights_N: Tensor,
+        loss: LanguageLoss, chunk: int, triton: bool, gradients: bool,
+    ) -> Tensor:  # fmt: skip
+        wants_h, wants_weight = (gradients and ctx.needs_input_grad[i] for i in range(2))
         ctx.dtypes = h_NH.dtype, weight_VH.dtype
         h_NH, weight_VH = h_NH.to(product_dtype(h_NH)), weight_VH.to(product_dtype(weight_VH))
         weights_N = weights_N.to(wide_dtype(h_NH))
         targets_N = targets_N.masked_fill(weights_N == 0, 0)
         h_gradient_NH = torch.empty_like(h_NH) if wants_h else None
-        weight_gradient = _WeightGradient(weight_VH, h_NH, how.chunk) if wants_weight else None
+        weight_gradient = _WeightGradient(weight_VH, h_NH, chunk) if wants_weight else None
         nats_N = torch.empty_like(weights_N)
-        logits_CV = h_NH.new_empty(min(how.chunk, h_NH.shape[0]), weight_VH.shape[0])
-        for start in range(0, h_NH.shape[0], how.chunk):
-            part = slice(start, start + how.chunk)
+        logits_CV = h_NH.new_empty(min(chunk, h_NH.shape[0]), weight_VH.shape[0])
+        for start in range(0, h_NH.shape[0], chunk):
+            part = slice(start, start + chunk)
             h_CH = h_NH[part]
             chunk_CV = torch.mm(h_CH, weight_VH.T, out=logits_CV[: h_CH.shape[0]])
-            nats_N[part] = losses_in_place(
-                chunk_CV,
-                targets_N[part],
-                weights_N[part],
-                label_smoothing=how.loss.label_smoothing,
-                z_loss=how.loss.z_loss,
-                gradient=wants_h or wants_weight,
-                triton=how.triton,
-            )
+            given = (chunk_CV, targets_N[part], weights_N[part], loss.label_smoothing, loss.z_loss)
+            nats_N[part] = losses_in_place(*given, wants_h or wants_weight, triton)
             if h_gradient_NH is not None:
                 torch.mm(chunk_CV, weight_VH, out=h_gradient_NH[part])
             if weight_gradient is not None:
@@ -186,7 +167,7 @@ class _SumOfNats(torch.autograd.Function):
             h_gradient_NH = h_gradient_NH.mul_(factor).to(ctx.dtypes[0])
         if weight_gradient_VH is not None:
             weight_gradient_VH = weight_gradient_VH.mul_(factor).to(ctx.dtypes[1])
-        return h_gradient_NH, weight_gradient_VH, None, None, None
+        return h_gradient_NH, weight_gradient_VH, *(None,) * 6
 
 
 class _WeightGradient:

@@ -1,14 +1,11 @@
-"""The decoder: token ids to logits of the next token or of labels, or to the loss.
+"""The decoder: token ids to logits of the next token or of labels, or to the summed loss.
 
-In: ids, and what the batch knows about them (positions, documents, targets, loss weights), or a cache when generating.
-Out: logits, or the summed loss. Parameter names are Hugging Face's without the leading "model.". One forward for
-training, scoring and generation, so that there is one piece of mathematics to test.
+One forward serves training, scoring and generation. Parameter names are Hugging Face's without the leading "model.".
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +19,8 @@ from megadec.decoder.compiled import compile_blocks
 from megadec.decoder.documents import document_starts
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.heads import ClassifierHead, LanguageLoss, LanguageModelHead
-from megadec.decoder.linear import Embedding
-from megadec.decoder.norm import RMSNorm
+from megadec.decoder.layers import Embedding, RMSNorm, rotations
 from megadec.decoder.recompute import run_block
-from megadec.decoder.rope import rotations
 from megadec.decoder.sequence_parallel import SequenceRanks
 from megadec.decoder.shape import DecoderShape
 
@@ -35,11 +30,11 @@ from megadec.decoder.shape import DecoderShape
 class Decoder(nn.Module):
     """A pre-norm Transformer decoder with RMSNorm, RoPE, grouped-query attention and SwiGLU.
 
-    Fresh matrices are zero: call `initialize` or load weights. With tied embeddings `lm_head.weight` is the same
-    Parameter object as `embed_tokens.weight`. With `classes` it is a classifier: `score` stands in place of `lm_head`,
-    and the logits behind the last token of a text are those of the text's labels. dropout: the share of the embeddings
-    and of what each half of a block adds that training leaves out (arXiv 1207.0580, where Vaswani et al. have it).
-    label_smoothing, z_loss: of the loss in training, see `heads.LanguageLoss`.
+    Fresh matrices are zero: give them first values (initialize.py) or load weights. With tied embeddings
+    `lm_head.weight` is the same Parameter object as `embed_tokens.weight`. With `classes` it is a classifier: `score`
+    stands in place of `lm_head`, and the logits behind the last token of a text are those of its labels. dropout: the
+    share of the embeddings and of what each half of a block adds that training leaves out (arXiv 1207.0580, where
+    Vaswani et al. have it). label_smoothing, z_loss: of the loss in training, see `heads.LanguageLoss`.
     """
 
     def __init__(
@@ -67,18 +62,14 @@ class Decoder(nn.Module):
             return
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
         self.lm_head = LanguageModelHead(
-            shape.hidden_size,
-            shape.vocabulary_size,
-            cast("nn.Parameter | None", tied),
-            LanguageLoss(label_smoothing, z_loss),
-            execution.kernels,
+            shape.hidden_size, shape.vocabulary_size, tied, LanguageLoss(label_smoothing, z_loss), execution.kernels
         )
 
     def enable_sequence_parallel(self, sequence: SequenceRanks) -> None:
-        """From now on a batch is this rank's part of the rows that its group holds (`TokenBatch.part_of_sequences`).
+        """From now on a batch is this rank's part of its group's sequences (`TokenBatch.part_of_sequences`).
 
-        Positions and, of the whole rows, documents must then be given; the loss is that of the part. Collective calls
-        only.
+        Positions and, of the whole sequences, documents must then be given; the loss is that of the part. Collective
+        calls only.
         """
         self.sequence = sequence
 
@@ -95,10 +86,10 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Logits [B, S, V] in the model's dtype; with targets, the float32 sum over tokens of weight * nats.
 
-        documents_BS: int, a run of one number is one document, and attention does not leave it; without, a row is one
-        document. positions_BS: int64 position in the document, counted from the documents when not given.
+        documents_BS: int, a run of one number is one document, and attention does not leave it; without, a sequence is
+        one document. positions_BS: int64 position in the document, counted from the documents when not given.
         cache: ids follow the tokens it holds, and it then holds them too; not together with documents or targets.
-        last_only: logits of the last token of each row only, [B, 1, V].
+        last_only: logits of the last token of each sequence only, [B, 1, V].
         Raises InputError for more tokens than shape.max_position_embeddings.
         """
         h_BSH = self.hidden_states(ids_BS, positions_BS=positions_BS, documents_BS=documents_BS, cache=cache)
@@ -116,20 +107,22 @@ class Decoder(nn.Module):
         documents_BS: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """The normalised states [B, S, H] that the head reads; arguments as in `forward`."""
-        self._check_length(ids_BS, cache)
+        """The normalized states [B, S, H] that the head reads; arguments as in `forward`."""
         layout = self._layout(ids_BS, documents_BS, cache)
         if positions_BS is None:
-            assert self.sequence is None, "a part of a row does not say where it begins"
-            positions_BS = _positions(ids_BS, documents_BS, cache)
+            assert self.sequence is None, "a part of a sequence does not say where it begins"
+            seen_tokens = 0 if cache is None else cache.length
+            columns_S = torch.arange(seen_tokens, seen_tokens + ids_BS.shape[1], device=ids_BS.device)
+            positions_BS = columns_S.expand_as(ids_BS)
+            if documents_BS is not None:
+                positions_BS = columns_S - document_starts(documents_BS)
         shape = self.shape
         cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
         x_BSH: Tensor = self.embed_tokens(ids_BS)
         if self.training and self.dropout:
             x_BSH = drop(x_BSH, self.dropout)
         for layer, block in enumerate(self.layers):
-            # layout and cache go by keyword: DeepSpeed looks for tensors in positional arguments and warns of other
-            # types.
+            # By keyword what is no tensor: DeepSpeed warns of other types in positional arguments.
             x_BSH = run_block(
                 self.execution.recompute, layer, block, x_BSH, cos_BS1F, sin_BS1F, layout=layout, cache=cache
             )
@@ -138,19 +131,16 @@ class Decoder(nn.Module):
         h_BSH: Tensor = self.norm(x_BSH)
         return h_BSH
 
-    def _check_length(self, ids_BS: Tensor, cache: KeyValueCache | None) -> None:
-        if cache is not None:
-            cache.reserve(ids_BS.shape[1])
-            return
-        tokens = ids_BS.shape[1] * (1 if self.sequence is None else self.sequence.count)
-        if tokens > self.shape.max_position_embeddings:
-            context = self.shape.max_position_embeddings
-            raise InputError(f"a row of {tokens} tokens does not fit: the model's context is {context} tokens")
-
     def _layout(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Layout:
+        """Which token sees which. Raises InputError for more tokens than the context."""
+        tokens, context = ids_BS.shape[1], self.shape.max_position_embeddings
         if cache is not None:
-            assert documents_BS is None, "a cache holds one document a row"
-            return cached_layout(ids_BS.shape[1], cache.length, ids_BS.device)
+            assert documents_BS is None, "a cache holds one document a sequence"
+            cache.reserve(tokens)
+            return cached_layout(tokens, cache.length, ids_BS.device)
+        tokens *= 1 if self.sequence is None else self.sequence.count
+        if tokens > context:
+            raise InputError(f"a sequence of {tokens} tokens does not fit: the model's context is {context} tokens")
         layout = CAUSAL
         if documents_BS is not None:
             layout = document_layout(documents_BS, self.embed_tokens.weight.dtype, self.shape.head_size)
@@ -158,14 +148,6 @@ class Decoder(nn.Module):
 
 
 def check_dropout(share: float) -> None:
-    """Raise ConfigError when `share` is not a share of numbers that may be left out."""
+    """Raise ConfigError unless `share` is in [0, 1)."""
     if not 0.0 <= share < 1.0:
         raise ConfigError(f"model.dropout={share} is not in [0, 1)")
-
-
-def _positions(ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-    columns_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
-    if documents_BS is not None:
-        return columns_S - document_starts(documents_BS)
-    seen_tokens = cache.length if cache is not None else 0
-    return (columns_S + seen_tokens).expand_as(ids_BS)

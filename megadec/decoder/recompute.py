@@ -1,7 +1,7 @@
 """Activation checkpointing: which activations the backward pass finds in memory, and which it computes again.
 
-In: a policy and a block of the decoder. Out: the block's result, the same to the last bit whatever the policy.
-Trade-off, for a block of hidden size H and intermediate size I, in numbers kept a token:
+The result is the same to the last bit whatever the policy. For a block of hidden size H and intermediate size I, in
+numbers a token:
 
 | mode      | kept a block                                             | computed again                            |
 |-----------|----------------------------------------------------------|-------------------------------------------|
@@ -16,10 +16,9 @@ Trade-off, for a block of hidden size H and intermediate size I, in numbers kept
 
 Measured for H = 768, I = 2048, float32, 1,024 tokens: 22.0 H, 4.7 H, and 1.0 H with full.
 
-Selective by itself keeps qkv, attention and output, which are dear to compute for their size: attention grows with the
-length of the document, while gate and up are wide and cheap for each number that would be kept. It is written here and
-not taken from torch, whose own selective checkpointing wants both passes to run the same operations: ZeRO-3 gathers a
-weight in the one or in the other, or ahead of both.
+By default selective keeps qkv, attention and output, which are dear to compute for their size. torch's own selective
+checkpointing is of no use here: it wants both passes to run the same operations, and ZeRO-3 gathers a weight in the one
+or in the other, or ahead of both.
 
 With `offload` what a policy keeps waits for the backward pass in the host's memory (offload.py).
 """
@@ -29,7 +28,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -143,17 +142,13 @@ def _chosen(keep: tuple[str, ...], block: nn.Module) -> Chosen:
 
     A product is known by where its weight lies: under ZeRO-3 that is known only while it is computed.
     """
-    names = [name for kept in keep for name in KEEPABLE[kept]]
-    owners = [block.get_submodule(name) for name in names]
-
-    def addresses() -> Iterator[int]:
-        return (int(owner.weight.data_ptr()) for owner in owners)  # type: ignore[operator]
+    owners: list[Any] = [block.get_submodule(name) for kept in keep for name in KEEPABLE[kept]]
 
     def choose(operation: Any, arguments: tuple[Any, ...]) -> bool:
         name = operation.name().partition(".")[0]
         if name in _ATTENTION:
             return "attention" in keep
-        return name == _PRODUCT and arguments[1].data_ptr() in addresses()
+        return name == _PRODUCT and arguments[1].data_ptr() in (owner.weight.data_ptr() for owner in owners)
 
     return choose
 
@@ -161,36 +156,27 @@ def _chosen(keep: tuple[str, ...], block: nn.Module) -> Chosen:
 def _passes(chosen: Chosen, offload: bool) -> tuple[TorchDispatchMode, TorchDispatchMode]:
     """The contexts of a block's first pass, and of its second one in the backward pass."""
     kept: deque[Any] = deque()
-    return _Keep(chosen, kept, offload), _Give(chosen, kept)
+    return _Pass(chosen, kept, offload, again=False), _Pass(chosen, kept, offload, again=True)
 
 
-class _Keep(TorchDispatchMode):
-    """Keeps the results of chosen operations in their order."""
+class _Pass(TorchDispatchMode):
+    """Keeps the results of chosen operations in their order; when run again, gives them back and runs all others."""
 
-    def __init__(self, chosen: Chosen, kept: deque[Any], offload: bool) -> None:
+    def __init__(self, chosen: Chosen, kept: deque[Any], offload: bool, again: bool) -> None:
         super().__init__()
-        self.chosen, self.kept, self.take = chosen, kept, OnHost if offload else Tensor.detach
+        self.chosen, self.kept, self.again = chosen, kept, again
+        # A tensor object of its own: autograd writes what it knows of a result into the object.
+        self.take = OnHost if offload else Tensor.detach
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if self.chosen(func, args):
-            # A tensor object of its own: autograd writes what it knows of a result into the object.
-            self.kept.append(tree_map_only(Tensor, self.take, out))
-        return out
-
-
-class _Give(TorchDispatchMode):
-    """Gives chosen operations the results that were kept; all others run again."""
-
-    def __init__(self, chosen: Chosen, kept: deque[Any]) -> None:
-        super().__init__()
-        self.chosen, self.kept = chosen, kept
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.chosen(func, args):
+        chosen = self.chosen(func, args)
+        if chosen and self.again:
             assert self.kept, "a block is computed again once, with the operations of its first pass"
             return tree_map_only((Tensor, OnHost), _given, self.kept.popleft())
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if chosen:
+            self.kept.append(tree_map_only(Tensor, self.take, out))
+        return out
 
 
 def _given(kept: Tensor | OnHost) -> Tensor:

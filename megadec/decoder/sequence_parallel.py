@@ -1,10 +1,8 @@
-"""Ulysses sequence parallelism (arXiv 2309.14509): rows cut along the sequence over a group of ranks.
+"""Ulysses sequence parallelism (arXiv 2309.14509): sequences cut over a group of ranks.
 
-In: what attention mixes on this rank, all heads of a part of each row. Out: the same part, mixed with the whole row.
-Around attention each rank gives away parts of heads and gets whole rows of a share of the heads; everything else in a
-decoder is done token by token and needs no message. Two all-to-all messages a layer and pass, of q, k and v packed into
-one and of the result, and the ranks of a group cannot be more than the heads; in return each rank holds 1 / ranks of
-all activations.
+Around attention each rank gives its part of all heads away and gets whole sequences of a share of the heads; all else
+is done token by token and needs no message. That is two all-to-all messages a layer and pass: q, k and v
+packed into one, and the result. The ranks of a group cannot be more than the heads.
 """
 
 from __future__ import annotations
@@ -17,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Shapes: B batch, S tokens of the whole row, P tokens of this rank's part, H query heads, K key-value heads, D head
-# size, R ranks of the group.
+# Shapes: B batch, S tokens of the whole sequence, P tokens of this rank's part, H query heads, K key-value heads, R
+# ranks of the group.
 
 _groups: Any = torch.distributed.distributed_c10d
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -26,7 +24,7 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SequenceRanks:
-    """The ranks that hold the parts of the same rows, in the order of the parts; `group` names their process group."""
+    """The ranks that hold the parts of the same sequences, in the order of the parts; `group`: their process group."""
 
     count: int
     group: str
@@ -36,7 +34,7 @@ class SequenceRanks:
 
         H is a multiple of the ranks. Key-value heads that are not are given to several ranks.
         """
-        heads, kv_heads, size = q_BPHD.shape[2] // self.count, k_BPKD.shape[2], q_BPHD.shape[3]
+        heads, kv_heads = q_BPHD.shape[2] // self.count, k_BPKD.shape[2]
         # The smallest number of copies with which each rank gets the same number; it divides the query heads too.
         copies = math.lcm(kv_heads, self.count) // kv_heads
         if copies > 1:
@@ -49,7 +47,6 @@ class SequenceRanks:
         back_BRPX = mixed_BSX.unflatten(1, (self.count, -1))
         theirs_RBPX = _exchange(back_BRPX.transpose(0, 1), self.group)
         out_BPX: Tensor = theirs_RBPX.permute(1, 2, 0, 3).flatten(2)
-        assert out_BPX.shape[2] == heads * self.count * size
         return out_BPX
 
 

@@ -27,7 +27,7 @@ class DecoderShape:
 
     hidden_size: width of the residual stream. heads x head_size: width of the queries, which need not be hidden_size.
     kv_heads: key and value heads, each shared by heads / kv_heads query heads (arXiv 2305.13245). intermediate_size:
-    width inside the SwiGLU (arXiv 2002.05202). max_position_embeddings: longest row the decoder accepts.
+    width inside the SwiGLU (arXiv 2002.05202). max_position_embeddings: longest sequence the decoder accepts.
     """
 
     vocabulary_size: int = 32000

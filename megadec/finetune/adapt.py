@@ -17,7 +17,7 @@ from megadec.common.errors import ConfigError, suggest
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.flops import FORWARD_AND_BACKWARD
 from megadec.decoder.initialize import normal_tensor
-from megadec.decoder.linear import Linear, linear
+from megadec.decoder.layers import Linear, linear
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.export.read.model import LORA_A, LORA_B

@@ -20,6 +20,7 @@ from megadec.decoder.textbook.registry import architecture
 from megadec.engine.runs.seq2seq import PairsRun
 from megadec.export.read.model import open_model
 from megadec.export.read.seq2seq import load_seq2seq
+from tests.support.decoders import fresh
 from tests.support.pair_texts import texts, write_pairs
 from tests.support.processes import losses_of, metrics_of, train_all
 from tests.support.seq2seq_models import RNN, TRANSFORMER, train_plainly
@@ -77,7 +78,7 @@ def plain(file: Path) -> tuple[list[float], float, torch.nn.Module]:
     run = from_yaml(PairsRun, file)
     tokenizer = Tokenizer.load(run.tokenizer)
     found = architecture(run.model.architecture)
-    model = found.fresh(run.model.pair_shape(tokenizer), run.seed)
+    model = fresh(found, run.model.pair_shape(tokenizer), run.seed)
     stream = PairStream(open_pairs(run.data, tokenizer, "train"), run.seed, run.train.global_batch_size)
     losses = train_plainly(model, stream, run.train.steps, run.optimizer, run.schedule)
     held_out = open_pairs(run.data, tokenizer, "held_out")

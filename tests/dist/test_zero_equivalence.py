@@ -13,11 +13,11 @@ from megadec.common.config import from_yaml
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
-from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.schedule import learning_rate_factor
 from megadec.engine.zero.optimizer import build_optimizer
+from tests.support.decoders import initialize
 from tests.support.processes import losses_of, train_all
 
 STEPS = 12

@@ -1,4 +1,4 @@
-"""N micro-batches of one row are one batch of N rows, because the loss is a sum that is divided once."""
+"""N micro-batches of one sequence are one batch of N sequences, because the loss is a sum that is divided once."""
 
 from __future__ import annotations
 
@@ -9,25 +9,13 @@ import torch
 
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
-from megadec.decoder.initialize import initialize
-from megadec.decoder.model import Decoder
-from megadec.decoder.shape import DecoderShape
+from tests.support.decoders import decoder_of, tiny_shape
 
-SHAPE = DecoderShape(
-    vocabulary_size=600,
-    hidden_size=32,
-    layers=2,
-    heads=2,
-    kv_heads=1,
-    head_size=16,
-    intermediate_size=64,
-    max_position_embeddings=64,
-)
+SHAPE = tiny_shape(vocabulary_size=600)
 
 
 def gradients(stream: TrainStream, micro_batch_size: int) -> tuple[float, dict[str, torch.Tensor]]:
-    decoder = Decoder(SHAPE).double()
-    initialize(decoder, seed=3)
+    decoder = decoder_of(SHAPE, seed=3, dtype=torch.float64)
     batches = stream.batch(0, micro_batch_size=micro_batch_size)
     tokens = sum(batch.valid_tokens for batch in batches)
     total = 0.0
@@ -38,11 +26,11 @@ def gradients(stream: TrainStream, micro_batch_size: int) -> tuple[float, dict[s
     return total, {name: parameter.grad for name, parameter in decoder.named_parameters() if parameter.grad is not None}
 
 
-def test_n_micro_batches_of_one_row_are_one_batch_of_n_rows(tiny_shards: Path) -> None:
+def test_n_micro_batches_of_one_sequence_are_one_batch_of_n(tiny_shards: Path) -> None:
     data = DataSet.open(tiny_shards)
     stream = TrainStream([(data, 1.0)], 64, "cut", seed=1, global_batch_size=8)
     valid = [batch.valid_tokens for batch in stream.batch(0, micro_batch_size=1)]
-    assert len(set(valid)) > 1, "rows that differ in valid tokens are what a mean of means gets wrong"
+    assert len(set(valid)) > 1, "sequences that differ in valid tokens are what a mean of means gets wrong"
     loss, whole = gradients(stream, 8)
     for micro_batch_size in (1, 2):
         divided_loss, divided = gradients(stream, micro_batch_size)

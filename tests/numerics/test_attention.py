@@ -35,22 +35,18 @@ DOCUMENTS = torch.tensor(
 
 
 def naive(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, sees_BST: Tensor) -> Tensor:
-    """Each head of each row by itself; query head h reads key-value head h // (H / K)."""
-    rows, tokens, heads, size = q_BSHD.shape
-    group = heads // k_BTKD.shape[2]
-    out = torch.empty(rows, tokens, heads, size, dtype=torch.float64)
-    for b in range(rows):
-        for h in range(heads):
-            q, k, v = (x.double() for x in (q_BSHD[b, :, h], k_BTKD[b, :, h // group], v_BTKD[b, :, h // group]))
-            scores = (q @ k.T / math.sqrt(size)).masked_fill(~sees_BST[b], -math.inf)
-            out[b, :, h] = scores.softmax(-1) @ v
-    return out.flatten(2)
+    """The definition in float64; query head h reads key-value head h // (H / K)."""
+    copies = q_BSHD.shape[2] // k_BTKD.shape[2]
+    k, v = (x.double().repeat_interleave(copies, dim=2) for x in (k_BTKD, v_BTKD))
+    scores = torch.einsum("bshd,bthd->bhst", q_BSHD.double(), k) / math.sqrt(q_BSHD.shape[3])
+    weights = scores.masked_fill(~sees_BST.unsqueeze(1), -math.inf).softmax(-1)
+    return torch.einsum("bhst,bthd->bshd", weights, v).flatten(2)
 
 
 def sees(documents_BS: Tensor) -> Tensor:
-    rows, tokens = documents_BS.shape
-    out = torch.zeros(rows, tokens, tokens, dtype=torch.bool)
-    for b in range(rows):
+    batch, tokens = documents_BS.shape
+    out = torch.zeros(batch, tokens, tokens, dtype=torch.bool)
+    for b in range(batch):
         for s in range(tokens):
             t = s
             while t >= 0 and documents_BS[b, t] == documents_BS[b, s]:
@@ -90,7 +86,7 @@ def test_grouped_query_attention_within_documents_is_its_definition(
 
 
 @pytest.mark.parametrize("kv_heads", [6, 2])
-def test_rows_of_one_document_are_plainly_causal(kv_heads: int) -> None:
+def test_sequences_of_one_document_are_plainly_causal(kv_heads: int) -> None:
     q, k, v = tensors(21, 6, kv_heads)
     layout = document_layout(torch.zeros(4, 21, dtype=torch.int32))
     expected = naive(q, k, v, torch.ones(4, 21, 21, dtype=torch.bool).tril())
@@ -110,29 +106,21 @@ def test_new_tokens_behind_a_cache_see_all_earlier_ones(new_tokens: int) -> None
 def test_in_bfloat16_the_errors_are_those_of_rounding(tokens: int) -> None:
     """Of the result once; of the gradients, into which the rounded result and rounded probabilities go, some times."""
     documents_BS = (torch.arange(tokens) > tokens // 8).int().expand(4, tokens)
-    q, k, v = tensors(tokens, 4, 2, torch.bfloat16)
-    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
-    expected = naive_by_products(*exact, document_mask(documents_BS))
-    upstream = torch.randn(4, tokens, 64).bfloat16()
-    wanted = (expected, *torch.autograd.grad((expected * upstream.double()).sum(), exact))
-    mixed = attend(q, k, v, document_layout(documents_BS))
-    assert mixed.dtype == torch.bfloat16
-    found = (mixed, *torch.autograd.grad(mixed, (q, k, v), upstream))
-    errors = [
-        float((one.detach().double() - truth.detach()).norm() / truth.detach().norm())
-        for one, truth in zip(found, wanted, strict=True)
-    ]
+    errors = all_errors(documents_BS, document_layout(documents_BS), tensors(tokens, 4, 2, torch.bfloat16))
     assert errors[0] < 2**-8, errors
     assert max(errors[1:]) < 2**-7, errors
 
 
-def naive_by_products(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, mask_B1SS: Tensor) -> Tensor:
-    """The definition in a few whole products, for gradients of longer rows."""
-    copies = q_BSHD.shape[2] // k_BSKD.shape[2]
-    k, v = (x.repeat_interleave(copies, dim=2) for x in (k_BSKD, v_BSKD))
-    scores = torch.einsum("bshd,bthd->bhst", q_BSHD, k) / math.sqrt(q_BSHD.shape[3])
-    weights = scores.masked_fill(~mask_B1SS, -math.inf).softmax(-1)
-    return torch.einsum("bhst,bthd->bshd", weights, v).flatten(2)
+def all_errors(documents_BS: Tensor, layout: Layout, qkv: list[Tensor]) -> list[float]:
+    """|x - exact| / |exact| of the result and of the gradients of q, k and v."""
+    exact = [x.detach().double().requires_grad_() for x in qkv]
+    expected, mixed = naive(*exact, document_mask(documents_BS)[:, 0]), attend(*qkv, layout)
+    assert mixed.dtype == qkv[0].dtype
+    upstream = torch.randn_like(mixed)
+    found = (mixed, *torch.autograd.grad(mixed, qkv, upstream))
+    wanted = (expected, *torch.autograd.grad(expected, exact, upstream.double()))
+    pairs = ((one.detach().double(), truth.detach()) for one, truth in zip(found, wanted, strict=True))
+    return [float((one - truth).norm() / truth.norm()) for one, truth in pairs]
 
 
 def test_documents_are_found_where_their_numbers_change_and_end_with_their_rows() -> None:
@@ -183,7 +171,7 @@ def test_a_cpu_attends_document_by_document() -> None:
     assert document_kernel(torch.device("cpu"), torch.bfloat16, 64) == "each"
 
 
-def test_a_gpu_is_asked_for_rows_of_several_lengths_in_words_that_this_torch_knows() -> None:
+def test_a_gpu_is_asked_for_sequences_of_several_lengths_in_words_that_this_torch_knows() -> None:
     with FakeTensorMode(), torch.no_grad():
         q, k, v = (torch.empty(2, 32, n, 16, device="cuda", dtype=torch.bfloat16) for n in (4, 2, 2))
         starts = torch.empty(5, device="cuda", dtype=torch.int32)
@@ -202,7 +190,7 @@ def test_on_a_gpu_packed_documents_are_attended_as_by_definition(dtype: torch.dt
     torch.manual_seed(0)
     q, k, v = (torch.randn(4, 700, n, 64, device=device, dtype=dtype).requires_grad_() for n in (4, 2, 2))
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
-    expected = naive_by_products(*exact, document_mask(documents_BS))
+    expected = naive(*exact, document_mask(documents_BS)[:, 0])
     found = attend(q, k, v, layout_for(documents_BS, dtype, 64))
     upstream = torch.randn_like(found)
     gradients = torch.autograd.grad(found, (q, k, v), upstream)

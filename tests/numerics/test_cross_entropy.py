@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
-
 import pytest
 import torch
 
 from megadec.decoder.kernels.choose import triton_is_installed
 from megadec.decoder.kernels.cross_entropy import losses_in_place
-from tests.support import PROJECT
 from tests.support.cross_entropy_cases import CASES, DTYPES, drawn, errors, ours_of
-
-
-def assert_no_worse(found: Sequence[Sequence[float]]) -> None:
-    """A tenth is left for luck in few numbers, and a few times float32's own precision for another order of sums."""
-    for ours, theirs in found:
-        assert ours <= 1.1 * theirs + 4 * torch.finfo(torch.float32).eps, found
+from tests.support.kernel_cases import assert_no_worse, interpreted
 
 
 @pytest.mark.parametrize(("size", "dtype", "loss"), CASES)
@@ -32,11 +20,7 @@ def test_in_torch_it_is_as_near_to_float64_as_torchs_own(
 
 @pytest.mark.skipif(not triton_is_installed(), reason="triton is not installed")
 def test_in_triton_it_is_as_near_to_float64_as_torchs_own() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "tests.support.cross_entropy_cases"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment)
-    assert done.returncode == 0, done.stderr
-    all_found = json.loads(done.stdout.splitlines()[-1])
+    all_found = interpreted("tests.support.cross_entropy_cases")
     assert len(all_found) == len(CASES)
     for found in all_found:
         assert_no_worse(found)
@@ -54,7 +38,7 @@ def test_on_a_gpu_the_kernel_gives_what_torch_gives(
         torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == "bfloat16" else 1e-4, atol=1e-6)
 
 
-def test_a_row_is_computed_alike_whatever_rows_are_beside_it() -> None:
+def test_a_token_is_computed_alike_whatever_tokens_are_beside_it() -> None:
     logits, targets, weights = drawn((40, 40001), torch.float32)
     nats, gradient = ours_of(logits, targets, weights, (0.1, 0.01), triton=False)
     for row in (0, 17, 39):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from megadec.common.errors import InputError
-from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
+from tests.support.decoders import VARIANTS, decoder_of
 
 
 @pytest.fixture(autouse=True)
@@ -19,36 +20,15 @@ def _same_ids_each_time() -> None:
     torch.manual_seed(0)
 
 
-def tiny(**changes: object) -> DecoderShape:
-    values = {
-        "vocabulary_size": 97,
-        "hidden_size": 96,
-        "layers": 3,
-        "heads": 6,
-        "kv_heads": 2,
-        "head_size": 16,
-        "intermediate_size": 128,
-        "max_position_embeddings": 48,
-        "initializer_std": 0.2,  # large, so that what should differ differs visibly
-    }
-    return DecoderShape.from_mapping({**values, **changes})
-
-
-def decoder_of(shape: DecoderShape, dtype: torch.dtype = torch.float32) -> Decoder:
-    decoder = Decoder(shape)
-    initialize(decoder, 1)
-    return decoder.to(dtype)
-
-
-SHAPES = [tiny(), tiny(qk_norm=False, tied_embeddings=False), tiny(kv_heads=6)]
+SHAPE = VARIANTS[0]
 SPLIT = 19
 DOCUMENTS = torch.tensor([[0] * SPLIT + [1] * (41 - SPLIT)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", VARIANTS)
 def test_changing_document_a_leaves_the_logits_of_document_b_unchanged(shape: DecoderShape, dtype: torch.dtype) -> None:
-    decoder = decoder_of(shape, dtype)
+    decoder = decoder_of(shape, dtype=dtype)
     ids = torch.randint(0, 97, (1, 41))
     changed = ids.clone()
     changed[:, :SPLIT] = (ids[:, :SPLIT] + 1) % 97
@@ -60,8 +40,8 @@ def test_changing_document_a_leaves_the_logits_of_document_b_unchanged(shape: De
     assert not torch.allclose(joined[:, SPLIT:], joined_changed[:, SPLIT:]), "without boundaries it must be seen"
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_documents_packed_in_rows_have_the_logits_they_have_alone(shape: DecoderShape) -> None:
+@pytest.mark.parametrize("shape", VARIANTS)
+def test_packed_documents_have_the_logits_they_have_alone(shape: DecoderShape) -> None:
     decoder = decoder_of(shape)
     lengths = [[7, 1, 20, 13], [41], [40, 1]]
     ids = torch.randint(0, 97, (3, 41))
@@ -73,8 +53,8 @@ def test_documents_packed_in_rows_have_the_logits_they_have_alone(shape: Decoder
                 torch.testing.assert_close(part_logits, decoder(part_ids[None])[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_document_that_goes_on_from_another_row_keeps_the_positions_given() -> None:
-    decoder = decoder_of(tiny())
+def test_a_document_that_goes_on_from_another_sequence_keeps_the_positions_given() -> None:
+    decoder = decoder_of(SHAPE)
     ids = torch.randint(0, 97, (1, 10))
     with torch.no_grad():
         from_zero = decoder(ids)
@@ -86,7 +66,7 @@ def test_a_document_that_goes_on_from_another_row_keeps_the_positions_given() ->
 
 
 def test_later_tokens_never_change_earlier_logits() -> None:
-    decoder = decoder_of(tiny())
+    decoder = decoder_of(SHAPE)
     ids = torch.randint(0, 97, (2, 30))
     changed = ids.clone()
     changed[:, 20:] = (ids[:, 20:] + 1) % 97
@@ -95,7 +75,7 @@ def test_later_tokens_never_change_earlier_logits() -> None:
 
 
 def test_right_padding_never_changes_logits() -> None:
-    decoder = decoder_of(tiny())
+    decoder = decoder_of(SHAPE)
     ids = torch.randint(0, 97, (1, 20))
     padded = torch.cat([ids, torch.zeros(1, 10, dtype=torch.int64)], dim=1)
     documents = torch.tensor([[0] * 20 + [1] * 10])
@@ -103,7 +83,7 @@ def test_right_padding_never_changes_logits() -> None:
         torch.testing.assert_close(decoder(padded, documents_BS=documents)[:, :20], decoder(ids))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", VARIANTS)
 def test_the_summed_loss_is_the_cross_entropy_of_the_logits(shape: DecoderShape) -> None:
     decoder = decoder_of(shape)
     ids, targets = torch.randint(0, 97, (2, 2, 41)).unbind(0)
@@ -116,11 +96,11 @@ def test_the_summed_loss_is_the_cross_entropy_of_the_logits(shape: DecoderShape)
 
 
 def test_gradients_do_not_flow_between_documents() -> None:
-    decoder = decoder_of(tiny())
+    decoder = decoder_of(SHAPE)
     ids = torch.arange(41)[None]  # each id once, so that each token has a row of the embedding to itself
     weights = torch.zeros(1, 41)
     weights[:, SPLIT:] = 1
-    untied = Decoder(tiny(tied_embeddings=False))
+    untied = Decoder(replace(SHAPE, tied_embeddings=False))
     untied.load_state_dict(decoder.state_dict())
     untied(ids, documents_BS=DOCUMENTS, targets_BS=ids, weights_BS=weights).backward()
     gradient = untied.embed_tokens.weight.grad
@@ -139,12 +119,12 @@ def test_a_fresh_decoder_is_nearly_uniform(name: str) -> None:
 
 
 def test_tied_embeddings_are_one_parameter_with_both_gradients() -> None:
-    decoder = decoder_of(tiny())
+    decoder = decoder_of(SHAPE)
     assert decoder.lm_head.weight is decoder.embed_tokens.weight
     assert "lm_head.weight" not in dict(decoder.named_parameters())
     ids, targets = torch.randint(0, 97, (2, 1, 20)).unbind(0)
     decoder(ids, targets_BS=targets).backward()
-    untied = Decoder(tiny(tied_embeddings=False))
+    untied = Decoder(replace(SHAPE, tied_embeddings=False))
     untied.load_state_dict(decoder.state_dict())
     untied(ids, targets_BS=targets).backward()
     embedding, head, both = (x.weight.grad for x in (untied.embed_tokens, untied.lm_head, decoder.embed_tokens))
@@ -153,6 +133,6 @@ def test_tied_embeddings_are_one_parameter_with_both_gradients() -> None:
     torch.testing.assert_close(both, embedding + head)
 
 
-def test_a_row_longer_than_the_context_is_refused() -> None:
-    with pytest.raises(InputError, match="a row of 49 tokens does not fit: the model's context is 48 tokens"):
-        decoder_of(tiny())(torch.zeros(1, 49, dtype=torch.int64))
+def test_a_sequence_longer_than_the_context_is_refused() -> None:
+    with pytest.raises(InputError, match="a sequence of 65 tokens does not fit: the model's context is 64 tokens"):
+        decoder_of(SHAPE)(torch.zeros(1, 65, dtype=torch.int64))

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -15,9 +10,8 @@ import torch
 
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.kernels.choose import triton_is_installed
-from megadec.decoder.rope import rotations
-from tests.support import PROJECT
-from tests.support.kernel_cases import CASES, DTYPES, EPS, errors, twenty_losses
+from megadec.decoder.layers import rotations
+from tests.support.kernel_cases import CASES, DTYPES, EPS, assert_no_worse, errors, interpreted, twenty_losses
 
 EACH = [(name, size, dtype) for name, size in CASES for dtype in DTYPES]
 
@@ -25,20 +19,9 @@ needs_triton = pytest.mark.skipif(not triton_is_installed(), reason="triton is n
 
 
 @pytest.fixture(scope="module")
-def interpreted() -> dict[str, Any]:
-    """What the Triton kernels give; one process for all, in which Triton is imported as an interpreter."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "tests.support.kernel_cases"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment)
-    assert done.returncode == 0, done.stderr
-    read: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return read
-
-
-def assert_no_worse(found: Sequence[Sequence[float]]) -> None:
-    """A tenth is left for luck in few numbers, and a few times float32's own precision for another order of sums."""
-    for ours, theirs in found:
-        assert ours <= 1.1 * theirs + 4 * torch.finfo(torch.float32).eps, found
+def by_triton() -> Any:
+    """What the Triton kernels give; one process for all."""
+    return interpreted("tests.support.kernel_cases")
 
 
 @pytest.mark.parametrize(("name", "size", "dtype"), EACH)
@@ -51,9 +34,9 @@ def test_torch_written_by_hand_is_as_near_to_float64_as_the_formula(
 @needs_triton
 @pytest.mark.parametrize(("name", "size", "dtype"), EACH)
 def test_a_triton_kernel_is_as_near_to_float64_as_the_formula(
-    interpreted: dict[str, Any], name: str, size: tuple[int, ...], dtype: str
+    by_triton: Any, name: str, size: tuple[int, ...], dtype: str
 ) -> None:
-    assert_no_worse(interpreted["errors"][f"{name} {size} {dtype}"])
+    assert_no_worse(by_triton["errors"][f"{name} {size} {dtype}"])
 
 
 @pytest.mark.gpu
@@ -68,14 +51,14 @@ def test_a_triton_kernel_on_a_gpu_is_as_near_to_float64_as_the_formula(
 
 @needs_triton
 def test_twenty_steps_give_the_same_losses_with_triton_with_torch_and_with_the_formulas(
-    interpreted: dict[str, Any],
+    by_triton: Any,
 ) -> None:
     by_torch = twenty_losses("torch")
     with mock.patch("torch.compiler.is_compiling", return_value=True):
         by_formula = twenty_losses("torch")
     assert by_torch[-1] < by_torch[0] - 1
     assert by_torch == pytest.approx(by_formula, rel=2e-5)
-    assert interpreted["losses"] == pytest.approx(by_formula, rel=2e-5)
+    assert by_triton["losses"] == pytest.approx(by_formula, rel=2e-5)
 
 
 def test_gradients_in_double_precision_are_those_of_finite_differences() -> None:

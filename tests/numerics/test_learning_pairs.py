@@ -13,33 +13,18 @@ from megadec.decoder.textbook.registry import architecture
 from megadec.decoding.beam import GREEDY, search
 from megadec.engine.schedule import ScheduleOptions
 from megadec.engine.zero.optimizer import OptimizerOptions
+from tests.support.decoders import fresh
 from tests.support.seq2seq_models import train_plainly
 
 VOCABULARY, BOS, EOS = 16, 1, 2
 SEEN, UNSEEN = 4000, 300
 
+SMALL: dict[str, Any] = {"hidden_size": 64, "encoder_layers": 1, "decoder_layers": 1}
+HEADS = {"heads": 4, "kv_heads": 2, "head_size": 16, "intermediate_size": 128}
 MODELS: dict[str, tuple[str, dict[str, Any], int, float]] = {
-    "transformer": (
-        "transformer_seq2seq",
-        {
-            "hidden_size": 64,
-            "encoder_layers": 1,
-            "decoder_layers": 1,
-            "heads": 4,
-            "kv_heads": 2,
-            "head_size": 16,
-            "intermediate_size": 128,
-        },
-        400,
-        4e-3,
-    ),
-    "gru": ("rnn_seq2seq", {"hidden_size": 64, "encoder_layers": 1, "decoder_layers": 1}, 300, 6e-3),
-    "lstm": (
-        "rnn_seq2seq",
-        {"hidden_size": 64, "encoder_layers": 1, "decoder_layers": 1, "cell": "lstm", "attention": "luong"},
-        300,
-        6e-3,
-    ),
+    "transformer": ("transformer_seq2seq", {**SMALL, **HEADS}, 400, 4e-3),
+    "gru": ("rnn_seq2seq", SMALL, 300, 6e-3),
+    "lstm": ("rnn_seq2seq", {**SMALL, "cell": "lstm", "attention": "luong"}, 300, 6e-3),
 }
 
 
@@ -57,9 +42,8 @@ def test_a_model_learns_a_task_to_99_of_100_unseen_sequences(kind: str, task: st
     name, values, steps, rate = MODELS[kind]
     order = {"copy": 1, "reverse": -1}[task]
     found = architecture(name)
-    model = found.fresh(
-        found.shape_from({**values, "vocabulary_size": VOCABULARY, "max_position_embeddings": 10}), seed=0
-    )
+    shape = found.shape_from({**values, "vocabulary_size": VOCABULARY, "max_position_embeddings": 10})
+    model = fresh(found, shape, seed=0)
     everything = sequences()
     seen, unseen = everything[:SEEN], everything[SEEN:]
     sources = Ragged.of([[*ids, EOS] for ids in seen], VOCABULARY)

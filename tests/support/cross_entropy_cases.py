@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from megadec.decoder.kernels.cross_entropy import losses_in_place
-from tests.support.kernel_cases import _rounding
+from tests.support.kernel_cases import DTYPES, rounding_to_nearest
 
 # Tokens and vocabulary: odd, one, a whole block, several blocks and a rest, no tokens.
 SIZES = ((5, 37), (1, 1), (3, 1024), (2, 40001), (0, 37))
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Label smoothing and z-loss.
 LOSSES = ((0.0, 0.0), (0.1, 0.0), (0.0, 0.01), (0.2, 0.001))
 CASES = list(itertools.product(SIZES, DTYPES, LOSSES))
@@ -63,9 +61,7 @@ def ours_of(
     """Nats and gradient by `losses_in_place`; what lies between the rows is checked to be as it was."""
     longer = torch.nn.functional.pad(logits, (0, 3), value=7.0)
     rows = longer[:, : logits.shape[1]]
-    nats = losses_in_place(
-        rows, targets, weights, label_smoothing=loss[0], z_loss=loss[1], gradient=True, triton=triton
-    )
+    nats = losses_in_place(rows, targets, weights, *loss, gradient=True, triton=triton)
     assert bool((longer[:, logits.shape[1] :] == 7.0).all())
     return nats, rows
 
@@ -77,9 +73,7 @@ def _error(found: Tensor, true: Tensor) -> float:
 
 
 def main() -> None:
-    from triton.runtime import interpreter
-
-    with mock.patch.object(interpreter, "_convert_float", _rounding(interpreter._convert_float)):
+    with rounding_to_nearest():
         print(json.dumps([errors(size, DTYPES[dtype], loss, triton=True) for size, dtype, loss in CASES]))
 
 

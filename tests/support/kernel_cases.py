@@ -8,6 +8,9 @@ rounds to the nearest; that is put right here.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
@@ -17,25 +20,15 @@ import torch
 from torch import Tensor
 
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialize import initialize
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.kernels.choose import Kernels
-from megadec.decoder.model import Decoder
-from megadec.decoder.rope import rotations
-from megadec.decoder.shape import DecoderShape
+from megadec.decoder.layers import rotations
+from tests.support import PROJECT
+from tests.support.decoders import decoder_of, tiny_shape
 
 EPS = 1e-6
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TINY = DecoderShape(
-    vocabulary_size=61,
-    hidden_size=24,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_size=8,
-    intermediate_size=64,
-    max_position_embeddings=32,
-)
+TINY = tiny_shape(vocabulary_size=61, hidden_size=24, head_size=8, intermediate_size=64, max_position_embeddings=32)
 
 Operation = Callable[..., Sequence[Tensor]]
 # Rows, and elements of a row: odd ones, one, none, a row that fills a tile, and one that is wider than a tile.
@@ -117,8 +110,7 @@ def _distance(found: Tensor, exact: Tensor) -> float:
 
 def twenty_losses(kernels: Kernels) -> list[float]:
     """The losses of twenty steps of a tiny decoder in float32."""
-    decoder = Decoder(TINY, Execution(kernels=kernels))
-    initialize(decoder, 3)
+    decoder = decoder_of(TINY, 3, execution=Execution(kernels=kernels))
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
     torch.manual_seed(0)
     ids_BS = torch.randint(0, TINY.vocabulary_size, (2, 13))
@@ -133,9 +125,27 @@ def twenty_losses(kernels: Kernels) -> list[float]:
     return losses
 
 
-def _rounding(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The interpreter's conversion, but to the nearest bfloat16, and of two the even one."""
+def interpreted(module: str) -> Any:
+    """What such a program prints, run where Triton is imported as an interpreter."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", module]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_no_worse(found: Sequence[Sequence[float]]) -> None:
+    """A tenth is left for luck in few numbers, and a few times float32's own precision for another order of sums."""
+    for ours, theirs in found:
+        assert ours <= 1.1 * theirs + 4 * torch.finfo(torch.float32).eps, found
+
+
+def rounding_to_nearest() -> Any:
+    """A context in which the interpreter converts to the nearest bfloat16, and of two the even one."""
     import triton.language as tl
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
 
     def converted(data: Any, source: Any, target: Any, mode: Any) -> Any:
         if (source, target) != (tl.float32, tl.bfloat16):
@@ -143,13 +153,11 @@ def _rounding(convert: Callable[..., Any]) -> Callable[..., Any]:
         bits = np.ascontiguousarray(data).view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
-    return converted
+    return mock.patch.object(interpreter, "_convert_float", converted)
 
 
 def main() -> None:
-    from triton.runtime import interpreter
-
-    with mock.patch.object(interpreter, "_convert_float", _rounding(interpreter._convert_float)):
+    with rounding_to_nearest():
         table = {
             f"{name} {size} {dtype}": errors(name, size, DTYPES[dtype], "triton")
             for name, size in CASES

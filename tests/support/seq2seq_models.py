@@ -10,21 +10,10 @@ from megadec.data.pair_stream import PairStream
 from megadec.decoder.textbook.registry import architecture
 from megadec.engine.schedule import ScheduleOptions, learning_rate_factor
 from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
+from tests.support.decoders import fresh
 
 VOCABULARY = 41
 
-TRANSFORMER: dict[str, Any] = {
-    "vocabulary_size": VOCABULARY,
-    "hidden_size": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "heads": 4,
-    "kv_heads": 2,
-    "head_size": 8,
-    "intermediate_size": 64,
-    "max_position_embeddings": 24,
-    "initializer_std": 0.2,
-}
 RNN: dict[str, Any] = {
     "vocabulary_size": VOCABULARY,
     "hidden_size": 32,
@@ -32,6 +21,14 @@ RNN: dict[str, Any] = {
     "decoder_layers": 2,
     "max_position_embeddings": 24,
     "initializer_std": 0.5,
+}
+TRANSFORMER: dict[str, Any] = {
+    **RNN,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_size": 8,
+    "intermediate_size": 64,
+    "initializer_std": 0.2,
 }
 SHAPES = [
     ("transformer_seq2seq", TRANSFORMER),
@@ -46,7 +43,7 @@ SHAPES = [
 def model_of(name: str, values: dict[str, Any], seed: int = 3) -> nn.Module:
     """The model with its first values, in float64."""
     found = architecture(name)
-    return found.fresh(found.shape_from(values), seed).double().eval()
+    return fresh(found, found.shape_from(values), seed).double().eval()
 
 
 def train_plainly(

@@ -1,9 +1,7 @@
 """From a chunk of logits to each token's loss, and to the loss's gradient in the logits' own memory.
 
-In: logits of C tokens, their targets and weights. Out: float32 nats of each token; when a gradient is wanted, it stands
-where the logits stood. Two ways to the same numbers: a Triton kernel (one program a token, logits read twice and
-written once) and torch (a few rows at a time, so that the steps find them in the processor's cache: half the time of
-whole chunks). The logits are lost, which saves a second tensor of their size; whoever wants them computes them again.
+By a Triton kernel, or by torch a few tokens at a time, so that the steps find them in the processor's cache (half the
+time of whole chunks). The logits are lost, which saves a second tensor of their size.
 """
 
 from __future__ import annotations
@@ -18,15 +16,9 @@ from megadec.decoder.kernels.precision import at_least_float32
 
 
 def losses_in_place(
-    logits_CV: Tensor,
-    targets_C: Tensor,
-    weights_C: Tensor,
-    *,
-    label_smoothing: float,
-    z_loss: float,
-    gradient: bool,
-    triton: bool,
-) -> Tensor:
+    logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, label_smoothing: float, z_loss: float,
+    gradient: bool, triton: bool,
+) -> Tensor:  # fmt: skip
     """Nats of each token [C], not weighted, float32 (float64 for such logits); the logits are overwritten.
 
     nats = (1 - e) * -log p[target] + e * mean over the vocabulary of -log p + z * log(sum of exp(logits))^2, with label
@@ -35,12 +27,13 @@ def losses_in_place(
     targets_C: int64, in [0, V). weights_C: as wide as the nats.
     """
     if triton:
-        return _launch(logits_CV, targets_C, weights_C, label_smoothing, z_loss, gradient)
+        from megadec.decoder.kernels import triton_cross_entropy
+
+        return triton_cross_entropy.losses(logits_CV, targets_C, weights_C, label_smoothing, z_loss, gradient)
     nats_C = torch.empty_like(weights_C)
     for part in pieces(logits_CV.shape[0], logits_CV.shape[1], logits_CV.device):
-        nats_C[part, None] = _piece_losses(
-            logits_CV[part], targets_C[part, None], weights_C[part, None], label_smoothing, z_loss, gradient
-        )
+        given = (logits_CV[part], targets_C[part, None], weights_C[part, None])
+        nats_C[part, None] = _piece_losses(*given, label_smoothing, z_loss, gradient)
     return nats_C
 
 
@@ -70,31 +63,3 @@ def _piece_losses(
         if values_RV.dtype != logits_RV.dtype:
             logits_RV.copy_(values_RV)
     return nats_R1
-
-
-def _launch(
-    logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, label_smoothing: float, z_loss: float, gradient: bool
-) -> Tensor:
-    tokens, vocabulary_size = logits_CV.shape
-    nats_C = torch.empty_like(weights_C)
-    if tokens == 0:
-        return nats_C
-    assert logits_CV.stride(1) == 1, "a row of logits is one piece of memory"
-    from megadec.decoder.kernels import triton_cross_entropy
-
-    block = min(16384, max(32, 1 << (vocabulary_size - 1).bit_length()))
-    triton_cross_entropy.losses[(tokens,)](
-        logits_CV,
-        targets_C,
-        weights_C,
-        nats_C,
-        logits_CV.stride(0),
-        vocabulary_size,
-        label_smoothing,
-        z_loss,
-        SMOOTHED=label_smoothing > 0.0,
-        GRADIENT=gradient,
-        BLOCK=block,
-        num_warps=max(1, min(16, block // 512)),
-    )
-    return nats_C

@@ -1,9 +1,8 @@
 """RMSNorm (arXiv 1910.07467), alone or together with the residual addition before it.
 
-In: the residual stream, what a layer adds to it, a weight. Out: the new stream and its normalised self. Both leave one
-function, so that the gradient of the stream is added inside the backward pass of the norm and not by autograd in a pass
-of its own. Kept for the backward pass: the stream (which the next layer keeps too) and a float32 number a row. The
-order of roundings is that of Hugging Face going forward; the gradient is rounded once, at its end.
+Stream and norm leave one function, so that the stream's gradient is added inside the backward pass of the norm. Kept
+for the backward pass: the stream (which the next layer keeps too) and a float32 number a row. Roundings are in Hugging
+Face's order going forward; the gradient is rounded once, at its end.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from torch.autograd.function import once_differentiable
 from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
 from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
 
-# Shapes: N rows, H elements of a row.
+# Shapes: N rows, H elements of a row; n rows of a piece.
 
 
 def rms_norm(x: Tensor, weight_H: Tensor, eps: float, kernels: Kernels = "auto") -> Tensor:
     """weight * x / sqrt(mean(x^2) + eps) over the last dimension, in x's shape and dtype."""
-    if _as_formula(x, weight_H):
-        return formula(x, weight_H, eps)
     return stream_norm(x, None, weight_H, eps, kernels)[1]
 
 
@@ -34,7 +31,7 @@ def stream_norm(
 
     Use the first result in place of x behind this call: then its gradient costs no addition of its own.
     """
-    if _as_formula(x, weight_H):
+    if torch.compiler.is_compiling() or weight_H.dtype != x.dtype:
         stream = x if added is None else x + added
         return stream, formula(stream, weight_H, eps)
     stream, normed = _StreamNorm.apply(x, added, weight_H, eps, takes_triton(kernels, x))
@@ -46,10 +43,6 @@ def formula(x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
     wide = at_least_float32(x)
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return weight_H * wide.to(x.dtype)
-
-
-def _as_formula(x: Tensor, weight_H: Tensor) -> bool:
-    return torch.compiler.is_compiling() or weight_H.dtype != x.dtype
 
 
 class _StreamNorm(torch.autograd.Function):
@@ -72,42 +65,40 @@ class _StreamNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, stream_gradient: Tensor | None, normed_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
-        if normed_gradient is None:
-            return stream_gradient, stream_gradient if ctx.needs_input_grad[1] else None, None, None, None
-        stream, weight_H, inverse_N1 = ctx.saved_tensors
-        arguments = (stream, weight_H, inverse_N1, normed_gradient, stream_gradient, ctx.needs_input_grad[2])
-        if ctx.triton:
-            from megadec.decoder.kernels import triton_norm
+        gradient, weight_gradient_H = stream_gradient, None
+        if normed_gradient is not None:
+            backward = backward_in_pieces
+            if ctx.triton:
+                from megadec.decoder.kernels import triton_norm
 
-            gradient, weight_gradient_H = triton_norm.backward(*arguments)
-        else:
-            gradient, weight_gradient_H = backward_in_pieces(*arguments)
+                backward = triton_norm.backward
+            arguments = (*ctx.saved_tensors, normed_gradient, stream_gradient, ctx.needs_input_grad[2])
+            gradient, weight_gradient_H = backward(*arguments)
         return gradient, gradient if ctx.needs_input_grad[1] else None, weight_gradient_H, None, None
 
 
 def forward_in_pieces(x: Tensor, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The normalised x and 1 / sqrt(mean(x^2) + eps) of each row, [N, 1] in float32; equal to `formula` bit for bit."""
+    """The normalized x and 1 / sqrt(mean(x^2) + eps) of each row, [N, 1] in float32; equal to `formula` bit for bit."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     size = weight_H.shape[0]
     x_NH, out_NH = x.reshape(-1, size), out.view(-1, size)
     inverse_N1 = x.new_empty(x_NH.shape[0], 1, dtype=wide_dtype(x))
     for rows in pieces(x_NH.shape[0], size, x.device):
-        wide_NH, inverse_n1 = at_least_float32(x_NH[rows]), inverse_N1[rows]
-        buffer_NH = wide_NH.square()
-        torch.mean(buffer_NH, -1, keepdim=True, out=inverse_n1)
-        inverse_n1.add_(eps).rsqrt_()
-        out_NH[rows] = torch.mul(wide_NH, inverse_n1, out=buffer_NH)
+        out_NH[rows] = normalized(at_least_float32(x_NH[rows]), inverse_N1[rows], eps)
         out_NH[rows].mul_(weight_H)
     return out, inverse_N1
 
 
+def normalized(wide: Tensor, inverse: Tensor, eps: float) -> Tensor:
+    """A piece x / sqrt(mean(x^2) + eps) without its weight; 1 / the root of each row is written to `inverse`."""
+    buffer = wide.square()
+    torch.mean(buffer, -1, keepdim=True, out=inverse)
+    inverse.add_(eps).rsqrt_()
+    return torch.mul(wide, inverse, out=buffer)
+
+
 def backward_in_pieces(
-    x: Tensor,
-    weight_H: Tensor,
-    inverse_N1: Tensor,
-    gradient: Tensor,
-    also: Tensor | None,
-    wants_weight: bool,
+    x: Tensor, weight_H: Tensor, inverse_N1: Tensor, gradient: Tensor, also: Tensor | None, wants_weight: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of x and of the weight; `also` is a further gradient of x, which is added before rounding."""
     size = weight_H.shape[0]
@@ -116,17 +107,23 @@ def backward_in_pieces(
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     out_NH = out.view(-1, size)
     wide_weight_H = at_least_float32(weight_H)
-    weight_gradient_H = torch.zeros_like(wide_weight_H)
+    weight_gradient_H = torch.zeros_like(wide_weight_H) if wants_weight else None
     for rows in pieces(x_NH.shape[0], size, x.device):
-        inverse_n1 = inverse_N1[rows]
-        normed_NH = x_NH[rows] * inverse_n1
-        g_NH = gradient_NH[rows].to(normed_NH.dtype, copy=True)
-        product_NH = g_NH * normed_NH
-        if wants_weight:
-            weight_gradient_H += product_NH.sum(0)
-        share_n1 = torch.mv(product_NH, wide_weight_H).div_(size).unsqueeze(1)
-        g_NH.mul_(wide_weight_H).addcmul_(normed_NH, share_n1, value=-1).mul_(inverse_n1)
+        g_NH = gradient_NH[rows].to(inverse_N1.dtype, copy=True)
+        differentiate_piece(x_NH[rows], wide_weight_H, inverse_N1[rows], g_NH, weight_gradient_H)
         if also_NH is not None:
             g_NH.add_(also_NH[rows])
         out_NH[rows] = g_NH
-    return out, weight_gradient_H.to(weight_H.dtype) if wants_weight else None
+    return out, None if weight_gradient_H is None else weight_gradient_H.to(weight_H.dtype)
+
+
+def differentiate_piece(
+    x_nH: Tensor, wide_weight_H: Tensor, inverse_n1: Tensor, g_nH: Tensor, weight_gradient_H: Tensor | None
+) -> None:
+    """Turn `g_nH`, the gradient of a piece's norm, into that of x; the weight's is added to `weight_gradient_H`."""
+    normed_nH = x_nH * inverse_n1
+    product_nH = g_nH * normed_nH
+    if weight_gradient_H is not None:
+        weight_gradient_H += product_nH.sum(0)
+    share_n1 = torch.mv(product_nH, wide_weight_H).div_(wide_weight_H.shape[0]).unsqueeze(1)
+    g_nH.mul_(wide_weight_H).addcmul_(normed_nH, share_n1, value=-1).mul_(inverse_n1)

@@ -1,9 +1,8 @@
 """RoPE (arXiv 2104.09864) of queries and keys, with the norm of each head before it when the model has one.
 
-In: heads and each token's cosines and sines. Out: rotated heads. Kept for the backward pass: without a norm nothing but
-the cosines and sines, which all layers share; with a norm the heads as they came, and a float32 number a head. Between
-the norm and the rotation nothing is rounded to bfloat16, so this is nearer to the exact result than the two one after
-another.
+Kept for the backward pass: the cosines and sines, which all layers share; with a norm also the heads as they came and a
+float32 number a head. Between norm and rotation nothing is rounded to bfloat16, so the two together are nearer to the
+exact result than one after another.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
+from megadec.decoder.kernels.norm import differentiate_piece, normalized
 from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
 
-# Shapes: B batch, S sequence, N = B * S tokens, H query heads, K key-value heads, D head size, F head size / 2.
+# Shapes: B batch, S sequence, N = B * S tokens, n tokens of a piece, r = n * H, H query heads, K key-value heads, D
+# head size, F head size / 2.
 
 
 def rotate_pair(
@@ -98,14 +99,13 @@ class _NormRotate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BSHD: Tensor) -> tuple[Tensor | None, ...]:
-        x_BSHD, weight_D, inverse_NH1, cos_BS1F, sin_BS1F = ctx.saved_tensors
         backward = backward_in_pieces
         if ctx.triton:
             from megadec.decoder.kernels import triton_rotary
 
             backward = triton_rotary.backward
-        gradient, weight_gradient = backward(x_BSHD, weight_D, inverse_NH1, cos_BS1F, sin_BS1F, gradient_BSHD)
-        return gradient, weight_gradient, None, None, None, None
+        arguments = (*ctx.saved_tensors, gradient_BSHD)
+        return (*backward(*arguments), None, None, None, None)
 
 
 def rotate_in_pieces(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, sign: int) -> Tensor:
@@ -134,12 +134,8 @@ def forward_in_pieces(
     inverse_NH1 = x_NHD.new_empty(*x_NHD.shape[:2], 1, dtype=wide_dtype(x_BSHD))
     wide_weight_D = at_least_float32(weight_D)
     for rows in pieces(x_NHD.shape[0], x_NHD[:1].numel(), x_BSHD.device):
-        wide_NHD, inverse_nH1 = at_least_float32(x_NHD[rows]), inverse_NH1[rows]
-        buffer_NHD = wide_NHD.square()
-        torch.mean(buffer_NHD, -1, keepdim=True, out=inverse_nH1)
-        inverse_nH1.add_(eps).rsqrt_()
-        torch.mul(wide_NHD, inverse_nH1, out=buffer_NHD).mul_(wide_weight_D)
-        out_NHD[rows] = _turned(buffer_NHD, cos_N1F[rows], sin_N1F[rows], 1)
+        wide_nHD = normalized(at_least_float32(x_NHD[rows]), inverse_NH1[rows], eps).mul_(wide_weight_D)
+        out_NHD[rows] = _turned(wide_nHD, cos_N1F[rows], sin_N1F[rows], 1)
     return out_BSHD, inverse_NH1
 
 
@@ -152,13 +148,9 @@ def backward_in_pieces(
     x_NHD, gradient_NHD, out_NHD, cos_N1F, sin_N1F = (t.reshape(-1, *t.shape[2:]) for t in tensors)
     wide_weight_D = at_least_float32(weight_D)
     weight_gradient_D = torch.zeros_like(wide_weight_D)
-    size = weight_D.shape[0]
     for rows in pieces(x_NHD.shape[0], x_NHD[:1].numel(), x_BSHD.device):
-        g_NHD = _turned(at_least_float32(gradient_NHD[rows]), cos_N1F[rows], sin_N1F[rows], -1)
-        normed_NHD = x_NHD[rows] * inverse_NH1[rows]
-        product_RD = (g_NHD * normed_NHD).reshape(-1, size)
-        weight_gradient_D += product_RD.sum(0)
-        share_NH1 = torch.mv(product_RD, wide_weight_D).div_(size).view(*g_NHD.shape[:2], 1)
-        g_NHD.mul_(wide_weight_D).addcmul_(normed_NHD, share_NH1, value=-1)
-        out_NHD[rows] = g_NHD.mul_(inverse_NH1[rows])
+        g_nHD = _turned(at_least_float32(gradient_NHD[rows]), cos_N1F[rows], sin_N1F[rows], -1)
+        x_rD, inverse_r1, g_rD = x_NHD[rows].flatten(0, 1), inverse_NH1[rows].flatten(0, 1), g_nHD.flatten(0, 1)
+        differentiate_piece(x_rD, wide_weight_D, inverse_r1, g_rD, weight_gradient_D)  # g_rD is a view
+        out_NHD[rows] = g_nHD
     return out_BSHD, weight_gradient_D.to(weight_D.dtype)

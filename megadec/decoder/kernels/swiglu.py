@@ -1,7 +1,6 @@
 """The product in a SwiGLU layer (arXiv 2002.05202): silu(gate) * up.
 
-In: two activations of one shape. Out: their product. Kept for the backward pass: the two, and not silu(gate), which
-autograd would keep as well. Silu is computed a second time going backward.
+Kept for the backward pass: gate and up, and not silu(gate), which is computed again.
 """
 
 from __future__ import annotations
@@ -43,12 +42,13 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        gate, up = ctx.saved_tensors
+        backward = backward_in_pieces
         if ctx.triton:
             from megadec.decoder.kernels import triton_swiglu
 
-            return (*triton_swiglu.backward(gate, up, gradient), None)
-        return (*backward_in_pieces(gate, up, gradient), None)
+            backward = triton_swiglu.backward
+        arguments = (*ctx.saved_tensors, gradient)
+        return (*backward(*arguments), None)
 
 
 def backward_in_pieces(gate: Tensor, up: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:

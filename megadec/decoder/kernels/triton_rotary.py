@@ -1,8 +1,6 @@
 """RoPE of queries and keys in one launch, and RMSNorm of each head with RoPE in one pass, in Triton.
 
-In and out: as in `rotary.py`, whose functions call this. A row is one head of one token; its two halves are two tiles,
-so that the pair (i, i + F) meets in one thread. The halves of a head whose size is no power of two leave threads idle;
-the memory that is moved stays the same.
+A row is one head of one token; its two halves are two tiles, so that the pair (i, i + F) meets in one thread.
 """
 
 # Triton has no types: kernels are functions of pointers and numbers.
@@ -32,19 +30,28 @@ def _places(row_R, column_C, rows, heads, half):
 
 
 @triton.jit
+def _load_halves(ptr, at, half, inside):
+    first = tl.load(ptr + at, mask=inside, other=0.0).to(tl.float32)
+    return first, tl.load(ptr + at + half, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store_halves(ptr, at, half, inside, first, second):
+    tl.store(ptr + at, first.to(ptr.dtype.element_ty), mask=inside)
+    tl.store(ptr + at + half, second.to(ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _rotate_rows(
     x_ptr, out_ptr, cos_ptr, sin_ptr, tile, rows, heads, half, sign, R: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
     row_R = tile.to(tl.int64) * R + tl.arange(0, R)
     at_RC, angle_RC, inside_RC = _places(row_R, tl.arange(0, C), rows, heads, half)
-    first_RC = tl.load(x_ptr + at_RC, mask=inside_RC, other=0.0)
-    dtype = first_RC.dtype
-    first_RC = first_RC.to(tl.float32)
-    second_RC = tl.load(x_ptr + at_RC + half, mask=inside_RC, other=0.0).to(tl.float32)
+    first_RC, second_RC = _load_halves(x_ptr, at_RC, half, inside_RC)
     cos_RC = tl.load(cos_ptr + angle_RC, mask=inside_RC, other=0.0)
     sin_RC = tl.load(sin_ptr + angle_RC, mask=inside_RC, other=0.0) * sign
-    tl.store(out_ptr + at_RC, (first_RC * cos_RC - second_RC * sin_RC).to(dtype), mask=inside_RC)
-    tl.store(out_ptr + at_RC + half, (second_RC * cos_RC + first_RC * sin_RC).to(dtype), mask=inside_RC)
+    turned_first_RC = first_RC * cos_RC - second_RC * sin_RC
+    _store_halves(out_ptr, at_RC, half, inside_RC, turned_first_RC, second_RC * cos_RC + first_RC * sin_RC)
 
 
 @triton.jit
@@ -66,21 +73,17 @@ def _forward(
     row_R = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     column_C = tl.arange(0, C)
     at_RC, angle_RC, inside_RC = _places(row_R, column_C, rows, heads, half)
-    first_RC = tl.load(x_ptr + at_RC, mask=inside_RC, other=0.0)
-    dtype = first_RC.dtype
-    first_RC = first_RC.to(tl.float32)
-    second_RC = tl.load(x_ptr + at_RC + half, mask=inside_RC, other=0.0).to(tl.float32)
+    first_RC, second_RC = _load_halves(x_ptr, at_RC, half, inside_RC)
     squares_R = tl.sum(first_RC * first_RC + second_RC * second_RC, axis=1)
     inverse_R = tl.rsqrt(squares_R / (2 * half) + eps)
     tl.store(inverse_ptr + row_R, inverse_R, mask=row_R < rows)
-    first_weight_C = tl.load(weight_ptr + column_C, mask=column_C < half, other=0.0).to(tl.float32)
-    second_weight_C = tl.load(weight_ptr + half + column_C, mask=column_C < half, other=0.0).to(tl.float32)
+    first_weight_C, second_weight_C = _load_halves(weight_ptr, column_C, half, column_C < half)
     first_RC = first_RC * inverse_R[:, None] * first_weight_C[None, :]
     second_RC = second_RC * inverse_R[:, None] * second_weight_C[None, :]
     cos_RC = tl.load(cos_ptr + angle_RC, mask=inside_RC, other=0.0)
     sin_RC = tl.load(sin_ptr + angle_RC, mask=inside_RC, other=0.0)
-    tl.store(out_ptr + at_RC, (first_RC * cos_RC - second_RC * sin_RC).to(dtype), mask=inside_RC)
-    tl.store(out_ptr + at_RC + half, (second_RC * cos_RC + first_RC * sin_RC).to(dtype), mask=inside_RC)
+    turned_first_RC = first_RC * cos_RC - second_RC * sin_RC
+    _store_halves(out_ptr, at_RC, half, inside_RC, turned_first_RC, second_RC * cos_RC + first_RC * sin_RC)
 
 
 @triton.jit
@@ -89,8 +92,7 @@ def _backward(
     R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     column_C = tl.arange(0, C)
-    first_weight_C = tl.load(weight_ptr + column_C, mask=column_C < half, other=0.0).to(tl.float32)
-    second_weight_C = tl.load(weight_ptr + half + column_C, mask=column_C < half, other=0.0).to(tl.float32)
+    first_weight_C, second_weight_C = _load_halves(weight_ptr, column_C, half, column_C < half)
     first_partial_RC = tl.zeros((R, C), dtype=tl.float32)
     second_partial_RC = tl.zeros((R, C), dtype=tl.float32)
     for start in range(tl.program_id(0) * R, rows, tl.num_programs(0) * R):
@@ -98,26 +100,25 @@ def _backward(
         at_RC, angle_RC, inside_RC = _places(row_R, column_C, rows, heads, half)
         cos_RC = tl.load(cos_ptr + angle_RC, mask=inside_RC, other=0.0)
         sin_RC = tl.load(sin_ptr + angle_RC, mask=inside_RC, other=0.0)
-        left_RC = tl.load(gradient_ptr + at_RC, mask=inside_RC, other=0.0).to(tl.float32)
-        right_RC = tl.load(gradient_ptr + at_RC + half, mask=inside_RC, other=0.0).to(tl.float32)
+        left_RC, right_RC = _load_halves(gradient_ptr, at_RC, half, inside_RC)
         # The transposed rotation is the one by the opposite angle.
         g_first_RC = left_RC * cos_RC + right_RC * sin_RC
         g_second_RC = right_RC * cos_RC - left_RC * sin_RC
         inverse_R1 = tl.load(inverse_ptr + row_R, mask=row_R < rows, other=0.0)[:, None]
-        first_RC = tl.load(x_ptr + at_RC, mask=inside_RC, other=0.0)
-        dtype = first_RC.dtype
-        first_RC = first_RC.to(tl.float32) * inverse_R1
-        second_RC = tl.load(x_ptr + at_RC + half, mask=inside_RC, other=0.0).to(tl.float32) * inverse_R1
+        first_RC, second_RC = _load_halves(x_ptr, at_RC, half, inside_RC)
+        first_RC *= inverse_R1
+        second_RC *= inverse_R1
         first_partial_RC += g_first_RC * first_RC
         second_partial_RC += g_second_RC * second_RC
         g_first_RC *= first_weight_C[None, :]
         g_second_RC *= second_weight_C[None, :]
         share_R1 = (tl.sum(g_first_RC * first_RC + g_second_RC * second_RC, axis=1) / (2 * half))[:, None]
-        tl.store(out_ptr + at_RC, (inverse_R1 * (g_first_RC - first_RC * share_R1)).to(dtype), mask=inside_RC)
-        tl.store(out_ptr + at_RC + half, (inverse_R1 * (g_second_RC - second_RC * share_R1)).to(dtype), mask=inside_RC)
+        out_first_RC = inverse_R1 * (g_first_RC - first_RC * share_R1)
+        out_second_RC = inverse_R1 * (g_second_RC - second_RC * share_R1)
+        _store_halves(out_ptr, at_RC, half, inside_RC, out_first_RC, out_second_RC)
     at_C = tl.program_id(0).to(tl.int64) * (2 * half) + column_C
-    tl.store(partial_ptr + at_C, tl.sum(first_partial_RC, axis=0), mask=column_C < half)
-    tl.store(partial_ptr + at_C + half, tl.sum(second_partial_RC, axis=0), mask=column_C < half)
+    first_partial_C, second_partial_C = tl.sum(first_partial_RC, axis=0), tl.sum(second_partial_RC, axis=0)
+    _store_halves(partial_ptr, at_C, half, column_C < half, first_partial_C, second_partial_C)
 
 
 def rotate(q_BSHD: Tensor, k_BSKD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, sign: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,7 @@
 """The architectures by name: how each is shaped, built, begun and counted.
 
-In: a name and the fields of its shape. Out: a checked shape, a module, its parameters' sizes and first values, and its
-operations. A table of functions instead of a base class, so that each model is written as its paper has it; what they
-share is the call: forward(ids_BS, *, targets_BS, weights_BS, ...) -> logits or the summed loss.
+A table of functions instead of a base class, so that each model is written as its paper has it; what they share is the
+call: forward(ids_BS, *, targets_BS, weights_BS, ...) -> logits or the summed loss.
 """
 
 from __future__ import annotations
@@ -26,30 +25,11 @@ from megadec.decoder.textbook.seq2seq import Seq2SeqShape, TransformerSeq2Seq
 EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
 
-class Shape(Protocol):
-    """The numbers that make a model: a frozen dataclass that checks itself."""
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Ids that the model knows."""
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """The longest row it accepts."""
-
-    @property
-    def tied_embeddings(self) -> bool:
-        """Whether the head's weight is the embedding's."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-
-
 class SourceCache(Protocol):
-    """Sources that were read, and the target tokens that followed; a row for each."""
+    """Sources that were read, and the target tokens that followed each."""
 
     def select(self, rows_N: Tensor) -> None:
-        """Keep these rows, in this order; a row may be taken more than once (int64)."""
+        """Keep these sources, in this order; one may be taken more than once (int64)."""
 
 
 class EncoderDecoder(Protocol):
@@ -85,19 +65,11 @@ class Architecture:
         check_names(self.shape, values, self.name, f"a {self.name} needs it")
         return self.shape(**values)
 
-    def sizes(self, shape: Shape) -> dict[str, tuple[int, ...]]:
+    def sizes(self, shape: Any) -> dict[str, tuple[int, ...]]:
         """Every parameter's size by name, in the module's order; a tied one once."""
         with torch.device("meta"):
             module = self.module(shape)
         return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-
-    def fresh(self, shape: Shape, seed: int) -> nn.Module:
-        """The module with its first values, on the CPU."""
-        module, sizes = self.module(shape), self.sizes(shape)
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                parameter.copy_(self.first_value(shape, name, sizes[name], seed))
-        return module
 
 
 def architecture(name: str) -> Architecture:
@@ -128,21 +100,17 @@ def _first_of_rnn(shape: RnnShape, name: str, size: tuple[int, ...], seed: int) 
     return bias
 
 
-def _product_parameters(name: str, shape: Any) -> int:
-    """Numbers of all matrices that multiply a token: none of the look-up, the head even when it is tied."""
-    sizes = ARCHITECTURES[name].sizes(shape)
-    matrices = (math.prod(size) for key, size in sizes.items() if len(size) == 2 and key not in EMBEDDING_NAMES)
-    return sum(matrices) + int(shape.vocabulary_size * shape.hidden_size)
-
-
 def _flops_of_pairs(name: str, attention_sizes: Callable[[Any], int]) -> Callable[[Any, int, int], int]:
     """tokens: predictions; squared_document_tokens: source times target tokens of each pair, added up.
 
-    A source is counted as long as its target, since a batch tells the product of the two and not each.
+    Of the parameters, all matrices count but the look-up, the head even when it is tied. A source is counted as long as
+    its target, since a batch tells the product of the two and not each.
     """
 
     def flops(shape: Any, tokens: int, squared_tokens: int) -> int:
-        products = _product_parameters(name, shape) * tokens
+        sizes = ARCHITECTURES[name].sizes(shape).items()
+        matrices = sum(math.prod(size) for key, size in sizes if len(size) == 2 and key not in EMBEDDING_NAMES)
+        products = (matrices + int(shape.vocabulary_size * shape.hidden_size)) * tokens
         return FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * (products + 2 * attention_sizes(shape) * squared_tokens)
 
     return flops

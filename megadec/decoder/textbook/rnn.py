@@ -1,28 +1,34 @@
 """The recurrent encoder-decoder with attention: source and target ids to logits or loss.
 
-Attention as Bahdanau et al. have it (arXiv 1409.0473: asked with the state before the token, additive score, the answer
-goes into the cell) or as Luong et al. do (arXiv 1508.04025: asked with the state after it, score h W m, the attentional
-vector is fed to the next token). In and out as in seq2seq.py. A loop over the target's tokens in training too, since
-each token's input holds what attention found for the one before.
+Cells are GRU (arXiv 1406.1078) or LSTM (Hochreiter and Schmidhuber 1997), with the equations and the order of gates of
+torch.nn.GRU and torch.nn.LSTM. Attention is that of Bahdanau et al. (arXiv 1409.0473: asked with the state before the
+token, additive score, the answer goes into the cell) or of Luong et al. (arXiv 1508.04025: asked with the state after
+it, score h W m, the attentional vector is fed to the next token). Loops over time are Python's, 1.2 to 1.6 times as
+slow as torch's on a CPU; in exchange ZeRO-3 gathers a loop's weights once for a sequence, as parameters of one module.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.decoder.heads import LanguageModelHead
-from megadec.decoder.linear import Embedding, Linear, linear, matmul
+from megadec.decoder.layers import Embedding, Linear, linear, matmul
 from megadec.decoder.shape import check_fields
-from megadec.decoder.textbook.encoder import check_source, source_mask
-from megadec.decoder.textbook.recurrent import GATES, STATES, Cell, RecurrentEncoder, State, advance
+from megadec.decoder.textbook.seq2seq import check_source, source_mask
 
-# Shapes: B batch, S target tokens, T source tokens, H hidden size, G gates * hidden size, L layers, V vocabulary.
+# Shapes: B batch, S target tokens, T source tokens, E inputs, H hidden size, G gates * hidden size, V vocabulary.
 
+Cell = Literal["gru", "lstm"]
+State = tuple[Tensor, ...]
+"""What a cell remembers: (h_BH,) for a GRU, (h_BH, c_BH) for an LSTM."""
+
+GATES = {"gru": 3, "lstm": 4}
+STATES = {"gru": 1, "lstm": 2}
 Attention = Literal["bahdanau", "luong"]
 ATTENTIONS = ("bahdanau", "luong")
 
@@ -76,10 +82,81 @@ class RnnCache:
     length: int = 0
 
     def select(self, rows_N: Tensor) -> None:
-        """Keep these rows, in this order; a row may be taken more than once (int64)."""
+        """Keep these sources, in this order; one may be taken more than once (int64)."""
         for name in ("memory_BTH", "keys_BTH", "mask_BT", "feed_BH"):
             setattr(self, name, getattr(self, name)[rows_N])
         self.state = tuple(tensor[rows_N] for tensor in self.state)
+
+
+def _next_state(cell: Cell, inputs_BG: Tensor, state: State, weight_hh: Tensor, bias_hh: Tensor) -> State:
+    """The state after one more token; inputs_BG is W_ih x + b_ih of that token."""
+    hidden_BG = linear(state[0], weight_hh, bias_hh)
+    if cell == "lstm":
+        i_BH, f_BH, g_BH, o_BH = (inputs_BG + hidden_BG).chunk(4, dim=-1)
+        c_BH = f_BH.sigmoid() * state[1] + i_BH.sigmoid() * g_BH.tanh()
+        return o_BH.sigmoid() * c_BH.tanh(), c_BH
+    size = state[0].shape[-1]
+    r_BH, z_BH = (inputs_BG[:, : 2 * size] + hidden_BG[:, : 2 * size]).sigmoid().chunk(2, dim=-1)
+    n_BH = (inputs_BG[:, 2 * size :] + r_BH * hidden_BG[:, 2 * size :]).tanh()
+    return (torch.lerp(n_BH, state[0], z_BH),)
+
+
+class RecurrentLayer(nn.Module):
+    """One layer in one direction, from a state of zeros. Fresh weights are zero."""
+
+    def __init__(self, cell: Cell, inputs: int, hidden_size: int) -> None:
+        super().__init__()
+        self.cell, self.hidden_size = cell, hidden_size
+        gates = GATES[cell] * hidden_size
+        self.weight_ih = nn.Parameter(torch.zeros(gates, inputs))
+        self.weight_hh = nn.Parameter(torch.zeros(gates, hidden_size))
+        self.bias_ih = nn.Parameter(torch.zeros(gates))
+        self.bias_hh = nn.Parameter(torch.zeros(gates))
+
+    def forward(self, x_BTE: Tensor) -> Tensor:
+        """h_BTH: the state after each token."""
+        inputs_BTG = linear(x_BTE, self.weight_ih, self.bias_ih)
+        zeros_BH = x_BTE.new_zeros(x_BTE.shape[0], self.hidden_size)
+        state: State = (zeros_BH,) * STATES[self.cell]
+        found = []
+        for inputs_BG in inputs_BTG.unbind(1):
+            state = _next_state(self.cell, inputs_BG, state, self.weight_hh, self.bias_hh)
+            found.append(state[0])
+        return torch.stack(found, dim=1)
+
+
+class RecurrentEncoder(nn.Module):
+    """Layers of two directions, each of half the hidden size; a layer reads both directions of the one below."""
+
+    def __init__(self, cell: Cell, hidden_size: int, layers: int) -> None:
+        super().__init__()
+        self.ahead = nn.ModuleList(RecurrentLayer(cell, hidden_size, hidden_size // 2) for _ in range(layers))
+        self.back = nn.ModuleList(RecurrentLayer(cell, hidden_size, hidden_size // 2) for _ in range(layers))
+
+    def forward(self, x_BTH: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """memory_BTH, each token's states (those of padding mean nothing), and last_BH, where each direction ended.
+
+        Padding follows what is there, in both directions: no state of a token has seen it.
+        """
+        order_BT1 = _reversed_order(lengths_B, x_BTH.shape[1]).unsqueeze(-1)
+        for ahead, back in zip(self.ahead, self.back, strict=True):
+            turned_BTH = back(_reorder(x_BTH, order_BT1))
+            x_BTH = torch.cat([ahead(x_BTH), _reorder(turned_BTH, order_BT1)], dim=-1)
+        half = x_BTH.shape[-1] // 2
+        ends_B11 = (lengths_B - 1)[:, None, None]
+        last_ahead_BH = x_BTH[..., :half].take_along_dim(ends_B11, dim=1)[:, 0]
+        return x_BTH, torch.cat([last_ahead_BH, x_BTH[:, 0, half:]], dim=-1)
+
+
+def _reversed_order(lengths_B: Tensor, tokens: int) -> Tensor:
+    """int64 [B, T]: length - 1, ..., 0, and then padding as it lies; its own inverse."""
+    columns_T = torch.arange(tokens, device=lengths_B.device)
+    turned_BT = lengths_B[:, None] - 1 - columns_T
+    return torch.where(turned_BT >= 0, turned_BT, columns_T)
+
+
+def _reorder(x_BTH: Tensor, order_BT1: Tensor) -> Tensor:
+    return x_BTH.gather(1, order_BT1.expand_as(x_BTH))
 
 
 class AttentionDecoder(nn.Module):
@@ -90,10 +167,9 @@ class AttentionDecoder(nn.Module):
         self.shape = shape
         hidden, gates = shape.hidden_size, GATES[shape.cell] * shape.hidden_size
         for layer in range(shape.decoder_layers):
-            for name, size in (("weight_ih", (gates, hidden)), ("weight_hh", (gates, hidden))):
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                size = (gates, hidden) if name.startswith("weight") else (gates,)
                 self.register_parameter(f"{name}_l{layer}", nn.Parameter(torch.zeros(size)))
-            for name in ("bias_ih", "bias_hh"):
-                self.register_parameter(f"{name}_l{layer}", nn.Parameter(torch.zeros(gates)))
         self.weight_feed = nn.Parameter(torch.zeros(gates, hidden))
         self.weight_out = nn.Parameter(torch.zeros(hidden, 2 * hidden))
         if shape.attention == "bahdanau":
@@ -135,7 +211,7 @@ class AttentionDecoder(nn.Module):
             weight_ih, bias_ih, weight_hh, bias_hh = self._of_layer(layer)
             if layer:
                 inputs_BG = linear(states[layer - 1][0], weight_ih, bias_ih)
-            states[layer] = advance(self.shape.cell, inputs_BG, state, weight_hh, bias_hh)
+            states[layer] = _next_state(self.shape.cell, inputs_BG, state, weight_hh, bias_hh)
 
     def _attend(self, h_BH: Tensor, memory_BTH: Tensor, keys_BTH: Tensor, mask_BT: Tensor) -> Tensor:
         """The mean of the source's states, weighted by softmax of their scores; padding has none."""
@@ -161,7 +237,7 @@ class RnnSeq2Seq(nn.Module):
         self.bridge_proj = Linear(shape.hidden_size, states * shape.hidden_size)
         self.decoder = AttentionDecoder(shape)
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, cast("nn.Parameter | None", tied))
+        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
 
     def forward(
         self,
@@ -192,7 +268,7 @@ class RnnSeq2Seq(nn.Module):
         return out
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> RnnCache:
-        """Encode sources: a row of the cache for each, from which the decoder starts."""
+        """Encode sources, from which the decoder starts."""
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
         memory_BTH, last_BH = self.encoder(self.embed_tokens(source_ids_BT), source_lengths_B)
         state = self.bridge_proj(last_BH).tanh().split(self.shape.hidden_size, dim=-1)

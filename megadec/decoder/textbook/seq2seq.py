@@ -1,9 +1,8 @@
-"""The Transformer encoder-decoder (arXiv 1706.03762) from this project's parts: two rows of ids to logits or loss.
+"""The Transformer encoder-decoder (arXiv 1706.03762) from the decoder's parts: source and target ids to logits or loss.
 
-In: source ids and their lengths, target ids, and for a loss what they should predict; or a cache when generating. Out:
-logits, or the summed loss. Source and target share one vocabulary and one embedding. RoPE turns the queries and keys of
-self-attention only; cross-attention compares contents, since a place in the source says nothing of a place in the
-target.
+Source and target share one vocabulary and one embedding. Sources are padded to the longest of the batch and not packed,
+as each target's cross-attention needs the memory of its own source. RoPE turns the queries and keys of self-attention
+only: a place in the source says nothing of a place in the target.
 """
 
 from __future__ import annotations
@@ -16,14 +15,11 @@ from torch import Tensor, nn
 
 from megadec.common.errors import InputError
 from megadec.decoder.attention import CAUSAL, Layout, SelfAttention, attend, cached_layout
+from megadec.decoder.block import Block, SwiGLU
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.heads import LanguageModelHead
-from megadec.decoder.linear import Embedding, Linear
-from megadec.decoder.mlp import SwiGLU
-from megadec.decoder.norm import RMSNorm
-from megadec.decoder.rope import rotations
+from megadec.decoder.layers import Embedding, Linear, RMSNorm, rotations
 from megadec.decoder.shape import DecoderShape, check_fields
-from megadec.decoder.textbook.encoder import Encoder, check_source, source_layout
 
 # Shapes: B batch, S target tokens, T source tokens, H hidden size, K key-value heads, D head size, V vocabulary.
 
@@ -73,6 +69,49 @@ class Seq2SeqShape:
         return dataclasses.asdict(self)
 
 
+def source_mask(source_lengths_B: Tensor, tokens: int) -> Tensor:
+    """mask_BT, True at the first `length` tokens of each source: what is there, and not padding."""
+    columns_T = torch.arange(tokens, device=source_lengths_B.device)
+    return columns_T < source_lengths_B[:, None]
+
+
+def source_layout(source_lengths_B: Tensor, tokens: int) -> Layout:
+    """The layout by which any query sees the whole of its source, and no padding."""
+    if source_lengths_B.device.type == "cpu" and int(source_lengths_B.min()) == tokens:
+        return Layout(everything=True)  # without a mask the fused kernels are faster
+    return Layout(mask_B1ST=source_mask(source_lengths_B, tokens)[:, None, None])
+
+
+def check_source(source_ids_BT: Tensor, source_lengths_B: Tensor, max_position_embeddings: int) -> None:
+    """Raise InputError for a source that is longer than the model's context, or, on a CPU, for one of no tokens."""
+    tokens, context = source_ids_BT.shape[1], max_position_embeddings
+    if tokens > context:
+        raise InputError(f"a source of {tokens} tokens does not fit: the model's context is {context} tokens")
+    # On a GPU the look would cost a wait.
+    if source_lengths_B.device.type == "cpu" and not all(0 < length <= tokens for length in source_lengths_B.tolist()):
+        raise InputError(f"source lengths {source_lengths_B.tolist()} are not all from 1 to {tokens}, the tokens given")
+
+
+class Encoder(nn.Module):
+    """The decoder's blocks, in which a token sees every token of its source that is not padding, and a last norm."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
+        self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
+
+    def forward(self, x_BTH: Tensor, layout: Layout) -> Tensor:
+        """The normalized states [B, T, H] of embedded tokens; those of padding mean nothing."""
+        shape = self.shape
+        positions_BT = torch.arange(x_BTH.shape[1], device=x_BTH.device).expand(x_BTH.shape[:2])
+        cos_BT1F, sin_BT1F = rotations(positions_BT, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
+        for block in self.layers:
+            x_BTH = block(x_BTH, cos_BT1F, sin_BT1F, layout=layout)
+        memory_BTH: Tensor = self.norm(x_BTH)
+        return memory_BTH
+
+
 class CrossAttention(nn.Module):
     """Target tokens ask, the source's states answer: q from the one, k and v from the other."""
 
@@ -83,17 +122,16 @@ class CrossAttention(nn.Module):
         self.k_proj = Linear(shape.hidden_size, shape.key_value_size)
         self.v_proj = Linear(shape.hidden_size, shape.key_value_size)
         self.o_proj = Linear(shape.query_size, shape.hidden_size)
-        self.q_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else None
-        self.k_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else None
+        self.q_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(shape.head_size, shape.norm_eps) if shape.qk_norm else nn.Identity()
 
     def keys_values(self, memory_BTH: Tensor) -> KeysValues:
         """k_BTKD and v_BTKD of a source, which stay the same for all of its target."""
         k_BTKD, v_BTKD = (p(memory_BTH).unflatten(-1, (-1, self.head_size)) for p in (self.k_proj, self.v_proj))
-        return (k_BTKD if self.k_norm is None else self.k_norm(k_BTKD)), v_BTKD
+        return self.k_norm(k_BTKD), v_BTKD
 
     def forward(self, x_BSH: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Tensor:
-        q_BSHD = self.q_proj(x_BSH).unflatten(-1, (-1, self.head_size))
-        q_BSHD = q_BSHD if self.q_norm is None else self.q_norm(q_BSHD)
+        q_BSHD = self.q_norm(self.q_proj(x_BSH).unflatten(-1, (-1, self.head_size)))
         out: Tensor = self.o_proj(attend(q_BSHD, k_BTKD, v_BTKD, layout))
         return out
 
@@ -144,7 +182,7 @@ class CrossDecoder(nn.Module):
     def forward(
         self, x_BSH: Tensor, memory: list[KeysValues], *, source: Layout, cache: KeyValueCache | None = None
     ) -> Tensor:
-        """The normalised states [B, S, H] of embedded targets that follow those in the cache."""
+        """The normalized states [B, S, H] of embedded targets that follow those in the cache."""
         shape, tokens, seen_tokens = self.shape, x_BSH.shape[1], 0 if cache is None else cache.length
         positions_BS = (torch.arange(tokens, device=x_BSH.device) + seen_tokens).expand(x_BSH.shape[:2])
         cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
@@ -167,7 +205,7 @@ class Seq2SeqCache:
         return self.targets.length
 
     def select(self, rows_N: Tensor) -> None:
-        """Keep these rows, in this order; a row may be taken more than once (int64)."""
+        """Keep these sources, in this order; one may be taken more than once (int64)."""
         self.memory = [(k_BTKD[rows_N], v_BTKD[rows_N]) for k_BTKD, v_BTKD in self.memory]
         if self.source.mask_B1ST is not None:
             self.source = Layout(mask_B1ST=self.source.mask_B1ST[rows_N])
@@ -187,7 +225,7 @@ class TransformerSeq2Seq(nn.Module):
         self.encoder = Encoder(shape.encoder)
         self.decoder = CrossDecoder(shape.decoder)
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, cast("nn.Parameter | None", tied))
+        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
 
     def forward(
         self,
@@ -204,14 +242,14 @@ class TransformerSeq2Seq(nn.Module):
 
         ids_BS: what the decoder reads, `<s>` first. The source comes with its lengths (int64, from 1), or is in the
         cache that `read` gave; ids then follow those that the cache has seen. last_only: logits of the last token of
-        each row, [B, 1, V]. Raises InputError for more tokens than shape.max_position_embeddings.
+        each target, [B, 1, V]. Raises InputError for more tokens than shape.max_position_embeddings.
         """
         if cache is None:
             assert source_ids_BT is not None, "source_ids_BT or a cache"
             assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
-            if ids_BS.shape[1] > self.shape.max_position_embeddings:
-                context = self.shape.max_position_embeddings
-                raise InputError(f"a target of {ids_BS.shape[1]} tokens does not fit: the context is {context} tokens")
+            tokens, context = ids_BS.shape[1], self.shape.max_position_embeddings
+            if tokens > context:
+                raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")
             memory, source = self._memory(source_ids_BT, source_lengths_B)
             h_BSH = self.decoder(self.embed_tokens(ids_BS), memory, source=source)
         else:
@@ -222,11 +260,10 @@ class TransformerSeq2Seq(nn.Module):
         return out
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Seq2SeqCache:
-        """Encode sources for generation: a row of the cache for each."""
+        """Encode sources for generation."""
         memory, source = self._memory(source_ids_BT, source_lengths_B)
         weight = self.embed_tokens.weight
-        rows = source_ids_BT.shape[0]
-        targets = KeyValueCache(self.shape.decoder, rows, device=weight.device, dtype=weight.dtype)
+        targets = KeyValueCache(self.shape.decoder, source_ids_BT.shape[0], device=weight.device, dtype=weight.dtype)
         return Seq2SeqCache(memory, source, targets)
 
     def _memory(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> tuple[list[KeysValues], Layout]:

@@ -189,7 +189,7 @@ class _Body:
         return self.graph.apply("Concat", self.size_2, self.graph.integers(*rest), axis=0)
 
     def _rotated(self, x_BSHD: str) -> str:
-        """`rotate` of `decoder/rope.py`."""
+        """`rotate` of `decoder/layers.py`."""
         graph = self.graph
         first, second = graph.halves(x_BSHD)
         left = graph.apply(

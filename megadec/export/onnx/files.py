@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ExportError
-from megadec.decoder.rope import rope_table
+from megadec.decoder.layers import rope_table
 from megadec.decoder.shape import DecoderShape
 from megadec.export.onnx.decoder import COSINES, SINES
 from megadec.export.onnx.graph import Graph, onnx_library

@@ -6,32 +6,20 @@ import pytest
 import torch
 
 from megadec.common.errors import InputError
+from megadec.decoder import cache as cache_module
 from megadec.decoder.cache import KeyValueCache
-from megadec.decoder.shape import DecoderShape
-
-TINY = DecoderShape(
-    vocabulary_size=97,
-    hidden_size=64,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_size=16,
-    intermediate_size=128,
-    max_position_embeddings=40,
-)
+from tests.support.decoders import tiny_shape
 
 
-@pytest.fixture(autouse=True)
-def _same_ids_each_time() -> None:
+def cache_of(capacity: int, monkeypatch: pytest.MonkeyPatch) -> KeyValueCache:
+    monkeypatch.setattr(cache_module, "FIRST_CAPACITY_TOKENS", capacity)
+    shape = tiny_shape(max_position_embeddings=40)
+    return KeyValueCache(shape, 3, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_what_was_appended_comes_back_in_order_when_the_cache_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-
-
-def cache_of(capacity: int) -> KeyValueCache:
-    return KeyValueCache(TINY, 3, device=torch.device("cpu"), dtype=torch.float32, capacity_tokens=capacity)
-
-
-def test_what_was_appended_comes_back_in_order_when_the_cache_grows() -> None:
-    cache = cache_of(4)
+    cache = cache_of(4, monkeypatch)
     keys_BKSD = torch.randn(3, 2, 40, 16)
     for start, end in ((0, 3), (3, 4), (4, 17), (17, 18), (18, 40)):
         cache.reserve(end - start)
@@ -43,20 +31,11 @@ def test_what_was_appended_comes_back_in_order_when_the_cache_grows() -> None:
     assert cache.length == cache.capacity_tokens == 40
 
 
-def test_a_cache_never_grows_beyond_the_context() -> None:
-    cache = cache_of(30)
+def test_a_cache_never_grows_beyond_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cache_of(30, monkeypatch)
     cache.reserve(30)
     cache.advance(30)
     cache.reserve(5)
     assert cache.capacity_tokens == 40
     with pytest.raises(InputError, match="41 tokens do not fit: the model's context is 40 tokens"):
         cache.reserve(11)
-
-
-def test_a_cache_can_be_cut_but_not_lengthened() -> None:
-    cache = cache_of(30)
-    cache.advance(10)
-    cache.truncate(4)
-    assert cache.length == 4
-    with pytest.raises(InputError, match="holds 4 tokens"):
-        cache.truncate(5)

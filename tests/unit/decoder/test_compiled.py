@@ -22,11 +22,9 @@ from megadec.decoder import compiled
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.compiled import missing_compiler
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialize import initialize
-from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
-from megadec.decoder.shape import DecoderShape
 from tests.support import PROJECT
+from tests.support.decoders import decoder_of, tiny_shape
 
 # torch's compiler looks into everything that is imported, whose warnings it hides only where they are no errors.
 pytestmark = [
@@ -35,15 +33,8 @@ pytestmark = [
 ]
 
 CPU = torch.device("cpu")
-SHAPE = DecoderShape(
-    vocabulary_size=48,
-    hidden_size=32,
-    layers=2,
-    heads=2,
-    kv_heads=1,
-    head_size=16,
-    intermediate_size=64,
-    max_position_embeddings=32,
+SHAPE = tiny_shape(
+    vocabulary_size=48, hidden_size=32, heads=2, kv_heads=1, intermediate_size=64, max_position_embeddings=32
 )
 STEPS = 20
 
@@ -63,8 +54,7 @@ def documents(step: int) -> Tensor:
 
 def losses(execution: Execution, steps: int = STEPS) -> tuple[list[float], list[int]]:
     """The losses of so many steps of gradient descent, and how many graphs there were after each."""
-    decoder = Decoder(SHAPE, execution)
-    initialize(decoder, 1)
+    decoder = decoder_of(SHAPE, execution=execution)
     found, graphs = [], []
     for step in range(steps):
         ids_BS = torch.randint(0, 48, (2, 32), generator=torch.Generator().manual_seed(step % 3))
@@ -148,8 +138,7 @@ def test_a_compiler_that_fails_leaves_the_blocks_eager(
 
 
 def test_generating_with_a_cache_compiles_nothing() -> None:
-    decoder = Decoder(SHAPE, Execution(compile="blocks"))
-    initialize(decoder, 1)
+    decoder = decoder_of(SHAPE, execution=Execution(compile="blocks"))
     cache = KeyValueCache(SHAPE, 1, device=CPU, dtype=torch.float32)
     with torch.no_grad():
         whole = decoder(torch.arange(6)[None], cache=cache)

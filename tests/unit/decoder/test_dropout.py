@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.engine.runs.pretrain import ModelOptions
-from tests.unit.decoder.test_recompute import TINY, Mode
+from tests.support.decoders import decoder_of, tiny_shape
 
+TINY = tiny_shape()
 IDS = torch.arange(48).view(2, 24)
 
 
-def decoder(dropout: float, mode: Mode = "none") -> Decoder:
-    made = Decoder(TINY, Execution(recompute=Recompute(mode)), dropout=dropout)
-    initialize(made, 3)
-    return made
+def decoder(dropout: float, mode: Any = "none") -> Decoder:
+    return decoder_of(TINY, execution=Execution(recompute=Recompute(mode)), dropout=dropout)
 
 
 def loss_and_gradients(made: Decoder, seed: int) -> tuple[Tensor, list[Tensor]]:
@@ -41,11 +41,11 @@ def test_training_leaves_out_what_the_seed_says() -> None:
 
 
 @pytest.mark.parametrize("mode", ["full", "every_nth", "selective"])
-def test_a_block_that_is_computed_again_leaves_out_the_same(mode: Mode) -> None:
+def test_a_block_that_is_computed_again_leaves_out_the_same(mode: str) -> None:
     loss, gradients = loss_and_gradients(decoder(0.3, mode), 1)
     expected_loss, expected = loss_and_gradients(decoder(0.3), 1)
     assert torch.equal(loss, expected_loss)
-    assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+    assert all(map(torch.equal, gradients, expected))
 
 
 def test_the_mean_over_many_draws_is_the_whole_embedding() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -12,37 +13,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from megadec.common.errors import ConfigError
 from megadec.decoder import recompute as recompute_module
+from megadec.decoder.block import SwiGLU
 from megadec.decoder.execution import Execution
-from megadec.decoder.initialize import initialize
-from megadec.decoder.mlp import SwiGLU
 from megadec.decoder.model import Decoder
 from megadec.decoder.offload import OnHost
 from megadec.decoder.recompute import KEEPABLE, Recompute, in_tiles
-from megadec.decoder.shape import DecoderShape
+from tests.support.decoders import decoder_of, tiny_shape
 
-TINY = DecoderShape(
-    vocabulary_size=97,
-    hidden_size=64,
-    layers=3,
-    heads=4,
-    kv_heads=2,
-    head_size=16,
-    intermediate_size=192,
-    max_position_embeddings=64,
-)
+TINY = tiny_shape(layers=3, intermediate_size=192)
 Mode = Literal["none", "full", "every_nth", "selective"]
 
 
-def loss_and_gradients(recompute: Recompute, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    decoder = Decoder(TINY, Execution(recompute=recompute))
-    initialize(decoder, 3)
-    decoder.to(dtype)
+def loss_and_gradients(recompute: Recompute, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    decoder = decoder_of(TINY, dtype=dtype, execution=Execution(recompute=recompute))
     torch.manual_seed(0)
     ids, targets = torch.randint(0, 97, (2, 2, 24)).unbind(0)
     documents = torch.tensor([[0] * 9 + [1] * 15, [0] * 24])
     loss = decoder(ids, documents_BS=documents, targets_BS=targets)
-    loss.backward()
-    return loss.detach(), [parameter.grad for parameter in decoder.parameters() if parameter.grad is not None]
+    return [loss.detach(), *torch.autograd.grad(loss, list(decoder.parameters()))]
+
+
+def assert_numbers_of_none(recompute: Recompute, dtype: torch.dtype = torch.float32) -> None:
+    """The loss and all gradients are bit for bit those that are computed without a policy."""
+    assert all(map(torch.equal, loss_and_gradients(recompute, dtype), loss_and_gradients(Recompute(), dtype)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -50,17 +43,12 @@ def loss_and_gradients(recompute: Recompute, dtype: torch.dtype) -> tuple[Tensor
 def test_every_policy_gives_the_loss_and_gradients_of_none_bit_for_bit(
     mode: Mode, every: int, dtype: torch.dtype
 ) -> None:
-    loss, gradients = loss_and_gradients(Recompute(mode, every), dtype)
-    expected_loss, expected_gradients = loss_and_gradients(Recompute(), dtype)
-    assert torch.equal(loss, expected_loss)
-    assert len(gradients) == len(expected_gradients) == len(list(Decoder(TINY).parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(gradients, expected_gradients, strict=True))
+    assert_numbers_of_none(Recompute(mode, every), dtype)
 
 
-def kept_numbers(recompute: Recompute) -> int:
-    """How many different numbers stay in memory for the backward pass."""
-    decoder = Decoder(TINY, Execution(recompute=recompute))
-    weights = {parameter.data_ptr() for parameter in decoder.parameters()}
+def kept_bytes(module: nn.Module, run: Callable[[], Tensor]) -> dict[int, int]:
+    """Memory that stays for the backward pass, beside weights: bytes by address."""
+    weights = {parameter.data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -69,16 +57,17 @@ def kept_numbers(recompute: Recompute) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        loss = decoder(torch.zeros(1, 64, dtype=torch.int64), targets_BS=torch.zeros(1, 64, dtype=torch.int64))
-    assert loss.requires_grad
-    return sum(kept.values())
+        assert run().requires_grad
+    return kept
 
 
 def test_recomputing_more_keeps_less() -> None:
-    none, every_second, full = (
-        kept_numbers(recompute) for recompute in (Recompute(), Recompute("every_nth", 2), Recompute("full"))
-    )
-    assert full < every_second < none
+    ids = torch.zeros(1, 64, dtype=torch.int64)
+    kept = []
+    for recompute in (Recompute("full"), Recompute("every_nth", 2), Recompute()):
+        decoder = Decoder(TINY, Execution(recompute=recompute))
+        kept.append(sum(kept_bytes(decoder, lambda decoder=decoder: decoder(ids, targets_BS=ids)).values()))
+    assert kept[0] < kept[1] < kept[2]
 
 
 def products(recompute: Recompute) -> Counter[str]:
@@ -97,19 +86,9 @@ def test_selective_computes_only_gate_and_up_again() -> None:
     assert full.total() > selective.total()
 
 
-def test_a_policy_that_is_none_of_these_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"recompute\.mode='half' is none of none, full"):
-        Recompute("half")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"recompute\.every=0"):
-        Recompute("every_nth", 0)
-
-
 @pytest.mark.parametrize("keep", [(), ("attention",), ("output", "qkv"), ("gate_up",), tuple(KEEPABLE)])
 def test_whatever_selective_keeps_the_numbers_are_those_of_none(keep: tuple[str, ...]) -> None:
-    loss, gradients = loss_and_gradients(Recompute("selective", keep=keep), torch.bfloat16)
-    expected_loss, expected_gradients = loss_and_gradients(Recompute(), torch.bfloat16)
-    assert torch.equal(loss, expected_loss)
-    assert all(torch.equal(a, b) for a, b in zip(gradients, expected_gradients, strict=True))
+    assert_numbers_of_none(Recompute("selective", keep=keep), torch.bfloat16)
 
 
 def test_what_is_named_is_not_computed_again() -> None:
@@ -129,10 +108,7 @@ def test_what_is_named_is_not_computed_again() -> None:
 def test_activations_that_wait_on_the_host_come_back_as_they_were(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, with a copy in the same memory in place of one over the bus."""
     monkeypatch.setattr(recompute_module, "leaves_device", lambda x: True)
-    loss, gradients = loss_and_gradients(Recompute(mode, offload=True), torch.float32)
-    expected_loss, expected_gradients = loss_and_gradients(Recompute(), torch.float32)
-    assert torch.equal(loss, expected_loss)
-    assert all(torch.equal(a, b) for a, b in zip(gradients, expected_gradients, strict=True))
+    assert_numbers_of_none(Recompute(mode, offload=True))
 
 
 def test_a_block_leaves_only_its_input_and_what_is_named_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,10 +122,10 @@ def test_a_block_leaves_only_its_input_and_what_is_named_on_the_host(monkeypatch
     monkeypatch.setattr(recompute_module, "leaves_device", lambda x: True)
     monkeypatch.setattr(recompute_module, "OnHost", Counted)
     monkeypatch.setattr("megadec.decoder.offload.OnHost", Counted)
-    loss_and_gradients(Recompute("full", offload=True), torch.float32)
+    loss_and_gradients(Recompute("full", offload=True))
     assert waiting == [(2, 24, 64)] * TINY.layers
     waiting.clear()
-    loss_and_gradients(Recompute("selective", keep=("output",), offload=True), torch.float32)
+    loss_and_gradients(Recompute("selective", keep=("output",), offload=True))
     assert sorted(waiting) == sorted([(2, 24, 64), (48, 64)] * TINY.layers)
 
 
@@ -160,8 +136,8 @@ def test_on_a_cpu_offloading_changes_nothing_and_says_so_once(caplog: pytest.Log
     offload._say_no_effect.cache_clear()
     logger("megadec").addHandler(caplog.handler)
     try:
-        loss_and_gradients(Recompute("full", offload=True), torch.float32)
-        loss_and_gradients(Recompute("full", offload=True), torch.float32)
+        loss_and_gradients(Recompute("full", offload=True))
+        loss_and_gradients(Recompute("full", offload=True))
     finally:
         logger("megadec").removeHandler(caplog.handler)
     assert caplog.text.count("has no effect on a CPU") == 1
@@ -199,22 +175,15 @@ def test_a_feed_forward_layer_in_tiles_gives_the_same_from_less_memory(tile_toke
 
 
 def test_of_tiles_only_the_input_is_kept() -> None:
-    kept: set[int] = set()
-    mlp = SwiGLU(TINY)
-    weights = {parameter.data_ptr() for parameter in mlp.parameters()}
-    x = torch.randn(40, 64, requires_grad=True)
-
-    def pack(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in weights:
-            kept.add(tensor.untyped_storage().data_ptr())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        in_tiles(mlp, x, 16)
-    assert kept <= {x.untyped_storage().data_ptr(), 0}
+    mlp, x = SwiGLU(TINY), torch.randn(40, 64, requires_grad=True)
+    assert kept_bytes(mlp, lambda: in_tiles(mlp, x, 16)).keys() <= {x.untyped_storage().data_ptr(), 0}
 
 
 def test_wishes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"recompute\.mode='half' is none of none, full"):
+        Recompute("half")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"recompute\.every=0"):
+        Recompute("every_nth", 0)
     with pytest.raises(ConfigError, match=r"recompute\.keep: 'atention' cannot be kept \(did you mean 'attention'"):
         Recompute("selective", keep=("atention",))
     with pytest.raises(ConfigError, match=r"recompute\.keep=\['qkv'\] is for mode=selective, and the mode is full"):

@@ -12,7 +12,6 @@ import torch
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.initialize import initialize
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.decoding.generate import (
@@ -25,6 +24,7 @@ from megadec.decoding.generate import (
     penalize,
 )
 from megadec.decoding.session import DecoderModel
+from tests.support.decoders import initialize
 from tests.support.served import Recited, byte_ids
 
 SHAPE = DecoderShape(

@@ -12,7 +12,7 @@ from megadec.decoder.block import Block
 from megadec.decoder.execution import Execution
 from megadec.decoder.kernels import choose
 from megadec.decoder.kernels.choose import CPU_PIECE_ELEMENTS, Kernels, pieces, takes_triton
-from megadec.decoder.rope import rotations
+from megadec.decoder.layers import rotations
 from tests.support.kernel_cases import TINY
 
 CPU = torch.device("cpu")

@@ -11,19 +11,10 @@ import torch
 from megadec.common.errors import ConfigError
 from megadec.decoder.textbook.registry import ARCHITECTURES, architecture
 from megadec.engine.zero.optimizer import OptimizerOptions, decays
+from tests.support.decoders import TINY, fresh
 from tests.support.seq2seq_models import RNN, SHAPES, TRANSFORMER
 
-DECODER = {
-    "vocabulary_size": 97,
-    "hidden_size": 64,
-    "layers": 2,
-    "heads": 4,
-    "kv_heads": 2,
-    "head_size": 16,
-    "intermediate_size": 128,
-    "max_position_embeddings": 64,
-}
-ALL = [("decoder", DECODER), *SHAPES]
+ALL = [("decoder", TINY), *SHAPES]
 
 
 def test_every_architecture_is_covered_here() -> None:
@@ -42,7 +33,7 @@ def test_first_values_are_a_function_of_seed_and_name_alone(name: str, values: d
     found = architecture(name)
     shape = found.shape_from(values)
     sizes = found.sizes(shape)
-    model = found.fresh(shape, 7)
+    model = fresh(found, shape, 7)
     torch.manual_seed(123)
     for key, parameter in reversed(list(model.named_parameters())):
         assert torch.equal(found.first_value(shape, key, sizes[key], 7), parameter)
@@ -54,7 +45,7 @@ def test_first_values_are_a_function_of_seed_and_name_alone(name: str, values: d
 def test_an_lstms_forget_gates_begin_open_and_other_biases_at_zero() -> None:
     found = architecture("rnn_seq2seq")
     shape = found.shape_from({**RNN, "cell": "lstm"})
-    for name, parameter in found.fresh(shape, 0).named_parameters():
+    for name, parameter in fresh(found, shape, 0).named_parameters():
         if "bias" in name:
             quarter = len(parameter) // 4
             expected = torch.zeros(4 * quarter)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from megadec.decoder.textbook.recurrent import Cell, RecurrentEncoder, RecurrentLayer
+from megadec.decoder.textbook.rnn import Cell, RecurrentEncoder, RecurrentLayer
 
 KINDS = {"gru": nn.GRU, "lstm": nn.LSTM}
 

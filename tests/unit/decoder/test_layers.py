@@ -1,4 +1,4 @@
-"""Products in bfloat16: in hardware, or in float32 and rounded where a CPU has no instructions for it."""
+"""Products in bfloat16, in hardware or in float32 where a CPU has no instructions for it; rotary positions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from megadec.decoder import cpu_attention
-from megadec.decoder.initialize import initialize
-from megadec.decoder.kernels import precision
-from megadec.decoder.linear import linear, matmul
-from megadec.decoder.model import Decoder
+from megadec.decoder.kernels import cpu_attention, precision
+from megadec.decoder.kernels.rotary import rotate_pair
+from megadec.decoder.layers import linear, matmul, rotations
 from megadec.decoder.shape import DecoderShape
 from megadec.decoder.textbook.registry import architecture
+from tests.support.decoders import decoder_of, fresh
 from tests.support.seq2seq_models import SHAPES as PAIR_SHAPES
 from tests.support.seq2seq_models import VOCABULARY
 
 ROUNDING = 2.0**-8  # of bfloat16 to the nearest: its significand has 8 bits
 PRODUCTS = ("aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm", "aten.linear", "aten.matmul", "attention")
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_each_time() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -80,8 +84,7 @@ def test_without_bf16_instructions_a_decoder_multiplies_no_bf16_and_has_float64s
     packed: bool,
 ) -> None:
     shape = DecoderShape.from_preset("1m", vocabulary_size=64, max_position_embeddings=300, initializer_std=0.1)
-    decoder = Decoder(shape)
-    initialize(decoder, 1)
+    decoder = decoder_of(shape)
     rounded, exact = copy.deepcopy(decoder).bfloat16(), decoder.bfloat16().double()
     torch.manual_seed(1)
     ids_BS = torch.randint(0, 64, (2, 300))
@@ -103,7 +106,7 @@ def test_without_bf16_instructions_a_decoder_multiplies_no_bf16_and_has_float64s
 @pytest.mark.parametrize(("name", "values"), PAIR_SHAPES)
 def test_without_bf16_instructions_an_encoder_decoder_multiplies_no_bf16(name: str, values: dict[str, Any]) -> None:
     found = architecture(name)
-    model = found.fresh(found.shape_from(values), 3).bfloat16()
+    model = fresh(found, found.shape_from(values), 3).bfloat16()
     ids_BS, lengths_B = torch.randint(1, VOCABULARY, (4, 7)), torch.tensor([6, 1, 9, 4])
     source_BT = torch.randint(1, VOCABULARY, (4, 9))
     with NoProductInBf16() as watch:
@@ -111,3 +114,44 @@ def test_without_bf16_instructions_an_encoder_decoder_multiplies_no_bf16(name: s
         loss.backward()
     assert watch.products > 20
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# Rotary positions: distances only, in float32, wherever the table was first made.
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    queries, keys = rotate_pair(x, x, cos, sin)
+    assert torch.equal(queries, keys)
+    return queries
+
+
+def test_scores_depend_on_the_distance_of_positions_only() -> None:
+    q, k = torch.randn(2, 1, 1, 1, 16).unbind(0)
+
+    def score(query: int, key: int) -> Tensor:
+        at = [rotations(torch.tensor([[position]]), 16, 1e4, 64) for position in (query, key)]
+        return (rotate(q, *at[0]) * rotate(k, *at[1])).sum()
+
+    torch.testing.assert_close(score(7, 3), score(60, 56), rtol=0, atol=1e-5)
+
+
+def test_position_zero_is_not_rotated_and_lengths_are_kept() -> None:
+    x = torch.randn(2, 5, 3, 16)
+    positions = torch.arange(5).expand(2, 5)
+    rotated = rotate(x, *rotations(positions, 16, 1e4, 64))
+    assert torch.equal(rotated[:, 0], x[:, 0])
+    torch.testing.assert_close(rotated.norm(dim=-1), x.norm(dim=-1))
+
+
+def test_bfloat16_activations_are_rotated_by_unrounded_angles() -> None:
+    x = torch.randn(1, 64, 2, 16, dtype=torch.bfloat16)
+    turn = rotations(torch.arange(960, 1024)[None], 16, 1e4, 1024)
+    assert torch.equal(rotate(x, *turn), rotate(x.float(), *turn).bfloat16())
+
+
+def test_a_table_first_made_while_generating_serves_training_too() -> None:
+    with torch.inference_mode():
+        rotations(torch.arange(4)[None], 8, 123.0, 16)
+    x = torch.randn(1, 4, 1, 8, requires_grad=True)
+    rotate(x, *rotations(torch.arange(4)[None], 8, 123.0, 16)).sum().backward()
+    assert x.grad is not None

@@ -10,8 +10,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from megadec.decoder.cpu_attention import BLOCK_QUERIES, LEAST_TOKENS, attend_blocks_backward, attend_blocks_forward
 from megadec.decoder.documents import Documents, attend_documents
+from megadec.decoder.kernels.cpu_attention import (
+    BLOCK_QUERIES,
+    LEAST_TOKENS,
+    attend_blocks_backward,
+    attend_blocks_forward,
+)
 
 # documents, tokens, query heads, key heads, head size
 SIZES = [(2, 300, 4, 2, 16), (1, 512, 6, 3, 24), (3, BLOCK_QUERIES, 2, 2, 8), (2, 1, 2, 1, 8), (1, 257, 2, 1, 64)]
