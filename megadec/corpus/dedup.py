@@ -13,7 +13,7 @@ from pathlib import Path
 from megadec.common.errors import ConfigError
 from megadec.corpus.clean.text import clean_text
 from megadec.corpus.document import full_text, read_documents
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.encoding import lines
 from megadec.corpus.sources.files import members
 from megadec.corpus.sources.reading import ReadOptions
@@ -54,7 +54,7 @@ def excluded_digests(paths: Iterable[Path], encoding: str = "utf-8") -> Iterator
         if path.is_dir():
             raise ConfigError(f"exclude={path}: a folder; give its files")
         for member in members(path, (".txt", ".tsv", ".csv", ".jsonl"), ReadOptions()):
-            for line in lines(member, encoding, Report()):
+            for line in lines(member, encoding, CorpusReport()):
                 if line.strip():
                     yield digest_of(line)
                     yield digest_of(line.rpartition("\t")[0] or line)

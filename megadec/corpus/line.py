@@ -17,7 +17,7 @@ from megadec.corpus.dedup import digest_of, digest_of_cleaned
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import QualityRules, drop_reason
 from megadec.corpus.parallel import CHUNK_DOCUMENTS, map_in_order
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import Source
 
 CHUNK_CHARACTERS = 1 << 19
@@ -41,7 +41,7 @@ class Recipe:
 
 
 def cleaned(
-    documents: Iterable[Document], recipe: Recipe, report: Report, workers: int
+    documents: Iterable[Document], recipe: Recipe, report: CorpusReport, workers: int
 ) -> Generator[Hashed, None, None]:
     """Documents that pass, with their hashes; drops and their reasons go to `report`.
 
@@ -54,7 +54,9 @@ def cleaned(
             yield from passed
 
 
-def without_duplicates(documents: Iterable[Hashed], excluded: Iterable[bytes], report: Report) -> Iterator[Hashed]:
+def without_duplicates(
+    documents: Iterable[Hashed], excluded: Iterable[bytes], report: CorpusReport
+) -> Iterator[Hashed]:
     """Those whose text is new and not excluded; the others are dropped with their reason."""
     never = frozenset(excluded)
     seen: set[bytes] = set()
@@ -66,9 +68,9 @@ def without_duplicates(documents: Iterable[Hashed], excluded: Iterable[bytes], r
             yield document, digest
 
 
-def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed], Report]:
+def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed], CorpusReport]:
     """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
-    report = Report()
+    report = CorpusReport()
     # Titles are joined to texts after cleaning, which cannot make the whole unclean. Documents of earlier runs may have
     # been changed since by anyone.
     hashed = digest_of if recipe.source.prepared else digest_of_cleaned

@@ -21,21 +21,21 @@ from megadec.common.log import progress
 from megadec.corpus.dedup import excluded_digests, is_held_out
 from megadec.corpus.document import Document, DocumentsWriter, read_documents
 from megadec.corpus.line import cleaned, without_duplicates
-from megadec.corpus.plan import Plan, PrepareOptions, plan_of
-from megadec.corpus.report import Report
+from megadec.corpus.options import PrepareOptions, PreparePlan, prepare_plan
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.shards import write_shards
 
 __all__ = ["PrepareOptions", "prepare"]
 
 
-def prepare(options: PrepareOptions) -> Report:
+def prepare(options: PrepareOptions) -> CorpusReport:
     """Run the line and write what `options` ask for; every result gets its name only when all of them are whole.
 
     Raises ConfigError for options that do not fit together or results that exist, InputError for input that cannot be
     read or of which nothing is left, StorageError for the disk; then no result is left under its name.
     """
-    plan = plan_of(options)
-    report = Report()
+    plan = prepare_plan(options)
+    report = CorpusReport()
     with ExitStack() as stack:
         kept = stack.enter_context(_documents_file(plan.documents_file, options.output))
         held = stack.enter_context(_documents_file(plan.held_out_file, options.held_out)) if options.held_out else None
@@ -68,7 +68,7 @@ def _documents_file(wanted: Path | None, beside: Path | None) -> Iterator[IO[byt
 
 
 def _write_documents(
-    options: PrepareOptions, plan: Plan, report: Report, kept: IO[bytes], held: IO[bytes] | None
+    options: PrepareOptions, plan: PreparePlan, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
 ) -> None:
     """Run the steps over the input into the file(s) of documents. Raises InputError when either stays empty."""
     excluded = excluded_digests(options.exclude_texts)
@@ -91,7 +91,7 @@ def _write_documents(
             file.flush()
 
 
-def _check_counts(options: PrepareOptions, report: Report, kept: int, held: int | None) -> None:
+def _check_counts(options: PrepareOptions, report: CorpusReport, kept: int, held: int | None) -> None:
     for count, which in ((kept, "to train on"), (held, "held out")):
         if count == 0:
             reasons = ", ".join(f"{reason} {drops}" for reason, drops in report.dropped.most_common()) or "none dropped"
@@ -99,7 +99,7 @@ def _check_counts(options: PrepareOptions, report: Report, kept: int, held: int 
             raise InputError(f"{inputs}: no documents {which} of {report.documents_read} read ({reasons})")
 
 
-def _raw(options: PrepareOptions, plan: Plan, report: Report) -> Iterator[Document]:
+def _raw(options: PrepareOptions, plan: PreparePlan, report: CorpusReport) -> Iterator[Document]:
     source = plan.recipe.source
     for path in options.input:
         if source.read_parallel:
@@ -108,7 +108,9 @@ def _raw(options: PrepareOptions, plan: Plan, report: Report) -> Iterator[Docume
             yield from source.read(path, report, options)
 
 
-def _write_shards(options: PrepareOptions, plan: Plan, report: Report, kept: IO[bytes], held: IO[bytes] | None) -> None:
+def _write_shards(
+    options: PrepareOptions, plan: PreparePlan, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
+) -> None:
     """Tokenise the held-out documents and then the others; if these fail, the held-out shards go too."""
     assert plan.tokenizer is not None
     written: list[Path] = []
@@ -118,7 +120,12 @@ def _write_shards(options: PrepareOptions, plan: Plan, report: Report, kept: IO[
                 documents = read_documents([Path(file.name)])
                 bar = progress(documents, description=f"tokenise {folder.name}", unit="doc")
                 write_shards(
-                    bar, plan.tokenizer, folder, report=report, overwrite=options.overwrite, workers=plan.workers
+                    bar,
+                    plan.tokenizer,
+                    folder,
+                    report=report,
+                    overwrite=options.overwrite,
+                    workers=plan.workers,
                 )
                 written.append(folder)
     except BaseException:

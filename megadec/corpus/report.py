@@ -15,7 +15,7 @@ SAMPLES_PER_REASON = 3
 SAMPLE_CHARACTERS = 60
 
 
-class Report:
+class CorpusReport:
     """Counts of documents read, kept and dropped. Picklable; `merge` adds another report's counts to this one."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Report:
         """Count something that changed no document's fate, for example the encoding that a file was found in."""
         self.notes[fact] += 1
 
-    def merge(self, other: Report) -> None:
+    def merge(self, other: CorpusReport) -> None:
         """Add the counts of `other`; its samples fill what room there is."""
         self.documents_read += other.documents_read
         for name in ("kept", "kept_characters", "dropped", "dropped_characters", "notes"):

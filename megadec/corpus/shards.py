@@ -25,7 +25,7 @@ from megadec.common.files import storage_errors, whole_folder, write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.parallel import chunks_of, map_in_order
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 
 FORMAT = "megadec-shards"
 VERSION = 1
@@ -58,7 +58,7 @@ def write_shards(
     tokenizer: Tokenizer,
     folder: Path,
     *,
-    report: Report | None = None,
+    report: CorpusReport | None = None,
     block_tokens: int = BLOCK_TOKENS,
     shard_bytes: int = SHARD_BYTES,
     overwrite: bool = False,

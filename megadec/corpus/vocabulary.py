@@ -106,7 +106,7 @@ class Surveyed(NamedTuple):
 
 
 @dataclass
-class Share:
+class TakenText:
     """The text of one portion: what was there and what was taken."""
 
     portion: Portion
@@ -176,13 +176,13 @@ def check_options(options: VocabularyOptions) -> None:
             raise ConfigError(f"{name}={getattr(options, name)}: not from {least} to {most}")
 
 
-def choose_texts(options: VocabularyOptions, portions: Sequence[Portion]) -> list[Share]:
+def choose_texts(options: VocabularyOptions, portions: Sequence[Portion]) -> list[TakenText]:
     """Read the files twice: to see what is there, and to take each portion's share of it, spread over all of it."""
     documents = progress(read_documents(options.input), description="look at documents", unit="doc")
     work = partial(_survey, options.held_out_fraction)
     surveyed = list(chain.from_iterable(map_in_order(work, chunks_of(documents), options.workers)))
     known = sorted({document.source for document in surveyed})
-    shares = [Share(portion) for portion in (*portions, *map(Portion, known))]
+    shares = [TakenText(portion) for portion in (*portions, *map(Portion, known))]
     shares_of = {kind: _shares_of(*kind, shares) for kind in {one[:3] for one in surveyed}}
     for one in surveyed:
         for share in shares_of[one[:3]]:
@@ -210,14 +210,14 @@ def _survey(held_out_fraction: float, documents: list[Document]) -> list[Surveye
     return found
 
 
-def _shares_of(source: str, variant: str, held_out: bool, shares: Sequence[Share]) -> list[Share]:
+def _shares_of(source: str, variant: str, held_out: bool, shares: Sequence[TakenText]) -> list[TakenText]:
     """Where the text of such documents goes: the first share that takes it as it is, and all that convert it."""
     fitting = [share for share in shares if share.portion.fits(source, variant) and not held_out]
     plain = [share for share in fitting if not share.portion.target]
     return plain[:1] + [share for share in fitting if share.portion.target]
 
 
-def _check_found(shares: Sequence[Share], known: Sequence[str]) -> None:
+def _check_found(shares: Sequence[TakenText], known: Sequence[str]) -> None:
     for share in shares:
         name, variant = share.portion.source, share.portion.variant
         if share.found_characters or not share.portion.weight:
@@ -227,7 +227,7 @@ def _check_found(shares: Sequence[Share], known: Sequence[str]) -> None:
         raise ConfigError(f"sample={name}: no such documents; there are {', '.join(known)}{suggest(name, known)}")
 
 
-def choose_characters(shares: Iterable[Share], coverage: float) -> set[str]:
+def choose_characters(shares: Iterable[TakenText], coverage: float) -> set[str]:
     """For each share its most frequent characters, as many as make up `coverage` of it; and those that always are."""
     chosen = set(ALWAYS)
     for share in shares:
@@ -310,7 +310,7 @@ def _cut(line: str, longest: int, counts: Counter[str]) -> Iterator[str]:
     yield line
 
 
-def _segments(shares: Sequence[Share], options: VocabularyOptions, counts: Counter[str]) -> Iterator[str]:
+def _segments(shares: Sequence[TakenText], options: VocabularyOptions, counts: Counter[str]) -> Iterator[str]:
     for share in shares:
         weight = share.portion.weight
         for text in progress(share.texts, description=f"learn from {share.portion.source}", unit="doc"):
@@ -320,7 +320,7 @@ def _segments(shares: Sequence[Share], options: VocabularyOptions, counts: Count
             yield from passed * weight
 
 
-def _share_record(share: Share) -> dict[str, Any]:
+def _share_record(share: TakenText) -> dict[str, Any]:
     portion = share.portion
     return {
         "source": portion.source,

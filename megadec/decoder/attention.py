@@ -21,7 +21,7 @@ from megadec.decoder.documents import (
     document_blocks,
     document_kernel,
     document_mask,
-    find_documents,
+    locate_documents,
 )
 from megadec.decoder.kernels.choose import Kernels
 from megadec.decoder.kernels.precision import product_dtype
@@ -66,7 +66,7 @@ def document_layout(documents_BS: Tensor, dtype: torch.dtype, head_size: int) ->
         return Layout(mask_B1ST=document_mask(documents_BS))
     if kernel == "flex":
         return Layout(blocks=document_blocks(documents_BS))
-    documents = find_documents(documents_BS)
+    documents = locate_documents(documents_BS)
     if kernel == "varlen" and documents.starts.numel() == documents_BS.shape[0] + 1:
         return CAUSAL  # one document each: torch then chooses among its kernels for sequences of one length
     return Layout(documents=documents)

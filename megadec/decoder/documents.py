@@ -69,7 +69,7 @@ def document_mask(documents_BS: Tensor) -> Tensor:
     return (causal_SS & (columns_S >= starts_BS[:, :, None])).unsqueeze(1)
 
 
-def find_documents(documents_BS: Tensor) -> Documents:
+def locate_documents(documents_BS: Tensor) -> Documents:
     """The documents of packed sequences, none of which reaches into another sequence."""
     begins_N = _begins(documents_BS.cpu()).flatten()
     starts = torch.cat([begins_N.nonzero().flatten(), torch.tensor([begins_N.numel()])]).int()

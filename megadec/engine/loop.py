@@ -26,7 +26,7 @@ from megadec.engine.checkpoint.manifest import Progress
 from megadec.engine.checkpoint.origins import origins_at_start
 from megadec.engine.checkpoint.resume import find_checkpoint
 from megadec.engine.checkpoint.save import begin_checkpoint
-from megadec.engine.checkpoint.skipped import Start, after_start
+from megadec.engine.checkpoint.skipped import RunStart, after_start
 from megadec.engine.dry_run import dry_run, memory_errors
 from megadec.engine.early_stopping import after_evaluation, exhausted
 from megadec.engine.health.damaged_shards import report_damaged_shards
@@ -34,7 +34,7 @@ from megadec.engine.health.guard import after_good_step, after_roll_back, after_
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.health.recovery import describe, documents_read, line_of
 from megadec.engine.health.watchdog import Watchdog
-from megadec.engine.metrics.logger import Metrics
+from megadec.engine.metrics.logger import MetricsLogger
 from megadec.engine.metrics.reports import Anomaly, Saved, StepReport
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job
@@ -52,7 +52,7 @@ class _Training:
     job: Job
     engine: ZeroEngine
     batches: Prefetcher
-    metrics: Metrics
+    metrics: MetricsLogger
     checkpointer: AsyncCheckpointer
     interrupt: Interrupt
     watchdog: Watchdog
@@ -99,7 +99,7 @@ def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watchdog: Watchdog) -> 
     if isinstance(job.task.stream, TrainStream):
         if ranks.rank == 0:
             report_damaged_shards(job.task.stream, job.run.folder, progress.step)
-        progress = replace(progress, starts=after_start(progress.starts, Start.of(job.task.stream, progress.step)))
+        progress = replace(progress, starts=after_start(progress.starts, RunStart.of(job.task.stream, progress.step)))
     if job.run.train.dry_run and progress.step < job.run.train.last_step:
         watchdog.set_phase("dry run", progress.step + 1)
         dry_run(engine, job, progress.step)
@@ -246,8 +246,8 @@ def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
     return Prefetcher(make, step, train.last_step, ranks.device, prefetch.prefetch_steps, prefetch.workers)
 
 
-def _metrics(job: Job, ranks: Ranks, progress: Progress) -> Metrics:
-    return Metrics(
+def _metrics(job: Job, ranks: Ranks, progress: Progress) -> MetricsLogger:
+    return MetricsLogger(
         job.run.folder,
         job.run.metrics,
         ranks,

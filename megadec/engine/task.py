@@ -73,7 +73,7 @@ Evaluate = Callable[[Scorer, int, Interrupt], list[Evaluation] | None]
 
 
 class InitialWeights(Protocol):
-    """A model on disk to begin from; `export.consolidate.open_model` gives one."""
+    """A model on disk to begin from; `export.read.model.open_model` opens one."""
 
     @property
     def path(self) -> Path:

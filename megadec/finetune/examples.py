@@ -23,7 +23,7 @@ from megadec.common.log import logger
 from megadec.common.ranks import is_first
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.thucnews import class_names
@@ -138,7 +138,7 @@ def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText
     Raises InputError naming file and line for a malformed line, an empty text, and a text without a label; ConfigError
     for a source that does not exist.
     """
-    report = Report()
+    report = CorpusReport()
     for document in find_source(source_of(path, options.source)).read(path, report, options.read):
         _check_whole(path, report)
         place, text = _place(path, document), full_text(document).strip()
@@ -284,14 +284,14 @@ def _class_list(path: Path, options: LabelledOptions) -> Sequence[str] | None:
     """The names of class.txt in its order, or None where there is none."""
     if source_of(path, options.source) != "thucnews" and not options.read.class_file:
         return None
-    names = class_names(path, Report(), options.read)
+    names = class_names(path, CorpusReport(), options.read)
     twice = [name for name, after in pairwise(sorted(names)) if name == after]
     if twice:
         raise InputError(f"the class list of {path} has {twice[0]!r} twice")
     return names or None
 
 
-def _check_whole(path: Path, report: Report) -> None:
+def _check_whole(path: Path, report: CorpusReport) -> None:
     for reason, samples in report.samples.items():
         raise InputError(f"{path}: {reason.replace('_', ' ')}: {samples[0]}; a line of a labelled set is not dropped")
 

@@ -19,7 +19,7 @@ from megadec.common.errors import ConfigError, InputError
 from megadec.common.files import whole_file
 from megadec.common.log import logger
 from megadec.corpus.document import full_text
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.finetune.classify import load_classifier
@@ -82,7 +82,7 @@ def label_texts(options: PseudoOptions) -> dict[str, int | float]:
 
 
 def _texts(options: PseudoOptions) -> Iterator[str]:
-    report = Report()
+    report = CorpusReport()
     for path in options.input:
         for document in find_source(source_of(path, options.source)).read(path, report, options.read):
             text = full_text(document).strip()

@@ -30,7 +30,7 @@ from megadec.engine.runs.pretrain import Run
 from megadec.engine.zero.settings import resolve_precision
 from megadec.rehearse.disturbances import DAMAGE, KINDS, LAUNCHER, Disturbance, Kind, RehearsalOptions, choose
 from megadec.rehearse.setup import Scene, damaged, make_scene
-from megadec.rehearse.start import STARTING, NotSeenError, Pace, Start, disturb, pace_of, read_lines
+from megadec.rehearse.start import STARTING, Attempt, NotSeenError, Pace, disturb, pace_of, read_lines
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 1e-2}
 # After so many starts in a row that could not be disturbed as planned, nothing more is to be learned.
@@ -46,7 +46,7 @@ log = logger(__name__)
 
 
 @dataclass
-class Row:
+class Outcome:
     """A start of the run. Steps are the run's.
 
     kind: what was done, None for the last start, which nothing happens to; victim: as in Disturbance. place: where in
@@ -83,14 +83,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class RehearsalReport:
     """A rehearsal. run: as it was scaled down; steps: of it; problems: by row, empty when all is as it must be."""
 
     run: Mapping[str, Any]
     seed: int
     steps: int
     tolerance: float
-    rows: Sequence[Row]
+    rows: Sequence[Outcome]
     undisturbed_loss: float
     final_loss: float | None
     seconds: float
@@ -107,7 +107,7 @@ class Report:
         return dict(Counter(f"kill {row.place}" if row.kind == "kill" else row.kind for row in self.rows if row.kind))
 
 
-def rehearse(run: Run, deepspeed: Path, script: Path, options: RehearsalOptions) -> Report:
+def rehearse(run: Run, deepspeed: Path, script: Path, options: RehearsalOptions) -> RehearsalReport:
     """Run it undisturbed, then with every disturbance, then to its end; a report of what happened.
 
     script: launch/pretrain.py. Raises ConfigError for a run or options that cannot be, TrainingError when the
@@ -142,9 +142,9 @@ class _Rehearsal:
         self._metrics = scene.run.folder / FILE_NAME
         stated = options.tolerance
         self._tolerance = TOLERANCES[resolve_precision(scene.run.train.precision)] if stated is None else stated
-        self._rows: list[Row] = []
+        self._rows: list[Outcome] = []
 
-    def play(self) -> Report:
+    def play(self) -> RehearsalReport:
         """All starts."""
         began = time.monotonic()
         self._logs.mkdir(exist_ok=True)
@@ -157,7 +157,7 @@ class _Rehearsal:
         self._start(None, undisturbed, pace)
         losses = losses_of(read_lines(self._metrics))
         problems = {row.number: wrong for row in self._rows if (wrong := judge(row, self._tolerance, self._steps))}
-        return Report(
+        return RehearsalReport(
             run=to_dict(self._scene.run),
             seed=self._options.seed,
             steps=self._steps,
@@ -173,7 +173,7 @@ class _Rehearsal:
         folder, output = self._scene.undisturbed, self._logs / "undisturbed"
         log.info("undisturbed: %d steps in %s", self._steps, folder)
         began, command = time.monotonic(), self._command(0, f"--name={folder.name}")
-        with Start(command, self._options.all_ranks[0], folder, output, self._options.patience_seconds) as start:
+        with Attempt(command, self._options.all_ranks[0], folder, output, self._options.patience_seconds) as start:
             with contextlib.suppress(NotSeenError):  # its output says why
                 start.wait_for_step()
             seconds = time.monotonic() - began
@@ -189,7 +189,7 @@ class _Rehearsal:
         """Start the run, let happen what is to happen (None: nothing, it goes to its end), and collect the facts."""
         ranks, file = (what.ranks, what.deepspeed) if what else (self._options.all_ranks[0], 0)
         kind, victim, done = (what.kind, what.victim, what.words) if what else (None, 0, "nothing; to the end")
-        row = Row(len(self._rows) + 1, ranks, self._scene.deepspeed_files[file].name, done, kind, victim)
+        row = Outcome(len(self._rows) + 1, ranks, self._scene.deepspeed_files[file].name, done, kind, victim)
         row.whole_before = self._whole_step()
         more, says = (KINDS[kind].options, KINDS[kind].says) if kind else ((), "")
         output = self._logs / f"{row.number:03d}"
@@ -200,7 +200,7 @@ class _Rehearsal:
                 row.done += f": {says}"
                 stack.enter_context(damaged(shard, cut=what.kind == "cut shard"))
             sizes = (ranks, self._scene.run.folder, output, self._options.patience_seconds)
-            start = stack.enter_context(Start(self._command(file, *more), *sizes))
+            start = stack.enter_context(Attempt(self._command(file, *more), *sizes))
             try:
                 row.place = disturb(start, what, pace) if what else ""
                 row.status, row.seconds = start.wait_for_end()
@@ -232,7 +232,7 @@ class _Rehearsal:
                 row.went_on_from = went_on
                 row.left_over = tuple(sorted({*row.left} & {*unfinished_in(self._scene.run.folder)}))
 
-    def _finish(self, row: Row, undisturbed: Losses) -> None:
+    def _finish(self, row: Outcome, undisturbed: Losses) -> None:
         """What must hold for the whole run when its last start has ended."""
         lines = read_lines(self._metrics)
         row.went_on_from, row.left_over = row.whole, row.left
@@ -287,7 +287,7 @@ def difference(losses: Losses, undisturbed: Losses) -> float:
     return max((value if value == value else float("inf") for value in found), default=0.0)
 
 
-def judge(row: Row, tolerance: float, last_step: int) -> list[str]:
+def judge(row: Outcome, tolerance: float, last_step: int) -> list[str]:
     """What is wrong with a row, in words. last_step: of the run."""
     wrong = [row.error] if row.error else []
     if row.whole < row.whole_before:
@@ -301,7 +301,7 @@ def judge(row: Row, tolerance: float, last_step: int) -> list[str]:
     return wrong if row.error else [*wrong, *_wrong_of_kind(row, last_step)]
 
 
-def _wrong_of_kind(row: Row, last_step: int) -> list[str]:
+def _wrong_of_kind(row: Outcome, last_step: int) -> list[str]:
     wrong = []
     fails = row.kind in ("kill", *DAMAGE, "full disk") or row.victim == LAUNCHER
     if fails == (row.status == 0):
@@ -324,7 +324,7 @@ HEAD = ("", "ranks", "what was done", "where", "at step", "ended", "whole", "wen
         "loss difference", "left behind", "left over", "")  # fmt: skip
 
 
-def table(report: Report) -> str:
+def table(report: RehearsalReport) -> str:
     """The report as Markdown."""
     cells: list[Sequence[object]] = [HEAD, ["---"] * len(HEAD)]
     for row in report.rows:

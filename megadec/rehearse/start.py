@@ -46,7 +46,7 @@ class NotSeenError(TrainingError):
     """What a rehearsal waits for has not come."""
 
 
-class Start:
+class Attempt:
     """A run that was started. A context manager: whatever is left of it is gone at the end.
 
     command: the script and its options. run_folder: where its metrics will be. log: gets its output.
@@ -77,7 +77,7 @@ class Start:
         self._reader = threading.Thread(target=self._read, args=(log,), daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Start:
+    def __enter__(self) -> Attempt:
         return self
 
     def __exit__(
@@ -192,7 +192,7 @@ def _environment() -> dict[str, str]:
     return {**inherited, "PATH": path, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu"}
 
 
-def pace_of(start: Start, seconds_to_first_step: float) -> Pace:
+def pace_of(start: Attempt, seconds_to_first_step: float) -> Pace:
     """How long things take in a run, in the median, so that a moment in a later start can be hit."""
     evaluations: dict[int, float] = {}
     for line in start.lines("evaluate"):
@@ -205,7 +205,7 @@ def pace_of(start: Start, seconds_to_first_step: float) -> Pace:
     }
 
 
-def disturb(start: Start, what: Disturbance, pace: Pace) -> str:
+def disturb(start: Attempt, what: Disturbance, pace: Pace) -> str:
     """Wait for the moment, do to the run what is due, and return where in the run it was.
 
     That is seen in the run's files around the stroke; between the look and the signal it goes on for a fraction of a
@@ -234,7 +234,7 @@ def disturb(start: Start, what: Disturbance, pace: Pace) -> str:
     return _strike(start, what, ranks) if what.kind in ("kill", "stop") else _refuse(start, what, ranks)
 
 
-def _strike(start: Start, what: Disturbance, ranks: list[psutil.Process]) -> str:
+def _strike(start: Attempt, what: Disturbance, ranks: list[psutil.Process]) -> str:
     """Kill the victims, or ask one of them to stop."""
     victims = [start.launcher] if what.victim == LAUNCHER else _victims(what, ranks)
     victims = victims or [start.launcher]  # there were no ranks yet
@@ -249,7 +249,7 @@ def _strike(start: Start, what: Disturbance, ranks: list[psutil.Process]) -> str
     return "in a step" if start.lines("train") else STARTING
 
 
-def _refuse(start: Start, what: Disturbance, ranks: list[psutil.Process]) -> str:
+def _refuse(start: Attempt, what: Disturbance, ranks: list[psutil.Process]) -> str:
     """Let the disk refuse what these ranks write; if for a while: until one has said so, then a save and an end."""
     limits = [(process, process.rlimit(psutil.RLIMIT_FSIZE)) for process in _victims(what, ranks)]
     for process, (_, most) in limits:

@@ -16,7 +16,7 @@ SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 RATES = (1, 3, 10, 30, 100, 300, 1000, 3000)
 
 
-class Metrics:
+class ServiceMetrics:
     """Raises MissingExtraError without prometheus_client."""
 
     def __init__(self, scheduler: Scheduler) -> None:

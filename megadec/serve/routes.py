@@ -80,8 +80,8 @@ async def classify(request: Request) -> Response:
     """Label texts."""
     service = request.app.state.service
     wanted = await _read(request, ClassifyBody)
-    place = request.scope[PLACE] = service.scheduler.admit()
-    found = await _unless_gone(request, service.classify(place, wanted))
+    slot = request.scope[PLACE] = service.scheduler.admit()
+    found = await _unless_gone(request, service.classify(slot, wanted))
     data = [
         {"index": index, "label": max(one, key=one.__getitem__), "probabilities": dict(one)}
         for index, one in enumerate(found)
@@ -157,9 +157,9 @@ async def _read(request: Request, kind: type[T]) -> T:
 async def _generate(request: Request, kind: type[CompletionBody | ChatBody]) -> Response:
     service = request.app.state.service
     wanted = await _read(request, kind)
-    place = request.scope[PLACE] = service.scheduler.admit()
+    slot = request.scope[PLACE] = service.scheduler.admit()
     answer = await service.answer(wanted)
-    pieces = service.pieces(place, answer)
+    pieces = service.pieces(slot, answer)
     is_chat = isinstance(wanted, ChatBody)
     head = {
         "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}",
@@ -262,7 +262,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 class Guard:
-    """Around all routes: counts each request by how it ended, and frees its place whatever happens."""
+    """Around all routes: counts each request by how it ended, and frees its slot whatever happens."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

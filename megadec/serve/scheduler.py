@@ -1,6 +1,6 @@
 """One thread computes, and all requests that were taken on advance in turn.
 
-A request waits for a place among the running ones, and keeps it until it leaves. Turns are not interrupted, so the
+A request waits for a slot among the running ones, and keeps it until it leaves. Turns are not interrupted, so the
 longest one (a part of a prompt, a token, a few texts) is what the others wait for.
 """
 
@@ -22,7 +22,7 @@ log = logger(__name__)
 LONGEST_RETRY_SECONDS = 60
 
 
-class Place:
+class Slot:
     """A request in the line. Times are those of the event loop."""
 
     def __init__(self, deadline: float) -> None:
@@ -38,30 +38,30 @@ class Scheduler:
         self._limits = limits
         self._thread = ThreadPoolExecutor(1, "computing")
         self._free = asyncio.Semaphore(limits.running)
-        self._places: set[Place] = set()
+        self._slots: set[Slot] = set()
         self._ends_at = float("inf")
         self._mean_seconds = 1.0
 
     @property
     def running(self) -> int:
         """Requests that take turns."""
-        return sum(place.started is not None for place in self._places)
+        return sum(slot.started is not None for slot in self._slots)
 
     @property
     def waiting(self) -> int:
         """Requests that wait for others to leave."""
-        return len(self._places) - self.running
+        return len(self._slots) - self.running
 
     @property
     def healthy(self) -> bool:
         """Whether requests are taken on: no shutdown has begun."""
         return self._ends_at == float("inf")
 
-    def admit(self) -> Place:
+    def admit(self) -> Slot:
         """Take on a request, which must `leave` in the end. Raises RequestError 503 when it cannot wait here."""
         if not self.healthy:
             raise RequestError("the server is shutting down", status=503, code="shutting_down")
-        if len(self._places) >= self._limits.running + self._limits.waiting:
+        if len(self._slots) >= self._limits.running + self._limits.waiting:
             retry = self._mean_seconds * (1 + self.waiting / self._limits.running)
             raise RequestError(
                 f"the server is busy: {self.running} requests are computed and {self.waiting} wait, "
@@ -70,18 +70,18 @@ class Scheduler:
                 code="queue_full",
                 retry_after_seconds=max(1, min(LONGEST_RETRY_SECONDS, round(retry))),
             )
-        place = Place(asyncio.get_running_loop().time() + self._limits.request_seconds)
-        self._places.add(place)
-        return place
+        slot = Slot(asyncio.get_running_loop().time() + self._limits.request_seconds)
+        self._slots.add(slot)
+        return slot
 
-    def leave(self, place: Place) -> None:
+    def leave(self, slot: Slot) -> None:
         """Nothing more is to be computed for this request."""
-        self._places.remove(place)
-        if place.started is not None:
-            self._mean_seconds += 0.2 * (asyncio.get_running_loop().time() - place.started - self._mean_seconds)
+        self._slots.remove(slot)
+        if slot.started is not None:
+            self._mean_seconds += 0.2 * (asyncio.get_running_loop().time() - slot.started - self._mean_seconds)
             self._free.release()
 
-    async def turn(self, place: Place, work: Callable[[], T]) -> T:
+    async def turn(self, slot: Slot, work: Callable[[], T]) -> T:
         """What a short piece of work gives; it is computed when it is the request's turn.
 
         Raises RequestError when the request's time is over, the server ends, or the work fails: whatever is wrong with
@@ -89,10 +89,10 @@ class Scheduler:
         """
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(min(place.deadline, self._ends_at)) as place.timeout:
-                if place.started is None:
+            async with asyncio.timeout_at(min(slot.deadline, self._ends_at)) as slot.timeout:
+                if slot.started is None:
                     await self._free.acquire()
-                    place.started = loop.time()
+                    slot.started = loop.time()
                 return await loop.run_in_executor(self._thread, work)
         except TimeoutError as error:
             if loop.time() >= self._ends_at:
@@ -110,10 +110,10 @@ class Scheduler:
     def drain(self, seconds: float) -> None:
         """Take on nothing more; what is not done in `seconds` is ended."""
         self._ends_at = min(asyncio.get_running_loop().time() + seconds, self._ends_at)
-        for place in self._places:
+        for slot in self._slots:
             with contextlib.suppress(RuntimeError):  # this turn is over
-                if place.timeout is not None:
-                    place.timeout.reschedule(min(place.deadline, self._ends_at))
+                if slot.timeout is not None:
+                    slot.timeout.reschedule(min(slot.deadline, self._ends_at))
 
     def close(self) -> None:
         """End the thread with the turn that it is at."""

@@ -15,10 +15,10 @@ from megadec.common.errors import InputError
 from megadec.decoding.generate import Continuation, Sampling
 from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import Limits, RequestError
-from megadec.serve.metrics import Metrics
+from megadec.serve.metrics import ServiceMetrics
 from megadec.serve.open import ServedClassifier, ServedModel
 from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody
-from megadec.serve.scheduler import Place, Scheduler
+from megadec.serve.scheduler import Scheduler, Slot
 
 TEXTS_PER_TURN = 8
 CHAT_NOTES = {
@@ -36,7 +36,7 @@ class Service:
         self.model = model
         self.classifier = classifier
         self.scheduler = Scheduler(limits)
-        self.metrics = Metrics(self.scheduler)
+        self.metrics = ServiceMetrics(self.scheduler)
         self._started = int(time.time())
 
     async def answer(self, wanted: CompletionBody | ChatBody) -> Answer:
@@ -60,19 +60,19 @@ class Service:
         self.metrics.prompt_tokens.inc(len(ids))
         return Answer(continuation, tokenizer, stops, self.metrics.generated_tokens.inc)
 
-    async def pieces(self, place: Place, answer: Answer) -> AsyncIterator[Piece]:
+    async def pieces(self, slot: Slot, answer: Answer) -> AsyncIterator[Piece]:
         """Text as it comes, then the reason. Raises RequestError when the answer cannot be finished."""
         piece = Piece("")
         try:
             while piece.reason is None:
-                piece = await self.scheduler.turn(place, answer.turn)
+                piece = await self.scheduler.turn(slot, answer.turn)
                 if piece.text:
                     yield Piece(piece.text)
             yield Piece("", piece.reason)
         finally:
             self.metrics.answer(answer)
 
-    async def classify(self, place: Place, wanted: ClassifyBody) -> list[Mapping[str, float]]:
+    async def classify(self, slot: Slot, wanted: ClassifyBody) -> list[Mapping[str, float]]:
         """For each text, label -> probability. Raises RequestError."""
         served = _named(self.classifier, wanted.model, "classifier", "--model")
         texts = wanted.texts
@@ -82,7 +82,7 @@ class Service:
         found: list[Mapping[str, float]] = []
         for first in range(0, len(texts), TEXTS_PER_TURN):
             part = texts[first : first + TEXTS_PER_TURN]
-            found += await self.scheduler.turn(place, partial(served.classifier.classify, part))
+            found += await self.scheduler.turn(slot, partial(served.classifier.classify, part))
         self.metrics.texts.inc(len(texts))
         return found
 

@@ -119,8 +119,8 @@ def end_node(node: subprocess.Popen[bytes]) -> None:
 
 
 def listens(port: int) -> bool:
-    with socket.socket() as loss_check:
-        return loss_check.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as listener:
+        return listener.connect_ex(("127.0.0.1", port)) == 0
 
 
 def submit(cluster: Cluster, *command: object, options: tuple[object, ...] = ()) -> tuple[object, ...]:

@@ -21,7 +21,7 @@ from megadec.decoder.documents import (
     document_blocks,
     document_kernel,
     document_mask,
-    find_documents,
+    locate_documents,
 )
 
 DOCUMENTS = torch.tensor(
@@ -124,7 +124,7 @@ def all_errors(documents_BS: Tensor, layout: Layout, qkv: list[Tensor]) -> list[
 
 
 def test_documents_are_found_where_their_numbers_change_and_end_with_their_rows() -> None:
-    documents = find_documents(DOCUMENTS)
+    documents = locate_documents(DOCUMENTS)
     assert documents.starts.diff().tolist() == [5, 1, 11, 4, 21, 20, 1, 3, 3, 15]
     assert documents.starts.tolist()[0] == 0
     assert documents.longest == 21
@@ -146,7 +146,7 @@ def squared_lengths(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> int:
 
 def test_the_cost_follows_the_sum_of_squared_document_lengths() -> None:
     q, k, v = tensors(21, 6, 2)
-    squares = sum(length**2 for length in find_documents(DOCUMENTS).starts.diff().tolist())
+    squares = sum(length**2 for length in locate_documents(DOCUMENTS).starts.diff().tolist())
     assert squared_lengths(q, k, v, document_layout(DOCUMENTS)) == 2 * squares
     assert squared_lengths(q, k, v, mask_layout(DOCUMENTS)) == 2 * 4 * 21**2
 
@@ -163,7 +163,7 @@ def test_flex_attention_s_blocks_say_the_same_as_the_mask() -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the check's own
 def test_the_operation_keeps_autograds_rules() -> None:
     qkv = (x.detach().double().flatten(0, 1).requires_grad_() for x in tensors(21, 2, 1))
-    arguments = (*qkv, find_documents(DOCUMENTS).starts)
+    arguments = (*qkv, locate_documents(DOCUMENTS).starts)
     torch.library.opcheck(torch.ops.megadec.attend_each.default, arguments)
 
 

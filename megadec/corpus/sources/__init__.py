@@ -15,7 +15,7 @@ from megadec.corpus.clean.extracted import clean_extracted
 from megadec.corpus.clean.markdown import clean_markdown
 from megadec.corpus.clean.web import clean_web
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.markdown import read_markdown
@@ -27,7 +27,7 @@ from megadec.corpus.sources.thucnews import read_thucnews
 from megadec.corpus.sources.zhwiki import read_zhwiki
 
 WIKIPEDIA_LICENCE = "CC-BY-SA-4.0"
-Read = Callable[[Path, Report, ReadOptions], Iterator[Document]]
+Read = Callable[[Path, CorpusReport, ReadOptions], Iterator[Document]]
 Clean = Callable[[Document], Document | str]
 
 
@@ -48,7 +48,7 @@ class Source:
     rules_of: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""
     prepared: bool = False
-    read_parallel: Callable[[Path, Report, ReadOptions, int], Iterator[Document]] | None = None
+    read_parallel: Callable[[Path, CorpusReport, ReadOptions, int], Iterator[Document]] | None = None
 
 
 def _clean_wikitext(document: Document) -> Document | str:

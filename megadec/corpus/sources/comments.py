@@ -12,7 +12,7 @@ from pathlib import Path
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.encoding import lines
 from megadec.corpus.sources.files import Member, members
 from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions
@@ -22,7 +22,7 @@ SUFFIXES = (".csv", ".tsv")
 LONGEST_FIELD_CHARACTERS = 16 << 20
 
 
-def read_comments(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+def read_comments(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """A document for each row. Rows with another number of fields are dropped as malformed, up to the limit.
 
     Raises InputError for a missing column, an open quote that never closes, another encoding, and damage.
@@ -34,7 +34,7 @@ def read_comments(path: Path, report: Report, options: ReadOptions) -> Iterator[
             raise InputError(f"{member.name}: not a readable table: {error}") from error
 
 
-def _rows(member: Member, report: Report, options: ReadOptions) -> Iterator[Document]:
+def _rows(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     previous = csv.field_size_limit(LONGEST_FIELD_CHARACTERS)
     delimiter = "\t" if member.path.suffix.lower() == ".tsv" else ","
     rows = csv.reader(lines(member, options.encoding, report), delimiter=delimiter)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 from megadec.common.errors import ConfigError, InputError, suggest
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.files import Member, reading
 
 BLOCK_BYTES = 1 << 20
@@ -40,7 +40,7 @@ def check_encoding(encoding: str) -> str:
     return ENCODINGS[name]
 
 
-def characters(member: Member, encoding: str, report: Report) -> Iterator[str]:
+def characters(member: Member, encoding: str, report: CorpusReport) -> Iterator[str]:
     """The characters of a file, a block at a time, without a byte order mark.
 
     Raises InputError with the file, the offset of the byte, what was found there, and what to try.
@@ -68,12 +68,12 @@ def characters(member: Member, encoding: str, report: Report) -> Iterator[str]:
         block = _read(member, BLOCK_BYTES)
 
 
-def decode(member: Member, data: bytes, encoding: str, report: Report) -> str:
+def decode(member: Member, data: bytes, encoding: str, report: CorpusReport) -> str:
     """All of a file's bytes as characters. Raises InputError as `characters` does."""
     return "".join(characters(Member(member.name, member.path, BytesIO(data)), encoding, report))
 
 
-def lines(member: Member, encoding: str, report: Report) -> Iterator[str]:
+def lines(member: Member, encoding: str, report: CorpusReport) -> Iterator[str]:
     """Lines with their ends, which become `\\n` (from `\\r\\n` and `\\r` too). A line may be as long as it likes."""
     rest = ""
     for text in characters(member, encoding, report):

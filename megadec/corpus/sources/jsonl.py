@@ -14,7 +14,7 @@ from typing import Any
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.encoding import lines
 from megadec.corpus.sources.files import Member, members
 from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions
@@ -24,7 +24,7 @@ SUFFIXES = (".jsonl", ".json", ".ndjson")
 LARGEST_WHOLE_CHARACTERS = 256 << 20
 
 
-def read_jsonl(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+def read_jsonl(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """A document for each line that is an object, or for each paragraph of a SQuAD-form file (its `context`).
 
     A line that is not an object is dropped as malformed, up to the limit; an empty file is noted. Raises InputError for
@@ -34,7 +34,7 @@ def read_jsonl(path: Path, report: Report, options: ReadOptions) -> Iterator[Doc
         yield from _documents(member, report, options)
 
 
-def _documents(member: Member, report: Report, options: ReadOptions) -> Iterator[Document]:
+def _documents(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     numbered = enumerate(lines(member, options.encoding, report), 1)
     rows = ((number, line) for number, line in numbered if line.strip())
     head = list(islice(rows, 2))
@@ -49,7 +49,7 @@ def _documents(member: Member, report: Report, options: ReadOptions) -> Iterator
 
 
 def _from_lines(
-    member: Member, rows: Iterable[tuple[int, str]], report: Report, options: ReadOptions
+    member: Member, rows: Iterable[tuple[int, str]], report: CorpusReport, options: ReadOptions
 ) -> Iterator[Document]:
     check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
     mapping: FieldMapping | None = None
@@ -94,7 +94,7 @@ def _is_squad(value: Any) -> bool:
     return isinstance(data, list) and all(isinstance(entry, dict) and "paragraphs" in entry for entry in data)
 
 
-def _from_whole(member: Member, value: Any, report: Report, options: ReadOptions) -> Iterator[Document]:
+def _from_whole(member: Member, value: Any, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     if _is_squad(value):
         yield from _squad(member, value["data"], report)
     elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
@@ -106,7 +106,7 @@ def _from_whole(member: Member, value: Any, report: Report, options: ReadOptions
         raise InputError(f"{member.name}: JSON that is neither objects nor paragraphs in SQuAD form (data/paragraphs)")
 
 
-def _squad(member: Member, data: list[dict[str, Any]], report: Report) -> Iterator[Document]:
+def _squad(member: Member, data: list[dict[str, Any]], report: CorpusReport) -> Iterator[Document]:
     for number, entry in enumerate(data):
         for place, paragraph in enumerate(entry["paragraphs"]):
             report.read()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.encoding import decode
 from megadec.corpus.sources.files import members, read_whole
 from megadec.corpus.sources.reading import ReadOptions
@@ -23,7 +23,7 @@ _HEADING = re.compile(r"(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
 _FENCE = re.compile(r"[ \t]*(```+|~~~+)")
 
 
-def read_markdown(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+def read_markdown(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """Documents at `path`; the title is the first heading, and the label the folder that holds the file.
 
     With `options.split_level` a document begins at each heading down to that level. Raises InputError for another

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 
 SOURCE, LICENCE = "zhwiki", "CC-BY-SA-4.0"
 OTHER_NAMESPACE, REDIRECT, NOT_WIKITEXT, NO_TEXT = "other_namespace", "redirect", "not_wikitext", "no_text"
@@ -30,7 +30,7 @@ class PageParser:
     All pages are counted as read in `report`, those that are no articles as dropped with their reason.
     """
 
-    def __init__(self, name: str, report: Report, *, opened: bool = False) -> None:
+    def __init__(self, name: str, report: CorpusReport, *, opened: bool = False) -> None:
         """`opened`: the bytes begin between two pages, as in the streams of a multistream dump."""
         self.name = name
         self._report = report

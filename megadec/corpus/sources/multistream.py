@@ -19,7 +19,7 @@ from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
 from megadec.corpus.parallel import map_in_order
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.mediawiki import PageParser
 
 LEAST_TASK_BYTES = 1 << 16
@@ -39,7 +39,7 @@ def page_streams(path: Path) -> list[tuple[int, int]] | None:
     return list(pairwise([*_grouped(starts), path.stat().st_size]))
 
 
-def read_streams(path: Path, ranges: list[tuple[int, int]], report: Report, workers: int) -> Iterator[Document]:
+def read_streams(path: Path, ranges: list[tuple[int, int]], report: CorpusReport, workers: int) -> Iterator[Document]:
     """The articles of all ranges in order; each range is one task.
 
     Raises InputError as the sequential reader does, after the pages before the damage were given out.
@@ -52,10 +52,10 @@ def read_streams(path: Path, ranges: list[tuple[int, int]], report: Report, work
                 raise InputError(failure)
 
 
-def _read_range(path: Path, size: int, start_end: tuple[int, int]) -> tuple[list[Document], Report, str]:
+def _read_range(path: Path, size: int, start_end: tuple[int, int]) -> tuple[list[Document], CorpusReport, str]:
     """In a worker: the articles of a range, their counts, and the message of what stopped the reading, if any."""
     start, end = start_end
-    report = Report()
+    report = CorpusReport()
     documents: list[Document] = []
     parser = PageParser(f"{path} (stream at byte {start:,})", report, opened=start > 0)
     tail = b""

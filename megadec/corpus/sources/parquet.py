@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document, is_ours, read_documents
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.files import reading, wanted
 from megadec.corpus.sources.reading import FieldMapping, ReadOptions
 
@@ -21,7 +21,7 @@ SOURCE = "parquet"
 BATCH_ROWS = 256
 
 
-def read_parquet(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+def read_parquet(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """A document for each row of a table with a column of text. Raises InputError for a missing column or damage."""
     for file in parquet_files(path, options):
         with reading(str(file)), pq.ParquetFile(file) as table:
@@ -35,7 +35,7 @@ def read_parquet(path: Path, report: Report, options: ReadOptions) -> Iterator[D
                     yield mapping.document(row, default_id=f"{file.stem}:{number}", source=SOURCE)
 
 
-def read_prepared(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+def read_prepared(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """Documents from files that an earlier run wrote: cleaned and judged already, with their own sources."""
     for document in read_documents(parquet_files(path, options)):
         report.read()

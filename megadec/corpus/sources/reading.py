@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from megadec.common.errors import InputError, suggest
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 
 MALFORMED_ALLOWED = 10
 
@@ -59,7 +59,7 @@ class LineCheck:
 
     name: str
     source: str
-    report: Report
+    report: CorpusReport
     fraction: float
     malformed: int = 0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.encoding import lines
 from megadec.corpus.sources.files import Member, members
 from megadec.corpus.sources.reading import ReadOptions
@@ -26,7 +26,7 @@ _PART = re.compile(r"<(url|docno|contenttitle|content)>(.*?)</\1>", re.DOTALL)
 _PARAGRAPH = "\ue40c"
 
 
-def read_sgml(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+def read_sgml(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """A document for each `<doc>`. Raises InputError for a file without any, one cut inside one, another encoding."""
     for member in members(path, SUFFIXES, options):
         found = False
@@ -38,7 +38,7 @@ def read_sgml(path: Path, report: Report, options: ReadOptions) -> Iterator[Docu
             raise InputError(f"{member.name}: no <doc> element in it")
 
 
-def _elements(member: Member, report: Report, options: ReadOptions) -> Iterator[str]:
+def _elements(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[str]:
     parts: list[str] = []
     size = 0
     inside = False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from megadec.corpus.document import Document
 from megadec.corpus.parallel import chunks_of
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.encoding import decode, lines
 from megadec.corpus.sources.files import Member, members, read_whole
 from megadec.corpus.sources.reading import ReadOptions
@@ -20,7 +20,7 @@ SUFFIXES = (".txt", ".text")
 LARGEST_DOCUMENT_BYTES = 64 << 20
 
 
-def read_text(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+def read_text(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """Documents of a plain text file, a folder or an archive of them.
 
     With `options.lines_per_document` lines are grouped, blank ones left out; the last group of a file may be shorter.
@@ -35,7 +35,7 @@ def read_text(path: Path, report: Report, options: ReadOptions) -> Iterator[Docu
             yield Document(member.stem, "text", text)
 
 
-def _grouped(member: Member, report: Report, options: ReadOptions) -> Iterator[Document]:
+def _grouped(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     numbered = enumerate(lines(member, options.encoding, report), 1)
     filled = ((number, line.strip()) for number, line in numbered if line.strip())
     for group in chunks_of(filled, options.lines_per_document):

@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.encoding import decode, lines
 from megadec.corpus.sources.files import Member, members, read_whole, reading
 from megadec.corpus.sources.reading import LineCheck, ReadOptions
@@ -32,7 +32,7 @@ HEAD_BYTES = 4096
 _LIST = re.compile(rb"(\r?\n)*[^\t\n]+\t[^\t\n]{1,60}(\n|\Z)")
 
 
-def read_thucnews(path: Path, report: Report, options: ReadOptions) -> Iterator[Document]:
+def read_thucnews(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """Articles and titles at `path`; the folder above an article, or the class of a list's line, is the label.
 
     Raises InputError for another encoding, for damage, and for a label that class.txt does not have.
@@ -63,7 +63,7 @@ class _Rejoined:
         return taken or self._rest.read(size)
 
 
-def _article(member: Member, report: Report, options: ReadOptions) -> Document:
+def _article(member: Member, report: CorpusReport, options: ReadOptions) -> Document:
     data = read_whole(member, LARGEST_ARTICLE_BYTES)
     text = decode(member, data, options.encoding, report).rstrip().removesuffix(END_MARK).rstrip()
     title, body = split_title(text)
@@ -82,7 +82,7 @@ def split_title(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _titles(member: Member, classes: list[str], report: Report, options: ReadOptions) -> Iterator[Document]:
+def _titles(member: Member, classes: list[str], report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     check = LineCheck(member.name, TITLES, report, options.malformed_fraction)
     for number, line in enumerate(lines(member, options.encoding, report), 1):
         if not line.strip():
@@ -104,7 +104,7 @@ def _class_name(label: str, classes: list[str], name: str, number: int) -> str:
     return classes[int(label)]
 
 
-def class_names(path: Path, report: Report, options: ReadOptions) -> list[str]:
+def class_names(path: Path, report: CorpusReport, options: ReadOptions) -> list[str]:
     """Names from `class_file`, or from class.txt in the folder or archive or beside the file; none: labels stay."""
     place = Path(options.class_file) if options.class_file else path
     if not options.class_file and path.is_file() and path.suffix.lower() in SUFFIXES:

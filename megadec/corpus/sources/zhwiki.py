@@ -16,7 +16,7 @@ from typing import Any
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser
 from megadec.corpus.sources.multistream import page_streams, read_streams
 from megadec.corpus.sources.reading import ReadOptions
@@ -25,7 +25,7 @@ _MAGIC = {"bz2": b"BZh", "gz": b"\x1f\x8b"}
 _OPEN: dict[str, Callable[[Path, Any], io.BufferedIOBase]] = {"bz2": bz2.open, "gz": gzip.open, "xml": open}
 
 
-def read_zhwiki(path: Path, report: Report, options: ReadOptions, workers: int = 1) -> Iterator[Document]:
+def read_zhwiki(path: Path, report: CorpusReport, options: ReadOptions, workers: int = 1) -> Iterator[Document]:
     """The articles of a dump as documents whose text is raw wikitext; pages left out are counted in `report`.
 
     `workers` > 1 reads a multistream .bz2 in that many processes; the order stays. Raises InputError, after the last

@@ -17,7 +17,7 @@ from typing import Any
 from megadec.common.errors import CheckpointError
 from megadec.common.files import read_json, sha256_of
 from megadec.common.log import logger
-from megadec.engine.checkpoint.skipped import Start
+from megadec.engine.checkpoint.skipped import RunStart
 from megadec.engine.early_stopping import Best
 from megadec.engine.health.guard import GuardState
 from megadec.engine.runs.common import CheckpointOptions
@@ -46,7 +46,7 @@ class Progress:
     evaluated_step: int = -1
     best: Best = field(default_factory=Best)
     guard: GuardState = field(default_factory=GuardState)
-    starts: tuple[Start, ...] = ()
+    starts: tuple[RunStart, ...] = ()
     origins: tuple[Mapping[str, Any], ...] = ()
 
 

@@ -17,7 +17,7 @@ from megadec.engine.health.guard import GuardState
 
 
 @dataclass(frozen=True)
-class Start:
+class RunStart:
     """A run went without these from `first_step` on, counted from 1, up to the next start.
 
     documents: the ids of `data.skip_documents`, sorted. shards: by data set, the sha256 of those that were damaged.
@@ -28,13 +28,13 @@ class Start:
     shards: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def of(cls, stream: TrainStream, step: int) -> Start:
+    def of(cls, stream: TrainStream, step: int) -> RunStart:
         """A start that goes on after `step`."""
         shards = tuple(tuple(found) for found in stream.skipped_shards())
         return cls(step + 1, tuple(sorted(stream.skip_documents)), shards)
 
 
-def after_start(starts: Sequence[Start], start: Start) -> tuple[Start, ...]:
+def after_start(starts: Sequence[RunStart], start: RunStart) -> tuple[RunStart, ...]:
     """The starts with one more, unless it goes without the same as the last; a start that did no step is dropped."""
     before = tuple(one for one in starts if one.first_step < start.first_step)
     if before and (before[-1].documents, before[-1].shards) == (start.documents, start.shards):
@@ -42,15 +42,15 @@ def after_start(starts: Sequence[Start], start: Start) -> tuple[Start, ...]:
     return (*before, start)
 
 
-def starts_to_json(starts: Iterable[Start]) -> list[dict[str, Any]]:
+def starts_to_json(starts: Iterable[RunStart]) -> list[dict[str, Any]]:
     """As they go into a checkpoint's manifest."""
     return [asdict(start) for start in starts]
 
 
-def starts_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Start, ...]:
+def starts_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[RunStart, ...]:
     """The reverse of `starts_to_json`."""
     return tuple(
-        Start(int(one["first_step"]), tuple(one["documents"]), tuple(map(tuple, one["shards"]))) for one in values
+        RunStart(int(one["first_step"]), tuple(one["documents"]), tuple(map(tuple, one["shards"]))) for one in values
     )
 
 
@@ -64,7 +64,7 @@ class Skipped:
 
     last_step: int
     steps: tuple[tuple[int, int], ...] = ()
-    starts: tuple[Start, ...] = ()
+    starts: tuple[RunStart, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Skipped:
@@ -76,7 +76,7 @@ class Skipped:
         """Whether the guard skipped the update of a step, or took it back."""
         return any(first <= step <= last for first, last in self.steps)
 
-    def start_of(self, step: int) -> Start | None:
+    def start_of(self, step: int) -> RunStart | None:
         """The start that did a step; None where it is not known."""
         before = [start for start in self.starts if start.first_step <= step <= self.last_step]
         return before[-1] if before else None

@@ -24,7 +24,7 @@ from megadec.engine.ranks import Ranks
 log = logger(__name__)
 
 
-class Metrics:
+class MetricsLogger:
     """Writes on rank 0 and does nothing on the others. A context manager.
 
     `flops`: (tokens, sum of squared document lengths) -> operations, of which mfu is a share of the devices' peak.
@@ -53,7 +53,7 @@ class Metrics:
             self._writer = LineWriter(folder / FILE_NAME)
             self._trackers = open_trackers(folder, options, config, resumed_step)
 
-    def __enter__(self) -> Metrics:
+    def __enter__(self) -> MetricsLogger:
         return self
 
     def __exit__(

@@ -14,7 +14,7 @@ from megadec.corpus.dedup import digest_of
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import RULES
 from megadec.corpus.line import Recipe, cleaned, without_duplicates
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import SOURCES
 
 RECIPE = Recipe(SOURCES["comments"], RULES["short"])
@@ -24,8 +24,8 @@ def comments(count: int) -> list[Document]:
     return [Document(str(n), "comments", "坏" if n % 10 == 0 else f"第{n}号菜很好吃，送餐也快。") for n in range(count)]
 
 
-def run(documents: list[Document], recipe: Recipe = RECIPE, workers: int = 1) -> tuple[list[Document], Report]:
-    report = Report()
+def run(documents: list[Document], recipe: Recipe = RECIPE, workers: int = 1) -> tuple[list[Document], CorpusReport]:
+    report = CorpusReport()
     return [document for document, _ in cleaned(documents, recipe, report, workers)], report
 
 
@@ -42,11 +42,11 @@ def test_a_reader_s_error_comes_through_the_pool() -> None:
         raise InputError("dump.bz2: cut short")
 
     with pytest.raises(InputError, match="cut short"):
-        list(cleaned(broken(), RECIPE, Report(), 2))
+        list(cleaned(broken(), RECIPE, CorpusReport(), 2))
 
 
 def test_a_stream_that_is_left_early_ends_its_processes() -> None:
-    with closing(cleaned(comments(5000), RECIPE, Report(), 2)) as documents:
+    with closing(cleaned(comments(5000), RECIPE, CorpusReport(), 2)) as documents:
         next(documents)
         assert multiprocessing.active_children()
     assert not multiprocessing.active_children()
@@ -59,7 +59,7 @@ def test_every_part_of_a_document_becomes_uniform() -> None:
 
 
 def test_the_hash_is_that_of_the_cleaned_text() -> None:
-    for document, digest in cleaned(comments(3), RECIPE, Report(), 1):
+    for document, digest in cleaned(comments(3), RECIPE, CorpusReport(), 1):
         assert digest == digest_of(full_text(document))
 
 
@@ -87,7 +87,7 @@ def test_prepared_documents_are_not_judged_again() -> None:
 
 def test_duplicates_go_across_chunks_and_sources_and_so_do_excluded_texts() -> None:
     documents = [*comments(600), *(replace(document, source="other") for document in comments(600))]
-    report = Report()
+    report = CorpusReport()
     excluded = [digest_of(full_text(document)) for document in comments(5)[1:]]
     passed = list(without_duplicates(cleaned(documents, RECIPE, report, 1), excluded, report))
     assert {document.source for document, _ in passed} == {"comments"}
@@ -97,5 +97,5 @@ def test_duplicates_go_across_chunks_and_sources_and_so_do_excluded_texts() -> N
 
 def test_title_and_text_are_judged_and_count_together() -> None:
     raw = [Document("1", "comments", "好吃", title="甲店的菜"), Document("2", "comments", "好吃", title="乙店的菜")]
-    report = Report()
+    report = CorpusReport()
     assert len(list(without_duplicates(cleaned(raw, RECIPE, report, 1), (), report))) == 2

@@ -6,15 +6,15 @@ import json
 import pickle
 
 from megadec.corpus.document import Document
-from megadec.corpus.report import SAMPLES_PER_REASON, Report
+from megadec.corpus.report import SAMPLES_PER_REASON, CorpusReport
 
 
 def document(text: str, source: str = "wiki") -> Document:
     return Document(f"id of {text[:3]}", source, text)
 
 
-def filled(start: int, count: int) -> Report:
-    report = Report()
+def filled(start: int, count: int) -> CorpusReport:
+    report = CorpusReport()
     for number in range(start, start + count):
         report.read()
         report.drop(document(f"{number}短"), "too_short")
@@ -25,7 +25,7 @@ def filled(start: int, count: int) -> Report:
 
 def test_merged_reports_count_as_one_report_of_everything() -> None:
     parts = [filled(0, 2), filled(2, 5)]
-    merged = Report()
+    merged = CorpusReport()
     for part in parts:
         merged.merge(part)
     assert merged.to_dict() == filled(0, 7).to_dict()
@@ -48,7 +48,7 @@ def test_a_report_survives_pickling_and_json() -> None:
 
 
 def test_the_same_counts_in_another_order_give_the_same_dictionary() -> None:
-    one, two = Report(), Report()
+    one, two = CorpusReport(), CorpusReport()
     for report, reasons in ((one, ["b", "a"]), (two, ["a", "b"])):
         for reason in reasons:
             report.drop(document("x"), reason)

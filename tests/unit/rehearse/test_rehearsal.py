@@ -16,12 +16,23 @@ from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, Run
 from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose
-from megadec.rehearse.rehearsal import Report, Row, difference, judge, losses_of, table, unfinished_in, went_on_from
+from megadec.rehearse.rehearsal import (
+    Outcome,
+    RehearsalReport,
+    difference,
+    judge,
+    losses_of,
+    table,
+    unfinished_in,
+    went_on_from,
+)
 from megadec.rehearse.setup import damaged, make_scene, scale
 from megadec.rehearse.start import read_lines
 
 LAST = 20
-GOOD = Row(3, 2, "zero3.json", "kill -9 of rank 1", "kill", 1, "in a save", 7, 247, 2.5, 4, 6, 6, 0.0, True, (".a",))
+GOOD = Outcome(
+    3, 2, "zero3.json", "kill -9 of rank 1", "kill", 1, "in a save", 7, 247, 2.5, 4, 6, 6, 0.0, True, (".a",)
+)
 
 
 def test_a_seed_decides_everything_and_the_counts_are_those_asked_for() -> None:
@@ -125,7 +136,7 @@ def test_losses_are_compared_by_what_was_measured_and_when() -> None:
 
 def test_the_table_has_a_line_for_each_row_and_says_how_many_are_wrong() -> None:
     bad = replace(GOOD, number=4, loss_difference=0.5)
-    report = Report({}, 0, LAST, 1e-5, [GOOD, bad], 3.0, 3.0, 9.0, {4: judge(bad, 1e-5, LAST)})
+    report = RehearsalReport({}, 0, LAST, 1e-5, [GOOD, bad], 3.0, 3.0, 9.0, {4: judge(bad, 1e-5, LAST)})
     assert [row["steps_lost"] for row in json.loads(json.dumps(report.to_json()))["rows"]] == [1, 1]
     lines = table(report).splitlines()
     assert lines[2] == "| 3 | 2 | kill -9 of rank 1 | in a save | 7 | 247 after 2.5 s | 6 | 6 | 1 | 0 | 1 | 0 | ok |"

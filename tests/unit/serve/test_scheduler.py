@@ -12,7 +12,7 @@ import pytest
 
 from megadec.common.errors import CheckpointError, ConfigError, InputError
 from megadec.serve.limits import Limits, RequestError
-from megadec.serve.scheduler import Place, Scheduler
+from megadec.serve.scheduler import Scheduler, Slot
 
 PATIENCE_SECONDS = 60.0
 
@@ -30,7 +30,7 @@ class Line:
         """A request of so many turns."""
         return asyncio.create_task(self._take_turns(self.scheduler.admit(), name, turns))
 
-    async def _take_turns(self, place: Place, name: str, turns: float) -> None:
+    async def _take_turns(self, place: Slot, name: str, turns: float) -> None:
         def note() -> None:
             assert self.gate.wait(PATIENCE_SECONDS)
             self.notes.append(name)

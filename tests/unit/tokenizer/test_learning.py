@@ -16,7 +16,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
 from megadec.corpus.vocabulary import (
     Portion,
-    Share,
+    TakenText,
     VocabularyOptions,
     choose_characters,
     choose_texts,
@@ -85,8 +85,8 @@ def test_without_crossing_no_segment_mixes_punctuation_and_letters() -> None:
 
 
 def test_frequent_characters_of_every_share_are_chosen_however_small_it_is() -> None:
-    large = Share(Portion("news"), texts=["常用字" * 10_000 + "罕"])
-    small = Share(Portion("wiki"), texts=["体" * 10])
+    large = TakenText(Portion("news"), texts=["常用字" * 10_000 + "罕"])
+    small = TakenText(Portion("wiki"), texts=["体" * 10])
     chosen = choose_characters([large, small], coverage=0.999)
     assert {"常", "用", "字", "体", "\n", "~", "\u2581"} <= chosen
     assert "罕" not in chosen

@@ -16,7 +16,7 @@ from megadec.corpus.shards import write_shards
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
-from megadec.engine.checkpoint.skipped import Start, starts_to_json
+from megadec.engine.checkpoint.skipped import RunStart, starts_to_json
 from megadec.engine.runs.common import TrainOptions
 from megadec.engine.runs.pretrain import DataOptions, Run
 from megadec.lineage.show import main
@@ -62,7 +62,7 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path):
         main(["--run", str(tmp_path), "--step", "1"])
 
 
-def save(folder: Path, shards: Path, step: int, starts: Sequence[Start], **data: object) -> Path:
+def save(folder: Path, shards: Path, step: int, starts: Sequence[RunStart], **data: object) -> Path:
     """A run on `shards` with a checkpoint of `step`, as far as its documents are looked up by it."""
     options = DataOptions(train={str(shards): 1.0}, sequence_length=64, **data)
     sizes = TrainOptions(global_batch_size=16)
@@ -93,7 +93,7 @@ def shown(capsys: pytest.CaptureFixture[str], run: Path, step: int) -> str:
 def test_shards_that_were_prepared_anew_are_not_shown_for_those_of_the_run(
     named, shards, tmp_path, tiny_documents, tiny_tokenizer_path
 ):
-    run = save(tmp_path, shards, 4, [Start(1, (), ((),))])
+    run = save(tmp_path, shards, 4, [RunStart(1, (), ((),))])
     shutil.rmtree(shards)
     write_shards(tiny_documents[::-1], Tokenizer.load(tiny_tokenizer_path), shards, block_tokens=4096)
     with pytest.raises(ShardError, match=r"the checkpoint was trained on"):
@@ -106,7 +106,7 @@ def test_shards_that_were_prepared_anew_are_not_shown_for_those_of_the_run(
 def test_a_step_is_shown_without_the_shards_that_it_went_without_and_no_other(shards, tmp_path, capsys):
     tar, sha256 = shards / "shard-000001.tar", DataSet.open(shards).index["shards"][1]["sha256"]
     whole = tar.read_bytes()
-    run = save(tmp_path, shards, 8, [Start(1, (), ((),)), Start(5, (), ((sha256,),))], bad_shards=1)
+    run = save(tmp_path, shards, 8, [RunStart(1, (), ((),)), RunStart(5, (), ((sha256,),))], bad_shards=1)
     data = DataSet.open(shards)
     stream = TrainStream([(data.without({1: ""}), 1.0)], 64, "cut", 0, 16)
     lost = {step: sum(map(stream.is_lost, stream.windows_of(step - 1))) for step in (3, 6, 9)}
@@ -124,7 +124,7 @@ def test_rows_packed_by_best_fit_are_those_that_the_run_packed_whatever_is_damag
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "plans"))
     sha256 = DataSet.open(shards).index["shards"][1]["sha256"]
-    run = save(tmp_path, shards, 8, [Start(1, (), ((sha256,),))], bad_shards=1, packing="best_fit")
+    run = save(tmp_path, shards, 8, [RunStart(1, (), ((sha256,),))], bad_shards=1, packing="best_fit")
     before = shown(capsys, run, 3)
     (shards / "shard-000001.tar").unlink()
     assert shown(capsys, run, 3) == before

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megadec.common.errors import ConfigError, InputError
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import encoding as module
 from megadec.corpus.sources.encoding import characters, check_encoding, decode, lines
 from megadec.corpus.sources.files import Member
@@ -36,11 +36,11 @@ def member(data: bytes) -> Member:
     ],
 )
 def test_text_comes_back_from_the_encoding_that_was_said(text: str, codec: str, asked: str) -> None:
-    assert "".join(characters(member(text.encode(codec)), asked, Report())) == text
+    assert "".join(characters(member(text.encode(codec)), asked, CorpusReport())) == text
 
 
 def test_auto_counts_what_it_found_by_file() -> None:
-    report = Report()
+    report = CorpusReport()
     for codec in ("gb18030", "utf-8", "gb18030"):
         decode(member(b""), "汉字".encode(codec), "auto", report)
     assert dict(report.notes) == {"files read as gb18030": 2, "files read as utf-8": 1}
@@ -50,19 +50,19 @@ def test_gbk_read_as_utf_8_names_file_offset_bytes_and_the_way_out() -> None:
     data = b"ascii " + "汉字".encode("gbk")
     found = r"甲\.txt: byte 6: ba ba d7 d6 is not utf-8 .*GB18030 or GBK.*--encoding gb18030"
     with pytest.raises(InputError, match=found):
-        "".join(characters(member(data), "utf-8", Report()))
+        "".join(characters(member(data), "utf-8", CorpusReport()))
 
 
 def test_the_offset_counts_from_the_start_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK_BYTES", 7)
     data = ("汉" * 10).encode() + b"\xff"
     with pytest.raises(InputError, match="byte 30: ff is not utf-8"):
-        list(characters(member(data), "utf-8", Report()))
+        list(characters(member(data), "utf-8", CorpusReport()))
 
 
 def test_a_character_cut_at_the_end_is_an_error() -> None:
     with pytest.raises(InputError, match="byte 3: e6 b1 is not utf-8"):
-        list(characters(member("汉汉".encode()[:5]), "utf-8", Report()))
+        list(characters(member("汉汉".encode()[:5]), "utf-8", CorpusReport()))
 
 
 def test_an_unknown_encoding_names_the_nearest() -> None:
@@ -74,11 +74,11 @@ def test_an_unknown_encoding_names_the_nearest() -> None:
 def test_lines_are_those_of_the_text_whatever_the_block(text: str, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK_BYTES", block)
-        found = list(lines(member(text.encode()), "utf-8", Report()))
+        found = list(lines(member(text.encode()), "utf-8", CorpusReport()))
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     assert "".join(found).rstrip("\n") == plain.rstrip("\n")
     assert all(line.count("\n") <= 1 and line.find("\n") in (-1, len(line) - 1) for line in found)
 
 
 def test_only_newlines_end_a_line() -> None:
-    assert list(lines(member("一\u2028二\x0c三\n四".encode()), "utf-8", Report())) == ["一\u2028二\x0c三\n", "四"]
+    assert list(lines(member("一\u2028二\x0c三\n四".encode()), "utf-8", CorpusReport())) == ["一\u2028二\x0c三\n", "四"]

@@ -11,7 +11,7 @@ import pytest
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import Read, find_source
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
@@ -38,7 +38,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
 def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path: Path) -> None:
     write(tmp_path / "体育" / "1.txt", "决赛今晚开战\n　　本报讯　球队已经到达。\n　　教练说。\n")
     write(tmp_path / "财 经" / "2.txt", "　　没有标题的文章。\n　　第二段。")
-    report = Report()
+    report = CorpusReport()
     one, two = read_thucnews(tmp_path, report, PLAIN)
     assert (one.id, one.label, one.title) == ("体育/1", "体育", "决赛今晚开战")
     assert one.text.startswith("　　本报讯")
@@ -48,7 +48,7 @@ def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path
 
 def test_the_mark_at_the_end_of_forum_posts_is_not_text(tmp_path: Path) -> None:
     write(tmp_path / "体育" / "1.txt", "坚持到了最后$LOTOzf$\n", "gb18030")
-    (document,) = read_thucnews(tmp_path, Report(), ReadOptions(encoding="auto"))
+    (document,) = read_thucnews(tmp_path, CorpusReport(), ReadOptions(encoding="auto"))
     assert document.text == "坚持到了最后"
 
 
@@ -57,18 +57,18 @@ def test_a_list_of_titles_takes_its_labels_from_class_txt(tmp_path: Path, classe
     write(tmp_path / "class.txt", classes)
     write(tmp_path / "train.txt", "\ufeff股价上涨\t0\n\n球队\t夺冠\t1\n")
     for path in (tmp_path / "train.txt", tmp_path):
-        titles = [(document.text, document.label) for document in read_thucnews(path, Report(), PLAIN)]
+        titles = [(document.text, document.label) for document in read_thucnews(path, CorpusReport(), PLAIN)]
         assert titles == [("股价上涨", "finance"), ("球队\t夺冠", "sports")]
 
 
 def test_few_malformed_lines_are_dropped_and_many_are_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "train.txt", "标题\t0\n" + "没有制表符\n" * MALFORMED_ALLOWED)
-    report = Report()
+    report = CorpusReport()
     assert len(list(read_thucnews(path, report, PLAIN))) == 1
     assert report.dropped["malformed_line"] == MALFORMED_ALLOWED
     write(path, "标题\t0\n" + "没有制表符\n" * (MALFORMED_ALLOWED + 1))
     with pytest.raises(InputError, match=r"train\.txt: line 12: no title<TAB>label; 11 of 12 lines are malformed"):
-        list(read_thucnews(path, Report(), PLAIN))
+        list(read_thucnews(path, CorpusReport(), PLAIN))
 
 
 def test_a_first_line_is_a_title_only_before_indented_lines() -> None:
@@ -82,7 +82,7 @@ def test_a_first_line_is_a_title_only_before_indented_lines() -> None:
 
 def test_rows_may_hold_newlines_quotes_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", '\ufefflabel,review\r\n1,"很好，\n""真的"""\r\n0,\ufeff差\r\n')
-    documents = list(read_comments(path, Report(), PLAIN))
+    documents = list(read_comments(path, CorpusReport(), PLAIN))
     assert [(document.text, document.label) for document in documents] == [('很好，\n"真的"', "1"), ("\ufeff差", "0")]
     assert len({document.id for document in documents}) == 2
 
@@ -90,15 +90,15 @@ def test_rows_may_hold_newlines_quotes_and_a_byte_order_mark(tmp_path: Path) -> 
 def test_columns_are_named_by_options_and_a_wrong_name_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "cat,stars,words,more\n书,5,好,续\n")
     chosen = ReadOptions(text_field="words,more", label_field="cat")
-    (document,) = read_comments(path, Report(), chosen)
+    (document,) = read_comments(path, CorpusReport(), chosen)
     assert (document.text, document.label) == ("好\n续", "书")
     with pytest.raises(InputError, match=r"no column 'word' .did you mean 'words'.*it has cat, stars"):
-        list(read_comments(path, Report(), ReadOptions(text_field="word")))
+        list(read_comments(path, CorpusReport(), ReadOptions(text_field="word")))
 
 
 def test_a_row_of_another_length_is_dropped_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "label,review\n1,好\n1,很,好\n0,差\n")
-    report = Report()
+    report = CorpusReport()
     assert [document.text for document in read_comments(path, report, PLAIN)] == ["好", "差"]
     assert "a.csv:3: 1,很,好" in report.samples["malformed_line"][0]
 
@@ -108,7 +108,7 @@ def test_a_row_of_another_length_is_dropped_with_its_line(tmp_path: Path) -> Non
 
 def test_json_lines_become_documents_and_a_broken_line_is_dropped(tmp_path: Path) -> None:
     rows = ['{"id": 7, "title": "甲", "text": "正文", "url": "u"}', "{broken", "", '["no object"]', '{"text": null}']
-    report = Report()
+    report = CorpusReport()
     one, two = read_jsonl(write(tmp_path / "a.jsonl", "\n".join(rows)), report, PLAIN)
     assert one == Document("7", "jsonl", "正文", title="甲", url="u")
     assert (two.text, two.id) == ("", "a:5")
@@ -120,14 +120,14 @@ def test_squad_form_gives_a_document_a_paragraph(tmp_path: Path) -> None:
     value = {"version": "1", "data": [{"title": "梵文", "paragraphs": paragraphs}]}
     for indent in (None, 2):
         path = write(tmp_path / "a.json", json.dumps(value, ensure_ascii=False, indent=indent))
-        assert [(d.title, d.text) for d in read_jsonl(path, Report(), PLAIN)] == [
+        assert [(d.title, d.text) for d in read_jsonl(path, CorpusReport(), PLAIN)] == [
             ("梵文", "第一段"),
             ("梵文", "第二段"),
         ]
 
 
 def test_a_list_of_objects_is_read(tmp_path: Path) -> None:
-    (document,) = read_jsonl(write(tmp_path / "a.json", '[\n{"content": "正文"}\n]'), Report(), PLAIN)
+    (document,) = read_jsonl(write(tmp_path / "a.json", '[\n{"content": "正文"}\n]'), CorpusReport(), PLAIN)
     assert document.text == "正文"
 
 
@@ -136,7 +136,7 @@ def test_a_list_of_objects_is_read(tmp_path: Path) -> None:
 
 def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> None:
     pq.write_table(pa.table({"content": ["甲", None], "label": [1, 2]}), tmp_path / "t.parquet")
-    found = list(read_parquet(tmp_path / "t.parquet", Report(), PLAIN))
+    found = list(read_parquet(tmp_path / "t.parquet", CorpusReport(), PLAIN))
     assert [(document.text, document.label, document.id) for document in found] == [
         ("甲", "1", "t:1"),
         ("", "2", "t:2"),
@@ -145,7 +145,7 @@ def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> Non
     (tmp_path / "ours").mkdir()
     write_documents(tmp_path / "ours" / "d.parquet", [Document("1", "wiki", "甲")])
     assert is_prepared(tmp_path / "ours", PLAIN)
-    assert list(read_prepared(tmp_path / "ours", Report(), PLAIN)) == [Document("1", "wiki", "甲")]
+    assert list(read_prepared(tmp_path / "ours", CorpusReport(), PLAIN)) == [Document("1", "wiki", "甲")]
     with pytest.raises(InputError, match="holds both"):
         is_prepared(tmp_path, PLAIN)
 
@@ -155,9 +155,9 @@ def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> Non
 
 def test_a_text_file_is_a_document_or_so_many_lines_are(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "一\n\n二\n三\n四\n")
-    (whole,) = read_text(path, Report(), PLAIN)
+    (whole,) = read_text(path, CorpusReport(), PLAIN)
     assert whole == Document("a", "text", "一\n\n二\n三\n四\n")
-    grouped = list(read_text(path, Report(), ReadOptions(lines_per_document=3)))
+    grouped = list(read_text(path, CorpusReport(), ReadOptions(lines_per_document=3)))
     assert [(document.id, document.text) for document in grouped] == [("a:1", "一\n二\n三"), ("a:5", "四")]
 
 
@@ -166,7 +166,7 @@ def test_a_text_file_is_a_document_or_so_many_lines_are(tmp_path: Path) -> None:
 
 def test_a_markdown_file_is_a_document_with_its_first_heading(tmp_path: Path) -> None:
     write(tmp_path / "刑法" / "a.md", "前言\n# 某法\n正文\n## 第一章\n")
-    (document,) = read_markdown(tmp_path, Report(), PLAIN)
+    (document,) = read_markdown(tmp_path, CorpusReport(), PLAIN)
     assert (document.id, document.title, document.label) == ("刑法/a", "某法", "刑法")
     assert document.text.startswith("前言\n# 某法")
 
@@ -179,7 +179,7 @@ def test_sections_begin_at_headings_down_to_a_level_and_not_in_code() -> None:
 
 def test_split_level_makes_a_document_of_each_section(tmp_path: Path) -> None:
     path = write(tmp_path / "a.md", "# 日报\n\n## 甲\n新闻一\n## 乙\n新闻二\n")
-    found = list(read_markdown(path, Report(), ReadOptions(split_level=2)))
+    found = list(read_markdown(path, CorpusReport(), ReadOptions(split_level=2)))
     assert [(document.id, document.title, document.text.strip()) for document in found] == [
         ("a#0", "日报", ""),
         ("a#1", "甲", "新闻一"),
@@ -199,7 +199,7 @@ DOC = """<doc>
 
 
 def test_sgml_without_a_root_and_with_bare_ampersands_is_read(tmp_path: Path) -> None:
-    (document,) = read_sgml(write(tmp_path / "a.dat", DOC), Report(), PLAIN)
+    (document,) = read_sgml(write(tmp_path / "a.dat", DOC), CorpusReport(), PLAIN)
     assert document == Document("x-1", "sgml", "第一段。\n第二段", title="题　目", url="http://e.org/?a=1&b=2")
 
 
@@ -225,12 +225,12 @@ def test_what_a_reader_cannot_read_is_an_input_error(
     write(tmp_path / "class.txt", "finance\n")
     path = write(tmp_path / name, text)
     with pytest.raises(InputError, match=message):
-        list(read(path if path.parent == tmp_path else path.parent, Report(), PLAIN))
+        list(read(path if path.parent == tmp_path else path.parent, CorpusReport(), PLAIN))
 
 
 @pytest.mark.parametrize(("read", "name", "text"), [(read_comments, "a.csv", ""), (read_jsonl, "a.json", "\n")])
 def test_an_empty_file_is_noted(tmp_path: Path, read: Read, name: str, text: str) -> None:
-    report = Report()
+    report = CorpusReport()
     assert list(read(write(tmp_path / name, text), report, PLAIN)) == []
     assert report.notes["empty files"] == 1
 

@@ -12,7 +12,7 @@ import pytest
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import Report
+from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.multistream import page_streams
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.zhwiki import read_zhwiki
@@ -43,8 +43,8 @@ def multistream(path: Path) -> Path:
     return path
 
 
-def read(path: Path, workers: int = 1) -> tuple[list[Document], Report]:
-    report = Report()
+def read(path: Path, workers: int = 1) -> tuple[list[Document], CorpusReport]:
+    report = CorpusReport()
     return list(read_zhwiki(path, report, ReadOptions(), workers)), report
 
 
@@ -116,7 +116,7 @@ def test_pages_that_are_no_articles_are_dropped_with_a_reason(tmp_path: Path, pa
 def read_until_error(path: Path, workers: int = 1) -> tuple[list[str], str]:
     ids: list[str] = []
     with pytest.raises(InputError) as caught:
-        for document in read_zhwiki(path, Report(), ReadOptions(), workers):
+        for document in read_zhwiki(path, CorpusReport(), ReadOptions(), workers):
             ids.append(document.id)
     assert str(path) in str(caught.value)
     return ids, str(caught.value)
@@ -199,7 +199,7 @@ def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
         file.write(TAIL)
     assert path.stat().st_size > 20_000_000
     tracemalloc.start()
-    count = sum(1 for _ in read_zhwiki(path, Report(), ReadOptions()))
+    count = sum(1 for _ in read_zhwiki(path, CorpusReport(), ReadOptions()))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 2000

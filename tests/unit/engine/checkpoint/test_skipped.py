@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from megadec.engine.checkpoint.skipped import Skipped, Start, after_start, starts_from_json, starts_to_json
+from megadec.engine.checkpoint.skipped import RunStart, Skipped, after_start, starts_from_json, starts_to_json
 
-NOTHING, ONE, TWO = Start(1), Start(5, ("a",)), Start(9, ("a", "b"), (("5ha",), ()))
+NOTHING, ONE, TWO = RunStart(1), RunStart(5, ("a",)), RunStart(9, ("a", "b"), (("5ha",), ()))
 
 
-def manifest(step: int, starts: tuple[Start, ...], *steps: tuple[int, int]) -> dict[str, Any]:
+def manifest(step: int, starts: tuple[RunStart, ...], *steps: tuple[int, int]) -> dict[str, Any]:
     written = {"step": step, "guard": {"skipped": steps}, "starts": starts_to_json(starts)}
     read: dict[str, Any] = json.loads(json.dumps(written))
     return read
@@ -18,14 +18,14 @@ def manifest(step: int, starts: tuple[Start, ...], *steps: tuple[int, int]) -> d
 
 def test_a_start_is_kept_when_it_goes_without_others_than_the_one_before() -> None:
     assert after_start((), NOTHING) == (NOTHING,)
-    assert after_start((NOTHING,), Start(5)) == (NOTHING,)
+    assert after_start((NOTHING,), RunStart(5)) == (NOTHING,)
     assert after_start((NOTHING,), ONE) == (NOTHING, ONE)
-    assert after_start((NOTHING, ONE), Start(7, ("a",))) == (NOTHING, ONE)
+    assert after_start((NOTHING, ONE), RunStart(7, ("a",))) == (NOTHING, ONE)
 
 
 def test_a_start_that_did_no_step_makes_room_for_the_next() -> None:
-    assert after_start((NOTHING, ONE), Start(5, ("b",))) == (NOTHING, Start(5, ("b",)))
-    assert after_start((NOTHING, ONE), Start(5)) == (NOTHING,)
+    assert after_start((NOTHING, ONE), RunStart(5, ("b",))) == (NOTHING, RunStart(5, ("b",)))
+    assert after_start((NOTHING, ONE), RunStart(5)) == (NOTHING,)
 
 
 def test_starts_come_back_from_json_as_they_were() -> None:
@@ -46,8 +46,8 @@ def test_of_steps_before_starts_were_recorded_nothing_is_known() -> None:
 
 def test_a_shard_was_never_read_only_where_every_start_from_the_first_step_on_says_so() -> None:
     without = (("5ha",), ())
-    assert Skipped(12, (), (Start(1, (), without), Start(9, ("a",), without))).always_without(0, "5ha")
-    assert not Skipped(12, (), (Start(1, (), ((), ())), TWO)).always_without(0, "5ha")
+    assert Skipped(12, (), (RunStart(1, (), without), RunStart(9, ("a",), without))).always_without(0, "5ha")
+    assert not Skipped(12, (), (RunStart(1, (), ((), ())), TWO)).always_without(0, "5ha")
     assert not Skipped(12, (), (TWO,)).always_without(0, "5ha")
     assert not Skipped(12).always_without(0, "5ha")
 
@@ -60,7 +60,7 @@ def test_a_later_checkpoint_gives_the_hash_of_an_earlier_one_of_the_same_history
     others = [
         manifest(8, (NOTHING, ONE), (3, 4)),
         manifest(8, (NOTHING,), (3, 4), (7, 8)),
-        manifest(8, (NOTHING, Start(5, ("b",))), (3, 4), (7, 8)),
-        manifest(8, (NOTHING, Start(6, ("a",))), (3, 4), (7, 8)),
+        manifest(8, (NOTHING, RunStart(5, ("b",))), (3, 4), (7, 8)),
+        manifest(8, (NOTHING, RunStart(6, ("a",))), (3, 4), (7, 8)),
     ]
     assert late.sha256(8) not in {Skipped.from_manifest(one).sha256(8) for one in others}

@@ -18,7 +18,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import figures
 from megadec.engine.metrics.device import peak_flops, peak_memory_bytes
 from megadec.engine.metrics.line_writer import LineWriter
-from megadec.engine.metrics.logger import Metrics, keep_lines
+from megadec.engine.metrics.logger import MetricsLogger, keep_lines
 from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.metrics.reports import Evaluation, StepReport
 from megadec.engine.ranks import Ranks
@@ -36,8 +36,8 @@ SHAPE = DecoderShape(
 REPORT = StepReport(1, 6.5, 1000, 16000, 0.001, 2.0, (10, 20))
 
 
-def open_metrics(folder: Path, ranks: int = 1, **options: Any) -> Metrics:
-    return Metrics(
+def open_metrics(folder: Path, ranks: int = 1, **options: Any) -> MetricsLogger:
+    return MetricsLogger(
         folder,
         MetricsOptions(**{"tensorboard": False, **options}),
         Ranks(0, ranks, torch.device("cpu")),

@@ -62,7 +62,7 @@ class PrepareOptions(ReadOptions):
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparePlan:
     """What was asked for, checked: where each result goes. None: it is not wanted."""
 
     recipe: Recipe
@@ -77,7 +77,7 @@ class Plan:
         return [file for file in (self.documents_file, self.report_file, self.held_out_file) if file]
 
 
-def plan_of(options: PrepareOptions) -> Plan:
+def prepare_plan(options: PrepareOptions) -> PreparePlan:
     """Check everything that can be checked before any text is read. Raises ConfigError and InputError."""
     source = find_source(options.source)
     check_encoding(options.encoding)
@@ -98,7 +98,7 @@ def plan_of(options: PrepareOptions) -> Plan:
     name = options.name or options.source
     documents = _named(options.documents, f"{name}.parquet")
     held_out = _named(options.held_out, f"{name}.parquet") if not options.tokenizer else None
-    plan = Plan(
+    plan = PreparePlan(
         recipe=recipe,
         workers=options.workers or min(len(os.sched_getaffinity(0)), LARGEST_DEFAULT_WORKERS),
         tokenizer=Tokenizer.load(options.tokenizer) if options.tokenizer else None,
@@ -133,7 +133,7 @@ def _check_values(options: PrepareOptions) -> None:
             raise ConfigError(f"{name}={getattr(options, name)}: not at least {least}")
 
 
-def _check_results(options: PrepareOptions, plan: Plan) -> None:
+def _check_results(options: PrepareOptions, plan: PreparePlan) -> None:
     folders = [folder for folder in (options.output, options.held_out if plan.tokenizer else None) if folder]
     places = [place.resolve() for place in (*folders, *plan.files)]
     for number, place in enumerate(places):
