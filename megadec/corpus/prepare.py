@@ -118,7 +118,7 @@ def _write_shards(
         for file, folder in ((held, options.held_out), (kept, options.output)):
             if file and folder:
                 documents = read_documents([Path(file.name)])
-                bar = progress(documents, description=f"tokenise {folder.name}", unit="doc")
+                bar = progress(documents, description=f"tokenize {folder.name}", unit="doc")
                 write_shards(
                     bar,
                     plan.tokenizer,
