@@ -51,15 +51,15 @@ def environment() -> dict[str, Any]:
 
 def seconds_of(run: Callable[[], object], calls: int = 1) -> float:
     """Seconds of one call, the mean of `calls`, until the device has done what it was given."""
-    synchronise()
+    synchronize()
     began = time.perf_counter()
     for _ in range(calls):
         run()
-    synchronise()
+    synchronize()
     return (time.perf_counter() - began) / calls
 
 
-def synchronise() -> None:
+def synchronize() -> None:
     """Wait until the device is done; a CPU always is."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -156,7 +156,7 @@ class PlainLoop:
         tokens = float(sum(batch.valid_tokens for batch in batches) * self.ranks.world_size)
         loss_sum = 0.0
         for batch in batches:
-            loss = self.model(batch.ids_BS, **batch.beside_ids())
+            loss = self.model(batch.ids_BS, **batch.model_arguments())
             (loss / tokens).backward()
             self._collect()
             loss_sum += float(loss.detach())

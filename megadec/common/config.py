@@ -33,7 +33,7 @@ def parse(kind: type[T], argv: Sequence[str], *, description: str, program: str 
     Raises ConfigError for an unknown key (with the nearest known one), a value of the wrong type, a missing required
     key, or a configuration file that is missing or no YAML. `--help` prints the options and exits.
     """
-    arguments = _normalise(kind, argv)
+    arguments = _normalize(kind, argv)
     for file in _values_of(arguments, CONFIG_OPTION):
         _check_keys(kind, _load_yaml(Path(file)), origin=file)
     return _build(kind, lambda parser: parser.parse_args(arguments), description, program)
@@ -108,7 +108,7 @@ def _build(kind: type[T], read: Any, description: str, program: str | None) -> T
     return kind(**{field.name: built[field.name] for field in dataclasses.fields(cast(Any, kind))})
 
 
-def _normalise(kind: type, argv: Sequence[str]) -> list[str]:
+def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
     """Check option names, turn hyphens into underscores, and gather the values of tuples into one JSON list."""
     options = dict(_dotted(kind))
     arguments: list[str] = []

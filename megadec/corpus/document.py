@@ -43,7 +43,7 @@ SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in FIEL
 
 
 def full_text(document: Document) -> str:
-    """What is tokenised: the title on a line of its own, unless the text opens with it, then the text."""
+    """What is tokenized: the title on a line of its own, unless the text opens with it, then the text."""
     if not document.title or document.text.startswith(document.title):
         return document.text
     return f"{document.title}\n{document.text}" if document.text else document.title

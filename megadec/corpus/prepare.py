@@ -1,6 +1,6 @@
 """The whole line: raw files -> clean -> judged -> no duplicates -> documents in Parquet -> token shards.
 
-Documents go to disk once before they are tokenised, so that one pass feeds the training and the held-out set in
+Documents go to disk once before they are tokenized, so that one pass feeds the training and the held-out set in
 constant memory.
 """
 
@@ -111,7 +111,7 @@ def _raw(options: PrepareOptions, plan: PreparePlan, report: CorpusReport) -> It
 def _write_shards(
     options: PrepareOptions, plan: PreparePlan, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
 ) -> None:
-    """Tokenise the held-out documents and then the others; if these fail, the held-out shards go too."""
+    """Tokenize the held-out documents and then the others; if these fail, the held-out shards go too."""
     assert plan.tokenizer is not None
     written: list[Path] = []
     try:

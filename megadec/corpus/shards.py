@@ -64,7 +64,7 @@ def write_shards(
     overwrite: bool = False,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Tokenise `documents` with `workers` processes and write them to `folder` as a data set; returns its index.
+    """Tokenize `documents` with `workers` processes and write them to `folder` as a data set; returns its index.
 
     `report` is read at the end, when the documents have run out, and goes into the index. An existing folder is
     replaced only with `overwrite`, and only if it is a data set. Raises InputError when there are no documents,

@@ -117,7 +117,7 @@ class TakenText:
 def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]:
     """Train a byte-pair model with byte fallback; returns the model file's bytes and the record of what it saw.
 
-    Nothing is normalised, blanks and newlines are kept, digits stay single: decode(encode(text)) == text for any text
+    Nothing is normalized, blanks and newlines are kept, digits stay single: decode(encode(text)) == text for any text
     without U+2581 and U+0000. Raises ConfigError for options that do not fit and for text that gives fewer pieces than
     asked for, InputError for files.
     """

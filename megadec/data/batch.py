@@ -53,7 +53,7 @@ class Batch(ABC):
         """The tensors in the order of the fields."""
         return [getattr(self, field.name) for field in fields(self)]
 
-    def beside_ids(self) -> dict[str, Tensor]:
+    def model_arguments(self) -> dict[str, Tensor]:
         """All but the ids, under the names of the model's keyword arguments."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ids_BS"}
 

@@ -118,7 +118,7 @@ class DataSet:
         return DataSet(self.place, self.index, damaged)
 
     def numbers_of(self, sha256: Sequence[str]) -> list[int]:
-        """The numbers of the shards of these sha256. Of equal shards all or none: nobody knows which one was meant."""
+        """The numbers of the shards with these hashes; shards that share a hash are found together or not at all."""
         wanted, there = Counter(sha256), Counter(shard["sha256"] for shard in self.index["shards"])
         known = {one for one, count in wanted.items() if count >= there[one]}
         return [number for number, shard in enumerate(self.index["shards"]) if shard["sha256"] in known]

@@ -73,7 +73,7 @@ class RemoteShard(NamedTuple):
     read: Callable[[], IO[bytes]]
 
 
-def persist(what: str, options: ShardCacheOptions, attempt: Callable[[], T]) -> T:
+def with_retries(what: str, options: ShardCacheOptions, attempt: Callable[[], T]) -> T:
     """`attempt()`, again after a pause when it fails, at most `options.attempts` times.
 
     What is missing or forbidden is not tried again. Raises DamagedShardError for what is missing or comes damaged each
@@ -115,15 +115,15 @@ class ShardCache:
     def open(self, shard: RemoteShard) -> tuple[BinaryIO, bool]:
         """The tar, open for reading, and whether it had to be fetched. An open file outlives its removal.
 
-        Raises DamagedShardError, ShardError as `persist` does, StorageError, and ConfigError for a shard that is larger
-        than the folder may be.
+        Raises DamagedShardError, ShardError as `with_retries` does, StorageError, and ConfigError for a shard that is
+        larger than the folder may be.
         """
         if (found := self._open_whole(shard)) is not None:
             return found, False
         with self._locked(self._lock_of(shard.sha256)):
             if (found := self._open_whole(shard)) is not None:  # another rank fetched it while this one waited
                 return found, False
-            return persist(shard.address, self._options, lambda: self._fetch(shard)), True
+            return with_retries(shard.address, self._options, lambda: self._fetch(shard)), True
 
     def forget(self, shard: RemoteShard) -> None:
         """Remove the tar, so that it is fetched anew."""

@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 from megadec.common.errors import ConfigError, ShardError
 from megadec.common.files import read_json, sha256_of, write_json
 from megadec.corpus.shards import INDEX_NAME
-from megadec.data.shard_cache import DamagedShardError, RemoteShard, ShardCache, ShardCacheOptions, persist
+from megadec.data.shard_cache import DamagedShardError, RemoteShard, ShardCache, ShardCacheOptions, with_retries
 
 Verify = Literal["sizes", "hashes"]
 Shard = Mapping[str, Any]
@@ -113,7 +113,7 @@ class RemoteFolder:
 
     def read_index(self) -> Any:
         address = f"{self._address}/{INDEX_NAME}"
-        raw = persist(address, self._options, lambda: self._files.cat_file(f"{self._root}/{INDEX_NAME}"))
+        raw = with_retries(address, self._options, lambda: self._files.cat_file(f"{self._root}/{INDEX_NAME}"))
         try:
             return json.loads(raw)
         except ValueError as error:
@@ -157,7 +157,7 @@ class RemoteFolder:
         protocols = self._files.protocol
         if set(UNLISTED) & ({protocols} if isinstance(protocols, str) else set(protocols)):
             return None
-        entries = persist(self._address, self._options, lambda: self._files.ls(self._root, detail=True))
+        entries = with_retries(self._address, self._options, lambda: self._files.ls(self._root, detail=True))
         return {PurePosixPath(entry["name"]).name: entry["size"] for entry in entries}
 
     def _remote(self, shard: Shard) -> RemoteShard:

@@ -164,7 +164,7 @@ class TrainStream:
 
     def skipped_shards(self) -> list[list[str]]:
         """By set, the sha256 of each shard that is left out."""
-        return [_left_out(data) for data, _ in self.sets]
+        return [_skipped_shards(data) for data, _ in self.sets]
 
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""
@@ -198,7 +198,7 @@ class TrainStream:
 
     def _description_of(self, data: DataSet, weight: float, plan: WindowPlan) -> dict[str, Any]:
         known = {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}
-        return {**known, "skipped": _left_out(data)} if self.packing == "best_fit" and data.skipped else known
+        return {**known, "skipped": _skipped_shards(data)} if self.packing == "best_fit" and data.skipped else known
 
     def _row(self, window: Window) -> tuple[WindowPlan, int] | None:
         return None if self.is_lost(window) else (self._plans[window.data_set], window.window)
@@ -218,7 +218,7 @@ def _check_one_tokenizer(sets: Sequence[DataSet]) -> None:
             )
 
 
-def _left_out(data: DataSet) -> list[str]:
+def _skipped_shards(data: DataSet) -> list[str]:
     """The sha256 of each shard that is left out, as the index has it."""
     return [data.index["shards"][number]["sha256"] for number in data.skipped]
 

@@ -54,10 +54,10 @@ class Block(nn.Module):
         self, x_BSH: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, layout: Layout, cache: KeyValueCache | None = None
     ) -> Tensor:
         x_BSH, normed_BSH = self.input_layernorm(x_BSH)
-        attended_BSH = self._thinned(self.self_attn(normed_BSH, cos_BS1F, sin_BS1F, layout, cache))
+        attended_BSH = self._dropout(self.self_attn(normed_BSH, cos_BS1F, sin_BS1F, layout, cache))
         x_BSH, normed_BSH = self.post_attention_layernorm(x_BSH, attended_BSH)
-        out: Tensor = x_BSH + self._thinned(self.mlp(normed_BSH))
+        out: Tensor = x_BSH + self._dropout(self.mlp(normed_BSH))
         return out
 
-    def _thinned(self, branch: Tensor) -> Tensor:
+    def _dropout(self, branch: Tensor) -> Tensor:
         return dropout(branch, self.dropout) if self.training and self.dropout else branch

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
 from megadec.common.errors import ConfigError
-from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
+from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
 from megadec.decoder.kernels.cross_entropy import losses_in_place
 from megadec.decoder.kernels.precision import at_least_float32, product_dtype, wide_dtype
 from megadec.decoder.layers import linear
@@ -87,9 +87,9 @@ class LanguageModelHead(nn.Module):
         h_NH = h_BSH.flatten(0, -2)
         weights_N = torch.ones_like(targets_BS, dtype=torch.float32) if weights_BS is None else weights_BS
         loss = self.loss if self.training else PLAIN_LOSS
-        chunk, triton = chunk_tokens(self.weight.shape[0], h_NH), takes_triton(self.kernels, h_NH)
+        chunk, triton = chunk_tokens(self.weight.shape[0], h_NH), use_triton(self.kernels, h_NH)
         inputs = (h_NH, self.weight, targets_BS.flatten(), weights_N.flatten())
-        total: Tensor = _SumOfNats.apply(*inputs, loss, chunk, triton, torch.is_grad_enabled())
+        total: Tensor = _ChunkedCrossEntropy.apply(*inputs, loss, chunk, triton, torch.is_grad_enabled())
         return total
 
 
@@ -124,7 +124,7 @@ class ClassifierHead(nn.Module):
         return loss
 
 
-class _SumOfNats(torch.autograd.Function):
+class _ChunkedCrossEntropy(torch.autograd.Function):
     """sum_n weight_n * nats_n, the nats of `losses_in_place`, `chunk` tokens at a time.
 
     Saves the two gradients and neither the hidden states nor the weight, which ZeRO-3 may have given back by the time

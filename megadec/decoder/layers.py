@@ -83,8 +83,7 @@ class _WideLinear(torch.autograd.Function):
 
 
 class _Norm(nn.Module):
-    """What stands beside a norm is computed in the forward of the module that owns the weight, as ZeRO-3 has the
-    weight whole only there; both are then one pass over memory."""
+    """Operations fused with a norm run in its module's forward, because ZeRO-3 gathers the weight only there."""
 
     def __init__(self, size: int, eps: float, kernels: Kernels = "auto") -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from megadec.common.log import logger
 log = logger(__name__)
 
 
-class OnHost:
+class HostCopy:
     """A copy of a tensor in the host's memory. On a CPU it is a plain copy."""
 
     def __init__(self, x: Tensor) -> None:
@@ -44,7 +44,7 @@ class OnHost:
         return self._host.to(self._device, non_blocking=True)
 
 
-def leaves_device(x: Tensor) -> bool:
+def can_offload(x: Tensor) -> bool:
     """Whether x has a host to go to; on a CPU it is there already, which is said once."""
     if not x.is_cuda:
         _say_no_effect()
@@ -55,11 +55,11 @@ def offloaded_input(x: Tensor) -> AbstractContextManager[object]:
     """Of what autograd keeps inside this context, x waits on the host; all else stays where it is."""
     address, shape = x.data_ptr(), x.shape
 
-    def pack(kept: Tensor) -> Tensor | OnHost:
-        return OnHost(kept) if kept.data_ptr() == address and kept.shape == shape else kept
+    def pack(kept: Tensor) -> Tensor | HostCopy:
+        return HostCopy(kept) if kept.data_ptr() == address and kept.shape == shape else kept
 
-    def unpack(kept: Tensor | OnHost) -> Tensor:
-        return kept.back() if isinstance(kept, OnHost) else kept
+    def unpack(kept: Tensor | HostCopy) -> Tensor:
+        return kept.back() if isinstance(kept, HostCopy) else kept
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 

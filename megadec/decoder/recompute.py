@@ -39,7 +39,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from megadec.common.errors import ConfigError, suggest
-from megadec.decoder.offload import OnHost, leaves_device, offloaded_input
+from megadec.decoder.offload import HostCopy, can_offload, offloaded_input
 
 MODES = ("none", "full", "every_nth", "selective")
 # What `keep` may name, and the products of a block behind each name; attention is no product.
@@ -104,7 +104,7 @@ def run_block(recompute: Recompute, layer: int, block: nn.Module, x: Tensor, *ar
     if not torch.is_grad_enabled() or not recompute.applies_to(layer):
         plain: Tensor = block(x, *args, **kwargs)
         return plain
-    offload = recompute.offload and leaves_device(x)
+    offload = recompute.offload and can_offload(x)
     options: dict[str, Any] = {}
     if recompute.mode == "selective":
         options["context_fn"] = functools.partial(_passes, _chosen(recompute.keep, block), offload)
@@ -166,18 +166,18 @@ class _Pass(TorchDispatchMode):
         super().__init__()
         self.chosen, self.kept, self.again = chosen, kept, again
         # A tensor object of its own: autograd writes what it knows of a result into the object.
-        self.take = OnHost if offload else Tensor.detach
+        self.take = HostCopy if offload else Tensor.detach
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         chosen = self.chosen(func, args)
         if chosen and self.again:
             assert self.kept, "a block is computed again once, with the operations of its first pass"
-            return tree_map_only((Tensor, OnHost), _given, self.kept.popleft())
+            return tree_map_only((Tensor, HostCopy), _given, self.kept.popleft())
         out = func(*args, **(kwargs or {}))
         if chosen:
             self.kept.append(tree_map_only(Tensor, self.take, out))
         return out
 
 
-def _given(kept: Tensor | OnHost) -> Tensor:
-    return kept.back() if isinstance(kept, OnHost) else kept.detach()
+def _given(kept: Tensor | HostCopy) -> Tensor:
+    return kept.back() if isinstance(kept, HostCopy) else kept.detach()

@@ -23,7 +23,7 @@ from megadec.engine.zero.engine import end_process_group, start_process_group
 
 R = TypeVar("R", bound=CommonRun)
 
-FIRST_SPEAKS_SECONDS = 20.0
+RANK_0_SPEAKS_SECONDS = 20.0
 
 
 def train_command(
@@ -43,7 +43,7 @@ def train_command(
     except MegadecError:
         if not is_first():
             # Rank 0 has met the same error and says it; the launcher then ends this process. If it has not, we speak.
-            time.sleep(FIRST_SPEAKS_SECONDS)
+            time.sleep(RANK_0_SPEAKS_SECONDS)
         raise
 
 

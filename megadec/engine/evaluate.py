@@ -29,7 +29,7 @@ from megadec.engine.task import Scorer
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """`sets`: name to folder of held-out shards. `windows`: at most this many of each set, spread over it."""
+    """`sets`: name to folder of held-out shards. `windows`: at most this many of each set, evenly_spaced over it."""
 
     sets: dict[str, str] = field(default_factory=dict)
     interval_steps: int = 500
@@ -95,7 +95,7 @@ def window_batches(
 ) -> Iterator[TokenBatch]:
     """This rank's micro-batches of the windows to measure, shared among the ranks as in training."""
     plan, micro = plan_windows(data, sequence_length, "cut"), options.micro_batch_size
-    windows = spread(plan.windows, options.windows)
+    windows = evenly_spaced(plan.windows, options.windows)
     for first in range(0, len(windows), micro * position.groups):
         mine = windows[first + position.group * micro :][:micro]
         padding = [None] * (micro - len(mine))
@@ -115,7 +115,7 @@ def figures(nats: float, tokens: int, characters: int) -> dict[str, float]:
     }
 
 
-def spread(windows: int, wanted: int) -> list[int]:
+def evenly_spaced(windows: int, wanted: int) -> list[int]:
     """At most `wanted` window numbers, evenly spaced over all; the same for any number of ranks."""
     taken = min(windows, wanted)
     return [number * windows // taken for number in range(taken)]

@@ -64,7 +64,7 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
     Raises MegadecError: CheckpointError, TrainingError, StorageError.
     """
     run = job.run
-    interrupt.obey_file(run.folder)
+    interrupt.watch_stop_file(run.folder)
     with Watchdog(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watchdog:
         begun = _begin(job, ranks, interrupt, watchdog)
         if begun is None:
@@ -79,8 +79,8 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
             ):
                 training = _Training(job, engine, batches, metrics, checkpointer, interrupt, watchdog)
                 progress = _loop(training, progress)
-            log.info(_farewell(run, progress, interrupt))
-    interrupt.obeyed()
+            log.info(_final_message(run, progress, interrupt))
+    interrupt.remove_stop_file()
 
 
 def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watchdog: Watchdog) -> tuple[Job, ZeroEngine, Progress] | None:
@@ -134,7 +134,7 @@ def _loop(training: _Training, progress: Progress) -> Progress:
         if stepped is None:
             break
         progress = stepped
-        _tell(training, training.checkpointer.poll())
+        _report_saved(training, training.checkpointer.poll())
         if run.checkpoint.interval_steps and progress.step % run.checkpoint.interval_steps == 0:
             watchdog.set_phase("save", progress.step)
             _save(training, progress)
@@ -142,7 +142,7 @@ def _loop(training: _Training, progress: Progress) -> Progress:
     watchdog.set_phase("save", progress.step)
     if progress.step != saved_step:
         _save(training, progress)
-    _tell(training, training.checkpointer.wait())
+    _report_saved(training, training.checkpointer.wait())
     return progress
 
 
@@ -205,7 +205,7 @@ def _recover(training: _Training, progress: Progress, report: StepReport, anomal
     Raises TrainingError when the run is to stop, or has no checkpoint to roll back to.
     """
     job, engine, step = training.job, training.engine, report.step
-    _tell(training, training.checkpointer.wait())  # a roll-back wants the newest checkpoint
+    _report_saved(training, training.checkpointer.wait())  # a roll-back wants the newest checkpoint
     anomaly = within_limits(job.run.guard, progress.guard, anomaly)
     documents = documents_read(job.task.stream.documents, engine.ranks, anomaly)
     training.metrics.record_anomaly(line_of(anomaly, report, documents))
@@ -225,11 +225,11 @@ def _recover(training: _Training, progress: Progress, report: StepReport, anomal
 
 def _save(training: _Training, progress: Progress, *, best: bool = False) -> None:
     """Begin a checkpoint, after the one before it has its name. best: best.json is to name it."""
-    _tell(training, training.checkpointer.wait())
-    _tell(training, begin_checkpoint(training.checkpointer, training.engine, training.job, progress, best=best))
+    _report_saved(training, training.checkpointer.wait())
+    _report_saved(training, begin_checkpoint(training.checkpointer, training.engine, training.job, progress, best=best))
 
 
-def _tell(training: _Training, saved: Saved | None) -> None:
+def _report_saved(training: _Training, saved: Saved | None) -> None:
     """Log, record and pass on a checkpoint that has its name."""
     if saved is None:
         return
@@ -277,7 +277,7 @@ def _announce(job: Job, progress: Progress) -> None:
     )
 
 
-def _farewell(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
+def _final_message(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
     best = progress.best
     if exhausted(run.early_stopping, best):
         return (

@@ -19,8 +19,8 @@ class ScheduleOptions:
     """How the learning rate moves between the first step and the last.
 
     `cosine`: linear warmup, then half a cosine down to `final_fraction` of the peak at the last step (Loshchilov and
-    Hutter, arXiv 1608.03983). `warmup_stable_decay`: linear warmup, the peak, then over the last `decay_fraction` of
-    all steps down along 1 - sqrt(progress) (Hägele et al., arXiv 2405.18392); the stable part can be prolonged later.
+    Hutter, arXiv 1608.03983). `warmup_stable_decay` (WSD): linear warmup, the peak, then over the last `decay_fraction`
+    of all steps down along 1 - sqrt(progress) (Hägele et al., arXiv 2405.18392); the stable part can be prolonged later.
     """
 
     kind: Literal["cosine", "warmup_stable_decay"] = "cosine"

@@ -2,7 +2,7 @@
 
 The loss is the mean over all valid tokens of the step, whatever ranks and micro-steps they fall on, so 1 x 8 and 8 x 1
 micro-batches, on one rank or two, are the same step. That needs the global number of tokens before the first backward
-pass, a message of two numbers, which also carries each rank's wish to stop.
+pass: one all-reduce of three numbers, which also carries each rank's wish to stop.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import torch
 
 from megadec.data.batch import Batch
-from megadec.engine.health.guard import GuardOptions, GuardState, Seen, detect
+from megadec.engine.health.guard import GuardOptions, GuardState, StepFigures, detect
 from megadec.engine.health.watchdog import SetPhase
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.metrics.reports import Anomaly, StepReport
 from megadec.engine.zero.engine import ZeroEngine
 
-USUAL, NO_HISTORY = GuardOptions(), GuardState()
+DEFAULT_GUARD, NO_HISTORY = GuardOptions(), GuardState()
 
 
 def train_step(
@@ -29,7 +29,7 @@ def train_step(
     step: int,
     learning_rate: float,
     wants_stop: bool = False,
-    guard: GuardOptions = USUAL,
+    guard: GuardOptions = DEFAULT_GUARD,
     history: GuardState = NO_HISTORY,
     set_phase: SetPhase = lambda phase, step: None,
 ) -> StepReport | None:
@@ -61,7 +61,7 @@ def train_step(
         if number < len(batches):
             engine.end_micro_step()
     set_phase("reduce", step)
-    seen, memory = _look(engine, float(torch.stack(losses).sum()), valid_tokens, step)
+    seen, memory = _gather_figures(engine, float(torch.stack(losses).sum()), valid_tokens, step)
     set_phase("update", step)
     anomaly = detect(guard, history, seen)
     report = StepReport(step, seen.loss, valid_tokens, squared_tokens, learning_rate, seen.norm, memory, anomaly)
@@ -72,7 +72,9 @@ def train_step(
     return report
 
 
-def _look(engine: ZeroEngine, own_loss: float, valid_tokens: int, step: int) -> tuple[Seen, tuple[int, ...]]:
+def _gather_figures(
+    engine: ZeroEngine, own_loss: float, valid_tokens: int, step: int
+) -> tuple[StepFigures, tuple[int, ...]]:
     """What the step found on all ranks, and each rank's peak memory."""
     ranks, own = engine.ranks, engine.own_gradients()
     mine = (own_loss, own.norm, own.first_not_finite + 1.0, float(peak_memory_bytes(ranks.device)))
@@ -81,5 +83,5 @@ def _look(engine: ZeroEngine, own_loss: float, valid_tokens: int, step: int) -> 
     sums = ranks.sum_over_ranks(values)
     losses, norms, broken, memory = (tuple(sums[place :: len(mine)]) for place in range(len(mine)))
     names = tuple(engine.parameter_name(int(number) - 1) if number else "" for number in broken)
-    seen = Seen(step, sum(losses) / valid_tokens, engine.gradient_norm(), losses, norms, names)
+    seen = StepFigures(step, sum(losses) / valid_tokens, engine.gradient_norm(), losses, norms, names)
     return seen, tuple(map(int, memory))

@@ -93,8 +93,8 @@ class InitialWeights(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """build: makes the model, inside DeepSpeed's zero.Init at stage 3; its forward(ids_BS, **batch.beside_ids()) gives
-    the float32 sum over predictions of weight * nats.
+    """build: makes the model, inside DeepSpeed's zero.Init at stage 3; its forward(ids_BS, **batch.model_arguments())
+    gives the float32 sum over predictions of weight * nats.
 
     sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
     flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate: None where nothing

@@ -52,7 +52,7 @@ class ConvertOptions:
     output: the new folder; its name appears when it was read back and found equal to the input.
     dtype: of the weights. `auto` is what they were computed in for hf and gguf, float32 for onnx (its only one), and
         what the files hold for megadec. `float16` and `q8_0` (8 bits and a scale for each 32 values) are for gguf.
-    layout: of hf: `auto` is qwen3 where the model normalises queries and keys, else llama.
+    layout: of hf: `auto` is qwen3 where the model normalizes queries and keys, else llama.
     max_shard_bytes: of hf: size of a safetensors file.
     """
 

@@ -79,11 +79,11 @@ class _Alone:
             yield
 
     def loss_sum(self, batch: Batch) -> Tensor:
-        loss: Tensor = self._decoder(batch.ids_BS, **batch.beside_ids())
+        loss: Tensor = self._decoder(batch.ids_BS, **batch.model_arguments())
         return loss
 
     def logits(self, batch: Batch) -> Tensor:
-        context = {name: value for name, value in batch.beside_ids().items() if name not in TARGETS}
+        context = {name: value for name, value in batch.model_arguments().items() if name not in TARGETS}
         logits: Tensor = self._decoder(batch.ids_BS, **context)
         return logits
 

@@ -1,6 +1,6 @@
 """What a run was trained on: from a step to its documents, from documents to the steps that read them.
 
-Worked out from the data state in a checkpoint (data/occurrences.py), not replayed, and so is what the weights did not
+Worked out from the data state in a checkpoint (data/shuffle.py), not replayed, and so is what the weights did not
 learn from: steps without an update, documents that were skipped, windows that touch a damaged shard. The shards must
 be there still, unchanged, under the paths that the run was started with; only one that no step has read may be missing.
 """

@@ -96,7 +96,7 @@ def plan_run(
     work = _work(run, data, tokens, epochs, notes)
     if machines.kind == "cpu":
         notes.append(
-            "kept: freed blocks that glibc keeps (zero/host_memory.py), 8 to 17 % of what is in use by measurement"
+            "kept: freed blocks that glibc keeps (zero/cpu.py), 8 to 17 % of what is in use by measurement"
             " in bf16, more in fp32; MALLOC_TRIM_THRESHOLD_=131072 MALLOC_MMAP_THRESHOLD_=131072 gives them back, for"
             " slower steps"
         )

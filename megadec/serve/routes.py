@@ -36,7 +36,7 @@ except ImportError as missing:
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R")
 
-PLACE = "megadec.place"  # in a request's scope
+SLOT = "megadec.slot"  # in a request's scope
 GONE_STATUS = 499  # nginx's number for a client that went before the end of its answer
 # A client that is refused while it still sends its body sees the answer only if its sending does not fail: so much more
 # is read and thrown away.
@@ -59,7 +59,7 @@ def build_app(service: Service) -> Starlette:
     """The application in front of `service`."""
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Guard, service=service)],
+        middleware=[Middleware(RequestMiddleware, service=service)],
         exception_handlers={RequestError: _refused, HTTPException: _unrouted, Exception: _failed},
     )
     app.state.service = service
@@ -80,7 +80,7 @@ async def classify(request: Request) -> Response:
     """Label texts."""
     service = request.app.state.service
     wanted = await _read(request, ClassifyBody)
-    slot = request.scope[PLACE] = service.scheduler.admit()
+    slot = request.scope[SLOT] = service.scheduler.admit()
     found = await _unless_gone(request, service.classify(slot, wanted))
     data = [
         {"index": index, "label": max(one, key=one.__getitem__), "probabilities": dict(one)}
@@ -157,7 +157,7 @@ async def _read(request: Request, kind: type[T]) -> T:
 async def _generate(request: Request, kind: type[CompletionBody | ChatBody]) -> Response:
     service = request.app.state.service
     wanted = await _read(request, kind)
-    slot = request.scope[PLACE] = service.scheduler.admit()
+    slot = request.scope[SLOT] = service.scheduler.admit()
     answer = await service.answer(wanted)
     pieces = service.pieces(slot, answer)
     is_chat = isinstance(wanted, ChatBody)
@@ -261,7 +261,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     return await _refused(request, RequestError("the server failed", status=500, code="internal_error"))
 
 
-class Guard:
+class RequestMiddleware:
     """Around all routes: counts each request by how it ended, and frees its slot whatever happens."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -289,7 +289,7 @@ class Guard:
             status, is_whole = 500, True
             raise
         finally:
-            if PLACE in scope:
-                self._service.scheduler.leave(scope[PLACE])
+            if SLOT in scope:
+                self._service.scheduler.leave(scope[SLOT])
             route = scope["path"] if scope["path"] in PATHS else "other"
             metrics.request(route, status if is_whole else GONE_STATUS, began)

@@ -92,7 +92,7 @@ def plain_losses(job: Job) -> list[float]:
     losses = []
     for step in range(run.train.steps):
         [batch] = task.stream.batch(step, 0, 1, None)
-        mean = model(batch.ids_BS, **batch.beside_ids()) / batch.valid_tokens
+        mean = model(batch.ids_BS, **batch.model_arguments()) / batch.valid_tokens
         optimizer.zero_grad()
         mean.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.max_grad_norm)

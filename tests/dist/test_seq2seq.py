@@ -84,7 +84,7 @@ def plain(file: Path) -> tuple[list[float], float, torch.nn.Module]:
     held_out = open_pairs(run.data, tokenizer, "held_out")
     batch = assemble_pairs(held_out, range(len(held_out)))
     with torch.no_grad():
-        loss = float(model(batch.ids_BS, **batch.beside_ids())) / batch.valid_tokens
+        loss = float(model(batch.ids_BS, **batch.model_arguments())) / batch.valid_tokens
     return losses, loss, model
 
 

@@ -73,7 +73,7 @@ def plain_losses(file: Path) -> list[float]:
     losses = []
     for step in range(run.train.steps):
         [batch] = stream.batch(step)
-        loss = decoder(batch.ids_BS, **batch.beside_ids())
+        loss = decoder(batch.ids_BS, **batch.model_arguments())
         mean = loss / batch.valid_tokens
         optimizer.zero_grad()
         mean.backward()

@@ -20,7 +20,7 @@ def gradients(stream: TrainStream, micro_batch_size: int) -> tuple[float, dict[s
     tokens = sum(batch.valid_tokens for batch in batches)
     total = 0.0
     for batch in batches:
-        loss = decoder(batch.ids_BS, **batch.beside_ids())
+        loss = decoder(batch.ids_BS, **batch.model_arguments())
         (loss / tokens).backward()
         total += float(loss.detach()) / tokens
     return total, {name: parameter.grad for name, parameter in decoder.named_parameters() if parameter.grad is not None}

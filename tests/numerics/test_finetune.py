@@ -46,7 +46,7 @@ def texts(count: int = 19) -> LabelledSet:
 
 def loss_and_gradients(model: Decoder, data: LabelledSet, rows: list[np.ndarray], sequence_length: int) -> list[Tensor]:
     batch = assemble_texts(data, rows, sequence_length, WEIGHTS)
-    loss = model(batch.ids_BS, **batch.beside_ids())
+    loss = model(batch.ids_BS, **batch.model_arguments())
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [loss.detach(), *torch.autograd.grad(loss, trained)]
 

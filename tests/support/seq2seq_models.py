@@ -54,7 +54,7 @@ def train_plainly(
     losses = []
     for step in range(steps):
         [batch] = stream.batch(step)
-        loss = model(batch.ids_BS, **batch.beside_ids()) / batch.valid_tokens
+        loss = model(batch.ids_BS, **batch.model_arguments()) / batch.valid_tokens
         adamw.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), optimizer.max_grad_norm)

@@ -30,7 +30,7 @@ def triton_is_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def takes_triton(kernels: Kernels, x: Tensor) -> bool:
+def use_triton(kernels: Kernels, x: Tensor) -> bool:
     """Whether an operation on x is given to a Triton kernel.
 
     Raises ConfigError when `triton` was asked for and x is not on a GPU (Triton's interpreter, TRITON_INTERPRET=1,

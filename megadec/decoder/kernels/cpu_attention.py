@@ -36,7 +36,7 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def pays(dtype: torch.dtype, tokens: int) -> bool:
+def is_faster(dtype: torch.dtype, tokens: int) -> bool:
     """Whether blocks of queries are faster for documents of so many tokens."""
     return dtype == torch.bfloat16 and tokens >= LEAST_TOKENS and precision.CPU_HAS_BF16
 
@@ -55,7 +55,7 @@ def attend_each(q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, starts: Tensor) -> 
     mixed_NHD, sums_NH = _results(q_NHD)
     for tokens, sizes in _runs(starts):
         q, k, v, mixed = (x[tokens].unflatten(0, sizes) for x in (q_NHD, k_NKD, v_NKD, mixed_NHD))
-        if pays(q_NHD.dtype, sizes[1]):
+        if is_faster(q_NHD.dtype, sizes[1]):
             attend_blocks_forward(q, k, v, mixed)
             sums_NH[tokens] = 0  # its gradient does not need them
             continue
@@ -88,7 +88,7 @@ def _attend_each_backward(
     given = (g_NHD, q_NHD, k_NKD, v_NKD, mixed_NHD, sums_NH, *gradients)
     for tokens, sizes in _runs(starts):
         g, q, k, v, mixed, sums, *out = (x[tokens].unflatten(0, sizes) for x in given)
-        if pays(q_NHD.dtype, sizes[1]):
+        if is_faster(q_NHD.dtype, sizes[1]):
             attend_blocks_backward(g, q, k, v, out)
             continue
         # In float32: for short documents the CPU kernel's gradient in bfloat16 costs three times as much.

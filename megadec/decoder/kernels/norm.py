@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
+from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
 from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
 
 # Shapes: N rows, H elements of a row; n rows of a piece.
@@ -34,7 +34,7 @@ def stream_norm(
     if torch.compiler.is_compiling() or weight_H.dtype != x.dtype:
         stream = x if added is None else x + added
         return stream, formula(stream, weight_H, eps)
-    stream, normed = _StreamNorm.apply(x, added, weight_H, eps, takes_triton(kernels, x))
+    stream, normed = _StreamNorm.apply(x, added, weight_H, eps, use_triton(kernels, x))
     return stream, normed
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
+from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
 from megadec.decoder.kernels.norm import differentiate_piece, normalized
 from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
 
@@ -27,7 +27,7 @@ def rotate_pair(
     """Queries and keys, each pair (i, i + F) rotated by its token's angle, in float32, and rounded to their dtype."""
     if torch.compiler.is_compiling():
         return formula(q_BSHD, cos_BS1F, sin_BS1F), formula(k_BSKD, cos_BS1F, sin_BS1F)
-    q_BSHD, k_BSKD = _Rotate.apply(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, takes_triton(kernels, q_BSHD))
+    q_BSHD, k_BSKD = _Rotate.apply(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, use_triton(kernels, q_BSHD))
     return q_BSHD, k_BSKD
 
 
@@ -37,7 +37,7 @@ def norm_rotate(
     """rms_norm of each head, then rotated, both in float32; the result is rounded to x's dtype."""
     if torch.compiler.is_compiling() or x_BSHD.dtype != weight_D.dtype:
         return norm_formula(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F)
-    triton = takes_triton(kernels, x_BSHD)
+    triton = use_triton(kernels, x_BSHD)
     out_BSHD: Tensor = _NormRotate.apply(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F, triton)
     return out_BSHD
 

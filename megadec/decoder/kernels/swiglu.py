@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from megadec.decoder.kernels.choose import Kernels, pieces, takes_triton
+from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
 
 
 def swiglu(gate: Tensor, up: Tensor, kernels: Kernels = "auto") -> Tensor:
     """silu(gate) * up, in their shape and dtype."""
     if torch.compiler.is_compiling() or gate.dtype != up.dtype:
         return formula(gate, up)
-    out: Tensor = _SwiGLU.apply(gate, up, takes_triton(kernels, gate))
+    out: Tensor = _SwiGLU.apply(gate, up, use_triton(kernels, gate))
     return out
 
 

@@ -1,9 +1,8 @@
 """RMSNorm with the residual addition before it, in Triton: forward in one pass, backward in one.
 
 In and out: as in `norm.py`, whose functions call this. A row is held in registers, so it is read once; narrow rows go
-several to a program. Going backward as many programs as fit the GPU each take every so many rows and keep the weight's
-gradient of theirs in registers. Those partial sums cost a small second pass, and the result does not depend on the
-order in which programs end.
+several to a program. The backward pass is a persistent kernel: each program strides over the rows and sums its part of
+the weight's gradient in registers. A small second pass adds the parts, in an order that does not depend on timing.
 """
 
 # Triton has no types: kernels are functions of pointers and numbers.
@@ -14,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megadec.decoder.kernels.triton_launch import ceiling, programs, tile_of, tl, triton
+from megadec.decoder.kernels.triton_launch import cdiv, programs, tile_of, tl, triton
 
 # Of a tile of 4 warps: 32 and 16 elements a thread.
 FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 4096, 2048
@@ -83,7 +82,7 @@ def forward(x: Tensor, added: Tensor | None, weight_H: Tensor, eps: float) -> tu
     if rows:
         tile = tile_of(size, FORWARD_ELEMENTS)
         other = x if added is None else added.contiguous()
-        _forward[(ceiling(rows, tile.rows),)](
+        _forward[(cdiv(rows, tile.rows),)](
             x, other, weight_H, stream, out, inverse_N1, rows, size, eps,
             ADDS=added is not None, R=tile.rows, C=tile.columns, num_warps=tile.warps,
         )  # fmt: skip

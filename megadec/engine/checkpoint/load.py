@@ -60,7 +60,7 @@ def load_checkpoint(engine: ZeroEngine, job: Job, path: Path, manifest: dict[str
 
 
 def _open_on_every_rank(live: ZeroState, ranks: Ranks, path: Path, step: int) -> StateFiles:
-    """The files, after every rank has found in them what it needs: what follows are messages among all."""
+    """The files, once every rank has found what it needs: loading is collective, and a lone failure would hang it."""
     files, reason = None, None
     try:
         files = StateFiles(path)

@@ -75,9 +75,9 @@ def remove_old(folder: Path, options: CheckpointOptions, best_step: int) -> None
         if step == best_step or (options.keep_every and step % options.keep_every == 0):
             continue
         # Renamed first: a removal that is interrupted must not leave half a checkpoint under its name.
-        doomed = path.with_name(f".{path.name}.old.partial")
-        os.replace(path, doomed)
-        shutil.rmtree(doomed)
+        removed = path.with_name(f".{path.name}.old.partial")
+        os.replace(path, removed)
+        shutil.rmtree(removed)
 
 
 def remove_partial(folder: Path) -> None:

@@ -21,7 +21,7 @@ Found = tuple[Path, dict[str, Any]]
 """A checkpoint and its manifest."""
 
 # What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
-FREE_KEYS = (
+MAY_DIFFER = (
     "model.execution",
     "output_folder",
     "checkpoint",
@@ -41,7 +41,7 @@ FREE_KEYS = (
     "data.bad_shards",
     "data.cache",
 )
-FREE_KEYS_FROM_PATH = ("name", "train.steps", "train.precision", "schedule", "optimizer")
+MAY_DIFFER_IF_NAMED = ("name", "train.steps", "train.precision", "schedule", "optimizer")
 
 
 def find_checkpoint(job: Job, ranks: Ranks) -> Found | None:
@@ -105,10 +105,10 @@ def check_same_run(
 ) -> None:
     """Compare the run in a checkpoint with the one that wants to go on from it.
 
-    An option that came after the checkpoint counts there as what it is when nobody states it, in `defaults`. Raises
-    ConfigError naming the keys that differ, unless they are free to.
+    Options added since the checkpoint was written have the value in `defaults` there. Raises ConfigError naming the
+    keys that differ, unless they may.
     """
-    free = FREE_KEYS + (FREE_KEYS_FROM_PATH if named else ())
+    free = MAY_DIFFER + (MAY_DIFFER_IF_NAMED if named else ())
     now = dict(_flat(wanted))
     before = {key: value for key, value in _flat(defaults) if key in now} | dict(_flat(saved))
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

@@ -42,7 +42,7 @@ from megadec.engine.zero.state_files import Sums
 
 
 def begin_checkpoint(
-    saver: AsyncCheckpointer, engine: ZeroEngine, job: Job, progress: Progress, *, best: bool = False
+    checkpointer: AsyncCheckpointer, engine: ZeroEngine, job: Job, progress: Progress, *, best: bool = False
 ) -> Saved | None:
     """Begin to save step_N as the state is now; training may go on when this returns. No other save is under way.
 
@@ -58,14 +58,14 @@ def begin_checkpoint(
             files |= {name: write_small(partial / name, content) for name, content in small.items()}
             bits = {name: {part: f"{value:016x}" for part, value in of.items()} for name, of in sorted(sums.items())}
             write_json(partial / MANIFEST, manifest | {"files": dict(sorted(files.items())), "bit_sums": bits})
-            give_name(partial, final)
+            finalize(partial, final)
         if best:
             write_best(job.run.folder, job.run.early_stopping, progress.best)
         remove_old(final.parent, job.run.checkpoint, progress.best.step)
 
     final = job.run.checkpoints / checkpoint_name(progress.step)
     saved = Saved(final, progress.step, progress.tokens, progress.loss)
-    return saver.start(saved, {random_file(engine.ranks.rank): random_state()}, publish, began)
+    return checkpointer.start(saved, {random_file(engine.ranks.rank): random_state()}, publish, began)
 
 
 def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any
     }
 
 
-def give_name(partial: Path, final: Path) -> None:
+def finalize(partial: Path, final: Path) -> None:
     """Flush a whole checkpoint to disk and rename it; one of the same step goes when that has happened."""
     sync_tree(partial)
     replaced = replaced_name(final)

@@ -95,7 +95,7 @@ class GuardState:
 
 
 @dataclass(frozen=True)
-class Seen:
+class StepFigures:
     """What a step found before its update, the same on every rank.
 
     `loss`: in nats a token, over all ranks; `norm`: of the reduced gradients, nan where it is not finite.
@@ -111,7 +111,7 @@ class Seen:
     broken: tuple[str, ...]
 
 
-def detect(options: GuardOptions, state: GuardState, seen: Seen) -> Anomaly | None:
+def detect(options: GuardOptions, state: GuardState, seen: StepFigures) -> Anomaly | None:
     """What is wrong with a step, or None. Pure.
 
     Of several findings the one with the strongest action, for a spike that is only reported must not let another one's
@@ -125,7 +125,7 @@ def detect(options: GuardOptions, state: GuardState, seen: Seen) -> Anomaly | No
     return replace(strongest, words="; ".join((strongest.words, *others)))
 
 
-def _not_finite(options: GuardOptions, seen: Seen) -> list[Anomaly]:
+def _not_finite(options: GuardOptions, seen: StepFigures) -> list[Anomaly]:
     """The loss, or where that is finite the gradients: they follow from it."""
     bad = tuple(rank for rank, loss in enumerate(seen.rank_losses) if not math.isfinite(loss))
     if bad or not math.isfinite(seen.loss):
@@ -145,7 +145,7 @@ def _not_finite(options: GuardOptions, seen: Seen) -> list[Anomaly]:
     return [Anomaly(seen.step, "gradients_not_finite", options.non_finite, tuple(names), words, tuple(names.values()))]
 
 
-def _spikes(options: GuardOptions, state: GuardState, seen: Seen) -> list[Anomaly]:
+def _spikes(options: GuardOptions, state: GuardState, seen: StepFigures) -> list[Anomaly]:
     """Of what is finite: what is not has an anomaly of its own."""
     found = []
     kinds: tuple[tuple[Kind, str, float, tuple[float, ...], tuple[float, ...], float, SpikeAction], ...] = (

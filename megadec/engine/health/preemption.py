@@ -3,8 +3,8 @@
 In come signals (SIGTERM, SIGUSR1, SIGINT) to any rank, the death of the launcher, or a file `stop` in the run's folder
 (`touch runs/NAME/stop`, under any launcher); out goes a flag. Nothing is done inside the handler: the loop carries the
 flag in the all-reduce of the step or of the evaluation's batch, so every rank stops at the same place and saves what is
-not saved. The file goes when it was obeyed; one that was made after the run's end stops the next start. The run ends
-after the current step, not at once, so a step must be shorter than the grace period.
+not saved. The file is removed when the run has ended; one that was made after the run's end stops the next start. The
+run ends after the current step, not at once, so a step must be shorter than the grace period.
 
 What the launcher does (deepspeed 0.19.8, one machine): `deepspeed` starts `deepspeed.launcher.launch`, which starts the
 ranks and looks at them once a second. A signal to a rank reaches that rank only; all agree, save, and the whole command
@@ -89,11 +89,11 @@ class Interrupt:
         for number, handler in self._former.items():
             signal.signal(number, handler)
 
-    def obey_file(self, folder: Path) -> None:
+    def watch_stop_file(self, folder: Path) -> None:
         """Stop also when there is a file `stop` in `folder`; one rank asks the file system for all."""
         self._file = folder / STOP_FILE if is_first() else None
 
-    def obeyed(self) -> None:
+    def remove_stop_file(self) -> None:
         """The run has stopped: the file, if that was it, is not to stop the next start."""
         if self._file is not None:
             self._file.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ class MetricsLogger:
         )
         shown = {"loss": f"{report.loss:.3f}", "tokens_per_second": f"{rate:,.0f}"}
         if used is not None:
-            shown["share_of_peak"] = f"{used:.1%}"
+            shown["mfu"] = f"{used:.1%}"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(1)
 

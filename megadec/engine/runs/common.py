@@ -76,12 +76,12 @@ class CheckpointOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """`global_batch_size`: rows of a step over all ranks; `micro_batch_size`: rows of one rank in one micro-step.
+    """`global_batch_size`: sequences of a step over all ranks; `micro_batch_size`: of one rank in one micro-step.
 
     `precision`: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere. `stop_at_step`: save and end
     there; schedule and data stay those of `steps`, so a later start goes on as if it had not stopped.
-    `sequence_parallel_size`: so many ranks share each row, every one with a part of its tokens (Ulysses), for rows that
-    do not fit one device; `micro_batch_size` are then the rows of such a group.
+    `sequence_parallel_size`: so many ranks share each sequence, each with a part of its tokens (Ulysses), for sequences
+    that do not fit one device; `micro_batch_size` then counts the sequences of such a group.
     `dry_run`: before the first step of a start the largest micro-batch goes forward and backward once, so that too
     little memory is an error at once; no number depends on it.
     """
@@ -173,7 +173,7 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bo
     """
     if run.train.sequence_parallel_size > 1 and not sequence_parallel:
         raise ConfigError(
-            f"train.sequence_parallel_size={run.train.sequence_parallel_size}: only pretraining shares rows among"
+            f"train.sequence_parallel_size={run.train.sequence_parallel_size}: only pretraining shares sequences among"
             " ranks; leave it out"
         )
     share = RunSettings(

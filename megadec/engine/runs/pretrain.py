@@ -176,12 +176,12 @@ def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
         for folder in data.train
     ]
     check_limit(sets, data.bad_shards)
-    far_bytes = sum(shard["bytes"] for one in sets if one.is_remote for shard in one.index["shards"])
-    if far_bytes > data.cache.bytes:
+    remote_bytes = sum(shard["bytes"] for one in sets if one.is_remote for shard in one.index["shards"])
+    if remote_bytes > data.cache.bytes:
         log.warning(
             "the remote shards of data.train have %d bytes, data.cache.bytes=%d: windows are drawn from all shards, so"
             " they will be fetched again and again",
-            far_bytes,
+            remote_bytes,
             data.cache.bytes,
         )
     return sets

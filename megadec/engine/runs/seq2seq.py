@@ -21,7 +21,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.data.pair_stream import PairBatch, PairStream, assemble_pairs
 from megadec.data.pairs import PairOptions, PairSet, open_pairs
 from megadec.decoder.textbook.registry import Architecture, architecture
-from megadec.engine.evaluate import evaluate_loss, spread
+from megadec.engine.evaluate import evaluate_loss, evenly_spaced
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
@@ -48,7 +48,7 @@ class PairModelOptions:
 
 @dataclass(frozen=True)
 class PairEvaluateOptions:
-    """The loss on the held-out part: `pairs` of it at most, spread over it, every so many steps."""
+    """The loss on the held-out part: `pairs` of it at most, evenly_spaced over it, every so many steps."""
 
     interval_steps: int = 500
     pairs: int = 1024
@@ -123,7 +123,7 @@ def pair_batches(pairs: PairSet, options: PairEvaluateOptions, ranks: Ranks) -> 
     """This rank's micro-batches of the same held-out pairs, every time."""
     lengths, micro = np.diff(pairs.targets.starts), options.micro_batch_size
     # By length, so that the sequences of a batch need little padding.
-    numbers = sorted(spread(len(pairs), options.pairs), key=lambda number: (lengths[number], number))
+    numbers = sorted(evenly_spaced(len(pairs), options.pairs), key=lambda number: (lengths[number], number))
     for first in range(0, len(numbers), micro * ranks.world_size):
         mine = numbers[first + ranks.rank * micro :][:micro]
         yield assemble_pairs(pairs, [*mine, *[None] * (micro - len(mine))])

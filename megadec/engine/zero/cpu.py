@@ -37,8 +37,8 @@ def keep_freed_memory() -> bool:
 def share_cores(local_ranks: int) -> int:
     """Give this rank its part of the cores that the process may use, at least one; returns torch's number of threads.
 
-    local_ranks: of this machine. A number in OMP_NUM_THREADS stays. No rank is bound to cores of its own, because
-    another job on the machine would be bound to the same ones; DeepSpeed's `--bind_cores_to_rank` does that.
+    local_ranks: of this machine. A number in OMP_NUM_THREADS stays. Ranks are not pinned to cores, since two jobs
+    would pin the same ones; DeepSpeed's `--bind_cores_to_rank` does that.
     """
     if not os.environ.get("OMP_NUM_THREADS"):
         mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -55,7 +55,7 @@ TARGETS = ("targets_BS", "weights_BS")
 PEERS_TIMEOUT = timedelta(minutes=30)
 # Gloo's threads wake the waiting rank before they let go of the tensors of its message, which takes Python's
 # lock. If the interpreter ends meanwhile, the process aborts in a destructor: at exit they get so long.
-LET_GO_SECONDS = 0.2
+EXIT_DELAY_SECONDS = 0.2
 
 
 def check_zero_section(settings: DeepSpeedSettings) -> None:
@@ -101,7 +101,7 @@ def start_process_group() -> Ranks:
     else:
         keep_freed_memory()
         share_cores(local_world_size())
-        atexit.register(time.sleep, LET_GO_SECONDS)
+        atexit.register(time.sleep, EXIT_DELAY_SECONDS)
     deepspeed.init_distributed(
         dist_backend=get_accelerator().communication_backend_name(), timeout=PEERS_TIMEOUT, verbose=False
     )
@@ -194,12 +194,12 @@ class ZeroEngine:
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """The sum over the batch's predictions of weight * nats, float32 scalar."""
-        loss: Tensor = self._engine(batch.ids_BS, **batch.beside_ids())
+        loss: Tensor = self._engine(batch.ids_BS, **batch.model_arguments())
         return loss
 
     def logits(self, batch: Batch) -> Tensor:
         """What the model says of the batch when it is given no targets."""
-        context = {name: value for name, value in batch.beside_ids().items() if name not in TARGETS}
+        context = {name: value for name, value in batch.model_arguments().items() if name not in TARGETS}
         logits: Tensor = self._engine(batch.ids_BS, **context)
         return logits
 

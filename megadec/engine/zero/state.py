@@ -51,10 +51,10 @@ class ZeroState:
         return [shard for group in self._stage.groups(loading=False) for shard, _ in self._slices_of(group)]
 
     def tensors(self) -> Generator[tuple[ShardSlice, Tensor], None, None]:
-        """Every slice that this rank answers for, always in the same order. A tensor may be gone at the next one.
+        """Every slice that this rank saves, always in the same order; a tensor is valid until the next iteration.
 
-        Trained parameters come first: they are float32, and wide elements stand before narrow ones in a file. Close it,
-        if not all are taken: buffers between a disk and the host are lent meanwhile.
+        Trained parameters come first: they are float32, and wide elements stand before narrow ones in a file. Close the
+        generator if you stop early, which releases the buffers that NVMe is read into.
         """
         for group in self._stage.groups(loading=False):
             with self._stage.in_memory(group, loading=False):
@@ -109,7 +109,7 @@ class ZeroState:
             yield shard, whole.data.view(-1).narrow(0, offset, shard.length)
 
     def _make_moments(self, weights: Tensor, step: int) -> None:
-        """Give AdamW what it makes of a tensor at its first step, so many updates on; moments that are there stay."""
+        """Create AdamW's state for a tensor, with its step counter at `step`; moments that exist are kept."""
         state = self._stage.adamw.state[weights]
         state["step"] = torch.tensor(float(step), dtype=torch.float32, device=weights.device)
         for part in MOMENTS:

@@ -140,7 +140,7 @@ class StateFiles:
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        """Read the headers. Raises CheckpointError: a file is missing or no such file, or elements are nobody's."""
+        """Read the headers. Raises CheckpointError: no files, one that is no state file, elements in no file."""
         self.folder = checkpoint / FOLDER
         files = sorted(self.folder.glob("rank_*.safetensors"))
         if not files:

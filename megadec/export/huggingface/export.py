@@ -143,7 +143,7 @@ def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> Non
 
 
 def _greedy_by(model: Any, prompts: Sequence[Sequence[int]], eos_id: int) -> Callable[[list[int], int], list[int]]:
-    """transformers' greedy text of all prompts, computed some at a time: left of the shorter ones stands padding."""
+    """transformers' greedy text of all prompts, generated in left-padded batches."""
     made: dict[tuple[int, ...], list[int]] = {}
     ordered = sorted(prompts, key=len)
     for start in range(0, len(ordered), GENERATED_AT_ONCE):

@@ -177,7 +177,7 @@ class _Body:
         return self._linear(f"{name}.o_proj", mixed_NQ)
 
     def _heads(self, name: str, h_NH: str, heads: int) -> str:
-        """A projection as [B, S, heads, D], each head normalised where the shape says so."""
+        """A projection as [B, S, heads, D], each head normalized where the shape says so."""
         shape = self.shape
         flat = self._linear(f"{name}_proj", h_NH)
         heads_BSHD = self.graph.apply("Reshape", flat, self.sizes(heads, shape.head_size))

@@ -79,7 +79,7 @@ _BLOCK = re.compile(r"(?:(?<=\blayers\.)|(?<=\bblk\.))(0|[1-9]\d*)(?=\.)")
 
 
 def layout_of(shape: DecoderShape) -> Layout:
-    """The layout that can express the shape: qwen3 where queries and keys are normalised, else llama."""
+    """The layout that can express the shape: qwen3 where queries and keys are normalized, else llama."""
     return "qwen3" if shape.qk_norm else "llama"
 
 

@@ -47,7 +47,7 @@ def test_a_row_holds_the_target_behind_its_start_and_before_its_end(pairs: PairS
     assert batch.valid_tokens == sum(target for _, target in lengths)
     assert batch.squared_document_tokens == sum(source * target for source, target in lengths)
     assert batch.ids_BS.shape[1] == max(target for _, target in lengths)
-    assert set(batch.beside_ids()) == {"targets_BS", "weights_BS", "source_ids_BT", "source_lengths_B"}
+    assert set(batch.model_arguments()) == {"targets_BS", "weights_BS", "source_ids_BT", "source_lengths_B"}
 
 
 def test_a_row_of_padding_counts_for_nothing_and_has_a_source_to_look_at(pairs: PairSet) -> None:

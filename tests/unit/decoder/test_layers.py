@@ -73,7 +73,7 @@ def test_what_is_no_bfloat16_is_multiplied_as_it_is(monkeypatch: pytest.MonkeyPa
         assert precision.product_dtype(torch.ones(1, dtype=torch.float64)) == torch.float64
         assert precision.product_dtype(torch.ones(1, dtype=torch.float32)) == torch.float32
         # The attention of blocks, which no dispatch mode looks into, is taken in hardware alone.
-        assert cpu_attention.pays(torch.bfloat16, 512) is has
+        assert cpu_attention.is_faster(torch.bfloat16, 512) is has
         wanted = torch.bfloat16 if has else torch.float32
         assert precision.product_dtype(torch.ones(1, dtype=torch.bfloat16)) == wanted
 

@@ -16,7 +16,7 @@ from megadec.decoder import recompute as recompute_module
 from megadec.decoder.block import SwiGLU
 from megadec.decoder.execution import Execution
 from megadec.decoder.model import Decoder
-from megadec.decoder.offload import OnHost
+from megadec.decoder.offload import HostCopy
 from megadec.decoder.recompute import KEEPABLE, Recompute, in_tiles
 from tests.support.decoders import decoder_of, tiny_shape
 
@@ -107,21 +107,21 @@ def test_what_is_named_is_not_computed_again() -> None:
 @pytest.mark.parametrize("mode", ["full", "every_nth", "selective"])
 def test_activations_that_wait_on_the_host_come_back_as_they_were(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, with a copy in the same memory in place of one over the bus."""
-    monkeypatch.setattr(recompute_module, "leaves_device", lambda x: True)
+    monkeypatch.setattr(recompute_module, "can_offload", lambda x: True)
     assert_numbers_of_none(Recompute(mode, offload=True))
 
 
 def test_a_block_leaves_only_its_input_and_what_is_named_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting: list[tuple[int, ...]] = []
 
-    class Counted(OnHost):
+    class Counted(HostCopy):
         def __init__(self, x: Tensor) -> None:
             waiting.append(tuple(x.shape))
             super().__init__(x)
 
-    monkeypatch.setattr(recompute_module, "leaves_device", lambda x: True)
-    monkeypatch.setattr(recompute_module, "OnHost", Counted)
-    monkeypatch.setattr("megadec.decoder.offload.OnHost", Counted)
+    monkeypatch.setattr(recompute_module, "can_offload", lambda x: True)
+    monkeypatch.setattr(recompute_module, "HostCopy", Counted)
+    monkeypatch.setattr("megadec.decoder.offload.HostCopy", Counted)
     loss_and_gradients(Recompute("full", offload=True))
     assert waiting == [(2, 24, 64)] * TINY.layers
     waiting.clear()
@@ -148,7 +148,7 @@ def test_on_a_cpu_offloading_changes_nothing_and_says_so_once(caplog: pytest.Log
 def test_a_tensor_comes_back_from_the_host_though_its_memory_was_used_meanwhile() -> None:
     x = torch.randn(2**24, device="cuda")
     expected = x.clone()
-    copy = OnHost(x)
+    copy = HostCopy(x)
     del x
     torch.full((2**24,), 7.0, device="cuda")
     assert torch.equal(copy.back(), expected)

@@ -36,4 +36,4 @@ def test_only_another_rank_than_the_first_waits_before_it_speaks(monkeypatch: py
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(ConfigError):
             ask("--deepspeed", "zero.json")
-    assert waited == [command.FIRST_SPEAKS_SECONDS]
+    assert waited == [command.RANK_0_SPEAKS_SECONDS]

@@ -17,7 +17,7 @@ from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
 from megadec.data.sharding import rank_position
-from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, spread, window_batches
+from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, evenly_spaced, window_batches
 from megadec.engine.ranks import Ranks
 from megadec.engine.task import Scorer
 
@@ -26,7 +26,7 @@ from megadec.engine.task import Scorer
 def test_the_windows_that_are_measured_are_distinct_in_order_and_reach_over_the_whole_set(
     windows: int, wanted: int
 ) -> None:
-    taken = spread(windows, wanted)
+    taken = evenly_spaced(windows, wanted)
     assert len(taken) == min(windows, wanted)
     assert all(a < b for a, b in itertools.pairwise(taken))
     if taken:

@@ -11,7 +11,7 @@ from megadec.decoder.attention import CAUSAL
 from megadec.decoder.block import Block
 from megadec.decoder.execution import Execution
 from megadec.decoder.kernels import choose
-from megadec.decoder.kernels.choose import CPU_PIECE_ELEMENTS, Kernels, pieces, takes_triton
+from megadec.decoder.kernels.choose import CPU_PIECE_ELEMENTS, Kernels, pieces, use_triton
 from megadec.decoder.layers import rotations
 from tests.support.kernel_cases import TINY
 
@@ -20,23 +20,23 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 def test_on_a_cpu_torch_computes(kernels: Kernels) -> None:
-    assert not takes_triton(kernels, torch.ones(1))
+    assert not use_triton(kernels, torch.ones(1))
 
 
 def test_triton_without_a_gpu_is_refused_unless_it_is_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ConfigError, match=r"model\.execution\.kernels=triton needs a GPU, and the model is on cpu"):
-        takes_triton("triton", torch.ones(1))
+        use_triton("triton", torch.ones(1))
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(choose, "triton_is_installed", lambda: True)
-    assert takes_triton("triton", torch.ones(1))
+    assert use_triton("triton", torch.ones(1))
     monkeypatch.setattr(choose, "triton_is_installed", lambda: False)
     with pytest.raises(ConfigError, match="triton is not installed"):
-        takes_triton("triton", torch.ones(1))
+        use_triton("triton", torch.ones(1))
 
 
 def test_double_precision_is_never_given_to_triton() -> None:
-    assert not takes_triton("triton", torch.ones(1, dtype=torch.float64))
+    assert not use_triton("triton", torch.ones(1, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("rows", "size"), [(0, 5), (1, 1), (7, 2 * CPU_PIECE_ELEMENTS), (1000, 1024), (513, 512)])

@@ -14,7 +14,7 @@ from megadec.common.errors import ConfigError
 from megadec.engine.health.guard import (
     GuardOptions,
     GuardState,
-    Seen,
+    StepFigures,
     after_good_step,
     after_roll_back,
     after_skip,
@@ -27,7 +27,7 @@ from megadec.engine.metrics.reports import Anomaly
 OPTIONS = GuardOptions(loss_spike="skip", gradient_spike="roll_back", window=16, warmup_steps=8)
 
 
-def seen(**changes: Any) -> Seen:
+def seen(**changes: Any) -> StepFigures:
     values: dict[str, Any] = {
         "step": 40,
         "loss": 3.0,
@@ -36,7 +36,7 @@ def seen(**changes: Any) -> Seen:
         "rank_norms": (0.6, 0.7),
         "broken": ("", ""),
     }
-    return Seen(**{**values, **changes})
+    return StepFigures(**{**values, **changes})
 
 
 def history(steps: int, options: GuardOptions = OPTIONS) -> GuardState:

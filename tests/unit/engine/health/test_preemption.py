@@ -68,12 +68,12 @@ def test_a_signal_reaches_an_interrupt_in_a_thread_when_the_main_thread_listens_
 
 def test_a_file_in_the_runs_folder_stops_the_run_and_goes_when_it_was_obeyed(tmp_path: Path) -> None:
     with Interrupt() as interrupt:
-        interrupt.obey_file(tmp_path)
+        interrupt.watch_stop_file(tmp_path)
         assert not interrupt.requested
         (tmp_path / "stop").touch()
         assert interrupt.requested
         assert interrupt.reason == f"{tmp_path}/stop was made"
-        interrupt.obeyed()
+        interrupt.remove_stop_file()
         assert not interrupt.requested
     assert not list(tmp_path.iterdir())
 

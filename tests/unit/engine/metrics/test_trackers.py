@@ -57,7 +57,7 @@ def test_the_bar_shows_loss_rate_share_of_the_peak_and_the_time_left(
 ) -> None:
     record(tmp_path, peak_flops=model_flops(SHAPE, 1000, 16000))
     shown = capsys.readouterr().err.split("\r")[-1]
-    for part in ("1.00/2.00", "loss=6.500", "tokens_per_second=500", "share_of_peak=50.0%", "<"):
+    for part in ("1.00/2.00", "loss=6.500", "tokens_per_second=500", "mfu=50.0%", "<"):
         assert part in shown
 
 

@@ -139,7 +139,7 @@ def test_rows_that_the_ranks_cannot_share_are_refused(
 def test_only_pretraining_shares_rows(monkeypatch: pytest.MonkeyPatch, tiny_tokenizer_path: Path) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     run = PairsRun(name="x", tokenizer=str(tiny_tokenizer_path), train=TrainOptions(sequence_parallel_size=2))
-    with pytest.raises(ConfigError, match=r"train\.sequence_parallel_size=2: only pretraining shares rows"):
+    with pytest.raises(ConfigError, match=r"train\.sequence_parallel_size=2: only pretraining shares sequences"):
         open_pairs_run(run, PROJECT / "ds_configs" / "zero3.json")
 
 
