@@ -20,7 +20,7 @@ class ScheduleOptions:
 
     `cosine`: linear warmup, then half a cosine down to `final_fraction` of the peak at the last step (Loshchilov and
     Hutter, arXiv 1608.03983). `warmup_stable_decay` (WSD): linear warmup, the peak, then over the last `decay_fraction`
-    of all steps down along 1 - sqrt(progress) (Hägele et al., arXiv 2405.18392); the stable part can be prolonged later.
+    of all steps down along 1 - sqrt(progress) (Hägele et al., arXiv 2405.18392); the stable part can be prolonged.
     """
 
     kind: Literal["cosine", "warmup_stable_decay"] = "cosine"
