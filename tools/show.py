@@ -1,7 +1,7 @@
 """Look into a data set, or into the batch of a step of a run.
 
     python tools/show.py --data shards/zhwiki [--window 7 --sequence_length 1024] [--verify true]
-    python tools/show.py --run runs/NAME --step 1200 [--row 3]
+    python tools/show.py --run runs/NAME --step 1200 [--sequence 3]
 
 In: a folder of shards or its address; or a run (its folder, a checkpoint, or its YAML file). Out: on standard output
 what the index says, which documents some windows hold, or which were in the batch of a step; of a run that has a

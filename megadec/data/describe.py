@@ -42,24 +42,26 @@ def describe_set(data: DataSet) -> str:
     return "\n".join(lines)
 
 
-def describe_step(stream: TrainStream, step: int, rows: Sequence[int] = (), tokenizer: Tokenizer | None = None) -> str:
-    """The windows and documents of step `step` of a run, counted from 1; of these rows only, where some are given.
+def describe_step(
+    stream: TrainStream, step: int, sequences: Sequence[int] = (), tokenizer: Tokenizer | None = None
+) -> str:
+    """The windows and documents of step `step` of a run, counted from 1; of these sequences only, where some are given.
 
     Rows are counted over all ranks: with R ranks the first global_batch_size / R are those of rank 0. Raises
-    ConfigError for a row that the step does not have.
+    ConfigError for a sequence that the step does not have.
     """
     windows = stream.windows_of(step - 1)
-    for row in rows:
-        if not 0 <= row < len(windows):
-            raise ConfigError(f"row {row}: a step of this run has the rows 0 to {len(windows) - 1}")
+    for sequence in sequences:
+        if not 0 <= sequence < len(windows):
+            raise ConfigError(f"sequence {sequence}: a step of this run has the sequences 0 to {len(windows) - 1}")
     first = (step - 1) * stream.global_batch_size
     lines = [
         f"step {step}: places {first} to {first + len(windows) - 1} of the sequence, epoch"
-        f" {first // stream.windows_per_epoch} of {stream.windows_per_epoch} rows"
+        f" {first // stream.windows_per_epoch} of {stream.windows_per_epoch} sequences"
     ]
-    for row in rows or range(len(windows)):
-        window = windows[row]
-        lines.append(f"row {row}, {stream.sets[window.data_set][0].folder}")
+    for sequence in sequences or range(len(windows)):
+        window = windows[sequence]
+        lines.append(f"sequence {sequence}, {stream.sets[window.data_set][0].folder}")
         if stream.is_lost(window):
             lines.append(f"window {window.window}: padding, because it touches a damaged shard that is left out")
         else:
@@ -69,7 +71,7 @@ def describe_step(stream: TrainStream, step: int, rows: Sequence[int] = (), toke
 
 def describe_window(plan: WindowPlan, window: int, tokenizer: Tokenizer | None = None) -> str:
     """The documents of a window and its pieces; with a tokenizer, how the text of each piece begins."""
-    lines = [f"window {window} of {plan.windows} (row of {plan.sequence_length} tokens)"]
+    lines = [f"window {window} of {plan.windows} (sequence of {plan.sequence_length} tokens)"]
     for span in documents_of(plan, window):
         last = span.first_token + span.tokens - 1
         lines.append(f"  document {span.id} ({span.source}): tokens {span.first_token} to {last} of the set")

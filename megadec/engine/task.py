@@ -42,7 +42,7 @@ class Stream(Protocol):
         """This rank's micro-batches of step `step`, counted from 0."""
 
     def documents(self, step: int, rank: int, world_size: int) -> Sequence[str]:
-        """The ids of the documents (texts, pairs) in this rank's rows of step `step`, counted from 0."""
+        """The ids of the documents (texts, pairs) in this rank's sequences of step `step`, counted from 0."""
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`; JSON."""

@@ -21,9 +21,9 @@ from megadec.export.read.load import load_source
 from megadec.export.read.model import open_model
 from megadec.export.read.source import ModelSource
 from megadec.finetune.examples import LabelledSet
-from megadec.finetune.rows import assemble_texts, pack_rows
+from megadec.finetune.packing import assemble_texts, pack_texts
 
-ROWS_AT_A_TIME = 8
+SEQUENCES_AT_A_TIME = 8
 
 
 class Classifier:
@@ -51,9 +51,9 @@ class Classifier:
             return found
         data = self._as_set(texts)
         sequence_length = int(max(data.lengths.max(), min(self.form.longest_tokens, data.lengths.sum())))
-        rows = pack_rows(np.arange(len(texts)), data.lengths, sequence_length)
-        for first in range(0, len(rows), ROWS_AT_A_TIME):
-            part = rows[first : first + ROWS_AT_A_TIME]
+        sequences = pack_texts(np.arange(len(texts)), data.lengths, sequence_length)
+        for first in range(0, len(sequences), SEQUENCES_AT_A_TIME):
+            part = sequences[first : first + SEQUENCES_AT_A_TIME]
             batch = assemble_texts(data, part, sequence_length)
             logits_BSL = self.decoder(batch.ids_BS, positions_BS=batch.positions_BS, documents_BS=batch.documents_BS)
             found[torch.from_numpy(np.concatenate(part))] = logits_BSL[batch.weights_BS > 0].float()

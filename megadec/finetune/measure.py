@@ -23,7 +23,7 @@ from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
 from megadec.engine.task import Scorer
 from megadec.finetune.examples import LabelledSet
-from megadec.finetune.rows import assemble_texts, pack_rows
+from megadec.finetune.packing import assemble_texts, pack_texts
 
 # Shapes: N texts of a batch, L labels.
 
@@ -79,11 +79,11 @@ def evaluate_classes(
 
 def text_batches(data: LabelledSet, sequence_length: int, micro_batch_size: int, ranks: Ranks) -> Iterator[TokenBatch]:
     """This rank's micro-batches of the set; the last ones may be padding."""
-    rows = pack_rows(np.arange(data.texts), data.lengths, sequence_length)
+    sequences = pack_texts(np.arange(data.texts), data.lengths, sequence_length)
     of_round = micro_batch_size * ranks.world_size
-    rows += [np.empty(0, dtype=np.int64)] * (-len(rows) % of_round)
-    for first in range(ranks.rank * micro_batch_size, len(rows), of_round):
-        yield assemble_texts(data, rows[first : first + micro_batch_size], sequence_length)
+    sequences += [np.empty(0, dtype=np.int64)] * (-len(sequences) % of_round)
+    for first in range(ranks.rank * micro_batch_size, len(sequences), of_round):
+        yield assemble_texts(data, sequences[first : first + micro_batch_size], sequence_length)
 
 
 def said_of_texts(scorer: Scorer, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -40,7 +40,7 @@ from megadec.finetune.adapt import (
 )
 from megadec.finetune.examples import LabelledOptions, LabelledSet, label_weights, read_sets
 from megadec.finetune.measure import MeasureOptions, evaluate_classes
-from megadec.finetune.rows import ClassifyStream
+from megadec.finetune.packing import ClassifyStream
 
 log = logger(__name__)
 

@@ -20,7 +20,7 @@ class ShowOptions:
 
     sequence_length, packing: what a window is. tokenizer: shows how the text of each piece begins. verify: read all
     shards and compare their hashes with the index. run, step: show the batch of these steps of a run, the first of
-    which is 1. row: only these rows of it, counted over all ranks from 0.
+    which is 1. sequence: only these sequences of it, counted over all ranks from 0.
     """
 
     data: str | None = None
@@ -31,7 +31,7 @@ class ShowOptions:
     verify: bool = False
     run: Path | None = None
     step: tuple[int, ...] = ()
-    row: tuple[int, ...] = ()
+    sequence: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.run is None):
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
 
         trained = Trained(options.run)
         for step in options.step:
-            print(describe_step(trained.stream_at(step), step, options.row, tokenizer))
+            print(describe_step(trained.stream_at(step), step, options.sequence, tokenizer))
     elif options.data is not None:
         _show_set(options, options.data, tokenizer)
 

@@ -76,16 +76,16 @@ class Trained:
         return self._stream_without(() if start is None else start.shards)
 
     def documents_of_step(self, step: int) -> list[dict[str, Any]]:
-        """The rows of a step's batch: row, set, window, and the documents in their order. `skipped` of a row or a
-        document: why the weights have not learned from it.
+        """The sequences of a step's batch: sequence, set, window, and the documents in their order. `skipped` of a
+        sequence or a document: why the weights have not learned from it.
 
         Raises ConfigError for a step that is none.
         """
         if step < 1:
             raise ConfigError(f"step={step} is not at least 1: steps are counted as metrics.jsonl counts them")
         stream = self.stream_at(step)
-        rows = []
-        for row, window in enumerate(stream.windows_of(step - 1)):
+        sequences = []
+        for sequence, window in enumerate(stream.windows_of(step - 1)):
             why = self._why(step, window)
             documents = [
                 {
@@ -97,12 +97,14 @@ class Trained:
                 for span in stream.documents_of(window)
             ]
             folder = stream.sets[window.data_set][0].folder
-            rows.append({"row": row, "set": folder, "window": window.window, "skipped": why, "documents": documents})
-        return rows
+            sequences.append(
+                {"sequence": sequence, "set": folder, "window": window.window, "skipped": why, "documents": documents}
+            )
+        return sequences
 
     def steps_of_documents(self, ids: Sequence[str], until_step: int | None = None) -> list[dict[str, Any]]:
-        """Where documents are in the sets, and every step and row up to `until_step` (the checkpoint's) that held a
-        part of them: in `seen` where the weights learned from it, in `skipped` with `why` where they did not.
+        """Where documents are in the sets, and every step and sequence up to `until_step` (the checkpoint's) with a part
+        of them: in `seen` where the weights learned from it, in `skipped` with `why` where they did not.
 
         A document that is in no set is found nowhere; `notes` say where the answer has limits.
         """
@@ -122,15 +124,18 @@ class Trained:
                     answers[id]["found"].append({**place, "source": span.source, "windows": windows})
                     for window in windows:
                         for position in order.places_of(number, window, until * stream.global_batch_size):
-                            step, row = position // stream.global_batch_size + 1, position % stream.global_batch_size
-                            one = {"step": step, "row": row, "set": data.folder, "window": window}
+                            step, sequence = (
+                                position // stream.global_batch_size + 1,
+                                position % stream.global_batch_size,
+                            )
+                            one = {"step": step, "sequence": sequence, "set": data.folder, "window": window}
                             if why := self._why(step, Window(number, window), id):
                                 answers[id]["skipped"].append({**one, "why": why})
                             else:
                                 answers[id]["seen"].append(one)
         for answer in answers.values():
             for name in ("seen", "skipped"):
-                answer[name].sort(key=lambda one: (one["step"], one["row"]))
+                answer[name].sort(key=lambda one: (one["step"], one["sequence"]))
             answer["notes"] += self._notes(answer, sets)
         return list(answers.values())
 

@@ -53,13 +53,15 @@ def words(found: Mapping[str, Any]) -> str:
 
 
 def _step_words(found: Mapping[str, Any]) -> Iterator[str]:
-    for folder, rows in found["runs"].items():
-        skipped = NO_UPDATE in {row["skipped"] for row in rows}
-        yield f"{folder}, step {found['step']}: {len(rows)} rows" + (f"; {WORDS[NO_UPDATE]}" if skipped else "")
-        for row in rows:
-            ids = ", ".join(_named(document) for document in row["documents"])
-            lost = WORDS[DAMAGED_SHARD] if row["skipped"] == DAMAGED_SHARD else ""
-            yield f"  row {row['row']}: {row['set']} window {row['window']}: {lost or ids}"
+    for folder, sequences in found["runs"].items():
+        skipped = NO_UPDATE in {one["skipped"] for one in sequences}
+        yield f"{folder}, step {found['step']}: {len(sequences)} sequences" + (
+            f"; {WORDS[NO_UPDATE]}" if skipped else ""
+        )
+        for one in sequences:
+            ids = ", ".join(_named(document) for document in one["documents"])
+            lost = WORDS[DAMAGED_SHARD] if one["skipped"] == DAMAGED_SHARD else ""
+            yield f"  sequence {one['sequence']}: {one['set']} window {one['window']}: {lost or ids}"
 
 
 def _named(document: Mapping[str, Any]) -> str:
@@ -89,8 +91,8 @@ def _document_words(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {document['id']}: in {', '.join(places)}; learned from {len(document['seen'])} time(s)"
     else:
         yield f"  {document['id']}: in none of the run's data sets"
-    seen = [f"step {one['step']} row {one['row']}" for one in document["seen"]]
-    skipped = [f"step {one['step']} row {one['row']} ({WORDS[one['why']]})" for one in document["skipped"]]
+    seen = [f"step {one['step']} sequence {one['sequence']}" for one in document["seen"]]
+    skipped = [f"step {one['step']} sequence {one['sequence']} ({WORDS[one['why']]})" for one in document["skipped"]]
     for title, places in (("", seen), ("not learned from: ", skipped)):
         if places:
             more = f" and {len(places) - SHOWN} more (--json true shows all)" if len(places) > SHOWN else ""

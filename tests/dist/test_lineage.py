@@ -48,7 +48,7 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
     main(["--run", folder, "--document", late, never, "--search", str(tmp_path), "--json", "true"])
     answer = json.loads(capsys.readouterr().out)
     documents = {one["id"]: one for one in answer["documents"][folder]}
-    assert [(one["step"], one["row"]) for one in documents[late]["seen"]] == seen[late]
+    assert [(one["step"], one["sequence"]) for one in documents[late]["seen"]] == seen[late]
     assert documents[never]["found"]
     assert documents[never]["seen"] == []
     first = seen[late][0][0]
@@ -61,10 +61,10 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
     main(["--run", folder, "--document", never, "--search", str(tmp_path)])
     assert "nothing is to be withdrawn" in capsys.readouterr().out
     main(["--run", folder, "--document", late])
-    assert f"step {first} row" in capsys.readouterr().out
+    assert f"step {first} sequence" in capsys.readouterr().out
     main(["--run", folder, "--step", str(first), "--json", "true"])
     rows = json.loads(capsys.readouterr().out)["runs"][folder]
-    assert [row["row"] for row in rows if late in [d["id"] for d in row["documents"]]] == [
+    assert [row["sequence"] for row in rows if late in [d["id"] for d in row["documents"]]] == [
         row for step, row in seen[late] if step == first
     ]
 

@@ -149,7 +149,7 @@ def asked(said: Said, left: Left, run: Path, *documents: str) -> dict[str, Any]:
 
 
 def places_in(found: list[dict[str, Any]]) -> set[tuple[int, int]]:
-    return {(one["step"], one["row"]) for one in found}
+    return {(one["step"], one["sequence"]) for one in found}
 
 
 def test_what_was_learned_from_and_what_was_not_is_what_a_replay_says(left: Left, said: Said) -> None:
@@ -207,7 +207,7 @@ def test_what_no_update_learned_from_is_to_be_withdrawn_from_nothing(left: Left,
 def test_a_step_says_whether_it_made_an_update_and_which_documents_it_skipped(left: Left, said: Said) -> None:
     run = left.run("changed")
     refused = said("--run", run, "--step", REFUSED_STEP)
-    assert f"step {REFUSED_STEP}: {ROWS} rows; the guard left the update out" in refused
+    assert f"step {REFUSED_STEP}: {ROWS} sequences; the guard left the update out" in refused
     assert "the guard" not in said("--run", run, "--step", FIRST_STOP)
     late = next(step for step, _ in sorted(left.read[left.skipped]) if step > FIRST_STOP)
     assert f"{left.skipped} (skipped)" in said("--run", run, "--step", late)

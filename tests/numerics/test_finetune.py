@@ -17,7 +17,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.export.read.model import MergedLora
 from megadec.finetune.adapt import LoraOptions, Method, build_classifier
 from megadec.finetune.examples import LabelledSet
-from megadec.finetune.rows import assemble_texts, pack_rows
+from megadec.finetune.packing import assemble_texts, pack_texts
 from tests.support.sources import TINY_SHAPE
 
 SHAPE = DecoderShape.from_mapping({**TINY_SHAPE, "vocabulary_size": 90})
@@ -53,7 +53,7 @@ def loss_and_gradients(model: Decoder, data: LabelledSet, rows: list[np.ndarray]
 
 def test_packed_texts_have_the_loss_and_the_gradients_of_one_text_a_row() -> None:
     data, model = texts(), classifier()
-    packed = pack_rows(np.arange(data.texts), data.lengths, 40)
+    packed = pack_texts(np.arange(data.texts), data.lengths, 40)
     assert len(packed) < data.texts / 2
     alone = [np.asarray([text]) for text in range(data.texts)]
     together = loss_and_gradients(model, data, packed, 40)
@@ -88,7 +88,7 @@ def test_merged_lora_gives_the_logits_of_unmerged() -> None:
 
 def test_the_head_of_a_frozen_decoder_learns_as_that_of_a_free_one() -> None:
     data = texts()
-    rows = pack_rows(np.arange(data.texts), data.lengths, 40)
+    rows = pack_texts(np.arange(data.texts), data.lengths, 40)
     free = loss_and_gradients(classifier("full"), data, rows, 40)
     loss, head = loss_and_gradients(classifier("frozen"), data, rows, 40)
     assert torch.equal(loss, free[0])
@@ -99,7 +99,7 @@ def test_the_head_of_a_frozen_decoder_learns_as_that_of_a_free_one() -> None:
 @pytest.mark.parametrize("method", ["frozen", "lora"])
 def test_recomputation_changes_no_gradient_where_parameters_are_frozen(method: Method, mode: str) -> None:
     data = texts()
-    rows = pack_rows(np.arange(data.texts), data.lengths, 40)
+    rows = pack_texts(np.arange(data.texts), data.lengths, 40)
     expected = loss_and_gradients(classifier(method), data, rows, 40)
     again = loss_and_gradients(classifier(method, Recompute(mode)), data, rows, 40)  # type: ignore[arg-type]
     for found, wanted in zip(again, expected, strict=True):

@@ -30,7 +30,7 @@ class Anomaly:
 class StepReport:
     """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
 
-    `squared_document_tokens`: the squared lengths of the documents in the rows, added up: what attention costs.
+    `squared_document_tokens`: the squared lengths of the documents, added up: what attention costs.
     `anomaly`: what the guard found; unless it is only reported, the update is left out.
     """
 

@@ -166,7 +166,7 @@ def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:
 
 def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bool = False) -> DeepSpeedSettings:
     """The file of `--deepspeed` joined with the run's share of it. sequence_parallel: this kind of run knows how ranks
-    share rows.
+    share sequences.
 
     Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key. Raises
     MissingExtraError for a tracker that is not installed.

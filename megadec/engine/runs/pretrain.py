@@ -132,7 +132,7 @@ class Run(CommonRun):
 def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> Job:
     """Check everything that can be wrong with the request before anything costs.
 
-    initial: the opened model of `model.init_from`. Raises ConfigError (batch does not divide, rows longer than the
+    initial: the opened model of `model.init_from`. Raises ConfigError (batch does not divide, sequences longer than the
     context, settings that disagree, a folder that holds a run while checkpoint.resume=none, initial weights of another
     size), TokenizerError, ShardError (no shards, a cut tar, another tokenizer).
     """

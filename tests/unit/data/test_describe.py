@@ -32,14 +32,14 @@ def test_a_step_is_described_by_the_documents_of_its_rows(tiny_shards):
     stream = TrainStream([(DataSet.open(tiny_shards), 1.0)], 300, "cut", 4, 6)
     text = describe_step(stream, 11)
     for row, window in enumerate(stream.windows_of(10)):
-        part = text.split(f"row {row}, ")[1].split(f"row {row + 1}, ")[0]
+        part = text.split(f"sequence {row}, ")[1].split(f"sequence {row + 1}, ")[0]
         assert f"window {window.window} of " in part
         names = [span.id for span in stream.documents_of(window)]
         assert [line.split()[1] for line in part.splitlines() if line.startswith("  document")] == names
     assert text.startswith("step 11: places 60 to 65")
-    assert "row 0," not in describe_step(stream, 11, rows=(2,))
-    with pytest.raises(ConfigError, match="row 6: a step of this run has the rows 0 to 5"):
-        describe_step(stream, 11, rows=(6,))
+    assert "sequence 0," not in describe_step(stream, 11, sequences=(2,))
+    with pytest.raises(ConfigError, match="sequence 6: a step of this run has the sequences 0 to 5"):
+        describe_step(stream, 11, sequences=(6,))
 
 
 def test_a_lost_window_is_described_as_padding(tiny_shards):

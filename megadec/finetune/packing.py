@@ -28,11 +28,11 @@ PACKING_VERSION = 1
 KEPT_EPOCHS = 2
 
 
-def pack_rows(texts: np.ndarray, lengths: np.ndarray, sequence_length: int) -> list[np.ndarray]:
-    """Whole texts into rows by best fit: the numbers (of `texts`) in each row, longest first.
+def pack_texts(texts: np.ndarray, lengths: np.ndarray, sequence_length: int) -> list[np.ndarray]:
+    """Whole texts into sequences by best fit: the numbers (of `texts`) in each sequence, longest first.
 
     texts: int64 numbers; lengths: int64 [texts] in tokens, none above sequence_length. Which of several equally long
-    texts shares a row with which follows their order in `texts`.
+    texts shares a sequence with which follows their order in `texts`.
     """
     # pack() counts predictions, one less than the tokens that it is told.
     packed = pack(texts, lengths + 1, sequence_length)
@@ -41,38 +41,40 @@ def pack_rows(texts: np.ndarray, lengths: np.ndarray, sequence_length: int) -> l
 
 def assemble_texts(
     data: LabelledSet,
-    rows: Sequence[np.ndarray],
+    sequences: Sequence[np.ndarray],
     sequence_length: int,
     weights: Sequence[float] | None = None,
     prefix_weight: float = 0.0,
 ) -> TokenBatch:
-    """A batch of the given texts by row. weights: the loss weight of each label, 1 when not given.
+    """A batch of the given texts by sequence. weights: the loss weight of each label, 1 when not given.
 
     prefix_weight: the label is asked at the earlier tokens of a text too (target replication, Lipton et al., arXiv
     1511.03677), `<s>` left out; they share this part of the text's weight evenly, beside the 1 of its last token.
     """
     of_label = np.ones(len(data.names)) if weights is None else np.asarray(weights)
-    shape = (len(rows), sequence_length)
+    shape = (len(sequences), sequence_length)
     ids_BS, targets_BS = np.full(shape, PADDING_ID, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     weights_BS, positions_BS = np.zeros(shape, dtype=np.float32), np.empty(shape, dtype=np.int64)
     documents_BS = np.empty(shape, dtype=np.int32)
-    for row, texts in enumerate(rows):
+    for sequence, texts in enumerate(sequences):
         lengths = data.lengths[texts]
         ends = np.cumsum(lengths)
         used = int(ends[-1]) if len(ends) else 0
         if used:
-            ids_BS[row, :used] = np.concatenate([data.ids(text) for text in texts.tolist()])
+            ids_BS[sequence, :used] = np.concatenate([data.ids(text) for text in texts.tolist()])
         labels = data.labels[texts]
         if prefix_weight and used:
-            targets_BS[row, :used] = np.repeat(labels, lengths)
-            weights_BS[row, :used] = np.repeat(of_label[labels] * prefix_weight / np.maximum(lengths - 2, 1), lengths)
-            weights_BS[row, ends - lengths] = 0.0
-        targets_BS[row, ends - 1] = labels
-        weights_BS[row, ends - 1] = of_label[labels]
+            targets_BS[sequence, :used] = np.repeat(labels, lengths)
+            weights_BS[sequence, :used] = np.repeat(
+                of_label[labels] * prefix_weight / np.maximum(lengths - 2, 1), lengths
+            )
+            weights_BS[sequence, ends - lengths] = 0.0
+        targets_BS[sequence, ends - 1] = labels
+        weights_BS[sequence, ends - 1] = of_label[labels]
         # Padding is one more document.
         lengths = np.append(lengths, sequence_length - used)
-        documents_BS[row] = np.repeat(np.arange(len(lengths)), lengths)
-        positions_BS[row] = np.arange(sequence_length) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        documents_BS[sequence] = np.repeat(np.arange(len(lengths)), lengths)
+        positions_BS[sequence] = np.arange(sequence_length) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     arrays = (ids_BS, targets_BS, weights_BS, positions_BS, documents_BS)
     return TokenBatch(*(torch.from_numpy(array) for array in arrays))
 
@@ -96,32 +98,32 @@ class ClassifyStream:
         self._text_order = Shuffle([self.data.texts], [1.0], self.seed)
         self._epoch = lru_cache(KEPT_EPOCHS)(self._pack_epoch)
         self.windows_per_epoch = len(self._packed(0))
-        self._row_order = Shuffle([self.windows_per_epoch], [1.0], self.seed)
+        self._sequence_order = Shuffle([self.windows_per_epoch], [1.0], self.seed)
 
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
     ) -> list[TokenBatch]:
-        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` rows (None: one for all).
+        """This rank's sequences of step `step` (from 0) in micro-batches of `micro_batch_size` (None: one for all).
 
         Raises ConfigError when the step does not divide by the micro-batch and the ranks.
         """
         own, micro = share_of_rank(self.global_batch_size, world_size, micro_batch_size)
         first = step * self.global_batch_size + rank * own
         whole = assemble_texts(
-            self.data, self.rows_at(first, own), self.sequence_length, self.weights, self.prefix_weight
+            self.data, self.sequences_at(first, own), self.sequence_length, self.weights, self.prefix_weight
         )
         return [whole.sequences(start, start + micro) for start in range(0, own, micro)]
 
     def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
-        """The texts in this rank's rows of step `step` (from 0) by their numbers; they have no other names."""
+        """The texts in this rank's sequences of step `step` (from 0) by their numbers; they have no other names."""
         own = self.global_batch_size // world_size
-        rows = self.rows_at(step * self.global_batch_size + rank * own, own)
-        return [f"text {number}" for texts in rows for number in texts.tolist()]
+        sequences = self.sequences_at(step * self.global_batch_size + rank * own, own)
+        return [f"text {number}" for texts in sequences for number in texts.tolist()]
 
-    def rows_at(self, first: int, count: int) -> list[np.ndarray]:
-        """The texts in the rows at places first, ..., first + count - 1 of the sequence."""
+    def sequences_at(self, first: int, count: int) -> list[np.ndarray]:
+        """The texts in the sequences at places first, ..., first + count - 1 of the sequence."""
         places = (divmod(place, self.windows_per_epoch) for place in range(first, first + count))
-        return [self._epoch(epoch)[row] for epoch, row in places]
+        return [self._epoch(epoch)[sequence] for epoch, sequence in places]
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
@@ -155,7 +157,7 @@ class ClassifyStream:
         """
         if state["fingerprint"] == self.fingerprint:
             return int(state["step"])
-        rule = "the order of the rows depends on it, so the run cannot go on from this state"
+        rule = "the order of the sequences depends on it, so the run cannot go on from this state"
         saved, now = state["stream"], self.description()
         if (saved.get("sha256"), saved.get("texts")) != (now["sha256"], now["texts"]):
             raise InputError(
@@ -166,11 +168,11 @@ class ClassifyStream:
         raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {rule}")
 
     def _packed(self, epoch: int) -> list[np.ndarray]:
-        """The rows of an epoch in the order of packing."""
+        """The sequences of an epoch in the order of packing."""
         _, texts = self._text_order.at(epoch * self.data.texts, self.data.texts)
-        return pack_rows(texts, self.data.lengths[texts], self.sequence_length)
+        return pack_texts(texts, self.data.lengths[texts], self.sequence_length)
 
     def _pack_epoch(self, epoch: int) -> list[np.ndarray]:
-        rows = self._packed(epoch)
-        _, order = self._row_order.at(epoch * self.windows_per_epoch, self.windows_per_epoch)
-        return [rows[row] for row in order.tolist()]
+        sequences = self._packed(epoch)
+        _, order = self._sequence_order.at(epoch * self.windows_per_epoch, self.windows_per_epoch)
+        return [sequences[sequence] for sequence in order.tolist()]

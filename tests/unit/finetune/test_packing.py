@@ -10,7 +10,7 @@ import torch
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.finetune.examples import LabelledSet
-from megadec.finetune.rows import ClassifyStream, assemble_texts, pack_rows
+from megadec.finetune.packing import ClassifyStream, assemble_texts, pack_texts
 
 ROW_TOKENS = 16
 
@@ -30,7 +30,7 @@ def stream_of(data: LabelledSet, seed: int = 3, global_batch_size: int = 4) -> C
 
 def test_every_text_is_in_exactly_one_row_and_no_row_is_too_long() -> None:
     data = labelled()
-    rows = pack_rows(np.arange(data.texts), data.lengths, ROW_TOKENS)
+    rows = pack_texts(np.arange(data.texts), data.lengths, ROW_TOKENS)
     assert sorted(np.concatenate(rows).tolist()) == list(range(data.texts))
     assert all(data.lengths[row].sum() <= ROW_TOKENS for row in rows)
     assert len(rows) < 1.2 * data.lengths.sum() / ROW_TOKENS + 1
@@ -63,13 +63,13 @@ def test_a_batch_holds_its_texts_one_behind_the_other_with_the_label_at_each_las
 def test_an_epoch_shows_every_text_once_and_the_next_one_in_another_order_and_company() -> None:
     stream = stream_of(labelled())
     rows = stream.windows_per_epoch
-    epochs = [stream.rows_at(epoch * rows, rows) for epoch in range(3)]
+    epochs = [stream.sequences_at(epoch * rows, rows) for epoch in range(3)]
     for epoch in epochs:
         assert sorted(np.concatenate(epoch).tolist()) == list(range(57))
     company = [{frozenset(row.tolist()) for row in epoch} for epoch in epochs]
     assert company[0] != company[1] != company[2]
     assert [row.tolist() for row in epochs[0]] != [
-        row.tolist() for row in stream_of(labelled(), seed=4).rows_at(0, rows)
+        row.tolist() for row in stream_of(labelled(), seed=4).sequences_at(0, rows)
     ]
 
 
