@@ -103,8 +103,8 @@ class Trained:
         return sequences
 
     def steps_of_documents(self, ids: Sequence[str], until_step: int | None = None) -> list[dict[str, Any]]:
-        """Where documents are in the sets, and every step and sequence up to `until_step` (the checkpoint's) with a part
-        of them: in `seen` where the weights learned from it, in `skipped` with `why` where they did not.
+        """Where documents are in the sets, and every step and sequence up to `until_step` (the checkpoint's) with a
+        part of them: in `seen` where the weights learned from it, in `skipped` with `why` where they did not.
 
         A document that is in no set is found nowhere; `notes` say where the answer has limits.
         """
