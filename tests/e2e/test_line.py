@@ -32,6 +32,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("line") / "demo"
     done = run_demo(folder, *SHORT, finetune="--epochs 1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "OVERFLOW" not in done.stdout + done.stderr, "the dry run is not to look like a step that went wrong"
     return folder, done.stdout
 
 

@@ -219,7 +219,12 @@ class ZeroEngine:
         self.backward(self.loss_sum(batch) / max(batch.valid_tokens, 1))
         self._watch.read()
         self._gate.skip()
-        engine.step()
+        level = deepspeed_logger.level
+        deepspeed_logger.setLevel(logging.ERROR)  # it would warn of an overflow, which there is none of
+        try:
+            engine.step()
+        finally:
+            deepspeed_logger.setLevel(level)
         engine.micro_steps, engine.global_steps, engine.global_samples, engine.skipped_steps = before
 
     def own_gradients(self) -> OwnGradients:
