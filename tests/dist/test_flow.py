@@ -29,7 +29,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_between_the_commands_main_and_the_decoder_stand_at_most_six_functions_of_ours(
+def test_between_the_command_and_the_decoder_stand_at_most_six_functions_of_ours(
     make_run: Callable[..., Path], zero_file: Callable[..., Path]
 ) -> None:
     run = make_run("flow", train={"dry_run": False}, evaluate={"sets": {}})
@@ -43,6 +43,6 @@ def test_between_the_commands_main_and_the_decoder_stand_at_most_six_functions_o
     )
     stack = json.loads(done.stdout.splitlines()[-1])
     ours = [name for file, name in stack if Path(file).is_relative_to(PROJECT / "megadec") or file == str(PRETRAIN)]
-    between = ours[ours.index("main") + 1 :]
+    between = ours[ours.index("pretrain") + 1 :]  # the function that launch/pretrain.py runs
     assert between[-2:] == ["train_step", "loss_sum"]
     assert len(between) <= MOST_FRAMES, between

@@ -40,7 +40,7 @@ def test_a_step_that_does_not_divide_is_a_config_error_with_all_three_numbers(da
 
 
 def test_a_run_without_data_sets_or_sequences_is_a_config_error(data):
-    with pytest.raises(ConfigError, match=r"data\.sets is empty"):
+    with pytest.raises(ConfigError, match=r"data\.train is empty"):
         TrainStream([], **SETTINGS)
     with pytest.raises(ConfigError, match="global_batch_size=0"):
         TrainStream([(data, 1.0)], **{**SETTINGS, "global_batch_size": 0})
