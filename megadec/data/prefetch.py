@@ -22,8 +22,10 @@ _Ready = tuple[Sequence[Batch], "torch.cuda.Event | None"]
 
 @dataclass(frozen=True)
 class PrefetchOptions:
-    """workers: threads that make batches; with 0 the training's own thread makes each when it wants it. prefetch_steps:
-    so many steps are made ahead of those that the workers hold; finished ones wait, at most prefetch_steps + workers.
+    """How batches are made ahead of the training.
+
+    workers: threads that make batches; 0: the training's own thread makes each when it needs it.
+    prefetch_steps: steps made ahead of those that the workers hold; at most prefetch_steps + workers wait finished.
     """
 
     workers: int = 1

@@ -39,9 +39,10 @@ class DamagedShardError(ShardError):
 class ShardCacheOptions:
     """Where remote shards are kept, and how they are fetched.
 
-    folder: `$XDG_CACHE_HOME/megadec/shards` (below ~/.cache) when left out. bytes: the folder holds at most so many;
-    the shards that were not used for the longest time go first. attempts: how often a fetch is tried. pause_seconds:
-    before the second try, doubled before each other.
+    folder: null is `$XDG_CACHE_HOME/megadec/shards` (below ~/.cache).
+    bytes: the most that the folder may hold; the shards used least recently are removed first.
+    attempts: how often a fetch is tried.
+    pause_seconds: the wait before the second try, doubled before each further one.
     """
 
     folder: str | None = None

@@ -35,10 +35,9 @@ class TrainStream:
 
     A weight is how often the windows of a set are seen in an epoch. sequence_parallel_size: so many neighbouring ranks
     share sequences, each with a part of every one; skip_documents: ids of documents without weight in the loss
-    (`data/skip.py`); the sequence does not depend on either. Raises ConfigError for sizes, weights or packing that
-    cannot be, and ShardError when the sets were written with different tokenizers. `best_fit` packs when the first
-    window is wanted, and `find_skipped` looks for ids, so that damaged shards can be found and left out
-    (`DataSet.without`) before.
+    (`data/skip.py`); the order of windows does not depend on either. With packing="best_fit" the plan is built lazily,
+    on first use, so that damaged shards can be found and dropped (`DataSet.without`) before. Raises ConfigError for
+    sizes, weights or packing that cannot be, ShardError if the data sets were tokenized with different tokenizers.
     """
 
     def __init__(

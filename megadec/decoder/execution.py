@@ -19,11 +19,12 @@ COMPILE = ("none", "blocks")
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """recompute: which activations the backward pass computes again.
+    """How a decoder computes its numbers.
 
-    kernels: auto takes the Triton kernels on a GPU where triton is installed, and torch elsewhere. compile: blocks
-    hands every block to torch.compile. mlp_tile_tokens: tokens that go through a feed-forward layer at a time, 0 for
-    all.
+    recompute: which activations the backward pass computes again.
+    kernels: `auto` takes the Triton kernels on a GPU where triton is installed, and torch elsewhere.
+    compile: `blocks` hands every block to torch.compile.
+    mlp_tile_tokens: tokens that go through a feed-forward layer at a time; 0: all.
     """
 
     recompute: Recompute = field(default_factory=Recompute)

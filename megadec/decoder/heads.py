@@ -33,9 +33,9 @@ CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
 class LanguageLoss:
     """What a language model's training loss adds to plain nats; evaluation is in plain nats.
 
-    label_smoothing: the share of the target that is spread over the vocabulary (arXiv 1512.00567, section 7). z_loss:
-    times the square of the logarithm of softmax's denominator, which keeps logits from drifting; 1e-4 is usual (PaLM,
-    arXiv 2204.02311, section 5).
+    label_smoothing: the share of the target that is spread over the vocabulary (arXiv 1512.00567, section 7).
+    z_loss: times the squared logarithm of softmax's denominator, which keeps logits from drifting; 1e-4 is usual (PaLM,
+        arXiv 2204.02311, section 5).
     """
 
     label_smoothing: float = 0.0

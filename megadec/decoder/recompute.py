@@ -61,10 +61,12 @@ _ATTENTION = frozenset({
 
 @dataclasses.dataclass(frozen=True)
 class Recompute:
-    """mode: see the table above. every: with every_nth, blocks 0, every, 2 * every ... are computed again.
+    """Which activations the backward pass computes again; the table above compares the modes.
 
-    keep: with selective, what is kept. offload: what is kept of the blocks that are computed again waits in the host's
-    memory; of use on a GPU only.
+    mode: none, selective, every_nth or full.
+    every: with every_nth, blocks 0, every, 2 * every ... are computed again.
+    keep: with selective, what is kept.
+    offload: keep the rest in host memory until the backward pass; helps on a GPU only.
     """
 
     mode: Literal["none", "full", "every_nth", "selective"] = "none"

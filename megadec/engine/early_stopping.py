@@ -20,9 +20,10 @@ BEST_FILE = "best.json"
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """metric: `SET/FIGURE` of the evaluations, such as dev/accuracy; without, no checkpoint is better than another.
+    """Which checkpoint is the best, and when to stop for want of a better one.
 
-    patience: evaluations in a row without a better figure after which the run ends; 0 goes on to the last step.
+    metric: `SET/FIGURE` of the evaluations, such as dev/accuracy; null: no checkpoint counts as better.
+    patience: stop after this many evaluations in a row without a better figure; 0: never.
     higher_is_better: false for a loss.
     """
 

@@ -29,7 +29,13 @@ from megadec.engine.task import Scorer
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """`sets`: name to folder of held-out shards. `windows`: at most this many of each set, evenly_spaced over it."""
+    """Loss and bits per character on held-out shards, during pretraining.
+
+    sets: name -> folder of held-out shards.
+    interval_steps: evaluate every this many steps, and at the start and the end.
+    windows: at most this many windows of each set, evenly spaced over it.
+    micro_batch_size: sequences of one rank at a time.
+    """
 
     sets: dict[str, str] = field(default_factory=dict)
     interval_steps: int = 500

@@ -224,13 +224,13 @@ def _recover(training: _Training, progress: Progress, report: StepReport, anomal
 
 
 def _save(training: _Training, progress: Progress, *, best: bool = False) -> None:
-    """Begin a checkpoint, after the one before it has its name. best: best.json is to name it."""
+    """Begin a checkpoint, once the one before it is finished. best: best.json names it."""
     _report_saved(training, training.checkpointer.wait())
     _report_saved(training, begin_checkpoint(training.checkpointer, training.engine, training.job, progress, best=best))
 
 
 def _report_saved(training: _Training, saved: Saved | None) -> None:
-    """Log, record and pass on a checkpoint that has its name."""
+    """Log, record and pass on a finished checkpoint."""
     if saved is None:
         return
     log.info("saved %s: training waited %.2f s, whole after %.2f s", saved.path, saved.stall_seconds, saved.seconds)

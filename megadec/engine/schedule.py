@@ -16,11 +16,15 @@ from megadec.common.errors import ConfigError
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """How the learning rate moves between the first step and the last.
+    """The learning rate over the steps, as a factor of optimizer.learning_rate.
 
-    `cosine`: linear warmup, then half a cosine down to `final_fraction` of the peak at the last step (Loshchilov and
-    Hutter, arXiv 1608.03983). `warmup_stable_decay` (WSD): linear warmup, the peak, then over the last `decay_fraction`
-    of all steps down along 1 - sqrt(progress) (Hägele et al., arXiv 2405.18392); the stable part can be prolonged.
+    kind: `cosine` is linear warmup, then half a cosine down to `final_fraction` of the peak at the last step
+        (Loshchilov and Hutter, arXiv 1608.03983). `warmup_stable_decay` (WSD) is linear warmup, the peak, then over the
+        last `decay_fraction` of all steps down along 1 - sqrt(progress) (Hägele et al., arXiv 2405.18392); the stable
+        part can be prolonged.
+    warmup_steps: steps of the warmup.
+    final_fraction: the rate at the end, as a fraction of the peak.
+    decay_fraction: the part of all steps that decays, with warmup_stable_decay.
     """
 
     kind: Literal["cosine", "warmup_stable_decay"] = "cosine"

@@ -33,7 +33,12 @@ PRODUCTS = {
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """rank: of the added products. alpha: they are multiplied by alpha / rank. targets: the products that get one."""
+    """Low-rank products beside frozen ones (arXiv 2106.09685).
+
+    rank: of the products.
+    alpha: they are multiplied by alpha / rank.
+    targets: the linear layers that get one.
+    """
 
     rank: int = 8
     alpha: float = 16.0

@@ -97,14 +97,17 @@ class LabelledSet:
 class LabelledOptions:
     """Where labelled texts come from.
 
-    train, dev: files or folders. source: a reader's name (thucnews, jsonl, comments, parquet, ...), by the file's
-    suffix when not given. read: encoding and column names. template, cut: see `Form`. sequence_length: the length of a
-    row; longer texts are cut, shorter ones share a row. variants: the training set holds every text so many times, once
-    as it is, then cut into other pieces (`bpe_dropout`: the probability of a cut between two characters, which no piece
-    crosses), so that rare words are seen as their parts too, and with tokens left out (`token_dropout`), so that no
-    single one decides; an epoch is a pass over all of them. soft: texts with a probability for each label, as
-    tools/label.py writes them, that are learned from too; each variant of such a text has a label of its own, drawn by
-    the probabilities.
+    train, dev: files or folders.
+    soft: texts with a probability for each label, as tools/label.py writes them, to train on too; each variant of such
+        a text draws its label from the probabilities.
+    source: a reader's name (thucnews, jsonl, comments, parquet, ...); empty: by the file's suffix.
+    read: encoding and column names.
+    template, cut: see `Form`.
+    sequence_length: longer texts are cut, shorter ones share a sequence.
+    variants: the training set holds every text this many times: once as it is, then tokenized in other ways and with
+        tokens dropped, so that no single piece decides. An epoch is a pass over all of them.
+    bpe_dropout: of a variant, the probability of a cut between two characters that no piece then crosses.
+    token_dropout: of a variant, the probability that a token is dropped.
     """
 
     train: str = ""

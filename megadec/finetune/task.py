@@ -61,10 +61,11 @@ class StartOptions:
 class LossOptions:
     """Weighted cross-entropy over the texts of a step.
 
-    class_weights: `none`, or `balanced`, so that every label counts the same. weights: a label's own weight by its
-    name, in place of that. label_smoothing: the share of the target that is spread over all labels. prefix_weight: what
-    asking the label at every earlier token of a text weighs beside asking it at the last (the loss of a step is then
-    the mean over tokens).
+    class_weights: `balanced` gives every label the same total weight.
+    weights: the weight of single labels by name, in place of that.
+    label_smoothing: the share of the target that is spread over all labels.
+    prefix_weight: also ask for the label at every earlier token of a text, with this weight beside 1 at the last (the
+        loss of a step is then the mean over tokens).
     """
 
     class_weights: Literal["none", "balanced"] = "none"
@@ -83,8 +84,9 @@ class LossOptions:
 class FineTuneRun(CommonRun):
     """Everything that `launch/finetune.py` needs to know beside DeepSpeed's own file.
 
-    `method`: full trains everything; frozen only the head; lora small products beside the frozen ones; scratch
-    everything, from random first values. `epochs`: so many passes over the texts, in place of train.steps.
+    method: `full` trains everything, `frozen` only the head, `lora` low-rank products beside the frozen ones, `scratch`
+        everything, from random weights.
+    epochs: passes over the texts, in place of train.steps.
     """
 
     tokenizer: str = ""

@@ -1,7 +1,7 @@
 """Asynchronous checkpointing: copies the training state at a step boundary and writes it in a background thread.
 
-While a save is under way the ranks exchange two numbers a step, so that all of them learn after the same step that the
-checkpoint has its name, or that a rank has given up. One save is under way at a time; the next one may have to wait.
+While a save is under way the ranks exchange two numbers a step, so that all of them learn after the same step that it
+is finished, or that a rank has given up. One save is under way at a time; the next one may have to wait.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class AsyncCheckpointer:
     def start(self, saved: Saved, small_files: Mapping[str, bytes], publish: Publish, began: float) -> Saved | None:
         """Begin to save the state as it is now; returns when training may change it. No other save is under way.
 
-        saved: what `poll` or `wait` returns when the checkpoint has its name, with seconds and bytes filled in; it is
+        saved: what `poll` or `wait` returns when the checkpoint is finished, with seconds and bytes filled in; it is
         returned here where training waits for it. small_files: this rank's other files by their path in the checkpoint.
         publish: called in a thread of rank 0 to complete the folder and give it its name, and again when the disk
         refuses. began: since when training waits, by time.perf_counter.

@@ -31,14 +31,18 @@ SMALLEST_SPREAD = 0.02
 
 @dataclass(frozen=True)
 class GuardOptions:
-    """What to do when a step is not as it should be.
+    """What to do when a step goes wrong.
 
-    `non_finite`: a loss or gradient of any rank is infinite or not a number. `loss_spike`, `gradient_spike`: the loss
-    or the gradients' norm is far above the last `window` steps', by `loss_factor` and `gradient_factor` spreads;
-    nothing is called a spike before `warmup_steps` values are known. `report`: say it and go on; `skip`: leave the
-    update out on every rank; `roll_back`: take the weights of the newest checkpoint and go on behind the step; `stop`:
-    end with an error, weights unchanged. More than `skips_in_a_row`, `skips` or `roll_backs` end the run too.
-    `stall_seconds`: a rank that gets no further for so long says where it is and who is late; 0 watches nothing.
+    Actions: `report` logs it; `skip` drops the update on every rank; `roll_back` takes the weights of the newest
+    checkpoint and continues with the next step; `stop` ends the run with an error, the weights unchanged.
+
+    non_finite: when a loss or gradient of any rank is infinite or not a number.
+    loss_spike, gradient_spike: when the loss or the gradient norm is far above its recent values.
+    window: how many recent steps are compared with.
+    warmup_steps: nothing is a spike before this many values are known.
+    loss_factor, gradient_factor: how far above, in spreads of the window.
+    skips_in_a_row, skips, roll_backs: more than this many end the run.
+    stall_seconds: a rank that makes no progress for this long reports where it is and which rank is late; 0: never.
     """
 
     non_finite: Action = "stop"

@@ -111,7 +111,7 @@ class MetricsLogger:
         self._write("guard", values)
 
     def record_save(self, saved: Saved) -> None:
-        """One line for a checkpoint that has its name, with the seconds that training waited for it."""
+        """One line for a finished checkpoint, with the seconds that training was blocked by it."""
         self._write(
             "checkpoint",
             {

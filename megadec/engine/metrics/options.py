@@ -11,10 +11,13 @@ FILE_NAME = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class MetricsOptions:
-    """`peak_flops`: what one device could do a second, for the utilization; unknown where it is left out on a CPU.
+    """Where the figures of metrics.jsonl go beside the file.
 
-    tensorboard, wandb, swanlab: where the figures go beside metrics.jsonl; the latter two are extras. project: the name
-    that they file runs under. offline: they keep to the run's folder and need no network.
+    tensorboard: write TensorBoard events into the run's folder.
+    wandb, swanlab: log to Weights & Biases or SwanLab; each is an extra.
+    project: the project name on those two.
+    offline: they write to the run's folder and need no network.
+    peak_flops: operations a second of one device at its peak, for `mfu`; known for common GPUs, unknown on a CPU.
     """
 
     tensorboard: bool = True

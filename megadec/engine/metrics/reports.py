@@ -61,8 +61,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that has its name. `stall_seconds`: so long training waited for it; `seconds`: until it was whole;
-    `bytes`: of this rank's share of the state.
+    """A finished checkpoint.
+
+    stall_seconds: time that training was blocked by it. seconds: from its begin until it was whole. bytes: of this
+    rank's part of the state.
     """
 
     path: Path

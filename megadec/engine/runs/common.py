@@ -38,16 +38,18 @@ ShapeFields = dict[str, bool | int | float | str]
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """`interval_steps`: save so often (0: at the end only). `keep_last`: so many stay, older ones go. `keep_every`:
-    those of every so many steps stay for ever (0: none).
+    """When checkpoints are written, kept and resumed from.
 
-    `resume`: `auto` goes on from the newest whole checkpoint of the run, or begins; `none` refuses a folder that
-    holds a run; anything else is the path of the checkpoint to go on from.
-
-    `asynchronous`: each rank copies its share of the state into host memory and writes it while training goes on;
-    false: training waits. `snapshot_bytes`: wait all the same where a rank's share is larger (null: where DeepSpeed
-    keeps it on a disk, for want of host memory). `retries`: when the disk refuses, for being full, write again so
-    often, `retry_pause_seconds` after each failure.
+    interval_steps: save every this many steps; 0: at the end only.
+    keep_last: how many of the newest are kept.
+    keep_every: keep those of every this many steps for good; 0: none.
+    resume: `auto` continues from the newest whole checkpoint of the run, or begins; `none` refuses a folder that holds
+        a run; anything else is the path of a checkpoint.
+    asynchronous: each rank copies its part of the state into host memory and writes it while training continues; false:
+        training waits.
+    snapshot_bytes: train on only while a rank's part is at most this large; null: unless DeepSpeed keeps it on NVMe for
+        want of host memory.
+    retries, retry_pause_seconds: how often to write again when the disk is full, and the wait before each try.
     """
 
     interval_steps: int = 1000
@@ -76,14 +78,17 @@ class CheckpointOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """`global_batch_size`: sequences of a step over all ranks; `micro_batch_size`: of one rank in one micro-step.
+    """The size and the precision of a run.
 
-    `precision`: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere. `stop_at_step`: save and end
-    there; schedule and data stay those of `steps`, so a later start goes on as if it had not stopped.
-    `sequence_parallel_size`: so many ranks share each sequence, each with a part of its tokens (Ulysses), for sequences
-    that do not fit one device; `micro_batch_size` then counts the sequences of such a group.
-    `dry_run`: before the first step of a start the largest micro-batch goes forward and backward once, so that too
-    little memory is an error at once; no number depends on it.
+    steps: the last step; schedule and data depend on it.
+    global_batch_size: sequences of a step over all ranks.
+    micro_batch_size: sequences of one rank in one micro-step.
+    precision: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere.
+    stop_at_step: save and end there; a later start continues as if it had not stopped.
+    sequence_parallel_size: ranks that share each sequence, each with a part of its tokens (Ulysses), for sequences that
+        do not fit one device; micro_batch_size then counts the sequences of such a group.
+    dry_run: before the first step of a start, take the largest micro-batch forward and backward once, so that too
+        little memory is an error at once; no number depends on it.
     """
 
     steps: int = 1000
@@ -148,7 +153,7 @@ class Job:
     ranks: int
     task: Task
     saved: Callable[[Saved], None] | None = None
-    """Called on every rank when a checkpoint has its name; the launcher's, which may want to tell others."""
+    """Called on every rank when a checkpoint is finished, so that a launcher such as Ray can be told."""
 
 
 def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:

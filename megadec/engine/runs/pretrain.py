@@ -80,16 +80,21 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """`train`: folder of shards to weight: how often its windows are seen while a set of weight 1 is seen once. A
-    folder is a path or any address that fsspec knows (s3://, hf://, https://); its shards are fetched into `cache`.
+    """The shards that a run trains on.
 
-    workers, prefetch_steps: how batches are made ahead (`PrefetchOptions`). verify: "sizes" compares the shards' sizes
-    with the index at each start; "hashes" reads them all, and alone finds a local one that was changed. bad_shards: so
-    many may be missing, cut or changed (a whole number), or such a share of the shards of all sets together (between 0
-    and 1); the run goes on without them, and says which in its damaged_shards.json. A remote one that comes damaged
-    ends the run; the next start goes without it. skip_documents: ids of documents that nothing is learned from;
-    skip_documents_file: more of them, one a line. Windows keep their places and their other documents, so a run may go
-    on with another list.
+    train: folder of shards -> weight: how often its windows are seen while those of a set of weight 1 are seen once. A
+        folder is a path or an fsspec address (s3://, hf://, https://), whose shards are fetched into `cache`.
+    sequence_length: tokens of a sequence.
+    packing: `cut` cuts documents where a sequence ends; `best_fit` keeps them whole where they fit.
+    workers, prefetch_steps: see `PrefetchOptions`.
+    verify: `sizes` compares the shards' sizes with the index at each start; `hashes` reads them all, and alone finds a
+        local shard whose bytes were changed.
+    bad_shards: how many shards may be missing, cut or changed (a whole number), or which share of all (between 0 and
+        1). The run continues without them and names them in damaged_shards.json. A remote shard that arrives damaged
+        ends the run; the next start goes without it.
+    skip_documents: ids of documents that nothing is learned from. The windows keep their order and their other
+        documents, so a run may continue with another list.
+    skip_documents_file: more of them, one a line.
     """
 
     train: dict[str, float] = field(default_factory=dict)

@@ -48,7 +48,12 @@ class PairModelOptions:
 
 @dataclass(frozen=True)
 class PairEvaluateOptions:
-    """The loss on the held-out part: `pairs` of it at most, evenly_spaced over it, every so many steps."""
+    """The loss on the held-out pairs, during training.
+
+    interval_steps: evaluate every this many steps, and at the start and the end.
+    pairs: at most this many, evenly spaced over the held-out part.
+    micro_batch_size: pairs of one rank at a time.
+    """
 
     interval_steps: int = 500
     pairs: int = 1024

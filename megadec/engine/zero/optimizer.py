@@ -18,7 +18,13 @@ EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101). `learning_rate` is the peak that the schedule scales."""
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101).
+
+    learning_rate: the peak, which the schedule scales.
+    weight_decay: of matrices; decay_embeddings: of embeddings too.
+    beta1, beta2, epsilon: as in the paper.
+    max_grad_norm: clip the global gradient norm to this; 0: no clipping.
+    """
 
     learning_rate: float = 6e-4
     weight_decay: float = 0.1
