@@ -17,7 +17,7 @@ from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.measure import evaluate_classes, macro_f1
-from tests.unit.finetune.test_rows import ROW_TOKENS, labelled
+from tests.unit.finetune.test_packing import ROW_TOKENS, labelled
 
 
 class Together:
