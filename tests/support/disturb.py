@@ -57,7 +57,7 @@ def disturb(engine: ZeroEngine, training: dict[str, Any], steps: list[dict[str, 
         return gradient
 
     dict(engine.module.named_parameters())[PARAMETER].register_hook(spoil)
-    update, refuse = engine.update, engine.skip_update
+    update, skip = engine.update, engine.skip_update
 
     def counted(kind: str, call: Any, *arguments: Any) -> None:
         nonlocal done
@@ -67,7 +67,7 @@ def disturb(engine: ZeroEngine, training: dict[str, Any], steps: list[dict[str, 
         steps.append({"step": done, "call": kind, "same": hash_of(engine) == before})
 
     engine.update = lambda rate: counted("update", update, rate)  # type: ignore[method-assign]
-    engine.skip_update = lambda: counted("refuse", refuse)  # type: ignore[method-assign]
+    engine.skip_update = lambda: counted("skip", skip)  # type: ignore[method-assign]
 
 
 class NoGate:
