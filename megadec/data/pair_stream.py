@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import PADDING_ID, Batch
 from megadec.data.pairs import PairSet
-from megadec.data.sharding import fingerprint_of, share_of_rank, stream_state
+from megadec.data.sharding import ResumableStream, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 
@@ -58,7 +58,7 @@ def assemble_pairs(pairs: PairSet, numbers: Sequence[int | None]) -> PairBatch:
     return PairBatch(*(torch.from_numpy(array) for array in arrays))
 
 
-class PairStream:
+class PairStream(ResumableStream):
     """The endless sequence of training steps over a `PairSet`; a pure function of its arguments. Raises ConfigError."""
 
     def __init__(self, pairs: PairSet, seed: int, global_batch_size: int) -> None:
@@ -67,7 +67,11 @@ class PairStream:
         self.pairs, self.seed, self.global_batch_size = pairs, seed, global_batch_size
         self._order = Shuffle([len(pairs)], [1.0], seed)
         self._lengths = (np.diff(pairs.targets.starts), np.diff(pairs.sources.starts))
-        self.windows_per_epoch = self._order.windows_per_epoch
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Pairs, each of which is seen once an epoch."""
+        return self._order.windows_per_epoch
 
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
@@ -93,11 +97,6 @@ class PairStream:
         found: list[int] = numbers.tolist()
         return found
 
-    def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
-        windows = step * self.global_batch_size
-        return stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
-
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""
         return {
@@ -109,22 +108,11 @@ class PairStream:
             "pairs_sha256": self.pairs.sha256,
         }
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what the sequence depends on."""
-        return fingerprint_of(self.description())
-
-    def check(self, state: Mapping[str, Any]) -> int:
-        """The step to go on with from a saved `state`.
-
-        Raises ShardError when the pairs are not those of the state, ConfigError when a setting is another.
-        """
-        if state["fingerprint"] != self.fingerprint:
-            was, now = state["stream"], self.description()
-            key = next(key for key in now if was.get(key) != now[key])
-            error = ShardError if key.startswith("pairs") else ConfigError
-            raise error(
-                f"{key} is {now[key]}, the checkpoint has {was.get(key)}: the order of the pairs depends on it, so the"
-                " run cannot go on from this state"
-            )
-        return int(state["step"])
+    def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
+        """Raise ShardError when the pairs are not those of the checkpoint, ConfigError when a setting is another."""
+        key = next(key for key in now if saved.get(key) != now[key])
+        error = ShardError if key.startswith("pairs") else ConfigError
+        raise error(
+            f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: the order of the pairs depends on it, so the"
+            " run cannot go on from this state"
+        )

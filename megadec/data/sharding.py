@@ -1,14 +1,12 @@
-"""What every stream of batches has in common: a rank's share of a step, and the state that a checkpoint keeps.
-
-Functions and no base class, because what a sequence of tokens is made of differs from stream to stream.
-"""
+"""What every stream of batches has in common: a rank's part of a step, and the state that a checkpoint keeps."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from megadec.common.errors import ConfigError
 
@@ -68,17 +66,46 @@ def share_of_rank(global_batch_size: int, world_size: int, micro_batch_size: int
     return own, micro
 
 
-def stream_state(
-    step: int, windows: int, windows_per_epoch: int, description: dict[str, Any], fingerprint: str
-) -> dict[str, Any]:
-    """What a checkpoint keeps before step `step`: integers, and what the sequence depends on; JSON."""
-    return {
-        "step": step,
-        "windows": windows,
-        "epoch": windows // windows_per_epoch,
-        "fingerprint": fingerprint,
-        "stream": description,
-    }
+class ResumableStream(ABC):
+    """A stream whose batches are a pure function of the step, so that a checkpoint keeps the step and what the function
+    depends on."""
+
+    global_batch_size: int
+
+    @property
+    @abstractmethod
+    def windows_per_epoch(self) -> int:
+        """How many sequences an epoch has."""
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """Everything the order depends on, as a JSON value."""
+
+    @abstractmethod
+    def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
+        """Raise the error that says what differs between two descriptions."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the order depends on."""
+        return fingerprint_of(self.description())
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint keeps before step `step`: integers, and what the order depends on; JSON."""
+        windows = step * self.global_batch_size
+        return {
+            "step": step,
+            "windows": windows,
+            "epoch": windows // self.windows_per_epoch,
+            "fingerprint": self.fingerprint,
+            "stream": self.description(),
+        }
+
+    def check(self, state: Mapping[str, Any]) -> int:
+        """The step to go on with from a saved `state`. Raises as `raise_difference` does when the order is another."""
+        if state["fingerprint"] != self.fingerprint:
+            self.raise_difference(state["stream"], self.description())
+        return int(state["step"])
 
 
 def fingerprint_of(description: Mapping[str, Any]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet, DocumentSpan
-from megadec.data.sharding import check_parts, fingerprint_of, rank_position, share_of_rank, stream_state
+from megadec.data.sharding import ResumableStream, check_parts, fingerprint_of, rank_position, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.data.skip import SkippedDocuments, find_skipped, leave_out
@@ -30,7 +30,7 @@ class Window(NamedTuple):
     window: int
 
 
-class TrainStream:
+class TrainStream(ResumableStream):
     """The endless sequence of training steps over weighted data sets; a pure function of its arguments.
 
     A weight is how often the windows of a set are seen in an epoch. sequence_parallel_size: so many neighbouring ranks
@@ -156,10 +156,8 @@ class TrainStream:
         return documents_of(self._plans[window.data_set], window.window)
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
-        windows = step * self.global_batch_size
-        state = stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
-        return {**state, "skipped": self.skipped_shards()}
+        """As in every stream, and the shards that it goes without."""
+        return {**super().state(step), "skipped": self.skipped_shards()}
 
     def skipped_shards(self) -> list[list[str]]:
         """By set, the sha256 of each shard that is left out."""
@@ -185,15 +183,9 @@ class TrainStream:
         """SHA-256 of what the sequence depends on; the names of the folders are not among it."""
         return _fingerprint(self.description())
 
-    def check(self, state: Mapping[str, Any]) -> int:
-        """The step to go on with from a saved `state`.
-
-        Raises ShardError when the data sets are not those of the state, ConfigError when a setting is another: the run
-        would not see the windows that it has not seen yet.
-        """
-        if state["fingerprint"] != self.fingerprint:
-            _raise_difference(state["stream"], self.description())
-        return int(state["step"])
+    def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
+        """Raise ShardError when the data sets are not the checkpoint's, ConfigError when a setting is another."""
+        _raise_difference(saved, now)
 
     def _description_of(self, data: DataSet, weight: float, plan: WindowPlan) -> dict[str, Any]:
         known = {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}
@@ -227,7 +219,7 @@ def _fingerprint(description: Mapping[str, Any]) -> str:
     return fingerprint_of({**description, "sets": nameless})
 
 
-def _raise_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _raise_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
     """Raise the error that says what differs between two descriptions."""
     rule = "the order of the windows depends on it, so the run cannot go on from this state"
     for key in now:

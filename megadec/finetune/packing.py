@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ import torch
 from megadec.common.errors import ConfigError, InputError
 from megadec.data.batch import PADDING_ID, TokenBatch
 from megadec.data.packing import pack
-from megadec.data.sharding import fingerprint_of, share_of_rank, stream_state
+from megadec.data.sharding import ResumableStream, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.finetune.examples import LabelledSet
@@ -80,7 +80,7 @@ def assemble_texts(
 
 
 @dataclass(eq=False)
-class ClassifyStream:
+class ClassifyStream(ResumableStream):
     """The endless sequence of training steps over a labelled set (`engine.task.Stream`); a pure function of its
     arguments. Every text is seen once an epoch; a step may hold the end of one epoch and the beginning of the next.
 
@@ -97,8 +97,12 @@ class ClassifyStream:
     def __post_init__(self) -> None:
         self._text_order = Shuffle([self.data.texts], [1.0], self.seed)
         self._epoch = lru_cache(KEPT_EPOCHS)(self._pack_epoch)
-        self.windows_per_epoch = len(self._packed(0))
-        self._sequence_order = Shuffle([self.windows_per_epoch], [1.0], self.seed)
+        self._sequence_order = Shuffle([len(self._packed(0))], [1.0], self.seed)
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Packed sequences of an epoch."""
+        return self._sequence_order.windows_per_epoch
 
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
@@ -125,11 +129,6 @@ class ClassifyStream:
         places = (divmod(place, self.windows_per_epoch) for place in range(first, first + count))
         return [self._epoch(epoch)[sequence] for epoch, sequence in places]
 
-    def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps before step `step`: integers, and what the sequence depends on."""
-        windows = step * self.global_batch_size
-        return stream_state(step, windows, self.windows_per_epoch, self.description(), self.fingerprint)
-
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""
         return {
@@ -145,20 +144,9 @@ class ClassifyStream:
             "sha256": self.data.sha256,
         }
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what the sequence depends on."""
-        return fingerprint_of(self.description())
-
-    def check(self, state: Mapping[str, Any]) -> int:
-        """The step to go on with from a saved `state`.
-
-        Raises InputError when the texts are not those of the state, ConfigError when a setting is another.
-        """
-        if state["fingerprint"] == self.fingerprint:
-            return int(state["step"])
+    def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
+        """Raise InputError when the texts are not those of the checkpoint, ConfigError when a setting is another."""
         rule = "the order of the sequences depends on it, so the run cannot go on from this state"
-        saved, now = state["stream"], self.description()
         if (saved.get("sha256"), saved.get("texts")) != (now["sha256"], now["texts"]):
             raise InputError(
                 f"{self.data.path} has {now['texts']} labelled texts {now['sha256'][:12]}..., the checkpoint was"
