@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -85,16 +84,6 @@ def test_a_plain_webdataset_reader_opens_the_shards(tiny_shards):
     assert keys == [f"{number:08d}" for number in range(len(keys))]
     assert total == index["tokens"]
     gc.collect()
-
-
-def test_a_plain_tar_reader_sees_two_members_a_sample(tiny_shards):
-    for shard in index_of(tiny_shards)["shards"]:
-        with tarfile.open(tiny_shards / shard["name"]) as tar:
-            members = tar.getmembers()
-        assert [member.name for member in members] == [
-            f"{sample['key']}.{part}" for sample in shard["samples"] for part in ("documents.json", "tokens.npy")
-        ]
-        assert {member.mtime for member in members} == {0}
 
 
 def test_several_processes_write_what_one_process_writes(tiny_shards, tiny_documents, tokenizer, tmp_path):
