@@ -50,23 +50,16 @@ def _shown(body: str, variants: tuple[str, ...]) -> str:
         return text
     if "D" in flags:
         return "；".join(f"{_NAMES[name]}：{word}" for name, word in words.items())
-    for code in variants:
-        if code in words:
-            return words[code]
-    for (_, code), word in one_way.items():
-        if code == variants[0]:
-            return word
-    return next(iter(words.values()), "") or next((source for source, _ in one_way), "")
+    fitting = [words[code] for code in variants if code in words]
+    fitting += [word for (_, code), word in one_way.items() if code == variants[0]]
+    return fitting[0] if fitting else next(iter(words.values()), "") or next((source for source, _ in one_way), "")
 
 
 def _parse_rules(text: str) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
     """Of `zh-cn:A; zh-tw:B; X=>zh-cn:C` the word in each variant, and one-way replacements as (from, variant) -> to."""
     words: dict[str, str] = {}
     one_way: dict[tuple[str, str], str] = {}
-    for piece in _BETWEEN_RULES.split(text.strip().removesuffix(";")):
-        match = _RULE.fullmatch(piece)
-        if match is None:
-            continue
+    for match in filter(None, map(_RULE.fullmatch, _BETWEEN_RULES.split(text.strip().removesuffix(";")))):
         code, word = match["code"].lower(), match["text"].strip()
         if match["source"]:
             one_way[match["source"], code] = word

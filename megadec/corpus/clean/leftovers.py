@@ -19,6 +19,7 @@ _TAGS = (
 _BLOCK_TAG = re.compile(r"</?(?:br|p|div|li|ul|ol|dl|dd|dt|blockquote|center|hr|poem|h[1-6])(?:\s[^<>]*)?/?>", re.I)
 _HIDDEN = re.compile(r"<span[^<>]*display\s*:\s*none[^<>]*>[^<>]*</span>", re.I)
 _TABLE_TAG = re.compile(r"</?(?:table|tbody|thead|tfoot|tr|td|th|caption)(?:\s[^<>]*)?/?>", re.I)
+_CELL_TAG = re.compile(r"</?(?:table|tr|td|th)\b", re.I)
 _ANY_TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>", re.I)
 _SUPERSCRIPT = re.compile(r"<sup(?:\s[^<>]*)?>\s*([-+−0-9]{1,6})\s*</sup>", re.I)
 _RUBY_TEXT = re.compile(r"<rt(?:\s[^<>]*)?>([^<>]*)</rt>", re.I)
@@ -73,12 +74,9 @@ def _strip_tags(text: str) -> str:
     tables = [match[0].lower() for match in _TABLE_TAG.finditer(text)]
     opened = sum(tag.startswith("<table") for tag in tables)
     if opened and opened == sum(tag.startswith("</table") for tag in tables):
-        return re.sub(r"<(?!/?(?:table|tr|td|th)\b)", LESS_THAN, _ANY_TAG.sub(_keep_table_tag, text))
+        kept = _ANY_TAG.sub(lambda match: match[0] if _CELL_TAG.match(match[0]) else "", text)
+        return re.sub(r"<(?!/?(?:table|tr|td|th)\b)", LESS_THAN, kept)
     return _ANY_TAG.sub("", text).replace("<", LESS_THAN)
-
-
-def _keep_table_tag(match: re.Match[str]) -> str:
-    return match[0] if re.match(r"</?(?:table|tr|td|th)\b", match[0], re.I) else ""
 
 
 def without_templates(wikitext: str) -> str:

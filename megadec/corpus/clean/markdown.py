@@ -63,19 +63,15 @@ def plain_markdown(text: str) -> str:
     """
     text = _FRONT_MATTER.sub("", text.replace("\r\n", "\n"), count=1)
     text = _COMMENT.sub("", text)
-    parts: list[str] = []
     kept: list[str] = []
-    position = 0
-    # Kept pieces are taken out first and put back last; \x00 cannot stand in a text that was read.
-    text = text.replace("\x00", "")
-    for match in _KEPT.finditer(text):
-        parts.append(text[position : match.start()])
-        parts.append(f"\x00{len(kept)}\x00")
+
+    def keep(match: re.Match[str]) -> str:
         kept.append(_kept_piece(match))
-        position = match.end()
-    parts.append(text[position:])
-    plain = _plain_prose("".join(parts))
-    return re.sub(r"\x00(\d+)\x00", lambda match: kept[int(match.group(1))], plain)
+        return f"\x00{len(kept) - 1}\x00"
+
+    # Kept pieces are taken out first and put back last; \x00 cannot stand in a text that was read.
+    plain = _plain_prose(_KEPT.sub(keep, text.replace("\x00", "")))
+    return re.sub(r"\x00(\d+)\x00", lambda match: kept[int(match[1])], plain)
 
 
 def _kept_piece(match: re.Match[str]) -> str:
@@ -93,8 +89,7 @@ def _plain_prose(text: str) -> str:
     text = _AUTHOR.sub("", text, count=1)
     text = _HIDDEN.sub("", text)
     text = _BREAK.sub("\n", text)
-    text = _AUTOLINK.sub("", _TAG.sub("", text))
-    for pattern in (_INCLUDE, _STAMP, _DEFINITION, _ONLY_LINK, _IMAGE):
+    for pattern in (_TAG, _AUTOLINK, _INCLUDE, _STAMP, _DEFINITION, _ONLY_LINK, _IMAGE):
         text = pattern.sub("", text)
     text = _LINK.sub(r"\1", text)
     text = _FOOTNOTE.sub("", text)

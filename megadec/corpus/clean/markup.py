@@ -10,18 +10,8 @@ import re
 from functools import partial
 
 import mwparserfromhell
-from mwparserfromhell.nodes import (
-    Argument,
-    Comment,
-    ExternalLink,
-    Heading,
-    HTMLEntity,
-    Node,
-    Tag,
-    Template,
-    Text,
-    Wikilink,
-)
+from mwparserfromhell import nodes
+from mwparserfromhell.nodes import Node
 from mwparserfromhell.wikicode import Wikicode
 
 from megadec.corpus.clean.leftovers import without_templates
@@ -97,9 +87,8 @@ def balance(wikitext: str) -> tuple[str, int]:
             opened.append((match[0], match.start()))
             deepest = max(deepest, len(opened))
             continue
-        depth = next(
-            (i for i in range(len(opened) - 1, max(-1, len(opened) - 40), -1) if opened[i][0] == partner), None
-        )
+        nearest = range(len(opened) - 1, max(-1, len(opened) - 40), -1)
+        depth = next((i for i in nearest if opened[i][0] == partner), None)
         if depth is None:
             unmatched.append(match.span())
         else:
@@ -138,30 +127,29 @@ def _balance_tables(text: str) -> str:
 
 
 def _render(code: Wikicode, page: Page) -> str:
-    nodes = code.nodes
-    return "".join(_render_node(nodes, index, page) for index in range(len(nodes)))
+    return "".join(_render_node(code.nodes, index, page) for index in range(len(code.nodes)))
 
 
-def _render_node(nodes: list[Node], index: int, page: Page) -> str:
-    node = nodes[index]
-    if isinstance(node, Text):
+def _render_node(siblings: list[Node], index: int, page: Page) -> str:
+    node = siblings[index]
+    if isinstance(node, nodes.Text):
         return str(node.value)
-    if isinstance(node, Wikilink):
+    if isinstance(node, nodes.Wikilink):
         return _link(node, page)
-    if isinstance(node, Template):
-        return expand(node, partial(_render, page=page), page, in_sentence=_in_sentence(nodes, index))
-    if isinstance(node, ExternalLink):
+    if isinstance(node, nodes.Template):
+        return expand(node, partial(_render, page=page), page, in_sentence=_in_sentence(siblings, index))
+    if isinstance(node, nodes.ExternalLink | nodes.HTMLEntity):
         return str(node)  # a bare address; those in brackets are gone
-    if isinstance(node, Heading):
+    if isinstance(node, nodes.Heading):
         return f"\n{_render(node.title, page).strip()}\n"
-    if isinstance(node, Tag):
+    if isinstance(node, nodes.Tag):
         return _tag(node, page)
-    if isinstance(node, Argument):
-        return _render(node.default, page) if node.default is not None else ""
-    return "" if isinstance(node, Comment) else str(node) if isinstance(node, HTMLEntity) else ""
+    if isinstance(node, nodes.Argument) and node.default is not None:
+        return _render(node.default, page)
+    return ""
 
 
-def _link(link: Wikilink, page: Page) -> str:
+def _link(link: nodes.Wikilink, page: Page) -> str:
     title = str(link.title)
     if _NAMESPACE.match(title):
         return ""
@@ -173,7 +161,7 @@ def _link(link: Wikilink, page: Page) -> str:
     return _PREFIX.sub("", _render(link.title, page)).lstrip("#").replace("_", " ").strip()
 
 
-def _tag(tag: Tag, page: Page) -> str:
+def _tag(tag: nodes.Tag, page: Page) -> str:
     name = str(tag.tag).strip().lower()
     if name == "table":
         return render_table(tag, partial(_render, page=page))
@@ -182,14 +170,14 @@ def _tag(tag: Tag, page: Page) -> str:
     return _render(tag.contents, page)
 
 
-def _in_sentence(nodes: list[Node], index: int) -> bool:
+def _in_sentence(siblings: list[Node], index: int) -> bool:
     """Whether something stands before or after this node on its line."""
 
     def on_line(neighbour: Node, line: int) -> str:
         """What a node has on its last (-1) or first (0) line; another template does not count."""
-        if isinstance(neighbour, Text):
+        if isinstance(neighbour, nodes.Text):
             return str(neighbour.value).split("\n")[line].strip(f" \t{LINE_BREAK}")
-        return "" if isinstance(neighbour, Template) else "x"
+        return "" if isinstance(neighbour, nodes.Template) else "x"
 
-    before = on_line(nodes[index - 1], -1) if index > 0 else ""
-    return bool(before or (index + 1 < len(nodes) and on_line(nodes[index + 1], 0)))
+    before = on_line(siblings[index - 1], -1) if index > 0 else ""
+    return bool(before or (index + 1 < len(siblings) and on_line(siblings[index + 1], 0)))

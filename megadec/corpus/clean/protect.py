@@ -41,12 +41,12 @@ def protect(wikitext: str) -> tuple[str, list[str]]:
         name = (match[1] or "!--").lower()
         if match[3] or name in never_closed:
             continue
-        end = _closer(text, name, position)
+        end = _CLOSERS[name].search(text, position)
         if end is None:
             never_closed.add(name)  # the opening goes, what follows stays, and nobody looks for the end again
             continue
-        parts.append(_stand_in(name, match[2] or "", text[position : end[0]], kept))
-        position = end[1]
+        parts.append(_stand_in(name, match[2] or "", text[position : end.start()], kept))
+        position = end.end()
     return drop_references("".join(parts) + text[position:]), kept
 
 
@@ -60,17 +60,13 @@ def drop_references(text: str) -> str:
     parts: list[str] = []
     position, opened_at = 0, -1
     for match in _REFERENCE.finditer(text):
-        if match[1]:
-            parts.append(text[position : match.start()])
-            opened_at = len(parts)
-        elif match[2]:
-            if opened_at >= 0:
-                del parts[opened_at:]
-                opened_at = -1
-            else:
-                parts.append(text[position : match.start()])
+        if match[2] and opened_at >= 0:
+            del parts[opened_at:]
+            opened_at = -1
         else:
             parts.append(text[position : match.start()])
+            if match[1]:
+                opened_at = len(parts)
         position = match.end()
     return "".join(parts) + text[position:]
 
@@ -80,15 +76,7 @@ def unescape_entities(text: str) -> str:
     return _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
 
 
-def _closer(text: str, name: str, position: int) -> tuple[int, int] | None:
-    if name == "!--":
-        found = text.find("-->", position)
-        return None if found < 0 else (found, found + 3)
-    match = _CLOSERS[name].search(text, position)
-    return match.span() if match else None
-
-
-_CLOSERS = {
+_CLOSERS = {"!--": re.compile("-->")} | {
     name: re.compile(rf"</{name}\s*>", re.IGNORECASE)
     for name in f"nowiki|{_FORMULA_TAGS}|{_CODE_TAGS}|{_DROPPED_TAGS}".split("|")
 }

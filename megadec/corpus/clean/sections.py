@@ -87,10 +87,8 @@ def _has_prose(body: str) -> bool:
 def is_boilerplate(title: str) -> bool:
     """Whether a heading announces no prose; `注释与参考文献` is judged by its parts."""
     words = _words(title)
-    if words in BOILERPLATE:
-        return True
     parts = [part for part in _BETWEEN_TITLES.split(words) if part]
-    return bool(parts) and all(part in BOILERPLATE for part in parts)
+    return words in BOILERPLATE or (bool(parts) and BOILERPLATE.issuperset(parts))
 
 
 def _words(title: str) -> str:

@@ -61,9 +61,7 @@ def expand(template: Template, render: Callable[[Wikicode], str], page: Page, *,
     recipe = _recipe(name)
     if recipe is not None:
         return recipe(arguments)
-    if not in_sentence or _DROPPED.match(name):
-        return ""
-    return _text_argument(arguments)
+    return _text_argument(arguments) if in_sentence and not _DROPPED.match(name) else ""
 
 
 def template_name(raw: str) -> str:
@@ -73,9 +71,8 @@ def template_name(raw: str) -> str:
 
 
 def _recipe(name: str) -> Recipe | None:
-    recipe = _RECIPES.get(name)
-    if recipe is not None:
-        return recipe
+    if name in _RECIPES:
+        return _RECIPES[name]
     prefix, hyphen, rest = name.partition("-")
     if hyphen and prefix in ("lang", "langx") and rest:
         return lambda arguments: _labelled(rest, arguments.text(1), arguments.page)
@@ -90,9 +87,7 @@ def _recipe(name: str) -> Recipe | None:
 def _text_argument(arguments: Arguments) -> str:
     """Of an unknown template inside a sentence: the argument with Han characters, else the last; short ones only."""
     values = arguments.positional()
-    if not values:
-        return ""
-    chosen = next((value for value in values if _HAN.search(value)), values[-1])
+    chosen = next((value for value in values if _HAN.search(value)), values[-1] if values else "")
     return chosen if len(chosen) <= _INLINE_CHARACTERS and "\n" not in chosen and "=" not in chosen else ""
 
 
@@ -162,9 +157,8 @@ def _value(arguments: Arguments) -> str:
 
 def _date(arguments: Arguments) -> str:
     parts = [part for part in arguments.positional() if part.isdigit()][:3]
-    if not parts:
-        return arguments.text(1)
-    return "".join(part.lstrip("0") + name for part, name in zip(parts, "年月日", strict=False))
+    shown = "".join(part.lstrip("0") + name for part, name in zip(parts, "年月日", strict=False))
+    return shown or arguments.text(1)
 
 
 def _life(arguments: Arguments) -> str:
@@ -173,12 +167,8 @@ def _life(arguments: Arguments) -> str:
 
 
 def _japanese(arguments: Arguments) -> str:
-    parts = [
-        ("日语", arguments.text("j", "kj", "s", "1")),
-        ("平假名", arguments.text("hg")),
-        ("罗马字", arguments.text("rm")),
-    ]
-    shown = "；".join(f"{label}：{text}" for label, text in parts if text)
+    parts = {"日语": ("j", "kj", "s", "1"), "平假名": ("hg",), "罗马字": ("rm",)}
+    shown = "；".join(f"{label}：{text}" for label, names in parts.items() if (text := arguments.text(*names)))
     return _in_variant(shown, arguments.page)
 
 
@@ -222,14 +212,5 @@ _TABLE: tuple[tuple[list[str], Recipe], ...] = (
     (["'", "apostrophe"], _constant("'")),
     (["br", "break", "brk"], _constant(LINE_BREAK)),
 )
-
-
-def _build() -> dict[str, Recipe]:
-    recipes = {name: _country(name) for name in COUNTRIES}
-    for names, recipe in _TABLE:
-        recipes.update(dict.fromkeys(names, recipe))
-    return recipes
-
-
-_RECIPES = _build()
+_RECIPES = {name: _country(name) for name in COUNTRIES} | {name: recipe for names, recipe in _TABLE for name in names}
 _DROPPED = re.compile("|".join(words.DROPPED))

@@ -82,8 +82,7 @@ def to_variant(text: str, source_variant: str, target: str) -> str:
     profile = _PROFILES.get((source, wanted))
     if profile is None:
         raise ConfigError(f"variant {target!r} from {source_variant!r}: known are zh-Hans, zh-Hant, zh-TW, zh-HK, keep")
-    converted: str = _converter(profile).convert(text)
-    return converted
+    return str(_converter(profile).convert(text))
 
 
 @cache

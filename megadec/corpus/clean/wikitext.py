@@ -14,12 +14,10 @@ from megadec.corpus.clean.conversion import resolve_conversion
 from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
 from megadec.corpus.clean.markup import words_of
 from megadec.corpus.clean.protect import protect, restore
-from megadec.corpus.clean.sections import Section, split_sections, without_boilerplate
+from megadec.corpus.clean.sections import split_sections, without_boilerplate
 from megadec.corpus.clean.templates import Page
 from megadec.corpus.clean.variant import SIMPLIFIED, dominating_variant, variant_of
 from megadec.corpus.document import Document
-
-DISAMBIGUATION, EMPTY = "disambiguation", "empty"
 
 _DISAMBIGUATION_TEMPLATE = re.compile(
     r"\{\{\s*(?:template:)?(?:disambig(?:uation)?(?:[ _-](?:page|cleanup|name|geo))?|disamb|dab|aimai|hndis|geodis|"
@@ -36,26 +34,20 @@ def clean_wikitext(document: Document) -> Document | str:
     """The document as plain text with its variant, or why it is dropped: `disambiguation` or `empty`."""
     wikitext, kept = protect(document.text)
     if _DISAMBIGUATION_TEMPLATE.search(wikitext) or _DISAMBIGUATION_TITLE.search(document.title):
-        return DISAMBIGUATION
+        return "disambiguation"
     written = dominating_variant(resolve_conversion(wikitext, SIMPLIFIED))
     page = Page(document.title, written)
     passages = []
     tangled = 0
     for section in without_boilerplate(split_sections(resolve_conversion(wikitext, written))):
-        words, by_rules = _clean_section(section, page)
+        title, _ = words_of(strip_line_markup(section.title), page)
+        body, by_rules = words_of(strip_line_markup(section.body), page)
         tangled += by_rules
-        passages.append((section.level, *words))
+        passages.append((section.level, tidy(title), tidy(body)))
     if tangled:
         _log.info("%s: %d sections too tangled to parse, cleaned by rules alone", document.id, tangled)
     text = drop_invisible(restore(_joined(passages), kept)).strip("\n")
-    return replace(document, text=text, variant=variant_of(text)) if text.strip() else EMPTY
-
-
-def _clean_section(section: Section, page: Page) -> tuple[tuple[str, str], bool]:
-    """(heading, text) of a section, and whether the parser was passed by."""
-    title, _ = words_of(strip_line_markup(section.title), page)
-    body, by_rules = words_of(strip_line_markup(section.body), page)
-    return (tidy(title), tidy(body)), by_rules
+    return replace(document, text=text, variant=variant_of(text)) if text.strip() else "empty"
 
 
 def _joined(passages: list[tuple[int, str, str]]) -> str:

@@ -52,15 +52,6 @@ def test_chinese_characters_stay_as_they_are(text: str) -> None:
         ("零\u200b宽\ufeff度\u202e", "零宽度"),
         ("私\ue40c用", "私用"),
         ("坏\ud800字", "坏字"),
-    ],
-)
-def test_characters_have_one_width_and_none_is_hidden(raw: str, clean: str) -> None:
-    assert clean_text(raw) == clean
-
-
-@pytest.mark.parametrize(
-    ("raw", "clean"),
-    [
         ("　　本报讯　记者  某某", "本报讯 记者 某某"),
         ("一\r\n二\r三\u2028四\x0b五", "一\n二\n三\n四\n五"),
         ("一\n\n\n\n二", "一\n\n二"),
@@ -71,7 +62,7 @@ def test_characters_have_one_width_and_none_is_hidden(raw: str, clean: str) -> N
         ("不\xa0断", "不 断"),
     ],
 )
-def test_newlines_stay_and_blanks_become_single(raw: str, clean: str) -> None:
+def test_characters_have_one_width_newlines_stay_and_blanks_become_single(raw: str, clean: str) -> None:
     assert clean_text(raw) == clean
 
 

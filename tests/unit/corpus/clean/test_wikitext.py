@@ -122,15 +122,6 @@ def test_a_heading_inside_an_open_template_does_not_cut_it() -> None:
         ("名（；德语：；法语：，拉丁）", "名（拉丁）"),
         ("书《{{fact}}》和「」与()", "书和与"),
         ("甲{{fact}} ，乙{{fact}}、、丙", "甲，乙、丙"),
-    ],
-)
-def test_brackets_and_marks_left_by_removed_markup_are_tidied(wikitext: str, text: str) -> None:
-    assert cleaned(wikitext) == text
-
-
-@pytest.mark.parametrize(
-    ("wikitext", "text"),
-    [
         ("前[[未闭合 后", "前未闭合 后"),
         ("前[[链接|词 后", "前词 后"),
         ("前{{lang|en|词 后", "前en|词 后"),
@@ -144,7 +135,7 @@ def test_brackets_and_marks_left_by_removed_markup_are_tidied(wikitext: str, tex
         ("[[File:a.svg|400px]]图]]后", "图后"),
     ],
 )
-def test_text_around_broken_markup_stays(wikitext: str, text: str) -> None:
+def test_text_around_removed_and_broken_markup_stays_and_is_tidied(wikitext: str, text: str) -> None:
     assert cleaned(wikitext) == text
 
 
