@@ -58,11 +58,10 @@ def main(argv: Sequence[str]) -> None:
 def training_record(options: TrainOptions, model: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """What is needed to know a model again and to make it again: options, hashes, what went in, how long it took."""
     recorded = {field.name: to_dict(getattr(options, field.name)) for field in fields(VocabularyOptions)}
-    recorded["input"] = [path.name for path in options.input]
     return {
         "tokenizer": {"file": FILE_NAME, "sha256": sha256_of(model), "vocabulary_size": options.vocab_size},
         "multiple_of_128": options.vocab_size % 128 == 0,
-        "options": recorded,
+        "options": recorded | {"input": [path.name for path in options.input]},
         "input_sha256": {path.name: sha256_of(path) for path in options.input},
         "versions": {"megadec": __version__, "sentencepiece": sentencepiece.__version__},
         **record,

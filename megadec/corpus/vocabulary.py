@@ -204,9 +204,10 @@ def _survey(held_out_fraction: float, documents: list[Document]) -> list[Surveye
     for document in documents:
         text = full_text(document)
         digest = digest_of(text)
-        held_out = is_held_out(digest, held_out_fraction)
         chance = int.from_bytes(digest[8:16], "big") / 2.0**64
-        found.append(Surveyed(document.source, document.variant, held_out, len(text), chance))
+        found.append(
+            Surveyed(document.source, document.variant, is_held_out(digest, held_out_fraction), len(text), chance)
+        )
     return found
 
 
@@ -231,11 +232,8 @@ def choose_characters(shares: Iterable[TakenText], coverage: float) -> set[str]:
     """For each share its most frequent characters, as many as make up `coverage` of it; and those that always are."""
     chosen = set(ALWAYS)
     for share in shares:
-        counts: Counter[str] = Counter()
-        for text in share.texts:
-            counts.update(text)
-        rest = 1 - coverage if not share.portion.target else CONVERTED_REST * (1 - coverage)
-        allowed = rest * counts.total()
+        counts = Counter(chain.from_iterable(share.texts))
+        allowed = (CONVERTED_REST if share.portion.target else 1) * (1 - coverage) * counts.total()
         for character, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
             allowed -= count
             if allowed < 0:

@@ -88,10 +88,9 @@ def measure_chunk(tokenizer: Tokenizer, held_out_fraction: float, documents: lis
     lost = []
     for document, text, ids in zip(documents, texts, encoded, strict=True):
         lossless = tokenizer.decode(ids) == text
-        byte_tokens = int(tokenizer.is_byte[ids].sum())
         kind = (document.source, document.variant, is_held_out(digest_of(text), held_out_fraction))
-        counts = dict(zip(COUNTED, (1, len(text), len(ids), byte_tokens, int(lossless)), strict=True))
-        tallies.setdefault(kind, Counter()).update(counts)
+        counts = (1, len(text), len(ids), int(tokenizer.is_byte[ids].sum()), int(lossless))
+        tallies.setdefault(kind, Counter()).update(dict(zip(COUNTED, counts, strict=True)))
         uses += np.bincount(ids, minlength=tokenizer.vocabulary_size)
         if not lossless:
             lost.append(f"{document.source}: {document.id}")
@@ -127,21 +126,20 @@ def render(report: Mapping[str, Any], title: str) -> str:
         "was not learned from them, though it may have seen other documents of the same article or work. Byte tokens "
         "are pieces `<0x..>` of characters that have no piece, of all tokens.",
         "",
-        "| kind | documents | characters | characters per token | byte tokens | held out: documents | characters "
-        "| characters per token | byte tokens |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
-    kinds = report["kinds"]
-    for name, row in kinds.items():
-        whole = kinds[name.partition(VARIANT_OF)[0]]["all"]["documents"]
+    rows = []
+    for name, row in report["kinds"].items():
+        whole = report["kinds"][name.partition(VARIANT_OF)[0]]["all"]["documents"]
         fraction = row["all"]["documents"] / whole
         if VARIANT_OF not in name or STRAYS_FRACTION < fraction < 1 - STRAYS_FRACTION:
-            lines.append(_line(name, row["all"], row["held_out"]))
-    lines += ["", "## Pieces", "", "| sort | pieces | the first ones |", "|---|---|---|"]
-    for name, (count, *pieces) in report["pieces"].items():
-        shown = " ".join(f"`{_visible(piece)}`" for piece in pieces)
-        lines.append(f"| {name} | {int(count):,} | {shown} |")
-    return "\n".join([*lines, ""])
+            rows.append([name, *_cells(row["all"]), *_cells(row["held_out"])])
+    figures = "documents | characters | characters per token | byte tokens"
+    lines += [*_table(f"kind | {figures} | held out: {figures}", rows), "", "## Pieces", ""]
+    pieces = [
+        (name, int(count), " ".join(f"`{_visible(piece)}`" for piece in shown))
+        for name, (count, *shown) in report["pieces"].items()
+    ]
+    return "\n".join([*lines, *_table("sort | pieces | the first ones", pieces), ""])
 
 
 def write_report(folder: Path, report: Mapping[str, Any], name: str) -> None:
@@ -169,14 +167,9 @@ def render_training(record: Mapping[str, Any]) -> str:
         f"{record['single_characters']:,} single characters, {record['segments']['characters']:,} characters of text "
         f"with their weights, learned in {record['training_seconds']:g} s. Hashes of the input: training.json.",
         "",
-        "| source | variant | converted to | weight | documents | characters | there were |",
-        "|---|---|---|---|---|---|---|",
     ]
-    for share in record["shares"]:
-        lines.append(
-            f"| {share['source']} | {share['variant']} | {share['converted_to']} | {share['weight']} "
-            f"| {share['documents']:,} | {share['characters']:,} | {share['characters_found']:,} |"
-        )
+    header = "source | variant | converted to | weight | documents | characters | there were"
+    lines += _table(header, (share.values() for share in record["shares"]))
     return "\n".join([*lines, ""])
 
 
@@ -199,22 +192,22 @@ def _rows(tallies: Mapping[Kind, Counter[str]], groups: Mapping[str, Sequence[st
         for member in members:
             if member not in sources:
                 raise ConfigError(f"groups={name}: no source {member!r}{suggest(member, sources)}")
-        rows[f"{name} (together)"] = _row(tally for tally in tallies.items() if tally[0][0] in members)
+        rows[f"{name} (together)"] = _row(tallies, members)
     for name in sources:
-        own = [tally for tally in tallies.items() if tally[0][0] == name]
-        rows[name] = _row(own)
-        variants = sorted({variant for (_, variant, _), _ in own})
+        rows[name] = _row(tallies, [name])
+        variants = sorted({variant for source, variant, _ in tallies if source == name})
         for wanted in filter(None, variants if len(variants) > 1 else ()):
-            rows[f"{name}{VARIANT_OF}{wanted}"] = _row(tally for tally in own if tally[0][1] == wanted)
-    rows["all"] = _row(tallies.items())
+            rows[f"{name}{VARIANT_OF}{wanted}"] = _row(tallies, [name], wanted)
+    rows["all"] = _row(tallies, sources)
     return rows
 
 
-def _row(tallies: Iterable[tuple[Kind, Counter[str]]]) -> dict[str, Any]:
+def _row(tallies: Mapping[Kind, Counter[str]], sources: Sequence[str], wanted: str | None = None) -> dict[str, Any]:
     whole, held_out = Counter[str](), Counter[str]()
-    for (_, _, held), tally in tallies:
-        whole.update(tally)
-        held_out.update(tally if held else {})
+    for (source, variant, held), tally in tallies.items():
+        if source in sources and wanted in (None, variant):
+            whole.update(tally)
+            held_out.update(tally if held else {})
     return {"all": _figures(whole), "held_out": _figures(held_out)}
 
 
@@ -227,15 +220,15 @@ def _figures(tally: Counter[str]) -> dict[str, Any]:
     }
 
 
-def _line(name: str, whole: Mapping[str, Any], held_out: Mapping[str, Any]) -> str:
-    cells = [name]
-    for part in (whole, held_out):
-        cells += [f"{part['documents']:,}", f"{part['characters']:,}"]
-        if part["tokens"]:
-            cells += [f"{part['characters_per_token']:.3f}", f"{part['byte_token_percent']:.3f} %"]
-        else:
-            cells += ["", ""]
-    return f"| {' | '.join(cells)} |"
+def _table(header: str, rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a Markdown table; whole numbers are written with commas."""
+    shown = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    return [f"| {header} |", "|" + "---|" * len(header.split("|")), *(f"| {' | '.join(cells)} |" for cells in shown)]
+
+
+def _cells(part: Mapping[str, Any]) -> list[object]:
+    fractions = [f"{part['characters_per_token']:.3f}", f"{part['byte_token_percent']:.3f} %"]
+    return [part["documents"], part["characters"], *(fractions if part["tokens"] else ("", ""))]
 
 
 def _visible(piece: str) -> str:
