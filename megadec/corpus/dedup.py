@@ -54,7 +54,5 @@ def excluded_digests(paths: Iterable[Path], encoding: str = "utf-8") -> Iterator
         if path.is_dir():
             raise ConfigError(f"exclude={path}: a folder; give its files")
         for member in members(path, (".txt", ".tsv", ".csv", ".jsonl"), ReadOptions()):
-            for line in lines(member, encoding, CorpusReport()):
-                if line.strip():
-                    yield digest_of(line)
-                    yield digest_of(line.rpartition("\t")[0] or line)
+            for line in filter(str.strip, lines(member, encoding, CorpusReport())):
+                yield from map(digest_of, (line, line.rpartition("\t")[0] or line))

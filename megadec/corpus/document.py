@@ -59,12 +59,10 @@ class DocumentsWriter:
         self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd")
         self._group: list[Document] = []
         self._waiting_characters = 0
-        self.count = 0
 
     def write(self, document: Document) -> None:
         self._group.append(document)
         self._waiting_characters += len(document.text)
-        self.count += 1
         if len(self._group) >= ROW_GROUP_DOCUMENTS or self._waiting_characters >= ROW_GROUP_CHARACTERS:
             self._write_group()
 
@@ -92,24 +90,20 @@ def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
     Raises InputError for a file that is missing, is not Parquet, is damaged, or is not one of documents.
     """
     for path in paths:
-        yield from _read_file(Path(path))
+        try:
+            with pq.ParquetFile(path) as file:
+                if not is_ours(file.schema_arrow):
+                    found = f"columns {', '.join(file.schema_arrow.names)}: not a file of documents"
+                    raise InputError(f"{path}: {found} (read it with --source parquet)")
+                for batch in file.iter_batches(batch_size=256, columns=list(FIELDS)):
+                    for row in batch.to_pylist():
+                        yield Document(**row)
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path}: not a whole Parquet file: {error}") from error
 
 
 def is_ours(schema: pa.Schema) -> bool:
     """Whether a Parquet file of this schema is one of documents."""
     return (schema.metadata or {}).get(b"megadec") == _FORMAT[b"megadec"]
-
-
-def _read_file(path: Path) -> Iterator[Document]:
-    try:
-        with pq.ParquetFile(path) as file:
-            if not is_ours(file.schema_arrow):
-                found = ", ".join(file.schema_arrow.names)
-                raise InputError(f"{path}: columns {found}: not a file of documents (read it with --source parquet)")
-            for batch in file.iter_batches(batch_size=256, columns=list(FIELDS)):
-                for row in batch.to_pylist():
-                    yield Document(**row)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a whole Parquet file: {error}") from error

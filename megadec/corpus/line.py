@@ -16,11 +16,10 @@ from megadec.corpus.clean.variant import to_variant, variant_of
 from megadec.corpus.dedup import digest_of, digest_of_cleaned
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.filter import QualityRules, drop_reason
-from megadec.corpus.parallel import CHUNK_DOCUMENTS, map_in_order
+from megadec.corpus.parallel import chunks_of, map_in_order
 from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import Source
 
-CHUNK_CHARACTERS = 1 << 19
 Hashed = tuple[Document, bytes]
 
 
@@ -48,7 +47,7 @@ def cleaned(
     Close it (`contextlib.closing`) when it is left before its end: it ends the worker processes.
     """
     work = partial(clean_chunk, recipe)
-    with closing(map_in_order(work, _chunks(documents), workers)) as results:
+    with closing(map_in_order(work, chunks_of(documents), workers)) as results:
         for passed, partial_report in results:
             report.merge(partial_report)
             yield from passed
@@ -96,41 +95,13 @@ def _clean(document: Document, recipe: Recipe) -> Document | str:
         reason = drop_reason(full_text(document), recipe.rules_of.get(document.source, recipe.rules))
         if reason:
             return reason
+    title, text = (to_variant(part, document.variant, recipe.variant) for part in (document.title, document.text))
     licence = document.licence or recipe.licence or source.licence
-    document = replace(document, source=recipe.name or document.source, licence=licence)
-    return _in_variant(document, recipe.variant)
+    # `variant` goes on saying what the original was written in.
+    return replace(document, source=recipe.name or document.source, title=title, text=text, licence=licence)
 
 
 def _uniform(document: Document) -> Document:
-    title = clean_line(document.title)
+    lines = {name: clean_line(getattr(document, name)) for name in ("id", "title", "label", "url")}
     text = clean_text(document.text)
-    return replace(
-        document,
-        id=clean_line(document.id),
-        title=title,
-        text=text,
-        label=clean_line(document.label),
-        url=clean_line(document.url),
-        variant=document.variant or variant_of(text),
-    )
-
-
-def _in_variant(document: Document, target: str) -> Document:
-    """The text in the variant asked for; `document.variant` goes on saying what the original was written in."""
-    if target in ("keep", document.variant):
-        return document
-    title = to_variant(document.title, document.variant, target) if document.title else ""
-    return replace(document, title=title, text=to_variant(document.text, document.variant, target))
-
-
-def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    chunk: list[Document] = []
-    characters = 0
-    for document in documents:
-        chunk.append(document)
-        characters += len(document.text)
-        if len(chunk) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+    return replace(document, **lines, text=text, variant=document.variant or variant_of(text))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from itertools import combinations, product
 from pathlib import Path
 
 from megadec.common.errors import ConfigError, InputError, suggest
@@ -72,10 +73,6 @@ class PreparePlan:
     report_file: Path | None
     held_out_file: Path | None
 
-    @property
-    def files(self) -> list[Path]:
-        return [file for file in (self.documents_file, self.report_file, self.held_out_file) if file]
-
 
 def prepare_plan(options: PrepareOptions) -> PreparePlan:
     """Check everything that can be checked before any text is read. Raises ConfigError and InputError."""
@@ -97,14 +94,13 @@ def prepare_plan(options: PrepareOptions) -> PreparePlan:
     )
     name = options.name or options.source
     documents = _named(options.documents, f"{name}.parquet")
-    held_out = _named(options.held_out, f"{name}.parquet") if not options.tokenizer else None
     plan = PreparePlan(
         recipe=recipe,
         workers=options.workers or min(len(os.sched_getaffinity(0)), LARGEST_DEFAULT_WORKERS),
         tokenizer=Tokenizer.load(options.tokenizer) if options.tokenizer else None,
         documents_file=documents,
         report_file=documents.with_suffix(".report.json") if documents else None,
-        held_out_file=held_out,
+        held_out_file=None if options.tokenizer else _named(options.held_out, f"{name}.parquet"),
     )
     _check_results(options, plan)
     return plan
@@ -128,23 +124,23 @@ def _check_values(options: PrepareOptions) -> None:
         raise ConfigError(f"held_out_fraction={options.held_out_fraction}: not from 0 up to 1")
     if (options.held_out is None) != (options.held_out_fraction == 0):
         raise ConfigError("held_out_fraction and held_out go together: how much, and the folder it goes to")
-    for name, least in (("workers", 0), ("lines_per_document", 0), ("split_level", 0)):
-        if getattr(options, name) < least:
-            raise ConfigError(f"{name}={getattr(options, name)}: not at least {least}")
+    for name in ("workers", "lines_per_document", "split_level"):
+        if getattr(options, name) < 0:
+            raise ConfigError(f"{name}={getattr(options, name)}: not at least 0")
 
 
 def _check_results(options: PrepareOptions, plan: PreparePlan) -> None:
     folders = [folder for folder in (options.output, options.held_out if plan.tokenizer else None) if folder]
-    places = [place.resolve() for place in (*folders, *plan.files)]
-    for number, place in enumerate(places):
-        for other in places[:number]:
-            if place == other or other in place.parents or place in other.parents:
-                raise ConfigError(f"{place} and {other}: two results in one place; choose separate ones")
-        for path in options.input:
-            if path.resolve() == place or place in path.resolve().parents:
-                raise ConfigError(f"{place}: is both input and result")
+    files = [file for file in (plan.documents_file, plan.report_file, plan.held_out_file) if file]
+    places = [place.resolve() for place in (*folders, *files)]
+    for earlier, place in combinations(places, 2):
+        if place.is_relative_to(earlier) or earlier.is_relative_to(place):
+            raise ConfigError(f"{place} and {earlier}: two results in one place; choose separate ones")
+    for place, path in product(places, options.input):
+        if path.resolve().is_relative_to(place):
+            raise ConfigError(f"{place}: is both input and result")
     for folder in folders:
         check_folder(folder, options.overwrite)
-    for file in plan.files:
+    for file in files:
         if file.exists() and not options.overwrite:
             raise ConfigError(f"{file}: exists already; choose another place or give --overwrite")

@@ -9,16 +9,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from multiprocessing import get_context
 from typing import TypeVar
 
 from megadec.common.errors import MegadecError
+from megadec.corpus.document import Document
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AHEAD_PER_WORKER = 3
-CHUNK_DOCUMENTS = 256
+CHUNK_DOCUMENTS, CHUNK_CHARACTERS = 256, 1 << 19
 
 
 def map_in_order(
@@ -43,15 +43,21 @@ def map_in_order(
         while ahead:
             yield ahead.popleft().result()
     except BrokenProcessPool as error:
-        raise MegadecError(
-            "a worker process was killed, perhaps because memory ran out: try fewer --workers"
-        ) from error
+        found = "a worker process was killed, perhaps because memory ran out"
+        raise MegadecError(f"{found}: try fewer --workers") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def chunks_of(items: Iterable[Item], size: int = CHUNK_DOCUMENTS) -> Iterator[list[Item]]:
-    """The items in lists of `size`, the last of which may be shorter."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
+def chunks_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """The documents in lists, as much as is worth sending to a worker: 256, or fewer long ones."""
+    chunk: list[Document] = []
+    characters = 0
+    for document in documents:
+        chunk.append(document)
+        characters += len(document.text)
+        if len(chunk) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
         yield chunk

@@ -10,6 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -19,10 +21,10 @@ from megadec.common.errors import InputError
 from megadec.common.files import storage_errors, whole_file, write_json
 from megadec.common.log import progress
 from megadec.corpus.dedup import excluded_digests, is_held_out
-from megadec.corpus.document import Document, DocumentsWriter, read_documents
+from megadec.corpus.document import DocumentsWriter, read_documents
 from megadec.corpus.line import cleaned, without_duplicates
 from megadec.corpus.options import PrepareOptions, PreparePlan, prepare_plan
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report import HELD_OUT, CorpusReport
 from megadec.corpus.shards import write_shards
 
 __all__ = ["PrepareOptions", "prepare"]
@@ -71,41 +73,26 @@ def _write_documents(
     options: PrepareOptions, plan: PreparePlan, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
 ) -> None:
     """Run the steps over the input into the file(s) of documents. Raises InputError when either stays empty."""
-    excluded = excluded_digests(options.exclude_texts)
-    name = plan.recipe.name or options.source
+    source, excluded = plan.recipe.source, excluded_digests(options.exclude_texts)
+    read = partial(source.read_parallel, workers=plan.workers) if source.read_parallel else source.read
+    raw = chain.from_iterable(read(path, report, options) for path in options.input)
+    bar = progress(raw, description=f"prepare {plan.recipe.name or options.source}", unit="doc")
     with ExitStack() as stack:
-        raw = progress(_raw(options, plan, report), description=f"prepare {name}", unit="doc")
-        judged = stack.enter_context(closing(cleaned(stack.enter_context(raw), plan.recipe, report, plan.workers)))
+        judged = stack.enter_context(closing(cleaned(stack.enter_context(bar), plan.recipe, report, plan.workers)))
         to_kept = stack.enter_context(DocumentsWriter(kept))
         to_held = stack.enter_context(DocumentsWriter(held)) if held else None
         for document, digest in without_duplicates(judged, excluded, report):
             if to_held and is_held_out(digest, options.held_out_fraction):
-                report.note("documents held out")
+                report.note(HELD_OUT)
                 to_held.write(document)
             else:
                 report.keep(document)
                 to_kept.write(document)
-        _check_counts(options, report, to_kept.count, to_held.count if to_held else None)
-    for file in (kept, held):
-        if file:
-            file.flush()
-
-
-def _check_counts(options: PrepareOptions, report: CorpusReport, kept: int, held: int | None) -> None:
-    for count, which in ((kept, "to train on"), (held, "held out")):
-        if count == 0:
+        missing = "to train on" if not report.kept else "held out" if held and not report.notes[HELD_OUT] else ""
+        if missing:
             reasons = ", ".join(f"{reason} {drops}" for reason, drops in report.dropped.most_common()) or "none dropped"
             inputs = ", ".join(map(str, options.input))
-            raise InputError(f"{inputs}: no documents {which} of {report.documents_read} read ({reasons})")
-
-
-def _raw(options: PrepareOptions, plan: PreparePlan, report: CorpusReport) -> Iterator[Document]:
-    source = plan.recipe.source
-    for path in options.input:
-        if source.read_parallel:
-            yield from source.read_parallel(path, report, options, plan.workers)
-        else:
-            yield from source.read(path, report, options)
+            raise InputError(f"{inputs}: no documents {missing} of {report.documents_read} read ({reasons})")
 
 
 def _write_shards(
@@ -113,22 +100,12 @@ def _write_shards(
 ) -> None:
     """Tokenize the held-out documents and then the others; if these fail, the held-out shards go too."""
     assert plan.tokenizer is not None
-    written: list[Path] = []
-    try:
+    with ExitStack() as undo:
         for file, folder in ((held, options.held_out), (kept, options.output)):
             if file and folder:
-                documents = read_documents([Path(file.name)])
-                bar = progress(documents, description=f"tokenize {folder.name}", unit="doc")
-                write_shards(
-                    bar,
-                    plan.tokenizer,
-                    folder,
-                    report=report,
-                    overwrite=options.overwrite,
-                    workers=plan.workers,
-                )
-                written.append(folder)
-    except BaseException:
-        for folder in written:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+                file.flush()
+                bar = progress(read_documents([Path(file.name)]), description=f"tokenize {folder.name}", unit="doc")
+                overwrite, workers = options.overwrite, plan.workers
+                write_shards(bar, plan.tokenizer, folder, report=report, overwrite=overwrite, workers=workers)
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        undo.pop_all()

@@ -7,29 +7,31 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from megadec.corpus.document import Document
 
 SAMPLES_PER_REASON = 3
 SAMPLE_CHARACTERS = 60
+HELD_OUT = "documents held out"
 
 
+@dataclass
 class CorpusReport:
-    """Counts of documents read, kept and dropped. Picklable; `merge` adds another report's counts to this one."""
+    """Counts of documents kept, dropped and held out. Picklable; `merge` adds another report's counts to this one."""
 
-    def __init__(self) -> None:
-        self.documents_read = 0
-        self.kept: Counter[str] = Counter()
-        self.kept_characters: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
-        self.dropped_characters: Counter[str] = Counter()
-        self.notes: Counter[str] = Counter()
-        self.samples: dict[str, list[str]] = {}
+    kept: Counter[str] = field(default_factory=Counter)
+    kept_characters: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    dropped_characters: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[str]] = field(default_factory=dict)
 
-    def read(self) -> None:
-        """Count a document (or page, line: whatever the source calls one) that a reader met."""
-        self.documents_read += 1
+    @property
+    def documents_read(self) -> int:
+        """Documents (or pages, lines: whatever the source calls one) that a reader met and whose fate is decided."""
+        return self.kept.total() + self.notes[HELD_OUT] + self.dropped.total()
 
     def keep(self, document: Document) -> None:
         """Count a document that reached the end of the line."""
@@ -50,7 +52,6 @@ class CorpusReport:
 
     def merge(self, other: CorpusReport) -> None:
         """Add the counts of `other`; its samples fill what room there is."""
-        self.documents_read += other.documents_read
         for name in ("kept", "kept_characters", "dropped", "dropped_characters", "notes"):
             getattr(self, name).update(getattr(other, name))
         for reason, samples in other.samples.items():
@@ -61,17 +62,10 @@ class CorpusReport:
         """A JSON value with sorted keys: the same run gives the same bytes."""
         return {
             "read": self.documents_read,
-            "kept": {
-                source: {"documents": count, "characters": self.kept_characters[source]}
-                for source, count in sorted(self.kept.items())
-            },
+            "kept": _counts(self.kept, self.kept_characters),
             "dropped": {
-                reason: {
-                    "documents": count,
-                    "characters": self.dropped_characters[reason],
-                    "samples": self.samples.get(reason, []),
-                }
-                for reason, count in sorted(self.dropped.items())
+                reason: {**counts, "samples": self.samples[reason]}
+                for reason, counts in _counts(self.dropped, self.dropped_characters).items()
             },
             "notes": dict(sorted(self.notes.items())),
         }
@@ -83,9 +77,13 @@ class CorpusReport:
             lines.append(f"{count:>12,} {self.kept_characters[source]:>14,} kept from {source}")
         for reason, count in self.dropped.most_common():
             lines.append(f"{count:>12,} {self.dropped_characters[reason]:>14,} dropped: {reason}")
-            lines.extend(f"{'':>27} | {sample}" for sample in self.samples.get(reason, []))
+            lines.extend(f"{'':>27} | {sample}" for sample in self.samples[reason])
         lines.extend(f"{count:>12,} {'':>14} {fact}" for fact, count in sorted(self.notes.items()))
         return "\n".join(lines)
+
+
+def _counts(documents: Counter[str], characters: Counter[str]) -> dict[str, dict[str, Any]]:
+    return {name: {"documents": count, "characters": characters[name]} for name, count in sorted(documents.items())}
 
 
 def _sample(document: Document) -> str:

@@ -19,6 +19,7 @@ from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.markdown import read_markdown
+from megadec.corpus.sources.mediawiki import LICENCE
 from megadec.corpus.sources.parquet import read_parquet, read_prepared
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.sgml import read_sgml
@@ -26,7 +27,6 @@ from megadec.corpus.sources.text import read_text
 from megadec.corpus.sources.thucnews import read_thucnews
 from megadec.corpus.sources.zhwiki import read_zhwiki
 
-WIKIPEDIA_LICENCE = "CC-BY-SA-4.0"
 Read = Callable[[Path, CorpusReport, ReadOptions], Iterator[Document]]
 Clean = Callable[[Document], Document | str]
 
@@ -35,20 +35,19 @@ Clean = Callable[[Document], Document | str]
 class Source:
     """A kind of raw input.
 
-    read: the documents of a file or folder. reads: what it accepts, in words. clean: the document with plain text, or
-    the reason to drop it; None: it is plain already. rules: the quality rules; rules_of: other ones for documents that
-    the reader gives another source than this. prepared: an earlier run has cleaned and judged its documents.
-    read_parallel: the same as read, in so many processes.
+    read: the documents of a file or folder. clean: the document with plain text, or the reason to drop it; None: it is
+    plain already. rules: the quality rules; rules_of: other ones for documents that the reader gives another source
+    than this. prepared: an earlier run has cleaned and judged its documents. read_parallel: the same as read, with the
+    argument `workers`: in so many processes.
     """
 
     read: Read
-    reads: str
     clean: Clean | None = None
     rules: str = "article"
     rules_of: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""
     prepared: bool = False
-    read_parallel: Callable[[Path, CorpusReport, ReadOptions, int], Iterator[Document]] | None = None
+    read_parallel: Callable[..., Iterator[Document]] | None = None
 
 
 def _clean_wikitext(document: Document) -> Document | str:
@@ -58,39 +57,32 @@ def _clean_wikitext(document: Document) -> Document | str:
 
 
 SOURCES: dict[str, Source] = {
-    "zhwiki": Source(
-        read_zhwiki,
-        "MediaWiki export (.xml, .bz2, multistream)",
-        _clean_wikitext,
-        licence=WIKIPEDIA_LICENCE,
-        read_parallel=read_zhwiki,
-    ),
-    "wikiextractor": Source(
-        read_jsonl,
-        "Wikipedia text that was extracted before: JSON lines of WikiExtractor, or paragraphs in SQuAD form",
-        clean_extracted,
-        licence=WIKIPEDIA_LICENCE,
-    ),
-    "thucnews": Source(
-        read_thucnews,
-        "category folders of .txt, or title<TAB>label lists, whose documents have the source titles",
-        clean_web,
-        rules_of={"titles": "short"},
-    ),
-    "comments": Source(read_comments, "CSV or TSV with a header line", clean_web, rules="short"),
-    "jsonl": Source(read_jsonl, "a JSON object a line, or paragraphs in SQuAD form", clean_web),
-    "parquet": Source(read_parquet, "Parquet with a column of text, or documents of an earlier run"),
-    "text": Source(read_text, "plain text: a file or so many lines a document"),
-    "markdown": Source(read_markdown, "Markdown with HTML in it: a file or a section a document", clean_markdown),
-    "sgml": Source(read_sgml, "Sogou Lab news: <doc> elements without a root", clean_web),
-    "documents": Source(read_prepared, "documents of an earlier run", rules="none", prepared=True),
+    # MediaWiki export (.xml, .bz2, multistream)
+    "zhwiki": Source(read_zhwiki, _clean_wikitext, read_parallel=read_zhwiki),
+    # Wikipedia text that was extracted before: JSON lines of WikiExtractor, or paragraphs in SQuAD form
+    "wikiextractor": Source(read_jsonl, clean_extracted, licence=LICENCE),
+    # category folders of .txt, or title<TAB>label lists, whose documents have the source titles
+    "thucnews": Source(read_thucnews, clean_web, rules_of={"titles": "short"}),
+    # CSV or TSV with a header line
+    "comments": Source(read_comments, clean_web, rules="short"),
+    # a JSON object a line, or paragraphs in SQuAD form
+    "jsonl": Source(read_jsonl, clean_web),
+    # Parquet with a column of text, or documents of an earlier run
+    "parquet": Source(read_parquet),
+    # plain text: a file or so many lines a document
+    "text": Source(read_text),
+    # Markdown with HTML in it: a file or a section a document
+    "markdown": Source(read_markdown, clean_markdown),
+    # Sogou Lab news: <doc> elements without a root
+    "sgml": Source(read_sgml, clean_web),
+    # documents of an earlier run
+    "documents": Source(read_prepared, rules="none", prepared=True),
 }
 
 
 def find_source(name: str) -> Source:
     """The source called `name`. Raises ConfigError with the nearest name for one that does not exist."""
     if name not in SOURCES:
-        raise ConfigError(
-            f"source={name}: no such source{suggest(name, SOURCES)}; the sources are {', '.join(SOURCES)}"
-        )
+        known = ", ".join(SOURCES)
+        raise ConfigError(f"source={name}: no such source{suggest(name, SOURCES)}; the sources are {known}")
     return SOURCES[name]

@@ -27,6 +27,7 @@ def read_comments(path: Path, report: CorpusReport, options: ReadOptions) -> Ite
 
     Raises InputError for a missing column, an open quote that never closes, another encoding, and damage.
     """
+    csv.field_size_limit(LONGEST_FIELD_CHARACTERS)
     for member in members(path, SUFFIXES, options):
         try:
             yield from _rows(member, report, options)
@@ -35,24 +36,17 @@ def read_comments(path: Path, report: CorpusReport, options: ReadOptions) -> Ite
 
 
 def _rows(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
-    previous = csv.field_size_limit(LONGEST_FIELD_CHARACTERS)
     delimiter = "\t" if member.path.suffix.lower() == ".tsv" else ","
     rows = csv.reader(lines(member, options.encoding, report), delimiter=delimiter)
-    try:
-        header = [column.strip() for column in next(rows, [])]
-        if not header:
-            report.note("empty files")
-            return
-        mapping = FieldMapping(options, header, member.name)
-        check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                check.drop(",".join(row), rows.line_num, f"{len(row)} fields where the header has {len(header)}")
-                continue
-            report.read()
+    header = [column.strip() for column in next(rows, [])]
+    if not header:
+        report.note("empty files")
+        return
+    mapping = FieldMapping(options, header, member.name)
+    check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
+    for row in filter(None, rows):
+        if len(row) != len(header):
+            check.drop(",".join(row), rows.line_num, f"{len(row)} fields where the header has {len(header)}")
+        else:
             value = dict(zip(header, row, strict=True))
             yield mapping.document(value, default_id=f"{member.stem}:{rows.line_num}", source=SOURCE)
-    finally:
-        csv.field_size_limit(previous)

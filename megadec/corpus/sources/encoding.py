@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
-from io import BytesIO
+from collections.abc import Iterable, Iterator
+from functools import partial
+from io import IncrementalNewlineDecoder
+from itertools import chain
 
 from megadec.common.errors import ConfigError, InputError, suggest
 from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.files import Member, reading
+from megadec.corpus.sources.reading import ReadOptions
 
 BLOCK_BYTES = 1 << 20
+LARGEST_DOCUMENT_CHARACTERS = 64 << 20
 # GB18030 holds GBK and GB2312 as subsets, and files said to be the smaller ones are often in the larger.
 ENCODINGS = {
-    "utf-8": "utf-8",
-    "utf8": "utf-8",
-    "gb18030": "gb18030",
-    "gbk": "gb18030",
-    "gb2312": "gb18030",
-    "cp936": "gb18030",
+    **dict.fromkeys(("utf-8", "utf8"), "utf-8"),
+    **dict.fromkeys(("gb18030", "gbk", "gb2312", "cp936"), "gb18030"),
     "big5": "big5hkscs",
     "utf-16": "utf-16",
     "auto": "auto",
@@ -45,52 +45,63 @@ def characters(member: Member, encoding: str, report: CorpusReport) -> Iterator[
 
     Raises InputError with the file, the offset of the byte, what was found there, and what to try.
     """
-    head = _read(member, BLOCK_BYTES)
+    head = _read(member)
     codec = check_encoding(encoding)
     if codec == "auto":
         codec = _detect(head)
         report.note(f"files read as {codec}")
     decoder = codecs.getincrementaldecoder(codec)("strict")
-    offset, block, first = 0, head, True
-    while True:
-        waiting = len(decoder.getstate()[0])
+    offset = 0
+    for block in chain([head], iter(partial(_read, member), b""), [b""]):
+        start = offset - len(decoder.getstate()[0])
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            raise _not_in(member.name, encoding, codec, offset - waiting, error) from None
+            raise _not_in(member.name, encoding, codec, start, error) from None
+        yield text if offset else text.removeprefix("\ufeff")
         offset += len(block)
-        if first and text:
-            text, first = text.removeprefix("\ufeff"), False
-        if text:
-            yield text
-        if not block:
-            return
-        block = _read(member, BLOCK_BYTES)
 
 
-def decode(member: Member, data: bytes, encoding: str, report: CorpusReport) -> str:
-    """All of a file's bytes as characters. Raises InputError as `characters` does."""
-    return "".join(characters(Member(member.name, member.path, BytesIO(data)), encoding, report))
+def whole_text(member: Member, options: ReadOptions, report: CorpusReport) -> str:
+    """All characters of a file. Raises InputError as `characters` does, and for a file that is too large."""
+    limit = f"larger than {LARGEST_DOCUMENT_CHARACTERS >> 20} Mi characters, which is too much for one document"
+    too_long = f"{member.name}: {limit}; for a file of lines give --lines_per_document"
+    return joined(characters(member, options.encoding, report), LARGEST_DOCUMENT_CHARACTERS, too_long)
+
+
+def joined(parts: Iterable[str], most: int, too_long: str) -> str:
+    """The parts as one text. Raises InputError that says `too_long` as soon as they have over `most` characters."""
+    taken: list[str] = []
+    size = 0
+    for part in parts:
+        taken.append(part)
+        size += len(part)
+        if size > most:
+            raise InputError(too_long)
+    return "".join(taken)
 
 
 def lines(member: Member, encoding: str, report: CorpusReport) -> Iterator[str]:
     """Lines with their ends, which become `\\n` (from `\\r\\n` and `\\r` too). A line may be as long as it likes."""
+    newlines = IncrementalNewlineDecoder(None, translate=True)
     rest = ""
     for text in characters(member, encoding, report):
-        text = rest + text
-        # A \r at the end of a block may be the first half of \r\n.
-        held = "\r" if text.endswith("\r") else ""
-        pieces = (text[: len(text) - len(held)]).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        rest = pieces.pop() + held
-        for piece in pieces:
-            yield piece + "\n"
+        *whole, rest = (rest + newlines.decode(text)).split("\n")
+        for line in whole:
+            yield line + "\n"
+    rest += newlines.decode("", final=True)
     if rest:
-        yield rest.removesuffix("\r")
+        yield rest
 
 
-def _read(member: Member, size: int) -> bytes:
+def filled_lines(member: Member, encoding: str, report: CorpusReport) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 1."""
+    return ((number, line) for number, line in enumerate(lines(member, encoding, report), 1) if line.strip())
+
+
+def _read(member: Member) -> bytes:
     with reading(member.name):
-        return member.file.read(size)
+        return member.file.read(BLOCK_BYTES)
 
 
 def _detect(head: bytes) -> str:

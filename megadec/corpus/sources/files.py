@@ -9,11 +9,12 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -26,7 +27,8 @@ from megadec.common.errors import InputError
 from megadec.corpus.sources.reading import ReadOptions
 
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile, pa.ArrowException)
-_Entry = tuple[PurePosixPath, Callable[[], IO[bytes]]]
+_Entry = tuple[PurePosixPath, Callable[[], Any]]
+_TAR = re.compile(r"\.(?:tar(?:\.(?:xz|bz2|gz|zst))?|txz|tbz2|tgz)$", re.IGNORECASE)
 _UTF8_NAME = 0x800
 _ENCRYPTED = 0x1
 
@@ -65,8 +67,10 @@ def members(path: Path, suffixes: Sequence[str], options: ReadOptions) -> Iterat
     with reading(str(path)):
         if path.is_dir():
             found = _in_folder(path)
-        elif _archive_kind(path.name):
-            found = _in_archive(path)
+        elif path.suffix.lower() == ".zip":
+            found = _in_zip(path)
+        elif _TAR.search(path.name):
+            found = _in_tar(path)
         else:
             with _decompressed(path.name, open(path, "rb")) as file:
                 yield Member(str(path), PurePosixPath(_plain_name(path.name)), file)
@@ -106,91 +110,49 @@ def _in_folder(folder: Path) -> Iterator[_Entry]:
             for inner, open_it in _in_folder(entry):
                 yield PurePosixPath(entry.name) / inner, open_it
         elif entry.is_file():
-            yield PurePosixPath(entry.name), partial(_open, entry)
+            yield PurePosixPath(entry.name), partial(entry.open, "rb")
 
 
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
+def _in_zip(path: Path) -> Iterator[_Entry]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.flag_bits & _ENCRYPTED:
+                raise InputError(f"{path}: {info.filename} is encrypted; unpack it first")
+            if not info.is_dir():
+                yield PurePosixPath(_zip_name(info)), partial(archive.open, info)
 
 
-def _archive_kind(name: str) -> str:
-    lower = name.lower()
-    if lower.endswith(".zip"):
-        return "zip"
-    return "tar" if lower.endswith((".tar", ".tgz", ".txz", ".tbz2")) or _plain_name(lower).endswith(".tar") else ""
-
-
-def _in_archive(path: Path) -> Iterator[_Entry]:
-    if _archive_kind(path.name) == "zip":
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    if info.flag_bits & _ENCRYPTED:
-                        raise InputError(f"{path}: {info.filename} is encrypted; unpack it first")
-                    yield PurePosixPath(_zip_name(info)), partial(archive.open, info)
-        return
-    short = {".tgz": "tar.gz", ".txz": "tar.xz", ".tbz2": "tar.bz2"}.get(path.suffix.lower(), path.name)
-    with _decompressed(short, open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+def _in_tar(path: Path) -> Iterator[_Entry]:
+    with _decompressed(path.name, open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r|") as tar:
         for entry in tar:
             if entry.isfile():
                 inner = PurePosixPath(*(part for part in PurePosixPath(entry.name).parts if part not in ("/", "..")))
-                yield inner, partial(_from_tar, tar, entry)
-
-
-def _from_tar(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
-    file = tar.extractfile(entry)
-    assert file is not None, "a regular file has contents"
-    return file
+                yield inner, partial(tar.extractfile, entry)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
     """Names without the UTF-8 flag were read as cp437; archives from Chinese Windows hold GBK there."""
-    if info.flag_bits & _UTF8_NAME:
-        return info.filename
-    try:
-        raw = info.filename.encode("cp437")
-    except UnicodeEncodeError:
-        return info.filename
-    for encoding in ("utf-8", "gb18030"):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
+    for encoding in () if info.flag_bits & _UTF8_NAME else ("utf-8", "gb18030"):
+        with suppress(UnicodeError):
+            return info.filename.encode("cp437").decode(encoding)
     return info.filename
 
 
 _OPENERS: dict[str, Callable[[Any], Any]] = {
-    ".xz": lzma.LZMAFile,
-    ".bz2": bz2.BZ2File,
-    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    **dict.fromkeys((".xz", ".txz"), lzma.LZMAFile),
+    **dict.fromkeys((".bz2", ".tbz2"), bz2.BZ2File),
+    **dict.fromkeys((".gz", ".tgz"), lambda file: gzip.GzipFile(fileobj=file)),
     ".zst": lambda file: pa.CompressedInputStream(file, "zstd"),
 }
 
 
 @contextmanager
 def _decompressed(name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
-    opener = _OPENERS.get(PurePosixPath(name).suffix.lower())
-    with file:
-        if opener is None:
-            yield file
-        else:
-            with opener(file) as plain:
-                yield plain
+    opener = _OPENERS.get(PurePosixPath(name).suffix.lower(), nullcontext)
+    with file, opener(file) as plain:
+        yield plain
 
 
 def _plain_name(name: str) -> str:
-    return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix.lower() in _OPENERS else name
-
-
-def read_whole(member: Member, limit_bytes: int) -> bytes:
-    """All bytes of a member. Raises InputError when there are more than `limit_bytes`, or it is damaged."""
-    with reading(member.name):
-        data = member.file.read(limit_bytes + 1)
-        while len(data) <= limit_bytes and (more := member.file.read(limit_bytes + 1 - len(data))):
-            data += more
-    if len(data) > limit_bytes:
-        raise InputError(
-            f"{member.name}: larger than {limit_bytes >> 20} MiB, which is too much for one document; "
-            "for a file of lines give --lines_per_document"
-        )
-    return data
+    suffix = PurePosixPath(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in _OPENERS else name

@@ -7,7 +7,7 @@ In: .jsonl and .json files, alone, in folders, compressed or in archives. Out: a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report import CorpusReport
-from megadec.corpus.sources.encoding import lines
+from megadec.corpus.sources.encoding import filled_lines, joined
 from megadec.corpus.sources.files import Member, members
 from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions
 
@@ -35,36 +35,37 @@ def read_jsonl(path: Path, report: CorpusReport, options: ReadOptions) -> Iterat
 
 
 def _documents(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
-    numbered = enumerate(lines(member, options.encoding, report), 1)
-    rows = ((number, line) for number, line in numbered if line.strip())
-    head = list(islice(rows, 2))
+    filled = filled_lines(member, options.encoding, report)
+    head = list(islice(filled, 2))
+    rows = chain(head, filled)
     if not head:
         report.note("empty files")
         return
-    value = _parsed(head[0][1])
-    if isinstance(value, dict) and not (len(head) == 1 and _is_squad(value)):
-        yield from _from_lines(member, chain(head, rows), report, options)
+    first = _parsed(head[0][1])
+    if isinstance(first, dict) and not (len(head) == 1 and _is_squad(first)):
+        objects = _from_lines(rows, LineCheck(member.name, SOURCE, report, options.malformed_fraction))
     else:
-        yield from _from_whole(member, _whole(member, chain(head, rows)), report, options)
-
-
-def _from_lines(
-    member: Member, rows: Iterable[tuple[int, str]], report: CorpusReport, options: ReadOptions
-) -> Iterator[Document]:
-    check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
+        value = _whole(member, (line for _, line in rows))
+        if _is_squad(value):
+            yield from _squad(member, value["data"])
+            return
+        if not (isinstance(value, list) and value and all(isinstance(row, dict) for row in value)):
+            found = "JSON that is neither objects nor paragraphs in SQuAD form (data/paragraphs)"
+            raise InputError(f"{member.name}: {found}")
+        objects = enumerate(value, 1)
     mapping: FieldMapping | None = None
+    for number, row in objects:
+        mapping = mapping or FieldMapping(options, list(row), member.name)
+        yield mapping.document(row, default_id=f"{member.stem}:{number}", source=SOURCE)
+
+
+def _from_lines(rows: Iterable[tuple[int, str]], check: LineCheck) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in rows:
         value = _parsed(line)
-        if not isinstance(value, dict):
+        if isinstance(value, dict):
+            yield number, value
+        else:
             check.drop(line, number, "not a JSON object")
-            continue
-        mapping = mapping or FieldMapping(options, list(value), member.name)
-        report.read()
-        yield _document(mapping, value, member, number)
-
-
-def _document(mapping: FieldMapping, value: Mapping[str, Any], member: Member, number: int) -> Document:
-    return mapping.document(value, default_id=f"{member.stem}:{number}", source=SOURCE)
 
 
 def _parsed(line: str) -> Any:
@@ -74,17 +75,11 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def _whole(member: Member, rows: Iterable[tuple[int, str]]) -> Any:
-    parts: list[str] = []
-    size = 0
-    for _, line in rows:
-        parts.append(line)
-        size += len(line)
-        if size > LARGEST_WHOLE_CHARACTERS:
-            limit = LARGEST_WHOLE_CHARACTERS >> 20
-            raise InputError(f"{member.name}: one JSON value of more than {limit} Mi characters; give a value a line")
+def _whole(member: Member, rows: Iterable[str]) -> Any:
+    limit = f"one JSON value of more than {LARGEST_WHOLE_CHARACTERS >> 20} Mi characters"
+    text = joined(rows, LARGEST_WHOLE_CHARACTERS, f"{member.name}: {limit}; give a value a line")
     try:
-        return json.loads("".join(parts))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{member.name}: neither a JSON object a line nor one JSON value: {error}") from None
 
@@ -94,22 +89,9 @@ def _is_squad(value: Any) -> bool:
     return isinstance(data, list) and all(isinstance(entry, dict) and "paragraphs" in entry for entry in data)
 
 
-def _from_whole(member: Member, value: Any, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
-    if _is_squad(value):
-        yield from _squad(member, value["data"], report)
-    elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-        mapping = FieldMapping(options, list(value[0]), member.name)
-        for number, row in enumerate(value, 1):
-            report.read()
-            yield _document(mapping, row, member, number)
-    else:
-        raise InputError(f"{member.name}: JSON that is neither objects nor paragraphs in SQuAD form (data/paragraphs)")
-
-
-def _squad(member: Member, data: list[dict[str, Any]], report: CorpusReport) -> Iterator[Document]:
+def _squad(member: Member, data: list[dict[str, Any]]) -> Iterator[Document]:
     for number, entry in enumerate(data):
         for place, paragraph in enumerate(entry["paragraphs"]):
-            report.read()
             if not isinstance(paragraph, dict) or not isinstance(paragraph.get("context"), str):
                 raise InputError(f"{member.name}: data[{number}].paragraphs[{place}] has no context")
             title = str(entry.get("title") or paragraph.get("title") or "")

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from megadec.corpus.document import Document
 from megadec.corpus.report import CorpusReport
-from megadec.corpus.sources.encoding import decode
-from megadec.corpus.sources.files import members, read_whole
+from megadec.corpus.sources.encoding import whole_text
+from megadec.corpus.sources.files import members
 from megadec.corpus.sources.reading import ReadOptions
 
 SOURCE = "markdown"
 SUFFIXES = (".md", ".markdown")
-LARGEST_FILE_BYTES = 64 << 20
 _HEADING = re.compile(r"(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
 _FENCE = re.compile(r"[ \t]*(```+|~~~+)")
 
@@ -27,18 +26,16 @@ def read_markdown(path: Path, report: CorpusReport, options: ReadOptions) -> Ite
     """Documents at `path`; the title is the first heading, and the label the folder that holds the file.
 
     With `options.split_level` a document begins at each heading down to that level. Raises InputError for another
-    encoding, damage, and a file of more than 64 MiB.
+    encoding, damage, and a file of more than 64 Mi characters.
     """
     for member in members(path, SUFFIXES, options):
-        text = decode(member, read_whole(member, LARGEST_FILE_BYTES), options.encoding, report)
+        text = whole_text(member, options, report)
         label = member.path.parent.name
         if not options.split_level:
-            report.read()
             title = next((title for level, title, _ in sections(text, 1) if level), "")
             yield Document(member.stem, SOURCE, text, title=title, label=label)
             continue
         for number, (_, title, body) in enumerate(sections(text, options.split_level)):
-            report.read()
             yield Document(f"{member.stem}#{number}", SOURCE, body, title=title, label=label)
 
 

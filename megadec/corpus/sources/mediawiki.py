@@ -17,7 +17,6 @@ from megadec.corpus.document import Document
 from megadec.corpus.report import CorpusReport
 
 SOURCE, LICENCE = "zhwiki", "CC-BY-SA-4.0"
-OTHER_NAMESPACE, REDIRECT, NOT_WIKITEXT, NO_TEXT = "other_namespace", "redirect", "not_wikitext", "no_text"
 READ_BYTES = 1 << 18
 
 _REDIRECT = re.compile(r"\s*#(?:redirect|重定向)\s*:?\s*\[\[", re.IGNORECASE)
@@ -48,9 +47,8 @@ class PageParser:
             yield from self._pages()
         except ElementTree.ParseError as error:
             if self._root is None:
-                raise InputError(
-                    f"{self.name}: holds {data[:16]!r}...: a dump is XML with <mediawiki> at its root"
-                ) from None
+                found = f"holds {data[:16]!r}..."
+                raise InputError(f"{self.name}: {found}: a dump is XML with <mediawiki> at its root") from None
             raise self.error(f"damaged XML ({error})") from None
         self.bytes_read += len(data)
 
@@ -83,7 +81,6 @@ class PageParser:
             elif event == "end" and _local(element.tag) == "page":
                 document, reason = _page(element, self)
                 self.last_page = f"{document.id} {document.title}"
-                self._report.read()
                 if reason:
                     self._report.drop(document, reason)
                 else:
@@ -94,36 +91,19 @@ class PageParser:
 
 def _page(element: ElementTree.Element, parser: PageParser) -> tuple[Document, str]:
     """A <page> as a document, and the reason to drop it (empty: none)."""
-    fields: dict[str, str] = {}
-    redirect = False
-    for child in element:
-        name = _local(child.tag)
-        if name == "revision":  # in a full history the last one wins
-            fields.update(
-                (_local(part.tag), part.text or "") for part in child if _local(part.tag) in ("text", "model")
-            )
-        elif name == "redirect":
-            redirect = True
-        else:
-            fields[name] = child.text or ""
-    if not fields.get("id") or not fields.get("title"):
-        raise parser.error(f"a <page> without {'<title>' if fields.get('id') else '<id>'}")
-    text = fields.get("text", "")
-    document = Document(
-        id=f"{SOURCE}:{fields['id']}",
-        source=SOURCE,
-        text=text,
-        title=fields["title"],
-        url=_address(fields["title"]),
-        licence=LICENCE,
-    )
-    if fields.get("ns", "0") != "0":
-        return document, OTHER_NAMESPACE
-    if redirect or _REDIRECT.match(text):
-        return document, REDIRECT
-    if fields.get("model", "wikitext") != "wikitext":
-        return document, NOT_WIKITEXT
-    return document, "" if text.strip() else NO_TEXT
+    number, title = element.findtext("{*}id"), element.findtext("{*}title")
+    if not number or not title:
+        raise parser.error(f"a <page> without {'<title>' if number else '<id>'}")
+    revision = "{*}revision[last()]"  # in a full history the last one wins
+    text = element.findtext(f"{revision}/{{*}}text", "")
+    document = Document(f"{SOURCE}:{number}", SOURCE, text, title, url=_address(title), licence=LICENCE)
+    if element.findtext("{*}ns", "0") != "0":
+        return document, "other_namespace"
+    if element.find("{*}redirect") is not None or _REDIRECT.match(text):
+        return document, "redirect"
+    if element.findtext(f"{revision}/{{*}}model", "wikitext") != "wikitext":
+        return document, "not_wikitext"
+    return document, "" if text.strip() else "no_text"
 
 
 def _address(title: str) -> str:

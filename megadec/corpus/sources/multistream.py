@@ -34,9 +34,13 @@ def page_streams(path: Path) -> list[tuple[int, int]] | None:
     """Byte ranges of the file that begin with a page (the first with the header); None where streams are not so cut."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         starts = [match.start() for match in _STREAM_START.finditer(data)]
-    if len(starts) < 3 or not _begins_with_page(path, starts[1]):
-        return None
-    return list(pairwise([*_grouped(starts), path.stat().st_size]))
+        if len(starts) < 3 or not _begins_with_page(data[starts[1] : starts[1] + (1 << 20)]):
+            return None
+        kept = starts[:1]
+        for start in starts[1:]:
+            if start - kept[-1] >= LEAST_TASK_BYTES:  # tiny streams share a task
+                kept.append(start)
+        return list(pairwise([*kept, len(data)]))
 
 
 def read_streams(path: Path, ranges: list[tuple[int, int]], report: CorpusReport, workers: int) -> Iterator[Document]:
@@ -90,20 +94,8 @@ def _decompressed(path: Path, start: int, end: int, parser: PageParser) -> Itera
         left = stream.unused_data
 
 
-def _grouped(starts: list[int]) -> list[int]:
-    """Starts that are at least LEAST_TASK_BYTES apart, so that tiny streams share a task."""
-    kept = [starts[0]]
-    for start in starts[1:]:
-        if start - kept[-1] >= LEAST_TASK_BYTES:
-            kept.append(start)
-    return kept
-
-
-def _begins_with_page(path: Path, start: int) -> bool:
-    with path.open("rb") as file:
-        file.seek(start)
-        try:
-            head = bz2.BZ2Decompressor().decompress(file.read(1 << 20), 4096)
-        except OSError:
-            return False
-    return _PAGE_START.match(head) is not None
+def _begins_with_page(head: bytes) -> bool:
+    try:
+        return _PAGE_START.match(bz2.BZ2Decompressor().decompress(head, 4096)) is not None
+    except OSError:
+        return False

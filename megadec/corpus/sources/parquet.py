@@ -25,28 +25,20 @@ def read_parquet(path: Path, report: CorpusReport, options: ReadOptions) -> Iter
     """A document for each row of a table with a column of text. Raises InputError for a missing column or damage."""
     for file in parquet_files(path, options):
         with reading(str(file)), pq.ParquetFile(file) as table:
-            columns = table.schema_arrow.names
-            mapping = FieldMapping(options, columns, str(file))
-            number = 0
-            for batch in table.iter_batches(batch_size=BATCH_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    report.read()
-                    yield mapping.document(row, default_id=f"{file.stem}:{number}", source=SOURCE)
+            mapping = FieldMapping(options, table.schema_arrow.names, str(file))
+            rows = (row for batch in table.iter_batches(batch_size=BATCH_ROWS) for row in batch.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield mapping.document(row, default_id=f"{file.stem}:{number}", source=SOURCE)
 
 
 def read_prepared(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """Documents from files that an earlier run wrote: cleaned and judged already, with their own sources."""
-    for document in read_documents(parquet_files(path, options)):
-        report.read()
-        yield document
+    return read_documents(parquet_files(path, options))
 
 
 def parquet_files(path: Path, options: ReadOptions) -> list[Path]:
     """The Parquet files at `path` in order: itself, or those of a folder that match include and exclude."""
     if not path.is_dir():
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
         return [path]
     names = sorted(file for file in path.rglob("*.parquet") if not file.name.startswith("."))
     chosen = [file for file in names if wanted(file.relative_to(path).as_posix(), options)]

@@ -66,7 +66,6 @@ class LineCheck:
     def drop(self, line: str, number: int, found: str) -> None:
         """Drop line `number` (from 1) because of what was `found`. Raises InputError past the limit."""
         self.malformed += 1
-        self.report.read()
         self.report.drop(Document(f"{self.name}:{number}", self.source, line), "malformed_line")
         if self.malformed > max(MALFORMED_ALLOWED, self.fraction * number):
             raise InputError(
@@ -97,7 +96,10 @@ class FieldMapping:
 
     def document(self, row: Mapping[str, object], *, default_id: str, source: str) -> Document:
         """The document that a row makes; missing and null values are empty."""
-        parts = {option: [_as_text(row.get(key)) for key in keys] for option, keys in self._chosen.items()}
+        parts = {
+            option: ["" if row.get(key) is None else str(row[key]) for key in keys]
+            for option, keys in self._chosen.items()
+        }
         return Document(
             id="".join(parts["id_field"]) or default_id,
             source=source,
@@ -117,7 +119,3 @@ def _choose(option: str, options: ReadOptions, columns: Sequence[str], name: str
         return wanted
     known = {column.lower(): column for column in columns}
     return next(((known[guess],) for guess in FIELD_GUESSES[option] if guess in known), ())
-
-
-def _as_text(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else str(value)

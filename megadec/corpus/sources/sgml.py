@@ -32,7 +32,6 @@ def read_sgml(path: Path, report: CorpusReport, options: ReadOptions) -> Iterato
         found = False
         for text in _elements(member, report, options):
             found = True
-            report.read()
             yield _document(member, text)
         if not found:
             raise InputError(f"{member.name}: no <doc> element in it")
@@ -52,19 +51,14 @@ def _elements(member: Member, report: CorpusReport, options: ReadOptions) -> Ite
             parts.append(line)
             size += len(line)
             if size > LARGEST_ELEMENT_CHARACTERS:
-                raise InputError(
-                    f"{member.name}: a <doc> of more than {LARGEST_ELEMENT_CHARACTERS >> 20} Mi characters"
-                )
+                limit = f"{LARGEST_ELEMENT_CHARACTERS >> 20} Mi characters"
+                raise InputError(f"{member.name}: a <doc> of more than {limit}")
     if inside:
         raise InputError(f"{member.name}: the last <doc> has no end: the file is cut short")
 
 
 def _document(member: Member, text: str) -> Document:
     parts = {name: html.unescape(value) for name, value in _PART.findall(text)}
-    return Document(
-        id=parts.get("docno", "") or member.path.stem,
-        source=SOURCE,
-        text=parts.get("content", "").replace(_PARAGRAPH, "\n"),
-        title=parts.get("contenttitle", ""),
-        url=parts.get("url", ""),
-    )
+    number, title = parts.get("docno") or member.path.stem, parts.get("contenttitle", "")
+    text = parts.get("content", "").replace(_PARAGRAPH, "\n")
+    return Document(number, SOURCE, text, title, url=parts.get("url", ""))

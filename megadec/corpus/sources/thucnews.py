@@ -6,23 +6,23 @@ article's first line is taken as its title only where the lines after it are ind
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report import CorpusReport
-from megadec.corpus.sources.encoding import decode, lines
-from megadec.corpus.sources.files import Member, members, read_whole, reading
+from megadec.corpus.sources.encoding import filled_lines, lines, whole_text
+from megadec.corpus.sources.files import Member, members, reading
 from megadec.corpus.sources.reading import LineCheck, ReadOptions
 
 SOURCE = "thucnews"
 TITLES = "titles"
 SUFFIXES = (".txt",)
-LARGEST_ARTICLE_BYTES = 16 << 20
 LONGEST_TITLE_CHARACTERS = 60
 CLASS_FILE = "class.txt"
 # The mark that one crawler of Chinese forums put at the end of each post.
@@ -41,35 +41,16 @@ def read_thucnews(path: Path, report: CorpusReport, options: ReadOptions) -> Ite
     for member in members(path, SUFFIXES, options):
         if member.path.name == CLASS_FILE:
             continue
+        buffered = io.BufferedReader(cast(io.RawIOBase, member.file), HEAD_BYTES)
+        whole = replace(member, file=buffered)
         with reading(member.name):
-            head = member.file.read(HEAD_BYTES)
-        whole = Member(member.name, member.path, cast(IO[bytes], _Rejoined(head, member.file)))
-        if _LIST.match(head):
+            is_list = _LIST.match(buffered.peek())
+        if is_list:
             classes = class_names(path, report, options) if classes is None else classes
             yield from _titles(whole, classes, report, options)
         else:
-            yield _article(whole, report, options)
-
-
-class _Rejoined:
-    """A stream whose head was read already, to see what it is, with the head in front again."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self._head = head
-        self._rest = rest
-
-    def read(self, size: int) -> bytes:
-        taken, self._head = self._head[:size], self._head[size:]
-        return taken or self._rest.read(size)
-
-
-def _article(member: Member, report: CorpusReport, options: ReadOptions) -> Document:
-    data = read_whole(member, LARGEST_ARTICLE_BYTES)
-    text = decode(member, data, options.encoding, report).rstrip().removesuffix(END_MARK).rstrip()
-    title, body = split_title(text)
-    report.read()
-    label = member.path.parent.name
-    return Document(member.stem, SOURCE, body, title=title, label=label)
+            title, body = split_title(whole_text(whole, options, report).rstrip().removesuffix(END_MARK).rstrip())
+            yield Document(member.stem, SOURCE, body, title=title, label=member.path.parent.name)
 
 
 def split_title(text: str) -> tuple[str, str]:
@@ -84,16 +65,13 @@ def split_title(text: str) -> tuple[str, str]:
 
 def _titles(member: Member, classes: list[str], report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     check = LineCheck(member.name, TITLES, report, options.malformed_fraction)
-    for number, line in enumerate(lines(member, options.encoding, report), 1):
-        if not line.strip():
-            continue
+    for number, line in filled_lines(member, options.encoding, report):
         title, tab, label = line.rstrip("\n").rpartition("\t")
-        if not tab or not title.strip():
+        if tab and title.strip():
+            name = _class_name(label.strip(), classes, member.name, number)
+            yield Document(f"{member.stem}:{number}", TITLES, title, label=name)
+        else:
             check.drop(line, number, "no title<TAB>label")
-            continue
-        report.read()
-        name = _class_name(label.strip(), classes, member.name, number)
-        yield Document(f"{member.stem}:{number}", TITLES, title, label=name)
 
 
 def _class_name(label: str, classes: list[str], name: str, number: int) -> str:
@@ -114,7 +92,7 @@ def class_names(path: Path, report: CorpusReport, options: ReadOptions) -> list[
     everything = replace(options, include=(), exclude=())
     for member in members(place, SUFFIXES, everything):
         if options.class_file or member.path.name == CLASS_FILE:
-            rows = [line.strip() for line in lines(member, options.encoding, report) if line.strip()]
+            rows = filter(None, map(str.strip, lines(member, options.encoding, report)))
             return [_name_of(row, number) for number, row in enumerate(rows)]
     return []
 

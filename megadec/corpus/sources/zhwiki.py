@@ -17,6 +17,7 @@ from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
 from megadec.corpus.report import CorpusReport
+from megadec.corpus.sources.files import reading
 from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser
 from megadec.corpus.sources.multistream import page_streams, read_streams
 from megadec.corpus.sources.reading import ReadOptions
@@ -56,13 +57,10 @@ def _read(file: io.BufferedIOBase, parser: PageParser) -> bytes:
 
 
 def _kind(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a folder: a dump is one file") from None
+    if path.is_dir():
+        raise InputError(f"{path}: a folder: a dump is one file")
+    with reading(str(path)), path.open("rb") as file:
+        head = file.read(64)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix in _MAGIC and not head.startswith(_MAGIC[suffix]):
         raise InputError(f"{path}: begins with {head[:8]!r}: a .{suffix} file begins with {_MAGIC[suffix]!r}")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from megadec.common.errors import ConfigError, InputError
 from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import encoding as module
-from megadec.corpus.sources.encoding import characters, check_encoding, decode, lines
+from megadec.corpus.sources.encoding import characters, check_encoding, lines, whole_text
 from megadec.corpus.sources.files import Member
+from megadec.corpus.sources.reading import ReadOptions
 
 
 def member(data: bytes) -> Member:
@@ -42,7 +43,7 @@ def test_text_comes_back_from_the_encoding_that_was_said(text: str, codec: str, 
 def test_auto_counts_what_it_found_by_file() -> None:
     report = CorpusReport()
     for codec in ("gb18030", "utf-8", "gb18030"):
-        decode(member(b""), "汉字".encode(codec), "auto", report)
+        list(lines(member("汉字".encode(codec)), "auto", report))
     assert dict(report.notes) == {"files read as gb18030": 2, "files read as utf-8": 1}
 
 
@@ -82,3 +83,9 @@ def test_lines_are_those_of_the_text_whatever_the_block(text: str, block: int) -
 
 def test_only_newlines_end_a_line() -> None:
     assert list(lines(member("一\u2028二\x0c三\n四".encode()), "utf-8", CorpusReport())) == ["一\u2028二\x0c三\n", "四"]
+
+
+def test_a_file_too_large_for_one_document_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_DOCUMENT_CHARACTERS", 99)
+    with pytest.raises(InputError, match="--lines_per_document"):
+        whole_text(member(b"a" * 100), ReadOptions(), CorpusReport())

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report import CorpusReport
-from megadec.corpus.sources import Read, find_source
+from megadec.corpus.sources import Read
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.markdown import read_markdown, sections
@@ -38,12 +38,10 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
 def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path: Path) -> None:
     write(tmp_path / "体育" / "1.txt", "决赛今晚开战\n　　本报讯　球队已经到达。\n　　教练说。\n")
     write(tmp_path / "财 经" / "2.txt", "　　没有标题的文章。\n　　第二段。")
-    report = CorpusReport()
-    one, two = read_thucnews(tmp_path, report, PLAIN)
+    one, two = read_thucnews(tmp_path, CorpusReport(), PLAIN)
     assert (one.id, one.label, one.title) == ("体育/1", "体育", "决赛今晚开战")
     assert one.text.startswith("　　本报讯")
     assert (two.id, two.label, two.title) == ("财 经/2", "财 经", "")
-    assert report.documents_read == 2
 
 
 def test_the_mark_at_the_end_of_forum_posts_is_not_text(tmp_path: Path) -> None:
@@ -120,10 +118,8 @@ def test_squad_form_gives_a_document_a_paragraph(tmp_path: Path) -> None:
     value = {"version": "1", "data": [{"title": "梵文", "paragraphs": paragraphs}]}
     for indent in (None, 2):
         path = write(tmp_path / "a.json", json.dumps(value, ensure_ascii=False, indent=indent))
-        assert [(d.title, d.text) for d in read_jsonl(path, CorpusReport(), PLAIN)] == [
-            ("梵文", "第一段"),
-            ("梵文", "第二段"),
-        ]
+        found = [(document.title, document.text) for document in read_jsonl(path, CorpusReport(), PLAIN)]
+        assert found == [("梵文", "第一段"), ("梵文", "第二段")]
 
 
 def test_a_list_of_objects_is_read(tmp_path: Path) -> None:
@@ -137,10 +133,8 @@ def test_a_list_of_objects_is_read(tmp_path: Path) -> None:
 def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> None:
     pq.write_table(pa.table({"content": ["甲", None], "label": [1, 2]}), tmp_path / "t.parquet")
     found = list(read_parquet(tmp_path / "t.parquet", CorpusReport(), PLAIN))
-    assert [(document.text, document.label, document.id) for document in found] == [
-        ("甲", "1", "t:1"),
-        ("", "2", "t:2"),
-    ]
+    parts = [(document.text, document.label, document.id) for document in found]
+    assert parts == [("甲", "1", "t:1"), ("", "2", "t:2")]
     assert not is_prepared(tmp_path / "t.parquet", PLAIN)
     (tmp_path / "ours").mkdir()
     write_documents(tmp_path / "ours" / "d.parquet", [Document("1", "wiki", "甲")])
@@ -180,11 +174,8 @@ def test_sections_begin_at_headings_down_to_a_level_and_not_in_code() -> None:
 def test_split_level_makes_a_document_of_each_section(tmp_path: Path) -> None:
     path = write(tmp_path / "a.md", "# 日报\n\n## 甲\n新闻一\n## 乙\n新闻二\n")
     found = list(read_markdown(path, CorpusReport(), ReadOptions(split_level=2)))
-    assert [(document.id, document.title, document.text.strip()) for document in found] == [
-        ("a#0", "日报", ""),
-        ("a#1", "甲", "新闻一"),
-        ("a#2", "乙", "新闻二"),
-    ]
+    parts = [(document.id, document.title, document.text.strip()) for document in found]
+    assert parts == [("a#0", "日报", ""), ("a#1", "甲", "新闻一"), ("a#2", "乙", "新闻二")]
 
 
 # --- Sogou Lab SGML
@@ -233,11 +224,3 @@ def test_an_empty_file_is_noted(tmp_path: Path, read: Read, name: str, text: str
     report = CorpusReport()
     assert list(read(write(tmp_path / name, text), report, PLAIN)) == []
     assert report.notes["empty files"] == 1
-
-
-# --- the registry
-
-
-def test_an_unknown_source_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"source=thucnew: no such source .did you mean 'thucnews'"):
-        find_source("thucnew")
