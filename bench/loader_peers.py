@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from megadec.data.batch import TokenBatch, assemble
-from megadec.data.index import DataSet
+from megadec.data.index import DataSet, DocumentSpan
+from megadec.data.windows import WindowPlan
 
 Batches = Callable[[], Iterator[TokenBatch]]
 TAR_DOCUMENTS = 20_000
 
 
-class _Row:
+class _Row(WindowPlan):
     """A window that is at hand, in the form in which `assemble` takes it."""
 
     def __init__(self, tokens: np.ndarray) -> None:
@@ -34,6 +35,9 @@ class _Row:
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
         return [(0, self.sequence_length)]
+
+    def windows_with(self, span: DocumentSpan) -> list[int]:
+        return [0]
 
     def tokens_at(self, first: int, count: int) -> np.ndarray:
         return self._tokens

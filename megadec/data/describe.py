@@ -12,7 +12,7 @@ from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
-from megadec.data.windows import WindowPlan, documents_of
+from megadec.data.windows import WindowPlan
 
 SHOWN_CHARACTERS = 60
 
@@ -72,7 +72,7 @@ def describe_step(
 def describe_window(plan: WindowPlan, window: int, tokenizer: Tokenizer | None = None) -> str:
     """The documents of a window and its pieces; with a tokenizer, how the text of each piece begins."""
     lines = [f"window {window} of {plan.windows} (sequence of {plan.sequence_length} tokens)"]
-    for span in documents_of(plan, window):
+    for span in plan.documents_of(window):
         last = span.first_token + span.tokens - 1
         lines.append(f"  document {span.id} ({span.source}): tokens {span.first_token} to {last} of the set")
     for first, predictions in plan.pieces(window):

@@ -73,7 +73,6 @@ class DataSet:
         # Plain integers: one look-up by bisect is several times faster than one by numpy.
         self._starts: list[int] = self.block_starts.tolist()
         self.skipped = dict(sorted(skipped.items()))
-        self._lost = self._lost_ranges()
         self._map = lru_cache(MAX_OPEN_SHARDS)(self._map_shard)
         self._documents = lru_cache(CACHED_DOCUMENT_BLOCKS)(self._read_documents)
 
@@ -123,14 +122,11 @@ class DataSet:
         known = {one for one, count in wanted.items() if count >= there[one]}
         return [number for number, shard in enumerate(self.index["shards"]) if shard["sha256"] in known]
 
-    def is_lost(self, first: int, count: int) -> bool:
-        """Whether any of the tokens first, ..., first + count - 1 lies in a shard that is left out."""
-        return any(start < first + count and first < stop for start, stop in self._lost)
-
     @property
     def lost_ranges(self) -> list[tuple[int, int]]:
         """First token and the one after the last, of each shard that is left out."""
-        return list(self._lost)
+        ends = np.cumsum([shard["tokens"] for shard in self.index["shards"]]).tolist()
+        return [(ends[number] - self.index["shards"][number]["tokens"], ends[number]) for number in self.skipped]
 
     def is_lost_block(self, block: int) -> bool:
         """Whether the block lies in a shard that is left out."""
@@ -226,10 +222,6 @@ class DataSet:
             self._map.cache_clear()
         return file
 
-    def _lost_ranges(self) -> list[tuple[int, int]]:
-        ends = np.cumsum([shard["tokens"] for shard in self.index["shards"]]).tolist()
-        return [(ends[number] - self.index["shards"][number]["tokens"], ends[number]) for number in self.skipped]
-
     def _documents_table(self, block: int) -> bytes:
         sample = self._samples[block]
         with self._open_shard(self._shard_of[block]) as file:
@@ -270,31 +262,28 @@ def _check_index(path: str, index: Any) -> None:
     if index.get("version") != VERSION:
         raise ShardError(f"{path}: version is {index.get('version')!r}, this megadec reads version {VERSION}")
     try:
-        _check_values(path, index)
+        _check_values(path, index, _DTYPES.get(index["dtype"]))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ShardError(f"{path} is not whole: {type(error).__name__} {error} where a field is expected") from error
 
 
-def _check_values(path: str, index: Mapping[str, Any]) -> None:
-    tokenizer = index["tokenizer"]
+def _check_values(path: str, index: Mapping[str, Any], dtype: np.dtype[Any] | None) -> None:
     for name in ("sha256", "vocabulary_size", "bos_id", "eos_id"):
-        tokenizer[name]
-    if index["dtype"] not in _DTYPES:
+        index["tokenizer"][name]
+    if dtype is None:
         raise ShardError(f"{path}: dtype is {index['dtype']!r}, known are {', '.join(_DTYPES)}")
     for name in ("tokens", "documents"):
         total = sum(shard[name] for shard in index["shards"])
         if index[name] != total or total < 1:
             raise ShardError(f"{path}: {name} is {index[name]}, the shards hold {total}; they must agree and not be 0")
-    itemsize = _DTYPES[index["dtype"]].itemsize
     for shard in index["shards"]:
-        _check_samples(path, shard, itemsize)
-
-
-def _check_samples(path: str, shard: Mapping[str, Any], itemsize: int) -> None:
-    values = np.array([[sample[name] for name in _SAMPLE_FIELDS] for sample in shard["samples"]], dtype=np.int64)
-    tokens, tokens_offset, documents, documents_offset, documents_bytes = values.T
-    if tokens.sum() != shard["tokens"] or documents.sum() != shard["documents"]:
-        raise ShardError(f"{path}: {shard['name']}: its samples do not add up to its tokens and documents")
-    beyond = np.maximum(tokens_offset + tokens * itemsize, documents_offset + documents_bytes) > shard["bytes"]
-    if beyond.any() or (values < 0).any() or (tokens_offset % itemsize).any():
-        raise ShardError(f"{path}: {shard['name']}: a sample's offsets do not lie inside its {shard['bytes']} bytes")
+        name = f"{path}: {shard['name']}"
+        values = np.array([[sample[name] for name in _SAMPLE_FIELDS] for sample in shard["samples"]], dtype=np.int64)
+        tokens, tokens_offset, documents, documents_offset, documents_bytes = values.T
+        if tokens.sum() != shard["tokens"] or documents.sum() != shard["documents"]:
+            raise ShardError(f"{name}: its samples do not add up to its tokens and documents")
+        ends = np.maximum(tokens_offset + tokens * dtype.itemsize, documents_offset + documents_bytes)
+        if (ends > shard["bytes"]).any() or (values < 0).any() or (tokens_offset % dtype.itemsize).any():
+            raise ShardError(
+                f"{path}: {shard['name']}: a sample's offsets do not lie inside its {shard['bytes']} bytes"
+            )

@@ -62,8 +62,6 @@ class PairStream(ResumableStream):
     """The endless sequence of training steps over a `PairSet`; a pure function of its arguments. Raises ConfigError."""
 
     def __init__(self, pairs: PairSet, seed: int, global_batch_size: int) -> None:
-        if global_batch_size < 1:
-            raise ConfigError(f"train.global_batch_size={global_batch_size} is not at least 1")
         self.pairs, self.seed, self.global_batch_size = pairs, seed, global_batch_size
         self._order = Shuffle([len(pairs)], [1.0], seed)
         self._lengths = (np.diff(pairs.targets.starts), np.diff(pairs.sources.starts))

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -185,30 +185,21 @@ def _of_columns(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _of_files(source: str, target: str) -> Iterator[tuple[str, str]]:
-    targets = _lines(target)
-    number = 0
-    for number, line in enumerate(_lines(source), start=1):
-        other = next(targets, None)
-        if other is None:
-            raise InputError(f"{target} ends before line {number}, which {source} has; their lines belong together")
+    for number, (line, other) in enumerate(zip_longest(_lines(source), _lines(target)), start=1):
+        if line is None or other is None:
+            short, long = (source, target) if line is None else (target, source)
+            raise InputError(f"{short} ends before line {number}, which {long} has; their lines belong together")
         yield line, other
-    if next(targets, None) is not None:
-        raise InputError(f"{source} ends before line {number + 1}, which {target} has; their lines belong together")
 
 
 def _lines(name: str) -> Iterator[str]:
     """Lines without their ends. A byte order mark at the start is no part of the text."""
     for member in members(Path(name), (".txt", ".tsv"), ReadOptions()):
-        number = 0
-        while True:
-            with reading(member.name):
-                raw = member.file.readline()
-            if not raw:
-                break
-            number += 1
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                found = " ".join(f"{byte:02x}" for byte in raw[error.start : error.start + 4])
-                raise InputError(f"{member.name}, line {number}: {found} is not UTF-8 ({error.reason})") from error
-            yield line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
+        with reading(member.name):
+            for number, raw in enumerate(member.file, start=1):
+                try:
+                    line = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    found = " ".join(f"{byte:02x}" for byte in raw[error.start : error.start + 4])
+                    raise InputError(f"{member.name}, line {number}: {found} is not UTF-8 ({error.reason})") from error
+                yield line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import torch
 
@@ -59,13 +62,13 @@ class Prefetcher(Iterator[Sequence[Batch]]):
         self.seconds_waited = 0.0
         self._make_batch = make_batch
         self._device = torch.device(device)
-        self._wanted = self._next_step = first_step
-        self._last_step = last_step
-        self._ahead = depth + workers
-        self._ready: dict[int, _Ready] = {}
-        self._errors: dict[int, BaseException] = {}
-        self._closed = False
-        self._changed = threading.Condition()
+        self._side = torch.cuda.Stream(self._device) if workers and self._device.type == "cuda" else None
+        self._steps = iter(range(first_step, last_step))
+        self._asked: SimpleQueue[tuple[int, Future[_Ready]] | None] = SimpleQueue()
+        self._coming: deque[Future[_Ready]] = deque()
+        for _ in range(depth + workers):
+            self._ask()
+        # No pool of concurrent.futures: at exit it would wait for a thread that waits for a remote shard.
         self._threads = [
             threading.Thread(target=self._work, name=f"megadec-prefetch-{number}", daemon=True)
             for number in range(workers)
@@ -75,20 +78,29 @@ class Prefetcher(Iterator[Sequence[Batch]]):
 
     def __next__(self) -> Sequence[Batch]:
         began = time.perf_counter()
-        if self._closed or self._wanted >= self._last_step:
+        if not self._coming:
             raise StopIteration
-        batches, copied = self._take() if self._threads else self._make_now()
+        if not self._threads and not self._coming[0].done():
+            self._make_next()
+        batches, copied = self._coming[0].result()
+        self._coming.popleft()
+        self._ask()
         self.seconds_waited += time.perf_counter() - began
         if copied is not None:
-            self._hand_over(batches, copied)
+            # The caller's stream waits for the copy, and its memory stays until that stream is done with it.
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(copied)
+            for tensor in (tensor for batch in batches for tensor in batch.tensors()):
+                tensor.record_stream(stream)
         return batches
 
     def close(self) -> None:
         """End the threads and drop what they made. May be called twice."""
-        with self._changed:
-            self._closed = True
-            self._ready.clear()
-            self._changed.notify_all()
+        for future in self._coming:
+            future.cancel()
+        self._coming.clear()
+        for _ in self._threads:
+            self._asked.put(None)
         # One patience for all: a thread that waits for a remote shard cannot be woken, and dies with this process.
         deadline = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
@@ -100,67 +112,31 @@ class Prefetcher(Iterator[Sequence[Batch]]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self) -> _Ready:
-        """Wait for the step that is wanted, and let the threads begin another."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._wanted in self._ready or self._wanted in self._errors)
-            if self._wanted in self._errors:
-                raise self._errors[self._wanted]
-            ready = self._ready.pop(self._wanted)
-            self._wanted += 1
-            self._changed.notify_all()
-            return ready
-
-    def _make_now(self) -> _Ready:
-        ready = self._copy(self._make_batch(self._wanted), None)
-        self._wanted += 1
-        return ready
+    def _ask(self) -> None:
+        """Ask for one step more, where there is one."""
+        if (step := next(self._steps, None)) is not None:
+            self._coming.append(Future())
+            self._asked.put((step, self._coming[-1]))
 
     def _work(self) -> None:
-        """Take the next step that nobody has taken, make its batches, until there is none or one has failed."""
-        side: torch.cuda.Stream | None = None
-        while (step := self._begin()) is not None:
+        while self._make_next():
+            pass
+
+    def _make_next(self) -> bool:
+        """Make the next step that nobody has taken, as soon as one is asked for; False when there are none to come."""
+        if (asked := self._asked.get()) is None:
+            return False
+        step, future = asked
+        if future.set_running_or_notify_cancel():
             try:
-                if side is None and self._device.type == "cuda":
-                    side = torch.cuda.Stream(self._device)
-                ready = self._copy(self._make_batch(step), side)
+                future.set_result(self._copy(self._make_batch(step)))
             except BaseException as error:  # raised again in the thread that asks for the batch
-                with self._changed:
-                    self._errors[step] = error
-                    self._changed.notify_all()
-                return
-            with self._changed:
-                if self._closed:
-                    return
-                self._ready[step] = ready
-                self._changed.notify_all()
+                future.set_exception(error)
+        return True
 
-    def _begin(self) -> int | None:
-        """The next step for a thread, as soon as it may be made; None when there is nothing more to make."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended() or self._next_step < self._wanted + self._ahead)
-            if self._ended():
-                return None
-            step = self._next_step
-            self._next_step += 1
-            return step
-
-    def _ended(self) -> bool:
-        return self._closed or bool(self._errors) or self._next_step >= self._last_step
-
-    def _copy(self, batches: Sequence[Batch], side: torch.cuda.Stream | None) -> _Ready:
-        if side is None:
+    def _copy(self, batches: Sequence[Batch]) -> _Ready:
+        if self._side is None:
             return [batch.to(self._device) for batch in batches], None
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(self._side):
             copies = [batch.pin().to(self._device, non_blocking=True) for batch in batches]
-            copied = torch.cuda.Event()
-            copied.record(side)
-        return copies, copied
-
-    def _hand_over(self, batches: Sequence[Batch], copied: torch.cuda.Event) -> None:
-        """Make the caller's stream wait for the copy, and its memory stay until that stream is done with it."""
-        stream = torch.cuda.current_stream(self._device)
-        stream.wait_event(copied)
-        for batch in batches:
-            for tensor in batch.tensors():
-                tensor.record_stream(stream)
+            return copies, self._side.record_event()

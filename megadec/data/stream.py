@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, NoReturn
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet, DocumentSpan
-from megadec.data.sharding import ResumableStream, check_parts, fingerprint_of, rank_position, share_of_rank
+from megadec.data.sharding import ResumableStream, fingerprint_of, rank_position, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.data.skip import SkippedDocuments, find_skipped, leave_out
-from megadec.data.windows import PLAN_VERSION, BestFitPlan, CutPlan, WindowPlan, documents_of, is_lost, plan_windows
+from megadec.data.windows import PLAN_VERSION, WindowPlan, plan_windows
 
 ORDER_CHUNK = 4096
 
@@ -52,10 +52,18 @@ class TrainStream(ResumableStream):
     ) -> None:
         if not sets:
             raise ConfigError("data.train is empty: a run needs at least one data set")
-        if global_batch_size < 1:
-            raise ConfigError(f"train.global_batch_size={global_batch_size} is not at least 1")
-        check_parts(sequence_length, sequence_parallel_size)
-        _check_one_tokenizer([data for data, _ in sets])
+        if sequence_length % sequence_parallel_size:
+            raise ConfigError(
+                f"data.sequence_length={sequence_length} is not a multiple of"
+                f" train.sequence_parallel_size={sequence_parallel_size}: each rank of a group holds an equal part"
+            )
+        first = sets[0][0]
+        for other, _ in sets:
+            if other.tokenizer_sha256 != first.tokenizer_sha256:
+                raise ShardError(
+                    f"{other.folder} was written with tokenizer {other.tokenizer_sha256[:12]}...,"
+                    f" {first.folder} with {first.tokenizer_sha256[:12]}...: the sets of a run share one tokenizer"
+                )
         self.sets = tuple(sets)
         self.sequence_length = sequence_length
         self.packing = packing
@@ -63,7 +71,7 @@ class TrainStream(ResumableStream):
         self.global_batch_size = global_batch_size
         self.sequence_parallel_size = sequence_parallel_size
         self.skip_documents = frozenset(skip_documents)
-        self._bos_id = sets[0][0].bos_id
+        self._bos_id = first.bos_id
         self._chunk = lru_cache(4)(self._order_chunk)
         if packing != "best_fit":  # which reads every shard, and waits until somebody wants a window
             _ = self._order
@@ -79,16 +87,12 @@ class TrainStream(ResumableStream):
         _ = self._skipped
 
     @cached_property
-    def _plans(self) -> list[CutPlan | BestFitPlan]:
+    def _plans(self) -> list[WindowPlan]:
         return [plan_windows(data, self.sequence_length, self.packing) for data, _ in self.sets]
 
     @cached_property
     def _order(self) -> Shuffle:
         return Shuffle([plan.windows for plan in self._plans], [weight for _, weight in self.sets], self.seed)
-
-    @cached_property
-    def _losing(self) -> frozenset[int]:
-        return frozenset(number for number, plan in enumerate(self._plans) if plan.lost_windows())
 
     @property
     def windows_per_epoch(self) -> int:
@@ -106,7 +110,7 @@ class TrainStream(ResumableStream):
         place = rank_position(rank, world_size, self.sequence_parallel_size)
         own, micro = share_of_rank(self.global_batch_size, place.groups, micro_batch_size)
         windows = self.windows_at(step * self.global_batch_size + place.group * own, own)
-        rows = [self._row(window) for window in windows]
+        rows = [None if self.is_lost(one) else (self._plans[one.data_set], one.window) for one in windows]
         whole = assemble(rows, self.sequence_length, self._bos_id)
         leave_out(whole.weights_BS, rows, [self._skipped[which] for which, _ in windows])
         batches = [whole.sequences(first, first + micro) for first in range(0, own, micro)]
@@ -137,23 +141,17 @@ class TrainStream(ResumableStream):
             first, count = first + len(part), count - len(part)
         return found
 
-    def plan(self, data_set: int) -> CutPlan | BestFitPlan:
+    def plan(self, data_set: int) -> WindowPlan:
         """The windows of a set, by its number."""
         return self._plans[data_set]
 
     def is_lost(self, window: Window) -> bool:
         """Whether the sequence of a window is all padding, because it touches a shard that is left out."""
-        return window.data_set in self._losing and is_lost(self._plans[window.data_set], window.window)
-
-    def lost_windows(self, data_set: int) -> int:
-        """How many windows of a set are lost with its shards that are left out."""
-        return self._plans[data_set].lost_windows()
+        return window.window in self._plans[window.data_set].lost
 
     def documents_of(self, window: Window) -> list[DocumentSpan]:
         """The documents that a window holds, in their order; none where it is lost."""
-        if self.is_lost(window):
-            return []
-        return documents_of(self._plans[window.data_set], window.window)
+        return [] if self.is_lost(window) else self._plans[window.data_set].documents_of(window.window)
 
     def state(self, step: int) -> dict[str, Any]:
         """As in every stream, and the shards that it goes without."""
@@ -181,67 +179,44 @@ class TrainStream(ResumableStream):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what the sequence depends on; the names of the folders are not among it."""
-        return _fingerprint(self.description())
+        description = self.description()
+        nameless = [{key: value for key, value in one.items() if key != "name"} for one in description["sets"]]
+        return fingerprint_of({**description, "sets": nameless})
 
     def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
         """Raise ShardError when the data sets are not the checkpoint's, ConfigError when a setting is another."""
-        _raise_difference(saved, now)
+        rule = "the order of the windows depends on it, so the run cannot go on from this state"
+        for key in now:
+            if key != "sets" and saved.get(key) != now[key]:
+                raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {rule}")
+        if (count := len(now["sets"])) != (before := len(saved["sets"])):
+            raise ConfigError(f"there are {count} data sets, the checkpoint has {before}: {rule}")
+        for number, (was, current) in enumerate(zip(saved["sets"], now["sets"], strict=True)):
+            name = f"data set {number} ({current['name']})"
+            if was["sha256"] != current["sha256"]:
+                raise ShardError(
+                    f"{name} has the contents {current['sha256'][:12]}..., the checkpoint was trained on"
+                    f" {was['sha256'][:12]}... ({was['name']}): {rule}"
+                )
+            if (gone := was.get("skipped", [])) != (now_gone := current.get("skipped", [])):
+                raise ShardError(
+                    f"{name} goes without {len(now_gone)} damaged shard(s), the checkpoint went without {len(gone)}:"
+                    " data.packing=best_fit packs the documents that are there, so the run cannot go on from this state"
+                    " with others; bring the shards back to what they were"
+                )
+            if (weight := current["weight"]) != was["weight"]:
+                raise ConfigError(f"the weight of {name} is {weight}, the checkpoint has {was['weight']}: {rule}")
+        raise ConfigError(f"the stream of the checkpoint cannot be compared with this one: {rule}")
 
     def _description_of(self, data: DataSet, weight: float, plan: WindowPlan) -> dict[str, Any]:
         known = {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}
         return {**known, "skipped": _skipped_shards(data)} if self.packing == "best_fit" and data.skipped else known
-
-    def _row(self, window: Window) -> tuple[WindowPlan, int] | None:
-        return None if self.is_lost(window) else (self._plans[window.data_set], window.window)
 
     def _order_chunk(self, number: int) -> list[Window]:
         sets, windows = self._order.at(number * ORDER_CHUNK, ORDER_CHUNK)
         return [Window(*pair) for pair in zip(sets.tolist(), windows.tolist(), strict=True)]
 
 
-def _check_one_tokenizer(sets: Sequence[DataSet]) -> None:
-    first = sets[0]
-    for other in sets[1:]:
-        if other.tokenizer_sha256 != first.tokenizer_sha256:
-            raise ShardError(
-                f"{other.folder} was written with tokenizer {other.tokenizer_sha256[:12]}...,"
-                f" {first.folder} with {first.tokenizer_sha256[:12]}...: the sets of a run share one tokenizer"
-            )
-
-
 def _skipped_shards(data: DataSet) -> list[str]:
     """The sha256 of each shard that is left out, as the index has it."""
     return [data.index["shards"][number]["sha256"] for number in data.skipped]
-
-
-def _fingerprint(description: Mapping[str, Any]) -> str:
-    nameless = [{key: value for key, value in one.items() if key != "name"} for one in description["sets"]]
-    return fingerprint_of({**description, "sets": nameless})
-
-
-def _raise_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
-    """Raise the error that says what differs between two descriptions."""
-    rule = "the order of the windows depends on it, so the run cannot go on from this state"
-    for key in now:
-        if key != "sets" and saved.get(key) != now[key]:
-            raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {rule}")
-    if len(saved["sets"]) != len(now["sets"]):
-        raise ConfigError(f"there are {len(now['sets'])} data sets, the checkpoint has {len(saved['sets'])}: {rule}")
-    for number, (was, current) in enumerate(zip(saved["sets"], now["sets"], strict=True)):
-        if was["sha256"] != current["sha256"]:
-            raise ShardError(
-                f"data set {number} ({current['name']}) has the contents {current['sha256'][:12]}..., the checkpoint"
-                f" was trained on {was['sha256'][:12]}... ({was['name']}): {rule}"
-            )
-        if (gone := was.get("skipped", [])) != (now_gone := current.get("skipped", [])):
-            raise ShardError(
-                f"data set {number} ({current['name']}) goes without {len(now_gone)} damaged shard(s), the checkpoint"
-                f" went without {len(gone)}: data.packing=best_fit packs the documents that are there, so the run"
-                " cannot go on from this state with others; bring the shards back to what they were"
-            )
-        if was["weight"] != current["weight"]:
-            raise ConfigError(
-                f"the weight of data set {number} ({current['name']}) is {current['weight']}, the checkpoint has"
-                f" {was['weight']}: {rule}"
-            )
-    raise ConfigError(f"the stream of the checkpoint cannot be compared with this one: {rule}")

@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -24,37 +26,43 @@ from megadec.data.index import DataSet, DocumentSpan
 from megadec.data.packing import Packed, pack
 
 Packing = Literal["cut", "best_fit"]
-PACKINGS: tuple[Packing, ...] = ("cut", "best_fit")
 PLAN_VERSION = 1
 _log = logger(__name__)
 
 
-class WindowPlan(Protocol):
-    """What a stream needs of a plan: `windows` of `sequence_length` each over `data`."""
+class WindowPlan(ABC):
+    """`windows` of at most `sequence_length` predictions each over `data`."""
 
-    data: DataSet
-    sequence_length: int
     windows: int
+    lost: Collection[int] = frozenset()
+    """The windows that hold tokens of a shard that is left out."""
 
+    def __init__(self, data: DataSet, sequence_length: int) -> None:
+        self.data = data
+        self.sequence_length = sequence_length
+
+    @abstractmethod
     def pieces(self, window: int) -> list[tuple[int, int]]:
         """(first token, predictions) of each piece of a window; the predictions add up to at most sequence_length."""
 
+    @abstractmethod
+    def windows_with(self, span: DocumentSpan) -> list[int]:
+        """The windows that hold a part of a document, ascending: those whose inputs are among its tokens."""
 
-def plan_windows(data: DataSet, sequence_length: int, packing: str) -> CutPlan | BestFitPlan:
+    def documents_of(self, window: int) -> list[DocumentSpan]:
+        """The documents that a window holds, in the order of the sequence, each once."""
+        pieces = self.pieces(window)
+        spans = (span for first, count in pieces for span in self.data.documents_between(first, first + count))
+        return list(dict.fromkeys(spans))
+
+
+def plan_windows(data: DataSet, sequence_length: int, packing: str) -> WindowPlan:
     """The plan named `packing`. Raises ConfigError for an unknown name or a sequence shorter than 1."""
     if sequence_length < 1:
         raise ConfigError(f"sequence_length={sequence_length} is not at least 1")
-    if packing == "cut":
-        return CutPlan(data, sequence_length)
-    if packing == "best_fit":
-        return BestFitPlan(data, sequence_length)
-    raise ConfigError(f"packing={packing!r} is unknown; known are {', '.join(PACKINGS)}")
-
-
-def documents_of(plan: WindowPlan, window: int) -> list[DocumentSpan]:
-    """The documents that a window holds, in the order of the sequence, each once."""
-    spans = [span for first, count in plan.pieces(window) for span in plan.data.documents_between(first, first + count)]
-    return list(dict.fromkeys(spans))
+    if packing not in PLANS:
+        raise ConfigError(f"packing={packing!r} is unknown; known are {', '.join(PLANS)}")
+    return PLANS[packing](data, sequence_length)
 
 
 def default_cache_folder() -> Path:
@@ -62,19 +70,20 @@ def default_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "megadec" / "windows"
 
 
-def is_lost(plan: WindowPlan, window: int) -> bool:
-    """Whether a window holds tokens of a shard that is left out."""
-    return any(plan.data.is_lost(first, predictions + 1) for first, predictions in plan.pieces(window))
-
-
-class CutPlan:
+class CutPlan(WindowPlan):
     """Window w holds the predictions of tokens w * sequence_length + 1, ..., (w + 1) * sequence_length."""
 
     def __init__(self, data: DataSet, sequence_length: int) -> None:
-        self.data = data
-        self.sequence_length = sequence_length
+        super().__init__(data, sequence_length)
         self._predictions = data.tokens - 1
         self.windows = -(-self._predictions // sequence_length)
+        # Window w reads the tokens w * sequence_length, ..., (w + 1) * sequence_length.
+        self.lost = {
+            window
+            for start, stop in data.lost_ranges
+            for window in range(max(-(-start // sequence_length) - 1, 0), (stop - 1) // sequence_length + 1)
+            if window < self.windows
+        }
 
     def pieces(self, window: int) -> list[tuple[int, int]]:
         first = window * self.sequence_length
@@ -83,29 +92,17 @@ class CutPlan:
         return [(first, min(self.sequence_length, self._predictions - first))]
 
     def windows_with(self, span: DocumentSpan) -> list[int]:
-        """The windows that hold a part of a document, ascending: those whose inputs are among its tokens."""
         # The last token of a set is nobody's input.
         last = min(span.first_token + span.tokens, self.data.tokens - 1) - 1
         return list(range(span.first_token // self.sequence_length, last // self.sequence_length + 1))
 
-    def lost_windows(self) -> int:
-        """How many windows are lost with the shards that are left out."""
-        lost = reached = 0
-        for start, stop in self.data.lost_ranges:
-            # Window w reads the tokens w * sequence_length, ..., (w + 1) * sequence_length.
-            first = max(-(-start // self.sequence_length) - 1, reached)
-            reached = min((stop - 1) // self.sequence_length + 1, self.windows)
-            lost += max(reached - first, 0)
-        return lost
 
-
-class BestFitPlan:
-    """Whole documents in sequences. A prediction across two documents is in no sequence, so no place is lost between
-    them."""
+class BestFitPlan(WindowPlan):
+    """Whole documents in sequences, of those that are there, so no window is lost. A prediction across two documents is
+    in no sequence, so no place is lost between them."""
 
     def __init__(self, data: DataSet, sequence_length: int) -> None:
-        self.data = data
-        self.sequence_length = sequence_length
+        super().__init__(data, sequence_length)
         self._packed = _cached_pack(data, sequence_length)
         self.windows = len(self._packed.sequence_ends) - 1
 
@@ -117,7 +114,6 @@ class BestFitPlan:
         return list(zip(packed.first[mine].tolist(), packed.predictions[mine].tolist(), strict=True))
 
     def windows_with(self, span: DocumentSpan) -> list[int]:
-        """As `CutPlan.windows_with`."""
         packed = self._packed
         inside = (packed.first < span.first_token + span.tokens) & (
             packed.first + packed.predictions > span.first_token
@@ -125,9 +121,8 @@ class BestFitPlan:
         found = np.searchsorted(packed.sequence_ends, np.flatnonzero(inside), side="right") - 1
         return sorted(set(found.tolist()))
 
-    def lost_windows(self) -> int:
-        """None: it packs the documents that are there."""
-        return 0
+
+PLANS: dict[str, type[CutPlan] | type[BestFitPlan]] = {"cut": CutPlan, "best_fit": BestFitPlan}
 
 
 def _cached_pack(data: DataSet, sequence_length: int) -> Packed:

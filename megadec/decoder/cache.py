@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from megadec.common.errors import InputError
 from megadec.decoder.shape import DecoderShape
@@ -43,12 +44,8 @@ class KeyValueCache:
             )
         if needed > self.capacity_tokens:
             capacity = min(max(needed, 2 * self.capacity_tokens), self.shape.max_position_embeddings)
-            self._keys, self._values = (self._grown(old, capacity) for old in (self._keys, self._values))
-
-    def _grown(self, old: Tensor, capacity: int) -> Tensor:
-        grown = old.new_zeros((*old.shape[:3], capacity, old.shape[4]))
-        grown[:, :, :, : self.length] = old[:, :, :, : self.length]
-        return grown
+            room = (0, 0, 0, capacity - self.capacity_tokens)
+            self._keys, self._values = pad(self._keys, room), pad(self._values, room)
 
     def append(self, layer: int, k_BKSD: Tensor, v_BKSD: Tensor) -> tuple[Tensor, Tensor]:
         """Write a layer's new keys and values behind the others; return all of them, [B, kv_heads, length + S, D]."""

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from megadec.common.errors import ConfigError
+from megadec.decoder.kernels.choose import Kernels
 from megadec.decoder.recompute import Recompute
-
-KERNELS = ("auto", "torch", "triton")
-COMPILE = ("none", "blocks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +26,11 @@ class Execution:
     """
 
     recompute: Recompute = field(default_factory=Recompute)
-    kernels: Literal["auto", "torch", "triton"] = "auto"
+    kernels: Kernels = "auto"
     compile: Literal["none", "blocks"] = "none"
     mlp_tile_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if self.kernels not in KERNELS:
-            raise ConfigError(f"model.execution.kernels={self.kernels!r} is none of {', '.join(KERNELS)}")
-        if self.compile not in COMPILE:
-            raise ConfigError(f"model.execution.compile={self.compile!r} is none of {', '.join(COMPILE)}")
         if self.mlp_tile_tokens < 0:
             raise ConfigError(f"model.execution.mlp_tile_tokens={self.mlp_tile_tokens} is negative")
 

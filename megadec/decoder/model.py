@@ -92,22 +92,6 @@ class Decoder(nn.Module):
         last_only: logits of the last token of each sequence only, [B, 1, V].
         Raises InputError for more tokens than shape.max_position_embeddings.
         """
-        h_BSH = self.hidden_states(ids_BS, positions_BS=positions_BS, documents_BS=documents_BS, cache=cache)
-        if last_only:
-            h_BSH = h_BSH[:, -1:]
-        head = self.lm_head if self.classes is None else self.score
-        out: Tensor = head(h_BSH, targets_BS, weights_BS)
-        return out
-
-    def hidden_states(
-        self,
-        ids_BS: Tensor,
-        *,
-        positions_BS: Tensor | None = None,
-        documents_BS: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """The normalized states [B, S, H] that the head reads; arguments as in `forward`."""
         layout = self._layout(ids_BS, documents_BS, cache)
         if positions_BS is None:
             assert self.sequence is None, "a part of a sequence does not say where it begins"
@@ -128,8 +112,10 @@ class Decoder(nn.Module):
             )
         if cache is not None:
             cache.advance(ids_BS.shape[1])
-        h_BSH: Tensor = self.norm(x_BSH)
-        return h_BSH
+        h_BSH = self.norm(x_BSH)
+        head = self.lm_head if self.classes is None else self.score
+        out: Tensor = head(h_BSH[:, -1:] if last_only else h_BSH, targets_BS, weights_BS)
+        return out
 
     def _layout(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Layout:
         """Which token sees which. Raises InputError for more tokens than the context."""

@@ -44,11 +44,12 @@ class HostCopy:
         return self._host.to(self._device, non_blocking=True)
 
 
-def can_offload(x: Tensor) -> bool:
-    """Whether x has a host to go to; on a CPU it is there already, which is said once."""
-    if not x.is_cuda:
-        _say_no_effect()
-    return x.is_cuda
+@functools.cache
+def can_offload(device: torch.device) -> bool:
+    """Whether there is a host to go to; on a CPU activations are there already, which is said once."""
+    if device.type != "cuda":
+        log.warning("model.execution.recompute.offload=true has no effect on a CPU: activations are in host memory")
+    return device.type == "cuda"
 
 
 def offloaded_input(x: Tensor) -> AbstractContextManager[object]:
@@ -67,8 +68,3 @@ def offloaded_input(x: Tensor) -> AbstractContextManager[object]:
 @functools.lru_cache(maxsize=8)
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
-
-
-@functools.cache
-def _say_no_effect() -> None:
-    log.warning("model.execution.recompute.offload=true has no effect on a CPU: activations are in host memory already")

@@ -22,7 +22,29 @@ INTERMEDIATE_STEP = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DecoderShape:
+class ModelShape:
+    """What the shapes of all architectures have in common: each field is checked against its type."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError: numbers are over zero. A text field's values are checked by the shape itself."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "bool" and not isinstance(value, bool):
+                raise ConfigError(f"model.shape.{field.name}={value!r} is not true or false")
+            if field.type not in ("int", "float"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ConfigError(f"model.shape.{field.name}={value!r} is not a number greater than zero")
+            if field.type == "int" and not isinstance(value, int):
+                raise ConfigError(f"model.shape.{field.name}={value!r} is not a whole number")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderShape(ModelShape):
     """What the Llama (`qk_norm=False`) and Qwen3 (`qk_norm=True`) layouts can express; ConfigError when it cannot be.
 
     hidden_size: width of the residual stream. heads x head_size: width of the queries, which need not be hidden_size.
@@ -45,7 +67,7 @@ class DecoderShape:
     initializer_std: float = 0.02
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if self.heads % self.kv_heads:
             raise ConfigError(
                 f"model.shape.heads={self.heads} is not a multiple of model.shape.kv_heads={self.kv_heads}"
@@ -82,29 +104,6 @@ class DecoderShape:
         """A shape from plain values. Raises ConfigError on an unknown or a missing field."""
         check_names(cls, values, "decoder", f"give it, or name a preset ({', '.join(preset_names())})")
         return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values; `from_mapping` is its inverse."""
-        return dataclasses.asdict(self)
-
-
-def check_fields(shape: Any) -> None:
-    """Check each field of a shape (a dataclass whose annotations are text) against its type.
-
-    Numbers are over zero. A text field's values are checked by the shape itself. Raises ConfigError.
-    """
-    for field in dataclasses.fields(shape):
-        value = getattr(shape, field.name)
-        if field.type == "bool":
-            if not isinstance(value, bool):
-                raise ConfigError(f"model.shape.{field.name}={value!r} is not true or false")
-            continue
-        if field.type not in ("int", "float"):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ConfigError(f"model.shape.{field.name}={value!r} is not a number greater than zero")
-        if field.type == "int" and not isinstance(value, int):
-            raise ConfigError(f"model.shape.{field.name}={value!r} is not a whole number")
 
 
 def check_names(kind: Any, values: Mapping[str, Any], what: str, advice: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.data.batch import PADDING_ID
-from megadec.decoder.textbook.registry import EncoderDecoder, SourceCache
+from megadec.decoder.textbook.seq2seq import EncoderDecoder, SourceCache
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,7 @@ def is_faster(dtype: torch.dtype, tokens: int) -> bool:
     return dtype == torch.bfloat16 and tokens >= LEAST_TOKENS and precision.CPU_HAS_BF16
 
 
-@torch.library.custom_op(
-    "megadec::attend_each",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor q_NHD, Tensor k_NKD, Tensor v_NKD, Tensor starts) -> (Tensor, Tensor)",
-)
+@torch.library.custom_op("megadec::attend_each", mutates_args=(), device_types="cpu")
 def attend_each(q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """What attention mixes [N, H, D], and the logarithms of the sums of exponentials [N, H], at least float32.
 
@@ -74,13 +69,7 @@ def _results(q_NHD: Tensor) -> tuple[Tensor, Tensor]:
     return q_NHD.new_empty(q_NHD.shape), q_NHD.new_empty(q_NHD.shape[:2], dtype=precision.wide_dtype(q_NHD))
 
 
-@torch.library.custom_op(
-    "megadec::attend_each_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor upstream_NHD, Tensor q_NHD, Tensor k_NKD, Tensor v_NKD, Tensor mixed_NHD, Tensor sums_NH, "
-    "Tensor starts) -> (Tensor, Tensor, Tensor)",
-)
+@torch.library.custom_op("megadec::attend_each_backward", mutates_args=(), device_types="cpu")
 def _attend_each_backward(
     g_NHD: Tensor, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor, mixed_NHD: Tensor, sums_NH: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """The architectures by name: how each is shaped, built, begun and counted.
 
-A table of functions instead of a base class, so that each model is written as its paper has it; what they share is the
-call: forward(ids_BS, *, targets_BS, weights_BS, ...) -> logits or the summed loss.
+What they share is the call: forward(ids_BS, *, targets_BS, weights_BS, ...) -> logits or the summed loss.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,26 +22,6 @@ from megadec.decoder.textbook.rnn import RnnSeq2Seq, RnnShape
 from megadec.decoder.textbook.seq2seq import Seq2SeqShape, TransformerSeq2Seq
 
 EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
-
-
-class SourceCache(Protocol):
-    """Sources that were read, and the target tokens that followed each."""
-
-    def select(self, rows_N: Tensor) -> None:
-        """Keep these sources, in this order; one may be taken more than once (int64)."""
-
-
-class EncoderDecoder(Protocol):
-    """What generation needs of an encoder-decoder."""
-
-    shape: Any
-    embed_tokens: nn.Embedding
-
-    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Any:
-        """Encode the sources into a SourceCache."""
-
-    def __call__(self, ids_BS: Tensor, *, cache: Any, last_only: bool) -> Tensor:
-        """Logits [B, 1 or S, V] behind ids that follow those in the cache."""
 
 
 @dataclasses.dataclass(frozen=True)

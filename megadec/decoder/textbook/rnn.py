@@ -10,16 +10,16 @@ slow as torch's on a CPU; in exchange ZeRO-3 gathers a loop's weights once for a
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import ConfigError
 from megadec.decoder.heads import LanguageModelHead
 from megadec.decoder.layers import Embedding, Linear, linear, matmul
-from megadec.decoder.shape import check_fields
-from megadec.decoder.textbook.seq2seq import check_source, source_mask
+from megadec.decoder.shape import ModelShape
+from megadec.decoder.textbook.seq2seq import EncoderDecoder, check_source, source_mask
 
 # Shapes: B batch, S target tokens, T source tokens, E inputs, H hidden size, G gates * hidden size, V vocabulary.
 
@@ -34,7 +34,7 @@ ATTENTIONS = ("bahdanau", "luong")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RnnShape:
+class RnnShape(ModelShape):
     """hidden_size: of the embedding, the decoder's state and the memory (two directions of half of it).
 
     cell: gru or lstm. attention: bahdanau or luong. max_position_embeddings: the longest source and the longest target.
@@ -52,7 +52,7 @@ class RnnShape:
     initializer_std: float = 0.1
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         for name, known in (("cell", tuple(GATES)), ("attention", ATTENTIONS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"model.shape.{name}={getattr(self, name)!r} is none of {', '.join(known)}")
@@ -60,10 +60,6 @@ class RnnShape:
             raise ConfigError(
                 f"model.shape.hidden_size={self.hidden_size} is odd; each direction of the encoder has half of it"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass
@@ -224,7 +220,7 @@ class AttentionDecoder(nn.Module):
         return matmul(weights_BT.unsqueeze(1), memory_BTH).squeeze(1)
 
 
-class RnnSeq2Seq(nn.Module):
+class RnnSeq2Seq(EncoderDecoder):
     """Bidirectional encoder, attention decoder, one embedding for both, and a head that may be tied to it."""
 
     def __init__(self, shape: RnnShape) -> None:
@@ -239,38 +235,17 @@ class RnnSeq2Seq(nn.Module):
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
         self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
 
-    def forward(
-        self,
-        ids_BS: Tensor,
-        *,
-        source_ids_BT: Tensor | None = None,
-        source_lengths_B: Tensor | None = None,
-        targets_BS: Tensor | None = None,
-        weights_BS: Tensor | None = None,
-        cache: RnnCache | None = None,
-        last_only: bool = False,
-    ) -> Tensor:
-        """Logits [B, S, V] or the summed loss; arguments and errors as in TransformerSeq2Seq."""
-        seen = cache
-        if seen is None:
-            assert source_ids_BT is not None, "source_ids_BT or a cache"
-            assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
-            seen = self.read(source_ids_BT, source_lengths_B)
-        tokens, context = seen.length + ids_BS.shape[1], self.shape.max_position_embeddings
-        if tokens > context:
-            raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")
-        h_BSH, *state = self.decoder(
-            self.embed_tokens(ids_BS), seen.memory_BTH, seen.keys_BTH, seen.mask_BT, seen.feed_BH, *seen.state
-        )
-        if cache is not None:
-            cache.state, cache.feed_BH, cache.length = tuple(state), h_BSH[:, -1], tokens
-        out: Tensor = self.lm_head(h_BSH[:, -1:] if last_only else h_BSH, targets_BS, weights_BS)
-        return out
-
-    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> RnnCache:
-        """Encode sources, from which the decoder starts."""
+    def encode(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> RnnCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
         memory_BTH, last_BH = self.encoder(self.embed_tokens(source_ids_BT), source_lengths_B)
         state = self.bridge_proj(last_BH).tanh().split(self.shape.hidden_size, dim=-1)
         mask_BT = source_mask(source_lengths_B, source_ids_BT.shape[1])
         return RnnCache(memory_BTH, self.key_proj(memory_BTH), mask_BT, tuple(state), torch.zeros_like(last_BH))
+
+    def states(self, x_BSH: Tensor, cache: RnnCache) -> Tensor:
+        h_BSH, *state = self.decoder(
+            x_BSH, cache.memory_BTH, cache.keys_BTH, cache.mask_BT, cache.feed_BH, *cache.state
+        )
+        cache.state, cache.feed_BH, cache.length = tuple(state), h_BSH[:, -1], cache.length + x_BSH.shape[1]
+        out: Tensor = h_BSH
+        return out

@@ -8,18 +8,20 @@ only: a place in the source says nothing of a place in the target.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from megadec.common.errors import InputError
-from megadec.decoder.attention import CAUSAL, Layout, SelfAttention, attend, cached_layout
+from megadec.decoder.attention import Layout, SelfAttention, attend, cached_layout
 from megadec.decoder.block import Block, SwiGLU
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.heads import LanguageModelHead
 from megadec.decoder.layers import Embedding, Linear, RMSNorm, rotations
-from megadec.decoder.shape import DecoderShape, check_fields
+from megadec.decoder.shape import DecoderShape, ModelShape
 
 # Shapes: B batch, S target tokens, T source tokens, H hidden size, K key-value heads, D head size, V vocabulary.
 
@@ -27,7 +29,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Seq2SeqShape:
+class Seq2SeqShape(ModelShape):
     """Fields as in DecoderShape; `max_position_embeddings` is the longest source and the longest target. ConfigError
     else."""
 
@@ -47,7 +49,7 @@ class Seq2SeqShape:
     initializer_std: float = 0.02
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         assert self.encoder.hidden_size == self.decoder.hidden_size  # made here, so that their own checks are done
 
     @property
@@ -63,10 +65,6 @@ class Seq2SeqShape:
     def _stack(self, layers: int) -> DecoderShape:
         shared = {field.name for field in dataclasses.fields(DecoderShape)} - {"layers"}
         return DecoderShape(layers=layers, **{name: getattr(self, name) for name in shared})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return dataclasses.asdict(self)
 
 
 def source_mask(source_lengths_B: Tensor, tokens: int) -> Tensor:
@@ -90,26 +88,6 @@ def check_source(source_ids_BT: Tensor, source_lengths_B: Tensor, max_position_e
     # On a GPU the look would cost a wait.
     if source_lengths_B.device.type == "cpu" and not all(0 < length <= tokens for length in source_lengths_B.tolist()):
         raise InputError(f"source lengths {source_lengths_B.tolist()} are not all from 1 to {tokens}, the tokens given")
-
-
-class Encoder(nn.Module):
-    """The decoder's blocks, in which a token sees every token of its source that is not padding, and a last norm."""
-
-    def __init__(self, shape: DecoderShape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
-        self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
-
-    def forward(self, x_BTH: Tensor, layout: Layout) -> Tensor:
-        """The normalized states [B, T, H] of embedded tokens; those of padding mean nothing."""
-        shape = self.shape
-        positions_BT = torch.arange(x_BTH.shape[1], device=x_BTH.device).expand(x_BTH.shape[:2])
-        cos_BT1F, sin_BT1F = rotations(positions_BT, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
-        for block in self.layers:
-            x_BTH = block(x_BTH, cos_BT1F, sin_BT1F, layout=layout)
-        memory_BTH: Tensor = self.norm(x_BTH)
-        return memory_BTH
 
 
 class CrossAttention(nn.Module):
@@ -166,66 +144,60 @@ class CrossBlock(nn.Module):
         return out
 
 
-class CrossDecoder(nn.Module):
-    """Blocks with cross-attention, and a last norm."""
+class Stack(nn.Module):
+    """Blocks of one kind, and a last norm: the encoder, or the decoder with cross-attention."""
 
-    def __init__(self, shape: DecoderShape) -> None:
+    def __init__(self, shape: DecoderShape, block: type[Block] | type[CrossBlock]) -> None:
         super().__init__()
         self.shape = shape
-        self.layers = nn.ModuleList(CrossBlock(shape, layer) for layer in range(shape.layers))
+        self.layers = nn.ModuleList(block(shape, layer) for layer in range(shape.layers))
         self.norm = RMSNorm(shape.hidden_size, shape.norm_eps)
 
-    def keys_values(self, memory_BTH: Tensor) -> list[KeysValues]:
-        """Keys and values of a source for each layer."""
-        return [cast(CrossBlock, block).cross_attn.keys_values(memory_BTH) for block in self.layers]
-
     def forward(
-        self, x_BSH: Tensor, memory: list[KeysValues], *, source: Layout, cache: KeyValueCache | None = None
+        self, x_BSH: Tensor, memory: Sequence[KeysValues] = (), *, seen_tokens: int = 0, **options: Any
     ) -> Tensor:
-        """The normalized states [B, S, H] of embedded targets that follow those in the cache."""
-        shape, tokens, seen_tokens = self.shape, x_BSH.shape[1], 0 if cache is None else cache.length
-        positions_BS = (torch.arange(tokens, device=x_BSH.device) + seen_tokens).expand(x_BSH.shape[:2])
+        """The normalized states [B, S, H] of embedded tokens behind `seen_tokens` others; of padding they mean nothing.
+
+        memory: keys and values of the source for each layer, where the blocks have cross-attention. options: what the
+        blocks take by keyword.
+        """
+        shape = self.shape
+        positions_BS = (torch.arange(x_BSH.shape[1], device=x_BSH.device) + seen_tokens).expand(x_BSH.shape[:2])
         cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
-        layout = CAUSAL if cache is None else cached_layout(tokens, seen_tokens, x_BSH.device)
-        for block, (k_BTKD, v_BTKD) in zip(self.layers, memory, strict=True):
-            x_BSH = block(x_BSH, cos_BS1F, sin_BS1F, k_BTKD, v_BTKD, layout=layout, source=source, cache=cache)
+        for layer, block in enumerate(self.layers):
+            x_BSH = block(x_BSH, cos_BS1F, sin_BS1F, *(memory[layer] if memory else ()), **options)
         h_BSH: Tensor = self.norm(x_BSH)
         return h_BSH
 
 
-class Seq2SeqCache:
-    """What generation keeps: keys and values of the sources for each layer, and those of the targets so far."""
+class SourceCache(Protocol):
+    """Sources that were read, and the target tokens that followed each."""
 
-    def __init__(self, memory: list[KeysValues], source: Layout, targets: KeyValueCache) -> None:
-        self.memory, self.source, self.targets = memory, source, targets
-
-    @property
-    def length(self) -> int:
-        """Target tokens seen."""
-        return self.targets.length
+    length: int
+    """Target tokens seen."""
 
     def select(self, rows_N: Tensor) -> None:
         """Keep these sources, in this order; one may be taken more than once (int64)."""
-        self.memory = [(k_BTKD[rows_N], v_BTKD[rows_N]) for k_BTKD, v_BTKD in self.memory]
-        if self.source.mask_B1ST is not None:
-            self.source = Layout(mask_B1ST=self.source.mask_B1ST[rows_N])
-        self.targets.select(rows_N)
 
 
-class TransformerSeq2Seq(nn.Module):
-    """Encoder, decoder with cross-attention, one embedding for both, and a head that may be tied to it.
+class EncoderDecoder(nn.Module, ABC):
+    """A model that reads a source beside its ids. Fresh matrices are zero: initialize or load them."""
 
-    Fresh matrices are zero: initialize or load them. Parameter names are those of Decoder below `encoder.`, `decoder.`.
-    """
+    shape: Any
+    embed_tokens: Embedding
+    lm_head: LanguageModelHead
 
-    def __init__(self, shape: Seq2SeqShape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
-        self.encoder = Encoder(shape.encoder)
-        self.decoder = CrossDecoder(shape.decoder)
-        tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
+    @abstractmethod
+    def encode(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Any:
+        """Encode sources: a SourceCache that serves one forward pass."""
+
+    @abstractmethod
+    def states(self, x_BSH: Tensor, cache: Any) -> Tensor:
+        """The states [B, S, H] of embedded targets that follow those in the cache, which then holds them too."""
+
+    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Any:
+        """Encode sources for generation: a SourceCache."""
+        return self.encode(source_ids_BT, source_lengths_B)
 
     def forward(
         self,
@@ -235,7 +207,7 @@ class TransformerSeq2Seq(nn.Module):
         source_lengths_B: Tensor | None = None,
         targets_BS: Tensor | None = None,
         weights_BS: Tensor | None = None,
-        cache: Seq2SeqCache | None = None,
+        cache: Any = None,
         last_only: bool = False,
     ) -> Tensor:
         """Logits [B, S, V]; with targets, the float32 sum over tokens of weight * nats.
@@ -247,26 +219,72 @@ class TransformerSeq2Seq(nn.Module):
         if cache is None:
             assert source_ids_BT is not None, "source_ids_BT or a cache"
             assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
-            tokens, context = ids_BS.shape[1], self.shape.max_position_embeddings
-            if tokens > context:
-                raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")
-            memory, source = self._memory(source_ids_BT, source_lengths_B)
-            h_BSH = self.decoder(self.embed_tokens(ids_BS), memory, source=source)
-        else:
-            cache.targets.reserve(ids_BS.shape[1])
-            h_BSH = self.decoder(self.embed_tokens(ids_BS), cache.memory, source=cache.source, cache=cache.targets)
-            cache.targets.advance(ids_BS.shape[1])
+            cache = self.encode(source_ids_BT, source_lengths_B)
+        tokens, context = cache.length + ids_BS.shape[1], self.shape.max_position_embeddings
+        if tokens > context:
+            raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")
+        h_BSH = self.states(self.embed_tokens(ids_BS), cache)
         out: Tensor = self.lm_head(h_BSH[:, -1:] if last_only else h_BSH, targets_BS, weights_BS)
         return out
 
-    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Seq2SeqCache:
-        """Encode sources for generation."""
-        memory, source = self._memory(source_ids_BT, source_lengths_B)
-        weight = self.embed_tokens.weight
-        targets = KeyValueCache(self.shape.decoder, source_ids_BT.shape[0], device=weight.device, dtype=weight.dtype)
-        return Seq2SeqCache(memory, source, targets)
 
-    def _memory(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> tuple[list[KeysValues], Layout]:
+@dataclasses.dataclass
+class Seq2SeqCache:
+    """Keys and values of the sources for each layer and, for generation, those of the targets so far."""
+
+    memory: list[KeysValues]
+    source: Layout
+    targets: KeyValueCache | None = None
+
+    @property
+    def length(self) -> int:
+        """Target tokens seen."""
+        return 0 if self.targets is None else self.targets.length
+
+    def select(self, rows_N: Tensor) -> None:
+        """Keep these sources, in this order; one may be taken more than once (int64)."""
+        self.memory = [(k_BTKD[rows_N], v_BTKD[rows_N]) for k_BTKD, v_BTKD in self.memory]
+        if self.source.mask_B1ST is not None:
+            self.source = Layout(mask_B1ST=self.source.mask_B1ST[rows_N])
+        if self.targets is not None:
+            self.targets.select(rows_N)
+
+
+class TransformerSeq2Seq(EncoderDecoder):
+    """Encoder, decoder with cross-attention, one embedding for both, and a head that may be tied to it.
+
+    Parameter names are those of Decoder below `encoder.`, `decoder.`.
+    """
+
+    def __init__(self, shape: Seq2SeqShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
+        self.encoder = Stack(shape.encoder, Block)
+        self.decoder = Stack(shape.decoder, CrossBlock)
+        tied = self.embed_tokens.weight if shape.tied_embeddings else None
+        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
+
+    def encode(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Seq2SeqCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
         source = source_layout(source_lengths_B, source_ids_BT.shape[1])
-        return self.decoder.keys_values(self.encoder(self.embed_tokens(source_ids_BT), layout=source)), source
+        memory_BTH = self.encoder(self.embed_tokens(source_ids_BT), layout=source)
+        blocks = cast(list[CrossBlock], self.decoder.layers)
+        return Seq2SeqCache([block.cross_attn.keys_values(memory_BTH) for block in blocks], source)
+
+    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Seq2SeqCache:
+        cache, weight = self.encode(source_ids_BT, source_lengths_B), self.embed_tokens.weight
+        sources = source_ids_BT.shape[0]
+        cache.targets = KeyValueCache(self.shape.decoder, sources, device=weight.device, dtype=weight.dtype)
+        return cache
+
+    def states(self, x_BSH: Tensor, cache: Seq2SeqCache) -> Tensor:
+        tokens, targets = x_BSH.shape[1], cache.targets
+        if targets is not None:
+            targets.reserve(tokens)
+        layout = cached_layout(tokens, cache.length, x_BSH.device)
+        options = {"seen_tokens": cache.length, "layout": layout, "source": cache.source, "cache": targets}
+        h_BSH: Tensor = self.decoder(x_BSH, cache.memory, **options)
+        if targets is not None:
+            targets.advance(tokens)
+        return h_BSH

@@ -85,7 +85,7 @@ def report_damaged_shards(stream: TrainStream, folder: Path, step: int) -> None:
     if not shards:
         return
     path = folder / REPORT
-    windows = sum(stream.lost_windows(number) for number in range(len(sets)))
+    windows = sum(len(stream.plan(number).lost) for number in range(len(sets)))
     start = {
         "from_step": step,
         "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),

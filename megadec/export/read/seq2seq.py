@@ -16,7 +16,8 @@ from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pairs import PairOptions
-from megadec.decoder.textbook.registry import EncoderDecoder, architecture
+from megadec.decoder.textbook.registry import architecture
+from megadec.decoder.textbook.seq2seq import EncoderDecoder
 from megadec.engine.checkpoint.manifest import read_manifest
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.zero.state_files import StateFiles

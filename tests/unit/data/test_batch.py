@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from megadec.data.batch import TokenBatch, assemble
-from megadec.data.index import DataSet
 from megadec.data.windows import WindowPlan, plan_windows
 
 ROW = 300
-
-
-@pytest.fixture(scope="module")
-def data(tiny_shards: Path) -> DataSet:
-    return DataSet.open(tiny_shards)
 
 
 @pytest.fixture(params=["cut", "best_fit"])

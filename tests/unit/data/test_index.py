@@ -42,8 +42,7 @@ def test_a_set_holds_the_tokens_of_its_documents_in_order(tiny_shards, tiny_docu
     data.verify()
 
 
-def test_tokens_across_blocks_and_shards_are_those_of_the_joined_set(tiny_shards):
-    data = DataSet.open(tiny_shards)
+def test_tokens_across_blocks_and_shards_are_those_of_the_joined_set(data):
     joined = data.tokens_at(0, data.tokens)
     for border in data.block_starts[1:-1].tolist():
         assert data.tokens_at(border - 3, 7).tolist() == joined[border - 3 : border + 4].tolist()
@@ -51,8 +50,7 @@ def test_tokens_across_blocks_and_shards_are_those_of_the_joined_set(tiny_shards
         assert data.tokens_at(border, 2).tolist() == joined[border : border + 2].tolist()
 
 
-def test_tokens_within_a_block_are_a_read_only_view_of_the_map(tiny_shards):
-    data = DataSet.open(tiny_shards)
+def test_tokens_within_a_block_are_a_read_only_view_of_the_map(data):
     view = data.tokens_at(10, 100)
     assert view.base is not None
     assert np.shares_memory(view, data.tokens_at(50, 10))
@@ -69,8 +67,7 @@ def test_no_more_shards_are_mapped_than_allowed(tiny_shards, monkeypatch):
     assert data._map.cache_info().currsize == 2
 
 
-def test_documents_between_two_tokens_are_those_that_own_them(tiny_shards, tiny_documents):
-    data = DataSet.open(tiny_shards)
+def test_documents_between_two_tokens_are_those_that_own_them(data, tiny_documents):
     everything = data.documents_between(0, data.tokens)
     assert [span.id for span in everything] == [document.id for document in tiny_documents]
     chance = np.random.default_rng(0)
@@ -80,8 +77,7 @@ def test_documents_between_two_tokens_are_those_that_own_them(tiny_shards, tiny_
         assert data.documents_between(first, stop) == (owners if first < stop else [])
 
 
-def test_documents_are_found_by_their_ids_be_they_many_or_few(tiny_shards):
-    data = DataSet.open(tiny_shards)
+def test_documents_are_found_by_their_ids_be_they_many_or_few(data):
     every = {span.id: [span] for span in data.documents_between(0, data.tokens)}
     assert data.find_documents(every) == every
     for some in (["wiki-66"], ["news-1", "nobody"]):

@@ -111,5 +111,3 @@ def test_a_step_that_does_not_divide_is_refused(pairs: PairSet) -> None:
     stream = PairStream(pairs, seed=3, global_batch_size=6)
     with pytest.raises(ConfigError, match=r"train.global_batch_size=6 is not a multiple of 2 \(micro\) x 2 \(ranks\)"):
         stream.batch(0, 0, 2, 2)
-    with pytest.raises(ConfigError, match=r"train.global_batch_size=0 is not at least 1"):
-        PairStream(pairs, seed=3, global_batch_size=0)

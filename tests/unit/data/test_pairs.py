@@ -95,12 +95,10 @@ def test_each_source_is_on_one_side_only_and_stays_there_whatever_stands_around_
     sources = texts(400)
     whole = write_pairs(tmp_path / "whole.txt", sources, "copy")
     more = write_pairs(tmp_path / "more.txt", [*texts(300, seed=5), *reversed(sources)], "reverse")
-    held = {
-        path: {s for s, _ in choose_pairs(options(path, held_out_fraction=0.2), "held_out")} for path in (whole, more)
-    }
-    train = {
-        path: {s for s, _ in choose_pairs(options(path, held_out_fraction=0.2), "train")} for path in (whole, more)
-    }
+    held, train = (
+        {path: {s for s, _ in choose_pairs(options(path, held_out_fraction=0.2), part)} for path in (whole, more)}
+        for part in ("held_out", "train")
+    )
     for path in (whole, more):
         assert not held[path] & train[path]
     assert held[whole] | train[whole] == set(sources)

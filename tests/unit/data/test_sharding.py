@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,11 +12,6 @@ from megadec.data.sharding import rank_position
 from megadec.data.stream import TrainStream
 
 SETTINGS = {"sequence_length": 60, "packing": "cut", "seed": 1, "global_batch_size": 12}
-
-
-@pytest.fixture(scope="module")
-def data(tiny_shards: Path) -> DataSet:
-    return DataSet.open(tiny_shards)
 
 
 @pytest.mark.parametrize(("world_size", "shared"), [(2, 2), (4, 2), (6, 3), (4, 4)])

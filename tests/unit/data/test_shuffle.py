@@ -129,12 +129,10 @@ def test_the_order_of_version_1_stays_as_it_is():
     assert windows.tolist() == [3, 6, 4, 1, 3, 8, 0, 2, 1, 9, 2, 3, 1, 2, 0, 5, 0, 7]
 
 
-@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
-def test_a_weight_that_is_no_count_is_a_config_error(weight):
-    with pytest.raises(ConfigError, match="weight"):
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [(-1.0, "weight -1.0"), (float("nan"), "weight nan"), (float("inf"), "weight inf"), (0.0, "leave no window")],
+)
+def test_a_weight_that_is_no_count_or_leaves_nothing_is_a_config_error(weight, words):
+    with pytest.raises(ConfigError, match=words):
         Shuffle([10], [weight], seed=0)
-
-
-def test_weights_that_leave_nothing_are_a_config_error():
-    with pytest.raises(ConfigError, match="leave no window"):
-        Shuffle([10], [0.0], seed=0)

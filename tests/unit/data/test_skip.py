@@ -11,7 +11,7 @@ from megadec.common.errors import ConfigError
 from megadec.data.index import DataSet
 from megadec.data.skip import SkippedDocuments, find_skipped, read_ids
 from megadec.data.stream import TrainStream
-from megadec.data.windows import PACKINGS
+from megadec.data.windows import PLANS
 
 # One from the beginning, some from the middle, one of three hundred tokens and more, the last.
 IDS = ("wiki-0", "news-1", "comments-101", "wiki-66", "news-199")
@@ -22,7 +22,7 @@ def stream_of(folder: Path, packing: str, skipped: tuple[str, ...], sequence_par
     return TrainStream(sets, 32, packing, 5, 8, sequence_parallel_size, skipped)
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("packing", PLANS)
 def test_exactly_the_predictions_of_skipped_documents_lose_their_weight_in_an_epoch(
     tiny_shards: Path, plan_cache: Path, packing: str
 ) -> None:

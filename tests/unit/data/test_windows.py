@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.data import windows
-from megadec.data.index import DataSet
-from megadec.data.windows import BestFitPlan, CutPlan, WindowPlan, documents_of, plan_windows
-
-
-@pytest.fixture(scope="module")
-def data(tiny_shards: Path) -> DataSet:
-    return DataSet.open(tiny_shards)
+from megadec.data.windows import BestFitPlan, CutPlan, WindowPlan, plan_windows
 
 
 def predicted_by(plan: WindowPlan) -> np.ndarray:
@@ -55,7 +48,7 @@ def test_a_window_knows_the_documents_that_it_reads_and_a_document_its_windows(
     for window in range(plan.windows):
         inputs = [(first, first + count) for first, count in plan.pieces(window)]
         owners = [s for s in everything if any(s.first_token < b and s.first_token + s.tokens > a for a, b in inputs)]
-        assert sorted(documents_of(plan, window)) == sorted(owners)
+        assert sorted(plan.documents_of(window)) == sorted(owners)
         for span in owners:
             held.setdefault(span.id, []).append(window)
     assert held == {span.id: plan.windows_with(span) for span in everything}

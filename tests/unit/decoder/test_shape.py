@@ -38,24 +38,14 @@ def test_the_counts_in_a_presets_comment_are_true(name: str) -> None:
     assert ("dominates" in comments) == (matrix > total / 2)
 
 
+@pytest.mark.parametrize("classes", [None, 7])
 @pytest.mark.parametrize("name", NAMED)
-def test_the_table_of_parameters_is_that_of_the_module(name: str) -> None:
+def test_the_table_of_parameters_is_that_of_the_module(name: str, classes: int | None) -> None:
     shape = DecoderShape.from_preset(name)
     with torch.device("meta"):
-        decoder = Decoder(shape)
+        decoder = Decoder(shape, classes=classes)
     found = {key: tuple(parameter.shape) for key, parameter in decoder.named_parameters()}
-    assert list(found.items()) == list(parameter_table(shape).items())
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_table_of_a_classifier_has_its_score_and_no_language_head(tied: bool) -> None:
-    shape = DecoderShape.from_preset("5m", tied_embeddings=tied)
-    with torch.device("meta"):
-        decoder = Decoder(shape, classes=7)
-    found = {key: tuple(parameter.shape) for key, parameter in decoder.named_parameters()}
-    assert list(found.items()) == list(parameter_table(shape, classes=7).items())
-    assert found["score.weight"] == (7, shape.hidden_size)
-    assert "lm_head.weight" not in found
+    assert list(found.items()) == list(parameter_table(shape, classes).items())
 
 
 def test_a_presets_field_can_be_overridden() -> None:

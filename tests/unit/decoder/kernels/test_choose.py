@@ -18,9 +18,11 @@ from tests.support.kernel_cases import TINY
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("kernels", ["auto", "torch"])
-def test_on_a_cpu_torch_computes(kernels: Kernels) -> None:
-    assert not use_triton(kernels, torch.ones(1))
+@pytest.mark.parametrize(
+    ("kernels", "dtype"), [("auto", torch.float32), ("torch", torch.float32), ("triton", torch.float64)]
+)
+def test_on_a_cpu_and_in_double_precision_torch_computes(kernels: Kernels, dtype: torch.dtype) -> None:
+    assert not use_triton(kernels, torch.ones(1, dtype=dtype))
 
 
 def test_triton_without_a_gpu_is_refused_unless_it_is_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,10 +35,6 @@ def test_triton_without_a_gpu_is_refused_unless_it_is_interpreted(monkeypatch: p
     monkeypatch.setattr(choose, "triton_is_installed", lambda: False)
     with pytest.raises(ConfigError, match="triton is not installed"):
         use_triton("triton", torch.ones(1))
-
-
-def test_double_precision_is_never_given_to_triton() -> None:
-    assert not use_triton("triton", torch.ones(1, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("rows", "size"), [(0, 5), (1, 1), (7, 2 * CPU_PIECE_ELEMENTS), (1000, 1024), (513, 512)])
