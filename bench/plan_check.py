@@ -32,7 +32,7 @@ from megadec.common.errors import ConfigError, run_main
 from megadec.common.files import write_json
 from megadec.decoder.flops import parameter_count
 from megadec.decoder.initialize import initial_tensor
-from megadec.engine.checkpoint.snapshot import Snapshot
+from megadec.engine.checkpoint.checkpointer import Snapshot
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import build_engine, end_process_group, start_process_group

@@ -37,9 +37,7 @@ class EarlyStopping:
         if self.metric is not None and "/" not in self.metric:
             raise ConfigError(f"early_stopping.metric={self.metric!r} is not SET/FIGURE, such as dev/accuracy")
         if self.metric is None and self.patience:
-            raise ConfigError(
-                f"early_stopping.patience={self.patience} without early_stopping.metric: name what must get better"
-            )
+            raise ConfigError(f"early_stopping.patience={self.patience} without a metric: name what must get better")
 
 
 @dataclass(frozen=True)

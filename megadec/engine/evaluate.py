@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import Batch, TokenBatch, assemble
 from megadec.data.index import DataSet
@@ -23,8 +22,11 @@ from megadec.data.pair_stream import PairBatch
 from megadec.data.sharding import RankPosition
 from megadec.data.windows import plan_windows
 from megadec.engine.health.preemption import Interrupt
+from megadec.engine.limits import check_numbers
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.task import Scorer
+
+HeldOut = Mapping[str, Iterable[TokenBatch | PairBatch]]
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,7 @@ class EvaluateOptions:
     micro_batch_size: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("interval_steps", "windows", "micro_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
+        check_numbers("evaluate", self, "at least 1", "interval_steps", "windows", "micro_batch_size")
 
 
 def measure_rounds(
@@ -66,11 +66,7 @@ def measure_rounds(
 
 
 def evaluate_loss(
-    scorer: Scorer,
-    sets: Mapping[str, Iterable[TokenBatch | PairBatch]],
-    tokenizer: Tokenizer,
-    step: int,
-    interrupt: Interrupt,
+    scorer: Scorer, sets: HeldOut, tokenizer: Tokenizer, step: int, interrupt: Interrupt
 ) -> list[Evaluation] | None:
     """Loss and bits per character of every set; None as soon as any rank wants to stop. Collective.
 
@@ -112,13 +108,9 @@ def window_batches(
 def figures(nats: float, tokens: int, characters: int) -> dict[str, float]:
     """What is told of a set: loss in nats a token, perplexity, bits per character, and what they were taken over."""
     loss = nats / max(tokens, 1)
-    return {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
-        "bits_per_character": nats / math.log(2) / max(characters, 1),
-        "evaluated_tokens": tokens,
-        "evaluated_characters": characters,
-    }
+    bits = nats / math.log(2) / max(characters, 1)
+    over = {"evaluated_tokens": tokens, "evaluated_characters": characters}
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_character": bits, **over}
 
 
 def evenly_spaced(windows: int, wanted: int) -> list[int]:

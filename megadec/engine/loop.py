@@ -23,16 +23,22 @@ from megadec.decoder.kernels.precision import has_bf16
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.load import load_checkpoint, roll_back
 from megadec.engine.checkpoint.manifest import Progress
-from megadec.engine.checkpoint.origins import origins_at_start
-from megadec.engine.checkpoint.resume import find_checkpoint
+from megadec.engine.checkpoint.resume import find_checkpoint, origins_at_start
 from megadec.engine.checkpoint.save import begin_checkpoint
 from megadec.engine.checkpoint.skipped import RunStart, after_start
 from megadec.engine.dry_run import dry_run, memory_errors
 from megadec.engine.early_stopping import after_evaluation, exhausted
 from megadec.engine.health.damaged_shards import report_damaged_shards
-from megadec.engine.health.guard import after_good_step, after_roll_back, after_skip, within_limits
+from megadec.engine.health.guard import (
+    after_good_step,
+    after_roll_back,
+    after_skip,
+    describe,
+    documents_read,
+    line_of,
+    within_limits,
+)
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.health.recovery import describe, documents_read, line_of
 from megadec.engine.health.watchdog import Watchdog
 from megadec.engine.metrics.logger import MetricsLogger
 from megadec.engine.metrics.reports import Anomaly, Saved, StepReport
@@ -111,10 +117,7 @@ def check_one_precision(job: Job, ranks: Ranks) -> None:
     found = ranks.all_gather(job.settings.precision)
     if len(set(found)) > 1:
         listed = ", ".join(f"{name} on rank {found.index(name)}" for name in sorted(set(found)))
-        raise ConfigError(
-            f"train.precision={job.run.train.precision} is {listed}: these machines differ; say"
-            " --train.precision bf16, or fp32"
-        )
+        raise ConfigError(f"train.precision={job.run.train.precision} is {listed}: machines differ, so say which")
 
 
 def _loop(training: _Training, progress: Progress) -> Progress:
@@ -169,13 +172,13 @@ def _step(training: _Training, progress: Progress) -> Progress | None:
     step, began, waited = progress.step + 1, time.perf_counter(), batches.seconds_waited
     _seed(run.seed, progress.step, engine.ranks.rank)
     training.watchdog.set_phase("data", step)
+    rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
     with memory_errors(training.job):
         report = train_step(
             engine,
             next(batches),
             step=step,
-            learning_rate=run.optimizer.learning_rate
-            * learning_rate_factor(run.schedule, progress.step, run.train.steps),
+            learning_rate=rate,
             wants_stop=training.interrupt.requested,
             guard=run.guard,
             history=progress.guard,

@@ -42,9 +42,8 @@ class Ranks:
 
     def all_gather(self, value: Any) -> list[Any]:
         """Every rank's value, by rank, on every rank."""
-        values: list[Any] = [value]
+        values = [value] * self.world_size
         if self.world_size > 1:
-            values = [None] * self.world_size
             with lost_ranks("exchanging values"):
                 torch.distributed.all_gather_object(values, value)
         return values
@@ -60,8 +59,6 @@ def lost_ranks(doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "Connection" in str(error) or "gloo" in str(error) or "NCCL" in str(error):
-            raise TrainingError(
-                f"rank {rank()}: another rank was lost while {doing}; its own message says why"
-            ) from error
-        raise
+        if not any(word in str(error) for word in ("Connection", "gloo", "NCCL")):
+            raise
+        raise TrainingError(f"rank {rank()}: another rank was lost while {doing}; its own message says why") from error

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from megadec.common.errors import ConfigError
+from megadec.engine.limits import check_numbers
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,8 @@ class ScheduleOptions:
     decay_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.warmup_steps < 0:
-            raise ConfigError(f"schedule.warmup_steps={self.warmup_steps} is negative")
-        for name in ("final_fraction", "decay_fraction"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"schedule.{name}={value} is not between 0 and 1")
+        check_numbers("schedule", self, "at least 0", "warmup_steps")
+        check_numbers("schedule", self, "from 0 to 1", "final_fraction", "decay_fraction")
 
 
 def learning_rate_factor(options: ScheduleOptions, step: int, steps: int) -> float:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from megadec.data.batch import Batch
-from megadec.engine.health.guard import GuardOptions, GuardState, StepFigures, detect
+from megadec.engine.health.guard import GuardOptions, GuardState, detect
 from megadec.engine.health.watchdog import SetPhase
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.metrics.reports import Anomaly, StepReport
+from megadec.engine.ranks import Ranks
 from megadec.engine.zero.engine import ZeroEngine
 
 DEFAULT_GUARD, NO_HISTORY = GuardOptions(), GuardState()
@@ -42,14 +44,13 @@ def train_step(
     set_phase("agree", step)
     tokens = sum(batch.valid_tokens for batch in batches)
     squared_tokens = sum(batch.squared_document_tokens for batch in batches)
-    valid_tokens, squared_tokens, stops = map(
-        int, engine.ranks.sum_over_ranks([tokens, squared_tokens, float(wants_stop)])
-    )
+    sums = engine.ranks.sum_over_ranks([tokens, squared_tokens, float(wants_stop)])
+    valid_tokens, squared_tokens, stops = map(int, sums)
     if stops:
         return None
     if valid_tokens == 0:
         nothing = Anomaly(step, "no_tokens", "skip", (), "no token of the batch has a loss weight")
-        return StepReport(step, math.nan, 0, squared_tokens, learning_rate, math.nan, (), nothing)
+        return StepReport(step, math.nan, 0, squared_tokens, learning_rate, math.nan, anomaly=nothing)
     # DeepSpeed takes the mean over ranks, so each rank's share is multiplied by their number.
     scale = engine.ranks.world_size / valid_tokens
     losses = []
@@ -61,10 +62,15 @@ def train_step(
         if number < len(batches):
             engine.end_micro_step()
     set_phase("reduce", step)
-    seen, memory = _gather_figures(engine, float(torch.stack(losses).sum()), valid_tokens, step)
+    ranks, own = engine.ranks, engine.own_gradients()
+    nats, memory_bytes = float(torch.stack(losses).sum()), float(peak_memory_bytes(ranks.device))
+    rank_losses, rank_norms, broken, memory = _gather(ranks, (nats, own.norm, own.first_not_finite + 1.0, memory_bytes))
+    mean_loss, norm = sum(rank_losses) / valid_tokens, engine.gradient_norm()
+    names = tuple(engine.trained_names[int(number) - 1] if number else "" for number in broken)
+    figures = StepReport(step, mean_loss, valid_tokens, squared_tokens, learning_rate, norm, tuple(map(int, memory)))
+    figures = replace(figures, rank_losses=rank_losses, rank_norms=rank_norms, broken=names)
     set_phase("update", step)
-    anomaly = detect(guard, history, seen)
-    report = StepReport(step, seen.loss, valid_tokens, squared_tokens, learning_rate, seen.norm, memory, anomaly)
+    report = replace(figures, anomaly=detect(guard, history, figures))
     if report.updated:
         engine.update(learning_rate)
     else:
@@ -72,16 +78,9 @@ def train_step(
     return report
 
 
-def _gather_figures(
-    engine: ZeroEngine, own_loss: float, valid_tokens: int, step: int
-) -> tuple[StepFigures, tuple[int, ...]]:
-    """What the step found on all ranks, and each rank's peak memory."""
-    ranks, own = engine.ranks, engine.own_gradients()
-    mine = (own_loss, own.norm, own.first_not_finite + 1.0, float(peak_memory_bytes(ranks.device)))
+def _gather(ranks: Ranks, mine: Sequence[float]) -> list[tuple[float, ...]]:
+    """Each of these numbers on every rank, by rank, in one message: a sum in which every rank has places of its own."""
     values = [0.0] * (len(mine) * ranks.world_size)
     values[ranks.rank * len(mine) : (ranks.rank + 1) * len(mine)] = mine
     sums = ranks.sum_over_ranks(values)
-    losses, norms, broken, memory = (tuple(sums[place :: len(mine)]) for place in range(len(mine)))
-    names = tuple(engine.parameter_name(int(number) - 1) if number else "" for number in broken)
-    seen = StepFigures(step, sum(losses) / valid_tokens, engine.gradient_norm(), losses, norms, names)
-    return seen, tuple(map(int, memory))
+    return [tuple(sums[place :: len(mine)]) for place in range(len(mine))]

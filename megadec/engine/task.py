@@ -68,8 +68,8 @@ class Scorer(Protocol):
         """The model's logits, without targets."""
 
 
+# (model, step, interrupt) -> the figures of every held-out set; None as soon as any rank wants to stop. Collective.
 Evaluate = Callable[[Scorer, int, Interrupt], list[Evaluation] | None]
-"""(model, step, interrupt) -> the figures of every held-out set; None as soon as any rank wants to stop. Collective."""
 
 
 class InitialWeights(Protocol):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from megadec.common.errors import CheckpointError, ConfigError, ExportError
 from megadec.common.files import read_json
 from megadec.engine.checkpoint.manifest import MANIFEST, checkpoints_in
-from megadec.engine.checkpoint.origins import Source, origins_of, run_folder_of
+from megadec.engine.checkpoint.resume import Source, origins_of, run_folder_of
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.export.read.megadec import FORMAT as FOLDER_FORMAT

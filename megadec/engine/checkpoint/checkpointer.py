@@ -6,22 +6,77 @@ is finished, or that a rank has given up. One save is under way at a time; the n
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from megadec.common.errors import StorageError
 from megadec.common.log import logger
-from megadec.engine.checkpoint.snapshot import Snapshot
-from megadec.engine.checkpoint.writer import LOOK_SECONDS, PendingSave, Publish, RankFiles
+from megadec.engine.checkpoint.writer import LOOK_SECONDS, PendingSave, Publish
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.zero.state import ZeroState
-from megadec.engine.zero.state_files import header_of
+from megadec.engine.zero.state_files import ShardSlice, header_of
 
 log = logger(__name__)
+
+
+class Snapshot:
+    """A copy of this rank's training state in host memory, which a thread can write while training goes on.
+
+    It takes as many bytes as the state has on this rank (12 for each of its trained parameters) and keeps them for the
+    next save: getting memory from the system takes longer than the copy itself. device: the one that ranks train on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._locked = False
+        self._slices: list[ShardSlice] = []
+
+    def take(self, live: ZeroState, slices: list[ShardSlice]) -> None:
+        """Copy every tensor of the state; on return nothing of it is looked at any more."""
+        size = sum(shard.bytes for shard in slices)
+        if self._memory.numel() != size:
+            self._replace_memory(size)
+        self._slices = slices
+        for (own, copy), (shard, tensor) in zip(self.tensors(), live.tensors(), strict=True):
+            assert own == shard, (own, shard)
+            # Asynchronous where the memory is locked: a GPU copies all of it in one go.
+            copy.copy_(tensor.detach(), non_blocking=True)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def tensors(self) -> Generator[tuple[ShardSlice, Tensor], None, None]:
+        """The copies, in the order of the state."""
+        offset = 0
+        for shard in self._slices:
+            yield shard, self._memory.narrow(0, offset, shard.bytes).view(shard.dtype)
+            offset += shard.bytes
+
+    def _replace_memory(self, size: int) -> None:
+        """Locked where there is a GPU, which then copies at full speed.
+
+        Locked by hand: torch's own allocator of locked memory would round the size up to a power of two.
+        """
+        if self._locked:
+            torch.cuda.cudart().cudaHostUnregister(self._memory.data_ptr())
+        self._memory = torch.empty(size, dtype=torch.uint8)
+        self._locked = False
+        if size and self._device.type == "cuda":
+            status = torch.cuda.cudart().cudaHostRegister(self._memory.data_ptr(), size, 0)
+            self._locked = int(status) == 0
+            if not self._locked:
+                log.warning("%d bytes could not be locked (%s): copies for a save are slower", size, status)
+                # CUDA keeps the error for whoever asks next, which would be a kernel of the training.
+                with contextlib.suppress(RuntimeError):
+                    torch.zeros(1, device=self._device)
 
 
 class AsyncCheckpointer:
@@ -56,12 +111,11 @@ class AsyncCheckpointer:
         if background:
             self._snapshot.take(self._live, slices)
         tensors = self._snapshot.tensors if background else self._live.tensors
-        files = RankFiles(self._ranks.rank, self._ranks.world_size, header, tensors, small_files)
         # A name for this attempt alone: what a killed run has left is never taken for a file of this one.
         token = self._ranks.broadcast(f"{time.time_ns():x}")
         final = saved.path
         partial = final.with_name(f".{final.name}.{token}.partial")
-        self._pending = PendingSave(files, partial, final, publish, self._options)
+        self._pending = PendingSave(self._ranks, header, tensors, small_files, partial, final, publish, self._options)
         self._pending.start(in_background=background)
         self._saved, self._began = replace(saved, bytes=size, asynchronous=background), began
         self._add_stall(began)
@@ -107,14 +161,13 @@ class AsyncCheckpointer:
         [over] = self._ranks.sum_over_ranks([float(limit is not None and size > limit)])
         if not self._size_said:
             self._size_said = True
-            if not over:
-                log.info("training goes on during saves; %s bytes of host memory a rank hold the state", f"{size:,}")
-            elif self._options.snapshot_bytes is None:
-                log.warning("the state is on disk, so training waits for saves; with checkpoint.snapshot_bytes (of host"
-                            " memory) of at least %s it goes on", f"{size:,}")  # fmt: skip
+            if over:
+                log.warning(
+                    f"a rank's state (here {size:,} bytes) is above checkpoint.snapshot_bytes (unless stated, 0 where"
+                    " the state is on disk), so training waits for saves"
+                )
             else:
-                log.warning("a rank's state (here %s bytes) is above checkpoint.snapshot_bytes, so training waits for"
-                            " saves", f"{size:,}")  # fmt: skip
+                log.info("training goes on during saves; %s bytes of host memory a rank hold the state", f"{size:,}")
         return not over
 
     def _fail(self, pending: PendingSave) -> None:

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from megadec.common.errors import CheckpointError
-from megadec.common.files import read_json, sha256_of
+from megadec.common.files import read_json, sha256_of, sync_folder, sync_tree, write_json
 from megadec.common.log import logger
-from megadec.engine.checkpoint.skipped import RunStart
+from megadec.engine.checkpoint.skipped import RunStart, from_json, starts_of
 from megadec.engine.early_stopping import Best
 from megadec.engine.health.guard import GuardState
 from megadec.engine.runs.common import CheckpointOptions
 
-FORMAT = "megadec-checkpoint"
-VERSION = 2
+KIND = {"format": "megadec-checkpoint", "version": 2}
 MANIFEST = "manifest.json"
 RUN_FILE = "run.yaml"
 _NAME = re.compile(r"step_(\d{8,})")
@@ -37,7 +36,7 @@ class Progress:
 
     `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those;
     `guard`: what the guard remembers of losses, norms and skipped steps; `starts`: from which step on the run went
-    without which documents and shards; `origins`: the weights that the run began from (`origins.py`).
+    without which documents and shards; `origins`: the weights that the run began from (`resume.py`).
     """
 
     step: int = 0
@@ -48,6 +47,13 @@ class Progress:
     guard: GuardState = field(default_factory=GuardState)
     starts: tuple[RunStart, ...] = ()
     origins: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Progress:
+        """What a checkpoint keeps of it, but for the origins, which one of an earlier version does not state."""
+        counts = {name: manifest[name] for name in ("step", "tokens", "loss", "evaluated_step")}
+        guard = from_json(GuardState, manifest["guard"])
+        return cls(**counts, best=Best(**manifest["best"]), guard=guard, starts=starts_of(manifest))
 
 
 def checkpoint_name(step: int) -> str:
@@ -66,6 +72,21 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def replaced_name(final: Path) -> Path:
     """Where a checkpoint goes while another of the same step takes its name."""
     return final.with_name(f".{final.name}.replaced")
+
+
+def finalize(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of a checkpoint that is whole but for it, flush all to disk, and rename it; one of the same
+    step goes when that has happened.
+    """
+    write_json(partial / MANIFEST, {**KIND, **manifest})
+    sync_tree(partial)
+    replaced = replaced_name(final)
+    if final.exists():  # the same step again: after an evaluation, or from a run that went on from before it
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.replace(final, replaced)
+    os.replace(partial, final)
+    sync_folder(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def remove_old(folder: Path, options: CheckpointOptions, best_step: int) -> None:
@@ -102,8 +123,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises CheckpointError naming the file that is missing, cut or changed.
     """
     manifest = read_json(path / MANIFEST, CheckpointError)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
-        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a {FORMAT} of version {VERSION}")
+    if not isinstance(manifest, dict) or {key: manifest.get(key) for key in KIND} != KIND:
+        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a checkpoint of version {KIND['version']}")
     for name, stated in manifest["files"].items():
         file = path / name
         if not file.is_file():

@@ -1,46 +1,43 @@
-"""Chooses the checkpoint to go on from, and compares it with the run before anything is built.
+"""Chooses the checkpoint to go on from, compares it with the run before anything is built, and says which weights the
+run began from, as its checkpoints keep it from the first save on.
 
-Rank 0 alone reads and hashes, so a shared file system has one reader; the others wait for its answer.
+Rank 0 alone reads and hashes, so a shared file system has one reader; the others wait for its answer. A run carries
+over what the run before it began from, so a long chain of runs repeats itself; in return its first links may go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, MegadecError
 from megadec.common.files import remove_temporary, storage_errors
-from megadec.engine.checkpoint.manifest import checkpoints_in, newest_whole, read_manifest, remove_partial
-from megadec.engine.checkpoint.origins import AUTOMATIC
+from megadec.engine.checkpoint.manifest import (
+    checkpoint_name,
+    checkpoints_in,
+    newest_whole,
+    read_manifest,
+    remove_partial,
+)
+from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.ranks import Ranks
-from megadec.engine.runs.common import Job
+from megadec.engine.runs.common import CHECKPOINTS, Job
 
+AUTOMATIC = ("auto", "none")
+# A checkpoint and its manifest.
 Found = tuple[Path, dict[str, Any]]
-"""A checkpoint and its manifest."""
+# Weights: `name` (of an export, or NAME/step_00000100), `step`, `skipped_sha256`; or only `path`.
+Source = Mapping[str, Any]
 
 # What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
 MAY_DIFFER = (
-    "model.execution",
-    "output_folder",
-    "checkpoint",
-    "data.skip_documents",
-    "data.skip_documents_file",
-    "evaluate",
-    "early_stopping",
-    "metrics",
-    "guard",
-    "train.stop_at_step",
-    "train.dry_run",
-    "train.micro_batch_size",
-    "train.sequence_parallel_size",
-    "data.workers",
-    "data.prefetch_steps",
-    "data.verify",
-    "data.bad_shards",
+    "output_folder", "model.execution", "checkpoint", "evaluate", "early_stopping", "metrics", "guard",
+    "train.stop_at_step", "train.dry_run", "train.micro_batch_size", "train.sequence_parallel_size", "data.workers",
+    "data.prefetch_steps", "data.skip_documents", "data.skip_documents_file", "data.verify", "data.bad_shards",
     "data.cache",
-)
+)  # fmt: skip
 MAY_DIFFER_IF_NAMED = ("name", "train.steps", "train.precision", "schedule", "optimizer")
 
 
@@ -80,10 +77,7 @@ def _choose_checkpoint(job: Job) -> Found | None:
     job.task.stream.check(manifest["data"])
     newer = [p for p in checkpoints_in(run.checkpoints) if p.name > path.name]
     if named and newer:
-        raise CheckpointError(
-            f"checkpoint.resume={path}, but {newer[-1]} is newer: remove what you go back behind, or say"
-            " checkpoint.resume=auto"
-        )
+        raise CheckpointError(f"checkpoint.resume={path}, but {newer[-1]} is newer: remove that, or say auto")
     return found
 
 
@@ -108,23 +102,73 @@ def check_same_run(
     Options added since the checkpoint was written have the value in `defaults` there. Raises ConfigError naming the
     keys that differ, unless they may.
     """
-    free = MAY_DIFFER + (MAY_DIFFER_IF_NAMED if named else ())
+    free = tuple(f"{name}." for name in MAY_DIFFER + (MAY_DIFFER_IF_NAMED if named else ()))
     now = dict(_flat(wanted))
     before = {key: value for key, value in _flat(defaults) if key in now} | dict(_flat(saved))
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    differing = [key for key in differing if not any(key == name or key.startswith(f"{name}.") for name in free)]
+    differing = [key for key in differing if not f"{key}.".startswith(free)]
     if differing:
         listed = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in differing[:5])
-        raise ConfigError(
-            f"{path} belongs to a run with another configuration ({listed}): choose another name for this run"
-        )
+        raise ConfigError(f"{path} is of a run with another configuration ({listed}): choose another name")
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            pairs += _flat(value, f"{prefix}{key}.")
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs
+            yield f"{prefix}{key}", value
+
+
+def origins_at_start(job: Job, found: tuple[Path, Mapping[str, Any]] | None) -> tuple[Source, ...]:
+    """What the checkpoints of a start say that their run began from.
+
+    found: the checkpoint to go on from and its manifest; None where the run begins.
+    """
+    own = job.run.folder.resolve()
+    if found is None:
+        return tuple(origins_of({"run": to_dict(job.run), "task": job.task.manifest}, own))
+    path, manifest = found
+    folder = run_folder_of(path)
+    before = tuple(origins_of(manifest, folder))
+    return before if folder == own else (*before, _source_of(path.resolve(), manifest))
+
+
+def origins_of(manifest: Mapping[str, Any], run_folder: Path) -> Iterator[Source]:
+    """What a checkpoint of the run in `run_folder` says that the run began from.
+
+    One from before this was recorded, or a run that begins, tells it by its task and the paths in its options. A
+    checkpoint of the run itself is none: that is an earlier step.
+    """
+    if "origins" in manifest:
+        yield from manifest["origins"]
+        return
+    run = manifest["run"]
+    if stated := manifest.get("task", {}).get("initial"):
+        yield stated
+    elif run.get("method") != "scratch":
+        model = run.get("model", {})
+        yield from ({"path": str(Path(model[key]).resolve())} for key in ("init_from", "path") if model.get(key))
+    resume = run.get("checkpoint", {}).get("resume", "auto")
+    if resume not in AUTOMATIC and run_folder_of(Path(resume)) != run_folder.resolve():
+        yield {"path": str(Path(resume).resolve())}
+
+
+def run_folder_of(path: Path) -> Path:
+    """The folder of a checkpoint's run, resolved; `path` itself where it lies in no run."""
+    path = path.resolve()
+    return path.parent.parent if path.parent.name == CHECKPOINTS else path
+
+
+def _source_of(path: Path, manifest: Mapping[str, Any]) -> Source:
+    """A checkpoint as the origin of another run. One that was copied away from its run has the run's name inside."""
+    folder, step = run_folder_of(path), int(manifest["step"])
+    name = manifest["run"]["name"] if folder == path else folder.name
+    return {
+        "kind": "checkpoint",
+        "name": f"{name}/{checkpoint_name(step)}",
+        "step": step,
+        "tokens": manifest["tokens"],
+        "skipped_sha256": Skipped.from_manifest(manifest).sha256(step),
+        "path": str(path),
+    }

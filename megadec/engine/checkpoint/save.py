@@ -5,8 +5,6 @@ Rank 0 alone completes a checkpoint, so one process answers for its name.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from dataclasses import asdict
 from importlib.metadata import version
@@ -17,22 +15,11 @@ import torch
 
 import megadec
 from megadec.common.config import to_dict, to_yaml
-from megadec.common.files import sync_folder, sync_tree, write_json
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
-from megadec.engine.checkpoint.manifest import (
-    FORMAT,
-    MANIFEST,
-    RUN_FILE,
-    VERSION,
-    Progress,
-    checkpoint_name,
-    remove_old,
-    replaced_name,
-)
+from megadec.engine.checkpoint.load import loss_check
+from megadec.engine.checkpoint.manifest import RUN_FILE, Progress, checkpoint_name, finalize, remove_old
 from megadec.engine.checkpoint.rng_state import random_file, random_state
-from megadec.engine.checkpoint.skipped import starts_to_json
-from megadec.engine.checkpoint.verify import loss_check
 from megadec.engine.checkpoint.writer import write_small
 from megadec.engine.early_stopping import write_best
 from megadec.engine.metrics.reports import Saved
@@ -57,8 +44,7 @@ def begin_checkpoint(
             small = {RUN_FILE: to_yaml(job.run).encode(), TOKENIZER_FILE: Path(job.tokenizer.path).read_bytes()}
             files |= {name: write_small(partial / name, content) for name, content in small.items()}
             bits = {name: {part: f"{value:016x}" for part, value in of.items()} for name, of in sorted(sums.items())}
-            write_json(partial / MANIFEST, manifest | {"files": dict(sorted(files.items())), "bit_sums": bits})
-            finalize(partial, final)
+            finalize(partial, final, manifest | {"files": dict(sorted(files.items())), "bit_sums": bits})
         if best:
             write_best(job.run.folder, job.run.early_stopping, progress.best)
         remove_old(final.parent, job.run.checkpoint, progress.best.step)
@@ -71,16 +57,7 @@ def begin_checkpoint(
 def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any]:
     """What a checkpoint says of itself, but for its files. Collective: measures the loss of the weights."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
-        "step": progress.step,
-        "tokens": progress.tokens,
-        "loss": progress.loss,
-        "evaluated_step": progress.evaluated_step,
-        "best": asdict(progress.best),
-        "guard": progress.guard.to_json(),
-        "starts": starts_to_json(progress.starts),
-        "origins": [dict(source) for source in progress.origins],
+        **asdict(progress),
         "world_size": job.ranks,
         "zero_stage": job.settings.stage,
         "precision": job.settings.precision,
@@ -94,15 +71,3 @@ def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any
         "optimizer_step": engine.zero_state().optimizer_step,
         "versions": {"megadec": megadec.__version__, "torch": torch.__version__, "deepspeed": version("deepspeed")},
     }
-
-
-def finalize(partial: Path, final: Path) -> None:
-    """Flush a whole checkpoint to disk and rename it; one of the same step goes when that has happened."""
-    sync_tree(partial)
-    replaced = replaced_name(final)
-    if final.exists():  # the same step again: after an evaluation, or from a run that went on from before it
-        shutil.rmtree(replaced, ignore_errors=True)
-        os.replace(final, replaced)
-    os.replace(partial, final)
-    sync_folder(final.parent)
-    shutil.rmtree(replaced, ignore_errors=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from megadec.data.stream import TrainStream
 from megadec.engine.health.guard import GuardState
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,18 @@ def after_start(starts: Sequence[RunStart], start: RunStart) -> tuple[RunStart, 
     return (*before, start)
 
 
-def starts_to_json(starts: Iterable[RunStart]) -> list[dict[str, Any]]:
-    """As they go into a checkpoint's manifest."""
-    return [asdict(start) for start in starts]
+def from_json(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass of numbers, texts and tuples of them, from `asdict` of it as JSON gives it back."""
+    return kind(**{name: _tuples(value) for name, value in values.items()})
 
 
-def starts_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[RunStart, ...]:
-    """The reverse of `starts_to_json`."""
-    return tuple(
-        RunStart(int(one["first_step"]), tuple(one["documents"]), tuple(map(tuple, one["shards"]))) for one in values
-    )
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def starts_of(manifest: Mapping[str, Any]) -> tuple[RunStart, ...]:
+    """The starts that a checkpoint names; none in one from before they were recorded."""
+    return tuple(from_json(RunStart, one) for one in manifest.get("starts", ()))
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,8 @@ class Skipped:
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Skipped:
         """Of a checkpoint."""
-        guard = GuardState.from_json(manifest.get("guard", {}))
-        return cls(int(manifest["step"]), guard.skipped, starts_from_json(manifest.get("starts", ())))
+        guard = from_json(GuardState, manifest.get("guard", {}))
+        return cls(int(manifest["step"]), guard.skipped, starts_of(manifest))
 
     def no_update(self, step: int) -> bool:
         """Whether the guard skipped the update of a step, or took it back."""
@@ -92,5 +96,5 @@ class Skipped:
         if step > self.last_step:
             return None
         steps = [(first, min(last, step)) for first, last in self.steps if first <= step]
-        starts = starts_to_json(start for start in self.starts if start.first_step <= step)
+        starts = [asdict(start) for start in self.starts if start.first_step <= step]
         return hashlib.sha256(json.dumps([steps, starts], sort_keys=True).encode("ascii")).hexdigest()

@@ -23,6 +23,7 @@ from torch import Tensor
 from megadec.common.errors import StorageError
 from megadec.common.files import read_json, storage_errors
 from megadec.common.log import logger
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.zero.state_files import ShardSlice, Sums, add_sums, rank_file, write_state
 
@@ -40,34 +41,29 @@ class _StoppedError(Exception):
     """Ends a thread whose save nobody wants any more."""
 
 
-@dataclass(frozen=True)
-class RankFiles:
-    """What one rank writes: a header with the slices after it, and small files by their path in the checkpoint."""
+@dataclass
+class PendingSave:
+    """A save under way on one rank: a header with the tensors' slices after it, and small files.
 
-    rank: int
-    ranks: int
+    small_files: content by path in the checkpoint. done: this rank's files are written; on rank 0: the checkpoint has
+    its name. error: why this rank has given up.
+    """
+
+    ranks: Ranks
     header: bytes
     tensors: Callable[[], Generator[tuple[ShardSlice, Tensor], None, None]]
     small_files: Mapping[str, bytes]
+    partial: Path
+    final: Path
+    publish: Publish
+    options: CheckpointOptions
+    done: bool = False
+    error: Exception | None = None
 
-
-class PendingSave:
-    """A save under way."""
-
-    def __init__(
-        self, files: RankFiles, partial: Path, final: Path, publish: Publish, options: CheckpointOptions
-    ) -> None:
-        self.partial, self.final = partial, final
-        self.done = False
-        """This rank's files are written; on rank 0: the checkpoint has its name."""
-        self.error: Exception | None = None
-        """Why this rank has given up."""
-        self._files = files
-        self._publish = publish
-        self._options = options
+    def __post_init__(self) -> None:
         self._written = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"save {final.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"save {self.final.name}", daemon=True)
 
     def start(self, *, in_background: bool) -> None:
         """Begin to write; False writes this rank's files in this thread. Raises nothing: see `error`."""
@@ -92,7 +88,7 @@ class PendingSave:
             # This rank's files are written to their end, however long that takes; then the others have so much time.
             waited += LOOK_SECONDS if self._written else 0.0
         self.stop()
-        if self._files.rank == 0:
+        if self.ranks.rank == 0:
             if self.done:
                 log.info("saved %s", self.final)
             else:
@@ -101,7 +97,7 @@ class PendingSave:
     def _run(self) -> None:
         if not self._written:
             self._caught(self._write)
-        if self._files.rank == 0:
+        if self.ranks.rank == 0:
             self._caught(self._complete)
         self.done = self.error is None and not self._stop.is_set()
 
@@ -120,7 +116,7 @@ class PendingSave:
 
     def _retried(self, work: Callable[[], None]) -> None:
         """Do `work`; when the disk refuses, wait and do it again. Raises StorageError after the last time."""
-        for left in range(self._options.retries, -1, -1):
+        for left in range(self.options.retries, -1, -1):
             try:
                 with storage_errors(self.partial):
                     work()
@@ -130,29 +126,27 @@ class PendingSave:
                     if isinstance(error, StorageError):
                         raise
                     raise StorageError(f"{self.partial}: cannot write ({error})") from error
+                pause = self.options.retry_pause_seconds
                 log.error(
-                    "%s. The state stays in memory; saving it again in %g s, and %d time(s) more after that",
-                    error,
-                    self._options.retry_pause_seconds,
-                    left - 1,
+                    "%s. The state stays in memory; saving it again in %g s, %d more times", error, pause, left - 1
                 )
-                self._check(self._options.retry_pause_seconds)
+                self._check(pause)
 
     def _check(self, seconds: float = 0.0) -> None:
         if self._stop.wait(seconds):
             raise _StoppedError
 
     def _write_files(self) -> None:
-        name = rank_file(self._files.rank)
+        name = rank_file(self.ranks.rank)
         try:
             # Closed also when the disk refuses: what reads moments from NVMe gives its buffers back.
-            with contextlib.closing(self._files.tensors()) as tensors:
-                entry, sums = write_state(self.partial / name, self._files.header, tensors, self._check)
+            with contextlib.closing(self.tensors()) as tensors:
+                entry, sums = write_state(self.partial / name, self.header, tensors, self._check)
             entries = {name: entry}
-            for path, content in self._files.small_files.items():
+            for path, content in self.small_files.items():
                 entries[path] = write_small(self.partial / path, content)
             # The name of the note is the last thing that is done here: rank 0 may rename the folder from then on.
-            note = _note(self.partial, self._files.rank)
+            note = _note(self.partial, self.ranks.rank)
             temporary = note.with_suffix(".partial")
             temporary.write_text(json.dumps({"files": entries, "sums": sums}), encoding="utf-8")
             os.replace(temporary, note)
@@ -164,7 +158,7 @@ class PendingSave:
         """On rank 0: wait for every rank's note, put them together, and publish."""
         files: dict[str, Any] = {}
         sums: Sums = {}
-        notes = [_note(self.partial, rank) for rank in range(self._files.ranks)]
+        notes = [_note(self.partial, rank) for rank in range(self.ranks.world_size)]
         for note in notes:
             while not note.exists():
                 self._check(LOOK_SECONDS)
@@ -173,7 +167,7 @@ class PendingSave:
             add_sums(sums, values["sums"])
         for note in notes:
             note.unlink()
-        self._retried(lambda: self._publish(self.partial, self.final, files, sums))
+        self._retried(lambda: self.publish(self.partial, self.final, files, sums))
 
 
 def write_small(path: Path, content: bytes) -> dict[str, Any]:

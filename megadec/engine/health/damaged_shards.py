@@ -8,9 +8,9 @@ makes it.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from megadec.common.errors import MegadecError, ShardError
@@ -41,8 +41,7 @@ def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | 
     others = [str(rank) for rank, found in enumerate(contents) if found != contents[0]]
     if others:
         raise ShardError(
-            f"rank(s) {', '.join(others)} opened data sets with other contents than rank 0: the folders of a run hold"
-            " the same shards on every machine"
+            f"rank(s) {', '.join(others)} opened data sets with other contents than rank 0: all machines need the same"
         )
     own = [*(dict(data.skipped) for data in sets), *({} for _ in held_out)]
     failure: MegadecError | None = None
@@ -61,16 +60,31 @@ def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | 
         for found, theirs in zip(together, of_rank, strict=True):
             for number, wrong in theirs.items():
                 found.setdefault(number, f"on rank {rank}: {wrong}")
-    _check_limit(every, len(sets), together, bad_shards)
-    return [
+    for held_out_shards in together[len(sets) :]:
+        for wrong in held_out_shards.values():
+            raise DamagedShardError(f"{wrong} (a held-out set is measured whole, or its figures would not compare)")
+    agreed = [
         data if found.keys() == data.skipped.keys() else data.without(found)
         for data, found in zip(sets, together, strict=False)
     ]
+    check_limit(agreed, bad_shards)
+    return agreed
 
 
 def check_limit(sets: Sets, bad_shards: int | float) -> None:
     """Raise DamagedShardError when the sets go without more shards than `bad_shards`, a number or a share of theirs."""
-    _check_limit(sets, len(sets), [data.skipped for data in sets], bad_shards)
+    words = [wrong for data in sets for wrong in data.skipped.values()]
+    shards = sum(len(data.index["shards"]) for data in sets)
+    allowed = allowed_shards(bad_shards, shards)
+    if len(words) <= allowed:
+        return
+    if bad_shards == 0 and len(words) == 1:
+        raise DamagedShardError(words[0])
+    share = f" of {shards} shards" if isinstance(bad_shards, float) else ""
+    raise DamagedShardError(
+        f"{'1 shard is' if len(words) == 1 else f'{len(words)} shards are'} damaged, and"
+        f" data.bad_shards={bad_shards}{share} lets the run go on without {allowed}: {'; '.join(words[:5])}"
+    )
 
 
 def report_damaged_shards(stream: TrainStream, folder: Path, step: int) -> None:
@@ -86,21 +100,14 @@ def report_damaged_shards(stream: TrainStream, folder: Path, step: int) -> None:
         return
     path = folder / REPORT
     windows = sum(len(stream.plan(number).lost) for number in range(len(sets)))
-    start = {
-        "from_step": step,
-        "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "documents": sum(shard["documents"] for shard in shards),
-        "tokens": sum(shard["tokens"] for shard in shards),
-        "windows": windows,
-        "shards": shards,
-    }
+    totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens")}
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    start = {"from_step": step, "time": now, **totals, "windows": windows, "shards": shards}
     before = read_json(path, ShardError)["starts"] if path.exists() else []
     write_json(path, {"starts": [*before, start]})
     for shard in shards:
         log.warning("going on without %s/%s: %s", shard["set"], shard["shard"], shard["found"])
-    log.warning(
-        f"{len(shards)} damaged shard(s) are left out: {start['documents']} documents, {windows} windows; see {path}"
-    )
+    log.warning(f"{len(shards)} damaged shard(s) left out: {totals['documents']} documents, {windows} windows: {path}")
 
 
 def _verify_share(sets: Sets, found: list[dict[int, str]]) -> None:
@@ -115,27 +122,7 @@ def _verify_share(sets: Sets, found: list[dict[int, str]]) -> None:
             found[which][number] = wrong
 
 
-def _check_limit(sets: Sets, trained: int, found: Sequence[Mapping[int, str]], bad_shards: int | float) -> None:
-    words = [word for one in found for word in one.values()]
-    if any(found[trained:]):
-        raise DamagedShardError(f"{words[-1]} (a held-out set is measured whole, or its figures would not compare)")
-    shards = sum(len(data.index["shards"]) for data in sets[:trained])
-    allowed = allowed_shards(bad_shards, shards)
-    if len(words) <= allowed:
-        return
-    if bad_shards == 0 and len(words) == 1:
-        raise DamagedShardError(words[0])
-    share = f" of {shards} shards" if isinstance(bad_shards, float) else ""
-    raise DamagedShardError(
-        f"{'1 shard is' if len(words) == 1 else f'{len(words)} shards are'} damaged, and"
-        f" data.bad_shards={bad_shards}{share} lets the run go on without {allowed}: {'; '.join(words[:5])}"
-    )
-
-
 def allowed_shards(bad_shards: int | float, shards: int) -> int:
     """How many of so many shards may be damaged: the number itself, or the most that are no more than the share."""
-    if isinstance(bad_shards, int):
-        return bad_shards
-    # Compared as quotients: 0.29 * 100 is a little less than 29, and 29 / 100 is 0.29.
-    most = math.ceil(bad_shards * shards)
-    return most if most / shards <= bad_shards else most - 1
+    # By the decimal as it was written: 0.29 * 100 is a little less than 29.
+    return bad_shards if isinstance(bad_shards, int) else int(Fraction(str(bad_shards)) * shards)

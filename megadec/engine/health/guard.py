@@ -4,6 +4,12 @@ In come what a step found over all ranks and the history of losses and norms; ou
 action that the run configured: report, skip, roll back, stop. Everything here is a pure function of numbers that are
 the same on every rank, and the history is part of the checkpoint, so all ranks, and a resumed run, decide alike.
 
+What follows from an anomaly stands in the loop. A skipped step counts as a step (data and schedule go on) and changes
+nothing else. A roll-back loads the newest whole checkpoint and goes on behind the offending step: the weights are those
+of the checkpoint, the step number and the data are not, so the batches between are left out, and every step still has
+the batch of its number. What was learned since that checkpoint is lost too, as nobody knows since when the weights were
+bad.
+
 A spike is a value above median + factor * spread of the last `window` good steps, the spread being 1.4826 times the
 median distance from the median (what a standard deviation is for normal noise), and at least 2 % of the median. Values
 that were refused are not added, so a series of bad steps does not become the new normal; limits end it. The median of a
@@ -14,12 +20,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from megadec.common.errors import ConfigError
-from megadec.engine.metrics.reports import Action, Anomaly, Kind
+from megadec.engine.limits import check_numbers
+from megadec.engine.metrics.reports import Action, Anomaly, Kind, StepReport
+from megadec.engine.ranks import Ranks
 
 SpikeAction = Literal["off", "report", "skip", "roll_back", "stop"]
 
@@ -27,6 +35,15 @@ SpikeAction = Literal["off", "report", "skip", "roll_back", "stop"]
 ACTIONS = ("report", "skip", "roll_back", "stop")
 NORMAL_SPREAD = 1.4826
 SMALLEST_SPREAD = 0.02
+SHOWN_DOCUMENTS = 6
+# A stream's `documents`: (step, rank, world size) -> ids.
+ReadDocuments = Callable[[int, int, int], Sequence[str]]
+DONE = {
+    "report": "the update was made",
+    "skip": "no rank updated its weights",
+    "roll_back": "no rank updated its weights, and the run rolls back",
+    "stop": "the weights were not changed",
+}
 
 
 @dataclass(frozen=True)
@@ -58,17 +75,10 @@ class GuardOptions:
     stall_seconds: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("skips_in_a_row", "skips", "roll_backs", "stall_seconds"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"guard.{name}={getattr(self, name)} is negative")
-        for name in ("loss_factor", "gradient_factor"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"guard.{name}={getattr(self, name)} is not above 0")
+        check_numbers("guard", self, "at least 0", "skips_in_a_row", "skips", "roll_backs", "stall_seconds")
+        check_numbers("guard", self, "above 0", "loss_factor", "gradient_factor")
         if not 2 <= self.warmup_steps <= self.window:
-            raise ConfigError(
-                f"guard.warmup_steps={self.warmup_steps} is not from 2 to guard.window={self.window}: a spread takes"
-                " two values, and no more than a window of them is kept"
-            )
+            raise ConfigError(f"guard.warmup_steps={self.warmup_steps} is not from 2 to guard.window={self.window}")
 
 
 @dataclass(frozen=True)
@@ -86,36 +96,8 @@ class GuardState:
     roll_backs: int = 0
     skipped: tuple[tuple[int, int], ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """As it goes into a checkpoint's manifest."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> GuardState:
-        """The reverse of `to_json`; of nothing, the state before the first step."""
-        ranges = tuple((first, last) for first, last in values.get("skipped", ()))
-        losses, norms = tuple(values.get("losses", ())), tuple(values.get("norms", ()))
-        return cls(**{**values, "losses": losses, "norms": norms, "skipped": ranges})
-
-
-@dataclass(frozen=True)
-class StepFigures:
-    """What a step found before its update, the same on every rank.
-
-    `loss`: in nats a token, over all ranks; `norm`: of the reduced gradients, nan where it is not finite.
-    `rank_losses`: each rank's sum of nats; `rank_norms`: of each rank's own gradients (`OwnGradients.norm`);
-    `broken`: by rank, the first parameter whose own gradient is not finite ("" for none).
-    """
-
-    step: int
-    loss: float
-    norm: float
-    rank_losses: tuple[float, ...]
-    rank_norms: tuple[float, ...]
-    broken: tuple[str, ...]
-
-
-def detect(options: GuardOptions, state: GuardState, seen: StepFigures) -> Anomaly | None:
+def detect(options: GuardOptions, state: GuardState, seen: StepReport) -> Anomaly | None:
     """What is wrong with a step, or None. Pure.
 
     Of several findings the one with the strongest action, for a spike that is only reported must not let another one's
@@ -129,7 +111,7 @@ def detect(options: GuardOptions, state: GuardState, seen: StepFigures) -> Anoma
     return replace(strongest, words="; ".join((strongest.words, *others)))
 
 
-def _not_finite(options: GuardOptions, seen: StepFigures) -> list[Anomaly]:
+def _not_finite(options: GuardOptions, seen: StepReport) -> list[Anomaly]:
     """The loss, or where that is finite the gradients: they follow from it."""
     bad = tuple(rank for rank, loss in enumerate(seen.rank_losses) if not math.isfinite(loss))
     if bad or not math.isfinite(seen.loss):
@@ -138,7 +120,7 @@ def _not_finite(options: GuardOptions, seen: StepFigures) -> list[Anomaly]:
     names = {rank: name for rank, name in enumerate(seen.broken) if name}
     if names:
         words = f"on rank {_listed(names)}, first in {_listed(dict.fromkeys(names.values()))}"
-    elif not math.isfinite(seen.norm):
+    elif not math.isfinite(seen.grad_norm):
         words = (
             "once they are reduced, though those of every rank are: their sum or the communication broke them (norms by"
             f" rank: {_listed(f'{norm:.4g}' for norm in seen.rank_norms)})"
@@ -149,12 +131,12 @@ def _not_finite(options: GuardOptions, seen: StepFigures) -> list[Anomaly]:
     return [Anomaly(seen.step, "gradients_not_finite", options.non_finite, tuple(names), words, tuple(names.values()))]
 
 
-def _spikes(options: GuardOptions, state: GuardState, seen: StepFigures) -> list[Anomaly]:
+def _spikes(options: GuardOptions, state: GuardState, seen: StepReport) -> list[Anomaly]:
     """Of what is finite: what is not has an anomaly of its own."""
     found = []
     kinds: tuple[tuple[Kind, str, float, tuple[float, ...], tuple[float, ...], float, SpikeAction], ...] = (
         ("loss_spike", "loss", seen.loss, seen.rank_losses, state.losses, options.loss_factor, options.loss_spike),
-        ("gradient_spike", "gradient norm", seen.norm, seen.rank_norms, state.norms, options.gradient_factor,
+        ("gradient_spike", "gradient norm", seen.grad_norm, seen.rank_norms, state.norms, options.gradient_factor,
          options.gradient_spike),
     )  # fmt: skip
     for kind, what, value, by_rank, values, factor, action in kinds:
@@ -180,33 +162,20 @@ def spike_limit(values: Sequence[float], factor: float, warmup_steps: int) -> fl
 
 def after_good_step(options: GuardOptions, state: GuardState, loss: float, norm: float) -> GuardState:
     """The state after an update was made."""
-    return replace(
-        state,
-        losses=(*state.losses, loss)[-options.window :],
-        norms=(*state.norms, norm)[-options.window :],
-        skips_in_a_row=0,
-    )
+    losses, norms = (*state.losses, loss)[-options.window :], (*state.norms, norm)[-options.window :]
+    return replace(state, losses=losses, norms=norms, skips_in_a_row=0)
 
 
 def after_skip(state: GuardState, step: int) -> GuardState:
     """The state after the update of `step` was left out."""
-    return replace(
-        state,
-        skips_in_a_row=state.skips_in_a_row + 1,
-        skips=state.skips + 1,
-        skipped=_joined(state.skipped, (step, step)),
-    )
+    skipped = _joined(state.skipped, (step, step))
+    return replace(state, skips_in_a_row=state.skips_in_a_row + 1, skips=state.skips + 1, skipped=skipped)
 
 
 def after_roll_back(saved: GuardState, now: GuardState, saved_step: int, step: int) -> GuardState:
     """The state once the weights are those of `saved_step` again and `step` is behind us; what was counted stays."""
-    return replace(
-        now,
-        losses=saved.losses,
-        norms=saved.norms,
-        roll_backs=now.roll_backs + 1,
-        skipped=_joined(now.skipped, (saved_step + 1, step)),
-    )
+    skipped = _joined(now.skipped, (saved_step + 1, step))
+    return replace(now, losses=saved.losses, norms=saved.norms, roll_backs=now.roll_backs + 1, skipped=skipped)
 
 
 def within_limits(options: GuardOptions, state: GuardState, anomaly: Anomaly) -> Anomaly:
@@ -217,6 +186,32 @@ def within_limits(options: GuardOptions, state: GuardState, anomaly: Anomaly) ->
             words = f"{anomaly.words}; guard.{name}={getattr(options, name)} is used up"
             return replace(anomaly, action="stop", words=words)
     return anomaly
+
+
+def documents_read(read: ReadDocuments, ranks: Ranks, anomaly: Anomaly) -> dict[int, list[str]]:
+    """The documents of each rank that the anomaly names (of all, if it names none), on rank 0 and on those ranks."""
+    if ranks.rank not in (0, *anomaly.ranks):
+        return {}
+    named = anomaly.ranks or range(ranks.world_size)
+    return {rank: list(read(anomaly.step - 1, rank, ranks.world_size)) for rank in named}
+
+
+def describe(anomaly: Anomaly, documents: Mapping[int, Sequence[str]]) -> str:
+    """What was found, what was done about it, and which documents were read."""
+    words = f"step {anomaly.step}: {anomaly.words}; {DONE[anomaly.action]}"
+    for rank, names in list(documents.items())[:SHOWN_DOCUMENTS]:
+        more = f" and {len(names) - SHOWN_DOCUMENTS} more" if len(names) > SHOWN_DOCUMENTS else ""
+        words += f"; rank {rank} read {', '.join(names[:SHOWN_DOCUMENTS])}{more}"
+    return words + (" (metrics.jsonl has all)" if documents else "")
+
+
+def line_of(anomaly: Anomaly, report: StepReport, documents: Mapping[int, Sequence[str]]) -> dict[str, Any]:
+    """The line of kind "guard"; a number that JSON does not know is null."""
+    numbers = {"loss": report.loss, "grad_norm": report.grad_norm}
+    finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    read = {str(rank): names for rank, names in documents.items()}
+    values = asdict(anomaly)
+    return {"found": values.pop("kind"), **values, **finite, "documents": read}
 
 
 def _joined(ranges: tuple[tuple[int, int], ...], new: tuple[int, int]) -> tuple[tuple[int, int], ...]:

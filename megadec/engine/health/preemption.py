@@ -28,9 +28,12 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
+
+import psutil
 
 from megadec.common.log import logger
 from megadec.common.ranks import is_first
@@ -39,10 +42,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STOP_FILE = "stop"
 INIT = 1
 DIED = (0, 0)
+# DeepSpeed's launcher sets it for its ranks; torchrun and Ray do not.
 LAUNCHER_VARIABLE = "CROSS_RANK"
-"""DeepSpeed's launcher sets it for its ranks; torchrun and Ray do not."""
-_LAUNCHER_MODULE = b"deepspeed.launcher.launch"
-_WORLD_OPTION = b"--world_info="
+_LAUNCHER_MODULE = "deepspeed.launcher.launch"
+_WORLD_OPTION = "--world_info="
 
 log = logger(__name__)
 _in_threads: list[Interrupt] = []
@@ -81,9 +84,7 @@ class Interrupt:
             _in_threads.append(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self in _in_threads:
             _in_threads.remove(self)
         for number, handler in self._former.items():
@@ -129,34 +130,30 @@ def _launcher_ancestors() -> tuple[int, int] | None:
     """
     ancestors = _ancestors()
     try:
-        command, parent_command = (Path(f"/proc/{one}/cmdline").read_bytes() for one in ancestors)
-    except OSError:  # not Linux, or no permission: there is nothing to watch
+        command, parent_command = (psutil.Process(one).cmdline() for one in ancestors)
+    except psutil.Error:  # no permission: there is nothing to watch
         return None
     if _LAUNCHER_MODULE not in command:
         return DIED if ancestors[0] == INIT and LAUNCHER_VARIABLE in os.environ else None
-    if b"deepspeed" in parent_command:
+    if any("deepspeed" in word for word in parent_command):
         return ancestors
     # On one machine nothing but `deepspeed` starts a launcher, and process 1 takes over whose parent has died.
     return DIED if ancestors[1] == INIT and _is_on_one_machine(command) else None
 
 
-def _is_on_one_machine(command: bytes) -> bool:
+def _is_on_one_machine(command: Sequence[str]) -> bool:
     """Whether the command line of a launcher names this machine alone, as `deepspeed` writes it without a host file."""
-    for word in command.split(b"\0"):
-        if word.startswith(_WORLD_OPTION):
-            try:
-                return set(json.loads(base64.urlsafe_b64decode(word.removeprefix(_WORLD_OPTION)))) == {"localhost"}
-            except ValueError:
-                return False
-    return False
+    try:
+        [world] = [word.removeprefix(_WORLD_OPTION) for word in command if word.startswith(_WORLD_OPTION)]
+        return set(json.loads(base64.urlsafe_b64decode(world))) == {"localhost"}
+    except ValueError:  # it has no such option, or one that nobody can read
+        return False
 
 
 def _ancestors() -> tuple[int, int]:
     """The process ids of the parent and of the parent's parent (0 where it cannot be read)."""
     parent = os.getppid()
     try:
-        # The command name in brackets may hold blanks; the fields after it are: state, parent, ...
-        fields = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        return parent, psutil.Process(parent).ppid()
+    except psutil.Error:
         return parent, 0
-    return parent, int(fields[1])

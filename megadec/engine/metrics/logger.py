@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from megadec.common.files import whole_file
+from megadec.common.errors import StorageError
+from megadec.common.files import storage_errors, whole_file
 from megadec.common.log import logger, progress
 from megadec.engine.metrics.device import peak_flops
-from megadec.engine.metrics.line_writer import LineWriter
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
 from megadec.engine.metrics.reports import Evaluation, Saved, StepReport
 from megadec.engine.metrics.trackers import Tracker, open_trackers
@@ -56,9 +55,7 @@ class MetricsLogger:
     def __enter__(self) -> MetricsLogger:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Write what is left and close. Raises StorageError, unless the run ends with an error, which is to be seen."""
         raised: Exception | None = None
         self._bar.close()
@@ -112,16 +109,9 @@ class MetricsLogger:
 
     def record_save(self, saved: Saved) -> None:
         """One line for a finished checkpoint, with the seconds that training was blocked by it."""
-        self._write(
-            "checkpoint",
-            {
-                "step": saved.step,
-                "stall_seconds": round(saved.stall_seconds, 4),
-                "seconds": round(saved.seconds, 4),
-                "rank_bytes": saved.bytes,
-                "asynchronous": saved.asynchronous,
-            },
-        )
+        seconds = {"stall_seconds": round(saved.stall_seconds, 4), "seconds": round(saved.seconds, 4)}
+        how = {"rank_bytes": saved.bytes, "asynchronous": saved.asynchronous}
+        self._write("checkpoint", {"step": saved.step, **seconds, **how})
 
     def _write(self, kind: str, values: Mapping[str, Any]) -> None:
         if self._writer is None:
@@ -149,3 +139,40 @@ def keep_lines(path: Path, step: int, evaluated_step: int) -> None:
                 values = json.loads(line)
                 if values["step"] <= last[values["kind"]] or values.get("action") == "stop":
                     stream.write(line)
+
+
+class LineWriter:
+    """A file that grows line by line, and whose lines wait in memory while the disk is full.
+
+    A process that is killed meanwhile loses the lines that waited; one that ended because of them would lose the
+    training state. Raises StorageError when the file cannot be opened, and at the end when lines are left over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting = b""
+        self._said = False
+        with storage_errors(path):
+            # Without a buffer, what was written and what was not is known at every moment.
+            self._stream = open(path, "ab", buffering=0)  # noqa: SIM115 closed in close
+
+    def write(self, line: str) -> None:
+        """Append a line, or keep it until the disk takes it."""
+        self._waiting += line.encode() + b"\n"
+        try:
+            self._flush()
+        except StorageError as error:
+            if not self._said:
+                log.error("%s. Its lines stay in memory until it can be written", error)
+                self._said = True
+
+    def close(self) -> None:
+        """Write what is left. Raises StorageError."""
+        with self._stream:
+            self._flush()
+
+    def _flush(self) -> None:
+        with storage_errors(self._path):
+            while self._waiting:
+                self._waiting = self._waiting[self._stream.write(self._waiting) :]
+        self._said = False

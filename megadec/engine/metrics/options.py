@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megadec.common.errors import ConfigError
+from megadec.engine.limits import check_numbers
 
 FILE_NAME = "metrics.jsonl"
 
@@ -28,5 +28,4 @@ class MetricsOptions:
     peak_flops: float | None = None
 
     def __post_init__(self) -> None:
-        if self.peak_flops is not None and self.peak_flops <= 0:
-            raise ConfigError(f"metrics.peak_flops={self.peak_flops} is not above 0")
+        check_numbers("metrics", self, "above 0", "peak_flops")

@@ -31,7 +31,10 @@ class StepReport:
     """What happened in one step, over all ranks. `loss` in nats a token; `tokens` counts targets with a weight.
 
     `squared_document_tokens`: the squared lengths of the documents, added up: what attention costs.
-    `anomaly`: what the guard found; unless it is only reported, the update is left out.
+    `grad_norm`: of the reduced gradients, nan where it is not finite. `rank_losses`: each rank's sum of nats;
+    `rank_norms`: of each rank's own gradients (`OwnGradients.norm`); `broken`: by rank, the first parameter whose own
+    gradient is not finite ("" for none). `anomaly`: what the guard found; unless it is only reported, the update is
+    left out.
     """
 
     step: int
@@ -40,8 +43,11 @@ class StepReport:
     squared_document_tokens: int
     learning_rate: float
     grad_norm: float
-    memory_bytes: tuple[int, ...]
+    memory_bytes: tuple[int, ...] = ()
     anomaly: Anomaly | None = None
+    rank_losses: tuple[float, ...] = ()
+    rank_norms: tuple[float, ...] = ()
+    broken: tuple[str, ...] = ()
 
     @property
     def updated(self) -> bool:

@@ -16,6 +16,7 @@ from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.health.guard import GuardOptions
+from megadec.engine.limits import check_numbers
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import check_trackers
@@ -32,8 +33,8 @@ from megadec.engine.zero.settings import (
 )
 
 CHECKPOINTS = "checkpoints"
+# `model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules.
 ShapeFields = dict[str, bool | int | float | str]
-"""`model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,13 @@ class CheckpointOptions:
     retry_pause_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.interval_steps < 0:
-            raise ConfigError(f"checkpoint.interval_steps={self.interval_steps} is negative; 0 saves at the end only")
-        if self.keep_last < 1:
-            raise ConfigError(f"checkpoint.keep_last={self.keep_last} is not at least 1")
-        for name in ("keep_every", "snapshot_bytes", "retries", "retry_pause_seconds"):
-            if (getattr(self, name) or 0) < 0:
-                raise ConfigError(f"checkpoint.{name}={getattr(self, name)} is negative")
+        counts = ("interval_steps", "keep_every", "snapshot_bytes", "retries", "retry_pause_seconds")
+        check_numbers("checkpoint", self, "at least 0", *counts)
+        check_numbers("checkpoint", self, "at least 1", "keep_last")
         if self.keep_every and (not self.interval_steps or self.keep_every % self.interval_steps):
             raise ConfigError(
-                f"checkpoint.keep_every={self.keep_every} is not a multiple of checkpoint.interval_steps="
-                f"{self.interval_steps}: what is to stay must be saved first"
+                f"checkpoint.keep_every={self.keep_every} is not a multiple of interval_steps={self.interval_steps},"
+                " and what is to stay must be saved first"
             )
 
 
@@ -100,10 +97,8 @@ class TrainOptions:
     dry_run: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"train.{name}={value} is not at least 1")
+        counts = ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size")
+        check_numbers("train", self, "at least 1", *counts)
 
     @property
     def last_step(self) -> int:
@@ -113,11 +108,13 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class CommonRun:
-    """The sections that every kind of run has beside DeepSpeed's own file."""
+    """The sections that every kind of run has beside DeepSpeed's own file.
+
+    tokenizer: the tokenizer.model, or the folder that holds it.
+    """
 
     name: str
     tokenizer: str
-    """The tokenizer.model, or the folder that holds it."""
     output_folder: str = "runs"
     seed: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -145,7 +142,10 @@ class CommonRun:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that has been found possible, with what it opened."""
+    """A run that has been found possible, with what it opened.
+
+    saved: called on every rank when a checkpoint is finished, so that a launcher such as Ray can be told.
+    """
 
     run: CommonRun
     settings: DeepSpeedSettings
@@ -153,7 +153,6 @@ class Job:
     ranks: int
     task: Task
     saved: Callable[[Saved], None] | None = None
-    """Called on every rank when a checkpoint is finished, so that a launcher such as Ray can be told."""
 
 
 def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:
@@ -161,11 +160,10 @@ def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:
 
     Raises ConfigError for a smaller one.
     """
-    size = fields.get("vocabulary_size", tokenizer.vocabulary_size)
-    if isinstance(size, int) and size < tokenizer.vocabulary_size:
-        raise ConfigError(
-            f"model.shape.vocabulary_size={size} is less than the {tokenizer.vocabulary_size} of {tokenizer.path}"
-        )
+    known = tokenizer.vocabulary_size
+    size = fields.get("vocabulary_size", known)
+    if isinstance(size, int) and size < known:
+        raise ConfigError(f"model.shape.vocabulary_size={size} is less than the {known} of {tokenizer.path}")
     return {**fields, "vocabulary_size": size}
 
 
@@ -176,19 +174,11 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bo
     Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key. Raises
     MissingExtraError for a tracker that is not installed.
     """
-    if run.train.sequence_parallel_size > 1 and not sequence_parallel:
-        raise ConfigError(
-            f"train.sequence_parallel_size={run.train.sequence_parallel_size}: only pretraining shares sequences among"
-            " ranks; leave it out"
-        )
-    share = RunSettings(
-        run.train.global_batch_size,
-        run.train.micro_batch_size,
-        resolve_precision(run.train.precision),
-        run.optimizer.max_grad_norm,
-        world_size(),
-        run.train.sequence_parallel_size,
-    )
+    parts = run.train.sequence_parallel_size
+    if parts > 1 and not sequence_parallel:
+        raise ConfigError(f"train.sequence_parallel_size={parts}: only pretraining shares sequences among ranks")
+    train, precision, norm = run.train, resolve_precision(run.train.precision), run.optimizer.max_grad_norm
+    share = RunSettings(train.global_batch_size, train.micro_batch_size, precision, norm, world_size(), parts)
     settings = merge_settings(deepspeed_file, share)
     check_zero_section(settings)
     check_trackers(run.metrics)
@@ -198,9 +188,6 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bo
 def check_folder(run: CommonRun) -> None:
     """Raise ConfigError when the run's folder cannot be used as the run says."""
     if run.checkpoint.resume == "none" and (run.checkpoints.exists() or (run.folder / FILE_NAME).exists()):
-        raise ConfigError(
-            f"{run.folder} already holds a run and checkpoint.resume=none: choose another name, or say"
-            " checkpoint.resume=auto"
-        )
+        raise ConfigError(f"{run.folder} already holds a run and checkpoint.resume=none: choose another name, or auto")
     if run.folder.exists() and not run.folder.is_dir():
         raise ConfigError(f"{run.folder} is a file; the run wants to make a folder of this name")

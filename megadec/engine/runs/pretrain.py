@@ -7,8 +7,8 @@ turns a mistake into one message instead of a crash on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -35,11 +35,15 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
 from megadec.engine.health.preemption import Interrupt
+from megadec.engine.limits import check_length
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_folder, open_settings, with_vocabulary
 from megadec.engine.task import InitialWeights, Scorer, Task
 
+Sets = Mapping[str, DataSet]
+# A parameter's first value by its name.
+FirstValue = Callable[[str], Tensor]
 TIED_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
 log = logger(__name__)
@@ -113,8 +117,7 @@ class DataOptions:
             raise ConfigError(f"data.bad_shards={self.bad_shards} is negative; with 0 a damaged shard is an error")
         if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:
             raise ConfigError(
-                f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share of them between 0"
-                " and 1"
+                f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share between 0 and 1"
             )
         _ = self.prefetch  # checks its values
 
@@ -144,16 +147,10 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
     settings = open_settings(run, deepspeed_file, sequence_parallel=True)
     tokenizer = Tokenizer.load(run.tokenizer)
     shape = run.model.decoder_shape(tokenizer, initial)
-    if run.data.sequence_length > shape.max_position_embeddings:
-        raise ConfigError(
-            f"data.sequence_length={run.data.sequence_length} is more than"
-            f" model.shape.max_position_embeddings={shape.max_position_embeddings}"
-        )
-    if shape.heads % run.train.sequence_parallel_size:
-        raise ConfigError(
-            f"train.sequence_parallel_size={run.train.sequence_parallel_size} does not divide"
-            f" model.shape.heads={shape.heads}: each rank of a group attends with a share of the heads"
-        )
+    check_length("data.sequence_length", run.data.sequence_length, shape.max_position_embeddings)
+    parts = run.train.sequence_parallel_size
+    if shape.heads % parts:  # each rank of a group attends with a share of the heads
+        raise ConfigError(f"train.sequence_parallel_size={parts} does not divide model.shape.heads={shape.heads}")
     sets = open_sets(run, tokenizer.sha256)
     held_out = {
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
@@ -173,9 +170,7 @@ def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
     """
     data = run.data
     if not data.train:
-        raise ConfigError(
-            "data.train names no shards: give at least one folder with its weight, `{shards/zhwiki: 1.0}`"
-        )
+        raise ConfigError("data.train names no shards: give a folder with its weight, `{shards/zhwiki: 1.0}`")
     sets = [
         DataSet.open(folder, tokenizer_sha256, cache=data.cache, skip_damaged=data.bad_shards > 0)
         for folder in data.train
@@ -184,10 +179,8 @@ def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
     remote_bytes = sum(shard["bytes"] for one in sets if one.is_remote for shard in one.index["shards"])
     if remote_bytes > data.cache.bytes:
         log.warning(
-            "the remote shards of data.train have %d bytes, data.cache.bytes=%d: windows are drawn from all shards, so"
-            " they will be fetched again and again",
-            remote_bytes,
-            data.cache.bytes,
+            f"the remote shards of data.train have {remote_bytes} bytes, data.cache.bytes={data.cache.bytes}: windows"
+            " are drawn from all shards, so they will be fetched again and again"
         )
     return sets
 
@@ -206,12 +199,7 @@ def stream_of(run: Run, sets: Sequence[DataSet]) -> TrainStream:
 
 
 def _task(
-    run: Run,
-    tokenizer: Tokenizer,
-    shape: DecoderShape,
-    stream: TrainStream,
-    held_out: dict[str, DataSet],
-    first_value: Callable[[str], Tensor],
+    run: Run, tokenizer: Tokenizer, shape: DecoderShape, stream: TrainStream, held_out: Sets, first_value: FirstValue
 ) -> Task:
     def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
         position = rank_position(scorer.ranks.rank, scorer.ranks.world_size, run.train.sequence_parallel_size)
@@ -229,13 +217,7 @@ def _task(
     return Task(
         kind="language_model",
         shape=shape,
-        build=lambda: Decoder(
-            shape,
-            run.model.execution,
-            label_smoothing=run.loss.label_smoothing,
-            dropout=run.model.dropout,
-            z_loss=run.loss.z_loss,
-        ),
+        build=lambda: Decoder(shape, run.model.execution, dropout=run.model.dropout, **asdict(run.loss)),
         sizes=parameter_table(shape),
         first_value=first_value,
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
@@ -249,9 +231,7 @@ def _task(
     )
 
 
-def first_values(
-    run: Run, shape: DecoderShape, tokenizer: Tokenizer, initial: InitialWeights | None
-) -> Callable[[str], Tensor]:
+def first_values(run: Run, shape: DecoderShape, tokenizer: Tokenizer, initial: InitialWeights | None) -> FirstValue:
     """Name -> first value: random from the run's seed, or the tensor of the initial model.
 
     Raises ConfigError when the initial model has other tensors than `shape`, or another tokenizer.

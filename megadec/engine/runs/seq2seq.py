@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 
 from megadec.common.config import to_dict
-from megadec.common.errors import ConfigError
 from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
@@ -23,13 +22,12 @@ from megadec.data.pairs import PairOptions, PairSet, open_pairs
 from megadec.decoder.textbook.registry import Architecture, architecture
 from megadec.engine.evaluate import evaluate_loss, evenly_spaced
 from megadec.engine.health.preemption import Interrupt
+from megadec.engine.limits import check_length, check_numbers
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_folder, open_settings, with_vocabulary
 from megadec.engine.runs.pretrain import TIED_NAMES
 from megadec.engine.task import Scorer, Task
-
-HELD_OUT = "held_out"
 
 log = logger(__name__)
 
@@ -60,9 +58,7 @@ class PairEvaluateOptions:
     micro_batch_size: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("interval_steps", "pairs", "micro_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
+        check_numbers("evaluate", self, "at least 1", "interval_steps", "pairs", "micro_batch_size")
 
 
 @dataclass(frozen=True)
@@ -84,11 +80,7 @@ def open_pairs_run(run: PairsRun, deepspeed_file: Path) -> Job:
     tokenizer = Tokenizer.load(run.tokenizer)
     shape = run.model.pair_shape(tokenizer)
     for name in ("max_source_tokens", "max_target_tokens"):
-        if getattr(run.data, name) > shape.max_position_embeddings:
-            raise ConfigError(
-                f"data.{name}={getattr(run.data, name)} is more than"
-                f" model.shape.max_position_embeddings={shape.max_position_embeddings}"
-            )
+        check_length(f"data.{name}", getattr(run.data, name), shape.max_position_embeddings)
     check_folder(run)
     train = open_pairs(run.data, tokenizer, "train")
     held_out = open_pairs(run.data, tokenizer, "held_out") if run.data.held_out_fraction else None
@@ -105,7 +97,7 @@ def seq2seq_task(run: PairsRun, tokenizer: Tokenizer, shape: Any, train: PairSet
 
     def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
         assert held_out is not None, "evaluate_interval_steps is 0 without"
-        sets = {HELD_OUT: pair_batches(held_out, run.evaluate, scorer.ranks)}
+        sets = {"held_out": pair_batches(held_out, run.evaluate, scorer.ranks)}
         return evaluate_loss(scorer, sets, tokenizer, step, interrupt)
 
     return Task(

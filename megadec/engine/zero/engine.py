@@ -92,8 +92,7 @@ def start_process_group() -> Ranks:
     # Built with g++ for 30 to 50 seconds on first use, and leaves 69 MB in /dev/shm for each rank for ever.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    for name, value in {**alone, "MASTER_PORT": str(free_port())}.items():
-        os.environ.setdefault(name, value)
+    os.environ.update({**alone, "MASTER_PORT": str(free_port()), **os.environ})
     device = torch.device("cpu")
     if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":  # a rehearsal leaves GPUs alone
         device = torch.device("cuda", local_rank())
@@ -102,9 +101,8 @@ def start_process_group() -> Ranks:
         keep_freed_memory()
         share_cores(local_world_size())
         atexit.register(time.sleep, EXIT_DELAY_SECONDS)
-    deepspeed.init_distributed(
-        dist_backend=get_accelerator().communication_backend_name(), timeout=PEERS_TIMEOUT, verbose=False
-    )
+    backend = get_accelerator().communication_backend_name()
+    deepspeed.init_distributed(dist_backend=backend, timeout=PEERS_TIMEOUT, verbose=False)
     return Ranks(rank(), world_size(), device)
 
 
@@ -181,16 +179,19 @@ class ZeroEngine:
 
     Every rank calls the verbs of a step in one order, as there are messages in them: `loss_sum`, `logits`, `backward`,
     `end_micro_step`, `gradient_norm`, `update`, `skip_update`. The rest looks at or tells this rank alone.
+
+    module: the model; under ZeRO-3 its parameters are partitioned. trained_names: of the parameters, by their number in
+    `OwnGradients`.
     """
 
     def __init__(self, engine: Any, settings: DeepSpeedSettings, ranks: Ranks, watch: GradientWatch) -> None:
         self._engine = engine
         self._watch = watch
+        self.trained_names = watch.names
         self._gate = gate_of(engine, settings.stage, get_global_norm_of_tensors, combine_grad_norm_groups)
         self.settings = settings
         self.ranks = ranks
         self.module: nn.Module = engine.module
-        """The model; under ZeRO-3 its parameters are partitioned."""
 
     def loss_sum(self, batch: Batch) -> Tensor:
         """The sum over the batch's predictions of weight * nats, float32 scalar."""
@@ -230,10 +231,6 @@ class ZeroEngine:
     def own_gradients(self) -> OwnGradients:
         """This rank's gradients of the step before they were reduced; waits for the backward pass."""
         return self._watch.read()
-
-    def parameter_name(self, number: int) -> str:
-        """The name of a parameter by its number in `OwnGradients`."""
-        return self._watch.names[number]
 
     def gradient_norm(self) -> float:
         """The gradients' global norm after the last backward pass, before clipping; nan when it is not finite."""

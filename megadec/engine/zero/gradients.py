@@ -42,8 +42,7 @@ class GradientWatch:
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         self.names: list[str] = []
-        self._seen: list[int] = []
-        self._norms: list[Tensor] = []
+        self._seen: list[tuple[int, Tensor]] = []
         for name, parameter in parameters:
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._hook(len(self.names)))
@@ -52,18 +51,18 @@ class GradientWatch:
     def _hook(self, number: int) -> Callable[[Tensor], None]:
         def look(parameter: Tensor) -> None:
             if parameter.grad is not None:
-                self._seen.append(number)
-                self._norms.append(torch.linalg.vector_norm(parameter.grad, dtype=torch.float32))
+                self._seen.append((number, torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)))
 
         return look
 
     def read(self) -> OwnGradients:
         """What came since the last call, which is forgotten."""
-        if not self._norms:
+        if not self._seen:
             return OwnGradients(0.0, -1)
-        norms, seen = torch.stack(self._norms).tolist(), self._seen
-        self._norms, self._seen = [], []
-        broken = next((number for number, norm in zip(seen, norms, strict=True) if not math.isfinite(norm)), -1)
+        numbers, tensors = zip(*self._seen, strict=True)
+        norms = torch.stack(tensors).tolist()
+        self._seen = []
+        broken = next((number for number, norm in zip(numbers, norms, strict=True) if not math.isfinite(norm)), -1)
         return OwnGradients(math.hypot(*norms), broken)
 
 

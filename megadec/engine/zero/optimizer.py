@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from megadec.common.errors import ConfigError
+from megadec.engine.limits import check_numbers
 
 EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
@@ -23,7 +23,7 @@ class OptimizerOptions:
     learning_rate: the peak, which the schedule scales.
     weight_decay: of matrices; decay_embeddings: of embeddings too.
     beta1, beta2, epsilon: as in the paper.
-    max_grad_norm: clip the global gradient norm to this; 0: no clipping.
+    max_grad_norm: scale gradients down to this where their global norm is above it; 0: no clipping.
     """
 
     learning_rate: float = 6e-4
@@ -33,17 +33,11 @@ class OptimizerOptions:
     epsilon: float = 1e-8
     decay_embeddings: bool = False
     max_grad_norm: float = 1.0
-    """Gradients whose global norm is above this are scaled down to it; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0.0:
-            raise ConfigError(f"optimizer.learning_rate={self.learning_rate} is not above 0")
-        for name in ("weight_decay", "max_grad_norm", "epsilon"):
-            if getattr(self, name) < 0.0:
-                raise ConfigError(f"optimizer.{name}={getattr(self, name)} is negative")
-        for name in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1)")
+        check_numbers("optimizer", self, "above 0", "learning_rate")
+        check_numbers("optimizer", self, "at least 0", "weight_decay", "max_grad_norm", "epsilon")
+        check_numbers("optimizer", self, "from 0 to below 1", "beta1", "beta2")
 
 
 def decays(name: str, options: OptimizerOptions) -> bool:
@@ -67,14 +61,5 @@ def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], options: Opt
     for name, parameter in parameters:
         if parameter.requires_grad:
             groups[decays(name, options)].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": members, "weight_decay": options.weight_decay if decay else 0.0}
-            for decay, members in groups.items()
-            if members
-        ],
-        lr=0.0,
-        betas=(options.beta1, options.beta2),
-        eps=options.epsilon,
-        fused=True,
-    )
+    parts = [{"params": own, "weight_decay": options.weight_decay * decay} for decay, own in groups.items() if own]
+    return torch.optim.AdamW(parts, lr=0.0, betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True)

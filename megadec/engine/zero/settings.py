@@ -124,9 +124,7 @@ def merge_settings(file: Path, run: RunSettings) -> DeepSpeedSettings:
     }
     for key, (wanted, origin) in derived.items():
         if values.get(key, "auto") not in ("auto", wanted):
-            raise ConfigError(
-                f"{file}: {key}={values[key]!r}, but the run says {wanted} ({origin}); take it out of the file"
-            )
+            raise ConfigError(f"{file}: {key}={values[key]!r}, but the run says {wanted} ({origin}); take it out")
         values[key] = wanted
     # DeepSpeed would make groups of its own from these; those of the run are made in engine.py.
     del values["sequence_parallel_size"], values["data_parallel_size"]

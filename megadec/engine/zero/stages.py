@@ -40,8 +40,8 @@ class Stage0:
 
     def __init__(self, engine: Any, names: Mapping[nn.Parameter, str], rank: int, ranks: int) -> None:
         self._optimizer = engine.optimizer
+        # Torch's AdamW, whose state holds the moments; inside DeepSpeed's optimizer at stages 1 to 3.
         self.adamw = getattr(engine.optimizer, "optimizer", engine.optimizer)
-        """Torch's AdamW, whose state holds the moments; inside DeepSpeed's optimizer at stages 1 to 3."""
         self._names = names
         self._rank, self._ranks = rank, ranks
 

@@ -65,14 +65,10 @@ class ZeroState:
         shapes = self.shapes
         for p, name in self._names.items():
             if files.shapes.get(name) != shapes[name]:
-                raise CheckpointError(
-                    f"the checkpoint has no {name!r} of shape {list(shapes[name])}: it holds another model"
-                )
+                raise CheckpointError(f"it has no {name!r} of shape {list(shapes[name])}: it holds another model")
             needed = {WEIGHT, *(MOMENTS if p.requires_grad and files.optimizer_step is not None else ())}
             if missing := sorted(needed - set(files.parts(name))):
-                raise CheckpointError(
-                    f"the checkpoint has no {missing[0]} of {name!r}: it was frozen there, or its state was dropped"
-                )
+                raise CheckpointError(f"it has no {missing[0]} of {name!r}, which was frozen there, or is cut")
 
     def load(self, files: StateFiles) -> None:
         """Take weights and moments from files that `check` has passed, and give the model its weights in the dtype that

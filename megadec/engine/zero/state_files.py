@@ -26,8 +26,8 @@ WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WRITE_BYTES = 8 << 20
 
+# By parameter and part, a `bit_sum`.
 Sums = dict[str, dict[str, int]]
-"""By parameter and part, a `bit_sum`."""
 
 _FORMAT = "megadec-state-1"
 _DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -136,7 +136,8 @@ def add_sums(total: Sums, more: Mapping[str, Mapping[str, int]]) -> None:
 class StateFiles:
     """Weights and moments as the ranks of a run wrote them. The files are mapped; only what is asked for is read.
 
-    optimizer_step: how many updates AdamW has made; None before the first, when there are no moments.
+    shapes: the size of each parameter; a tied one has one name. optimizer_step: how many updates AdamW has made; None
+    before the first, when there are no moments.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -153,7 +154,6 @@ class StateFiles:
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(size) for name, size in json.loads(first["shapes"]).items()
         }
-        """The size of each parameter; a tied one has one name."""
         self.optimizer_step = int(first["optimizer_step"]) if "optimizer_step" in first else None
         self._pieces: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
         for number, file in enumerate(self._open):
@@ -187,6 +187,7 @@ class StateFiles:
 
     def _check_whole(self) -> None:
         for name, size in self.shapes.items():
+            wanted = math.prod(size)
             if (name, WEIGHT) not in self._pieces:
                 raise CheckpointError(f"{self.folder}: no file has the weight {name!r}")
             for part in self.parts(name):
@@ -195,10 +196,9 @@ class StateFiles:
                     if start != end:
                         break
                     end += length
-                if end != math.prod(size):
+                if end != wanted:
                     raise CheckpointError(
-                        f"{self.folder}: {name!r} ({part}) breaks off at element {end}; its shape {list(size)} wants"
-                        f" {math.prod(size)}: a rank's file is missing"
+                        f"{self.folder}: {name!r} ({part}) ends at element {end} of {wanted}: a rank's file is missing"
                     )
 
 
@@ -206,6 +206,5 @@ def _open(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file} ({file.stat().st_size} bytes) is not a whole safetensors file: {error}"
-        ) from error
+        size = file.stat().st_size
+        raise CheckpointError(f"{file} ({size} bytes) is not a whole safetensors file: {error}") from error

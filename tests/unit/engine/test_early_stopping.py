@@ -33,11 +33,8 @@ def test_a_run_ends_after_as_many_evaluations_without_gain_as_its_patience() -> 
     assert not exhausted(WATCH, walk(WATCH, [0.0, 0.5, 0.4]))
     assert exhausted(WATCH, walk(WATCH, [0.0, 0.5, 0.4, 0.5]))
     assert not exhausted(EarlyStopping(metric="dev/accuracy"), walk(WATCH, [0.0, 0.5, 0.4, 0.5]))
-
-
-def test_the_best_step_measured_again_after_a_resume_does_not_count_as_waiting() -> None:
     best = Best(10, 0.5)
-    assert after_evaluation(WATCH, best, 10, measured(10, 0.5)) == best
+    assert after_evaluation(WATCH, best, 10, measured(10, 0.5)) == best, "measured again after a resume"
 
 
 def test_a_figure_that_nobody_measures_is_refused_at_the_first_evaluation_with_the_nearest_one() -> None:

@@ -22,6 +22,7 @@ class Engine:
     def __init__(self, norm: float = 0.5, first_not_finite: int = -1) -> None:
         self.ranks = Ranks(0, 1, torch.device("cpu"))
         self.calls: list[Any] = []
+        self.trained_names = [f"parameter {number}" for number in range(8)]
         self._norm, self._first_not_finite = norm, first_not_finite
 
     def loss_sum(self, batch: Any) -> Tensor:
@@ -35,9 +36,6 @@ class Engine:
 
     def gradient_norm(self) -> float:
         return self._norm
-
-    def parameter_name(self, number: int) -> str:
-        return f"parameter {number}"
 
     def end_micro_step(self) -> None:
         self.calls.append("end_micro_step")

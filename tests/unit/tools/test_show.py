@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from megadec.corpus.shards import write_shards
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
-from megadec.engine.checkpoint.skipped import RunStart, starts_to_json
+from megadec.engine.checkpoint.skipped import RunStart
 from megadec.engine.runs.common import TrainOptions
 from megadec.engine.runs.pretrain import DataOptions, Run
 from megadec.lineage.show import main
@@ -74,7 +75,7 @@ def save(folder: Path, shards: Path, step: int, starts: Sequence[RunStart], **da
     checkpoint = run.checkpoints / f"step_{step:08d}"
     checkpoint.mkdir(parents=True)
     (checkpoint / "run.yaml").write_text(to_yaml(run), encoding="utf-8")
-    manifest = {"step": step, "data": state, "starts": starts_to_json(starts)}
+    manifest = {"step": step, "data": state, "starts": [asdict(start) for start in starts]}
     (checkpoint / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return run.folder
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
-from megadec.engine.checkpoint.skipped import RunStart, Skipped, after_start, starts_from_json, starts_to_json
+from megadec.engine.checkpoint.manifest import Progress
+from megadec.engine.checkpoint.skipped import RunStart, Skipped, after_start
+from megadec.engine.early_stopping import Best
+from megadec.engine.health.guard import GuardState
 
 NOTHING, ONE, TWO = RunStart(1), RunStart(5, ("a",)), RunStart(9, ("a", "b"), (("5ha",), ()))
 
 
 def manifest(step: int, starts: tuple[RunStart, ...], *steps: tuple[int, int]) -> dict[str, Any]:
-    written = {"step": step, "guard": {"skipped": steps}, "starts": starts_to_json(starts)}
+    written = {"step": step, "guard": {"skipped": steps}, "starts": [asdict(start) for start in starts]}
     read: dict[str, Any] = json.loads(json.dumps(written))
     return read
 
@@ -28,8 +32,10 @@ def test_a_start_that_did_no_step_makes_room_for_the_next() -> None:
     assert after_start((NOTHING, ONE), RunStart(5)) == (NOTHING,)
 
 
-def test_starts_come_back_from_json_as_they_were() -> None:
-    assert starts_from_json(json.loads(json.dumps(starts_to_json((NOTHING, ONE, TWO))))) == (NOTHING, ONE, TWO)
+def test_progress_comes_back_from_a_manifest_as_it_was() -> None:
+    guard = GuardState((3.0, 2.5), (0.5,), 1, 3, 0, ((3, 4), (9, 9)))
+    progress = Progress(12, 96, 2.5, 8, Best(4, 0.5, 1), guard, (NOTHING, ONE, TWO))
+    assert Progress.from_manifest(json.loads(json.dumps(asdict(progress)))) == progress
 
 
 def test_a_step_belongs_to_the_last_start_before_it_and_one_behind_the_checkpoint_to_none() -> None:

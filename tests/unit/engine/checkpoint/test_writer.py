@@ -14,20 +14,12 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import StorageError
-from megadec.engine.checkpoint.writer import PendingSave, RankFiles
+from megadec.engine.checkpoint.writer import PendingSave
+from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.zero.state_files import ShardSlice, Sums, header_of, rank_file
 
 PATIENCE_SECONDS = 30.0
-
-
-def files_of(rank: int, ranks: int = 2) -> RankFiles:
-    shard = ShardSlice("weight", "weight", rank * 4, 4, torch.float32)
-
-    def tensors() -> Generator[tuple[ShardSlice, Tensor], None, None]:
-        yield shard, torch.arange(4.0)
-
-    return RankFiles(rank, ranks, header_of([shard], {"weight": (4 * ranks,)}, None), tensors, {})
 
 
 def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> None:
@@ -36,8 +28,14 @@ def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> No
 
 
 def start(folder: Path, rank: int, retries: int = 0) -> PendingSave:
-    options = CheckpointOptions(retries=retries, retry_pause_seconds=0.0)
-    pending = PendingSave(files_of(rank), folder / ".step.partial", folder / "step", publish, options)
+    shard = ShardSlice("weight", "weight", rank * 4, 4, torch.float32)
+
+    def tensors() -> Generator[tuple[ShardSlice, Tensor], None, None]:
+        yield shard, torch.arange(4.0)
+
+    options, ranks = CheckpointOptions(retries=retries, retry_pause_seconds=0.0), Ranks(rank, 2, torch.device("cpu"))
+    header, partial = header_of([shard], {"weight": (8,)}, None), folder / ".step.partial"
+    pending = PendingSave(ranks, header, tensors, {}, partial, folder / "step", publish, options)
     pending.start(in_background=True)
     return pending
 

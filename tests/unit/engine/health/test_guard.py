@@ -5,38 +5,37 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
-from megadec.common.errors import ConfigError
 from megadec.engine.health.guard import (
     GuardOptions,
     GuardState,
-    StepFigures,
     after_good_step,
     after_roll_back,
     after_skip,
+    describe,
     detect,
+    documents_read,
+    line_of,
     spike_limit,
     within_limits,
 )
-from megadec.engine.metrics.reports import Anomaly
+from megadec.engine.metrics.reports import Anomaly, StepReport
+from megadec.engine.ranks import Ranks
 
 OPTIONS = GuardOptions(loss_spike="skip", gradient_spike="roll_back", window=16, warmup_steps=8)
 
 
-def seen(**changes: Any) -> StepFigures:
-    values: dict[str, Any] = {
-        "step": 40,
-        "loss": 3.0,
-        "norm": 0.5,
-        "rank_losses": (29.0, 31.0),
-        "rank_norms": (0.6, 0.7),
-        "broken": ("", ""),
-    }
-    return StepFigures(**{**values, **changes})
+SEEN = StepReport(40, 3.0, 20, 400, 0.1, 0.5, rank_losses=(29.0, 31.0), rank_norms=(0.6, 0.7), broken=("", ""))
+
+
+def seen(**changes: Any) -> StepReport:
+    return replace(SEEN, **changes)
 
 
 def history(steps: int, options: GuardOptions = OPTIONS) -> GuardState:
@@ -53,11 +52,6 @@ def found(**changes: Any) -> Anomaly:
     return anomaly
 
 
-def test_a_step_like_those_before_it_is_fit() -> None:
-    assert detect(OPTIONS, history(16), seen()) is None
-    assert detect(OPTIONS, GuardState(), seen(loss=1e9, norm=1e9)) is None, "nothing is known yet"
-
-
 NAN, SPIKE, GRADIENTS = math.nan, ("loss_spike", "skip"), ("gradients_not_finite", "stop")
 
 
@@ -68,12 +62,22 @@ NAN, SPIKE, GRADIENTS = math.nan, ("loss_spike", "skip"), ("gradients_not_finite
             ({"loss": x, "rank_losses": (29.0, x)}, ("loss_not_finite", "stop"), (1,), "not finite on rank 1")
             for x in (NAN, math.inf, -math.inf)
         ),
-        ({"norm": NAN, "broken": ("", "norm.weight")}, GRADIENTS, (1,), "not finite on rank 1, first in norm.weight"),
-        ({"norm": NAN}, GRADIENTS, (), "though those of every rank are"),
+        (
+            {"grad_norm": NAN, "broken": ("", "norm.weight")},
+            GRADIENTS,
+            (1,),
+            "not finite on rank 1, first in norm.weight",
+        ),
+        ({"grad_norm": NAN}, GRADIENTS, (), "though those of every rank are"),
         # The global norm may hide the broken gradient of one rank.
         ({"broken": ("lm_head.weight", "")}, GRADIENTS, (0,), "not finite on rank 0"),
         ({"loss": 4.5, "rank_losses": (60.0, 30.0)}, SPIKE, (0,), "the last 16 good steps have a median of 3"),
-        ({"norm": 50.0, "rank_norms": (0.5, 90.0)}, ("gradient_spike", "roll_back"), (1,), "rank 1 has the most of it"),
+        (
+            {"grad_norm": 50.0, "rank_norms": (0.5, 90.0)},
+            ("gradient_spike", "roll_back"),
+            (1,),
+            "rank 1 has the most of it",
+        ),
     ],
 )
 def test_what_is_not_finite_or_a_spike_is_found_with_its_action_and_ranks(changes, what, ranks, words) -> None:
@@ -83,10 +87,12 @@ def test_what_is_not_finite_or_a_spike_is_found_with_its_action_and_ranks(change
     assert anomaly.parameters == tuple(name for name in changes.get("broken", ()) if name)
 
 
-def test_a_spike_may_be_passed_over_or_only_reported() -> None:
+def test_a_usual_step_is_fit_and_a_spike_may_be_passed_over_or_only_reported() -> None:
+    assert detect(OPTIONS, history(16), seen()) is None
+    assert detect(OPTIONS, GuardState(), seen(loss=1e9, grad_norm=1e9)) is None, "nothing is known yet"
     quiet = replace(OPTIONS, loss_spike="off", gradient_spike="report")
     assert detect(quiet, history(16), seen(loss=4.5)) is None
-    told = detect(quiet, history(16), seen(norm=50.0))
+    told = detect(quiet, history(16), seen(grad_norm=50.0))
     assert told is not None
     assert told.action == "report"
 
@@ -95,7 +101,9 @@ def test_a_spike_may_be_passed_over_or_only_reported() -> None:
 @pytest.mark.parametrize("gradient_answer", ["report", "skip", "roll_back", "stop"])
 def test_of_two_spikes_the_stronger_answer_holds_and_both_are_told(loss_answer: Any, gradient_answer: Any) -> None:
     options = replace(OPTIONS, loss_spike=loss_answer, gradient_spike=gradient_answer)
-    found = detect(options, history(16), seen(loss=4.5, norm=50.0, rank_losses=(60.0, 30.0), rank_norms=(0.5, 90.0)))
+    found = detect(
+        options, history(16), seen(loss=4.5, grad_norm=50.0, rank_losses=(60.0, 30.0), rank_norms=(0.5, 90.0))
+    )
     assert found is not None
     strength = ["report", "skip", "roll_back", "stop"].index
     loss_is_stronger = strength(loss_answer) >= strength(gradient_answer)
@@ -107,7 +115,7 @@ def test_of_two_spikes_the_stronger_answer_holds_and_both_are_told(loss_answer: 
 
 def test_a_spike_that_stops_is_not_hidden_by_gradients_that_are_only_skipped() -> None:
     options = replace(OPTIONS, non_finite="skip", loss_spike="stop")
-    found = detect(options, history(16), seen(loss=4.5, norm=math.nan, broken=("norm.weight", "")))
+    found = detect(options, history(16), seen(loss=4.5, grad_norm=math.nan, broken=("norm.weight", "")))
     assert found is not None
     assert (found.kind, found.action) == ("loss_spike", "stop")
     assert "not finite on rank 0, first in norm.weight" in found.words
@@ -118,12 +126,6 @@ def test_one_outlier_in_the_history_does_not_move_the_limit_and_equal_values_lea
     assert spike_limit([*values[:-1], 1e6], 10.0, 8) < 1.2 * spike_limit(values, 10.0, 8)
     assert spike_limit([2.0] * 8, 10.0, 8) == pytest.approx(2.4)
     assert spike_limit([2.0] * 7, 10.0, 8) == math.inf
-
-
-def test_the_state_survives_json_and_an_old_checkpoint_has_an_empty_one() -> None:
-    state = after_roll_back(history(3), after_skip(history(20), 21), saved_step=16, step=30)
-    assert GuardState.from_json(json.loads(json.dumps(state.to_json()))) == state
-    assert GuardState.from_json({}) == GuardState()
 
 
 def test_steps_left_out_are_ranges_that_join() -> None:
@@ -150,16 +152,48 @@ def test_a_good_step_ends_a_row_of_skips_and_limits_count_what_was_done() -> Non
     assert last(state, "report") is None
 
 
+FOUND = Anomaly(8, "loss_spike", "skip", (1,), "the loss is 9")
+
+
+def read(step: int, rank: int, world_size: int) -> Sequence[str]:
+    return [f"{step}/{rank}/{world_size}"]
+
+
 @pytest.mark.parametrize(
-    ("changes", "key"),
+    ("rank", "named", "found"),
     [
-        ({"skips": -1}, "guard.skips"),
-        ({"stall_seconds": -0.5}, "guard.stall_seconds"),
-        ({"loss_factor": 0.0}, "guard.loss_factor"),
-        ({"warmup_steps": 200}, "guard.warmup_steps"),
-        ({"warmup_steps": 1}, "guard.warmup_steps"),
+        (0, (1,), {1: ["7/1/3"]}),
+        (1, (1,), {1: ["7/1/3"]}),
+        (2, (1,), {}),
+        (0, (), {0: ["7/0/3"], 1: ["7/1/3"], 2: ["7/2/3"]}),
     ],
 )
-def test_options_that_cannot_be_are_refused_by_name(changes: dict[str, Any], key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
-        GuardOptions(**changes)
+def test_the_first_rank_and_those_that_are_named_read_the_documents_of_the_step(rank, named, found) -> None:
+    ranks = Ranks(rank, 3, torch.device("cpu"))
+    assert documents_read(read, ranks, replace(FOUND, ranks=named)) == found
+
+
+def test_a_log_line_says_what_was_done_and_shows_a_few_documents() -> None:
+    assert describe(FOUND, {}) == "step 8: the loss is 9; no rank updated its weights"
+    names = [f"wiki-{number}" for number in range(9)]
+    told = describe(replace(FOUND, action="stop"), {1: names})
+    assert told.endswith("; the weights were not changed; rank 1 read wiki-0, wiki-1, wiki-2, wiki-3, wiki-4, wiki-5"
+                         " and 3 more (metrics.jsonl has all)")  # fmt: skip
+    assert describe(FOUND, dict.fromkeys(range(20), names)).count("read") == 6
+
+
+def test_the_line_of_the_metrics_has_every_document_and_null_for_what_json_cannot_say() -> None:
+    report = StepReport(8, math.inf, 100, 1000, 0.1, math.nan, (), FOUND)
+    line = line_of(FOUND, report, {1: ["wiki-3"]})
+    assert json.loads(json.dumps(line, allow_nan=False)) == {
+        "step": 8,
+        "found": "loss_spike",
+        "action": "skip",
+        "ranks": [1],
+        "parameters": [],
+        "words": "the loss is 9",
+        "loss": None,
+        "grad_norm": None,
+        "documents": {"1": ["wiki-3"]},
+    }
+    assert line_of(FOUND, replace(report, loss=2.5), {})["loss"] == 2.5

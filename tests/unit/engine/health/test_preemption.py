@@ -14,20 +14,19 @@ from megadec.engine.health.preemption import STOP_SIGNALS, Interrupt, listen_in_
 THREAD_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in STOP_SIGNALS]
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_stop_signal_is_remembered_and_named_and_does_nothing_else(number: signal.Signals) -> None:
+    before = handlers()
     with Interrupt() as interrupt:
         assert not interrupt.requested
         os.kill(os.getpid(), number)
         assert interrupt.requested
         assert interrupt.reason == number.name
-
-
-def test_the_former_handlers_come_back() -> None:
-    before = [signal.getsignal(number) for number in STOP_SIGNALS]
-    with Interrupt():
-        pass
-    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+    assert handlers() == before, "the former ones come back"
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
@@ -47,17 +46,18 @@ def test_a_signal_reaches_an_interrupt_in_a_thread_when_the_main_thread_listens_
         with Interrupt() as interrupt:
             entered.set()
             go_on.wait()
-            seen.extend([interrupt.requested, interrupt.reason])
+            seen.extend([interrupt.requested, interrupt.reason, handlers()])
 
     thread = threading.Thread(target=loop)
     try:
         listen_in_main_thread()
+        listening = handlers()
         thread.start()
         entered.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         go_on.set()
         thread.join()
-        assert seen == [True, "SIGTERM"]
+        assert seen == [True, "SIGTERM", listening], "a thread leaves the handlers to the main thread"
         assert meant == []
         os.kill(os.getpid(), signal.SIGUSR1)
         assert meant == [signal.SIGUSR1]
@@ -76,18 +76,3 @@ def test_a_file_in_the_runs_folder_stops_the_run_and_goes_when_it_was_obeyed(tmp
         interrupt.remove_stop_file()
         assert not interrupt.requested
     assert not list(tmp_path.iterdir())
-
-
-def test_a_thread_may_train_and_leaves_the_handlers_to_the_main_thread() -> None:
-    before = [signal.getsignal(number) for number in STOP_SIGNALS]
-    seen: list[object] = []
-
-    def loop() -> None:
-        with Interrupt() as interrupt:
-            seen.extend(signal.getsignal(number) for number in STOP_SIGNALS)
-            seen.append(interrupt.requested)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    thread.join()
-    assert seen == [*before, False]

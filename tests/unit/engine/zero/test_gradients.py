@@ -32,21 +32,17 @@ def test_a_micro_step_counts_as_what_it_leaves_which_is_the_sum_so_far_where_gra
         model.zero_grad()
 
 
-def test_the_first_parameter_in_the_backward_pass_that_breaks_is_named() -> None:
+def test_the_first_parameter_in_the_backward_pass_that_breaks_is_named_and_a_frozen_one_is_not_looked_at() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[1].bias.requires_grad_(False)
     watch = GradientWatch(model.named_parameters())
+    assert watch.names == ["0.weight", "0.bias", "1.weight"]
     model[1].weight.register_hook(lambda gradient: gradient * math.nan)
     model[0].weight.register_hook(lambda gradient: gradient * math.inf)
     model(torch.ones(2, 3)).sum().backward()
     found = watch.read()
     assert watch.names[found.first_not_finite] == "1.weight"
     assert not math.isfinite(found.norm)
-
-
-def test_a_frozen_parameter_is_not_looked_at() -> None:
-    model = nn.Linear(3, 4)
-    model.bias.requires_grad_(False)
-    assert GradientWatch(model.named_parameters()).names == ["weight"]
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,8 @@ def test_auto_is_bf16_where_the_hardware_has_it_and_what_was_asked_for_stays(
 
 def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
     values = merge_settings(write(tmp_path, zero_optimization={"stage": 2}), RUN).values
-    assert values["train_batch_size"] == 24
-    assert values["train_micro_batch_size_per_gpu"] == 4
-    assert values["gradient_accumulation_steps"] == 3
-    assert values["gradient_clipping"] == 1.0
-    assert values["bf16"] == {"enabled": True}
+    sizes = {"train_batch_size": 24, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 3}
+    assert values == values | sizes | {"gradient_clipping": 1.0, "bf16": {"enabled": True}}
 
 
 SPLIT = dataclasses.replace(RUN, ranks=4, sequence_parallel_size=2)
@@ -75,13 +72,8 @@ def test_groups_of_ranks_that_do_not_fit_are_refused(
 
 
 def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Path) -> None:
-    file = write(
-        tmp_path,
-        zero_optimization={"stage": 1},
-        train_batch_size=24,
-        gradient_clipping="auto",
-        bf16={"enabled": "auto"},
-    )
+    stated = {"train_batch_size": 24, "gradient_clipping": "auto", "bf16": {"enabled": "auto"}}
+    file = write(tmp_path, zero_optimization={"stage": 1}, **stated)
     assert merge_settings(file, RUN).stage == 1
 
 
