@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megadec.common.errors import CheckpointError
+from megadec.common.errors import CheckpointError, MegadecError
 from megadec.common.files import read_json, sha256_of
 from megadec.common.log import logger
 from megadec.engine.checkpoint.skipped import RunStart
@@ -96,22 +96,24 @@ def remove_partial(folder: Path) -> None:
         shutil.rmtree(path)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the checkpoint at `path`, with every file compared to its size and hash.
+def read_manifest(
+    path: Path, kind: str = FORMAT, version: int = VERSION, error: type[MegadecError] = CheckpointError
+) -> dict[str, Any]:
+    """The manifest of the checkpoint (or other `kind` of folder) at `path`, with every file's size and hash compared.
 
-    Raises CheckpointError naming the file that is missing, cut or changed.
+    Raises `error` naming the file that is missing, cut or changed.
     """
-    manifest = read_json(path / MANIFEST, CheckpointError)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
-        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a {FORMAT} of version {VERSION}")
+    manifest = read_json(path / MANIFEST, error)
+    if not isinstance(manifest, dict) or manifest.get("format") != kind or manifest.get("version") != version:
+        raise error(f"{path / MANIFEST} is not the manifest of a {kind} of version {version}")
     for name, stated in manifest["files"].items():
         file = path / name
         if not file.is_file():
-            raise CheckpointError(f"{file} is missing; the manifest names it")
+            raise error(f"{file} is missing; the manifest names it")
         if file.stat().st_size != stated["bytes"]:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes; the manifest says {stated['bytes']}")
+            raise error(f"{file} has {file.stat().st_size} bytes; the manifest says {stated['bytes']}")
         if sha256_of(file) != stated["sha256"]:
-            raise CheckpointError(f"{file} was changed: its hash is not the one in the manifest")
+            raise error(f"{file} was changed: its hash is not the one in the manifest")
     return manifest
 
 
