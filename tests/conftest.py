@@ -115,6 +115,11 @@ def tiny_tokenizer_path(tmp_path_factory: pytest.TempPathFactory, tiny_documents
 
 
 @pytest.fixture(scope="session")
+def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
+    return Tokenizer.load(tiny_tokenizer_path)
+
+
+@pytest.fixture(scope="session")
 def tiny_shards(
     tmp_path_factory: pytest.TempPathFactory, tiny_documents: list[Document], tiny_tokenizer_path: Path
 ) -> Path:

@@ -20,7 +20,8 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, NoReturn
 
 REQUEST_WRONG = 2
@@ -80,6 +81,15 @@ class TrainingError(MegadecError):
 
 class ExportError(MegadecError):
     """An export differs from its source, or the format cannot express the model."""
+
+
+@contextmanager
+def needs_extra(package: str, extra: str) -> Iterator[None]:
+    """Around the import of an optional package: raises MissingExtraError where it is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(package, extra) from error
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ on the CPU in float64; all hypotheses of all sources are computed as one batch t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,21 +96,18 @@ def _step(
     totals_RV = log_probabilities_RV + torch.tensor([[one.log_probability] for one in live], dtype=torch.float64)
     found: list[_Live] = []
     rows: list[int] = []
-    first = 0
-    while first < len(live):
-        source = live[first].source
-        stop = next((row for row in range(first, len(live)) if live[row].source != source), len(live))
-        totals_N = totals_RV[first:stop].flatten()
+    for source, group in itertools.groupby(range(len(live)), lambda row: live[row].source):
+        own = list(group)
+        totals_N = totals_RV[own].flatten()
         best = totals_N.topk(min(how.beam - len(ended[source]), len(totals_N)))
         for total, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            row, token = divmod(place, totals_RV.shape[1])
-            ids = (*live[first + row].ids, token)
+            row, token = own[place // totals_RV.shape[1]], place % totals_RV.shape[1]
+            ids = (*live[row].ids, token)
             if token == eos_id:
                 ended[source].append(Found(ids, total, how.score(total, len(ids))))
             else:
                 found.append(_Live(source, ids, total))
-                rows.append(first + row)
-        first = stop
+                rows.append(row)
     return found, rows
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoding.session import LanguageModel, Session
+from megadec.decoding.session import LanguageModel, Session, check_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,7 @@ Finish = Literal["stop", "length"]
 PROMPT_PART_TOKENS = 512
 
 
+@dataclasses.dataclass(eq=False)
 class Continuation:
     """A sequence being continued: `advance` until `finished` says why it ended, or iterate over the ids.
 
@@ -67,26 +68,24 @@ class Continuation:
     drawn_ids: only ids below it are drawn, for a model with more rows than its tokenizer has pieces.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        prompt_ids: Sequence[int],
-        sampling: Sampling,
-        eos_id: int | None = None,
-        drawn_ids: int | None = None,
-    ) -> None:
-        _check_prompt(model, prompt_ids, sampling)
-        self.finished: Finish | None = None
-        self.prompt_tokens = len(prompt_ids)
-        self._model = model
+    model: LanguageModel
+    prompt_ids: Sequence[int]
+    sampling: Sampling
+    eos_id: int | None = None
+    drawn_ids: int | None = None
+    finished: Finish | None = dataclasses.field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        check_ids(self.prompt_ids, self.model.vocabulary_size, self.model.max_position_embeddings)
+        if len(self.prompt_ids) + self.sampling.max_new_tokens > self.model.max_position_embeddings:
+            raise InputError(
+                f"a prompt of {len(self.prompt_ids)} tokens and sampling.max_new_tokens={self.sampling.max_new_tokens} "
+                f"do not fit the model's context of {self.model.max_position_embeddings} tokens"
+            )
         self._session: Session | None = None
-        self._sampling = sampling
-        self._eos_id = eos_id
-        self._drawn_ids = drawn_ids
-        self._generator = torch.Generator("cpu").manual_seed(sampling.seed)
-        self._seen_ids = list(prompt_ids)
+        self._generator = torch.Generator("cpu").manual_seed(self.sampling.seed)
+        self._seen_ids = list(self.prompt_ids)
         self._fed_tokens = 0
-        self._end_tokens = len(prompt_ids) + sampling.max_new_tokens
 
     def __iter__(self) -> Iterator[int]:
         while self.finished is None:
@@ -97,33 +96,20 @@ class Continuation:
     def advance(self) -> int | None:
         """Read a part of the prompt or draw one id; None where no id came out of it."""
         # Made here and not above: a request that waits for its turn holds no cache.
-        self._session = self._session or self._model.session()
+        self._session = self._session or self.model.session()
         part_ids = self._seen_ids[self._fed_tokens : self._fed_tokens + PROMPT_PART_TOKENS]
         logits_V = self._session.feed(part_ids)
         self._fed_tokens += len(part_ids)
         if self._fed_tokens < len(self._seen_ids):
             return None
-        next_id = draw(logits_V[: self._drawn_ids], self._seen_ids, self._sampling, self._generator)
-        if next_id == self._eos_id:
+        next_id = draw(logits_V[: self.drawn_ids], self._seen_ids, self.sampling, self._generator)
+        if next_id == self.eos_id:
             self.finished = "stop"
             return None
         self._seen_ids.append(next_id)
-        if len(self._seen_ids) == self._end_tokens:
+        if len(self._seen_ids) == len(self.prompt_ids) + self.sampling.max_new_tokens:
             self.finished = "length"
         return next_id
-
-
-def _check_prompt(model: LanguageModel, prompt_ids: Sequence[int], sampling: Sampling) -> None:
-    if not prompt_ids:
-        raise InputError("the prompt has no tokens; at least one is needed, such as <s>")
-    wrong = [i for i in prompt_ids if not 0 <= i < model.vocabulary_size]
-    if wrong:
-        raise InputError(f"the prompt holds id {wrong[0]}; the model's vocabulary has {model.vocabulary_size} ids")
-    if len(prompt_ids) + sampling.max_new_tokens > model.max_position_embeddings:
-        raise InputError(
-            f"a prompt of {len(prompt_ids)} tokens and sampling.max_new_tokens={sampling.max_new_tokens} do not fit "
-            f"the model's context of {model.max_position_embeddings} tokens"
-        )
 
 
 def generate_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> Iterator[str]:

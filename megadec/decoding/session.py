@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from megadec.common.errors import InputError
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.model import Decoder
 
@@ -26,13 +27,8 @@ class Session(Protocol):
 class LanguageModel(Protocol):
     """A model that continues a sequence of ids."""
 
-    @property
-    def vocabulary_size(self) -> int:
-        """How many logits there are."""
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """The most ids that a session can be fed."""
+    vocabulary_size: int  # how many logits there are
+    max_position_embeddings: int  # the most ids that a session can be fed
 
     def session(self) -> Session:
         """A new, empty sequence; its memory is freed with the object."""
@@ -47,6 +43,17 @@ class TextClassifier(Protocol):
 
     def classify(self, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:
         """For each text, label -> probability. Raises InputError for a text that the model cannot take."""
+
+
+def check_ids(ids: Sequence[int], vocabulary_size: int, context: int, before: int = 0) -> None:
+    """Raise InputError for no ids, an id outside the vocabulary, or more than fit behind `before` tokens."""
+    if len(ids) == 0:
+        raise InputError("there are no tokens to feed; at least one is needed, such as <s>")
+    wrong = [i for i in ids if not 0 <= i < vocabulary_size]
+    if wrong:
+        raise InputError(f"id {wrong[0]} is not one of the model's {vocabulary_size} ids")
+    if before + len(ids) > context:
+        raise InputError(f"{before + len(ids)} tokens do not fit: the model's context is {context} tokens")
 
 
 class DecoderModel:

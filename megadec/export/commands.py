@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -18,17 +17,16 @@ from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
 from megadec.engine.command import train_command
 from megadec.engine.runs.pretrain import Run
-from megadec.export.gguf.writer import to_gguf
+from megadec.export.gguf.writer import FORMATS, to_gguf
 from megadec.export.huggingface.export import MAX_SHARD_BYTES, to_hf
 from megadec.export.onnx.export import to_onnx
 from megadec.export.read.load import load_decoder
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model, open_pretraining
-from megadec.export.read.source import ModelSource
 
 DTYPES = {
     "hf": ("auto", "bfloat16", "float32"),
-    "gguf": ("auto", "bfloat16", "float16", "float32", "q8_0"),
+    "gguf": ("auto", *FORMATS),
     "onnx": ("auto", "float32"),
     "megadec": ("auto", "bfloat16", "float32"),
 }
@@ -80,11 +78,6 @@ def convert(argv: Sequence[str]) -> None:
         raise ConfigError(f"--output {options.output} exists already; choose another folder, or remove it first")
     source = open_model(options.input)
     log.info("reading %s %s (%s)", source.kind, source.path, source.task["kind"])
-    _write(source, options)
-    print(options.output)
-
-
-def _write(source: ModelSource, options: ConvertOptions) -> None:
     name = None if options.dtype == "auto" else options.dtype
     dtype: torch.dtype | None = getattr(torch, name) if name in ("bfloat16", "float32") else None
     if options.to == "hf":
@@ -95,6 +88,7 @@ def _write(source: ModelSource, options: ConvertOptions) -> None:
         to_onnx(source, options.output)
     else:
         to_megadec(source, options.output, dtype=dtype)
+    print(options.output)
 
 
 @dataclass(frozen=True)
@@ -114,11 +108,9 @@ class GenerateOptions:
 def generate(argv: Sequence[str]) -> None:
     """Print each prompt and what follows it, as it is drawn."""
     options = parse(GenerateOptions, argv, description="Continue a text with a trained decoder.")
-    decoder, tokenizer = load_decoder(options.model, getattr(torch, options.dtype))
-    decoder.to(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    decoder, tokenizer = load_decoder(options.model, getattr(torch, options.dtype), options.device)
     for prompt in options.prompt:
         # Asked for first: a prompt that does not fit is refused before anything is printed.
         continuation = generate_text(DecoderModel(decoder), tokenizer, prompt, options.sampling)
         for text in chain((prompt,), continuation, ("\n",)):
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            print(text, end="", flush=True)

@@ -62,16 +62,16 @@ class ScoreOptions:
             raise ConfigError(f"data: the last parts of the folders name the results and must differ; found {names}")
 
 
-DEFAULT_ROW_TOKENS = 1024
+DEFAULT_SEQUENCE_LENGTH = 1024
 ALL_WINDOWS = 2**62
 
 
 class _Alone:
     """A decoder in one process, as a `Scorer`."""
 
-    def __init__(self, decoder: Decoder, device: torch.device) -> None:
-        self._decoder = decoder.to(device)
-        self.ranks = Ranks(rank=0, world_size=1, device=device)
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self.ranks = Ranks(rank=0, world_size=1, device=decoder.embed_tokens.weight.device)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -95,8 +95,8 @@ def score(options: ScoreOptions) -> dict[str, Any]:
     or cannot be fetched), StorageError of the cache, and TrainingError when it is stopped by a signal.
     """
     source = open_model(options.model)
-    decoder, tokenizer = load_source(source, getattr(torch, options.dtype))
-    sequence_length = options.sequence_length or min(source.shape.max_position_embeddings, DEFAULT_ROW_TOKENS)
+    decoder, tokenizer = load_source(source, getattr(torch, options.dtype), options.device)
+    sequence_length = options.sequence_length or min(source.shape.max_position_embeddings, DEFAULT_SEQUENCE_LENGTH)
     if not 1 <= sequence_length <= source.shape.max_position_embeddings:
         raise ConfigError(
             f"sequence_length={sequence_length} is not from 1 to {source.shape.max_position_embeddings}, the model's"
@@ -107,9 +107,8 @@ def score(options: ScoreOptions) -> dict[str, Any]:
     how = EvaluateOptions(windows=windows, micro_batch_size=options.micro_batch_size)
     alone = RankPosition(group=0, groups=1, part=0, parts=1)
     batches = {data.name: window_batches(data, how, sequence_length, tokenizer.bos_id, alone) for data in opened}
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with Interrupt() as interrupt:
-        found = evaluate_loss(_Alone(decoder, device), batches, tokenizer, source.step or 0, interrupt)
+        found = evaluate_loss(_Alone(decoder), batches, tokenizer, source.step or 0, interrupt)
         if found is None:
             raise TrainingError(f"the evaluation was stopped: {interrupt.reason}")
     return {

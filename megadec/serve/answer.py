@@ -84,5 +84,5 @@ class Answer:
 
     def usage(self) -> dict[str, int]:
         """OpenAI's usage object: tokens of the prompt with its `<s>`, and tokens drawn so far."""
-        prompt = self._continuation.prompt_tokens
+        prompt = len(self._continuation.prompt_ids)
         return {"prompt_tokens": prompt, "completion_tokens": self.tokens, "total_tokens": prompt + self.tokens}

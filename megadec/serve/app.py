@@ -14,7 +14,7 @@ from types import FrameType
 
 import torch
 
-from megadec.common.errors import ConfigError, MissingExtraError
+from megadec.common.errors import ConfigError, needs_extra
 from megadec.common.log import logger
 from megadec.serve.limits import ServeOptions
 from megadec.serve.open import open_classifier, open_language_model
@@ -69,10 +69,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _run(service: Service, listener: socket.socket) -> None:
-    try:
+    with needs_extra("uvicorn", "serve"):
         import uvicorn
-    except ImportError as error:
-        raise MissingExtraError("uvicorn", "serve") from error
     grace = service.limits.grace_seconds
 
     class Server(uvicorn.Server):

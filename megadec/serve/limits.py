@@ -68,25 +68,20 @@ class ServeOptions:
             raise ConfigError(f"--port={self.port} is out of range: from 0 (any free port) to 65535")
 
 
+@dataclasses.dataclass(eq=False)
 class RequestError(InputError):
     """A request that is refused or could not be finished, as a client sees it."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 400,
-        parameter: str | None = None,
-        code: str | None = None,
-        retry_after_seconds: int | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.parameter = parameter
-        self.code = code
-        self.retry_after_seconds = retry_after_seconds
+    message: str
+    status: int = 400
+    code: str | None = "invalid_value"
+    parameter: str | None = None
+    retry_after_seconds: int | None = None
+
+    def __str__(self) -> str:
+        return self.message
 
     def body(self) -> dict[str, Any]:
         """The error object of OpenAI's API."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return {"error": {"message": str(self), "type": kind, "param": self.parameter, "code": self.code}}
+        return {"error": {"message": self.message, "type": kind, "param": self.parameter, "code": self.code}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from megadec.common.errors import MissingExtraError
+from megadec.common.errors import needs_extra
 from megadec.serve.answer import Answer
 from megadec.serve.scheduler import Scheduler
 
@@ -20,22 +20,13 @@ class ServiceMetrics:
     """Raises MissingExtraError without prometheus_client."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        try:
-            from prometheus_client import (
-                CollectorRegistry,
-                Counter,
-                Gauge,
-                Histogram,
-                ProcessCollector,
-                generate_latest,
-            )
-        except ImportError as error:
-            raise MissingExtraError("prometheus-client", "serve") from error
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self.text = lambda: generate_latest(registry)
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
-        seconds = partial(Histogram, registry=registry, buckets=SECONDS)
+        with needs_extra("prometheus-client", "serve"):
+            import prometheus_client as prometheus
+        registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=registry)
+        self.text = lambda: prometheus.generate_latest(registry)
+        counter, gauge = partial(prometheus.Counter, registry=registry), partial(prometheus.Gauge, registry=registry)
+        seconds = partial(prometheus.Histogram, registry=registry, buckets=SECONDS)
         self._requests = counter("megadec_requests_total", "Requests answered.", ["route", "status"])
         self._request_seconds = seconds("megadec_request_seconds", "Arrival to last byte.", ["route"])
         self.in_flight = gauge("megadec_requests_in_flight", "Requests being answered.")

@@ -1,6 +1,6 @@
 """A path -> a LanguageModel or a TextClassifier: the format is found by the files that are there.
 
-A runtime is imported only when a folder needs it, so a server of one format does without the others.
+A model imports its runtime when it is opened, so a server of one format does without the others.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from megadec.common.errors import ConfigError
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.session import DecoderModel, LanguageModel, TextClassifier
+from megadec.export.gguf.llama_cpp import LlamaCppModel
+from megadec.export.gguf.writer import MODEL_FILE as GGUF_FILE
+from megadec.export.onnx.files import MODEL_FILE as ONNX_FILE
+from megadec.export.onnx.runtime import OnnxClassifier, OnnxModel
 from megadec.export.read.load import load_source
 from megadec.export.read.model import open_model
-from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, PROVENANCE_FILE
+from megadec.finetune.classify import load_classifier
 from megadec.serve.template import ChatTemplate, read_template
-
-GGUF_FILE = "model.gguf"
-ONNX_FILE = "model.onnx"
-PROVENANCE_FILE = "megadec.json"
 
 
 @dataclass(frozen=True)
@@ -66,28 +67,18 @@ def open_classifier(path: Path) -> ServedClassifier:
     path = _folder(path)
     if _provenance(path) and _provenance(path).get("task", {}).get("kind") != CLASSIFICATION:
         raise ConfigError(f"--classifier {path} continues text and has no labels; it is given as --model")
-    if (path / ONNX_FILE).is_file():
-        from megadec.export.onnx.runtime import OnnxClassifier
-
-        return ServedClassifier(path.resolve().name, OnnxClassifier(path))
-    from megadec.finetune.classify import load_classifier
-
-    return ServedClassifier(path.resolve().name, load_classifier(path))
+    classifier = OnnxClassifier(path) if (path / ONNX_FILE).is_file() else load_classifier(path)
+    return ServedClassifier(path.resolve().name, classifier)
 
 
 def _open(path: Path, dtype: torch.dtype, device: str | None) -> tuple[str, LanguageModel, Tokenizer]:
     if (path / GGUF_FILE).is_file():
-        from megadec.export.gguf.llama_cpp import LlamaCppModel
-
         return "gguf", LlamaCppModel(path / GGUF_FILE), Tokenizer.load(path)
     if (path / ONNX_FILE).is_file():
-        from megadec.export.onnx.runtime import OnnxModel
-
         return "onnx", OnnxModel(path), Tokenizer.load(path)
     source = open_model(path)
     _check_task(path, source.task)
-    decoder, tokenizer = load_source(source, dtype)
-    decoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    decoder, tokenizer = load_source(source, dtype, device)
     return source.kind, DecoderModel(decoder), tokenizer
 
 

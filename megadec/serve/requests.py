@@ -74,11 +74,8 @@ class Body(BaseModel):
             value, allowed = kept.pop(name), NEUTRAL[name]
             if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
                 rule = " or ".join(json.dumps(one) for one in (*allowed, None))
-                raise RequestError(
-                    f"{name}={_shown(value)} is not supported here; leave it out, or give {rule}",
-                    parameter=name,
-                    code="unsupported_parameter",
-                )
+                message = f"{name}={_shown(value)} is not supported here; leave it out, or give {rule}"
+                raise RequestError(message, 400, "unsupported_parameter", name)
         return kept
 
 
@@ -107,7 +104,7 @@ class GenerateBody(Body):
     def _check_stream_options(self) -> GenerateBody:
         if self.stream_options and not self.stream:
             message = "stream_options is given without stream=true; it says how to stream"
-            raise RequestError(message, parameter="stream_options", code="invalid_value")
+            raise RequestError(message, parameter="stream_options")
         return self
 
 
@@ -170,7 +167,7 @@ class ChatBody(GenerateBody):
     def _check_max_tokens(self) -> ChatBody:
         if self.max_tokens and self.max_completion_tokens:
             message = "max_tokens and max_completion_tokens are two names of one limit; give one of them"
-            raise RequestError(message, parameter="max_tokens", code="invalid_value")
+            raise RequestError(message, parameter="max_tokens")
         return self
 
 
@@ -186,7 +183,7 @@ def parse(kind: type[T], body: bytes) -> T:
     try:
         found = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise RequestError(f"the body is not JSON in UTF-8: {error}") from error
+        raise RequestError(f"the body is not JSON in UTF-8: {error}", code=None) from error
     try:
         return kind.model_validate(found)
     except ValidationError as error:
@@ -198,10 +195,10 @@ def _refusal(kind: type[BaseModel], error: ValidationError) -> RequestError:
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     if first["type"] == "extra_forbidden":
         near = suggest(name, [*kind.model_fields, *NEUTRAL])
-        return RequestError(f"unknown parameter {name!r}{near}", parameter=name, code="unknown_parameter")
+        return RequestError(f"unknown parameter {name!r}{near}", 400, "unknown_parameter", name)
     rule = "Input should be an object" if first["type"] == "model_type" else first["msg"].removeprefix("Value error, ")
     found = "" if first["type"] == "missing" else f"; {_shown(first['input'])} was found"
-    return RequestError(f"{name or 'the body'}: {rule}{found}", parameter=name or None, code="invalid_value")
+    return RequestError(f"{name or 'the body'}: {rule}{found}", parameter=name or None)
 
 
 def _shown(value: Any) -> str:

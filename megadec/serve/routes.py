@@ -10,18 +10,20 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from megadec.common.errors import MissingExtraError
+from megadec.common.errors import needs_extra
 from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import RequestError
 from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody, parse
 from megadec.serve.service import Service
 
-try:
+with needs_extra("starlette", "serve"):
     import anyio
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -30,8 +32,6 @@ try:
     from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-except ImportError as missing:
-    raise MissingExtraError("starlette", "serve") from missing
 
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R")
@@ -66,14 +66,27 @@ def build_app(service: Service) -> Starlette:
     return app
 
 
-async def completions(request: Request) -> Response:
-    """Continue a text."""
-    return await _generate(request, CompletionBody)
-
-
-async def chat(request: Request) -> Response:
-    """Continue a chat."""
-    return await _generate(request, ChatBody)
+async def generate(request: Request, kind: type[CompletionBody | ChatBody]) -> Response:
+    """Continue a text or a chat."""
+    service = request.app.state.service
+    wanted = await _read(request, kind)
+    slot = request.scope[SLOT] = service.scheduler.admit()
+    answer = await service.answer(wanted)
+    pieces = service.pieces(slot, answer)
+    is_chat = isinstance(wanted, ChatBody)
+    head = {
+        "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}",
+        "object": "chat.completion" if is_chat else "text_completion",
+        "created": int(time.time()),
+        "model": service.model.name,
+    }
+    if wanted.stream:
+        include_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
+        events = _events(answer, pieces, head, is_chat, include_usage)
+        return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
+    text, reason = await _unless_gone(request, _whole(pieces))
+    said = {"message": {"role": "assistant", "content": text, "refusal": None}} if is_chat else {"text": text}
+    return JSONResponse({**head, "choices": [_choice(said, reason)], "usage": answer.usage()})
 
 
 async def classify(request: Request) -> Response:
@@ -100,7 +113,7 @@ async def model(request: Request) -> Response:
     for found in request.app.state.service.models():
         if found["id"] == name:
             return JSONResponse(found)
-    raise RequestError(f"the model {name!r} is not served here", status=404, code="model_not_found")
+    raise RequestError(f"the model {name!r} is not served here", 404, "model_not_found")
 
 
 async def health(request: Request) -> Response:
@@ -122,8 +135,8 @@ async def page(request: Request) -> Response:
 
 
 ROUTES = [
-    Route("/v1/completions", completions, methods=["POST"]),
-    Route("/v1/chat/completions", chat, methods=["POST"]),
+    Route("/v1/completions", partial(generate, kind=CompletionBody), methods=["POST"]),
+    Route("/v1/chat/completions", partial(generate, kind=ChatBody), methods=["POST"]),
     Route("/v1/classify", classify, methods=["POST"]),
     Route("/v1/models", models),
     Route("/v1/models/{name}", model),
@@ -147,33 +160,11 @@ async def _read(request: Request, kind: type[T]) -> T:
                         break
     except TimeoutError as error:
         message = f"the body did not arrive within {limits.request_seconds:.3g} seconds"
-        raise RequestError(message, status=408, code="timeout") from error
+        raise RequestError(message, 408, "timeout") from error
     if max(size, len(body)) > limits.body_bytes:
         message = f"the body has {max(size, len(body))} bytes or more; this server reads at most {limits.body_bytes}"
-        raise RequestError(message, status=413, code="body_too_large")
+        raise RequestError(message, 413, "body_too_large")
     return parse(kind, bytes(body))
-
-
-async def _generate(request: Request, kind: type[CompletionBody | ChatBody]) -> Response:
-    service = request.app.state.service
-    wanted = await _read(request, kind)
-    slot = request.scope[SLOT] = service.scheduler.admit()
-    answer = await service.answer(wanted)
-    pieces = service.pieces(slot, answer)
-    is_chat = isinstance(wanted, ChatBody)
-    head = {
-        "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}",
-        "object": "chat.completion" if is_chat else "text_completion",
-        "created": int(time.time()),
-        "model": service.model.name,
-    }
-    if wanted.stream:
-        include_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-        events = _events(answer, pieces, head, is_chat, include_usage)
-        return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
-    text, reason = await _unless_gone(request, _whole(pieces))
-    said = {"message": {"role": "assistant", "content": text, "refusal": None}} if is_chat else {"text": text}
-    return JSONResponse({**head, "choices": [_choice(said, reason)], "usage": answer.usage()})
 
 
 async def _whole(pieces: AsyncIterator[Piece]) -> tuple[str, str | None]:
@@ -254,19 +245,19 @@ async def _refused(request: Request, error: Any) -> Response:
 async def _unrouted(request: Request, error: Any) -> Response:
     what = {404: "is no route of this server", 405: f"does not take {request.method}"}
     message = f"{request.url.path} {what.get(error.status_code, error.detail)}"
-    return await _refused(request, RequestError(message, status=error.status_code, code="unknown_route"))
+    return await _refused(request, RequestError(message, error.status_code, "unknown_route"))
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return await _refused(request, RequestError("the server failed", status=500, code="internal_error"))
+    return await _refused(request, RequestError("the server failed", 500, "internal_error"))
 
 
+@dataclass(frozen=True)
 class RequestMiddleware:
     """Around all routes: counts each request by how it ended, and frees its slot whatever happens."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
-        self._service = service
+    app: ASGIApp
+    service: Service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a client that has gone, or reads nothing, is no error."""
@@ -279,10 +270,10 @@ class RequestMiddleware:
                 await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        metrics, began = self._service.metrics, time.monotonic()
+        metrics, began = self.service.metrics, time.monotonic()
         try:
             with metrics.in_flight.track_inprogress():
-                await self._app(scope, receive, send_in_time)
+                await self.app(scope, receive, send_in_time)
         except (ClientDisconnect, TimeoutError):
             pass
         except Exception:
@@ -290,6 +281,6 @@ class RequestMiddleware:
             raise
         finally:
             if SLOT in scope:
-                self._service.scheduler.leave(scope[SLOT])
+                self.service.scheduler.leave(scope[SLOT])
             route = scope["path"] if scope["path"] in PATHS else "other"
             metrics.request(route, status if is_whole else GONE_STATUS, began)

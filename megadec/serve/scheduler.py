@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from megadec.common.errors import REQUEST_WRONG, MegadecError
@@ -22,13 +23,13 @@ log = logger(__name__)
 LONGEST_RETRY_SECONDS = 60
 
 
+@dataclass(eq=False)
 class Slot:
     """A request in the line. Times are those of the event loop."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.started: float | None = None  # None while it waits
-        self.timeout: asyncio.Timeout | None = None
+    deadline: float
+    started: float | None = None  # None while it waits
+    timeout: asyncio.Timeout | None = None
 
 
 class Scheduler:
@@ -60,16 +61,15 @@ class Scheduler:
     def admit(self) -> Slot:
         """Take on a request, which must `leave` in the end. Raises RequestError 503 when it cannot wait here."""
         if not self.healthy:
-            raise RequestError("the server is shutting down", status=503, code="shutting_down")
+            raise RequestError("the server is shutting down", 503, "shutting_down")
         if len(self._slots) >= self._limits.running + self._limits.waiting:
             retry = self._mean_seconds * (1 + self.waiting / self._limits.running)
-            raise RequestError(
+            message = (
                 f"the server is busy: {self.running} requests are computed and {self.waiting} wait, "
-                f"which is all that it takes on; try again later",
-                status=503,
-                code="queue_full",
-                retry_after_seconds=max(1, min(LONGEST_RETRY_SECONDS, round(retry))),
+                f"which is all that it takes on; try again later"
             )
+            retry_seconds = max(1, min(LONGEST_RETRY_SECONDS, round(retry)))
+            raise RequestError(message, 503, "queue_full", retry_after_seconds=retry_seconds)
         slot = Slot(asyncio.get_running_loop().time() + self._limits.request_seconds)
         self._slots.add(slot)
         return slot
@@ -96,16 +96,14 @@ class Scheduler:
                 return await loop.run_in_executor(self._thread, work)
         except TimeoutError as error:
             if loop.time() >= self._ends_at:
-                message = "the server is shutting down and ended this answer"
-                raise RequestError(message, status=503, code="shutting_down") from error
+                raise RequestError("the server is shutting down and ended this answer", 503, "shutting_down") from error
             message = f"no answer within {self._limits.request_seconds:.3g} seconds, the limit"
-            raise RequestError(message, status=504, code="timeout") from error
+            raise RequestError(message, 504, "timeout") from error
         except Exception as error:
             if isinstance(error, MegadecError) and error.exit_status == REQUEST_WRONG:
-                raise RequestError(str(error), code="invalid_value") from error
+                raise RequestError(str(error)) from error
             log.exception("a request failed while it was computed")
-            message = "the server failed while it computed this request"
-            raise RequestError(message, status=500, code="internal_error") from error
+            raise RequestError("the server failed while it computed this request", 500, "internal_error") from error
 
     def drain(self, seconds: float) -> None:
         """Take on nothing more; what is not done in `seconds` is ended."""

@@ -43,20 +43,14 @@ class Service:
         """What was asked for, before its first turn. Raises RequestError when it does not fit the model."""
         served = _named(self.model, wanted.model, "language model", "--classifier")
         ids, stops = await asyncio.to_thread(_prompt, served, wanted)
-        sampling = Sampling(
-            self._max_new_tokens(served, wanted, len(ids)),
-            wanted.temperature,
-            wanted.top_k,
-            wanted.top_p,
-            wanted.repetition_penalty,
-            wanted.seed,
-        )
+        how = wanted.model_dump(include={"temperature", "top_k", "top_p", "repetition_penalty", "seed"})
+        sampling = Sampling(self._max_new_tokens(served, wanted, len(ids)), **how)
         tokenizer = served.tokenizer
         drawn_ids = min(tokenizer.vocabulary_size, served.model.vocabulary_size)
         try:
             continuation = Continuation(served.model, ids, sampling, tokenizer.eos_id, drawn_ids)
         except InputError as error:
-            raise RequestError(str(error), parameter="prompt", code="invalid_value") from error
+            raise RequestError(str(error), parameter="prompt") from error
         self.metrics.prompt_tokens.inc(len(ids))
         return Answer(continuation, tokenizer, stops, self.metrics.generated_tokens.inc)
 
@@ -78,7 +72,7 @@ class Service:
         texts = wanted.texts
         if len(texts) > self.limits.texts:
             message = f"texts holds {len(texts)} texts; at most {self.limits.texts} are classified in one request"
-            raise RequestError(message, parameter="texts", code="invalid_value")
+            raise RequestError(message, parameter="texts")
         found: list[Mapping[str, float]] = []
         for first in range(0, len(texts), TEXTS_PER_TURN):
             part = texts[first : first + TEXTS_PER_TURN]
@@ -122,11 +116,9 @@ class Service:
             return asked or min(room, self.limits.answer_tokens or room)
         name = "max_completion_tokens" if newer else "max_tokens"
         of_answer = f"{name}={asked}" if asked else "an answer of 1"
-        raise RequestError(
-            f"a prompt of {prompt_tokens} tokens and {of_answer} do not fit into the context of {context} tokens",
-            parameter=name if room > 0 else "messages" if isinstance(wanted, ChatBody) else "prompt",
-            code="context_length_exceeded",
-        )
+        message = f"a prompt of {prompt_tokens} tokens and {of_answer} do not fit into the context of {context} tokens"
+        parameter = name if room > 0 else "messages" if isinstance(wanted, ChatBody) else "prompt"
+        raise RequestError(message, 400, "context_length_exceeded", parameter)
 
 
 def _prompt(served: ServedModel, wanted: CompletionBody | ChatBody) -> tuple[list[int], list[str]]:
@@ -142,8 +134,8 @@ def _named(served: Any, asked: str | None, what: str, other_option: str) -> Any:
     """`served`, if there is one and it has the name that was asked for. Raises RequestError 404."""
     if served is None:
         message = f"this server has no {what}: it was started with {other_option} only"
-        raise RequestError(message, status=404, code="model_not_found")
+        raise RequestError(message, 404, "model_not_found")
     if asked not in (None, served.name):
         message = f"the model {asked!r} is not served here; this route serves {served.name!r}"
-        raise RequestError(message, status=404, parameter="model", code="model_not_found")
+        raise RequestError(message, 404, "model_not_found", "model")
     return served

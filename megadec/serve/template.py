@@ -17,8 +17,9 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 import jinja2
 import jinja2.ext
@@ -58,8 +59,8 @@ class OwnTemplate:
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
         )
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(raise_exception=_refuse, strftime_now=_now)
+        environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+        environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
@@ -70,7 +71,8 @@ class OwnTemplate:
 
         Raises RequestError.
         """
-        bos_token, eos_token = _mark(), _mark()
+        # Texts that no message holds, since nobody can guess them.
+        bos_token, eos_token = secrets.token_hex(24), secrets.token_hex(24)
         marks = {bos_token: tokenizer.bos_id, eos_token: tokenizer.eos_id}
         try:
             rendered = self._template.render(
@@ -82,9 +84,8 @@ class OwnTemplate:
                 documents=None,
             )
         except (jinja2.TemplateError, TypeError) as error:
-            raise RequestError(
-                f"messages: the model's chat template refuses them: {error}", parameter="messages", code="invalid_value"
-            ) from error
+            message = f"messages: the model's chat template refuses them: {error}"
+            raise RequestError(message, parameter="messages") from error
         ids: list[int] = []
         for part in re.split(f"({bos_token}|{eos_token})", rendered):
             ids += [marks[part]] if part in marks else tokenizer.encode(part)
@@ -105,18 +106,5 @@ def read_template(folder: Path) -> ChatTemplate:
     return OwnTemplate(source, file) if isinstance(source, str) else PlainTemplate()
 
 
-def _mark() -> str:
-    """A text that no message holds, since nobody can guess it."""
-    return secrets.token_hex(24)
-
-
-def _to_json(value: Any, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, **options)
-
-
 def _refuse(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
-
-
-def _now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, ExportError, InputError, StorageError
+from megadec.common.errors import ExportError, InputError, StorageError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
@@ -144,7 +144,7 @@ def fresh(tmp_path, tiny_tokenizer_path) -> Callable[[str], tuple[ModelSource, P
 
     def write(dtype: str) -> tuple[ModelSource, Path]:
         source = random_source(tiny_tokenizer_path, **SIZES, **LAYOUTS["llama-untied"])
-        write_gguf(tmp_path / MODEL_FILE, source, Tokenizer.load(tiny_tokenizer_path), dtype)
+        write_gguf(tmp_path, Tokenizer.load(tiny_tokenizer_path), source, dtype)
         shutil.copyfile(tiny_tokenizer_path, tmp_path / "tokenizer.model")
         return source, tmp_path
 
@@ -185,13 +185,13 @@ def test_two_swapped_pieces_of_the_tokenizer_are_refused_by_what_was_read_and_by
         check_gguf(folder, source, "float32")
     model = LlamaCppModel(folder / MODEL_FILE)
     with pytest.raises(ExportError, match="token ids of"):
-        compare_tokenizer(tokenizer, lambda texts, special: [model.encode(text) for text in texts], list, (1, 2))
+        compare_tokenizer(tokenizer, model.encode, model.decode, (1, 2))
 
 
 def test_another_tokenizer_beside_the_file_is_refused(fresh):
     source, folder = fresh("float32")
     (folder / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes() + b"\n")
-    with pytest.raises(ExportError, match=r"tokenizer\.model is not the tokenizer that the model was trained with"):
+    with pytest.raises(ExportError, match=r"tokenizer\.model has sha256"):
         check_gguf(folder, source, "float32")
 
 
@@ -204,12 +204,7 @@ def test_another_base_of_rope_is_refused_by_what_was_read_and_by_the_logits(fres
     decoder, tokenizer = load_source(source)
     model = LlamaCppModel(folder / MODEL_FILE)
     with pytest.raises(ExportError, match="logits of ids"):
-        compare_logits(
-            [tokenizer.encode("清晨，小林在河边。")],
-            decoder,
-            lambda ids_BS: model.logits(ids_BS[0].tolist())[None],
-            1e-3,
-        )
+        compare_logits([tokenizer.encode("清晨，小林在河边。")], decoder, model.logits, 1e-3)
 
 
 def test_a_cut_file_is_refused(fresh):
@@ -236,12 +231,11 @@ def test_a_full_disk_leaves_nothing_under_the_exports_name(tmp_path, tiny_tokeni
 def test_what_gguf_cannot_express_is_refused_before_anything_is_written(tmp_path, tiny_tokenizer_path):
     source = random_source(tiny_tokenizer_path)
     cases = [
-        (random_classifier(tiny_tokenizer_path), "float32", ExportError, r"is a classifier: .* --to hf or --to onnx"),
-        (source, "q8_0", ExportError, r"a row of tensor 'embed_tokens.weight' has 48 values; q8_0 packs blocks of 32"),
-        (source, "q4_0", ConfigError, r"dtype=q4_0: a GGUF file holds float32, float16, bfloat16, q8_0"),
+        (random_classifier(tiny_tokenizer_path), "float32", r"is a classifier: .* --to hf or --to onnx"),
+        (source, "q8_0", r"a row of tensor 'embed_tokens.weight' has 48 values; q8_0 packs blocks of 32"),
     ]
-    for model, dtype, error, words in cases:
-        with pytest.raises(error, match=words):
+    for model, dtype, words in cases:
+        with pytest.raises(ExportError, match=words):
             to_gguf(model, tmp_path / "model-gguf", dtype=dtype)
     assert list(tmp_path.iterdir()) == []
 
@@ -272,7 +266,7 @@ def test_writing_takes_the_memory_of_a_few_tensors(tmp_path, tiny_tokenizer_path
     largest_bytes, whole_bytes = 4 * 512 * 2048, 4 * sum(np.prod(size) for size in source.sizes.values())
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before_bytes = memory_bytes("VmRSS")
-    write_gguf(tmp_path / MODEL_FILE, source, tokenizer, "float32")
+    write_gguf(tmp_path, tokenizer, source, "float32")
     assert memory_bytes("VmHWM") - before_bytes < 6 * largest_bytes < whole_bytes / 6
     assert (tmp_path / MODEL_FILE).stat().st_size > whole_bytes
 

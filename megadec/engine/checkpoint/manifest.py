@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megadec.common.errors import CheckpointError
+from megadec.common.errors import CheckpointError, MegadecError
 from megadec.common.files import read_json, sha256_of, sync_folder, sync_tree, write_json
 from megadec.common.log import logger
 from megadec.engine.checkpoint.skipped import RunStart, from_json, starts_of
@@ -22,7 +22,8 @@ from megadec.engine.early_stopping import Best
 from megadec.engine.health.guard import GuardState
 from megadec.engine.runs.common import CheckpointOptions
 
-KIND = {"format": "megadec-checkpoint", "version": 2}
+FORMAT = "megadec-checkpoint"
+VERSION = 2
 MANIFEST = "manifest.json"
 RUN_FILE = "run.yaml"
 _NAME = re.compile(r"step_(\d{8,})")
@@ -78,7 +79,7 @@ def finalize(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a checkpoint that is whole but for it, flush all to disk, and rename it; one of the same
     step goes when that has happened.
     """
-    write_json(partial / MANIFEST, {**KIND, **manifest})
+    write_json(partial / MANIFEST, {"format": FORMAT, "version": VERSION, **manifest})
     sync_tree(partial)
     replaced = replaced_name(final)
     if final.exists():  # the same step again: after an evaluation, or from a run that went on from before it
@@ -117,22 +118,24 @@ def remove_partial(folder: Path) -> None:
         shutil.rmtree(path)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the checkpoint at `path`, with every file compared to its size and hash.
+def read_manifest(
+    path: Path, kind: str = FORMAT, version: int = VERSION, error: type[MegadecError] = CheckpointError
+) -> dict[str, Any]:
+    """The manifest of the checkpoint (or other `kind` of folder) at `path`, with every file's size and hash compared.
 
-    Raises CheckpointError naming the file that is missing, cut or changed.
+    Raises `error` naming the file that is missing, cut or changed.
     """
-    manifest = read_json(path / MANIFEST, CheckpointError)
-    if not isinstance(manifest, dict) or {key: manifest.get(key) for key in KIND} != KIND:
-        raise CheckpointError(f"{path / MANIFEST} is not the manifest of a checkpoint of version {KIND['version']}")
+    manifest = read_json(path / MANIFEST, error)
+    if not isinstance(manifest, dict) or manifest.get("format") != kind or manifest.get("version") != version:
+        raise error(f"{path / MANIFEST} is not the manifest of a {kind} of version {version}")
     for name, stated in manifest["files"].items():
         file = path / name
         if not file.is_file():
-            raise CheckpointError(f"{file} is missing; the manifest names it")
+            raise error(f"{file} is missing; the manifest names it")
         if file.stat().st_size != stated["bytes"]:
-            raise CheckpointError(f"{file} has {file.stat().st_size} bytes; the manifest says {stated['bytes']}")
+            raise error(f"{file} has {file.stat().st_size} bytes; the manifest says {stated['bytes']}")
         if sha256_of(file) != stated["sha256"]:
-            raise CheckpointError(f"{file} was changed: its hash is not the one in the manifest")
+            raise error(f"{file} was changed: its hash is not the one in the manifest")
     return manifest
 
 

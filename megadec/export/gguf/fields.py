@@ -1,16 +1,18 @@
 """What a GGUF file says beside its tensors: the network's numbers and the vocabulary (ggml-org/ggml, docs/gguf.md).
 
-Plain Python values, whose types say how they are stored (int: uint32, float: float32), so that they can be compared
-with what was read.
+Plain Python values, whose types say how they are stored (int: uint32, float: float32) and which are rounded as they are
+stored, so that they can be compared with what was read.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from megadec.common.tokenizer import Kind, Tokenizer
-from megadec.decoder.shape import DecoderShape
 from megadec.export.read.names import FIELDS, layout_of
+from megadec.export.read.source import ModelSource
 
 Value = bool | int | float | str | list[str] | list[float] | list[int]
 
@@ -21,14 +23,14 @@ TOKEN_TYPES: dict[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "unused
 UNUSED_SCORE = -1e6
 
 
-def fields_of(shape: DecoderShape, tokenizer: Tokenizer, file_type: int, name: str) -> dict[str, Value]:
+def fields_of(source: ModelSource, tokenizer: Tokenizer, file_type: int) -> dict[str, Value]:
     """Every key of the file with its value. `file_type` is llama.cpp's number for the format of the matrices."""
-    layout = layout_of(shape)
-    shape = replace(shape, norm_eps=float(shape.norm_eps), rope_theta=float(shape.rope_theta))
+    shape, layout = source.shape, layout_of(source.shape)
+    shape = replace(shape, norm_eps=_float32(shape.norm_eps), rope_theta=_float32(shape.rope_theta))
     return {
         "general.architecture": layout,
         "general.type": "model",
-        "general.name": name,
+        "general.name": str(source.provenance["name"]),
         "general.file_type": file_type,
         "general.quantization_version": QUANTIZATION_VERSION,
         **{f"{layout}.{row.gguf}": getattr(shape, row.ours) for row in FIELDS if row.gguf is not None},
@@ -36,6 +38,10 @@ def fields_of(shape: DecoderShape, tokenizer: Tokenizer, file_type: int, name: s
         f"{layout}.rope.dimension_count": shape.head_size,
         **_vocabulary(tokenizer, shape.vocabulary_size),
     }
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))
 
 
 def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Value]:
@@ -46,7 +52,7 @@ def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Value]:
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": [*(entry.text for entry in entries), *(f"[PAD{i}]" for i in spare)],
-        "tokenizer.ggml.scores": [*(float(entry.score) for entry in entries), *(UNUSED_SCORE for _ in spare)],
+        "tokenizer.ggml.scores": [*(_float32(entry.score) for entry in entries), *(UNUSED_SCORE for _ in spare)],
         "tokenizer.ggml.token_type": [
             *(TOKEN_TYPES[entry.kind] for entry in entries),
             *(TOKEN_TYPES["unused"] for _ in spare),

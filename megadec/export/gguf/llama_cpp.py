@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError, MissingExtraError
-from megadec.export.read.inputs import check_ids
+from megadec.common.errors import ExportError, needs_extra
+from megadec.decoding.session import check_ids
 
-EXTRA = "gguf"
 # Tokens that one call of llama.cpp computes; its buffer holds so many rows of logits.
 BATCH_TOKENS = 256
 FENCE = "。"
@@ -33,61 +32,63 @@ class LlamaCppModel:
         self.path = Path(path)
         if not self.path.is_file():
             raise ExportError(f"{path} does not exist; a GGUF file was expected")
-        self._library = _llama_cpp()
-        options = self._library.LlamaModelParams()
+        library: Any = _llama_cpp()
+        options = library.LlamaModelParams()
         options.n_gpu_layers = 0
+
+        class Model(library.LlamaModel):
+            # cyllama 0.2.18 asks a model for it when logits are read, and its own class has none.
+            n_vocab = property(lambda model: model.get_vocab().n_vocab)
+
+        self.library = library
         try:
-            self._model = _model_class(self._library)(str(path), options)
+            self.model = Model(str(path), options)
         except (ValueError, RuntimeError, OSError) as error:
             raise ExportError(f"{path}: llama.cpp cannot load it: {error}") from error
-        self._vocabulary = self._model.get_vocab()
+        self._vocabulary = self.model.get_vocab()
         self.vocabulary_size: int = self._vocabulary.n_vocab
-        self.max_position_embeddings: int = self._model.n_ctx_train
+        self.max_position_embeddings: int = self.model.n_ctx_train
         self.bos_id: int = self._vocabulary.token_bos()
         self.eos_id: int = self._vocabulary.token_eos()
         self._fence = self.encode(FENCE)
 
     def session(self) -> LlamaCppSession:
         """One sequence, empty so far. Sessions share the weights and nothing else."""
-        options = self._library.LlamaContextParams()
-        options.n_ctx = self.max_position_embeddings
-        options.n_batch = options.n_ubatch = BATCH_TOKENS
-        options.n_threads = options.n_threads_batch = torch.get_num_threads()
-        options.type_k = options.type_v = _FLOAT32
-        options.flash_attn_type = _NO_FLASH_ATTENTION
-        try:
-            context = self._library.LlamaContext(self._model, options)
-        except (ValueError, RuntimeError) as error:
-            raise ExportError(
-                f"{self.path}: llama.cpp has no memory for {self.max_position_embeddings} tokens: {error}"
-            ) from error
-        batch = self._library.LlamaBatch(n_tokens=BATCH_TOKENS, embd=0, n_seq_max=1)
-        return LlamaCppSession(self, context, batch)
+        return LlamaCppSession(self)
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits [S, V] behind each of `ids`, float32. Raises InputError."""
         return torch.stack(self.session().feed_all(ids)).float()
 
-    def encode(self, text: str, *, add_special: bool = False) -> list[int]:
+    def encode(self, text: str, add_special: bool = False) -> list[int]:
         """The ids of `text`, in which nothing is read as a special token; with `<s>` in front if `add_special`."""
-        ids: list[int] = self._vocabulary.tokenize(text, add_special, False)
-        return ids
+        return list(self._vocabulary.tokenize(text, add_special, False))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; `<s>` and `</s>` give nothing, bytes that are no UTF-8 give U+FFFD."""
         # The binding strips blanks from both ends; between two full stops there are none.
-        text: str = self._vocabulary.detokenize([*self._fence, *ids, *self._fence])
+        text = str(self._vocabulary.detokenize([*self._fence, *ids, *self._fence]))
         return text.removeprefix(FENCE).removesuffix(FENCE)
 
 
 class LlamaCppSession:
     """One sequence: the keys and values of the tokens that it was fed."""
 
-    def __init__(self, model: LlamaCppModel, context: Any, batch: Any) -> None:
+    def __init__(self, model: LlamaCppModel) -> None:
+        """Raises ExportError where there is no memory for the keys and values."""
         self._model = model
-        self._context = context
-        self._batch = batch
         self.length = 0
+        options = model.library.LlamaContextParams()
+        options.n_ctx = model.max_position_embeddings
+        options.n_batch = options.n_ubatch = BATCH_TOKENS
+        options.n_threads = options.n_threads_batch = torch.get_num_threads()
+        options.type_k = options.type_v = _FLOAT32
+        options.flash_attn_type = _NO_FLASH_ATTENTION
+        self._batch = model.library.LlamaBatch(n_tokens=BATCH_TOKENS, embd=0, n_seq_max=1)
+        try:
+            self._context = model.library.LlamaContext(model.model, options)
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(f"{model.path}: llama.cpp has no memory for {options.n_ctx} tokens: {error}") from error
 
     def feed(self, ids: Sequence[int]) -> Tensor:
         """Logits [V] behind the last of `ids`, float64; they follow what was fed before. Raises InputError."""
@@ -114,24 +115,10 @@ class LlamaCppSession:
         return found
 
 
-def _model_class(library: Any) -> Any:
-    """cyllama 0.2.18 asks a model for `n_vocab` when logits are read, and its own class has none."""
-
-    class Model(library.LlamaModel):
-        @property
-        def n_vocab(self) -> int:
-            size: int = self.get_vocab().n_vocab
-            return size
-
-    return Model
-
-
 def _llama_cpp() -> Any:
     """The binding, silent: what llama.cpp would log is compared, or becomes an error, here."""
-    try:
+    with needs_extra("cyllama", "gguf"):
         from cyllama.llama import llama_cpp
-    except ImportError as error:
-        raise MissingExtraError("cyllama", EXTRA) from error
     llama_cpp.disable_logging()
     llama_cpp.llama_backend_init()
     return llama_cpp

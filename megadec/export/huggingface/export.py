@@ -7,32 +7,23 @@ which our own decoder shares after they were found bit-equal to the source).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError, MissingExtraError
+from megadec.common.errors import ExportError, needs_extra
 from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
-from megadec.export.parity.compare import (
-    GREEDY_TOKENS,
-    Classify,
-    Parity,
-    compare_classifier,
-    compare_greedy,
-    compare_logits,
-    compare_tokenizer,
-    prompt_ids,
-)
+from megadec.export.parity.compare import Ids, Parity, compare_classifier, compare_language_model, compare_tokenizer
 from megadec.export.parity.folder import write_proven
 from megadec.export.read.huggingface_files import choose_layout, read_folder, write_model
 from megadec.export.read.load import decoder_with
-from megadec.export.read.names import layout_of, rename
+from megadec.export.read.names import rename
 from megadec.export.read.source import ModelSource
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -65,40 +56,38 @@ def to_hf(
         write_model(source, folder, rounded, tokenizer, max_shard_bytes)
         write_tokenizer(transformers, folder, source)
 
-    return write_proven(
-        source, output, f"{chosen} layout, {rounded},", write, lambda folder: check_hf(folder, source, rounded)
-    )
+    check = partial(check_hf, source=source, dtype=rounded)
+    return write_proven(source, output, f"{chosen} layout, {rounded},", write, check)
 
 
 def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
     """Load `folder` with transformers and compare it with its source. Raises ExportError naming what differs."""
     transformers = load_transformers()
     ours = Tokenizer.load(source.tokenizer_path)
-    context = source.shape.max_position_embeddings
     read_folder(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    texts = compare_tokenizer(
+        ours,
+        lambda text, special: list(theirs(text, add_special_tokens=special)["input_ids"]),
+        lambda ids: str(theirs.decode(ids, skip_special_tokens=True)),
+        (theirs.bos_token_id, theirs.eos_token_id),
+    )
     kind = "AutoModelForCausalLM" if source.classes is None else "AutoModelForSequenceClassification"
-    with quiet(transformers):
-        theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        texts = _compare_tokenizer(theirs, ours)
-        model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        model.eval()
-        decoder = decoder_of_equal_weights(model, source, dtype)
-        prompts = prompt_ids(ours, context)
-        if source.classes is not None:
-            _compare_labels(model.config, source)
-            difference = compare_classifier(prompts, decoder, _classify_by(model, theirs))
-            return Parity(difference, len(prompts), greedy_tokens=0, texts=texts)
-        difference = compare_logits(prompts, decoder, lambda ids_BS: model(ids_BS).logits)
-        greedy = compare_greedy(prompts, decoder, _greedy_by(model, prompts, ours.eos_id), ours.eos_id, context)
-    return Parity(difference, len(prompts), greedy, texts)
+    model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    decoder = decoder_of_equal_weights(model, source, dtype)
+    if source.classes is not None:
+        _compare_labels(model.config, source)
+        return compare_classifier(decoder, ours, partial(_classify, model, theirs), texts)
+    generate = partial(_generate, model, ours.eos_id)
+    return compare_language_model(decoder, ours, [lambda ids: model(torch.tensor([ids])).logits[0]], generate, texts)
 
 
 def decoder_of_equal_weights(model: Any, source: ModelSource, dtype: torch.dtype) -> Decoder:
     """Our decoder on transformers' weights, each compared bit for bit with the source rounded to the export's dtype."""
-    theirs, layout = dict(model.named_parameters()), layout_of(source.shape)
+    theirs = dict(model.named_parameters())
     shared: dict[str, Tensor] = {}
     for name in source.names():
-        found = theirs.pop(rename(name, layout, to="hugging_face"), None)
+        found = theirs.pop(rename(name, to="hugging_face"), None)
         wanted = source.tensor(name).to(dtype).to(torch.float32)
         if found is None or not torch.equal(found.detach(), wanted):
             raise ExportError(f"tensor {name!r}: what transformers loaded is not what {source.path} holds")
@@ -106,17 +95,6 @@ def decoder_of_equal_weights(model: Any, source: ModelSource, dtype: torch.dtype
     if theirs:
         raise ExportError(f"transformers loaded {len(theirs)} tensors that {source.path} has not: {min(theirs)!r}, ...")
     return decoder_with(source.shape, shared, source.classes)
-
-
-def _compare_tokenizer(theirs: Any, ours: Tokenizer) -> int:
-    def encode(texts: Sequence[str], special: bool) -> list[list[int]]:
-        ids: list[list[int]] = theirs(list(texts), add_special_tokens=special)["input_ids"]
-        return ids
-
-    def decode(sequences: Sequence[Sequence[int]]) -> list[str]:
-        return [str(theirs.decode(list(ids), skip_special_tokens=True)) for ids in sequences]
-
-    return compare_tokenizer(ours, encode, decode, (theirs.bos_token_id, theirs.eos_token_id))
 
 
 def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> None:
@@ -131,18 +109,17 @@ def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> Non
         # Text that spells "<s>" stays text, as in training.
         "split_special_tokens": True,
     }
-    with quiet(transformers):
-        # `vocab_file=` is silently ignored by transformers 5: from_pretrained on a folder is what reads the model.
-        theirs = transformers.LlamaTokenizer.from_pretrained(folder, local_files_only=True, **settings)
-        # Not save_pretrained: it reports a full disk as a bare Exception, and writes a tokenizer_config.json on which
-        # transformers 4 fails.
-        (folder / TOKENIZER_JSON_FILE).write_text(theirs.backend_tokenizer.to_str(pretty=True), encoding="utf-8")
+    # `vocab_file=` is silently ignored by transformers 5: from_pretrained on a folder is what reads the model.
+    theirs = transformers.LlamaTokenizer.from_pretrained(folder, local_files_only=True, **settings)
+    # Not save_pretrained: it reports a full disk as a bare Exception, and writes a tokenizer_config.json on which
+    # transformers 4 fails.
+    (folder / TOKENIZER_JSON_FILE).write_text(theirs.backend_tokenizer.to_str(pretty=True), encoding="utf-8")
     named = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     padding = {} if source.classes is None else PADDING
     write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings, **padding})
 
 
-def _greedy_by(model: Any, prompts: Sequence[Sequence[int]], eos_id: int) -> Callable[[list[int], int], list[int]]:
+def _generate(model: Any, eos_id: int, prompts: Sequence[Ids], tokens: int) -> list[list[int]]:
     """transformers' greedy text of all prompts, generated in left-padded batches."""
     made: dict[tuple[int, ...], list[int]] = {}
     ordered = sorted(prompts, key=len)
@@ -153,23 +130,19 @@ def _greedy_by(model: Any, prompts: Sequence[Sequence[int]], eos_id: int) -> Cal
             torch.tensor([[eos_id] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]),
             attention_mask=torch.tensor([[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]),
             do_sample=False,
-            max_new_tokens=GREEDY_TOKENS,
+            max_new_tokens=tokens,
             pad_token_id=eos_id,
         )
         for row, new in zip(rows, text_BS[:, len(rows[-1]) :].tolist(), strict=True):
             made[tuple(row)] = new[: new.index(eos_id) + 1] if eos_id in new else new
-    return lambda prompt, tokens: made[tuple(prompt)][:tokens]
+    return [made[tuple(prompt)] for prompt in prompts]
 
 
-def _classify_by(model: Any, tokenizer: Any) -> Classify:
+def _classify(model: Any, tokenizer: Any, rows: Sequence[Ids]) -> Tensor:
     """Logits as a user of transformers gets them: the tokenizer pads, the model finds each text's last token."""
-
-    def classify(rows: Any) -> torch.Tensor:
-        batch = tokenizer.pad({"input_ids": [list(ids) for ids in rows]}, return_tensors="pt")
-        logits_BL: torch.Tensor = model(**batch).logits
-        return logits_BL
-
-    return classify
+    batch = tokenizer.pad({"input_ids": [list(ids) for ids in rows]}, return_tensors="pt")
+    logits_BL: Tensor = model(**batch).logits
+    return logits_BL
 
 
 def _compare_labels(config: Any, source: ModelSource) -> None:
@@ -179,24 +152,9 @@ def _compare_labels(config: Any, source: ModelSource) -> None:
 
 
 def load_transformers() -> Any:
-    """The library. Raises MissingExtraError."""
-    try:
+    """The library, silent: what it would warn of is compared, or becomes an error, here. Raises MissingExtraError."""
+    with needs_extra("transformers", "export"):
         import transformers
-    except ImportError as error:
-        raise MissingExtraError("transformers", "export") from error
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     return transformers
-
-
-@contextmanager
-def quiet(transformers: Any) -> Iterator[None]:
-    """transformers without progress bars and advice; what it would warn of is compared here and becomes an error."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

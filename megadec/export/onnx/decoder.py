@@ -8,7 +8,7 @@ to the first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -20,6 +20,8 @@ from megadec.export.read.source import EMBEDDING, HEAD, SCORE
 COSINES, SINES = "rope.cosines", "rope.sines"
 # Sizes that differ from call to call, in Optimum's words.
 BATCH, NEW, SEEN, ALL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
+
+PAST, PRESENT = "past_key_values.", "present."
 
 # The score of a key that is not seen. Not minus infinity: a row of padding, which sees nothing, would become NaN.
 LEAST = torch.finfo(torch.float32).min
@@ -42,14 +44,14 @@ def build_graph(shape: DecoderShape, classes: int | None = None) -> Graph:
     mask_BT = graph.input("attention_mask", "int64", BATCH, ALL if classes is None else NEW)
     if classes is None:
         positions = graph.input("position_ids", "int64", BATCH, NEW)
-        pasts = [_past(graph, shape, layer) for layer in range(shape.layers)]
-        visible_B11ST = _visible(graph, ids_BS, mask_BT, graph.apply("Shape", pasts[0][0], start=2, end=3))
-        body = _Body(graph, shape, ids_BS, visible_B11ST, positions)
-        _language_head(body, body.blocks(pasts))
+        pasts = [graph.input(name, "float", BATCH, shape.kv_heads, SEEN, shape.head_size) for name in caches(shape)]
+        visible_B11ST = _visible(graph, ids_BS, mask_BT, graph.apply("Shape", pasts[0], start=2, end=3))
+        body = _Body(graph, shape, ids_BS, visible_B11ST, positions, has_past=True)
+        _language_head(body, body.blocks())
     else:
         positions = _columns(graph, ids_BS)
-        body = _Body(graph, shape, ids_BS, _visible(graph, ids_BS, mask_BT), positions)
-        _score_head(body, body.blocks([None] * shape.layers), positions, mask_BT, classes)
+        body = _Body(graph, shape, ids_BS, _visible(graph, ids_BS, mask_BT), positions, has_past=False)
+        _score_head(body, body.blocks(), positions, mask_BT, classes)
     return graph
 
 
@@ -60,9 +62,8 @@ def _language_head(body: _Body, x_NH: str) -> None:
     logits_NV = graph.apply("Gemm", h_NH, graph.weight(EMBEDDING if shape.tied_embeddings else HEAD), transB=1)
     graph.output("logits", "float", BATCH, NEW, shape.vocabulary_size)
     graph.apply("Reshape", logits_NV, body.sizes(shape.vocabulary_size), to="logits")
-    for layer in range(shape.layers):
-        for what in ("key", "value"):
-            graph.output(present_name(layer, what), "float", BATCH, shape.kv_heads, ALL, shape.head_size)
+    for name in caches(shape).values():
+        graph.output(name, "float", BATCH, shape.kv_heads, ALL, shape.head_size)
 
 
 def _score_head(body: _Body, x_NH: str, columns_S: str, mask_BS: str, classes: int) -> None:
@@ -73,32 +74,21 @@ def _score_head(body: _Body, x_NH: str, columns_S: str, mask_BS: str, classes: i
     graph.apply("Gemm", h_BH, graph.weight(SCORE), transB=1, to=graph.output("logits", "float", BATCH, classes))
 
 
-def past_name(layer: int, what: str) -> str:
-    """The input that holds a layer's keys or values ("key" or "value") of the tokens so far."""
-    return f"past_key_values.{layer}.{what}"
+def caches(shape: DecoderShape) -> dict[str, str]:
+    """The inputs that hold the keys and values of the tokens so far -> the outputs that are the next call's inputs."""
+    parts = [f"{layer}.{what}" for layer in range(shape.layers) for what in ("key", "value")]
+    return {PAST + part: PRESENT + part for part in parts}
 
 
-def present_name(layer: int, what: str) -> str:
-    """The output that is the next call's `past_name`."""
-    return f"present.{layer}.{what}"
-
-
-def _past(graph: Graph, shape: DecoderShape, layer: int) -> tuple[str, str]:
-    size = (BATCH, shape.kv_heads, SEEN, shape.head_size)
-    return graph.input(past_name(layer, "key"), "float", *size), graph.input(past_name(layer, "value"), "float", *size)
-
-
-def _columns(graph: Graph, ids_BS: str) -> str:
+def _columns(graph: Graph, rows_BS: str) -> str:
     """0 .. S - 1."""
-    new = graph.apply("Squeeze", graph.apply("Shape", ids_BS, start=1, end=2))
-    return graph.apply("Range", graph.integer(0), new, graph.integer(1))
+    size = graph.apply("Squeeze", graph.apply("Shape", rows_BS, start=1, end=2))
+    return graph.apply("Range", graph.integer(0), size, graph.integer(1))
 
 
 def _visible(graph: Graph, ids_BS: str, mask_BT: str, seen_1: str | None = None) -> str:
     """visible_B11ST: the key is no padding and not behind the query."""
-    every = graph.apply("Squeeze", graph.apply("Shape", mask_BT, start=1, end=2))
-    keys_T = graph.apply("Range", graph.integer(0), every, graph.integer(1))
-    queries_S = _columns(graph, ids_BS)
+    keys_T, queries_S = _columns(graph, mask_BT), _columns(graph, ids_BS)
     if seen_1 is not None:
         queries_S = graph.apply("Add", queries_S, seen_1)
     queries_S1 = graph.apply("Unsqueeze", queries_S, graph.integers(1))
@@ -111,8 +101,10 @@ def _visible(graph: Graph, ids_BS: str, mask_BT: str, seen_1: str | None = None)
 class _Body:
     """What all layers share, and the layers."""
 
-    def __init__(self, graph: Graph, shape: DecoderShape, ids_BS: str, visible_B11ST: str, positions: str) -> None:
-        self.graph, self.shape = graph, shape
+    def __init__(
+        self, graph: Graph, shape: DecoderShape, ids_BS: str, visible_B11ST: str, positions: str, has_past: bool
+    ) -> None:
+        self.graph, self.shape, self._has_past = graph, shape, has_past
         self._ids_BS = ids_BS
         self.visible_B11ST = visible_B11ST
         self.size_2 = graph.apply("Shape", ids_BS)
@@ -122,21 +114,21 @@ class _Body:
             for name in (COSINES, SINES)
         )
 
-    def blocks(self, pasts: Sequence[tuple[str, str] | None]) -> str:
+    def blocks(self) -> str:
         """The embedding and all layers: x [N, H]."""
         graph = self.graph
         graph.scope = "embed_tokens"
         x_NH = graph.apply("Gather", graph.weight(EMBEDDING), graph.apply("Reshape", self._ids_BS, graph.integers(-1)))
-        for layer, past in enumerate(pasts):
-            x_NH = self._block(layer, x_NH, past)
+        for layer in range(self.shape.layers):
+            x_NH = self._block(layer, x_NH)
         return x_NH
 
-    def _block(self, layer: int, x_NH: str, past: tuple[str, str] | None) -> str:
+    def _block(self, layer: int, x_NH: str) -> str:
         """`Block`, and the layer's present keys and values as outputs when there is a past."""
         graph, scope = self.graph, f"layers.{layer}"
         graph.scope = f"{scope}.self_attn"
         h_NH = self.norm(x_NH, f"{scope}.input_layernorm")
-        x_NH = graph.apply("Add", x_NH, self._attention(layer, h_NH, past))
+        x_NH = graph.apply("Add", x_NH, self._attention(layer, h_NH))
         graph.scope = f"{scope}.mlp"
         h_NH = self.norm(x_NH, f"{scope}.post_attention_layernorm")
         return graph.apply("Add", x_NH, self._swiglu(f"{scope}.mlp", h_NH))
@@ -157,15 +149,15 @@ class _Body:
         silu_NI = self.graph.apply("Mul", gate_NI, self.graph.apply("Sigmoid", gate_NI))
         return self._linear(f"{name}.down_proj", self.graph.apply("Mul", silu_NI, up_NI))
 
-    def _attention(self, layer: int, h_NH: str, past: tuple[str, str] | None) -> str:
+    def _attention(self, layer: int, h_NH: str) -> str:
         """softmax(q k^T / sqrt(D)) v; the query heads of one key head stand beside each other in a dimension G."""
         graph, shape, name = self.graph, self.shape, f"layers.{layer}.self_attn"
         groups = (shape.kv_heads, shape.heads // shape.kv_heads, shape.head_size)
         q_BSHD = self._rotated(self._heads(f"{name}.q", h_NH, shape.heads))
         q_BSKGD = graph.apply("Reshape", q_BSHD, self.sizes(*groups))
         q_BKGSD = graph.apply("Transpose", q_BSKGD, perm=[0, 2, 3, 1, 4])
-        k_BKTD = self._with_past(layer, "key", self._rotated(self._heads(f"{name}.k", h_NH, shape.kv_heads)), past)
-        v_BKTD = self._with_past(layer, "value", self._heads(f"{name}.v", h_NH, shape.kv_heads), past)
+        k_BKTD = self._with_past(f"{layer}.key", self._rotated(self._heads(f"{name}.k", h_NH, shape.kv_heads)))
+        v_BKTD = self._with_past(f"{layer}.value", self._heads(f"{name}.v", h_NH, shape.kv_heads))
         k_BK1DT = graph.apply("Unsqueeze", graph.apply("Transpose", k_BKTD, perm=[0, 1, 3, 2]), graph.integers(2))
         scaled_BKGSD = graph.apply("Mul", q_BKGSD, graph.number(shape.head_size**-0.5))
         scores_BKGST = graph.apply("MatMul", scaled_BKGSD, k_BK1DT)
@@ -190,20 +182,15 @@ class _Body:
 
     def _rotated(self, x_BSHD: str) -> str:
         """`rotate` of `decoder/layers.py`."""
-        graph = self.graph
-        first, second = graph.halves(x_BSHD)
-        left = graph.apply(
-            "Sub", graph.apply("Mul", first, self.cosines_BS1F), graph.apply("Mul", second, self.sines_BS1F)
-        )
-        right = graph.apply(
-            "Add", graph.apply("Mul", second, self.cosines_BS1F), graph.apply("Mul", first, self.sines_BS1F)
-        )
-        return graph.apply("Concat", left, right, axis=-1)
+        apply, times = self.graph.apply, partial(self.graph.apply, "Mul")
+        first, second = self.graph.halves(x_BSHD)
+        left = apply("Sub", times(first, self.cosines_BS1F), times(second, self.sines_BS1F))
+        right = apply("Add", times(second, self.cosines_BS1F), times(first, self.sines_BS1F))
+        return apply("Concat", left, right, axis=-1)
 
-    def _with_past(self, layer: int, what: str, new_BSKD: str, past: tuple[str, str] | None) -> str:
+    def _with_past(self, part: str, new_BSKD: str) -> str:
         """Keys or values [B, K, T, D] of all tokens so far."""
         new_BKSD = self.graph.apply("Transpose", new_BSKD, perm=[0, 2, 1, 3])
-        if past is None:
+        if not self._has_past:
             return new_BKSD
-        before = past[0] if what == "key" else past[1]
-        return self.graph.apply("Concat", before, new_BKSD, axis=2, to=present_name(layer, what))
+        return self.graph.apply("Concat", PAST + part, new_BKSD, axis=2, to=PRESENT + part)

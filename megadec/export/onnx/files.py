@@ -18,7 +18,6 @@ from torch import Tensor
 
 from megadec.common.errors import ExportError
 from megadec.decoder.layers import rope_table
-from megadec.decoder.shape import DecoderShape
 from megadec.export.onnx.decoder import COSINES, SINES
 from megadec.export.onnx.graph import Graph, onnx_library
 from megadec.export.read.source import ModelSource
@@ -58,17 +57,11 @@ def _write_tensor(stream: IO[bytes], name: str, size: tuple[int, ...], read: Cal
 
 
 def _tensors_for(source: ModelSource) -> Callable[[str], Tensor]:
-    """A source's tensors, and RoPE's tables under the names that the graph has for them."""
-    tables = rope_tables(source.shape)
+    """A source's tensors, and RoPE's tables [max_position_embeddings, head_size / 2] by the graph's names for them."""
+    shape, cpu = source.shape, torch.device("cpu")
+    made = rope_table(shape.head_size, shape.rope_theta, shape.max_position_embeddings, cpu)
+    tables = dict(zip((COSINES, SINES), made, strict=True))
     return lambda name: tables[name] if name in tables else source.tensor(name)
-
-
-def rope_tables(shape: DecoderShape) -> dict[str, Tensor]:
-    """cosines and sines [max_position_embeddings, head_size / 2] by the graph's names."""
-    cosines_TF, sines_TF = rope_table(
-        shape.head_size, shape.rope_theta, shape.max_position_embeddings, torch.device("cpu")
-    )
-    return {COSINES: cosines_TF, SINES: sines_TF}
 
 
 def map_weights(folder: Path) -> dict[str, Tensor]:
@@ -76,13 +69,17 @@ def map_weights(folder: Path) -> dict[str, Tensor]:
 
     Raises ExportError when there is no model, or its weights are not beside it.
     """
-    onnx, found = onnx_library(), {}
-    for entry in _checked_model(folder).graph.initializer:
+    onnx, found, model_file = onnx_library(), {}, folder / MODEL_FILE
+    try:
+        onnx.checker.check_model(str(model_file))
+    except (OSError, onnx.checker.ValidationError) as error:
+        raise ExportError(f"{model_file} is not a whole ONNX model: {error}") from error
+    for entry in onnx.load(model_file, load_external_data=False).graph.initializer:
         if entry.data_location != onnx.TensorProto.EXTERNAL:
             continue
         place = {item.key: item.value for item in entry.external_data}
         if place.get("location") != DATA_FILE or entry.data_type != onnx.TensorProto.FLOAT:
-            raise ExportError(f"{folder / MODEL_FILE}: tensor {entry.name!r} is not float32 in {DATA_FILE}")
+            raise ExportError(f"{model_file}: tensor {entry.name!r} is not float32 in {DATA_FILE}")
         file, offset = folder / DATA_FILE, int(place.get("offset", 0))
         try:
             found[entry.name] = torch.from_numpy(np.memmap(file, np.float32, "c", offset, tuple(entry.dims)))
@@ -91,22 +88,11 @@ def map_weights(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def _checked_model(folder: Path) -> Any:
-    """The ModelProto without its weights."""
-    onnx = onnx_library()
-    file = folder / MODEL_FILE
-    try:
-        onnx.checker.check_model(str(file))
-    except (OSError, onnx.checker.ValidationError) as error:
-        raise ExportError(f"{file} is not a whole ONNX model: {error}") from error
-    return onnx.load(file, load_external_data=False)
-
-
 def compare_weights(folder: Path, source: ModelSource) -> dict[str, Tensor]:
     """The model's own tensors, mapped, each compared bit for bit with the source. Raises ExportError naming one."""
     written = map_weights(folder)
     wanted = _tensors_for(source)
-    names = [*source.names(), *rope_tables(source.shape)]
+    names = [*source.names(), COSINES, SINES]
     if written.keys() != set(names):
         other = min(written.keys() ^ set(names))
         raise ExportError(f"{folder / MODEL_FILE}: tensor {other!r} is missing or is not one of {source.path}")

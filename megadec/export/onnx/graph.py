@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from megadec import __version__
-from megadec.common.errors import MissingExtraError
+from megadec.common.errors import needs_extra
 
 # Opset 18 is the first with all operators that are needed, and so runs in the most runtimes.
 OPSET = 18
@@ -22,10 +22,8 @@ Number = Literal["float", "int64"]
 
 def onnx_library() -> Any:
     """The onnx package. Raises MissingExtraError without it."""
-    try:
+    with needs_extra("onnx", "onnx"):
         import onnx
-    except ImportError as error:
-        raise MissingExtraError("onnx", "onnx") from error
     return onnx
 
 

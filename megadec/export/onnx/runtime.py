@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError, MissingExtraError
+from megadec.common.errors import ExportError, needs_extra
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
-from megadec.export.onnx.decoder import past_name, present_name
+from megadec.decoding.session import check_ids
+from megadec.export.onnx.decoder import caches
 from megadec.export.onnx.files import MODEL_FILE, TASK_NOTE
-from megadec.export.read.inputs import Form, check_ids
+from megadec.export.read.inputs import Form
 from megadec.export.read.megadec import read_shape
 from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL
 
@@ -35,10 +36,8 @@ def _open(folder: Path, kind: str) -> tuple[DecoderShape, Any, dict[str, Any]]:
 
     Raises ExportError when the task is of another kind, MissingExtraError.
     """
-    try:
+    with needs_extra("onnxruntime", "onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "onnx") from error
     options = onnxruntime.SessionOptions()
     # A thread without work sleeps: others need the core, our own part of a service not least.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -82,9 +81,8 @@ class OnnxSession:
         self.length = 0
         shape = model.shape
         empty = np.zeros((1, shape.kv_heads, 0, shape.head_size), np.float32)
-        layers = [(layer, what) for layer in range(shape.layers) for what in ("key", "value")]
-        self._cache = {past_name(layer, what): empty for layer, what in layers}
-        self._presents = [present_name(layer, what) for layer, what in layers]
+        self._cache = dict.fromkeys(caches(shape), empty)
+        self._presents = list(caches(shape).values())
 
     def feed(self, ids: Sequence[int]) -> Tensor:
         """Logits [V] behind the last of `ids`, float64; they follow what was fed before. Raises InputError."""

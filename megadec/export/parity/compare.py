@@ -25,7 +25,13 @@ LOGIT_TOLERANCE = 1e-4
 GREEDY_TOKENS = 16
 CLASSIFIED_AT_ONCE = 8
 
-Classify = Callable[[Sequence[Sequence[int]]], Tensor]
+Ids = Sequence[int]
+# The ids of a text -> logits [S, V] behind each of them.
+Logits = Callable[[Ids], Tensor]
+# The ids of B texts -> logits [B, L] of each.
+Classify = Callable[[Sequence[Ids]], Tensor]
+# (prompts, tokens) -> the greedy text behind each prompt: so many tokens, or up to `</s>` with it.
+Generate = Callable[[Sequence[Ids], int], list[list[int]]]
 
 _SET = yaml.safe_load((resources.files("megadec.export.parity") / "texts.yaml").read_text(encoding="utf-8"))
 PROMPTS: tuple[str, ...] = tuple(_SET["prompts"])
@@ -55,10 +61,49 @@ class Parity:
         )
 
 
+def compare_language_model(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    logits: Sequence[Logits],
+    generate: Generate,
+    texts: int = 0,
+    runtime: str = "transformers",
+    tolerance: float = LOGIT_TOLERANCE,
+) -> Parity:
+    """Compare the logits, in each of the ways in which the runtime gives them, and the greedy text of the prompts.
+
+    texts: how many `compare_tokenizer` has compared. Raises ExportError.
+    """
+    context = decoder.shape.max_position_embeddings
+    prompts = prompt_ids(tokenizer, context)
+    difference = max(compare_logits(prompts, decoder, theirs, tolerance) for theirs in logits)
+    made = generate(prompts, min(GREEDY_TOKENS, context - 1))
+    greedy = compare_greedy(prompts, decoder, made, tokenizer.eos_id, tolerance)
+    return Parity(difference, len(prompts), greedy, texts, runtime, tolerance)
+
+
+def compare_classifier(
+    decoder: Decoder, tokenizer: Tokenizer, theirs: Classify, texts: int = 0, runtime: str = "transformers"
+) -> Parity:
+    """Compare the logits of each prompt alone and beside longer and shorter ones, which `theirs` pads by itself.
+
+    Raises ExportError.
+    """
+    prompts = prompt_ids(tokenizer, decoder.shape.max_position_embeddings)
+    batched: dict[tuple[int, ...], Tensor] = {}
+    with torch.inference_mode():
+        for start in range(0, len(prompts), CLASSIFIED_AT_ONCE):
+            part = prompts[start : start + CLASSIFIED_AT_ONCE]
+            batched.update(zip(map(tuple, part), theirs(part)[:, None], strict=True))
+    ours = partial(decoder, last_only=True)
+    ways: tuple[Logits, ...] = (lambda ids: theirs([ids]), lambda ids: batched[tuple(ids)])
+    return Parity(max(compare_logits(prompts, ours, way) for way in ways), len(prompts), 0, texts, runtime)
+
+
 def compare_tokenizer(
     ours: Tokenizer,
-    encode: Callable[[Sequence[str], bool], list[list[int]]],
-    decode: Callable[[Sequence[Sequence[int]]], list[str]],
+    encode: Callable[[str, bool], list[int]],
+    decode: Callable[[Ids], str],
     bos_and_eos: tuple[int, int],
 ) -> int:
     """Compare ids of the fixed texts and of every piece's own text, and the text of every id; gives how many texts.
@@ -71,18 +116,15 @@ def compare_tokenizer(
     pieces = [ours.decode(single) for single in singles]
     texts = [*TEXTS, *pieces]
     wanted_ids = ours.encode_many(texts)
-    for text, wanted, found in zip(texts, wanted_ids, encode(texts, False), strict=True):
-        if wanted != found:
+    for text, wanted in zip(texts, wanted_ids, strict=True):
+        if wanted != (found := encode(text, False)):
             raise ExportError(f"token ids of {text!r}: the export gives {found}, the model was trained with {wanted}")
-    for text, wanted, found in zip(TEXTS, wanted_ids, encode(TEXTS, True), strict=False):
-        if found != [ours.bos_id, *wanted]:
+    for text, wanted in zip(TEXTS, wanted_ids, strict=False):
+        if (found := encode(text, True)) != [ours.bos_id, *wanted]:
             raise ExportError(f"the export gives {found} for {text!r}; <s> ({ours.bos_id}) and its ids are wanted")
-    sequences = [*singles, *wanted_ids[: len(TEXTS)]]
-    for ids, found_text in zip(sequences, decode(sequences), strict=True):
-        if (wanted_text := ours.decode(ids)) != found_text:
-            raise ExportError(
-                f"text of ids {list(ids)}: the export gives {found_text!r}, the tokenizer {wanted_text!r}"
-            )
+    for ids in (*singles, *wanted_ids[: len(TEXTS)]):
+        if (shown := decode(ids)) != (text := ours.decode(ids)):
+            raise ExportError(f"text of ids {list(ids)}: the export gives {shown!r}, the tokenizer {text!r}")
     if bos_and_eos != (ours.bos_id, ours.eos_id):
         raise ExportError(f"the export has <s> and </s> at {bos_and_eos}, the tokenizer at {ours.bos_id, ours.eos_id}")
     return len(texts)
@@ -95,23 +137,19 @@ def prompt_ids(tokenizer: Tokenizer, max_position_embeddings: int) -> list[list[
 
 
 def compare_logits(
-    prompts: Iterable[Sequence[int]],
-    ours: Callable[[Tensor], Tensor],
-    theirs: Callable[[Tensor], Tensor],
-    tolerance: float = LOGIT_TOLERANCE,
+    prompts: Iterable[Ids], ours: Callable[[Tensor], Tensor], theirs: Logits, tolerance: float = LOGIT_TOLERANCE
 ) -> float:
-    """The largest difference of two models' logits over all positions. Both map ids [1, S] to logits [1, S, V].
+    """The largest difference of two models' logits over all positions. Ours maps ids [1, S] to logits [1, S, V].
 
     tolerance: in units of the standard deviation of our logits where that is above 1, because rounding grows with the
     numbers that are rounded. Raises ExportError when a difference is above it, or not finite.
     """
     largest = 0.0
     for ids in prompts:
-        ids_BS = torch.tensor([list(ids)])
         with torch.inference_mode():
-            wanted_BSV = ours(ids_BS).float()
-            difference = float((wanted_BSV - theirs(ids_BS).float()).abs().max())
-        allowed = tolerance * _scale(wanted_BSV)
+            wanted_SV = ours(torch.tensor([list(ids)]))[0].float()
+            difference = float((wanted_SV - theirs(ids).float()).abs().max())
+        allowed = tolerance * _scale(wanted_SV)
         # `not <=` so that NaN is a mismatch too.
         if not difference <= allowed:
             raise ExportError(
@@ -125,37 +163,20 @@ def _scale(logits: Tensor) -> float:
     return max(1.0, float(logits.std()))
 
 
-def compare_classifier(prompts: Sequence[Sequence[int]], decoder: Decoder, theirs: Classify) -> float:
-    """The largest difference of logits, of each prompt alone and beside longer and shorter ones.
-
-    `theirs` gives [B, L] for the ids of B texts, which it pads by itself. Raises ExportError as `compare_logits` does.
-    """
-    batched: dict[tuple[int, ...], Tensor] = {}
-    with torch.inference_mode():
-        for start in range(0, len(prompts), CLASSIFIED_AT_ONCE):
-            part = prompts[start : start + CLASSIFIED_AT_ONCE]
-            batched.update(zip(map(tuple, part), theirs(part)[:, None, None], strict=True))
-    ours = partial(decoder, last_only=True)
-    alone = compare_logits(prompts, ours, lambda ids_BS: theirs(ids_BS.tolist()).unsqueeze(1))
-    return max(alone, compare_logits(prompts, ours, lambda ids_BS: batched[tuple(ids_BS[0].tolist())]))
-
-
 def compare_greedy(
-    prompts: Iterable[Sequence[int]],
+    prompts: Iterable[Ids],
     ours: Callable[[Tensor], Tensor],
-    theirs: Callable[[list[int], int], list[int]],
+    theirs: Iterable[Ids],
     eos_id: int,
-    max_position_embeddings: int,
     tolerance: float = LOGIT_TOLERANCE,
 ) -> int:
-    """Compare greedy text, `theirs(prompt, tokens)` being the other runtime's; gives how many tokens were equal.
+    """Compare what the other runtime wrote behind each prompt; gives how many tokens were equal.
 
     Raises ExportError at the first other token, unless our logit of it is within the tolerance (in the units of
     `compare_logits`) of the best one; such a tie ends the comparison of its prompt.
     """
     compared = 0
-    for prompt in prompts:
-        made = theirs(list(prompt), min(GREEDY_TOKENS, max_position_embeddings - len(prompt)))
+    for prompt, made in zip(prompts, theirs, strict=True):
         # One pass over prompt and text gives what each token would have been, as long as all before it are equal.
         with torch.inference_mode():
             logits_TV = ours(torch.tensor([[*prompt, *made]]))[0, len(prompt) - 1 : -1].float()
@@ -175,14 +196,13 @@ def compare_greedy(
     return compared
 
 
-def greedy_by(session: Callable[[], Session], eos_id: int) -> Callable[[list[int], int], list[int]]:
-    """The `theirs` of `compare_greedy` for a runtime with sessions: each token is fed behind the ones before it."""
-
-    def generate(prompt: list[int], tokens: int) -> list[int]:
-        sequence, made, new = session(), list[int](), prompt
+def greedy_text(session: Callable[[], Session], eos_id: int, prompts: Sequence[Ids], tokens: int) -> list[list[int]]:
+    """`Generate` for a runtime with sessions: each token is fed behind the ones before it."""
+    found: list[list[int]] = []
+    for new in prompts:
+        sequence, made = session(), list[int]()
         while len(made) < tokens and eos_id not in made:
             new = [int(sequence.feed(new).argmax())]
             made += new
-        return made
-
-    return generate
+        found.append(made)
+    return found

@@ -8,25 +8,19 @@ agrees. RoPE's base stands twice in the config.json that we write, as `rope_para
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from megadec.common.errors import ConfigError, ExportError
-from megadec.common.files import read_json, sha256_of, write_json
+from megadec.common.files import read_json, write_json
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.export.read.names import FIELDS, LAYOUTS, Layout, layout_of, rename
-from megadec.export.read.safetensor_files import (
-    INDEX_FILE,
-    SINGLE_FILE,
-    SafetensorFiles,
-    index_of,
-    plan_files,
-    write_tensors,
-)
+from megadec.export.read.safetensor_files import SafetensorFiles, files_in, write_files
 from megadec.export.read.source import (
     CLASSIFICATION,
     EMBEDDING,
@@ -34,7 +28,7 @@ from megadec.export.read.source import (
     LANGUAGE_MODEL,
     PROVENANCE_FILE,
     ModelSource,
-    check_vocabulary,
+    check_tokenizer,
     checked,
     origin_of,
 )
@@ -42,8 +36,6 @@ from megadec.export.read.source import (
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 
-# What stands before `ForCausalLM` in an architecture of transformers.
-FAMILIES: dict[Layout, str] = {"llama": "Llama", "qwen3": "Qwen3"}
 CLASSIFIER = "ForSequenceClassification"
 # How many labels transformers gives a classifier whose config.json names none.
 SILENT_LABELS = 2
@@ -52,17 +44,17 @@ SILENT_LABELS = 2
 SILENT = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "initializer_range": 0.02, "rope_theta": 10000.0}
 SILENT_OF_LAYOUT: dict[Layout, dict[str, int]] = {"llama": {}, "qwen3": {"head_dim": 128}}
 
-# Keys whose other values would make another network: (value we write, all values that mean the same).
-FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "hidden_act": ("silu", ("silu", "swish")),
-    "attention_bias": (False, (False,)),
-    "mlp_bias": (False, (False, None)),
-    "use_sliding_window": (False, (False, None)),
-    "sliding_window": (None, (None,)),
-    "rope_scaling": (None, (None,)),
-    "partial_rotary_factor": (1.0, (1.0, 1, None)),
-    "pretraining_tp": (1, (1, None)),
-    "quantization_config": (None, (None,)),
+# Keys whose other values would make another network: all values that mean the same, the first of which we write.
+FIXED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu", "swish"),
+    "attention_bias": (False,),
+    "mlp_bias": (False, None),
+    "use_sliding_window": (False, None),
+    "sliding_window": (None,),
+    "rope_scaling": (None,),
+    "partial_rotary_factor": (1.0, None),
+    "pretraining_tp": (1, None),
+    "quantization_config": (None,),
 }
 WRITTEN: dict[Layout, tuple[str, ...]] = {
     "llama": ("hidden_act", "attention_bias", "mlp_bias"),
@@ -79,14 +71,8 @@ def write_model(
 
     Raises ExportError.
     """
-    check_vocabulary(source, tokenizer)
-    layout = layout_of(source.shape)
-    shapes = {rename(name, layout, to="hugging_face"): size for name, size in source.sizes.items()}
-    plan = plan_files(shapes, dtype, max_shard_bytes)
-    for file, part in plan.items():
-        write_tensors(folder / file, part, dtype, lambda name: source.tensor(rename(name, layout, of="hugging_face")))
-    if len(plan) > 1:
-        write_json(folder / INDEX_FILE, index_of(plan, dtype))
+    shapes = {rename(name, to="hugging_face"): size for name, size in source.sizes.items()}
+    write_files(folder, shapes, dtype, lambda name: source.tensor(rename(name, of="hugging_face")), max_shard_bytes)
     labels = source.task.get("labels")
     write_json(folder / CONFIG_FILE, config_of(source.shape, dtype, tokenizer.bos_id, tokenizer.eos_id, labels))
     if labels is None:
@@ -102,25 +88,20 @@ def read_folder(folder: Path) -> ModelSource:
     """
     config = read_json(folder / CONFIG_FILE, ExportError)
     shape = shape_of(config, folder / CONFIG_FILE)
-    layout = layout_of(shape)
-    tokenizer_path = folder / TOKENIZER_FILE
-    if not tokenizer_path.is_file():
-        raise ExportError(f"{folder} has no {TOKENIZER_FILE}; megadec reads models with a sentencepiece tokenizer")
-    files = SafetensorFiles(
-        _weight_files(folder), lambda name: rename(name, layout, of="hugging_face"), DERIVED_TENSORS
-    )
-    stated = _provenance(folder, tokenizer_path)
+    files = SafetensorFiles(files_in(folder), partial(rename, of="hugging_face"), DERIVED_TENSORS)
+    stated = read_json(folder / PROVENANCE_FILE, ExportError) if (folder / PROVENANCE_FILE).is_file() else {}
+    check_tokenizer(folder, stated.get("tokenizer", {}).get("sha256"))
     source = ModelSource(
         path=folder,
         kind="huggingface",
         shape=shape,
-        tokenizer_path=tokenizer_path,
+        tokenizer_path=folder / TOKENIZER_FILE,
         dtype=files.dtype,
         reader=files,
         task=_task(folder, labels_of(config, folder / CONFIG_FILE), stated.get("task", {})),
         **origin_of(stated),
     )
-    checked(source, theirs=lambda name: rename(name, layout, to="hugging_face"))
+    checked(source, theirs=partial(rename, to="hugging_face"))
     # A tied folder may hold the output layer too; then it must be the embedding.
     if source.ties_head and HEAD in files.shapes and not torch.equal(files.read(HEAD), files.read(EMBEDDING)):
         raise ExportError(f"{folder}: tie_word_embeddings is true, but {HEAD!r} differs from the embedding")
@@ -135,31 +116,6 @@ def _task(folder: Path, labels: list[str] | None, stated: Mapping[str, Any]) -> 
     if (task["kind"], task["labels"]) != (CLASSIFICATION, labels):
         raise ExportError(f"{folder / CONFIG_FILE} has labels {labels}; {PROVENANCE_FILE} says {task.get('labels')}")
     return task
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / INDEX_FILE).is_file():
-        index = read_json(folder / INDEX_FILE, ExportError)
-        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
-            raise ExportError(f"{folder / INDEX_FILE} has no 'weight_map' from tensor to file")
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
-    if not (folder / SINGLE_FILE).is_file():
-        raise ExportError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; megadec reads safetensors only")
-    return [folder / SINGLE_FILE]
-
-
-def _provenance(folder: Path, tokenizer_path: Path) -> dict[str, Any]:
-    """What our own export wrote beside the model, or nothing. Raises ExportError for another tokenizer."""
-    if not (folder / PROVENANCE_FILE).is_file():
-        return {}
-    stated: dict[str, Any] = read_json(folder / PROVENANCE_FILE, ExportError)
-    wanted = stated.get("tokenizer", {}).get("sha256")
-    found = sha256_of(tokenizer_path)
-    if wanted != found:
-        raise ExportError(
-            f"{tokenizer_path} has sha256 {found}; {PROVENANCE_FILE} says the model was trained with {wanted}"
-        )
-    return stated
 
 
 def choose_layout(shape: DecoderShape, wanted: str) -> Layout:
@@ -179,8 +135,8 @@ def config_of(
     """The content of config.json; with labels that of a classifier."""
     layout = layout_of(shape)
     dtype_name = str(dtype).removeprefix("torch.")
-    return {
-        "architectures": [FAMILIES[layout] + ("ForCausalLM" if labels is None else CLASSIFIER)],
+    config = {
+        "architectures": [layout.capitalize() + ("ForCausalLM" if labels is None else CLASSIFIER)],
         "model_type": layout,
         **{row.hugging_face: getattr(shape, row.ours) for row in FIELDS},
         **{key: FIXED[key][0] for key in WRITTEN[layout]},
@@ -191,17 +147,13 @@ def config_of(
         "eos_token_id": eos_id,
         "torch_dtype": dtype_name,
         "dtype": dtype_name,
-        **({} if labels is None else _labels_config(labels, eos_id)),
     }
-
-
-def _labels_config(labels: Sequence[str], eos_id: int) -> dict[str, Any]:
-    return {
-        "id2label": {str(number): label for number, label in enumerate(labels)},
-        "label2id": {label: number for number, label in enumerate(labels)},
+    if labels is not None:
+        config["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        config["label2id"] = {label: number for number, label in enumerate(labels)}
         # transformers reads the logits behind the last id that is not this one; no text holds `</s>`.
-        "pad_token_id": eos_id,
-    }
+        config["pad_token_id"] = eos_id
+    return config
 
 
 def labels_of(config: Mapping[str, Any], file: Path) -> list[str] | None:
@@ -239,7 +191,7 @@ def shape_of(config: Mapping[str, Any], file: Path) -> DecoderShape:
 
 def _check_fixed(config: Mapping[str, Any], layout: Layout, file: Path) -> None:
     without_window = layout == "qwen3" and not config.get("use_sliding_window", False)
-    for key, (_, allowed) in FIXED.items():
+    for key, allowed in FIXED.items():
         # Qwen3 writes the width of a window that it does not use.
         if key == "sliding_window" and without_window:
             continue

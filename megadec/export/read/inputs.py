@@ -1,4 +1,4 @@
-"""What a model is fed: texts as a classifier was trained to see them, and ids that fit."""
+"""What a classifier is fed: texts as it was trained to see them."""
 
 from __future__ import annotations
 
@@ -61,14 +61,3 @@ class Form:
                 raise InputError(f"text {number} is empty; there is nothing to classify")
         encoded = tokenizer.encode_many([self.put(text.strip()) for text in texts])
         return [self.ids(tokenizer.bos_id, one) for one in encoded]
-
-
-def check_ids(ids: Sequence[int], vocabulary_size: int, context: int, before: int = 0) -> None:
-    """Raise InputError for no ids, an id outside the vocabulary, or more than fit behind `before` tokens."""
-    if len(ids) == 0:
-        raise InputError("there are no tokens to feed; at least one is needed, such as <s>")
-    wrong = [i for i in ids if not 0 <= i < vocabulary_size]
-    if wrong:
-        raise InputError(f"id {wrong[0]} is not one of the model's {vocabulary_size} ids")
-    if before + len(ids) > context:
-        raise InputError(f"{before + len(ids)} tokens do not fit: the model's context is {context} tokens")

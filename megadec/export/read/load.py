@@ -19,19 +19,25 @@ from megadec.export.read.model import open_model
 from megadec.export.read.source import EMBEDDING, HEAD, ModelSource
 
 
-def load_decoder(path: Path | str, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
-    """The decoder at `path` (a run, a checkpoint, a megadec or a Hugging Face folder), weights in `dtype`, on the CPU.
+def load_decoder(
+    path: Path | str, dtype: torch.dtype = torch.float32, device: str | None = "cpu"
+) -> tuple[Decoder, Tokenizer]:
+    """The decoder at `path` (a run, a checkpoint, a megadec or a Hugging Face folder), weights in `dtype`.
 
-    Raises ConfigError, CheckpointError or ExportError as `open_model` does, and TokenizerError.
+    device: None is cuda where there is one. Raises ConfigError, CheckpointError or ExportError as `open_model` does,
+    and TokenizerError.
     """
-    return load_source(open_model(Path(path)), dtype)
+    return load_source(open_model(Path(path)), dtype, device)
 
 
-def load_source(source: ModelSource, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Tokenizer]:
+def load_source(
+    source: ModelSource, dtype: torch.dtype = torch.float32, device: str | None = "cpu"
+) -> tuple[Decoder, Tokenizer]:
     """`load_decoder` for a model that is open already; a classifier gets its score."""
     tokenizer = Tokenizer.load(source.tokenizer_path)
     tensors = {name: source.tensor(name).to(dtype) for name in source.names()}
-    return decoder_with(source.shape, tensors, source.classes), tokenizer
+    decoder = decoder_with(source.shape, tensors, source.classes)
+    return decoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
 
 
 def decoder_with(shape: DecoderShape, tensors: Mapping[str, Tensor], classes: int | None = None) -> Decoder:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,12 +17,12 @@ from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.checkpoint.manifest import MANIFEST, read_manifest
 from megadec.export.read.safetensor_files import SINGLE_FILE, SafetensorFiles, write_tensors
 from megadec.export.read.source import LANGUAGE_MODEL, ModelSource, checked, origin_of, statement
 
 FORMAT = "megadec-model"
 SHAPE_FILE = "shape.json"
-MANIFEST_FILE = "manifest.json"
 
 log = logger(__name__)
 
@@ -43,7 +42,7 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
         shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
         files = [folder / name for name in (SINGLE_FILE, SHAPE_FILE, TOKENIZER_FILE)]
         hashes = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
-        write_json(folder / MANIFEST_FILE, {**statement(source, tokenizer, FORMAT), "files": hashes})
+        write_json(folder / MANIFEST, {**statement(source, tokenizer, FORMAT), "files": hashes})
         written = read_folder(folder)
         for name in source.names():
             if not torch.equal(written.tensor(name), source.tensor(name).to(stored)):
@@ -52,7 +51,7 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
 
 def read_folder(folder: Path) -> ModelSource:
     """Open a megadec model folder and check its hashes and tensors. Raises ExportError."""
-    manifest = _checked_manifest(folder)
+    manifest = read_manifest(folder, FORMAT, 1, ExportError)
     files = SafetensorFiles([folder / SINGLE_FILE])
     source = ModelSource(
         path=folder,
@@ -73,19 +72,3 @@ def read_shape(folder: Path) -> DecoderShape:
         return DecoderShape.from_mapping(read_json(folder / SHAPE_FILE, ExportError))
     except ConfigError as error:
         raise ExportError(f"{folder / SHAPE_FILE}: {error}") from error
-
-
-def _checked_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, with every file of it compared by size and hash."""
-    manifest = read_json(folder / MANIFEST_FILE, ExportError)
-    if not isinstance(manifest, dict) or (manifest.get("format"), manifest.get("version")) != (FORMAT, 1):
-        raise ExportError(f"{folder / MANIFEST_FILE} is not the manifest of a {FORMAT} of version 1")
-    for name, stated in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise ExportError(f"{file} is missing; the manifest names it")
-        if file.stat().st_size != stated["bytes"]:
-            raise ExportError(f"{file} has {file.stat().st_size} bytes; the manifest says {stated['bytes']}")
-        if sha256_of(file) != stated["sha256"]:
-            raise ExportError(f"{file} was changed: its hash is not the one in the manifest")
-    return manifest

@@ -7,6 +7,7 @@ names are checked.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,9 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import CheckpointError, ConfigError
-from megadec.common.files import sha256_of
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.checkpoint.manifest import (
-    MANIFEST,
-    checkpoint_name,
-    newest_whole,
-    read_manifest,
-)
+from megadec.engine.checkpoint.manifest import MANIFEST, checkpoint_name, newest_whole, read_manifest
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.early_stopping import read_best
 from megadec.engine.runs.common import CHECKPOINTS, Job
@@ -31,7 +26,14 @@ from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
 from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read import huggingface_files, megadec
 from megadec.export.read.huggingface_files import CONFIG_FILE
-from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, ModelSource, TensorReader, checked
+from megadec.export.read.source import (
+    CLASSIFICATION,
+    LANGUAGE_MODEL,
+    ModelSource,
+    TensorReader,
+    check_tokenizer,
+    checked,
+)
 
 MANIFEST_FILE = MANIFEST
 LORA_A, LORA_B = ".lora_a", ".lora_b"
@@ -46,7 +48,7 @@ def open_model(path: Path) -> ModelSource:
     if not path.is_dir():
         raise ConfigError(f"{path} is not a folder; give a run, a checkpoint, or an exported model")
     if (path / CHECKPOINTS).is_dir():
-        return _open_checkpoint(*checkpoint_of(path))
+        return _open_checkpoint(path)
     if (path / megadec.SHAPE_FILE).is_file():
         return megadec.read_folder(path)
     if (path / CONFIG_FILE).is_file():
@@ -65,30 +67,32 @@ def open_pretraining(run: Run, deepspeed_file: Path) -> Job:
     return open_run(run, deepspeed_file, initial)
 
 
-def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any]]:
-    """A run's checkpoint and its checked manifest: the best where evaluations chose one, else the newest whole.
+def checkpoint_of(path: Path) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint and its checked manifest; of a run the best where evaluations chose one, else the newest whole.
 
     Raises CheckpointError when there is none.
     """
-    best = read_best(run)
+    if not (path / CHECKPOINTS).is_dir():
+        return path, read_manifest(path)
+    best = read_best(path)
     if best is not None:
-        folder = run / CHECKPOINTS / checkpoint_name(best["step"])
+        folder = path / CHECKPOINTS / checkpoint_name(best["step"])
         return folder, read_manifest(folder)
-    found = newest_whole(run / CHECKPOINTS)
+    found = newest_whole(path / CHECKPOINTS)
     if found is None:
         raise CheckpointError(
-            f"{run / CHECKPOINTS} has no checkpoint; a run writes one every checkpoint.interval_steps"
+            f"{path / CHECKPOINTS} has no checkpoint; a run writes one every checkpoint.interval_steps"
         )
     return found
 
 
-def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> ModelSource:
-    """Open a checkpoint and check its tokenizer and its tensors, and its hashes unless `manifest` is given."""
-    manifest = manifest or read_manifest(folder)
+def _open_checkpoint(path: Path) -> ModelSource:
+    """Open a checkpoint, or that of a run, and check its hashes, its tokenizer and its tensors."""
+    folder, manifest = checkpoint_of(path)
     task = manifest.get("task", {"kind": LANGUAGE_MODEL})
     if task["kind"] not in (LANGUAGE_MODEL, CLASSIFICATION):
         raise ConfigError(f"{folder} holds a {task['kind']} model; a decoder or a classifier was expected here")
-    check_tokenizer(folder, manifest["tokenizer"]["sha256"])
+    check_tokenizer(folder, manifest["tokenizer"]["sha256"], CheckpointError)
     try:
         shape = DecoderShape.from_mapping(manifest["shape"])
     except ConfigError as error:
@@ -111,36 +115,26 @@ def _open_checkpoint(folder: Path, manifest: dict[str, Any] | None = None) -> Mo
     return checked(source, CheckpointError)
 
 
-def check_tokenizer(folder: Path, wanted: str) -> None:
-    """Raise CheckpointError when the checkpoint's tokenizer is missing or has another SHA-256 than `wanted`."""
-    file = folder / TOKENIZER_FILE
-    if not file.is_file():
-        raise CheckpointError(f"{file} does not exist; a checkpoint carries the tokenizer that its data were made with")
-    found = sha256_of(file)
-    if found != wanted:
-        raise CheckpointError(f"{file} has sha256 {found}; {MANIFEST_FILE} says the run was trained with {wanted}")
-
-
+@dataclass(frozen=True)
 class MergedLora:
     """The tensors of a LoRA checkpoint as if it had been trained whole: W + scale * B A (arXiv 2106.09685).
 
     Merging happens at each reading, so no export has to know of LoRA and a tensor costs one small product more.
     """
 
-    def __init__(self, reader: TensorReader, scale: float) -> None:
-        self._reader = reader
-        self._scale = scale
+    reader: TensorReader
+    scale: float
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The sizes of the plain tensors."""
-        return {name: size for name, size in self._reader.shapes.items() if not name.endswith((LORA_A, LORA_B))}
+        return {name: size for name, size in self.reader.shapes.items() if not name.endswith((LORA_A, LORA_B))}
 
     def read(self, name: str) -> Tensor:
         """The tensor with its low-rank part added, in float32; as it is where it has none."""
-        tensor = self._reader.read(name)
+        tensor = self.reader.read(name)
         owner = name.removesuffix(".weight")
-        if owner + LORA_A not in self._reader.shapes:
+        if owner + LORA_A not in self.reader.shapes:
             return tensor
-        product = self._reader.read(owner + LORA_B).float() @ self._reader.read(owner + LORA_A).float()
-        return tensor.float().add_(product, alpha=self._scale)
+        product = self.reader.read(owner + LORA_B).float() @ self.reader.read(owner + LORA_A).float()
+        return tensor.float().add_(product, alpha=self.scale)

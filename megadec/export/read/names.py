@@ -23,40 +23,25 @@ class Names(NamedTuple):
     ours: str
     hugging_face: str
     gguf: str | None = None
-    layouts: tuple[Layout, ...] = LAYOUTS
 
 
-# `N` stands for the number of the block. GGUF's names: gguf-py/gguf/constants.py.
+# `N` stands for the number of the block; behind every name stands `.weight`. GGUF's names: gguf-py/gguf/constants.py.
 TENSORS = (
-    Names("embed_tokens.weight", "model.embed_tokens.weight", "token_embd.weight"),
-    Names("layers.N.input_layernorm.weight", "model.layers.N.input_layernorm.weight", "blk.N.attn_norm.weight"),
-    Names("layers.N.self_attn.q_proj.weight", "model.layers.N.self_attn.q_proj.weight", "blk.N.attn_q.weight"),
-    Names("layers.N.self_attn.k_proj.weight", "model.layers.N.self_attn.k_proj.weight", "blk.N.attn_k.weight"),
-    Names("layers.N.self_attn.v_proj.weight", "model.layers.N.self_attn.v_proj.weight", "blk.N.attn_v.weight"),
-    Names("layers.N.self_attn.o_proj.weight", "model.layers.N.self_attn.o_proj.weight", "blk.N.attn_output.weight"),
-    Names(
-        "layers.N.self_attn.q_norm.weight",
-        "model.layers.N.self_attn.q_norm.weight",
-        "blk.N.attn_q_norm.weight",
-        ("qwen3",),
-    ),
-    Names(
-        "layers.N.self_attn.k_norm.weight",
-        "model.layers.N.self_attn.k_norm.weight",
-        "blk.N.attn_k_norm.weight",
-        ("qwen3",),
-    ),
-    Names(
-        "layers.N.post_attention_layernorm.weight",
-        "model.layers.N.post_attention_layernorm.weight",
-        "blk.N.ffn_norm.weight",
-    ),
-    Names("layers.N.mlp.gate_proj.weight", "model.layers.N.mlp.gate_proj.weight", "blk.N.ffn_gate.weight"),
-    Names("layers.N.mlp.up_proj.weight", "model.layers.N.mlp.up_proj.weight", "blk.N.ffn_up.weight"),
-    Names("layers.N.mlp.down_proj.weight", "model.layers.N.mlp.down_proj.weight", "blk.N.ffn_down.weight"),
-    Names("norm.weight", "model.norm.weight", "output_norm.weight"),
-    Names("lm_head.weight", "lm_head.weight", "output.weight"),
-    Names("score.weight", "score.weight"),
+    Names("embed_tokens", "model.embed_tokens", "token_embd"),
+    Names("layers.N.input_layernorm", "model.layers.N.input_layernorm", "blk.N.attn_norm"),
+    Names("layers.N.self_attn.q_proj", "model.layers.N.self_attn.q_proj", "blk.N.attn_q"),
+    Names("layers.N.self_attn.k_proj", "model.layers.N.self_attn.k_proj", "blk.N.attn_k"),
+    Names("layers.N.self_attn.v_proj", "model.layers.N.self_attn.v_proj", "blk.N.attn_v"),
+    Names("layers.N.self_attn.o_proj", "model.layers.N.self_attn.o_proj", "blk.N.attn_output"),
+    Names("layers.N.self_attn.q_norm", "model.layers.N.self_attn.q_norm", "blk.N.attn_q_norm"),
+    Names("layers.N.self_attn.k_norm", "model.layers.N.self_attn.k_norm", "blk.N.attn_k_norm"),
+    Names("layers.N.post_attention_layernorm", "model.layers.N.post_attention_layernorm", "blk.N.ffn_norm"),
+    Names("layers.N.mlp.gate_proj", "model.layers.N.mlp.gate_proj", "blk.N.ffn_gate"),
+    Names("layers.N.mlp.up_proj", "model.layers.N.mlp.up_proj", "blk.N.ffn_up"),
+    Names("layers.N.mlp.down_proj", "model.layers.N.mlp.down_proj", "blk.N.ffn_down"),
+    Names("norm", "model.norm", "output_norm"),
+    Names("lm_head", "lm_head", "output"),
+    Names("score", "score"),
 )
 
 # The fields of DecoderShape but `qk_norm`, which is the layout. GGUF's keys stand behind the layout's name.
@@ -83,11 +68,12 @@ def layout_of(shape: DecoderShape) -> Layout:
     return "qwen3" if shape.qk_norm else "llama"
 
 
-def rename(name: str, layout: Layout, *, of: Format = "ours", to: Format = "ours") -> str:
-    """A tensor's name in the words of another format. Raises ExportError for one that the layout does not have."""
-    table = {getattr(row, of): getattr(row, to) for row in TENSORS if layout in row.layouts and getattr(row, of)}
+def rename(name: str, *, of: Format = "ours", to: Format = "ours") -> str:
+    """A tensor's name in the words of another format. Raises ExportError for one that a format does not have."""
+    pairs = [(getattr(row, of), getattr(row, to)) for row in TENSORS]
+    table = {f"{one}.weight": f"{other}.weight" for one, other in pairs if one and other}
     kind, blocks = _BLOCK.sub("N", name), _BLOCK.findall(name)
-    other: str | None = table.get(kind)
+    other = table.get(kind)
     if other is None:
-        raise ExportError(f"tensor {name!r} has no counterpart in the {layout} layout{suggest(kind, table)}")
+        raise ExportError(f"tensor {name!r} has no counterpart in {to.replace('_', ' ')}{suggest(kind, table)}")
     return other.replace(".N.", f".{blocks[0]}.") if blocks else other

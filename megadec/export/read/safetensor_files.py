@@ -17,21 +17,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megadec.common.errors import ExportError
+from megadec.common.files import read_json, write_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ALIGNMENT_BYTES = 8
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""The size of each tensor by its name."""
+
 _DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
-def write_tensors(
-    path: Path,
-    shapes: Mapping[str, tuple[int, ...]],
-    dtype: torch.dtype,
-    read: Callable[[str], Tensor],
-) -> None:
+def write_tensors(path: Path, shapes: Shapes, dtype: torch.dtype, read: Callable[[str], Tensor]) -> None:
     """Write one file, holding one tensor in memory at a time; `read` gives one of the size that `shapes` says."""
     header = _header(shapes, dtype)
     with open(path, "wb") as stream:
@@ -44,7 +43,7 @@ def write_tensors(
             stream.write(flat.view(torch.uint8).numpy().data)
 
 
-def _header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
+def _header(shapes: Shapes, dtype: torch.dtype) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, size in shapes.items():
@@ -54,9 +53,7 @@ def _header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
     return header + b" " * (-len(header) % ALIGNMENT_BYTES)
 
 
-def plan_files(
-    shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, max_shard_bytes: int
-) -> dict[str, dict[str, tuple[int, ...]]]:
+def plan_files(shapes: Shapes, dtype: torch.dtype, max_shard_bytes: int) -> dict[str, Shapes]:
     """File name -> its tensors, filled in order up to `max_shard_bytes`; a larger tensor gets a file of its own."""
     files: list[dict[str, tuple[int, ...]]] = [{}]
     filled = 0
@@ -72,7 +69,30 @@ def plan_files(
     return {f"model-{number:05d}-of-{len(files):05d}.safetensors": part for number, part in enumerate(files, start=1)}
 
 
-def index_of(plan: Mapping[str, Mapping[str, tuple[int, ...]]], dtype: torch.dtype) -> dict[str, Any]:
+def write_files(
+    folder: Path, shapes: Shapes, dtype: torch.dtype, read: Callable[[str], Tensor], max_shard_bytes: int
+) -> None:
+    """Write one file, or where one would be larger than `max_shard_bytes` several with an index."""
+    plan = plan_files(shapes, dtype, max_shard_bytes)
+    for file, part in plan.items():
+        write_tensors(folder / file, part, dtype, read)
+    if len(plan) > 1:
+        write_json(folder / INDEX_FILE, index_of(plan, dtype))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, as its index names them. Raises ExportError."""
+    if (folder / INDEX_FILE).is_file():
+        index = read_json(folder / INDEX_FILE, ExportError)
+        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+            raise ExportError(f"{folder / INDEX_FILE} has no 'weight_map' from tensor to file")
+        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    if not (folder / SINGLE_FILE).is_file():
+        raise ExportError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; megadec reads safetensors only")
+    return [folder / SINGLE_FILE]
+
+
+def index_of(plan: Mapping[str, Shapes], dtype: torch.dtype) -> dict[str, Any]:
     """The content of `model.safetensors.index.json` for several files."""
     sizes = [math.prod(size) for part in plan.values() for size in part.values()]
     weight_map = {name: file for file, part in plan.items() for name in part}
@@ -85,23 +105,19 @@ def index_of(plan: Mapping[str, Mapping[str, tuple[int, ...]]], dtype: torch.dty
 class SafetensorFiles:
     """The tensors of some safetensors files under the names that `rename` gives them (see `TensorReader`)."""
 
-    def __init__(
-        self,
-        files: Sequence[Path],
-        rename: Callable[[str], str] = str,
-        ignore: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, files: Sequence[Path], rename: Callable[[str], str] = str, ignore: tuple[str, ...] = ()) -> None:
         """Read the headers only. Names that end in one of `ignore` are passed over. Raises ExportError."""
         self._places: dict[str, tuple[Path, str]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._dtypes: set[torch.dtype] = set()
         for file in files:
-            for name, size, dtype in self._read_header(file):
-                if name.endswith(ignore):
-                    continue
-                self._places[rename(name)] = (file, name)
-                self.shapes[rename(name)] = size
-                self._dtypes.add(dtype)
+            for stored, size, dtype in _read_header(file):
+                if dtype not in _DTYPES:
+                    raise ExportError(f"{file}: tensor {stored!r} is {dtype}; {', '.join(_DTYPES)} can be read")
+                if not stored.endswith(ignore):
+                    name = rename(stored)
+                    self._places[name], self.shapes[name] = (file, stored), size
+                    self._dtypes.add(_DTYPES[dtype])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,22 +128,17 @@ class SafetensorFiles:
         """One tensor in its stored dtype, in memory of its own."""
         file, stored = self._places[name]
         with safe_open(file, framework="pt", device="cpu") as reader:
-            tensor: Tensor = reader.get_tensor(stored).clone()
-        return tensor
+            return torch.clone(reader.get_tensor(stored))
 
-    @staticmethod
-    def _read_header(file: Path) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
-        if not file.is_file():
-            raise ExportError(f"{file} does not exist; the model's weights were expected in it")
-        try:
-            with safe_open(file, framework="pt", device="cpu") as reader:
-                slices = [(name, reader.get_slice(name)) for name in reader.keys()]  # noqa: SIM118 (no mapping)
-                entries = [(name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices]
-        except SafetensorError as broken:
-            raise ExportError(
-                f"{file} ({file.stat().st_size} bytes) is not a whole safetensors file: {broken}"
-            ) from broken
-        for name, _, dtype in entries:
-            if dtype not in _DTYPES:
-                raise ExportError(f"{file}: tensor {name!r} is {dtype}; {', '.join(_DTYPES)} can be read")
-        return [(name, size, _DTYPES[dtype]) for name, size, dtype in entries]
+
+def _read_header(file: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    """Each tensor's name, size and dtype, in safetensors' words."""
+    if not file.is_file():
+        raise ExportError(f"{file} does not exist; the model's weights were expected in it")
+    try:
+        with safe_open(file, framework="pt", device="cpu") as reader:
+            slices = [(name, reader.get_slice(name)) for name in reader.keys()]  # noqa: SIM118 (no mapping)
+            return [(name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices]
+    except SafetensorError as broken:
+        size = file.stat().st_size
+        raise ExportError(f"{file} ({size} bytes) is not a whole safetensors file: {broken}") from broken

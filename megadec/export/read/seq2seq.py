@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -18,11 +18,11 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.data.pairs import PairOptions
 from megadec.decoder.textbook.registry import architecture
 from megadec.decoder.textbook.seq2seq import EncoderDecoder
-from megadec.engine.checkpoint.manifest import read_manifest
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read.load import assign
-from megadec.export.read.model import MANIFEST_FILE, check_tokenizer, checkpoint_of
+from megadec.export.read.model import MANIFEST_FILE, checkpoint_of
+from megadec.export.read.source import check_tokenizer
 
 KIND = "seq2seq"
 
@@ -44,7 +44,10 @@ def load_seq2seq(path: Path) -> TrainedPairs:
 
     Raises ConfigError when there is another kind of model or none, CheckpointError when it is not whole.
     """
-    folder, manifest = _find(Path(path))
+    path = Path(path)
+    if not (path / CHECKPOINTS).is_dir() and not (path / MANIFEST_FILE).is_file():
+        raise ConfigError(f"{path} is neither a run ({CHECKPOINTS}/) nor a checkpoint ({MANIFEST_FILE})")
+    folder, manifest = checkpoint_of(path)
     task = manifest.get("task", {})
     if task.get("kind") != KIND:
         raise ConfigError(
@@ -55,7 +58,7 @@ def load_seq2seq(path: Path) -> TrainedPairs:
         shape = found.shape_from(manifest["shape"])
     except ConfigError as error:
         raise CheckpointError(f"{folder / MANIFEST_FILE}: {error}") from error
-    check_tokenizer(folder, manifest["tokenizer"]["sha256"])
+    check_tokenizer(folder, manifest["tokenizer"]["sha256"], CheckpointError)
     files, sizes = StateFiles(folder), found.sizes(shape)
     if files.shapes != sizes:
         raise CheckpointError(f"{folder}: its tensors are not those of a {found.name} of this shape")
@@ -70,11 +73,3 @@ def load_seq2seq(path: Path) -> TrainedPairs:
         path=folder,
         step=manifest["step"],
     )
-
-
-def _find(path: Path) -> tuple[Path, dict[str, Any]]:
-    if (path / CHECKPOINTS).is_dir():
-        return checkpoint_of(path)
-    if (path / MANIFEST_FILE).is_file():
-        return path, read_manifest(path)
-    raise ConfigError(f"{path} is neither a run ({CHECKPOINTS}/) nor a checkpoint ({MANIFEST_FILE})")

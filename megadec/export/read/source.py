@@ -15,9 +15,12 @@ from torch import Tensor
 
 from megadec import __version__
 from megadec.common.errors import ExportError, MegadecError
+from megadec.common.files import sha256_of
+from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.runs.common import CHECKPOINTS
 
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -85,22 +88,19 @@ class ModelSource:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the weights come from, as it goes into an export's own files."""
+        """Where the weights come from, as it goes into an export's own files.
+
+        name: of `runs/NAME/checkpoints/step_00000100` NAME/step_00000100, of any other folder its own.
+        """
+        resolved = self.path.resolve()
+        run = resolved.parents[1].name + "/" if resolved.parent.name == CHECKPOINTS else ""
         return {
             "kind": self.kind,
-            "name": _run_name(self.path),
+            "name": run + resolved.name,
             "step": self.step,
             "tokens": self.tokens,
             "skipped_sha256": self.skipped_sha256,
         }
-
-
-def _run_name(path: Path) -> str:
-    """`runs/NAME/checkpoints/step_00000100` -> `NAME/step_00000100`; any other folder gives its own name."""
-    resolved = path.resolve()
-    if resolved.parent.name == "checkpoints":
-        return f"{resolved.parent.parent.name}/{resolved.name}"
-    return resolved.name
 
 
 def statement(source: ModelSource, tokenizer: Tokenizer, kind: str) -> dict[str, Any]:
@@ -128,6 +128,16 @@ def check_vocabulary(source: ModelSource, tokenizer: Tokenizer) -> None:
             f"{tokenizer.path} has {tokenizer.vocabulary_size} pieces; the model has rows for "
             f"{source.shape.vocabulary_size} only"
         )
+
+
+def check_tokenizer(folder: Path, wanted: str | None, error: type[MegadecError] = ExportError) -> None:
+    """Raise `error` when the folder's tokenizer is missing, or has another SHA-256 than `wanted` (None: unknown)."""
+    file = folder / TOKENIZER_FILE
+    if not file.is_file():
+        raise error(f"{file} does not exist; a model carries the sentencepiece tokenizer that its data were made with")
+    found = sha256_of(file)
+    if wanted not in (None, found):
+        raise error(f"{file} has sha256 {found}; the model was trained with {wanted}")
 
 
 def checked(

@@ -66,15 +66,12 @@ def test_a_beam_that_is_wide_enough_finds_the_best_of_all(name: str, values: dic
 
 
 @pytest.mark.parametrize(("name", "values"), SHAPES)
-def test_a_beam_of_one_is_greedy_search(name: str, values: dict[str, Any]) -> None:
+def test_a_beam_of_one_is_greedy_search_and_scores_are_the_log_probabilities_of_full_passes(
+    name: str, values: dict[str, Any]
+) -> None:
     model = model_of(name, values)
     for source, found in zip(SOURCES, find(model, SOURCES, beam=1, max_new_tokens=12), strict=True):
         assert found.ids == greedy_ids(model, source, 12)
-
-
-@pytest.mark.parametrize(("name", "values"), SHAPES)
-def test_scores_are_the_log_probabilities_of_full_passes(name: str, values: dict[str, Any]) -> None:
-    model = model_of(name, values)
     for source, found in zip(SOURCES, find(model, SOURCES, beam=4, max_new_tokens=9), strict=True):
         [expected] = log_probabilities(model, source, [found.ids])
         assert found.log_probability == pytest.approx(expected, rel=1e-6)

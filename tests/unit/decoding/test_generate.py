@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,30 +24,16 @@ from megadec.decoding.generate import (
 from megadec.decoding.session import DecoderModel
 from tests.support.decoders import initialize
 from tests.support.served import Recited, byte_ids
+from tests.support.sources import TINY_SHAPE
 
-SHAPE = DecoderShape(
-    vocabulary_size=97,
-    hidden_size=64,
-    layers=2,
-    heads=4,
-    kv_heads=2,
-    head_size=16,
-    intermediate_size=128,
-    max_position_embeddings=64,
-    initializer_std=0.2,
-)
+SHAPE = {**TINY_SHAPE, "vocabulary_size": 97, "max_position_embeddings": 64, "initializer_std": 0.2}
 
 
 @pytest.fixture(scope="module")
 def model() -> DecoderModel:
-    decoder = Decoder(SHAPE)
+    decoder = Decoder(DecoderShape.from_mapping(SHAPE))
     initialize(decoder, 4)
     return DecoderModel(decoder)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
-    return Tokenizer.load(tiny_tokenizer_path)
 
 
 def generator() -> torch.Generator:
@@ -67,16 +51,12 @@ def test_top_k_of_one_is_greedy_at_any_temperature() -> None:
         assert draw(logits, [], sampling, generator()) == draw(logits, [], GREEDY, generator())
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 9])
-def test_top_k_keeps_the_k_likeliest_in_their_proportion(k: int) -> None:
-    kept = kept_probabilities(LOGITS, k, 1.0)
-    likeliest = LOGITS.argsort(descending=True)[:k]
-    expected = torch.zeros(5, dtype=torch.float64)
-    expected[likeliest] = LOGITS[likeliest].softmax(-1)
-    torch.testing.assert_close(kept, expected)
-
-
-def test_top_k_keeps_exactly_k_among_equal_logits() -> None:
+def test_top_k_keeps_the_k_likeliest_in_their_proportion_and_exactly_k_among_equal_ones() -> None:
+    for k in (1, 2, 3, 5, 9):
+        likeliest = LOGITS.argsort(descending=True)[:k]
+        expected = torch.zeros(5, dtype=torch.float64)
+        expected[likeliest] = LOGITS[likeliest].softmax(-1)
+        torch.testing.assert_close(kept_probabilities(LOGITS, k, 1.0), expected)
     assert kept_probabilities(torch.zeros(10, dtype=torch.float64), 3, 1.0).tolist() == [1 / 3] * 3 + [0] * 7
 
 
@@ -120,19 +100,21 @@ def test_one_seed_gives_one_text_and_another_seed_another(model: DecoderModel) -
     assert first != other
 
 
-def test_generation_ends_before_the_end_of_text(model: DecoderModel) -> None:
+def test_generation_ends_before_the_end_of_text_and_may_fill_the_context(model: DecoderModel) -> None:
     ids = list(Continuation(model, [5], Sampling(20, 0.0)))
     ended = Continuation(model, [5], Sampling(20, 0.0), eos_id=ids[7])
     assert list(ended) == ids[: ids.index(ids[7])]
     assert ended.finished == "stop"
+    assert len(list(Continuation(model, [1] * 60, Sampling(4)))) == 4
 
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ([], "the prompt has no tokens"),
-        ([97], "the prompt holds id 97; the model's vocabulary has 97 ids"),
-        ([-1], "the prompt holds id -1"),
+        ([], "there are no tokens to feed"),
+        ([97], "id 97 is not one of the model's 97 ids"),
+        ([-1], "id -1 is not"),
+        ([1] * 65, "65 tokens do not fit"),
         ([1] * 60, "a prompt of 60 tokens and sampling.max_new_tokens=5 do not fit the model's context of 64 tokens"),
     ],
 )
@@ -141,10 +123,6 @@ def test_a_prompt_that_cannot_be_continued_is_refused_at_once(
 ) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         Continuation(model, prompt, Sampling(max_new_tokens=5))
-
-
-def test_a_context_can_be_filled_to_the_last_token(model: DecoderModel) -> None:
-    assert len(list(Continuation(model, [1] * 60, Sampling(4)))) == 4
 
 
 def test_a_long_prompt_is_read_in_parts_with_turns_for_others_between() -> None:
@@ -163,29 +141,21 @@ def test_ids_that_the_tokenizer_does_not_have_are_never_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
-    [
-        {"temperature": -1},
-        {"temperature": float("nan")},
-        {"top_k": -1},
-        {"top_p": 0},
-        {"top_p": 1.1},
-        {"max_new_tokens": 0},
-    ],
+    ("name", "value"),
+    [("temperature", -1), ("temperature", float("nan")), ("top_k", -1), ("top_p", 0), ("top_p", 1.1)],
 )
-def test_sampling_out_of_range_is_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"sampling.{next(iter(values))}="):
-        Sampling(**values)
+def test_sampling_out_of_range_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"sampling.{name}="):
+        Sampling(**{name: value})
+    with pytest.raises(ConfigError, match=r"sampling\.max_new_tokens=0"):
+        Sampling(max_new_tokens=0)
 
 
-def test_text_streams_in_whole_characters_even_through_byte_pieces(tokenizer: Tokenizer) -> None:
+def test_text_streams_in_whole_characters_without_one_that_the_limit_cuts(tokenizer: Tokenizer) -> None:
     ids = [*tokenizer.encode("小林"), *byte_ids(tokenizer, "龘é𠮷a"), *tokenizer.encode("老周"), tokenizer.eos_id, 5]
     prompt_tokens = 1 + len(tokenizer.encode("清晨"))
     pieces = list(generate_text(Recited(tokenizer.vocabulary_size, ids, prompt_tokens), tokenizer, "清晨", GREEDY))
     assert "".join(pieces) == "小林龘é𠮷a老周"
     assert {"龘", "é", "𠮷", "a"} <= set(pieces)
-
-
-def test_a_character_cut_by_the_token_limit_is_left_out(tokenizer: Tokenizer) -> None:
     model = Recited(tokenizer.vocabulary_size, byte_ids(tokenizer, "龘龘"))
     assert list(generate_text(model, tokenizer, "", Sampling(5, 0.0))) == ["龘"]

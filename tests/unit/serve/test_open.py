@@ -77,17 +77,16 @@ def test_a_classifier_of_each_format_gives_the_same_labels(
         assert one == pytest.approx(wanted, abs=1e-4)
 
 
-def test_a_model_in_the_place_of_the_other_is_refused(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
+def test_a_model_in_the_place_of_the_other_and_a_path_that_is_no_model_are_refused(
+    tmp_path: Path, tiny_tokenizer_path: Path
+) -> None:
     to_megadec(random_classifier(tiny_tokenizer_path), tmp_path / "labels")
     to_megadec(random_source(tiny_tokenizer_path), tmp_path / "words")
-    with pytest.raises(ConfigError, match="is a model for classification; a classifier is given as --classifier"):
-        open_language_model(tmp_path / "labels")
-    with pytest.raises(ConfigError, match="not a classifier"):
-        open_classifier(tmp_path / "words")
-
-
-def test_a_path_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not a folder"):
-        open_language_model(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="holds no model"):
-        open_language_model(tmp_path)
+    for open_one, name, words in (
+        (open_language_model, "labels", "is a model for classification; a classifier is given as --classifier"),
+        (open_classifier, "words", "not a classifier"),
+        (open_language_model, "nothing", "is not a folder"),
+        (open_language_model, "", "holds no model"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            open_one(tmp_path / name)

@@ -39,19 +39,16 @@ def test_messages_are_read_with_their_parts_and_roles() -> None:
     assert (wanted.max_completion_tokens, wanted.stop) == (5, ["。"])
 
 
-@pytest.mark.parametrize("prompt", [[1, 5, 9], [[1, 5, 9]]])
-def test_a_prompt_can_be_ids(prompt: list[Any]) -> None:
-    assert read(CompletionBody, {"prompt": prompt}).prompt == [1, 5, 9]
+def test_a_prompt_can_be_ids_and_texts_are_one_or_many() -> None:
+    for prompt in ([1, 5, 9], [[1, 5, 9]]):
+        assert read(CompletionBody, {"prompt": prompt}).prompt == [1, 5, 9]
+    for texts, wanted in (("一", ["一"]), (["一", " 二"], ["一", " 二"])):
+        assert read(ClassifyBody, {"texts": texts}).texts == wanted
 
 
 def test_parameters_that_change_nothing_are_taken() -> None:
     body = {name: value for name, values in NEUTRAL.items() for value in values[:1]}
     assert read(CompletionBody, {**PROMPT, **body, **dict.fromkeys(IGNORED, "x"), "presence_penalty": 0.0})
-
-
-def test_texts_are_one_or_many() -> None:
-    assert read(ClassifyBody, {"texts": "一"}).texts == ["一"]
-    assert read(ClassifyBody, {"texts": ["一", " 二"]}).texts == ["一", " 二"]
 
 
 def user(**fields: Any) -> dict[str, Any]:

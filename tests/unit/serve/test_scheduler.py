@@ -59,22 +59,16 @@ def run(test: Callable[[Line], Coroutine[Any, Any, None]], **limits: float) -> l
     return asyncio.run(within())
 
 
-def test_running_requests_take_turns_in_order() -> None:
-    async def test(line: Line) -> None:
-        await asyncio.gather(*[line.start(name, 3) for name in "abc"])
-
-    assert run(test) == list("abcabcabc")
-
-
-def test_a_request_waits_until_a_place_is_free() -> None:
+@pytest.mark.parametrize(("running", "turns"), [(3, "abcabc"), (1, "aabbcc")])
+def test_running_requests_take_turns_in_order_and_others_wait_until_a_place_is_free(running: int, turns: str) -> None:
     async def test(line: Line) -> None:
         line.gate.clear()
         tasks = [line.start(name, 2) for name in "abc"]
-        await line.until(1, 2)
+        await line.until(running, 3 - running)
         line.gate.set()
         await asyncio.gather(*tasks)
 
-    assert run(test, running=1) == list("aabbcc")
+    assert run(test, running=running) == list(turns)
 
 
 @pytest.mark.parametrize("waiting", [0, 1])
@@ -163,16 +157,15 @@ def test_a_shutdown_ends_what_still_waits() -> None:
         tasks = [line.start("a"), line.start("b")]
         await line.until(1, 1)
         line.scheduler.drain(0.1)
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [error.code for error in ended] == ["shutting_down"] * 2
+        assert [error.code for error in await asyncio.gather(*tasks, return_exceptions=True)] == ["shutting_down"] * 2
 
     run(test, running=1)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("computing")]
 
 
 @pytest.mark.parametrize(
-    "values", [{"running": 0}, {"waiting": -1}, {"body_bytes": 0}, {"request_seconds": float("nan")}]
+    ("name", "value"), [("running", 0), ("waiting", -1), ("body_bytes", 0), ("request_seconds", float("nan"))]
 )
-def test_limits_out_of_range_are_refused(values: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=f"limits.{next(iter(values))}="):
-        Limits(**values)
+def test_limits_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"limits.{name}="):
+        Limits(**{name: value})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,8 +56,7 @@ class Lengths:
 
 
 @pytest.fixture
-def make(tiny_tokenizer_path: Path) -> Iterator[Callable[..., Service]]:
-    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+def make(tokenizer: Tokenizer) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
 
     def start(model: bool = True, classifier: bool = True, **limits: Any) -> Service:
@@ -138,9 +136,8 @@ def test_a_model_that_breaks_in_one_answer_goes_on_with_others(
 def test_what_escapes_from_a_route_is_an_answer_without_its_details(
     make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = make()
+    service, sent = make(), []
     monkeypatch.delattr(Service, "answer")
-    sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -22,11 +22,6 @@ OWN = (
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
-    return Tokenizer.load(tiny_tokenizer_path)
-
-
 def test_the_plain_template_is_a_line_for_each_role(tokenizer: Tokenizer) -> None:
     ids = PlainTemplate().ids(CHAT, tokenizer)
     assert ids[0] == tokenizer.bos_id
@@ -34,22 +29,22 @@ def test_the_plain_template_is_a_line_for_each_role(tokenizer: Tokenizer) -> Non
     assert "\n用户：" in PlainTemplate().stops
 
 
-def test_a_folder_without_a_template_gets_the_plain_one(tmp_path: Path) -> None:
-    assert read_template(tmp_path).name == "plain"
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    assert read_template(tmp_path).name == "plain"
-
-
-def test_a_template_of_the_folder_is_found_in_each_of_its_places(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_template_of_the_folder_is_found_in_each_of_its_places_and_without_one_it_is_plain(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     config = tmp_path / "tokenizer_config.json"
-    config.write_text(json.dumps({"chat_template": OWN}))
-    wanted = read_template(tmp_path).ids(CHAT, tokenizer)
-    config.write_text(json.dumps({"chat_template": [{"name": "default", "template": OWN}]}))
-    assert read_template(tmp_path).ids(CHAT, tokenizer) == wanted
-    config.unlink()
-    (tmp_path / "chat_template.jinja").write_text(OWN)
-    assert read_template(tmp_path).ids(CHAT, tokenizer) == wanted
-    assert read_template(tmp_path).name == "own"
+    assert read_template(tmp_path).name == "plain"
+    found = []
+    for file, text in (
+        (config, json.dumps({"chat_template": OWN})),
+        (config, json.dumps({"chat_template": [{"name": "default", "template": OWN}]})),
+        (config, "{}"),
+        (tmp_path / "chat_template.jinja", OWN),
+    ):
+        file.write_text(text)
+        found.append(read_template(tmp_path))
+    assert [template.name for template in found] == ["own", "own", "plain", "own"]
+    assert found[0].ids(CHAT, tokenizer) == found[1].ids(CHAT, tokenizer) == found[3].ids(CHAT, tokenizer)
 
 
 def test_the_own_template_renders_as_in_transformers(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -68,16 +63,16 @@ def test_begin_and_end_of_text_are_ids_where_the_template_says_so_and_text_in_a_
     assert "说<s>和</s>" in tokenizer.decode(ids)
 
 
-def test_a_template_can_refuse_messages(tokenizer: Tokenizer) -> None:
-    template = OwnTemplate("{{ raise_exception('roles must alternate') }}", Path("t"))
-    with pytest.raises(RequestError, match="roles must alternate"):
-        template.ids(CHAT, tokenizer)
-
-
-def test_a_template_reaches_nothing_but_its_messages(tokenizer: Tokenizer) -> None:
-    template = OwnTemplate("{{ ''.__class__.__mro__[1].__subclasses__() }}", Path("t"))
-    with pytest.raises(RequestError, match="unsafe"):
-        template.ids(CHAT, tokenizer)
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),  # it reaches nothing but its messages
+    ],
+)
+def test_a_template_can_refuse_messages(tokenizer: Tokenizer, source: str, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        OwnTemplate(source, Path("t")).ids(CHAT, tokenizer)
 
 
 def test_a_template_that_is_none_is_refused_when_it_is_read(tmp_path: Path) -> None:

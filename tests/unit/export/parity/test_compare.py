@@ -15,25 +15,16 @@ from megadec.export.parity.compare import (
     compare_greedy,
     compare_logits,
     compare_tokenizer,
-    greedy_by,
+    greedy_text,
     prompt_ids,
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tiny_tokenizer_path) -> Tokenizer:
-    return Tokenizer.load(tiny_tokenizer_path)
-
-
 def compare(ours: Tokenizer, **changes) -> int:
     """The tokenizer with itself, in some of what a runtime gives changed."""
-
-    def encode(texts, special):
-        return [[ours.bos_id] * special + ids for ids in ours.encode_many(texts)]
-
     theirs = {
-        "encode": encode,
-        "decode": lambda all_ids: [ours.decode(ids) for ids in all_ids],
+        "encode": lambda text, special: [ours.bos_id] * special + ours.encode(text),
+        "decode": ours.decode,
         "bos_and_eos": (ours.bos_id, ours.eos_id),
     }
     return compare_tokenizer(ours, **{**theirs, **changes})
@@ -43,29 +34,15 @@ def test_the_tokenizer_itself_passes_on_every_text(tokenizer):
     assert compare(tokenizer) == len(TEXTS) + tokenizer.vocabulary_size - 3
 
 
-def test_one_other_id_is_found(tokenizer):
-    def encode(texts, special):
-        found = tokenizer.encode_many(texts)
-        found[3] = [*found[3], 5]
-        return found
-
-    with pytest.raises(ExportError, match="token ids of"):
-        compare(tokenizer, encode=encode)
-
-
-def test_a_missing_beginning_and_another_end_of_the_document_are_found(tokenizer):
-    with pytest.raises(ExportError, match=r"<s> .* and its ids are wanted"):
-        compare(tokenizer, encode=lambda texts, special: tokenizer.encode_many(texts))
-    with pytest.raises(ExportError, match="the export has <s> and </s> at"):
-        compare(tokenizer, bos_and_eos=(tokenizer.bos_id, 0))
-
-
-def test_one_piece_with_another_text_is_found(tokenizer):
-    def decode(all_ids):
-        return ["?" if list(ids) == [400] else tokenizer.decode(ids) for ids in all_ids]
-
-    with pytest.raises(ExportError, match=r"text of ids \[400\]"):
-        compare(tokenizer, decode=decode)
+def test_one_other_id_a_missing_beginning_another_end_and_one_other_text_are_found(tokenizer):
+    for changes, words in (
+        ({"encode": lambda text, special: tokenizer.encode(text) + [5] * (text == TEXTS[3])}, "token ids of"),
+        ({"encode": lambda text, special: tokenizer.encode(text)}, r"<s> .* and its ids are wanted"),
+        ({"bos_and_eos": (tokenizer.bos_id, 0)}, "the export has <s> and </s> at"),
+        ({"decode": lambda ids: "?" if list(ids) == [400] else tokenizer.decode(ids)}, r"text of ids \[400\]"),
+    ):
+        with pytest.raises(ExportError, match=words):
+            compare(tokenizer, **changes)
 
 
 def logits_of(shift: float = 0.0):
@@ -77,15 +54,19 @@ def logits_of(shift: float = 0.0):
     return model
 
 
+def theirs_of(shift: float):
+    return lambda ids: logits_of(shift)(torch.tensor([ids]))[0]
+
+
 def test_logits_within_the_tolerance_pass_and_their_distance_is_told():
-    found = compare_logits([[1, 2], [1]], logits_of(), logits_of(0.5 * LOGIT_TOLERANCE))
+    found = compare_logits([[1, 2], [1]], logits_of(), theirs_of(0.5 * LOGIT_TOLERANCE))
     assert found == pytest.approx(0.5 * LOGIT_TOLERANCE, rel=0.01)
 
 
 @pytest.mark.parametrize("shift", [2 * LOGIT_TOLERANCE, float("nan")])
 def test_other_logits_are_an_error(shift):
     with pytest.raises(ExportError, match=r"logits of ids \[1, 2\]"):
-        compare_logits([[1, 2]], logits_of(), logits_of(shift))
+        compare_logits([[1, 2]], logits_of(), theirs_of(shift))
 
 
 def best_next(ids_BS):
@@ -94,20 +75,19 @@ def best_next(ids_BS):
 
 
 def test_equal_greedy_text_passes_and_ends_at_the_end_of_the_document():
-    tokens = compare_greedy([[1], [40]], best_next, lambda ids, n: [ids[-1] + 1 + i for i in range(n)], 45, 100)
-    assert tokens == GREEDY_TOKENS + 5
+    assert compare_greedy([[1], [40]], best_next, [range(2, 10), range(41, 60)], 45) == 8 + 5
 
 
 def test_one_other_greedy_token_is_found():
     with pytest.raises(ExportError, match="the export gives id 9, the model 3"):
-        compare_greedy([[1]], best_next, lambda ids, n: [2, 9], 45, 100)
+        compare_greedy([[1]], best_next, [[2, 9]], 45)
 
 
 def test_a_tie_may_go_either_way_and_ends_the_comparison_of_its_prompt():
     def indifferent(ids_BS):
         return torch.zeros(1, ids_BS.shape[1], 5)
 
-    assert compare_greedy([[1], [1]], indifferent, lambda ids, n: [0, 4, 3], 2, 100) == 2
+    assert compare_greedy([[1], [1]], indifferent, [[0, 4, 3]] * 2, 2) == 2
 
 
 def test_a_token_far_from_a_tie_of_two_others_is_found():
@@ -115,18 +95,18 @@ def test_a_token_far_from_a_tie_of_two_others_is_found():
         return torch.tensor([1.0, 1.0, 0.5]).expand(1, ids_BS.shape[1], 3)
 
     with pytest.raises(ExportError, match="the export gives id 2, the model 0"):
-        compare_greedy([[1]], two_alike, lambda ids, n: [2], 9, 100)
+        compare_greedy([[1]], two_alike, [[2]], 9)
 
 
 def test_a_wider_tolerance_is_in_units_of_the_spread_of_the_logits():
-    wide = [[-10.0, 0.0, 10.0]]
+    wide_SV = torch.tensor([[-10.0, 0.0, 10.0]] * 2)
 
-    def model(shift):
-        return lambda ids_BS: torch.tensor([[row for _ in ids_BS[0] for row in wide]]) + shift
+    def compared(shift):
+        return compare_logits([[1, 2]], lambda ids_BS: wide_SV[None], lambda ids: wide_SV + shift, tolerance=0.1)
 
-    assert compare_logits([[1, 2]], model(0.0), model(0.8), tolerance=0.1) == pytest.approx(0.8)
+    assert compared(0.8) == pytest.approx(0.8)
     with pytest.raises(ExportError, match=r"differ by 1\.00e\+00; at most"):
-        compare_logits([[1, 2]], model(0.0), model(1.0), tolerance=0.1)
+        compared(1.0)
 
 
 def test_a_runtime_with_sessions_generates_until_the_end_of_the_document():
@@ -136,10 +116,7 @@ def test_a_runtime_with_sessions_generates_until_the_end_of_the_document():
         def feed(self, ids):
             return torch.nn.functional.one_hot(torch.tensor(ids[-1] + 1), 50).double()
 
-    generate = greedy_by(Counting, eos_id=9)
-    assert generate([3, 4], 3) == [5, 6, 7]
-    assert generate([7], 16) == [8, 9]
-    assert compare_greedy([[1], [20]], best_next, generate, 9, 100) == 8 + GREEDY_TOKENS
+    assert greedy_text(Counting, 9, [[3, 4], [7]], 3) == [[5, 6, 7], [8, 9]]
 
 
 def test_there_are_fifty_prompts_and_each_is_a_text_too():

@@ -22,20 +22,16 @@ def config_for(labels: list[str] | None = None, **changes) -> dict:
     return json.loads(json.dumps(config_of(shape, torch.bfloat16, 1, 2, labels)))
 
 
-@pytest.mark.parametrize("changes", [{"qk_norm": True}, {"tied_embeddings": False}, {"rope_theta": 123456.0}])
-@pytest.mark.parametrize("qk_norm", [True, False])
-def test_a_shape_comes_back_from_its_config(qk_norm, changes):
-    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm, **changes})
+CHANGES = ({"tied_embeddings": False}, {"rope_theta": 123456.0}, {"qk_norm": False}, {"qk_norm": True})
+SHAPES = [DecoderShape.from_mapping({**TINY_SHAPE, **changes}) for changes in CHANGES]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *map(DecoderShape.from_preset, preset_names())])
+def test_a_shape_comes_back_from_its_config(shape):
     config = config_for(**shape.to_dict())
     assert shape_of(config, FILE) == shape
     # Old and new readers find the base of RoPE.
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == shape.rope_theta
-
-
-@pytest.mark.parametrize("name", preset_names())
-def test_every_preset_has_a_layout(name):
-    shape = DecoderShape.from_preset(name)
-    assert shape_of(config_for(**shape.to_dict()), FILE) == shape
 
 
 @pytest.mark.parametrize(("qk_norm", "wanted"), [(True, "llama"), (False, "qwen3")])
@@ -102,14 +98,11 @@ def test_labels_come_back_from_the_config_of_a_classifier(qk_norm):
     assert [config["label2id"][label] for label in labels] == list(range(12))
 
 
-def test_a_language_model_has_no_labels():
-    assert labels_of({**config_for(), "id2label": {"0": "LABEL_0"}}, FILE) is None
-
-
-def test_a_classifier_whose_config_names_no_labels_has_those_of_transformers():
+def test_a_classifier_whose_config_names_no_labels_has_those_of_transformers_and_a_language_model_none():
     config = {**config_for(), "architectures": ["LlamaForSequenceClassification"]}
     assert labels_of(config, FILE) == ["LABEL_0", "LABEL_1"]
     assert labels_of({**config, "num_labels": 3}, FILE) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert labels_of({**config_for(), "id2label": {"0": "LABEL_0"}}, FILE) is None
 
 
 @pytest.mark.parametrize("named", [{"0": "a", "2": "b"}, {"0": "a", "1": "a"}, ["a", "b"], {"0": 5}])

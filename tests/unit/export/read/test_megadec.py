@@ -7,15 +7,21 @@ import dataclasses
 import pytest
 import torch
 
-from megadec.common.errors import ConfigError, ExportError
+from megadec.common.errors import ExportError
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
+from tests.support.sources import random_source
+
+
+@pytest.fixture
+def source(tiny_tokenizer_path):
+    return random_source(tiny_tokenizer_path)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qk_norm", [True, False])
-def test_every_tensor_comes_back_bit_for_bit(tmp_path, make_source, tied, qk_norm):
-    source = make_source(tied_embeddings=tied, qk_norm=qk_norm)
+def test_every_tensor_comes_back_bit_for_bit(tmp_path, tiny_tokenizer_path, tied, qk_norm):
+    source = random_source(tiny_tokenizer_path, tied_embeddings=tied, qk_norm=qk_norm)
     to_megadec(source, tmp_path / "m")
     found = open_model(tmp_path / "m")
     assert (found.kind, found.shape, found.step, found.tokens) == ("megadec", source.shape, 12, 3456)
@@ -23,8 +29,8 @@ def test_every_tensor_comes_back_bit_for_bit(tmp_path, make_source, tied, qk_nor
     assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
 
 
-def test_the_weights_of_a_bfloat16_run_stay_float32_unless_asked(tmp_path, make_source):
-    source = dataclasses.replace(make_source(), dtype=torch.bfloat16)
+def test_the_weights_of_a_bfloat16_run_stay_float32_unless_asked(tmp_path, source):
+    source = dataclasses.replace(source, dtype=torch.bfloat16)
     to_megadec(source, tmp_path / "masters")
     to_megadec(source, tmp_path / "small", dtype=torch.bfloat16)
     assert open_model(tmp_path / "masters").dtype == torch.float32
@@ -34,18 +40,10 @@ def test_the_weights_of_a_bfloat16_run_stay_float32_unless_asked(tmp_path, make_
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "shape.json", "tokenizer.model"])
-def test_a_changed_file_is_refused_by_name(tmp_path, make_source, name):
-    to_megadec(make_source(), tmp_path / "m")
+def test_a_changed_file_is_refused_by_name(tmp_path, source, name):
+    to_megadec(source, tmp_path / "m")
     data = bytearray((tmp_path / "m" / name).read_bytes())
     data[-1] ^= 1
     (tmp_path / "m" / name).write_bytes(bytes(data))
     with pytest.raises(ExportError, match=f"{name} was changed"):
         open_model(tmp_path / "m")
-
-
-def test_an_existing_folder_is_not_overwritten(tmp_path, make_source):
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "precious").touch()
-    with pytest.raises(ConfigError, match="exists already"):
-        to_megadec(make_source(), tmp_path / "m")
-    assert [path.name for path in (tmp_path / "m").iterdir()] == ["precious"]

@@ -17,7 +17,7 @@ from megadec.export.read.load import load_decoder, load_source
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.export.read.source import ModelSource
-from tests.support.sources import random_classifier
+from tests.support.sources import random_classifier, random_source
 from tests.support.state_files import write_state_files
 
 STATE = "state/rank_00000.safetensors"
@@ -44,26 +44,33 @@ def write_checkpoint(source: ModelSource, folder: Path, leave_out: str = "", **m
     return folder
 
 
+@pytest.fixture
+def source(tiny_tokenizer_path):
+    return random_source(tiny_tokenizer_path)
+
+
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_checkpoint_gives_each_tensor_once(tmp_path, make_source, tied):
-    source = make_source(tied_embeddings=tied)
+def test_a_checkpoint_gives_each_tensor_once(tmp_path, tiny_tokenizer_path, tied):
+    source = random_source(tiny_tokenizer_path, tied_embeddings=tied)
     found = open_model(write_checkpoint(source, tmp_path / "step_00000012"))
     assert (found.kind, found.shape, found.step, found.tokens) == ("checkpoint", source.shape, 12, 3456)
     assert ("lm_head.weight" in found.names()) == (not tied)
     assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
 
 
-def test_a_run_gives_its_newest_checkpoint(tmp_path, make_source):
+def test_a_run_gives_its_newest_checkpoint_or_the_best_where_an_evaluation_chose_one(tmp_path, source):
     for step in (5, 100, 20):
-        write_checkpoint(make_source(), tmp_path / f"checkpoints/step_{step:08d}")
-    write_checkpoint(make_source(), tmp_path / "checkpoints/.step_00000200.partial")
+        write_checkpoint(source, tmp_path / f"checkpoints/step_{step:08d}")
+    write_checkpoint(source, tmp_path / "checkpoints/.step_00000200.partial")
     assert open_model(tmp_path).path.name == "step_00000100"
+    write_json(tmp_path / "best.json", {"step": 5, "metric": "dev/accuracy", "value": 0.9})
+    assert open_model(tmp_path).path.name == "step_00000005"
 
 
-def test_a_newer_checkpoint_that_is_damaged_is_passed_over_with_a_warning(tmp_path, make_source, monkeypatch, caplog):
+def test_a_newer_checkpoint_that_is_damaged_is_passed_over_with_a_warning(tmp_path, source, monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("megadec"), "propagate", True)
     for step in (5, 100):
-        write_checkpoint(make_source(), tmp_path / f"checkpoints/step_{step:08d}")
+        write_checkpoint(source, tmp_path / f"checkpoints/step_{step:08d}")
     (tmp_path / "checkpoints/step_00000100" / STATE).unlink()
     assert open_model(tmp_path).path.name == "step_00000005"
     assert "step_00000100" in caplog.text
@@ -72,18 +79,14 @@ def test_a_newer_checkpoint_that_is_damaged_is_passed_over_with_a_warning(tmp_pa
         open_model(tmp_path)
 
 
-def test_a_file_whose_hash_is_not_the_manifests_is_refused(tmp_path, make_source):
-    folder = write_checkpoint(make_source(), tmp_path / "c")
-    file = folder / STATE
-    data = bytearray(file.read_bytes())
+def test_a_changed_file_and_another_tokenizer_than_the_runs_are_refused(tmp_path, source):
+    folder = write_checkpoint(source, tmp_path / "c")
+    data = bytearray((folder / STATE).read_bytes())
     data[len(data) // 2] ^= 1
-    file.write_bytes(bytes(data))
+    (folder / STATE).write_bytes(bytes(data))
     with pytest.raises(CheckpointError, match="rank_00000"):
         open_model(folder)
-
-
-def test_another_tokenizer_than_the_runs_is_refused(tmp_path, make_source):
-    folder = write_checkpoint(make_source(), tmp_path / "c")
+    folder = write_checkpoint(source, tmp_path / "d")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["tokenizer"]["sha256"] = "0" * 64
     write_json(folder / "manifest.json", manifest)
@@ -99,29 +102,23 @@ def test_another_tokenizer_than_the_runs_is_refused(tmp_path, make_source):
         ("", {"norm.weight": torch.zeros(47)}, r"'norm.weight' has shape \[47\]; the model wants \[48\]"),
     ],
 )
-def test_a_tensor_that_is_missing_left_over_or_of_another_size_is_named(tmp_path, make_source, leave_out, more, words):
-    folder = write_checkpoint(make_source(), tmp_path / "c", leave_out, **more)
+def test_a_tensor_that_is_missing_left_over_or_of_another_size_is_named(tmp_path, source, leave_out, more, words):
+    folder = write_checkpoint(source, tmp_path / "c", leave_out, **more)
     with pytest.raises(CheckpointError, match=words):
         open_model(folder)
 
 
-def test_a_classifiers_checkpoint_has_its_labels_and_its_score(tmp_path, tiny_tokenizer_path):
-    source = random_classifier(tiny_tokenizer_path)
-    found = open_model(write_checkpoint(source, tmp_path / "c"))
-    assert (found.task, found.classes) == (source.task, 3)
-    assert found.names()[-1] == "score.weight"
-    classifier, _ = load_source(found)
-    assert torch.equal(classifier.score.weight, source.tensor("score.weight"))
-    with pytest.raises(CheckpointError, match=r"'score.weight' is missing"):
-        open_model(write_checkpoint(source, tmp_path / "without", leave_out="score.weight"))
-
-
-def test_a_classifier_keeps_its_labels_in_a_megadec_folder(tmp_path, tiny_tokenizer_path):
+def test_a_classifiers_checkpoint_and_its_megadec_folder_have_its_labels_and_its_score(tmp_path, tiny_tokenizer_path):
     source = random_classifier(tiny_tokenizer_path)
     to_megadec(source, tmp_path / "m")
-    found = open_model(tmp_path / "m")
-    assert found.task == source.task
-    assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
+    for folder in (write_checkpoint(source, tmp_path / "c"), tmp_path / "m"):
+        found = open_model(folder)
+        assert (found.task, found.classes) == (source.task, 3)
+        assert found.names()[-1] == "score.weight"
+        classifier, _ = load_source(found)
+        assert torch.equal(classifier.score.weight, source.tensor("score.weight"))
+    with pytest.raises(CheckpointError, match=r"'score.weight' is missing"):
+        open_model(write_checkpoint(source, tmp_path / "without", leave_out="score.weight"))
 
 
 def test_a_lora_checkpoint_gives_merged_tensors_under_the_plain_names(tmp_path, tiny_tokenizer_path):
@@ -136,32 +133,26 @@ def test_a_lora_checkpoint_gives_merged_tensors_under_the_plain_names(tmp_path, 
     assert all(torch.equal(found.tensor(other), source.tensor(other)) for other in others)
 
 
-def test_a_run_gives_its_best_checkpoint_where_an_evaluation_chose_one(tmp_path, make_source):
-    for step in (5, 20):
-        write_checkpoint(make_source(), tmp_path / f"checkpoints/step_{step:08d}")
-    write_json(tmp_path / "best.json", {"step": 5, "metric": "dev/accuracy", "value": 0.9})
-    assert open_model(tmp_path).path.name == "step_00000005"
-
-
-def test_a_model_of_another_kind_is_refused_by_its_name(tmp_path, make_source):
-    source = replace(make_source(), task={"kind": "seq2seq"})
+def test_a_model_of_another_kind_is_refused_by_its_name(tmp_path, source):
+    source = replace(source, task={"kind": "seq2seq"})
     with pytest.raises(ConfigError, match="holds a seq2seq model"):
         open_model(write_checkpoint(source, tmp_path / "c"))
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="is not a folder"):
-        open_model(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="holds no model"):
-        open_model(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(CheckpointError, match="has no checkpoint"):
-        open_model(tmp_path)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for name, error, words in (
+        ("nothing", ConfigError, "is not a folder"),
+        ("empty", ConfigError, "holds no model"),
+        ("run", CheckpointError, "has no checkpoint"),
+    ):
+        with pytest.raises(error, match=words):
+            open_model(tmp_path / name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_loaded_decoder_has_the_weights_and_a_shared_output_layer(tmp_path, make_source, dtype):
-    source = make_source()
+def test_a_loaded_decoder_has_the_weights_and_a_shared_output_layer(tmp_path, source, dtype):
     decoder, tokenizer = load_decoder(write_checkpoint(source, tmp_path / "c"), dtype)
     assert decoder.lm_head.weight is decoder.embed_tokens.weight
     assert not decoder.training

@@ -63,13 +63,17 @@ def test_files_are_filled_in_order_up_to_the_limit_and_name_each_tensor_once():
     assert index["weight_map"].keys() == shapes.keys()
 
 
-def test_one_file_has_no_number():
-    assert list(plan_files(SHAPES, torch.float32, 10**9)) == ["model.safetensors"]
-
-
-def test_a_tensor_larger_than_the_limit_stands_alone():
-    plan = plan_files({"small": (1,), "large": (1000,), "last": (1,)}, torch.float32, max_shard_bytes=100)
-    assert [list(part) for part in plan.values()] == [["small"], ["large"], ["last"]]
+@pytest.mark.parametrize(
+    ("sizes", "limit", "files"),
+    [
+        ((1, 1000, 1), 100, [["t0"], ["t1"], ["t2"]]),  # a tensor larger than the limit stands alone
+        ((3, 4), 28, [["t0", "t1"]]),
+    ],
+)
+def test_tensors_share_a_file_as_long_as_they_fit(sizes, limit, files):
+    plan = plan_files({f"t{i}": (size,) for i, size in enumerate(sizes)}, torch.float32, limit)
+    assert [list(part) for part in plan.values()] == files
+    assert ("model.safetensors" in plan) == (len(files) == 1)
 
 
 def test_a_cut_file_is_refused(tmp_path, tensors):
