@@ -194,11 +194,8 @@ class _Rehearsal:
 
     def _start(self, what: Disturbance) -> None:
         """Start the run, let happen what is to happen, and collect the facts."""
-        file, options, says = (
-            self._scene.deepspeed_files[what.deepspeed],
-            KINDS[what.kind].options,
-            KINDS[what.kind].says,
-        )
+        kind = KINDS[what.kind]
+        file, says = self._scene.deepspeed_files[what.deepspeed], kind.says
         row = Outcome(len(self._rows) + 1, what.ranks, file.name, what.words, what.kind, what.victim)
         row.whole_before = self._whole_step()
         with contextlib.ExitStack() as stack:
@@ -207,7 +204,7 @@ class _Rehearsal:
                 says = f"{shard.parent.name}/{shard.name}"
                 row.done += f": {says}"
                 stack.enter_context(damaged(shard, cut=what.kind == "cut shard"))
-            start = self._attempt(f"{row.number:03d}", self._folder, what.ranks, what.deepspeed, *options)
+            start = self._attempt(f"{row.number:03d}", self._folder, what.ranks, what.deepspeed, *kind.options)
             stack.enter_context(start)
             try:
                 row.place = disturb(start, what, self._pace)
