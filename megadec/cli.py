@@ -27,8 +27,8 @@ VERBS = {
     "evaluate": "megadec.finetune.commands:evaluate",
     "serve": "megadec.serve.command:main",
     "plot": "megadec.engine.metrics.plot:main",
-    "plan": "megadec.plan.command:main",
-    "rehearse": "megadec.rehearse.command:main",
+    "plan": "megadec.plan.plan:main",
+    "rehearse": "megadec.rehearse.rehearsal:main",
     "lineage": "megadec.lineage.command:main",
 }
 

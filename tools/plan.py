@@ -8,7 +8,7 @@ preset; ranks and their memory; --data shards/NAME for the length of documents. 
 """
 
 from megadec.common.errors import run_main
-from megadec.plan.command import main
+from megadec.plan.plan import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -15,7 +15,7 @@ of the run's own folder is touched.
 """
 
 from megadec.common.errors import run_main
-from megadec.rehearse.command import main
+from megadec.rehearse.rehearsal import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -34,8 +34,9 @@ def parse(kind: type[T], argv: Sequence[str], *, description: str, program: str 
     key, or a configuration file that is missing or no YAML. `--help` prints the options and exits.
     """
     arguments = _normalize(kind, argv)
-    for file in _values_of(arguments, CONFIG_OPTION):
-        _check_keys(kind, _load_yaml(Path(file)), origin=file)
+    for name, _, file in (argument.partition("=") for argument in arguments):
+        if name == f"--{CONFIG_OPTION}":
+            _check_keys(kind, _load_yaml(Path(file)), origin=file)
     return _build(kind, lambda parser: parser.parse_args(arguments), description, program)
 
 
@@ -150,10 +151,6 @@ def _joined(name: str, values: list[str], annotation: Any) -> str:
     if len(values) != 1:
         raise ConfigError(f"--{name} takes one value, {len(values)} were given: {' '.join(values) or 'none'}")
     return values[0]
-
-
-def _values_of(arguments: Sequence[str], name: str) -> list[str]:
-    return [argument.partition("=")[2] for argument in arguments if argument.startswith(f"--{name}=")]
 
 
 def _load_yaml(path: Path) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ needs no table of its own.
 from __future__ import annotations
 
 import difflib
+import operator
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,6 +91,30 @@ def needs_extra(package: str, extra: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingExtraError(package, extra) from error
+
+
+def check_range(
+    options: object,
+    section: str,
+    *names: str,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Raise ConfigError for the first of these fields whose value is out of range; None is not looked at.
+
+    section: stands before a name as the user writes it, such as `train.`.
+    """
+    limits = (
+        ("at least", operator.ge, least), ("above", operator.gt, above), ("below", operator.lt, below),
+        ("at most", operator.le, most),
+    )  # fmt: skip
+    rules = [(f"{words} {limit:g}", holds, limit) for words, holds, limit in limits if limit is not None]
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not all(holds(value, limit) for _, holds, limit in rules):
+            raise ConfigError(f"{section}{name}={value} is not {' and '.join(words for words, _, _ in rules)}")
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

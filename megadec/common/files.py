@@ -106,8 +106,8 @@ def remove_temporary(folder: Path) -> None:
             path.unlink()
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, so that a rename survives a power cut."""
+def sync_folder(folder: Path | str) -> None:
+    """Flush a folder's entries to disk, so that a rename survives a power cut; of a file: what it holds."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -118,13 +118,8 @@ def sync_folder(folder: Path) -> None:
 def sync_tree(folder: Path) -> None:
     """Flush every file and folder under `folder` to disk."""
     for root, _, names in os.walk(folder):
-        for name in names:
-            descriptor = os.open(os.path.join(root, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_folder(Path(root))
+        for path in (*(os.path.join(root, name) for name in names), root):
+            sync_folder(path)
 
 
 def sha256_of(path: Path) -> str:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
 from megadec.common.ranks import is_first, rank, world_size
 
-T = TypeVar("T")
 _ROOT = "megadec"
 
 
@@ -43,7 +42,7 @@ def logger(name: str) -> logging.Logger:
 
 
 def progress(
-    items: Iterable[T] | None = None,
+    items: Iterable[Any] | None = None,
     *,
     description: str,
     total: float | None = None,

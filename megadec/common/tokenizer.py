@@ -23,6 +23,7 @@ from megadec.common.files import sha256_of
 FILE_NAME = "tokenizer.model"
 
 Kind = Literal["normal", "unknown", "control", "unused", "byte"]
+SPECIAL_KINDS: tuple[Kind, ...] = ("byte", "unknown", "control", "unused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +126,8 @@ class Tokenizer:
     def entry(self, piece_id: int) -> Entry:
         """One row of the vocabulary, for formats that hold their own copy of it."""
         processor = self._processor
-        kind: Kind = "normal"
-        if processor.is_byte(piece_id):
-            kind = "byte"
-        elif processor.is_unknown(piece_id):
-            kind = "unknown"
-        elif processor.is_control(piece_id):
-            kind = "control"
-        elif processor.is_unused(piece_id):
-            kind = "unused"
-        return Entry(processor.id_to_piece(piece_id), processor.get_score(piece_id), kind)
+        kinds = (kind for kind in SPECIAL_KINDS if getattr(processor, f"is_{kind}")(piece_id))
+        return Entry(processor.id_to_piece(piece_id), processor.get_score(piece_id), next(kinds, "normal"))
 
     @cached_property
     def characters_per_id(self) -> np.ndarray:

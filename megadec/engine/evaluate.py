@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from megadec.common.errors import check_range
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import Batch, TokenBatch, assemble
 from megadec.data.index import DataSet
@@ -22,7 +23,6 @@ from megadec.data.pair_stream import PairBatch
 from megadec.data.sharding import RankPosition
 from megadec.data.windows import plan_windows
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.limits import check_numbers
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.task import Scorer
 
@@ -45,7 +45,7 @@ class EvaluateOptions:
     micro_batch_size: int = 8
 
     def __post_init__(self) -> None:
-        check_numbers("evaluate", self, "at least 1", "interval_steps", "windows", "micro_batch_size")
+        check_range(self, "evaluate.", "interval_steps", "windows", "micro_batch_size", least=1)
 
 
 def measure_rounds(

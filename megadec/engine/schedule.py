@@ -11,8 +11,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from megadec.engine.limits import check_numbers
-
 
 @dataclass(frozen=True)
 class ScheduleOptions:
@@ -33,8 +31,8 @@ class ScheduleOptions:
     decay_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        check_numbers("schedule", self, "at least 0", "warmup_steps")
-        check_numbers("schedule", self, "from 0 to 1", "final_fraction", "decay_fraction")
+        check_range(self, "schedule.", "warmup_steps", least=0)
+        check_range(self, "schedule.", "final_fraction", "decay_fraction", least=0, most=1)
 
 
 def learning_rate_factor(options: ScheduleOptions, step: int, steps: int) -> float:

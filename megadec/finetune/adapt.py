@@ -13,7 +13,8 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.config import to_dict
+from megadec.common.errors import ConfigError, check_range, suggest
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.flops import FORWARD_AND_BACKWARD
 from megadec.decoder.initialize import normal_tensor
@@ -45,10 +46,8 @@ class LoraOptions:
     targets: tuple[str, ...] = tuple(PRODUCTS)
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"lora.rank={self.rank} is not at least 1")
-        if not self.alpha > 0:
-            raise ConfigError(f"lora.alpha={self.alpha} is not above 0")
+        check_range(self, "lora.", "rank", least=1)
+        check_range(self, "lora.", "alpha", above=0)
         for target in self.targets:
             if target not in PRODUCTS:
                 known = ", ".join(PRODUCTS)
@@ -131,6 +130,4 @@ def trained_share(method: Method) -> float:
 
 def manifest_of(method: Method, lora: LoraOptions) -> dict[str, Any]:
     """What a checkpoint must say so that its tensors can be read: the method, and how LoRA's parts are merged."""
-    if method != "lora":
-        return {"method": method}
-    return {"method": method, "lora": {"rank": lora.rank, "alpha": lora.alpha, "targets": list(lora.targets)}}
+    return {"method": method, **({"lora": to_dict(lora)} if method == "lora" else {})}

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from megadec.common.config import parse, take_options
-from megadec.common.errors import CheckpointError, ConfigError
-from megadec.common.files import write_json
+from megadec.common.errors import CheckpointError, ConfigError, check_range
+from megadec.common.files import read_json, write_json
 from megadec.data.pairs import Part
 from megadec.decoding.beam import Beam
 from megadec.engine.command import train_command
-from megadec.engine.metrics.plot import draw_confusion
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.export.read.model import MANIFEST_FILE, checkpoint_of, open_model
 from megadec.export.read.seq2seq import KIND as SEQ2SEQ
@@ -61,8 +60,7 @@ class SearchOptions:
     max_new_tokens: int = 128
 
     def __post_init__(self) -> None:
-        if self.most is not None and self.most < 1:
-            raise ConfigError(f"most={self.most} is not at least 1")
+        check_range(self, "", "most", least=1)
 
     def open(self, batch: int = 32) -> Translator:
         """The model, and how it is searched."""
@@ -111,25 +109,11 @@ class PairScoreOptions(SearchOptions):
     output: Path | None = None
 
 
-def score_translations(options: PairScoreOptions) -> dict[str, Any]:
-    """BLEU, with samples."""
-    return options.score(options.open(), options.data)
-
-
-def score_labels(options: ClassifierScoreOptions) -> dict[str, Any]:
-    """Accuracy and F1, and the picture where one is wanted."""
-    result = score_classifier(options)
-    if options.confusion is not None:
-        title = f"{result['texts']:,} texts, accuracy {result['accuracy']:.4f}"
-        draw_confusion(result["confusion"], result["labels"], options.confusion, title)
-    return result
-
-
 # What the model is -> its options, and the function that measures.
 MEASURES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     LANGUAGE_MODEL: (ScoreOptions, score),
-    CLASSIFICATION: (ClassifierScoreOptions, score_labels),
-    SEQ2SEQ: (PairScoreOptions, score_translations),
+    CLASSIFICATION: (ClassifierScoreOptions, score_classifier),
+    SEQ2SEQ: (PairScoreOptions, lambda options: options.score(options.open(), options.data)),
 }
 
 
@@ -140,8 +124,8 @@ def kind_of(path: Path) -> str:
     if not manifest.is_file():
         return str(open_model(path).task["kind"])
     try:
-        return str(json.loads(manifest.read_text(encoding="utf-8")).get("task", {}).get("kind", LANGUAGE_MODEL))
-    except (ValueError, AttributeError) as error:
+        return str(read_json(manifest, CheckpointError).get("task", {}).get("kind", LANGUAGE_MODEL))
+    except AttributeError as error:
         raise CheckpointError(f"{manifest} is not a checkpoint's manifest: {error}") from error
 
 

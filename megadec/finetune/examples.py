@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count, islice, pairwise
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megadec.common.errors import ConfigError, InputError, suggest
+from megadec.common.errors import ConfigError, InputError, check_range, suggest
 from megadec.common.log import logger
 from megadec.common.ranks import is_first
 from megadec.common.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.thucnews import class_names
 from megadec.export.read.inputs import TEXT, Cut, Form
-from megadec.finetune.soft import read_soft
+from megadec.finetune.soft import draw_labels, read_soft
 
 ENCODED_AT_A_TIME = 4096
 SHOWN_LABELS = 12
@@ -123,11 +123,8 @@ class LabelledOptions:
     token_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.variants < 1:
-            raise ConfigError(f"data.variants={self.variants} is not at least 1")
-        for name in ("bpe_dropout", "token_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"data.{name}={getattr(self, name)} is not in [0, 1)")
+        check_range(self, "data.", "variants", least=1)
+        check_range(self, "data.", "bpe_dropout", "token_dropout", least=0, below=1)
 
     @property
     def form(self) -> Form:
@@ -166,8 +163,8 @@ def read_sets(options: LabelledOptions, tokenizer: Tokenizer, seed: int = 0) -> 
     train = read_set(train_path, options, tokenizer, _class_list(train_path, options))
     if len(train.names) < 2:
         raise InputError(f"{train_path} has the label {train.names[0]!r} only; a classifier needs at least two")
-    for name, texts in zip(train.names, train.counts.tolist(), strict=True):
-        if not texts and is_first():
+    for name, times in zip(train.names, train.counts.tolist(), strict=True):
+        if not times and is_first():
             log.warning("%s: no text has the label %r, so it will not be learned", train_path, name)
     soft = read_soft(Path(options.soft), train.names) if options.soft else None
     sets = [train]
@@ -176,9 +173,10 @@ def read_sets(options: LabelledOptions, tokenizer: Tokenizer, seed: int = 0) -> 
         if number:
             sets.append(read_set(train_path, options, tokenizer, train.names, encode))
         if soft is not None:
-            labels = soft.drawn_labels(zlib.crc32(f"{seed} {number}".encode())).tolist()
-            pairs = zip(soft.texts, labels, strict=True)
-            sets.append(_encoded(soft.path, pairs, train.names, options.form, tokenizer.bos_id, encode))
+            texts, probabilities = soft
+            labels = draw_labels(probabilities, zlib.crc32(f"{seed} {number}".encode())).tolist()
+            pairs = zip(texts, labels, strict=True)
+            sets.append(_encoded(Path(options.soft), pairs, train.names, options.form, tokenizer.bos_id, encode))
     learned = joined(sets)
     if not options.dev:
         return learned, None
@@ -244,9 +242,9 @@ def read_set(
 
     def numbered() -> Iterator[tuple[str, int]]:
         for one in read_labelled(path, options):
-            if names is not None and one.label not in numbers:
-                raise InputError(f"{one.place}: {_unknown(one.label, names)}")
-            yield one.text, numbers.setdefault(one.label, len(numbers))
+            if names is None:
+                numbers.setdefault(one.label, len(numbers))
+            yield one.text, number_of(one, numbers)
 
     found = _encoded(path, numbered(), names or (), options.form, tokenizer.bos_id, encode or tokenizer.encode_many)
     if names is not None:
@@ -254,6 +252,13 @@ def read_set(
     final = tuple(sorted(numbers, key=_by_number))
     places = np.asarray([final.index(name) for name in numbers], dtype=np.int64)
     return replace(found, names=final, labels=places[found.labels])
+
+
+def number_of(one: LabelledText, numbers: Mapping[str, int]) -> int:
+    """The number of a text's label. Raises InputError, naming the text's place, for one that is not among `numbers`."""
+    if one.label not in numbers:
+        raise InputError(f"{one.place}: {_unknown(one.label, tuple(numbers))}")
+    return numbers[one.label]
 
 
 def label_weights(train: LabelledSet, kind: str, given: dict[str, float]) -> list[float]:
@@ -267,11 +272,10 @@ def label_weights(train: LabelledSet, kind: str, given: dict[str, float]) -> lis
             raise ConfigError(f"loss.weights: {_unknown(name, train.names)}")
         if not weight > 0:
             raise ConfigError(f"loss.weights.{name}={weight} is not above 0")
-    counts = train.counts
-    present = int((counts > 0).sum())
-    weights = [1.0] * len(counts)
-    if kind == "balanced":
-        weights = [train.texts / (present * count) if count else 1.0 for count in counts.tolist()]
+    counts = train.counts.tolist()
+    present = sum(count > 0 for count in counts)
+    is_balanced = kind == "balanced"
+    weights = [train.texts / (present * count) if is_balanced and count else 1.0 for count in counts]
     return [given.get(name, weight) for name, weight in zip(train.names, weights, strict=True)]
 
 

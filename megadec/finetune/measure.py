@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import check_range
 from megadec.data.batch import TokenBatch
 from megadec.engine.evaluate import measure_rounds
 from megadec.engine.health.preemption import Interrupt
@@ -42,9 +42,7 @@ class MeasureOptions:
     micro_batch_size: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("interval_steps", "micro_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"evaluate.{name}={getattr(self, name)} is not at least 1")
+        check_range(self, "evaluate.", "interval_steps", "micro_batch_size", least=1)
 
 
 def evaluate_classes(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import ConfigError, InputError, check_range
 from megadec.common.files import whole_file
 from megadec.common.log import logger
 from megadec.corpus.document import full_text
@@ -48,8 +48,7 @@ class PseudoOptions:
     def __post_init__(self) -> None:
         if not self.models or not self.input:
             raise ConfigError("models and input name at least one classifier and one file or folder of texts")
-        if not 0.0 <= self.least_confidence < 1.0:
-            raise ConfigError(f"least_confidence={self.least_confidence} is not in [0, 1)")
+        check_range(self, "", "least_confidence", least=0, below=1)
 
 
 def label_texts(options: PseudoOptions) -> dict[str, int | float]:
@@ -85,8 +84,7 @@ def _texts(options: PseudoOptions) -> Iterator[str]:
     report = CorpusReport()
     for path in options.input:
         for document in find_source(source_of(path, options.source)).read(path, report, options.read):
-            text = full_text(document).strip()
-            if text:
+            if text := full_text(document).strip():
                 yield text
     for reason, count in report.dropped.items():
         log.warning("%s texts dropped: %s", count, reason)

@@ -14,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from megadec.common.errors import ConfigError, InputError, MissingExtraError, suggest
+from megadec.common.errors import ConfigError, InputError, MissingExtraError
 from megadec.corpus.sources.reading import ReadOptions
+from megadec.engine.metrics.plot import draw_confusion
 from megadec.export.read.model import open_model
 from megadec.finetune.classify import classifier_of
-from megadec.finetune.examples import LabelledOptions, LabelledText, read_labelled
+from megadec.finetune.examples import LabelledOptions, LabelledText, number_of, read_labelled
 
 # Shapes: N texts, L labels.
 
@@ -46,7 +47,7 @@ class ClassifierScoreOptions:
 
 
 def score_classifier(options: ClassifierScoreOptions) -> dict[str, Any]:
-    """Classify every text and compare.
+    """Classify every text and compare; draw the confusion matrix where `options.confusion` says.
 
     Raises ConfigError (no classifier), InputError naming file and line for what cannot be read and for a label that the
     classifier does not have, MissingExtraError, and what `open_model` raises.
@@ -59,25 +60,23 @@ def score_classifier(options: ClassifierScoreOptions) -> dict[str, Any]:
         raise InputError(f"{options.data} has no labelled text at all")
     true_N = label_numbers(texts, classifier.labels)
     said_N = classifier.logits([one.text for one in texts]).argmax(-1).numpy()
+    found = figures(true_N, said_N, classifier.labels)
+    if options.confusion is not None:
+        title = f"{len(texts):,} texts, accuracy {found['accuracy']:.4f}"
+        draw_confusion(found["confusion"], classifier.labels, options.confusion, title)
     return {
         "model": str(options.model),
         "step": source.step,
         "data": str(options.data),
         "dtype": options.dtype,
-        **figures(true_N, said_N, classifier.labels),
+        **found,
     }
 
 
 def label_numbers(texts: Sequence[LabelledText], labels: Sequence[str]) -> np.ndarray:
     """int64 [N]: each text's label as its number in `labels`. Raises InputError for one that is not among them."""
     numbers = {name: number for number, name in enumerate(labels)}
-    for one in texts:
-        if one.label not in numbers:
-            raise InputError(
-                f"{one.place}: the classifier has no label {one.label!r}{suggest(one.label, labels)}; it has"
-                f" {len(numbers)}"
-            )
-    return np.asarray([numbers[one.label] for one in texts], dtype=np.int64)
+    return np.asarray([number_of(one, numbers) for one in texts], dtype=np.int64)
 
 
 def figures(true_N: np.ndarray, said_N: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,27 +20,18 @@ TEXT, PROBABILITIES = "text", "probabilities"
 SUM_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True)
-class SoftTexts:
-    """texts, and for each the probability of every label: float64 [texts, labels], rows that add up to 1."""
-
-    path: Path
-    texts: Sequence[str]
-    probabilities: np.ndarray
-
-    def drawn_labels(self, seed: int) -> np.ndarray:
-        """int64 [texts]: a label for each text, drawn by its probabilities; the same seed gives the same."""
-        chance = np.random.default_rng(seed).random(len(self.texts))
-        above = self.probabilities.cumsum(-1) > chance[:, None]
-        # The sum may end a rounding below the chance: the last label then.
-        last = self.probabilities.shape[1] - 1
-        labels: np.ndarray = np.where(above.any(-1), above.argmax(-1), last).astype(np.int64)
-        return labels
+def draw_labels(probabilities: np.ndarray, seed: int) -> np.ndarray:
+    """int64 [texts]: a label for each text, drawn by its probabilities, a row of them; the same seed gives the same."""
+    chance = np.random.default_rng(seed).random(len(probabilities))
+    above = probabilities.cumsum(-1) > chance[:, None]
+    # The sum may end a rounding below the chance: the last label then.
+    labels: np.ndarray = np.where(above.any(-1), above.argmax(-1), probabilities.shape[1] - 1).astype(np.int64)
+    return labels
 
 
-def read_soft(path: Path, names: Sequence[str]) -> SoftTexts:
-    """What `label_texts` wrote. names: the labels, in the order of the probabilities' columns; one that a line leaves
-    out has probability 0.
+def read_soft(path: Path, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """What `label_texts` wrote: the texts, and the probability of every label, float64 [texts, labels], rows that add
+    up to 1. names: the labels, in the order of the columns; one that a line leaves out has probability 0.
 
     Raises InputError naming the line: no JSON object of that form, an empty text, an unknown label, probabilities that
     are negative or do not add up to 1.
@@ -59,7 +49,7 @@ def read_soft(path: Path, names: Sequence[str]) -> SoftTexts:
     if not texts:
         raise InputError(f"{path} has no text at all; tools/label.py writes such files")
     probabilities = np.asarray(rows)
-    return SoftTexts(path, texts, probabilities / probabilities.sum(-1, keepdims=True))
+    return texts, probabilities / probabilities.sum(-1, keepdims=True)
 
 
 def _read_line(line: str, place: str, names: Sequence[str]) -> tuple[str, list[float]]:

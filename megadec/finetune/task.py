@@ -7,7 +7,7 @@ mistake is one message before anything costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
@@ -74,10 +74,8 @@ class LossOptions:
     prefix_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ConfigError(f"loss.label_smoothing={self.label_smoothing} is not in [0, 1)")
-        if not 0.0 <= self.prefix_weight < math.inf:
-            raise ConfigError(f"loss.prefix_weight={self.prefix_weight} is not a number from 0")
+        check_range(self, "loss.", "label_smoothing", least=0, below=1)
+        check_range(self, "loss.", "prefix_weight", least=0, below=math.inf)
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,7 @@ class FineTuneRun(CommonRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epochs is not None and not 0 < self.epochs < math.inf:
-            raise ConfigError(f"epochs={self.epochs} is not a number above 0")
+        check_range(self, "", "epochs", above=0, below=math.inf)
 
 
 def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
@@ -143,6 +140,7 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
 def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: LabelledSet | None) -> Task:
     shape, method = source.shape, run.method
     names = stream.data.names
+    sizes = classifier_sizes(shape, len(names), method, run.lora)
     step_tokens = run.train.global_batch_size * run.data.sequence_length
     details = {
         "labels": list(names),
@@ -169,8 +167,8 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         build=lambda: build_classifier(
             shape, len(names), method, run.lora, run.model.execution, run.loss.label_smoothing, run.model.dropout
         ),
-        sizes=classifier_sizes(shape, len(names), method, run.lora),
-        first_value=first_values(run, source, names),
+        sizes=sizes,
+        first_value=first_values(run, source, names, sizes),
         flops=flops,
         stream=stream,
         evaluate=evaluate,
@@ -179,13 +177,13 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
     )
 
 
-def first_values(run: FineTuneRun, source: ModelSource, names: tuple[str, ...]) -> Callable[[str], Tensor]:
+def first_values(
+    run: FineTuneRun, source: ModelSource, names: tuple[str, ...], sizes: Mapping[str, tuple[int, ...]]
+) -> Callable[[str], Tensor]:
     """Name -> first value: the source's tensor, or random from the run's seed for what is new or from scratch.
 
     The head is new unless the source is a classifier of the same labels in the same order.
     """
-    shape = source.shape
-    sizes = classifier_sizes(shape, len(names), run.method, run.lora)
     has_head = list(source.task.get("labels", ())) == list(names)
     if source.classes is not None and not has_head:
         log.info("%s knows other labels; its head is not taken over", source.path)
@@ -194,7 +192,7 @@ def first_values(run: FineTuneRun, source: ModelSource, names: tuple[str, ...]) 
         if name.endswith((LORA_A, LORA_B)):
             return first_lora_value(name, sizes[name], run.seed)
         if run.method == "scratch" or (name == SCORE and not has_head):
-            return initial_tensor(shape, name, sizes[name], run.seed)
+            return initial_tensor(source.shape, name, sizes[name], run.seed)
         return source.tensor(name).to(torch.float32)
 
     return first_value

@@ -42,13 +42,8 @@ class Translator:
         found: dict[int, Found] = {}
         for first in range(0, len(order), self.batch):
             numbers = order[first : first + self.batch]
-            best = search(
-                self.trained.model,
-                [sources[number] for number in numbers],
-                self.how,
-                bos_id=tokenizer.bos_id,
-                eos_id=tokenizer.eos_id,
-            )
+            some = [sources[number] for number in numbers]
+            best = search(self.trained.model, some, self.how, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
             found.update(zip(numbers, best, strict=True))
         return [tokenizer.decode(found[number].ids) for number in range(len(sources))]
 
@@ -68,8 +63,7 @@ def score_pairs(
     began = time.perf_counter()
     translations = translator.translate(sources)
     seconds = time.perf_counter() - began
-    bleu_found = bleu(translations, references, tokenize)
-    spread = range(0, len(chosen), max(1, len(chosen) // SAMPLES))
+    spread = range(0, len(chosen), max(1, len(chosen) // SAMPLES))[:SAMPLES]
     return {
         "model": str(translator.trained.path),
         "architecture": translator.trained.architecture,
@@ -78,11 +72,9 @@ def score_pairs(
         "pairs": len(chosen),
         "beam": translator.how.beam,
         "length_penalty": translator.how.length_penalty,
-        **bleu_found,
+        **bleu(translations, references, tokenize),
         "seconds": round(seconds, 1),
-        "samples": [{"source": sources[n], "translation": translations[n], "reference": references[n]} for n in spread][
-            :SAMPLES
-        ],
+        "samples": [{"source": sources[n], "translation": translations[n], "reference": references[n]} for n in spread],
     }
 
 

@@ -47,13 +47,12 @@ class Origin(NamedTuple):
 class Model:
     """A run or an export as its own files tell of it. origins: the weights that it began from.
 
-    Of a run: checkpoints, by step; hashes, `Skipped.sha256` of each; skipped, what the newest has not learned from.
+    Of a run: checkpoints, oldest first, by their weights; skipped, what the newest has not learned from.
     """
 
     folder: Path
     origins: tuple[Origin, ...]
-    checkpoints: Mapping[int, Path] = field(default_factory=dict)
-    hashes: Mapping[int, str | None] = field(default_factory=dict)
+    checkpoints: Mapping[Origin, Path] = field(default_factory=dict)
     skipped: Skipped | None = None
 
     @cached_property
@@ -72,14 +71,13 @@ def read_run(folder: Path) -> Model:
     paths = checkpoints_in(folder / CHECKPOINTS)
     if not paths:
         raise CheckpointError(f"{folder / CHECKPOINTS} has no checkpoint; a run's manifest says what it was trained on")
-    origins, checkpoints, hashes = set(), {}, {}
+    name, origins, checkpoints = folder.resolve().name, set(), {}
     for path in paths:
         manifest = read_json(path / MANIFEST, CheckpointError)
         skipped = Skipped.from_manifest(manifest)
         origins |= {_origin(source) for source in origins_of(manifest, folder)}
-        checkpoints[skipped.last_step] = path
-        hashes[skipped.last_step] = skipped.sha256(skipped.last_step)
-    return Model(folder, tuple(sorted(origins, key=str)), checkpoints, hashes, skipped)
+        checkpoints[Origin(name, skipped.last_step, skipped.sha256(skipped.last_step))] = path
+    return Model(folder, tuple(sorted(origins, key=str)), checkpoints, skipped)
 
 
 def read_export(folder: Path) -> Model | None:
@@ -189,21 +187,19 @@ def descendants(first_steps: Mapping[Path, FirstSteps], models: Sequence[Model])
                 made[child.place] = child
         seen |= dict.fromkeys(made, _Seen(EVERYTHING))
         level = list(made.values())
-    found = [model for model in models if model.place in seen]
-    checkpoints = []
-    for run in found:
-        for step, path in sorted(run.checkpoints.items()):
-            weights, saw = Origin(run.name, step, run.hashes[step]), seen[run.place]
+    checkpoints, exports, runs = [], [], []
+    for model in models:
+        if (saw := seen.get(model.place)) is None:
+            continue
+        for weights, path in model.checkpoints.items():
             if saw.holds(weights):
-                is_assumed = assumed.get(run.place, not saw.is_known(weights))
-                checkpoints.append({"path": str(path), "run": run.name, "step": step, "assumed": is_assumed})
-    exports, runs = [], []
-    for model in found:
+                is_assumed = assumed.get(model.place, not saw.is_known(weights))
+                one = {"path": str(path), "run": model.name, "step": weights.step, "assumed": is_assumed}
+                checkpoints.append(one)
         origins = [{"name": origin.name, "step": origin.step} for origin in model.origins]
+        made_of = {"path": str(model.folder), "from": origins, "assumed": assumed.get(model.place)}
         if not model.checkpoints:
-            [origin] = model.origins
-            one = {"path": str(model.folder), "from": origin.name, "step": origin.step}
-            exports.append({**one, "assumed": assumed[model.place]})
+            exports.append({**made_of, "from": origins[0]["name"], "step": origins[0]["step"]})
         elif model.place not in first_by_place:
-            runs.append({"path": str(model.folder), "from": origins, "assumed": assumed[model.place]})
+            runs.append(made_of)
     return {"checkpoints": checkpoints, "exports": exports, "runs": runs}

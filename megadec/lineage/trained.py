@@ -124,12 +124,9 @@ class Trained:
                     answers[id]["found"].append({**place, "source": span.source, "windows": windows})
                     for window in windows:
                         for position in order.places_of(number, window, until * stream.global_batch_size):
-                            step, sequence = (
-                                position // stream.global_batch_size + 1,
-                                position % stream.global_batch_size,
-                            )
-                            one = {"step": step, "sequence": sequence, "set": data.folder, "window": window}
-                            if why := self._why(step, Window(number, window), id):
+                            done, sequence = divmod(position, stream.global_batch_size)
+                            one = {"step": done + 1, "sequence": sequence, "set": data.folder, "window": window}
+                            if why := self._why(done + 1, Window(number, window), id):
                                 answers[id]["skipped"].append({**one, "why": why})
                             else:
                                 answers[id]["seen"].append(one)

@@ -7,12 +7,13 @@ assumed stands in its notes. Time follows from one stated share of the devices' 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from megadec.common.config import to_dict
+from megadec.common.config import parse, take_options, to_dict
 from megadec.common.errors import ConfigError, ShardError
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
@@ -25,6 +26,9 @@ from megadec.engine.zero.settings import Precision, RunSettings, merge_settings,
 from megadec.plan.choice import Choice, advice, again_fraction, choose, details
 from megadec.plan.memory import Memory, memory_of
 from megadec.plan.setup import GIB, Machines, Setup, Work, Zero
+
+DESCRIPTION = """What a run will need: memory a rank, tokens a second, days; and which ZeRO stage, micro-batch,
+checkpointing to take. Options of launch/pretrain.py are taken too, --config FILE and --section.key VALUE."""
 
 
 @dataclass(frozen=True)
@@ -223,3 +227,35 @@ def _speed_lines(plan: Plan) -> list[str]:
         f" ({speed['mfu']:.1%} of it for the model's own operations)",
         f"{plan.work.tokens:,} tokens: {speed['days']:.3g} days ({speed['days'] * 24:.3g} hours)",
     ]
+
+
+@dataclass(frozen=True)
+class PlanOptions(Machines):
+    """Beside the machines: deepspeed, the file of the run, zero3.json when left out; data, folders of shards (those of
+    the run when left out, where they exist); tokens and epochs, how much to train in place of train.steps."""
+
+    deepspeed: Path | None = None
+    preset: str | None = None
+    data: tuple[Path, ...] = ()
+    tokens: float | None = None
+    epochs: float | None = None
+    json: bool = False
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print the plan as a table or as JSON."""
+    names = [field.name for field in fields(PlanOptions)]
+    if "-h" in argv or "--help" in argv:
+        parse(PlanOptions, ["--help"], description=DESCRIPTION)
+    own, rest = take_options(argv, names)
+    options = parse(PlanOptions, [f"--{k}={v}" for k, v in own.items()], description=DESCRIPTION)
+    given = {argument.partition("=")[0].removeprefix("--") for argument in rest}
+    if options.preset is not None:
+        rest += ["--model.preset", options.preset]
+    # A plan for a preset has no name and may have no tokenizer yet.
+    if "config" not in given:
+        rest = [*(word for n in ("name", "tokenizer") if n not in given for word in (f"--{n}", "plan")), *rest]
+    run = parse(Run, rest, description=DESCRIPTION)
+    machines = Machines(**{field.name: getattr(options, field.name) for field in fields(Machines)})
+    plan = plan_run(run, options.deepspeed, machines, options.data, options.tokens, options.epochs)
+    print(json.dumps(plan.to_dict(), ensure_ascii=False, indent=1) if options.json else table(plan))

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, check_range
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.flops import parameter_count
 from megadec.decoder.recompute import Recompute
@@ -136,16 +136,11 @@ class Machines:
     host_memory_gib: float | None = None
 
     def __post_init__(self) -> None:
-        if self.ranks < 1:
-            raise ConfigError(f"ranks={self.ranks} is not at least 1")
-        for name in ("memory_gib", "peak_flops", "host_memory_gib"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name}={value} is not above 0")
+        check_range(self, "", "ranks", least=1)
+        check_range(self, "", "memory_gib", "peak_flops", "host_memory_gib", above=0)
+        check_range(self, "", "margin", least=0, below=1)
         if not 0 < self.utilization <= 1:
             raise ConfigError(f"utilization={self.utilization} is not in (0, 1]: it is a share of the peak")
-        if self.margin is not None and not 0 <= self.margin < 1:
-            raise ConfigError(f"margin={self.margin} is not in [0, 1)")
         if self.device is not None and self.device not in PEAK_FLOPS_BY_NAME:
             known = ", ".join(PEAK_FLOPS_BY_NAME)
             raise ConfigError(f"device={self.device!r} is none of {known}; state its peak_flops instead")

@@ -8,6 +8,7 @@ with the job, and its checkpoints with it. Ctrl-C stops the job; when this comma
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import shlex
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     job = start(client, entrypoint(folder, [options.python, *command]), variables)
     log.info("job %s runs at %s", job, options.address)
     try:
-        FollowedLog(client, job).follow()
+        follow(client, job)
     except KeyboardInterrupt:
         stop(client, job)
     status = status_of(client, job)
@@ -80,11 +81,10 @@ def main(argv: Sequence[str]) -> None:
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """(our options, the command after `--`); every `--env` given is gathered into one."""
-    cut = list(argv).index("--") if "--" in argv else len(argv)
-    ours: list[str] = []
-    pairs: list[str] = []
+    before = list(itertools.takewhile(lambda argument: argument != "--", argv))
+    ours, pairs = list[str](), list[str]()
     target = ours
-    for argument in argv[:cut]:
+    for argument in before:
         name, _, value = argument.partition("=")
         if name.startswith("--"):
             target = pairs if name == "--env" else ours
@@ -92,7 +92,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             target.append(argument)
         elif value:
             pairs.append(value)
-    return [*ours, *(["--env", *pairs] if pairs else [])], list(argv[cut + 1 :])
+    return [*ours, *(["--env", *pairs] if pairs else [])], list(argv[len(before) + 1 :])
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -134,41 +134,38 @@ def entrypoint(folder: Path, command: Sequence[str]) -> str:
     )
 
 
-class FollowedLog:
-    """The log of a job, printed once, however often the connection is lost."""
+def follow(client: JobSubmissionClient, job: str) -> None:
+    """Print the log of a job, once however often the connection is lost, until the job has ended.
 
-    def __init__(self, client: JobSubmissionClient, job: str) -> None:
-        self._client = client
-        self._job = job
-        self._printed = 0
+    Raises TrainingError when the job server stays away.
+    """
+    printed, heard = 0, time.monotonic()
 
-    def follow(self) -> None:
-        """Print until the job has ended. Raises TrainingError when the job server stays away."""
-        heard = time.monotonic()
-        while True:
-            try:
-                asyncio.run(self._print_as_it_grows())
-                if self._client.get_job_status(self._job).is_terminal():
-                    self._print_from(0, self._client.get_job_logs(self._job))
-                    return
-                heard = time.monotonic()
-            except (RuntimeError, OSError) as error:
-                if time.monotonic() - heard > LOST_SECONDS:
-                    raise TrainingError(
-                        f"the job server has not answered for {LOST_SECONDS:g} s; job {self._job} may go on ({error})"
-                    ) from error
-            time.sleep(POLL_SECONDS)
+    def show(position: int, text: str) -> None:
+        nonlocal printed
+        fresh = text[max(0, printed - position) :]
+        print(fresh, end="", flush=True)
+        printed += len(fresh)
 
-    async def _print_as_it_grows(self) -> None:
+    async def show_as_it_grows() -> None:
         position = 0
-        async for text in self._client.tail_job_logs(self._job):
-            self._print_from(position, text)
+        async for text in client.tail_job_logs(job):
+            show(position, text)
             position += len(text)
 
-    def _print_from(self, position: int, text: str) -> None:
-        fresh = text[max(0, self._printed - position) :]
-        print(fresh, end="", flush=True)
-        self._printed += len(fresh)
+    while True:
+        try:
+            asyncio.run(show_as_it_grows())
+            if client.get_job_status(job).is_terminal():
+                show(0, client.get_job_logs(job))
+                return
+            heard = time.monotonic()
+        except (RuntimeError, OSError) as error:
+            if time.monotonic() - heard > LOST_SECONDS:
+                raise TrainingError(
+                    f"the job server has not answered for {LOST_SECONDS:g} s; job {job} may go on ({error})"
+                ) from error
+        time.sleep(POLL_SECONDS)
 
 
 def stop(client: JobSubmissionClient, job: str) -> None:

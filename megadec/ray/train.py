@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from megadec.common.config import parse, to_dict
-from megadec.common.errors import ConfigError, MissingExtraError, TrainingError
+from megadec.common.errors import ConfigError, MissingExtraError, TrainingError, check_range
 from megadec.engine.checkpoint.manifest import checkpoints_in
 from megadec.engine.health.preemption import STOP_FILE
 from megadec.engine.runs.pretrain import Run
@@ -65,13 +65,9 @@ class RayRun(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.workers < 1:
-            raise ConfigError(f"--workers={self.workers} is not at least 1")
-        if self.cpus_per_worker <= 0:
-            raise ConfigError(f"--cpus_per_worker={self.cpus_per_worker} is not above 0")
-        for name in ("max_failures", "placement_seconds", "replacement_seconds"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"--{name}={getattr(self, name)} is negative")
+        check_range(self, "--", "workers", least=1)
+        check_range(self, "--", "cpus_per_worker", above=0)
+        check_range(self, "--", "max_failures", "placement_seconds", "replacement_seconds", least=0)
 
     @property
     def run(self) -> Run:
@@ -94,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     connect(options.address)
     find_room(options)
-    train_on_cluster(options.run, options.deepspeed, options)
+    train_on_cluster(options)
 
 
 def check_request(run: Run, deepspeed_file: Path, workers: int) -> None:
@@ -158,17 +154,18 @@ def _listed(amounts: Mapping[str, float], names: Mapping[str, float]) -> str:
     return " and ".join(f"{amounts.get(name, 0):g} {name}" for name in names)
 
 
-def train_on_cluster(run: Run, deepspeed_file: Path, options: RayRun) -> None:
+def train_on_cluster(options: RayRun) -> None:
     """Start the workers, replace them when one is lost, and wait for the end. Raises MegadecError."""
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    run = options.run
     (run.folder / SNAPSHOT).unlink(missing_ok=True)
     trainer = TorchTrainer(
         work,
         train_loop_config={
             "run": to_dict(run),
-            "deepspeed": str(deepspeed_file),
+            "deepspeed": str(options.deepspeed),
             "folder": str(Path.cwd()),
             "known": [path.name for path in checkpoints_in(run.checkpoints)],
         },

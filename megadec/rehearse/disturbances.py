@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, check_range
 
 Kind = Literal["kill", "stop", "cut shard", "flipped byte", "full disk", "full disk for a while"]
-Moment = Literal["start", "step", "save", "evaluation"]
+Moment = Literal["before", "start", "step", "save", "evaluation"]
 LAUNCHER, ALL_RANKS = -1, -2
 # So many steps at most a start makes before it is disturbed, with a save every second and an evaluation every third.
 STEPS_A_START = 6
@@ -24,30 +24,28 @@ SHARE_AT_START = 0.1
 
 
 class KindOf(NamedTuple):
-    """words: for the table. options: of the start to which it happens. says: what the run must say then."""
+    """words: for the table. groups: who may be the victim beside single ranks. options: of the start to which it
+    happens. says: what the run must say then."""
 
     words: str
+    groups: tuple[int, ...] = ()
     options: tuple[str, ...] = ()
     says: str = ""
 
 
 DAMAGE: tuple[Kind, ...] = ("cut shard", "flipped byte")
 FULL_DISK: tuple[Kind, ...] = ("full disk", "full disk for a while")
-KINDS: dict[Kind, KindOf] = {
-    "kill": KindOf("kill -9 of {victim}"),
-    "stop": KindOf("SIGTERM to {victim}"),
-    "cut shard": KindOf("a shard was cut", ("--data.bad_shards=0",)),
-    "flipped byte": KindOf("a byte of a shard was flipped", ("--data.bad_shards=0", "--data.verify=hashes")),
-    "full disk": KindOf(
-        "the disk refused {victim}",
-        ("--checkpoint.retries=1", "--checkpoint.retry_pause_seconds=0.2"),
-        "cannot write",
-    ),
+RETRY, REFUSED = "--checkpoint.retry_pause_seconds=0.2", "cannot write"
+KINDS: dict[Kind | None, KindOf] = {
+    "kill": KindOf("kill -9 of {victim}", (LAUNCHER, ALL_RANKS)),
+    "stop": KindOf("SIGTERM to {victim}", (LAUNCHER,)),
+    "cut shard": KindOf("a shard was cut", (ALL_RANKS,)),
+    "flipped byte": KindOf("a byte of a shard was flipped", (ALL_RANKS,), ("--data.verify=hashes",)),
+    "full disk": KindOf("the disk refused {victim}", (), (RETRY, "--checkpoint.retries=1"), REFUSED),
     "full disk for a while": KindOf(
-        "the disk refused {victim} for a while",
-        ("--checkpoint.retries=100000", "--checkpoint.retry_pause_seconds=0.2"),
-        "cannot write",
+        "the disk refused {victim} for a while", (ALL_RANKS,), (RETRY, "--checkpoint.retries=100000"), REFUSED
     ),
+    None: KindOf("nothing; to the end"),
 }
 
 
@@ -85,19 +83,17 @@ class RehearsalOptions:
     output: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("kills", "stops", "damaged_shards", "full_disks", "tolerance"):
-            if (getattr(self, name) or 0) < 0:
-                raise ConfigError(f"rehearsal.{name}={getattr(self, name)} is negative")
+        counts = ("kills", "stops", "damaged_shards", "full_disks")
+        check_range(self, "rehearsal.", *counts, "tolerance", "share_in_saves", "share_in_evaluations", least=0)
+        check_range(self, "rehearsal.", "sequence_length", least=2)
+        check_range(self, "rehearsal.", "patience_seconds", above=0)
         if min(self.all_ranks) < 1:
             raise ConfigError(f"rehearse: {min(self.all_ranks)} ranks; at least 1 trains")
-        shares = (self.share_in_saves, self.share_in_evaluations)
-        if min(shares) < 0 or sum(shares) > 1:
+        if self.share_in_saves + self.share_in_evaluations > 1:
             raise ConfigError(
-                f"rehearsal.share_in_saves={shares[0]} and rehearsal.share_in_evaluations={shares[1]}: shares of all"
-                " kills are not negative, and together at most 1"
+                f"rehearsal.share_in_saves={self.share_in_saves} and rehearsal.share_in_evaluations="
+                f"{self.share_in_evaluations}: shares of all kills are together at most 1"
             )
-        if self.sequence_length < 2 or self.patience_seconds <= 0:
-            raise ConfigError("rehearsal.sequence_length is at least 2, and rehearsal.patience_seconds above 0")
         if self.run_steps < self.steps_needed:
             raise ConfigError(
                 f"rehearsal.steps={self.steps} is less than the {self.steps_needed} that {self.disturbances}"
@@ -129,18 +125,18 @@ class RehearsalOptions:
 class Disturbance:
     """One start of the run and what is done to it.
 
-    victim: a rank's number, LAUNCHER or ALL_RANKS. after: so many steps, saves or evaluations of this start come first.
-    fraction: how far into the step, save or evaluation it comes. ranks, deepspeed: of this start; the latter counts the
-    files from 0, which is that of --deepspeed.
+    kind: None for the last start, which nothing happens to. victim: a rank's number, LAUNCHER or ALL_RANKS. after: so
+    many steps, saves or evaluations of this start come first. fraction: how far into the step, save or evaluation it
+    comes. ranks, deepspeed: of this start; the latter counts the files from 0, which is that of --deepspeed.
     """
 
-    kind: Kind
+    kind: Kind | None
     moment: Moment
     victim: int
     after: int
     fraction: float
     ranks: int
-    deepspeed: int
+    deepspeed: int = 0
 
     @property
     def words(self) -> str:
@@ -159,14 +155,13 @@ def choose(options: RehearsalOptions, *, evaluates: bool) -> list[Disturbance]:
     in_saves = math.ceil(options.kills * options.share_in_saves)
     in_evaluations = min(round(options.kills * options.share_in_evaluations), options.kills - in_saves)
     at_start = min(round(options.kills * SHARE_AT_START), options.kills - in_saves - in_evaluations)
-    moments: list[Moment] = ["save"] * in_saves
-    moments += [evaluation] * in_evaluations
-    moments += ["start"] * at_start
-    moments += ["step"] * (options.kills - len(moments))
     stops: tuple[Moment, ...] = ("step", "save", evaluation)
-    kinds: list[tuple[Kind, Moment]] = [("kill", moment) for moment in moments]
+    kinds: list[tuple[Kind, Moment]] = [("kill", "save")] * in_saves
+    kinds += [("kill", evaluation)] * in_evaluations
+    kinds += [("kill", "start")] * at_start
+    kinds += [("kill", "step")] * (options.kills - len(kinds))
     kinds += [("stop", stops[number % 3]) for number in range(options.stops)]
-    kinds += [(DAMAGE[number % 2], "start") for number in range(options.damaged_shards)]
+    kinds += [(DAMAGE[number % 2], "before") for number in range(options.damaged_shards)]
     kinds += [(FULL_DISK[number % 2], "save") for number in range(options.full_disks)]
     chance.shuffle(kinds)
     return [_draw(kind, moment, options, chance) for kind, moment in kinds]
@@ -174,14 +169,9 @@ def choose(options: RehearsalOptions, *, evaluates: bool) -> list[Disturbance]:
 
 def _draw(kind: Kind, moment: Moment, options: RehearsalOptions, chance: random.Random) -> Disturbance:
     ranks = chance.choice(options.all_ranks)
-    victims: tuple[int, ...] = (*range(ranks),) * 2
-    if kind == "kill":
-        victims += (ALL_RANKS,) if moment == "start" else (LAUNCHER, ALL_RANKS)
-    elif kind == "stop":
-        victims += (LAUNCHER,)
-    elif kind != "full disk":
-        victims += (ALL_RANKS,)
+    groups = [group for group in KINDS[kind].groups if moment != "start" or group != LAUNCHER]
+    victims = [*range(ranks), *range(ranks), *groups]
     # A save comes every second step, an evaluation every third: more of them than these would take too many steps.
-    after = {"start": 0, "step": chance.randint(1, 4), "save": chance.randint(0, 1), "evaluation": 0}[moment]
+    after = {"step": chance.randint(1, 4), "save": chance.randint(0, 1)}.get(moment, 0)
     victim, fraction = chance.choice(victims), chance.random()
     return Disturbance(kind, moment, victim, after, fraction, ranks, chance.randrange(1 + len(options.other_deepspeed)))

@@ -8,6 +8,7 @@ undisturbed run, nothing is left over.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shutil
 import signal
@@ -15,23 +16,25 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from megadec.common.config import to_dict
+from megadec.common.config import parse, take_options, to_dict
 from megadec.common.errors import CheckpointError, ConfigError, TrainingError
+from megadec.common.files import write_json
 from megadec.common.log import logger
 from megadec.engine.checkpoint.manifest import newest_whole
 from megadec.engine.metrics.options import FILE_NAME
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.zero.settings import resolve_precision
 from megadec.rehearse.disturbances import DAMAGE, KINDS, LAUNCHER, Disturbance, Kind, RehearsalOptions, choose
-from megadec.rehearse.setup import Scene, damaged, make_scene
-from megadec.rehearse.start import STARTING, Attempt, NotSeenError, Pace, disturb, pace_of, read_lines
+from megadec.rehearse.start import STARTING, Attempt, NotSeenError, Scene, damaged, disturb, make_scene, read_lines
 
+SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "pretrain.py"
+OWN_NAMES = {field.name for field in fields(RehearsalOptions)}
 TOLERANCES = {"fp32": 1e-5, "bf16": 1e-2}
 # After so many starts in a row that could not be disturbed as planned, nothing more is to be learned.
 HOPELESS = 3
@@ -84,7 +87,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RehearsalReport:
-    """A rehearsal. run: as it was scaled down; steps: of it; problems: by row, empty when all is as it must be."""
+    """A rehearsal. run: as it was scaled down; steps: of it."""
 
     run: Mapping[str, Any]
     seed: int
@@ -94,17 +97,21 @@ class RehearsalReport:
     undisturbed_loss: float
     final_loss: float | None
     seconds: float
-    problems: Mapping[int, Sequence[str]]
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain values, with what follows from them."""
-        rows = [{**to_dict(row), "steps_lost": row.steps_lost} for row in self.rows]
-        return {**to_dict(self), "rows": rows, "counts": self.counts}
+    @property
+    def problems(self) -> dict[int, list[str]]:
+        """What is wrong, by row; empty when all is as it must be."""
+        return {row.number: wrong for row in self.rows if (wrong := judge(row, self.tolerance, self.steps))}
 
     @property
     def counts(self) -> dict[str, int]:
         """What was done how often, kills by place."""
         return dict(Counter(f"kill {row.place}" if row.kind == "kill" else row.kind for row in self.rows if row.kind))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, with what follows from them."""
+        rows = [{**to_dict(row), "steps_lost": row.steps_lost} for row in self.rows]
+        return {**to_dict(self), "rows": rows, "problems": self.problems, "counts": self.counts}
 
 
 def rehearse(run: Run, deepspeed: Path, script: Path, options: RehearsalOptions) -> RehearsalReport:
@@ -138,8 +145,7 @@ class _Rehearsal:
 
     def __init__(self, scene: Scene, script: Path, options: RehearsalOptions, logs: Path) -> None:
         self._scene, self._script, self._options, self._logs = scene, script, options, logs
-        self._steps = scene.run.train.steps
-        self._metrics = scene.run.folder / FILE_NAME
+        self._steps, self._folder = scene.run.train.steps, scene.run.folder
         stated = options.tolerance
         self._tolerance = TOLERANCES[resolve_precision(scene.run.train.precision)] if stated is None else stated
         self._rows: list[Outcome] = []
@@ -148,75 +154,77 @@ class _Rehearsal:
         """All starts."""
         began = time.monotonic()
         self._logs.mkdir(exist_ok=True)
-        undisturbed, pace = self._run_undisturbed()
+        self._run_undisturbed()
         for what in choose(self._options, evaluates=bool(self._scene.run.evaluate.sets)):
-            self._start(what, undisturbed, pace)
+            self._start(what)
             if len(self._rows) >= HOPELESS and all(row.error for row in self._rows[-HOPELESS:]):
                 log.error("giving up: %d starts in a row did not come to their disturbance", HOPELESS)
                 break
-        self._start(None, undisturbed, pace)
-        losses = losses_of(read_lines(self._metrics))
-        problems = {row.number: wrong for row in self._rows if (wrong := judge(row, self._tolerance, self._steps))}
+        self._start(Disturbance(None, "before", 0, 0, 0.0, self._options.all_ranks[0]))
         return RehearsalReport(
             run=to_dict(self._scene.run),
             seed=self._options.seed,
             steps=self._steps,
             tolerance=self._tolerance,
             rows=self._rows,
-            undisturbed_loss=undisturbed["train", self._steps],
-            final_loss=losses.get(("train", self._steps)),
+            undisturbed_loss=self._undisturbed["train", self._steps],
+            final_loss=losses_of(read_lines(self._folder / FILE_NAME)).get(("train", self._steps)),
             seconds=time.monotonic() - began,
-            problems=problems,
         )
 
-    def _run_undisturbed(self) -> tuple[Losses, Pace]:
-        folder, output = self._scene.undisturbed, self._logs / "undisturbed"
+    def _attempt(self, name: str, folder: Path, ranks: int, deepspeed: int, *options: str) -> Attempt:
+        """Start the run in `folder` with the DeepSpeed file of this number. name: of the file for its output."""
+        files = ["--deepspeed", str(self._scene.deepspeed_files[deepspeed]), "--config", str(self._scene.run_file)]
+        command = [str(self._script), *files, f"--name={folder.name}", *options]
+        return Attempt(command, ranks, folder, self._logs / name, self._options.patience_seconds)
+
+    def _run_undisturbed(self) -> None:
+        folder, began = self._scene.undisturbed, time.monotonic()
         log.info("undisturbed: %d steps in %s", self._steps, folder)
-        began, command = time.monotonic(), self._command(0, f"--name={folder.name}")
-        with Attempt(command, self._options.all_ranks[0], folder, output, self._options.patience_seconds) as start:
+        with self._attempt("undisturbed", folder, self._options.all_ranks[0], 0) as start:
             with contextlib.suppress(NotSeenError):  # its output says why
                 start.wait_for_step()
             seconds = time.monotonic() - began
             status, _ = start.wait_for_end()
-        losses = losses_of(read_lines(folder / FILE_NAME))
-        if status or ("train", self._steps) not in losses:
-            raise TrainingError(
-                f"the undisturbed run ended with {status}; its output, {output}, ends:\n{start.output[-SHOWN_OUTPUT:]}"
-            )
-        return losses, pace_of(start, seconds)
+        self._undisturbed = losses_of(read_lines(folder / FILE_NAME))
+        if status or ("train", self._steps) not in self._undisturbed:
+            end = start.output[-SHOWN_OUTPUT:]
+            raise TrainingError(f"the undisturbed run ended with {status}; its output, {start.log}, ends:\n{end}")
+        self._pace = start.pace(seconds)
 
-    def _start(self, what: Disturbance | None, undisturbed: Losses, pace: Pace) -> None:
-        """Start the run, let happen what is to happen (None: nothing, it goes to its end), and collect the facts."""
-        ranks, file = (what.ranks, what.deepspeed) if what else (self._options.all_ranks[0], 0)
-        kind, victim, done = (what.kind, what.victim, what.words) if what else (None, 0, "nothing; to the end")
-        row = Outcome(len(self._rows) + 1, ranks, self._scene.deepspeed_files[file].name, done, kind, victim)
+    def _start(self, what: Disturbance) -> None:
+        """Start the run, let happen what is to happen, and collect the facts."""
+        kind = KINDS[what.kind]
+        file, says = self._scene.deepspeed_files[what.deepspeed], kind.says
+        row = Outcome(len(self._rows) + 1, what.ranks, file.name, what.words, what.kind, what.victim)
         row.whole_before = self._whole_step()
-        more, says = (KINDS[kind].options, KINDS[kind].says) if kind else ((), "")
-        output = self._logs / f"{row.number:03d}"
         with contextlib.ExitStack() as stack:
-            if what and what.kind in DAMAGE:
+            if what.kind in DAMAGE:
                 shard = self._scene.shards[int(what.fraction * len(self._scene.shards))]
                 says = f"{shard.parent.name}/{shard.name}"
                 row.done += f": {says}"
                 stack.enter_context(damaged(shard, cut=what.kind == "cut shard"))
-            sizes = (ranks, self._scene.run.folder, output, self._options.patience_seconds)
-            start = stack.enter_context(Attempt(self._command(file, *more), *sizes))
+            start = self._attempt(f"{row.number:03d}", self._folder, what.ranks, what.deepspeed, *kind.options)
+            stack.enter_context(start)
             try:
-                row.place = disturb(start, what, pace) if what else ""
+                row.place = disturb(start, what, self._pace)
                 row.status, row.seconds = start.wait_for_end()
-            except NotSeenError as not_seen:
-                row.error = f"{not_seen}; see {output}"
-            except psutil.NoSuchProcess as gone:
-                row.error = f"process {gone.pid} had ended before anything was done to it; see {output}"
+            except (NotSeenError, psutil.NoSuchProcess) as error:
+                row.error = f"{error}; see {start.log}"
         trained = start.lines("train")
         row.at_step = max([row.whole_before, *(line["step"] for line in trained)])
         row.whole = self._whole_step()
-        row.loss_difference = difference(losses_of([*trained, *start.lines("evaluate")]), undisturbed)
+        row.loss_difference = difference(losses_of([*trained, *start.lines("evaluate")]), self._undisturbed)
         row.said = says in start.output
-        row.left = unfinished_in(self._scene.run.folder)
-        self._resolve(went_on_from(start.output, bool(trained)))
-        if what is None:
-            self._finish(row, undisturbed)
+        row.left = unfinished_in(self._folder)
+        # What the starts before have left is known when one went on from somewhere.
+        went_on = went_on_from(start.output, bool(trained))
+        for earlier in self._rows:
+            if went_on is not None and earlier.went_on_from is None:
+                earlier.went_on_from = went_on
+                earlier.left_over = tuple(sorted({*earlier.left} & {*row.left}))
+        if what.kind is None:
+            self._finish(row)
         self._rows.append(row)
         log.info(
             "%d: %s; %s at step %d, ended with %s after %.1f s; step %d is whole, %d unfinished file(s) or folder(s)",
@@ -225,18 +233,11 @@ class _Rehearsal:
         for wrong in judge(row, self._tolerance, self._steps):
             log.error("%d: %s", row.number, wrong)
 
-    def _resolve(self, went_on: int | None) -> None:
-        """A start went on from there (None: it did not come so far): what the ones before it have left is known now."""
-        for row in self._rows:
-            if went_on is not None and row.went_on_from is None:
-                row.went_on_from = went_on
-                row.left_over = tuple(sorted({*row.left} & {*unfinished_in(self._scene.run.folder)}))
-
-    def _finish(self, row: Outcome, undisturbed: Losses) -> None:
+    def _finish(self, row: Outcome) -> None:
         """What must hold for the whole run when its last start has ended."""
-        lines = read_lines(self._metrics)
+        lines = read_lines(self._folder / FILE_NAME)
         row.went_on_from, row.left_over = row.whole, row.left
-        row.loss_difference = max(row.loss_difference, difference(losses_of(lines), undisturbed))
+        row.loss_difference = max(row.loss_difference, difference(losses_of(lines), self._undisturbed))
         if [line["step"] for line in lines if line["kind"] == "train"] != list(range(1, self._steps + 1)):
             row.error = f"{row.error}; metrics.jsonl does not have every step once".removeprefix("; ")
 
@@ -249,25 +250,16 @@ class _Rehearsal:
             return 0
         return newest[1]["step"] if newest else 0
 
-    def _command(self, deepspeed: int, *more: str) -> list[str]:
-        files = ["--deepspeed", str(self._scene.deepspeed_files[deepspeed]), "--config", str(self._scene.run_file)]
-        return [str(self._script), *files, *more]
-
 
 def losses_of(lines: Sequence[Mapping[str, Any]]) -> Losses:
     """Every loss in lines of metrics.jsonl, of steps and of held-out sets."""
-    found = {}
-    for line in lines:
-        if line["kind"] in ("train", "evaluate"):
-            name = "train" if line["kind"] == "train" else f"evaluate/{line['set']}"
-            found[name, line["step"]] = line["loss"]
-    return found
+    names = ((line, "train" if line["kind"] == "train" else f"evaluate/{line.get('set')}") for line in lines)
+    return {(name, line["step"]): line["loss"] for line, name in names if line["kind"] in ("train", "evaluate")}
 
 
 def went_on_from(output: str, trained: bool) -> int | None:
     """The step of the checkpoint that a start went on from by its output; 0: it began; None: it did not come so far."""
-    found = re.search(r"going on from .*/step_(\d+)", output)
-    if found is not None:
+    if found := re.search(r"going on from .*/step_(\d+)", output):
         return int(found[1])
     return 0 if trained else None
 
@@ -280,44 +272,46 @@ def unfinished_in(folder: Path) -> tuple[str, ...]:
 
 def difference(losses: Losses, undisturbed: Losses) -> float:
     """The largest relative difference; infinite where the undisturbed run has no such figure."""
-    found = [
-        abs(loss - undisturbed[key]) / abs(undisturbed[key]) if key in undisturbed else float("inf")
-        for key, loss in losses.items()
-    ]
-    return max((value if value == value else float("inf") for value in found), default=0.0)
+    pairs = [(loss, undisturbed.get(key, math.nan)) for key, loss in losses.items()]
+    found = (abs(loss - other) / abs(other) for loss, other in pairs)
+    return max((math.inf if math.isnan(value) else value for value in found), default=0.0)
 
 
 def judge(row: Outcome, tolerance: float, last_step: int) -> list[str]:
     """What is wrong with a row, in words. last_step: of the run."""
-    wrong = [row.error] if row.error else []
-    if row.whole < row.whole_before:
-        wrong.append(f"the checkpoint of step {row.whole_before} was whole and is not any more")
-    if row.went_on_from is not None and row.went_on_from != row.whole:
-        wrong.append(f"went on from step {row.went_on_from}, and step {row.whole} was whole")
-    if not row.loss_difference <= tolerance:
-        wrong.append(f"a loss differs by {row.loss_difference:.2g}, more than {tolerance:g}")
-    if row.left_over:
-        wrong.append(f"left over: {', '.join(row.left_over)}")
-    return wrong if row.error else [*wrong, *_wrong_of_kind(row, last_step)]
+    rules = [
+        (row.error != "", row.error),
+        (row.whole < row.whole_before, f"the checkpoint of step {row.whole_before} was whole and is not any more"),
+        (
+            row.went_on_from not in (None, row.whole),
+            f"went on from step {row.went_on_from}, and step {row.whole} was whole",
+        ),
+        (not row.loss_difference <= tolerance, f"a loss differs by {row.loss_difference:.2g}, more than {tolerance:g}"),
+        (row.left_over != (), f"left over: {', '.join(row.left_over)}"),
+    ]
+    if not row.error:
+        rules += _rules_of_kind(row, last_step)
+    return [words for is_broken, words in rules if is_broken]
 
 
-def _wrong_of_kind(row: Outcome, last_step: int) -> list[str]:
-    wrong = []
-    fails = row.kind in ("kill", *DAMAGE, "full disk") or row.victim == LAUNCHER
-    if fails == (row.status == 0):
-        wrong.append(f"ended with {row.status}")
-    if row.kind in ("stop", "full disk for a while") and row.whole != row.at_step:
-        wrong.append(f"was asked to stop at step {row.at_step}, and saved step {row.whole}")
-    went_on = row.at_step - row.whole_before
-    if row.kind == "kill" and row.place == STARTING and went_on > LAST_STEPS:
-        wrong.append(f"was killed before its first step, and did {went_on} steps")
-    if not row.said:
-        wrong.append("did not say what was wrong")
-    if row.kind == "full disk" and row.left:
-        wrong.append(f"left {', '.join(row.left)} on the full disk")
-    if row.kind is None and (row.at_step, row.whole) != (last_step, last_step):
-        wrong.append(f"ended at step {row.at_step} with the checkpoint of step {row.whole}, not at step {last_step}")
-    return wrong
+def _rules_of_kind(row: Outcome, last_step: int) -> list[tuple[bool, str]]:
+    """Whether what was done had another end than it must have, and the words for it."""
+    kind, step, whole = row.kind, row.at_step, row.whole
+    fails = kind in ("kill", *DAMAGE, "full disk") or row.victim == LAUNCHER
+    saves_and_ends = kind in ("stop", "full disk for a while")
+    too_early = kind == "kill" and row.place == STARTING
+    went_on = step - row.whole_before
+    return [
+        (fails == (row.status == 0), f"ended with {row.status}"),
+        (saves_and_ends and whole != step, f"was asked to stop at step {step}, and saved step {whole}"),
+        (too_early and went_on > LAST_STEPS, f"was killed before its first step, and did {went_on} steps"),
+        (not row.said, "did not say what was wrong"),
+        (kind == "full disk" and row.left != (), f"left {', '.join(row.left)} on the full disk"),
+        (
+            kind is None and (step, whole) != (last_step, last_step),
+            f"ended at step {step} with the checkpoint of step {whole}, not at step {last_step}",
+        ),
+    ]
 
 
 HEAD = ("", "ranks", "what was done", "where", "at step", "ended", "whole", "went on from", "steps lost",
@@ -326,25 +320,61 @@ HEAD = ("", "ranks", "what was done", "where", "at step", "ended", "whole", "wen
 
 def table(report: RehearsalReport) -> str:
     """The report as Markdown."""
+    rows, problems = report.rows, report.problems
     cells: list[Sequence[object]] = [HEAD, ["---"] * len(HEAD)]
-    for row in report.rows:
+    for row in rows:
         ended = "" if row.status is None else f"{row.status} after {row.seconds:.1f} s"
         went_on = "" if row.went_on_from is None else row.went_on_from
         loss = f"{row.loss_difference:.1g}" if row.loss_difference else "0"
-        verdict = "; ".join(report.problems.get(row.number, ())) or "ok"
+        verdict = "; ".join(problems.get(row.number, ())) or "ok"
         cells.append((
             row.number, row.ranks, row.done, row.place, row.at_step, ended, row.whole, went_on, row.steps_lost,
             loss, len(row.left), len(row.left_over), verdict,
         ))  # fmt: skip
     done = ", ".join(f"{count} x {name}" for name, count in sorted(report.counts.items()))
-    again = sum(row.steps_lost for row in report.rows)
-    worst = max((row.loss_difference for row in report.rows), default=0.0)
+    again = sum(row.steps_lost for row in rows)
+    worst = max((row.loss_difference for row in rows), default=0.0)
     total = (
         f"{done}; {again} steps done again; largest loss difference {worst:.2g} (allowed: {report.tolerance:g});"
         f" loss of step {report.steps}: {report.final_loss}, undisturbed {report.undisturbed_loss};"
         f" {report.seconds:.0f} s."
     )
-    end = f"All {len(report.rows)} rows are as they must be."
-    if report.problems:
-        end = f"{len(report.problems)} of {len(report.rows)} rows are not as they must be."
+    wrong = f"{len(problems)} of {len(rows)} rows are not as they must be."
+    end = wrong if problems else f"All {len(rows)} rows are as they must be."
     return "\n".join([*(f"| {' | '.join(map(str, line))} |" for line in cells), "", total, end])
+
+
+@dataclass(frozen=True)
+class RehearsedRun(Run):
+    """A run, and how it is rehearsed: --rehearsal.kills 10 and --kills 10 are the same."""
+
+    rehearsal: RehearsalOptions = field(default_factory=RehearsalOptions)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Rehearse a run as launch/pretrain.py takes it, and print a table of what disturbances cost it.
+
+    --kills is short for --rehearsal.kills, and so on; --seed is that of the rehearsal, the run's own is in its file.
+    The user's shards are only read, and no file of the run's own folder is touched. Ends with an error when a row is
+    not as it must be: a loss differs from the undisturbed run's, something is left over, no whole checkpoint is there
+    to go on from.
+    """
+    taken, rest = take_options(argv, ("deepspeed",))
+    parsed = parse(RehearsedRun, [_prefixed(word) for word in rest], description=main.__doc__ or "")
+    if "deepspeed" not in taken:
+        raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
+    if not SCRIPT.is_file():
+        raise ConfigError(f"{SCRIPT} does not exist; a rehearsal starts it: it needs megadec's source tree")
+    run = Run(**{field.name: getattr(parsed, field.name) for field in fields(Run)})
+    report = rehearse(run, Path(taken["deepspeed"]), SCRIPT, parsed.rehearsal)
+    print(table(report))
+    if parsed.rehearsal.output is not None:
+        write_json(parsed.rehearsal.output, report.to_json())
+    if report.problems:
+        raise TrainingError(f"row(s) {', '.join(map(str, report.problems))} are not as they must be")
+
+
+def _prefixed(word: str) -> str:
+    """`--kills` as `--rehearsal.kills`."""
+    name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+    return f"--rehearsal.{word.removeprefix('--')}" if word.startswith("--") and name in OWN_NAMES else word

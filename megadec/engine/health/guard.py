@@ -24,8 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from megadec.common.errors import ConfigError
-from megadec.engine.limits import check_numbers
+from megadec.common.errors import ConfigError, check_range
 from megadec.engine.metrics.reports import Action, Anomaly, Kind, StepReport
 from megadec.engine.ranks import Ranks
 
@@ -75,8 +74,8 @@ class GuardOptions:
     stall_seconds: float = 600.0
 
     def __post_init__(self) -> None:
-        check_numbers("guard", self, "at least 0", "skips_in_a_row", "skips", "roll_backs", "stall_seconds")
-        check_numbers("guard", self, "above 0", "loss_factor", "gradient_factor")
+        check_range(self, "guard.", "skips_in_a_row", "skips", "roll_backs", "stall_seconds", least=0)
+        check_range(self, "guard.", "loss_factor", "gradient_factor", above=0)
         if not 2 <= self.warmup_steps <= self.window:
             raise ConfigError(f"guard.warmup_steps={self.warmup_steps} is not from 2 to guard.window={self.window}")
 

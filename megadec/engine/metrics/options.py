@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from megadec.engine.limits import check_numbers
-
 FILE_NAME = "metrics.jsonl"
 
 
@@ -28,4 +26,4 @@ class MetricsOptions:
     peak_flops: float | None = None
 
     def __post_init__(self) -> None:
-        check_numbers("metrics", self, "above 0", "peak_flops")
+        check_range(self, "metrics.", "peak_flops", above=0)

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, check_range
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.health.guard import GuardOptions
-from megadec.engine.limits import check_numbers
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import check_trackers
@@ -64,8 +63,8 @@ class CheckpointOptions:
 
     def __post_init__(self) -> None:
         counts = ("interval_steps", "keep_every", "snapshot_bytes", "retries", "retry_pause_seconds")
-        check_numbers("checkpoint", self, "at least 0", *counts)
-        check_numbers("checkpoint", self, "at least 1", "keep_last")
+        check_range(self, "checkpoint.", *counts, least=0)
+        check_range(self, "checkpoint.", "keep_last", least=1)
         if self.keep_every and (not self.interval_steps or self.keep_every % self.interval_steps):
             raise ConfigError(
                 f"checkpoint.keep_every={self.keep_every} is not a multiple of interval_steps={self.interval_steps},"
@@ -98,7 +97,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         counts = ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size")
-        check_numbers("train", self, "at least 1", *counts)
+        check_range(self, "train.", *counts, least=1)
 
     @property
     def last_step(self) -> int:
@@ -183,6 +182,12 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bo
     check_zero_section(settings)
     check_trackers(run.metrics)
     return settings
+
+
+def check_length(key: str, tokens: int, positions: int) -> None:
+    """Raise ConfigError when sequences of so many tokens do not fit the model's positions. key: of the tokens."""
+    if tokens > positions:
+        raise ConfigError(f"{key}={tokens} is more than model.shape.max_position_embeddings={positions}")
 
 
 def check_folder(run: CommonRun) -> None:

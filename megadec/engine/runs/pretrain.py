@@ -35,10 +35,17 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.limits import check_length
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
-from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_folder, open_settings, with_vocabulary
+from megadec.engine.runs.common import (
+    CommonRun,
+    Job,
+    ShapeFields,
+    check_folder,
+    check_length,
+    open_settings,
+    with_vocabulary,
+)
 from megadec.engine.task import InitialWeights, Scorer, Task
 
 Sets = Mapping[str, DataSet]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from megadec.common.config import to_dict
+from megadec.common.errors import check_range
 from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
@@ -22,10 +23,17 @@ from megadec.data.pairs import PairOptions, PairSet, open_pairs
 from megadec.decoder.textbook.registry import Architecture, architecture
 from megadec.engine.evaluate import evaluate_loss, evenly_spaced
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.limits import check_length, check_numbers
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
-from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_folder, open_settings, with_vocabulary
+from megadec.engine.runs.common import (
+    CommonRun,
+    Job,
+    ShapeFields,
+    check_folder,
+    check_length,
+    open_settings,
+    with_vocabulary,
+)
 from megadec.engine.runs.pretrain import TIED_NAMES
 from megadec.engine.task import Scorer, Task
 
@@ -58,7 +66,7 @@ class PairEvaluateOptions:
     micro_batch_size: int = 32
 
     def __post_init__(self) -> None:
-        check_numbers("evaluate", self, "at least 1", "interval_steps", "pairs", "micro_batch_size")
+        check_range(self, "evaluate.", "interval_steps", "pairs", "micro_batch_size", least=1)
 
 
 @dataclass(frozen=True)

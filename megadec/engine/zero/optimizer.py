@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from megadec.engine.limits import check_numbers
-
 EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
 
@@ -35,9 +33,9 @@ class OptimizerOptions:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        check_numbers("optimizer", self, "above 0", "learning_rate")
-        check_numbers("optimizer", self, "at least 0", "weight_decay", "max_grad_norm", "epsilon")
-        check_numbers("optimizer", self, "from 0 to below 1", "beta1", "beta2")
+        check_range(self, "optimizer.", "learning_rate", above=0)
+        check_range(self, "optimizer.", "weight_decay", "max_grad_norm", "epsilon", least=0)
+        check_range(self, "optimizer.", "beta1", "beta2", least=0, below=1)
 
 
 def decays(name: str, options: OptimizerOptions) -> bool:

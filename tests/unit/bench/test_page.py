@@ -74,10 +74,7 @@ def test_the_page_shows_every_benchmark_how_it_ended_and_its_figures(written: Pa
     assert "<details><summary>top</summary>\n\n| | name | calls |" in text
     assert text.count("NVIDIA H200") == 1
     assert "3 passed in 1.2s" in text
-
-
-def test_what_a_failed_benchmark_said_last_is_on_the_page(written: Path) -> None:
-    text = (written / "README.md").read_text(encoding="utf-8")
+    # What a failed one said last.
     assert "OutOfMemoryError: 9 GiB" in text
     assert "line 59" in text
     assert "line 10\n" not in text
@@ -98,23 +95,14 @@ def test_there_is_a_picture_for_each_kind_with_bars_and_the_page_shows_it(writte
     assert "![zero](zero.png)" in (written / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_kind_is_drawn_by_its_best_known_fields(tmp_path: Path) -> None:
+def test_a_kind_is_drawn_by_its_best_known_fields_and_many_bars_in_several_panels(tmp_path: Path) -> None:
     outcomes = read_outcomes(write_results(tmp_path / "in"))
-    assert [(title, field) for title, field, _ in panels(outcomes, "zero")] == [
-        ("zero-124m cases", "tokens_per_second"),
-    ]
+    [(title, field, _)] = panels(outcomes, "zero")
+    assert (title, field) == ("zero-124m cases", "tokens_per_second")
     assert panels(outcomes, "loss") == []
-
-
-def test_many_bars_are_drawn_in_several_panels(tmp_path: Path) -> None:
-    outcome = read_outcomes(write_results(tmp_path / "in"))[0]
-    many = replace(outcome, result={"cases": {f"case {n}": {"tflops": n, "peak_bytes": n} for n in range(50)}})
-    assert [(field, len(bars)) for _, field, bars in panels([many], "zero")] == [
-        ("tflops", 40),
-        ("tflops", 10),
-        ("peak_bytes", 40),
-        ("peak_bytes", 10),
-    ]
+    many = replace(outcomes[0], result={"cases": {f"case {n}": {"tflops": n, "peak_bytes": n} for n in range(50)}})
+    drawn = [(field, len(bars)) for _, field, bars in panels([many], "zero")]
+    assert drawn == [("tflops", 40), ("tflops", 10), ("peak_bytes", 40), ("peak_bytes", 10)]
 
 
 def test_without_matplotlib_there_is_a_page_without_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,9 +119,7 @@ def test_rows_are_found_at_any_depth_and_lists_of_numbers_are_left_to_the_json()
         Table("a top", {"1": {"name": "mm", "calls": 2}}, listed=True),
     ]
     assert list(tables(None)) == []
-
-
-def test_a_bar_in_a_text_does_not_break_its_row() -> None:
+    # A bar in a text does not break its row.
     [*_, line, _] = markdown(Table("", {"case": {"name": "a|b\nc"}}))
     assert line == "| case | a\\|b c |"
 

@@ -36,22 +36,13 @@ def test_the_plan_is_within_a_tenth_of_the_measured_peak(
     for way in ("in_use", "as_run"):
         assert abs(case[way]["error_above_base"]) < 0.1
         assert abs(case[way]["error_of_whole"]) < 0.1
-    setup = Setup(
-        DecoderShape.from_preset(case["preset"], max_position_embeddings=options["sequence_length"]),
-        Zero(stage=case["stage"]),
-        options["precision"],
-        options["ranks"],
-        1,
-        options["rows"],
-        options["sequence_length"],
-        device="cpu",
-        saves_behind=True,
-    )
+    shape = DecoderShape.from_preset(case["preset"], max_position_embeddings=options["sequence_length"])
+    sizes = (options["precision"], options["ranks"], 1, options["rows"], options["sequence_length"])
+    setup = Setup(shape, Zero(stage=case["stage"]), *sizes, device="cpu", saves_behind=True)
     parts = memory_of(setup).parts
     in_use = sum(size for part, size in parts.items() if part not in ("framework", "kept"))
-    assert (in_use, parts["kept"]) == (case["planned_bytes"], case["planned_kept_bytes"]), (
-        "the plan changed: run bench/plan_check.py again"
-    )
+    planned = (case["planned_bytes"], case["planned_kept_bytes"])
+    assert (in_use, parts["kept"]) == planned, "the plan changed: run bench/plan_check.py again"
 
 
 def test_a_stage_without_a_file_is_refused() -> None:

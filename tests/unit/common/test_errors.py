@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
-from megadec.common.errors import ConfigError, MegadecError, MissingExtraError, StorageError, run_main, suggest
+from megadec.common.errors import (
+    ConfigError,
+    MegadecError,
+    MissingExtraError,
+    StorageError,
+    check_range,
+    run_main,
+    suggest,
+)
 
 
 @pytest.mark.parametrize(("error", "status"), [(ConfigError("key x"), 2), (StorageError("disk"), 1), (None, 0)])
@@ -33,6 +43,14 @@ def test_a_defect_of_ours_keeps_its_traceback() -> None:
 
 def test_a_missing_extra_says_what_to_install() -> None:
     assert "pip install 'megadec[export]'" in str(MissingExtraError("transformers", "export"))
+
+
+def test_a_value_out_of_range_is_named_with_the_limits() -> None:
+    for value in (0.0, 0.5, None):
+        check_range(SimpleNamespace(share=value), "data.", "share", least=0, below=1)
+    for value in (-0.1, 1.0, math.nan):
+        with pytest.raises(ConfigError, match=rf"data\.share={value} is not at least 0 and below 1"):
+            check_range(SimpleNamespace(share=value), "data.", "share", least=0, below=1)
 
 
 def test_the_nearest_word_is_suggested_and_a_far_one_is_not() -> None:

@@ -26,21 +26,12 @@ def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
 
 @settings(deadline=None)
 @given(text=TEXTS)
-def test_encoding_loses_nothing(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.decode(tokenizer.encode(text)) == text
-
-
-@settings(deadline=None)
-@given(text=TEXTS)
-def test_characters_per_id_sum_to_the_length_of_the_text(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.characters_per_id[tokenizer.encode(text)].sum() == len(text)
-
-
-@settings(deadline=None)
-@given(text=TEXTS)
-def test_a_stream_gives_whole_characters_that_join_to_the_text(tokenizer: Tokenizer, text: str) -> None:
+def test_ids_give_the_text_and_its_length_and_in_a_stream_whole_characters(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.characters_per_id[ids].sum() == len(text)
     stream = tokenizer.stream()
-    parts = [stream.push(piece) for piece in tokenizer.encode(text)]
+    parts = [stream.push(piece) for piece in ids]
     assert "".join(parts) + stream.flush() == text
     assert not any("\ufffd" in part for part in parts)
 

@@ -24,8 +24,8 @@ def labelled(texts: int = 57, seed: int = 0) -> LabelledSet:
     return LabelledSet(Path("titles.txt"), ("a", "b", "c"), tokens, starts, chance.integers(0, 3, texts))
 
 
-def stream_of(data: LabelledSet, seed: int = 3, global_batch_size: int = 4) -> ClassifyStream:
-    return ClassifyStream(data, [1.0, 2.0, 0.5], ROW_TOKENS, seed, global_batch_size)
+def stream_of(data: LabelledSet, seed: int = 3, prefix_weight: float = 0.0) -> ClassifyStream:
+    return ClassifyStream(data, [1.0, 2.0, 0.5], ROW_TOKENS, seed, 4, prefix_weight)
 
 
 def test_every_text_is_in_exactly_one_row_and_no_row_is_too_long() -> None:
@@ -68,9 +68,8 @@ def test_an_epoch_shows_every_text_once_and_the_next_one_in_another_order_and_co
         assert sorted(np.concatenate(epoch).tolist()) == list(range(57))
     company = [{frozenset(row.tolist()) for row in epoch} for epoch in epochs]
     assert company[0] != company[1] != company[2]
-    assert [row.tolist() for row in epochs[0]] != [
-        row.tolist() for row in stream_of(labelled(), seed=4).sequences_at(0, rows)
-    ]
+    other = stream_of(labelled(), seed=4).sequences_at(0, rows)
+    assert [row.tolist() for row in epochs[0]] != [row.tolist() for row in other]
 
 
 @pytest.mark.parametrize(("ranks", "micro"), [(2, 2), (4, 1), (1, 1), (2, 1)])
@@ -97,6 +96,8 @@ def test_the_state_is_checked_against_texts_and_settings() -> None:
         stream_of(labelled(56)).check(state)
     with pytest.raises(ConfigError, match="seed is 4"):
         stream_of(labelled(), seed=4).check(state)
+    with pytest.raises(ConfigError, match=r"prefix_weight is 0\.4"):
+        stream_of(labelled(), prefix_weight=0.4).check(state)
 
 
 def test_with_a_prefix_weight_the_label_is_asked_at_every_token_but_the_first() -> None:
@@ -113,11 +114,3 @@ def test_with_a_prefix_weight_the_label_is_asked_at_every_token_but_the_first() 
         assert not asked.weights_BS[row, length:].any()
     assert torch.equal(asked.ids_BS, plain.ids_BS)
     assert torch.equal(asked.documents_BS, plain.documents_BS)
-
-
-def test_a_run_does_not_go_on_with_another_prefix_weight() -> None:
-    data = labelled()
-    state = stream_of(data).state(2)
-    other = ClassifyStream(data, [1.0, 2.0, 0.5], ROW_TOKENS, 3, 4, prefix_weight=0.4)
-    with pytest.raises(ConfigError, match=r"prefix_weight is 0\.4"):
-        other.check(state)

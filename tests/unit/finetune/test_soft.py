@@ -14,7 +14,7 @@ from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import LabelledOptions, read_sets
 from megadec.finetune.pseudo import PseudoOptions, label_texts
-from megadec.finetune.soft import SoftTexts, read_soft
+from megadec.finetune.soft import draw_labels, read_soft
 from tests.support.sources import random_classifier
 from tests.support.titles import WORDS, titles
 
@@ -42,11 +42,10 @@ def soft_file(tmp_path: Path) -> Path:
 
 def test_a_label_is_drawn_as_often_as_its_probability_says():
     rows = np.tile([0.2, 0.0, 0.8], (20_000, 1))
-    soft = SoftTexts(Path(), ["题"] * len(rows), rows)
-    shares = np.bincount(soft.drawn_labels(7), minlength=3) / len(rows)
-    assert shares == pytest.approx([0.2, 0.0, 0.8], abs=0.02)
-    assert np.array_equal(soft.drawn_labels(7), soft.drawn_labels(7))
-    assert not np.array_equal(soft.drawn_labels(7), soft.drawn_labels(8))
+    drawn = draw_labels(rows, 7)
+    assert np.bincount(drawn, minlength=3) / len(rows) == pytest.approx([0.2, 0.0, 0.8], abs=0.02)
+    assert np.array_equal(drawn, draw_labels(rows, 7))
+    assert not np.array_equal(drawn, draw_labels(rows, 8))
 
 
 def test_every_variant_holds_the_soft_texts_once_with_labels_of_its_own(titles_folder, tokenizer, soft_file):
@@ -69,10 +68,10 @@ def test_labels_of_several_classifiers_are_their_mean(tmp_path, tiny_tokenizer_p
     output = tmp_path / "soft.jsonl"
     report = label_texts(PseudoOptions(models=models, input=(texts,), source="jsonl", output=output))
     assert (report["read"], report["written"]) == (9, 9)
-    soft = read_soft(output, NAMES)
-    assert list(soft.texts) == wanted
+    found, probabilities = read_soft(output, NAMES)
+    assert found == wanted
     mean = sum(load_classifier(folder).probabilities(wanted).double().numpy() for folder in models) / 2
-    assert soft.probabilities == pytest.approx(mean, abs=2e-6)
+    assert probabilities == pytest.approx(mean, abs=2e-6)
     confident = PseudoOptions(models=models, input=(texts,), source="jsonl", output=output, least_confidence=0.999)
     assert label_texts(confident)["written"] < 9
 

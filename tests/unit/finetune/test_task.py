@@ -26,11 +26,7 @@ def run_of(folder: Path, pretrained: Path, **sections: object) -> FineTuneRun:
         "name": "titles",
         "output_folder": str(folder / "runs"),
         "model": {"path": str(pretrained)},
-        "data": {
-            "train": str(folder / "titles" / "train.txt"),
-            "dev": str(folder / "titles" / "dev.txt"),
-            "sequence_length": 32,
-        },
+        "data": {**{name: str(folder / f"titles/{name}.txt") for name in ("train", "dev")}, "sequence_length": 32},
         "train": {"global_batch_size": 4, "micro_batch_size": 2, "precision": "fp32"},
     }
     for key, value in sections.items():
@@ -68,6 +64,7 @@ def test_the_first_values_are_the_pretrained_ones_and_a_new_head(tmp_path, pretr
     assert task.sizes["score.weight"] == (3, source.shape.hidden_size)
     assert task.manifest["labels"] == ["体育", "财经", "科技"]
     assert ("lora" in task.manifest) == (method == "lora")
+    assert json.loads(json.dumps(task.manifest)) == task.manifest
 
 
 def test_from_scratch_nothing_is_pretrained(tmp_path, pretrained):
@@ -116,8 +113,3 @@ def test_the_cost_counts_rows_not_texts_and_less_where_less_is_trained(tmp_path,
     flops = {m: opened(tmp_path, pretrained, method=m).task.flops(99, 5000) for m in ("full", "lora", "frozen")}
     assert 3 * flops["frozen"] == pytest.approx(flops["full"])
     assert 3 * flops["lora"] == pytest.approx(2 * flops["full"])
-
-
-def test_the_manifest_is_json(tmp_path, pretrained):
-    manifest = opened(tmp_path, pretrained, method="lora").task.manifest
-    assert json.loads(json.dumps(manifest)) == manifest

@@ -73,7 +73,7 @@ def test_exports_of_exports_and_runs_that_began_from_them_are_found_however_long
 
 def test_what_a_run_left_out_holds_for_the_weights_that_say_they_left_out_the_same(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", (10, 20, 30), skipped=[(12, 13)])
-    hashes = read_run(run).hashes
+    hashes = {weights.step: weights.skipped_sha256 for weights in read_run(run).checkpoints}
     assert hashes[10] != hashes[20]
     make_export(tmp_path / "same", "a/step_00000020", 20, hashes[20])
     make_export(tmp_path / "other", "a/step_00000020", 20, hashes[10])  # of a history in which step 12 was learned from
@@ -97,10 +97,11 @@ def test_what_a_run_left_out_holds_for_the_weights_that_say_they_left_out_the_sa
     assert {"same", "other", "silent", "later", "tuned", "guessed"} <= set(certain)
 
 
-def test_weights_of_an_unknown_step_count_as_having_seen_everything(tmp_path: Path) -> None:
+def test_weights_of_an_unknown_step_count_as_having_seen_everything_that_was_seen(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", (10,))
     make_export(tmp_path / "unknown", "a", None)
-    assert found(tmp_path, {run: 1000})["exports"] == ["unknown"]
+    assert found(tmp_path, {run: 1000}) == {"checkpoints": [], "exports": ["unknown"], "runs": []}
+    assert found(tmp_path, {}) == {"checkpoints": [], "exports": [], "runs": []}
 
 
 def test_a_run_is_no_descendant_of_itself(tmp_path: Path) -> None:
@@ -126,7 +127,8 @@ def test_a_run_of_the_name_of_its_parent_is_found_and_either_can_be_asked(tmp_pa
 
 def test_a_run_that_went_on_by_itself_still_says_what_it_began_from(tmp_path: Path) -> None:
     parent = make_run(tmp_path / "runs" / "a", (10, 20), skipped=[(12, 13)])
-    source = {"name": "a/step_00000020", "step": 20, "skipped_sha256": read_run(parent).hashes[20]}
+    newest = list(read_run(parent).checkpoints)[-1]
+    source = {"name": "a/step_00000020", "step": 20, "skipped_sha256": newest.skipped_sha256}
     make_run(tmp_path / "runs" / "on", (40,), origins=[source], checkpoint={"resume": "auto"})
     early = {"name": "a/step_00000010", "step": 10}
     make_run(tmp_path / "runs" / "early", (40,), origins=[early], model={"init_from": str(parent)})
@@ -134,12 +136,6 @@ def test_a_run_that_went_on_by_itself_still_says_what_it_began_from(tmp_path: Pa
     answer = descendants({parent: FirstSteps(12, 15)}, find_models([tmp_path]))
     told = {Path(one["path"]).name: one["assumed"] for one in answer["runs"]}
     assert told == {"on": False, "old": True}
-
-
-def test_where_nothing_was_seen_nothing_is_named(tmp_path: Path) -> None:
-    make_run(tmp_path / "a", (10,))
-    make_export(tmp_path / "b", "a/step_00000010", 10)
-    assert found(tmp_path, {}) == {"checkpoints": [], "exports": [], "runs": []}
 
 
 def test_a_path_tells_its_weights(tmp_path: Path) -> None:

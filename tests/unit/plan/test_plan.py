@@ -138,16 +138,12 @@ def test_an_operation_that_is_done_again_takes_its_time() -> None:
 
 
 def test_full_recomputation_is_the_block_but_its_last_product() -> None:
-    forward = 2 * sum(size for name, size in _matrices(SMALL).items() if "down_proj" not in name)
+    weights = [(name, p) for name, p in Decoder(SMALL).named_parameters() if name.startswith("layers.") and p.ndim == 2]
+    forward = 2 * sum(p.numel() for name, p in weights if "down_proj" not in name)
     total = model_flops(SMALL, 1, 0)
     assert again_fraction(SMALL, Recompute("full"), 0.0) == pytest.approx(forward / total)
     assert again_fraction(SMALL, Recompute("every_nth", every=2), 0.0) == pytest.approx(forward / total / 2)
     assert again_fraction(SMALL, Recompute("selective", keep=tuple(KEEPABLE)), 0.0) == 0.0
-
-
-def _matrices(shape: DecoderShape) -> dict[str, int]:
-    decoder = Decoder(shape)
-    return {name: p.numel() for name, p in decoder.named_parameters() if name.startswith("layers.") and p.ndim == 2}
 
 
 def test_offloading_moves_the_state_to_the_host_and_a_cpu_has_both() -> None:
