@@ -46,6 +46,7 @@ LAUNCHERS = {"deepspeed": "deepspeed.launcher.runner", "torchrun": "torch.distri
 OPTIONS_FROM = {"tools/plan.py": "launch/pretrain.py"}
 # Sections of a run file: a page that names `train.steps` names an option.
 SECTIONS = "train|data|model|optimizer|schedule|evaluate|checkpoint|metrics|early_stopping|guard|loss|lora"
+FILES = (".py", ".jsonl")  # names such as `metrics.jsonl` look like keys
 # Mappings whose entries are options too, and which entries there are; None: any.
 ENTRIES: dict[str, set[str] | None] = {
     "model.shape": {field.name for shape in (DecoderShape, Seq2SeqShape, RnnShape) for field in fields(shape)},
@@ -145,7 +146,7 @@ def test_every_command_in_the_documents_exists_with_its_options(
 def test_every_option_and_key_that_a_page_names_belongs_to_a_command(page: str) -> None:
     scripts = [*{script for _, script, _ in commands()}, "torchrun"]
     for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)):
-        keys = [f"--{key}" for key in re.findall(rf"^(?:{SECTIONS})(?:\.\w+)+", span) if not key.endswith(".py")]
+        keys = [f"--{key}" for key in re.findall(rf"^(?:{SECTIONS})(?:\.\w+)+", span) if not key.endswith(FILES)]
         for option in [*keys, *(options_in(span) if span.startswith("--") else ())]:
             assert any(knows(script, option) for script in scripts), f"{page}: nothing has the option {option}"
 
