@@ -46,7 +46,7 @@ LAUNCHERS = {"deepspeed": "deepspeed.launcher.runner", "torchrun": "torch.distri
 OPTIONS_FROM = {"tools/plan.py": "launch/pretrain.py"}
 # Sections of a run file: a page that names `train.steps` names an option.
 SECTIONS = "train|data|model|optimizer|schedule|evaluate|checkpoint|metrics|early_stopping|guard|loss|lora"
-FILES = (".py", ".jsonl")  # names such as `metrics.jsonl` look like keys
+FILES = (".py", ".jsonl", ".safetensors", ".gguf", ".onnx")  # names such as `metrics.jsonl` look like keys
 # Mappings whose entries are options too, and which entries there are; None: any.
 ENTRIES: dict[str, set[str] | None] = {
     "model.shape": {field.name for shape in (DecoderShape, Seq2SeqShape, RnnShape) for field in fields(shape)},
