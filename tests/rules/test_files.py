@@ -142,6 +142,21 @@ def test_every_command_in_the_documents_exists_with_its_options(
         assert knows(script, option), f"{document}: {script} has no option {option}"
 
 
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        ("launch/seq2seq.py", "--model.shape.cel"),
+        ("launch/finetune.py", "--loss.class_weight"),
+        ("launch/pretrain.py", "--model.execution.recompute.modes"),
+        ("tools/evaluate.py", "--dat"),
+        ("deepspeed", "--hostfil"),
+        ("torchrun", "--nnode"),
+    ],
+)
+def test_an_option_that_a_command_does_not_have_is_found(script: str, option: str) -> None:
+    assert not knows(script, option)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_and_key_that_a_page_names_belongs_to_a_command(page: str) -> None:
     scripts = [*{script for _, script, _ in commands()}, "torchrun"]
