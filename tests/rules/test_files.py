@@ -6,15 +6,19 @@ import contextlib
 import io
 import re
 import runpy
-import shlex
+from dataclasses import fields
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from megadec.common.config import from_yaml
+from megadec.decoder.shape import DecoderShape
+from megadec.decoder.textbook.rnn import RnnShape
+from megadec.decoder.textbook.seq2seq import Seq2SeqShape
 from megadec.engine.runs.common import CommonRun
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.runs.seq2seq import PairsRun
@@ -27,7 +31,27 @@ RUNS: dict[str, type[CommonRun]] = {
     "launch/finetune.py": FineTuneRun,
     "launch/seq2seq.py": PairsRun,
 }
-DOCUMENTS = ["README.md", "README.zh-CN.md", "launch/demo.sh", "ds_configs/README.md", "tokenizer/zh_32k/README.md"]
+PAGES = sorted(str(page.relative_to(PROJECT)) for one in ("en", "zh") for page in (PROJECT / "docs" / one).glob("*.md"))
+DOCUMENTS = [
+    "README.md",
+    "README.zh-CN.md",
+    "launch/demo.sh",
+    "ds_configs/README.md",
+    "tokenizer/zh_32k/README.md",
+    *PAGES,
+]
+PROGRAMS = "(?:python|deepspeed|torchrun)"
+LAUNCHERS = {"deepspeed": "deepspeed.launcher.runner", "torchrun": "torch.distributed.run"}
+# What takes another command's options too, and says so in its help instead of listing them.
+OPTIONS_FROM = {"tools/plan.py": "launch/pretrain.py"}
+# Sections of a run file: a page that names `train.steps` names an option.
+SECTIONS = "train|data|model|optimizer|schedule|evaluate|checkpoint|metrics|early_stopping|guard|loss|lora"
+FILES = (".py", ".jsonl", ".safetensors", ".gguf", ".onnx")  # names such as `metrics.jsonl` look like keys
+# Mappings whose entries are options too, and which entries there are; None: any.
+ENTRIES: dict[str, set[str] | None] = {
+    "model.shape": {field.name for shape in (DecoderShape, Seq2SeqShape, RnnShape) for field in fields(shape)},
+    "loss.weights": None,
+}
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "launch" / "runs").glob("*.yaml")), ids=lambda path: path.name)
@@ -41,51 +65,128 @@ def test_every_deepspeed_file_is_one(path: Path) -> None:
     assert "zero_optimization" in read_settings(path)
 
 
+def read(name: str) -> str:
+    """A document's text, its commands joined over line ends."""
+    return re.sub(r"\\\n\s*", " ", (PROJECT / name).read_text(encoding="utf-8"))
+
+
 def commands() -> list[tuple[str, str, tuple[str, ...]]]:
-    """(document, script, its options) for each command line in the documents, joined over line ends; what follows
-    ` -- ` is a command of its own."""
+    """(document, script or launcher, its options) for each command in the documents, on a line of its own or between
+    backticks; what follows ` -- ` is a command of its own."""
     found = []
     for name in DOCUMENTS:
-        text = re.sub(r"\\\n\s*", " ", (PROJECT / name).read_text(encoding="utf-8"))
-        for line in text.splitlines():
-            if not re.match(r"\s*(?:python|deepspeed)\s", line.strip("`$ ")):
-                continue
+        text = read(name)
+        lines = [line for line in text.splitlines() if re.match(rf"\s*(?:\$ |exec )?{PROGRAMS}\s", line)]
+        for line in [*lines, *re.findall(rf"`({PROGRAMS}\s[^`]+)`", text)]:
             for command in line.split(" #")[0].replace("`", "").split(" -- "):
-                match = re.search(r"((?:tools|launch|tokenizer)/\w+\.py)(.*)", command)
+                match = re.search(r"((?:tools|launch|tokenizer)/\w+\.py)(.*)", command, re.DOTALL)
                 if match:
-                    words = shlex.split(match[2], posix=False)
-                    options = tuple(word.split("=")[0] for word in words if word.startswith("--"))
-                    found.append((name, match[1], options))
-    return found
+                    found.append((name, match[1], options_in(match[2])))
+                    launcher = re.search(r"deepspeed |torchrun ", command[: match.start()])
+                    if launcher:
+                        found.append((name, launcher[0].strip(), options_in(command[launcher.end() : match.start()])))
+    return list(dict.fromkeys(found))
+
+
+def options_in(words: str) -> tuple[str, ...]:
+    """Every `--option`, without its value."""
+    return tuple(re.findall(r"(?<!\S)--[\w.-]*\w", words))
 
 
 @cache
 def help_of(script: str) -> str:
-    """What `python SCRIPT --help` prints; in this process, as imports take most of its time."""
+    """What `python SCRIPT --help` prints, or a launcher's help; in this process, as imports take most of its time."""
     printed = io.StringIO()
-    with (
-        mock.patch("sys.argv", [script, "--help"]),
-        contextlib.redirect_stdout(printed),
-        pytest.raises(SystemExit) as ended,
-    ):
-        runpy.run_path(str(PROJECT / script), run_name="__main__")
-    assert ended.value.code in (0, None), script
+    status: str | int = 0
+    with mock.patch("sys.argv", [script, "--help"]), contextlib.redirect_stdout(printed):
+        try:
+            if script in LAUNCHERS:
+                runpy.run_module(LAUNCHERS[script])["main"]()
+            else:
+                runpy.run_path(str(PROJECT / script), run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code or 0
+    assert status == 0, script
+    assert "--help" in printed.getvalue(), script
     return printed.getvalue()
 
 
+@cache
+def options_of(script: str) -> frozenset[str]:
+    """The options that a script knows, with underscores; an entry of a mapping is not among them."""
+    # --deepspeed is read before the run's own options, and in no help.
+    known = re.findall(r"(?<![\w-])--([\w.-]*\w)", help_of(script))
+    others = options_of(OPTIONS_FROM[script]) if script in OPTIONS_FROM else ()
+    return frozenset([*(name.replace("-", "_") for name in known), *others, "deepspeed"])
+
+
+def knows(script: str, option: str) -> bool:
+    """Whether a script has `--option`, or a mapping that may have this entry."""
+    name = option.removeprefix("--")
+    mapping, _, entry = name.rpartition(".")
+    if mapping in ENTRIES and mapping in options_of(script):
+        return ENTRIES[mapping] is None or entry in ENTRIES[mapping]
+    return name.replace("-", "_") in options_of(script)
+
+
 def test_the_readme_names_commands() -> None:
-    assert len(commands()) > 15
+    assert len(commands()) > 60
 
 
 @pytest.mark.parametrize(("document", "script", "options"), commands())
 def test_every_command_in_the_documents_exists_with_its_options(
     document: str, script: str, options: tuple[str, ...]
 ) -> None:
-    assert (PROJECT / script).is_file(), f"{document} names {script}"
-    text = help_of(script)
+    assert script in LAUNCHERS or (PROJECT / script).is_file(), f"{document} names {script}"
     for option in options:
-        if option != "--deepspeed":  # read before the run's own options
-            assert re.search(rf"{option.replace('-', '[-_]')}\b", text), f"{document}: {script} has no option {option}"
+        assert knows(script, option), f"{document}: {script} has no option {option}"
+
+
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        ("launch/seq2seq.py", "--model.shape.cel"),
+        ("launch/finetune.py", "--loss.class_weight"),
+        ("launch/pretrain.py", "--model.execution.recompute.modes"),
+        ("tools/evaluate.py", "--dat"),
+        ("deepspeed", "--hostfil"),
+        ("torchrun", "--nnode"),
+    ],
+)
+def test_an_option_that_a_command_does_not_have_is_found(script: str, option: str) -> None:
+    assert not knows(script, option)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_and_key_that_a_page_names_belongs_to_a_command(page: str) -> None:
+    scripts = [*{script for _, script, _ in commands()}, "torchrun"]
+    for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)):
+        keys = [f"--{key}" for key in re.findall(rf"^(?:{SECTIONS})(?:\.\w+)+", span) if not key.endswith(FILES)]
+        for option in [*keys, *(options_in(span) if span.startswith("--") else ())]:
+            assert any(knows(script, option) for script in scripts), f"{page}: nothing has the option {option}"
+
+
+def test_both_languages_have_the_same_pages() -> None:
+    english, chinese = ([Path(page).name for page in PAGES if f"docs/{one}/" in page] for one in ("en", "zh"))
+    assert english == chinese != []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/en/")])
+def test_a_page_has_the_same_headings_and_commands_in_both_languages(page: str) -> None:
+    english, chinese = outline(page), outline(page.replace("docs/en/", "docs/zh/"))
+    assert english["levels"] == chinese["levels"]
+    assert english["blocks"] == chinese["blocks"]
+
+
+def outline(page: str) -> dict[str, list[Any]]:
+    """The levels of a page's headings, and its fenced blocks without comments. A diagram is in its page's language."""
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return {
+        "levels": [len(level) for level in re.findall(r"^(#+) ", prose, re.MULTILINE)],
+        "blocks": [re.sub(r"\s+# .*", "", block) for kind, block in blocks if kind != "mermaid"],
+    }
 
 
 def test_pytest_looks_into_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
