@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from megadec.common.errors import check_range
+
 
 @dataclass(frozen=True)
 class ScheduleOptions:

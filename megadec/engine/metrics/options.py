@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from megadec.common.errors import check_range
+
 FILE_NAME = "metrics.jsonl"
 
 

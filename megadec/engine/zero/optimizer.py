@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from megadec.common.errors import check_range
+
 EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
 
