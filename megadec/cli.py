@@ -39,12 +39,14 @@ def run_verb(argv: Sequence[str]) -> None:
         print(f"usage: megadec VERB [--option VALUE ...]\n\nVERB is one of {', '.join(VERBS)};")
         print("`megadec VERB --help` lists its options")
         return
+    # The deepspeed launcher puts its own option in front: `deepspeed --module megadec pretrain ...`.
+    launched, argv = ([argv[0]], argv[1:]) if argv[0].startswith("--local_rank") else ([], argv)
     verb, *rest = argv
     if verb not in VERBS:
         raise ConfigError(f"unknown verb {verb!r}{suggest(verb, VERBS)}; one of {', '.join(VERBS)} is expected")
     module, _, function = VERBS[verb].partition(":")
     sys.argv[0] = f"megadec {verb}"  # the program's name in the help
-    getattr(importlib.import_module(module), function)(rest)
+    getattr(importlib.import_module(module), function)([*launched, *rest])
 
 
 def main() -> None:

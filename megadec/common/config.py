@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import SUPPRESS, ActionConfigFile, ArgumentParser
 
 from megadec.common.errors import ConfigError, suggest
 
@@ -90,12 +91,58 @@ def take_options(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, s
     return taken, rest
 
 
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option of a command: `train.steps`, its type, its default and what its dataclass's docstring says of it."""
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+
+
+def options_of(kind: Any, prefix: str = "") -> Iterator[Option]:
+    """Every option of a dataclass, those of nested dataclasses as `section.key`."""
+    hints, texts = typing.get_type_hints(kind), _field_texts(kind)
+    for field in dataclasses.fields(kind):
+        name, bare = f"{prefix}{field.name}", _bare(hints[field.name])
+        if dataclasses.is_dataclass(bare):
+            yield from options_of(bare, f"{name}.")
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        yield Option(name, hints[field.name], default, texts.get(field.name, ""))
+
+
+def _field_texts(kind: Any) -> dict[str, str]:
+    """What the docstrings of a dataclass and of its bases say of its fields: `steps: text`, `beta1, beta2: text`."""
+    names = "|".join(sorted((field.name for field in dataclasses.fields(kind)), key=len, reverse=True))
+    told = re.compile(rf"(?:^|(?<=\s))((?:{names})(?:(?:, | and )(?:{names}))*): ")
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            _, *parts = told.split(" ".join((base.__doc__ or "").split()))
+            for keys, text in zip(parts[::2], parts[1::2], strict=True):
+                texts.update(dict.fromkeys(re.split(", | and ", keys), text.strip()))
+    return texts
+
+
+def _add_help(parser: ArgumentParser, kind: Any) -> None:
+    """Give each option the text of its dataclass's docstring; what only groups options is not one."""
+    texts = {option.name: option.help for option in options_of(kind)}
+    for action in parser._actions:  # there is no public way to an option that was added
+        if action.dest in texts:
+            action.help = texts[action.dest].replace("%", "%%")
+        elif action.default == SUPPRESS and action.dest != "help":
+            action.help = SUPPRESS
+
+
 def _build(kind: type[T], read: Any, description: str, program: str | None) -> T:
     parser = ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(f"--{CONFIG_OPTION}", action=ActionConfigFile, help="a YAML file with any of these keys")
     noise = io.StringIO()
     try:
         parser.add_class_arguments(kind)
+        _add_help(parser, kind)
         with contextlib.redirect_stderr(noise):
             namespace = read(parser)
             built = parser.instantiate(namespace)

@@ -23,7 +23,7 @@ log = logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(VocabularyOptions):
+class TokenizerOptions(VocabularyOptions):
     """A vocabulary and where it goes.
 
     Attributes:
@@ -39,9 +39,8 @@ class TrainOptions(VocabularyOptions):
     overwrite: bool = False
 
 
-def main(argv: Sequence[str]) -> None:
-    """Train, record, report."""
-    options = parse(TrainOptions, argv, description="Learn a vocabulary from documents, with a report card.")
+def train_tokenizer(options: TokenizerOptions) -> None:
+    """Learn, record, report. Raises ConfigError for a folder that exists, and what `learn_vocabulary` raises."""
     groups = read_groups(options.groups)
     if options.output.exists() and not options.overwrite and any(options.output.iterdir()):
         raise ConfigError(f"{options.output}: exists already; choose another folder or give --overwrite")
@@ -55,7 +54,13 @@ def main(argv: Sequence[str]) -> None:
     log.info("wrote %s", options.output)
 
 
-def training_record(options: TrainOptions, model: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+def main(argv: Sequence[str]) -> None:
+    """Train what the command line asks for."""
+    description = "Learn a vocabulary from documents, with a report card."
+    train_tokenizer(parse(TokenizerOptions, argv, description=description))
+
+
+def training_record(options: TokenizerOptions, model: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """What is needed to know a model again and to make it again: options, hashes, what went in, how long it took."""
     recorded = {field.name: to_dict(getattr(options, field.name)) for field in fields(VocabularyOptions)}
     return {

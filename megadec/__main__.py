@@ -1,0 +1,6 @@
+"""`python -m megadec VERB`, and `deepspeed --module megadec VERB`: the console script where there is none on the path."""
+
+from megadec.cli import main
+
+if __name__ == "__main__":
+    main()
