@@ -29,10 +29,10 @@ from megadec.finetune.score import ClassifierScoreOptions
 from megadec.finetune.task import FineTuneRun
 from megadec.lineage.command import LineageOptions
 from megadec.lineage.show import ShowOptions
-from megadec.plan.command import PlanOptions
+from megadec.plan.plan import PlanOptions
 from megadec.ray.submit import SubmitOptions
-from megadec.ray.train import RayOptions
-from megadec.rehearse.command import RehearsalOptions
+from megadec.ray.train import RayRun
+from megadec.rehearse.rehearsal import RehearsedRun
 from megadec.serve.limits import ServeOptions
 
 COMMANDS: list[tuple[str, type]] = [
@@ -42,11 +42,11 @@ COMMANDS: list[tuple[str, type]] = [
     ("megadec pretrain", Run),
     ("megadec finetune", FineTuneRun),
     ("megadec seq2seq", PairsRun),
-    ("megadec ray-train", RayOptions),
+    ("megadec ray-train", RayRun),
     ("megadec submit", SubmitOptions),
     ("megadec plot", PlotOptions),
     ("megadec plan", PlanOptions),
-    ("megadec rehearse", RehearsalOptions),
+    ("megadec rehearse", RehearsedRun),
     ("megadec convert", ConvertOptions),
     ("megadec generate", GenerateOptions),
     ("megadec evaluate: language models", ScoreOptions),
@@ -58,7 +58,7 @@ COMMANDS: list[tuple[str, type]] = [
     ("megadec serve", ServeOptions),
 ]
 # A run's sections that `pretrain` has already are not listed again under another command.
-RUNS = {FineTuneRun, PairsRun}
+RUNS = {FineTuneRun, PairsRun, RayRun, RehearsedRun}
 
 INTRO = {
     "en": """# Options

@@ -30,13 +30,18 @@ from megadec.decoding.session import DecoderModel
 from megadec.engine.runs.common import CommonRun
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.runs.seq2seq import PairsRun
-from megadec.export.convert import ConvertOptions, convert
+from megadec.export.commands import ConvertOptions
+from megadec.export.commands import convert_model as convert
 from megadec.export.read.source import CLASSIFICATION
 from megadec.finetune.commands import kind_of
 from megadec.finetune.task import FineTuneRun
 from megadec.serve.limits import ServeOptions
 from megadec.serve.open import ServedClassifier, ServedModel, open_classifier, open_language_model
 
+__all__ = [
+    "ConvertOptions", "FineTuneRun", "Model", "PairsRun", "PrepareOptions", "Run", "Sampling", "ServeOptions",
+    "TokenizerOptions", "convert", "load", "prepare", "run_server", "train", "train_tokenizer",
+]  # fmt: skip
 VERBS: Mapping[type[CommonRun], str] = {Run: "pretrain", FineTuneRun: "finetune", PairsRun: "seq2seq"}
 
 
@@ -136,4 +141,3 @@ def run_server(options: ServeOptions) -> None:
     from megadec.serve.app import serve
 
     serve(options)
-

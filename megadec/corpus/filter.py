@@ -64,6 +64,15 @@ class FilterOptions:
 
     Attributes:
         rules: article, short (titles, comments), technical (code and formulas among Chinese), none.
+        min_characters: fewer are too short.
+        max_characters: more are too long.
+        min_han_fraction: the least share of Chinese characters.
+        min_letter_fraction: the least share of letters and digits of any script.
+        max_repeated_line_fraction: the most of the characters that may be in lines which stood before.
+        max_repeated_ngram_fraction: the most 8-character n-grams that may have stood before.
+        max_garbled_fraction: the most characters that may look like text read in another encoding.
+        max_boilerplate_fraction: the most of the characters that may be in lines of boilerplate.
+        require_sentence_end: whether a line has to end like a sentence.
     """
 
     rules: str = ""

@@ -71,9 +71,8 @@ class ConvertOptions:
                 raise ConfigError(f"{name}={getattr(self, name)} is for --to hf; a {self.to} folder has no {name}")
 
 
-def convert(argv: Sequence[str]) -> None:
-    """Write the format that was asked for. Raises MegadecError with nothing under the output's name."""
-    options = parse(ConvertOptions, argv, description="Convert a model into a folder that others can load.")
+def convert_model(options: ConvertOptions) -> Path:
+    """Write the format that is asked for; returns the folder. Raises MegadecError with nothing under its name."""
     if options.output.exists():
         raise ConfigError(f"--output {options.output} exists already; choose another folder, or remove it first")
     source = open_model(options.input)
@@ -88,7 +87,12 @@ def convert(argv: Sequence[str]) -> None:
         to_onnx(source, options.output)
     else:
         to_megadec(source, options.output, dtype=dtype)
-    print(options.output)
+    return options.output
+
+
+def convert(argv: Sequence[str]) -> None:
+    """Convert what the command line asks for, and print the folder."""
+    print(convert_model(parse(ConvertOptions, argv, description="Convert a model into a folder that others can load.")))
 
 
 @dataclass(frozen=True)

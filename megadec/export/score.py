@@ -41,6 +41,7 @@ class ScoreOptions:
     output: a JSON file for the result beside standard output.
     sequence_length: length of a window; the model's context, at most 1024, when left out.
     windows: at most this many windows of each set, spread over it; all when left out.
+    micro_batch_size: windows that are computed together.
     dtype: of the weights. device: such as cpu or cuda; without, cuda where there is one.
     """
 

@@ -47,8 +47,8 @@ class SearchOptions:
     """model: a run or a checkpoint of an encoder-decoder (launch/seq2seq.py).
 
     part: of the pairs; what is held out is chosen as in training. most: at most so many, from the first. tokenize:
-    sacrebleu's, for the language of the target. beam: hypotheses followed at a time; 1 is greedy. max_new_tokens: of an
-    answer.
+    sacrebleu's, for the language of the target. beam: hypotheses followed at a time; 1 is greedy. length_penalty:
+    power of the length that a hypothesis's log-probability is divided by. max_new_tokens: of an answer.
     """
 
     model: Path
@@ -74,8 +74,11 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class TranslateOptions(SearchOptions):
-    """Beside the search: input, texts; pairs, one file of `source<TAB>target` lines, or one of sources and one of
-    targets, those of the run when there is no input either; batch, texts searched at a time."""
+    """What is translated, beside the search.
+
+    input: texts. pairs: one file of `source<TAB>target` lines, or one of sources and one of targets; those of the run
+    when there is no input either. batch: texts searched at a time.
+    """
 
     input: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()
@@ -102,8 +105,11 @@ def translate(argv: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class PairScoreOptions(SearchOptions):
-    """Beside the search: data, one file of `source<TAB>target` lines, or one of sources and one of targets, those of
-    the training when left out; output, a JSON file for the result beside standard output."""
+    """What is measured, beside the search.
+
+    data: one file of `source<TAB>target` lines, or one of sources and one of targets; those of the training when left
+    out. output: a JSON file for the result beside standard output.
+    """
 
     data: tuple[str, ...] = ()
     output: Path | None = None

@@ -47,7 +47,11 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class StartOptions:
-    """`path`: the pretrained model, anything that tools/convert.py can read; the others are those of pretraining."""
+    """What fine-tuning begins from.
+
+    path: the pretrained model, anything that tools/convert.py can read. dropout: as in pretraining, of embeddings and
+    of what each half of a block adds. execution: how it is computed.
+    """
 
     path: str = ""
     dropout: float = 0.0

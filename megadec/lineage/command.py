@@ -29,9 +29,9 @@ ASSUMED = "assumed: it does not say what its weights left out"
 class LineageOptions:
     """run: folders of runs with checkpoints. step: show its documents. document: ids to find.
 
-    search: folders with exports and other runs, looked through with all below them. until_step: look at the steps up to
-    this one, in place of the newest checkpoint's. cache_folder: where remote shards are kept, in place of the run's own
-    `data.cache.folder`, which may be a disk of another machine.
+    json: print JSON in place of lines. search: folders with exports and other runs, looked through with all below them.
+    until_step: look at the steps up to this one, in place of the newest checkpoint's. cache_folder: where remote shards
+    are kept, in place of the run's own `data.cache.folder`, which may be a disk of another machine.
     """
 
     run: tuple[Path, ...]

@@ -231,8 +231,12 @@ def _speed_lines(plan: Plan) -> list[str]:
 
 @dataclass(frozen=True)
 class PlanOptions(Machines):
-    """Beside the machines: deepspeed, the file of the run, zero3.json when left out; data, folders of shards (those of
-    the run when left out, where they exist); tokens and epochs, how much to train in place of train.steps."""
+    """What is planned, beside the machines.
+
+    deepspeed: the DeepSpeed file of the run; zero3.json when left out. preset: a model in place of a run file. data:
+    folders of shards; those of the run when left out, where they exist. tokens: how much to train, in place of
+    train.steps. epochs: the same, in passes over the data. json: print JSON in place of a table.
+    """
 
     deepspeed: Path | None = None
     preset: str | None = None

@@ -120,7 +120,8 @@ class Setup:
 class Machines:
     """ranks: devices that train together. memory_gib: of one of them; of the share of the host's memory on a CPU.
 
-    kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak; peak_flops in its place.
+    kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak. peak_flops: the peak
+    itself, in its place.
     utilization: the share of the peak that a rank reaches in all that it computes, what it computes again included.
     margin: the share of the memory to leave free; a tenth, on a CPU a quarter, when left out. host_memory_gib: of the
     host for each of its ranks, for what is offloaded; not looked at where it is left out.

@@ -39,9 +39,11 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """`working_dir`: where the command runs on the cluster; `env`: KEY=VALUE for it and for all its workers.
+    """What is sent where.
 
-    `python`: the interpreter on the head node, the one whose environment holds ray and megadec.
+    address: http://HOST:PORT of the job server, port 8265 as a rule. working_dir: where the command runs on the
+    cluster; without, the path of this folder. env: KEY=VALUE for it and for all its workers.
+    python: the interpreter on the head node, the one whose environment holds ray and megadec.
     """
 
     address: str

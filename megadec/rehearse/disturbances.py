@@ -54,8 +54,8 @@ class RehearsalOptions:
     """ranks: of every start; rank_numbers: draw each start's from these instead. other_deepspeed: each start draws its
     DeepSpeed file from these and that of --deepspeed.
 
-    kills: with signal 9; of those share_in_saves while a checkpoint is being written and share_in_evaluations in an
-    evaluation. stops: SIGTERM. damaged_shards: starts with a shard that was cut or has a flipped byte. full_disks:
+    kills: with signal 9. share_in_saves: of the kills, while a checkpoint is being written. share_in_evaluations: of the
+    kills, in an evaluation. stops: SIGTERM. damaged_shards: starts with a shard that was cut or has a flipped byte. full_disks:
     saves that the disk refuses. seed: of all choices. steps: of the run; by default as many as the disturbances can use
     up. sequence_length: of the scaled run. own_model: train the run's own model, not a small one of its kind.
 

@@ -109,7 +109,10 @@ class TrainOptions:
 class CommonRun:
     """The sections that every kind of run has beside DeepSpeed's own file.
 
+    name: of the run's folder, `output_folder`/`name`.
     tokenizer: the tokenizer.model, or the folder that holds it.
+    output_folder: where runs are kept.
+    seed: of initial weights, the order of windows, dropout.
     """
 
     name: str
