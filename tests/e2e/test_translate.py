@@ -22,7 +22,7 @@ from tests.support.pair_texts import CHARACTERS, texts, write_pairs
 from tests.support.processes import DEADLINE_SECONDS, deepspeed, metrics_of, write_run
 from tests.support.tokenizers import train_tokenizer
 
-ZERO3 = PROJECT / "ds_configs" / "zero3.json"
+ZERO1 = PROJECT / "ds_configs" / "zero1.json"
 
 SHAPE = {
     "hidden_size": 64,
@@ -60,7 +60,7 @@ def test_a_model_trained_by_the_launcher_writes_99_of_100_unseen_texts_backwards
     run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, log = run_file.parent, run_file.parent / "log"
-    arguments = ["--deepspeed", str(ZERO3), "--config", str(run_file)]
+    arguments = ["--deepspeed", str(ZERO1), "--config", str(run_file)]
     with deepspeed(arguments, 1, log, PROJECT / "launch" / "seq2seq.py") as process:
         assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
     run = folder / "runs" / "reverse"
@@ -122,11 +122,11 @@ def test_a_run_that_cannot_be_is_refused_before_it_costs(
     run_file: Path, sections: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        open_pairs_run(changed(run_file, **sections), ZERO3)
+        open_pairs_run(changed(run_file, **sections), ZERO1)
 
 
 def test_a_run_without_a_held_out_part_is_not_measured(run_file: Path) -> None:
-    job = open_pairs_run(changed(run_file, data={"held_out_fraction": 0.0}), ZERO3)
+    job = open_pairs_run(changed(run_file, data={"held_out_fraction": 0.0}), ZERO1)
     assert job.task.evaluate_interval_steps == 0
     assert job.task.stream.windows_per_epoch == 4000
     assert job.task.manifest["architecture"] == "transformer_seq2seq"
