@@ -54,7 +54,7 @@ def errors_of(said: str) -> list[str]:
 
 
 # What ranks import costs more than most trainings here: they are forked from one process that has imported it. That is
-# safe because nothing was computed in that process, so it has no threads.
+# safe because nothing was computed there: its only other thread is that of Arrow's allocator, which knows of forks.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.train_many"])
 
@@ -67,8 +67,9 @@ def forked(do: Callable[..., None], arguments: Sequence[Any], ranks: int, log: P
     try:
         for rank in range(ranks):
             variables = {**together, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            processes.append(_FORKS.Process(target=_be_rank, args=(variables, log, do, arguments), daemon=True))
-            processes[-1].start()
+            process = _FORKS.Process(target=_be_rank, args=(variables, log, do, arguments), daemon=True)
+            process.start()
+            processes.append(process)
         yield processes
     finally:
         for process in processes:
