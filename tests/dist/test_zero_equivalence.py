@@ -60,7 +60,6 @@ def test_the_loss_is_that_of_plain_torch_however_the_step_is_divided(runs: TinyR
             plan.append(runs.training(name, stage, evaluate=NO_EVALUATION, **sections))
         runs.train(*plan, ranks=ranks)
     reference = plain_losses(runs.folder / "fp32-zero0-1-none-8.yaml")
-    assert len(reference) == 12
     assert reference[-1] < reference[0] - 0.5, "the decoder must learn something for the comparison to mean something"
     for name, precision in precisions.items():
         # bf16 rounds weights to 8 bits; what is asked there is that no stage trains another model.
