@@ -8,17 +8,18 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import sentencepiece
 
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
 from megadec.corpus.shards import write_shards
-from tests.support.processes import WaitingRanks
+from tests.support.tokenizers import train_tokenizer
 
 # No time limit an example: other work may hold the machine. In CI the examples are the same each time, so that a change
 # is judged by itself; on a developer's machine they are drawn anew.
 hypothesis.settings.register_profile("megadec", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("megadec")
+# Test processes and ranks share the cores; as `make test` has it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Compilers of its own for each test that compiles would cost more to start than they save.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
@@ -50,10 +51,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return SLOW_FILES.index(name) if name in SLOW_FILES else len(SLOW_FILES), not name.startswith("dist/")
 
     items.sort(key=place)
-
-
-def pytest_unconfigure() -> None:
-    WaitingRanks.end_current()
 
 
 _WHO = ("小林", "老周", "这位医生", "村里的木匠", "图书馆员", "船长", "年轻的教师", "那只猫")
@@ -95,23 +92,9 @@ def tiny_documents() -> list[Document]:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer_path(tmp_path_factory: pytest.TempPathFactory, tiny_documents: list[Document]) -> Path:
-    """A sentencepiece BPE model of 600 pieces, with the settings of our real ones."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    sentencepiece.SentencePieceTrainer.train(
-        # A model that never saw a blank has no piece for it, and would spell it as the bytes of another character.
-        sentence_iterator=iter(["a b", *(line for document in tiny_documents for line in document.text.split("\n"))]),
-        model_prefix=str(folder / "tokenizer"),
-        model_type="bpe",
-        vocab_size=600,
-        character_coverage=1.0,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        num_threads=1,
-        minloglevel=2,
-    )
-    return folder / "tokenizer.model"
+    """A tokenizer of 600 pieces."""
+    lines = (line for document in tiny_documents for line in document.text.split("\n"))
+    return train_tokenizer(tmp_path_factory.mktemp("tokenizer"), lines, 600)
 
 
 @pytest.fixture(scope="session")

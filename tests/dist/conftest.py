@@ -1,20 +1,14 @@
-"""Tiny runs of pretraining, and the shipped DeepSpeed files for them."""
+"""Tiny runs of pretraining."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import run_maker, zero_maker
+from tests.support.tiny_runs import TinyRuns
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path) -> Callable[..., Path]:
-    return run_maker(tmp_path, tiny_tokenizer_path, tiny_shards)
-
-
-@pytest.fixture
-def zero_file(tmp_path: Path) -> Callable[..., Path]:
-    return zero_maker(tmp_path)
+def runs(tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path) -> TinyRuns:
+    return TinyRuns(tmp_path, tiny_tokenizer_path, tiny_shards)

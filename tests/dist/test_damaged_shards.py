@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.document import Document
+from megadec.corpus.shards import write_shards
 from megadec.data.index import DataSet
-from tests.support.processes import AGREE_ON_DATA, losses_of, run_ranks, train_all
+from tests.support.agree_on_data import agree_on_data
+from tests.support.processes import run_ranks
+from tests.support.tiny_runs import TinyRuns
 
 
 def cut(tar: Path) -> None:
@@ -35,18 +39,15 @@ def wipe(tar: Path) -> None:
 
 
 def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_evaluation(
-    tmp_path: Path, tiny_shards: Path, tiny_tokenizer_path: Path, tiny_documents
+    tmp_path: Path, tiny_shards: Path, tiny_tokenizer_path: Path, tiny_documents: list[Document]
 ) -> None:
-    from megadec.common.tokenizer import Tokenizer
-    from megadec.corpus.shards import write_shards
-
     for rank in range(3):
         shutil.copytree(tiny_shards, tmp_path / f"rank{rank}")
     cut(tmp_path / "rank1" / "shard-000001.tar")
     flip(tmp_path / "rank2" / "shard-000000.tar")
     write_shards(tiny_documents[:9], Tokenizer.load(tiny_tokenizer_path), tmp_path / "other")
     shutil.copy(tiny_tokenizer_path, tmp_path / "tokenizer.model")
-    run_ranks(AGREE_ON_DATA, [str(tmp_path)], ranks=3)
+    run_ranks(agree_on_data, [tmp_path], 3, tmp_path / "log")
     found = [json.loads((tmp_path / f"found.rank{rank}.json").read_text()) for rank in range(3)]
     for one in found:
         assert one["agreed"]["skipped"] == [0, 1]
@@ -61,54 +62,47 @@ def test_ranks_with_different_damage_agree_on_the_shards_and_on_the_steps_of_an_
     assert "on rank 1: " in found[0]["agreed"]["found"]["1"]
 
 
-def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
-) -> None:
-    lame, wiped, cleared = (tmp_path / name for name in ("lame", "wiped", "cleared"))
+def test_a_run_goes_on_without_a_damaged_shard_as_if_it_had_never_stopped(runs: TinyRuns) -> None:
+    lame, wiped, cleared = (runs.folder / name for name in ("lame", "wiped", "cleared"))
     for folder, damage in ((lame, cut), (wiped, wipe), (cleared, clear)):
-        shutil.copytree(tiny_shards, folder)
+        shutil.copytree(runs.shards, folder)
         damage(folder / "shard-000001.tar")
-    data = DataSet.open(tiny_shards)
-    first = data.index["shards"][0]["tokens"]
-    lost = data.documents_between(first, first + 1)[0].id
-    train, evaluate = {"steps": 6}, {"interval_steps": 6}
+    data = DataSet.open(runs.shards)
+    shards = data.index["shards"]
+    lost = data.documents_between(shards[0]["tokens"], shards[0]["tokens"] + 1)[0].id
 
-    def planned(name: str, folder: Path, options: list[str], **more: str) -> dict[str, object]:
-        run = make_run(name, data={"train": {str(folder): 1.0}, "workers": 2}, train=train, evaluate=evaluate)
-        return {"run": str(run), "deepspeed": str(zero_file("zero1")), "options": options, **more}
+    def planned(name: str, folder: Path, *options: str, **more: str) -> dict[str, object]:
+        sections = {"train": {"steps": 6}, "evaluate": {"interval_steps": 6}}
+        training = runs.training(name, "zero1", *options, data={"train": {str(folder): 1.0}, "workers": 2}, **sections)
+        return {**training, **more}
 
     one = "--data.bad_shards=1"
-    shards = len(json.loads((tiny_shards / "index.json").read_text())["shards"])
     hashes = "--data.verify=hashes"
-    plan = [
-        planned("refused", lame, [], refused="DamagedShardError"),
-        planned("whole", lame, [one]),
-        planned("share", lame, [f"--data.bad_shards={1 / shards}"]),
-        planned("small_share", lame, [f"--data.bad_shards={0.9 / shards}"], refused="DamagedShardError"),
-        planned("parts", lame, [one, "--train.stop_at_step=2"]),
-        planned("parts", lame, [one, "--data.workers=0"]),
-        planned("unseen", wiped, [hashes], refused="DamagedShardError"),
-        planned("hashed", wiped, [one, hashes]),
+    runs.train(
+        planned("refused", lame, refused="DamagedShardError"),
+        planned("whole", lame, one),
+        planned("share", lame, f"--data.bad_shards={1 / len(shards)}"),
+        planned("small_share", lame, f"--data.bad_shards={0.9 / len(shards)}", refused="DamagedShardError"),
+        planned("parts", lame, one, "--train.stop_at_step=2"),
+        planned("parts", lame, one, "--data.workers=0"),
+        planned("unseen", wiped, hashes, refused="DamagedShardError"),
+        planned("hashed", wiped, one, hashes),
         # An id that stands in the damaged shard: nobody can know, and it is not learned from either way.
-        planned("skipping", cleared, [one, hashes, f"--data.skip_documents={lost}"]),
-        planned("packed", wiped, [one, hashes, "--data.packing=best_fit"]),
-    ]
-    train_all(tmp_path, plan)
-    runs = tmp_path / "runs"
-    assert losses_of(runs / "parts") == losses_of(runs / "whole") == losses_of(runs / "hashed")
-    assert losses_of(runs / "skipping") == losses_of(runs / "whole")
-    assert losses_of(runs / "share") == losses_of(runs / "whole")
-    assert f"of {shards} shards lets the run go on without 0" in (
-        (tmp_path / "small_share.rank1.DamagedShardError").read_text()
+        planned("skipping", cleared, one, hashes, f"--data.skip_documents={lost}"),
+        planned("packed", wiped, one, hashes, "--data.packing=best_fit"),
     )
-    assert len(losses_of(runs / "packed")) == 6
-    assert "it was cut" in (tmp_path / "refused.rank1.DamagedShardError").read_text()
-    assert "shard-000001.tar" in (tmp_path / "unseen.rank1.DamagedShardError").read_text()
-    starts = json.loads((runs / "parts" / "damaged_shards.json").read_text())["starts"]
+    for name in ("parts", "hashed", "skipping", "share"):
+        assert runs.losses(name) == runs.losses("whole"), name
+    assert len(runs.losses("packed")) == 6
+    for name, words in (
+        ("small_share", f"of {len(shards)} shards lets the run go on without 0"),
+        ("refused", "it was cut"),
+        ("unseen", "shard-000001.tar"),
+    ):
+        assert words in runs.refusals(name, "DamagedShardError")[1]
+    starts = json.loads((runs.of("parts") / "damaged_shards.json").read_text())["starts"]
     assert [start["from_step"] for start in starts] == [0, 2]
     [shard] = starts[0]["shards"]
-    index = json.loads((tiny_shards / "index.json").read_text())
-    assert (shard["shard"], shard["documents"]) == ("shard-000001.tar", index["shards"][1]["documents"])
+    assert (shard["shard"], shard["documents"]) == ("shard-000001.tar", shards[1]["documents"])
     assert starts[0]["windows"] >= shard["tokens"] // 32
-    manifest = json.loads((runs / "parts" / "checkpoints" / "step_00000006" / "manifest.json").read_text())
-    assert manifest["data"]["skipped"] == [[shard["sha256"]]]
+    assert runs.manifest("parts", 6)["data"]["skipped"] == [[shard["sha256"]]]

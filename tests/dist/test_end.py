@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from tests.support.processes import END_MANY, run_script
+from tests.support.processes import run_script
 
 PAIRS = 12
 
 
 def test_a_rank_that_ends_right_after_its_last_message_ends_with_0() -> None:
-    ended = run_script(END_MANY, PAIRS)
+    ended = run_script("tests/support/end_many.py", PAIRS)
     assert ended.returncode == 0, ended.stderr[-4000:]
     assert json.loads(ended.stdout) == [0] * 2 * PAIRS, ended.stderr[-4000:]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from megadec.common.errors import CheckpointError
 from megadec.export.huggingface.export import to_hf
 from megadec.export.read.model import open_model
 from megadec.export.score import ScoreOptions, score
-from tests.support.processes import metrics_of, train_all
+from tests.support.processes import metrics_of
+from tests.support.tiny_runs import TinyRuns
 
 # Stage, precision, tied embeddings, norms on queries and keys.
 CASES = [
@@ -30,31 +29,25 @@ CASES = [
 WINDOWS = {"windows": 9, "micro_batch_size": 4}
 
 
-def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_shards: Path
-) -> None:
-    plan: list[dict[str, str]] = []
+def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(runs: TinyRuns) -> None:
+    plan: list[dict[str, Any]] = []
     for stage, precision, tied, qk_norm in CASES:
-        run = make_run(
-            name(stage, precision, tied, qk_norm),
-            # One key-value head for two heads, and sizes that two ranks do not share evenly.
-            model={"shape": {"tied_embeddings": tied, "qk_norm": qk_norm, "vocabulary_size": 601, "hidden_size": 34}},
-            train={"steps": 4, "precision": precision},
-            evaluate=WINDOWS,
-        )
-        training = {"run": str(run), "deepspeed": str(zero_file(stage))}
-        plan += [training, {**training, "gathers": str(tmp_path / f"{run.stem}.safetensors")}]
-    train_all(tmp_path, plan)
+        # One key-value head for two heads, and sizes that two ranks do not share evenly.
+        shape = {"tied_embeddings": tied, "qk_norm": qk_norm, "vocabulary_size": 601, "hidden_size": 34}
+        train = {"steps": 4, "precision": precision}
+        name = name_of(stage, precision, tied, qk_norm)
+        training = runs.training(name, stage, model={"shape": shape}, train=train, evaluate=WINDOWS)
+        plan += [training, {**training, "gathers": str(runs.folder / f"{name}.safetensors")}]
+    runs.train(*plan)
     for case in CASES:
-        run_folder = tmp_path / "runs" / name(*case)
-        check_equals_what_deepspeed_says(run_folder, tmp_path / f"{name(*case)}.safetensors")
+        name = name_of(*case)
+        check_equals_what_deepspeed_says(runs.of(name), runs.folder / f"{name}.safetensors")
         if case[1] == "fp32":
-            check_scores_what_training_last_recorded(run_folder, tiny_shards)
-    check_exports(tmp_path / "runs" / name(*CASES[-1]), tmp_path / "model-hf")
-    check_damage_is_noticed(tmp_path / "runs" / name(*CASES[-1]))
+            check_scores_what_training_last_recorded(runs.of(name), runs.shards)
+    check_exports(runs.of(name), runs.folder / "model-hf")
 
 
-def name(stage: str, precision: str, tied: bool, qk_norm: bool) -> str:
+def name_of(stage: str, precision: str, tied: bool, qk_norm: bool) -> str:
     return f"{stage}-{precision}-{'tied' if tied else 'untied'}-{'qwen3' if qk_norm else 'llama'}"
 
 
@@ -85,18 +78,3 @@ def check_exports(run_folder: Path, output: Path) -> None:
     assert (exported.dtype, exported.step, exported.tokens) == (torch.bfloat16, source.step, source.tokens)
     for tensor_name in source.names():
         assert torch.equal(exported.tensor(tensor_name), source.tensor(tensor_name).to(torch.bfloat16))
-
-
-def check_damage_is_noticed(run_folder: Path) -> None:
-    folder = open_model(run_folder).path
-    file = folder / "state" / "rank_00001.safetensors"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
-    with pytest.raises(CheckpointError, match=file.name):
-        open_model(folder)
-    file.unlink()
-    with pytest.raises(CheckpointError, match=file.name):
-        open_model(folder)
-    shutil.rmtree(folder)
-    with pytest.raises(CheckpointError, match="has no checkpoint"):
-        open_model(run_folder)

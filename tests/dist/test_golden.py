@@ -10,26 +10,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from megadec.export.read.megadec import to_megadec
-from tests.dist.test_seq2seq import MODELS, run_file
-from tests.support.processes import TRAIN_MANY, losses_of, run_ranks
-from tests.support.sources import random_source
-from tests.support.titles import write_titles
+from tests.dist.test_seq2seq import MODELS, pairs_run
+from tests.support.processes import losses_of
+from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
+from tests.support.titles import fine_tuning
 
 GOLDEN = Path(__file__).parent / "golden.json"
 STEPS = 6
 STAGES = {"fp32": ("zero0", "zero1", "zero2", "zero3"), "bf16": ("zero1", "zero2", "zero3")}
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
-
-Case = tuple[str, dict[str, Any]]
 
 
 def machine() -> dict[str, str]:
@@ -43,60 +38,32 @@ def machine() -> dict[str, str]:
     }
 
 
-def fine_tuning(folder: Path, pretrained: Path, method: str) -> Path:
-    run = {
-        "name": method,
-        "output_folder": str(folder / "runs"),
-        "method": method,
-        "model": {"path": str(pretrained)},
-        "data": {
-            "train": str(folder / "titles/train.txt"),
-            "dev": str(folder / "titles/dev.txt"),
-            "sequence_length": 48,
-        },
-        "lora": {"rank": 3, "alpha": 6.0},
-        "train": {"steps": STEPS, "global_batch_size": 4, "micro_batch_size": 1, "precision": "fp32"},
-        "optimizer": {"learning_rate": 0.01},
-        "evaluate": {"interval_steps": STEPS},
-        "checkpoint": {"interval_steps": 0},
-        "metrics": {"tensorboard": False},
-    }
-    path = folder / f"{method}.yaml"
-    path.write_text(yaml.safe_dump(run), encoding="utf-8")
-    return path
-
-
 @pytest.fixture
-def losses(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], tiny_tokenizer_path: Path
-) -> dict[str, list[float]]:
+def losses(runs: TinyRuns) -> dict[str, list[float]]:
     """Of every training, by its name; `resumed` begins on two ranks and goes on on one."""
-    write_titles(tmp_path / "titles")
-    to_megadec(random_source(tiny_tokenizer_path, hidden_size=33, vocabulary_size=601), tmp_path / "pretrained")
     plans: dict[int, list[dict[str, Any]]] = {2: [], 1: []}
 
-    def pretraining(name: str, **train: Any) -> str:
-        return str(make_run(name, train={"steps": STEPS, **train}, evaluate={"sets": {}}))
+    def pretraining(name: str, stage: str, *options: str, precision: str = "fp32") -> dict[str, Any]:
+        train = {"steps": STEPS, "precision": precision}
+        return runs.training(name, stage, *options, train=train, evaluate=NO_EVALUATION)
 
     for ranks, plan in plans.items():
         for precision, stages in STAGES.items():
             for stage in stages:
-                run = pretraining(f"pretrain-{precision}-{stage}-{ranks}", precision=precision)
-                plan.append({"run": run, "deepspeed": str(zero_file(stage))})
+                plan.append(pretraining(f"pretrain-{precision}-{stage}-{ranks}", stage, precision=precision))
+    write = fine_tuning(runs.folder, runs.tokenizer)
     for method in ("full", "lora"):
-        run = str(fine_tuning(tmp_path, tmp_path / "pretrained", method))
-        plans[2].append({"run": run, "deepspeed": str(zero_file("zero2")), "kind": "finetune"})
+        usual = {"loss": None, "schedule": None, "early_stopping": None, "optimizer": {"max_grad_norm": 1.0}}
+        run = write(method, method=method, **usual)
+        plans[2].append({"run": str(run), "deepspeed": str(runs.zero("zero2")), "kind": "finetune"})
     for name in ("transformer", "gru"):
-        run = str(run_file(tmp_path, name, MODELS[name], tiny_tokenizer_path))
-        plans[2].append({"run": run, "deepspeed": str(zero_file("zero3")), "kind": "seq2seq"})
-    resumed = {"run": pretraining("resumed"), "deepspeed": str(zero_file("zero3"))}
-    plans[2].append({**resumed, "options": ["--train.stop_at_step=3"]})
-    plans[1].append(resumed)
+        run = pairs_run(runs.folder, name, MODELS[name], runs.tokenizer)
+        plans[2].append({"run": str(run), "deepspeed": str(runs.zero("zero3")), "kind": "seq2seq"})
+    plans[2].append(pretraining("resumed", "zero3", "--train.stop_at_step=3"))
+    plans[1].append(pretraining("resumed", "zero3"))
     for ranks, plan in plans.items():
-        file = tmp_path / f"plan-{ranks}.json"
-        file.write_text(json.dumps(plan))
-        run_ranks(TRAIN_MANY, [str(file)], ranks)  # of their own: what other tests trained before changes no digit
-    return {folder.name: losses_of(folder) for folder in sorted((tmp_path / "runs").iterdir())}
+        runs.train(*plan, ranks=ranks)
+    return {folder.name: losses_of(folder) for folder in sorted((runs.folder / "runs").iterdir())}
 
 
 def test_no_loss_differs_from_the_recorded_one(losses: dict[str, list[float]]) -> None:

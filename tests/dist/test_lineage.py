@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,28 +12,21 @@ from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.lineage.command import main
-from tests.support.processes import train_all
+from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
 
 
 def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
-    tmp_path: Path,
-    make_run: Callable[..., Path],
-    zero_file: Callable[..., Path],
-    tiny_shards: Path,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, runs: TinyRuns, capsys: pytest.CaptureFixture[str]
 ) -> None:
     once = {"interval_steps": 100, "sets": {}}
-    file = make_run("parent", train={"steps": STEPS}, evaluate=once, checkpoint={"interval_steps": 2})
-    train_all(tmp_path, [{"run": str(file), "deepspeed": str(zero_file("zero3"))}])
-    runs = tmp_path / "runs"
+    runs.train(runs.training("parent", train={"steps": STEPS}, evaluate=once, checkpoint={"interval_steps": 2}))
     export = tmp_path / "exports" / "parent-megadec"
-    to_megadec(open_model(runs / "parent"), export)
-    file = make_run("child", model={"init_from": str(export)}, train={"steps": 1}, evaluate=once)
-    train_all(tmp_path, [{"run": str(file), "deepspeed": str(zero_file("zero1"))}])
+    to_megadec(open_model(runs.of("parent")), export)
+    runs.train(runs.training("child", "zero1", model={"init_from": str(export)}, train={"steps": 1}, evaluate=once))
 
-    data = DataSet.open(tiny_shards)
+    data = DataSet.open(runs.shards)
     stream = TrainStream([(data, 1.0)], ROW_TOKENS, "cut", 0, ROWS)
     seen: dict[str, list[tuple[int, int]]] = {}
     for step in range(STEPS):
@@ -44,7 +36,7 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
     late = next(id for id, places in seen.items() if places[0][0] > 4)
     never = next(span.id for span in data.documents_between(0, data.tokens) if span.id not in seen)
 
-    folder = str(runs / "parent")
+    folder = str(runs.of("parent"))
     main(["--run", folder, "--document", late, never, "--search", str(tmp_path), "--json", "true"])
     answer = json.loads(capsys.readouterr().out)
     documents = {one["id"]: one for one in answer["documents"][folder]}
@@ -56,7 +48,7 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
     checkpoints = [(one["run"], one["step"]) for one in answer["checkpoints"]]
     assert sorted(checkpoints) == [("child", 1), *(("parent", step) for step in kept)]
     assert [one["path"] for one in answer["exports"]] == [str(export)]
-    assert [one["path"] for one in answer["runs"]] == [str(runs / "child")]
+    assert [one["path"] for one in answer["runs"]] == [str(runs.of("child"))]
 
     main(["--run", folder, "--document", never, "--search", str(tmp_path)])
     assert "nothing is to be withdrawn" in capsys.readouterr().out
@@ -70,28 +62,24 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
 
 
 def test_a_run_from_a_named_checkpoint_is_found_when_no_checkpoint_names_the_path_any_more(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, runs: TinyRuns, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deepspeed, once = str(zero_file("zero1")), {"sets": {}}
-    parent = str(make_run("parent", train={"steps": 4}, evaluate=once, checkpoint={"interval_steps": 2}))
-    child = str(make_run("child", train={"steps": 4}, evaluate=once, checkpoint={"interval_steps": 1, "keep_last": 1}))
-    checkpoint = tmp_path / "runs" / "parent" / "checkpoints" / "step_00000002"
-    plan = [
-        {"run": parent, "deepspeed": deepspeed},
-        {
-            "run": child,
-            "deepspeed": deepspeed,
-            "options": [f"--checkpoint.resume={checkpoint}", "--train.stop_at_step=3"],
-        },
-        {"run": child, "deepspeed": deepspeed},
-    ]
-    train_all(tmp_path, plan)
-    folder = tmp_path / "runs" / "parent"
+    def training(name: str, saving: dict[str, int], *options: str) -> dict[str, object]:
+        sections = {"train": {"steps": 4}, "evaluate": NO_EVALUATION, "checkpoint": saving}
+        return runs.training(name, "zero1", *options, **sections)
+
+    last, resume = {"interval_steps": 1, "keep_last": 1}, f"--checkpoint.resume={runs.checkpoint('parent', 2)}"
+    runs.train(
+        training("parent", {"interval_steps": 2}),
+        training("child", last, resume, "--train.stop_at_step=3"),
+        training("child", last),
+    )
+    folder = runs.of("parent")
     main(["--run", str(folder), "--step", "2", "--json", "true"])
     id = json.loads(capsys.readouterr().out)["runs"][str(folder)][0]["documents"][0]["id"]
     main(["--run", str(folder), "--document", id, "--search", str(tmp_path), "--json", "true"])
     answer = json.loads(capsys.readouterr().out)
-    child_folder = tmp_path / "runs" / "child"
-    assert answer["runs"] == [{"path": str(child_folder), "from": [{"name": "parent", "step": 2}], "assumed": False}]
-    [manifest] = [json.loads(path.read_text()) for path in child_folder.glob("checkpoints/*/manifest.json")]
-    assert (manifest["step"], manifest["run"]["checkpoint"]["resume"]) == (4, "auto")
+    child = str(runs.of("child"))
+    assert answer["runs"] == [{"path": child, "from": [{"name": "parent", "step": 2}], "assumed": False}]
+    assert runs.checkpoints("child") == [4]
+    assert runs.manifest("child", 4)["run"]["checkpoint"]["resume"] == "auto"

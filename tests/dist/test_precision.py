@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import TRAIN_MANY, deepspeed, losses_of
+from tests.support.processes import TRAIN_MANY, deepspeed
+from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 
 WITHOUT_BF16 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are of x86")
 def test_without_bf16_instructions_auto_trains_in_fp32_and_bf16_is_told_what_it_costs(
-    tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runs: TinyRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in WITHOUT_BF16.items():
         monkeypatch.setenv(name, value)
-    plan = []
-    for precision in ("auto", "bf16"):
-        run = make_run(precision, train={"steps": 4, "precision": precision}, evaluate={"sets": {}})
-        plan.append({"run": str(run), "deepspeed": str(zero_file("zero3"))})
+    plan = [
+        runs.training(precision, train={"steps": 4, "precision": precision}, evaluate=NO_EVALUATION)
+        for precision in ("auto", "bf16")
+    ]
     file, log = tmp_path / "plan.json", tmp_path / "log"
     file.write_text(json.dumps(plan))
     with deepspeed([str(file)], 2, log, TRAIN_MANY) as process:
@@ -33,6 +33,6 @@ def test_without_bf16_instructions_auto_trains_in_fp32_and_bf16_is_told_what_it_
     assert warned
     assert warned not in after, "it is said once"
     assert "done: step 4" in before, "not of the first run"
-    fp32, bf16 = (losses_of(tmp_path / "runs" / name) for name in ("auto", "bf16"))
+    fp32, bf16 = runs.losses("auto"), runs.losses("bf16")
     assert bf16 == pytest.approx(fp32, rel=2e-2)
     assert bf16 != fp32

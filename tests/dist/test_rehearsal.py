@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 
 from tests.support.processes import run_script
+from tests.support.tiny_runs import TinyRuns
 
 NO_OTHERS = ("--stops=0", "--damaged_shards=0", "--full_disks=0")
 Rehearse = Callable[..., tuple[int, dict[str, Any], str]]
 
 
 @pytest.fixture
-def rehearse(tmp_path: Path, make_run: Callable[..., Path], zero_file: Callable[..., Path]) -> Rehearse:
+def rehearse(tmp_path: Path, runs: TinyRuns) -> Rehearse:
     """Takes options; gives the exit status, the report, and what was printed."""
 
     def ask(*options: str) -> tuple[int, dict[str, Any], str]:
         output = tmp_path / "rehearsal.json"
-        files = ["--config", make_run("real"), "--deepspeed", zero_file("zero3"), "--output", output]
-        done = run_script("tools/rehearse.py", *files, "--folder", tmp_path / "all", *options)
+        command = [*runs.command("real"), "--output", output, "--folder", tmp_path / "all", *options]
+        done = run_script("tools/rehearse.py", *command)
         assert output.exists(), done.stderr[-4000:]
         return done.returncode, json.loads(output.read_text()), done.stdout + done.stderr
 
@@ -41,9 +42,9 @@ def test_a_run_that_is_killed_in_a_save_and_elsewhere_is_the_undisturbed_run(reh
 
 @pytest.mark.slow
 def test_a_run_survives_everything_that_a_rehearsal_knows_at_other_ranks_and_stages(
-    rehearse: Rehearse, zero_file: Callable[..., Path]
+    rehearse: Rehearse, runs: TinyRuns
 ) -> None:
-    ranks = ("--rank_numbers", "1", "2", "3", "--other_deepspeed", str(zero_file("zero1")))
+    ranks = ("--rank_numbers", "1", "2", "3", "--other_deepspeed", str(runs.zero("zero1")))
     status, report, said = rehearse("--kills=5", "--stops=3", "--damaged_shards=2", "--full_disks=2", *ranks)
     assert (status, report["problems"]) == (0, {}), said
     kinds = {row["kind"] for row in report["rows"]}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from megadec.common.config import from_yaml
 from megadec.common.errors import CheckpointError, ConfigError
@@ -18,12 +16,13 @@ from megadec.data.pair_stream import PairStream, assemble_pairs
 from megadec.data.pairs import open_pairs
 from megadec.decoder.textbook.registry import architecture
 from megadec.engine.runs.seq2seq import PairsRun
-from megadec.export.read.model import open_model
 from megadec.export.read.seq2seq import load_seq2seq
 from tests.support.decoders import fresh
 from tests.support.pair_texts import texts, write_pairs
-from tests.support.processes import losses_of, metrics_of, train_all
-from tests.support.seq2seq_models import RNN, TRANSFORMER, train_plainly
+from tests.support.plain_training import train_plainly
+from tests.support.processes import write_run
+from tests.support.seq2seq_models import RNN, TRANSFORMER
+from tests.support.tiny_runs import TinyRuns
 
 STEPS, STOP = 12, 5
 MODELS: dict[str, dict[str, Any]] = {
@@ -36,13 +35,10 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_file(folder: Path, name: str, model: dict[str, Any], tokenizer: Path, **train: Any) -> Path:
-    pairs = folder / "pairs.txt"
-    if not pairs.exists():
-        write_pairs(pairs, texts(200), "reverse")
+def pairs_run(folder: Path, name: str, model: dict[str, Any], tokenizer: Path, **train: Any) -> Path:
+    """Write a run that learns to turn texts round."""
+    pairs = write_pairs(folder / "pairs.txt", texts(200), "reverse")
     run = {
-        "name": name,
-        "output_folder": str(folder / "runs"),
         "tokenizer": str(tokenizer),
         "model": {**model, "shape": {**model["shape"], "vocabulary_size": 600}},
         "data": {"source": str(pairs), "held_out_fraction": 0.1, "max_source_tokens": 24, "max_target_tokens": 24},
@@ -51,26 +47,24 @@ def run_file(folder: Path, name: str, model: dict[str, Any], tokenizer: Path, **
         "schedule": {"warmup_steps": 3},
         "evaluate": {"interval_steps": 6, "micro_batch_size": 8},
         "checkpoint": {"interval_steps": 0},
-        "metrics": {"tensorboard": False},
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(run), encoding="utf-8")
-    return path
+    return write_run(folder, name, run, {})
 
 
 @pytest.fixture
-def trained(tmp_path: Path, tiny_tokenizer_path: Path, zero_file: Callable[..., Path]) -> Path:
-    """Each model trained on two ranks under ZeRO-3, whole and in two parts, and one in bf16; the folder of all."""
+def trained(runs: TinyRuns) -> TinyRuns:
+    """Each model trained on two ranks under ZeRO-3, whole and in two parts, and one in bf16."""
+
+    def training(name: str, model: str, *options: str, **train: Any) -> dict[str, Any]:
+        run = pairs_run(runs.folder, name, MODELS[model], runs.tokenizer, **train)
+        return {"run": str(run), "options": options, "kind": "seq2seq", "deepspeed": str(runs.zero("zero3"))}
+
     plan = []
-    for name, model in MODELS.items():
-        run = run_file(tmp_path, name, model, tiny_tokenizer_path)
-        parts = run_file(tmp_path, f"{name}-parts", model, tiny_tokenizer_path)
-        for file, options in ((run, []), (parts, [f"--train.stop_at_step={STOP}"]), (parts, [])):
-            plan.append({"run": str(file), "options": options})
-    plan.append({"run": str(run_file(tmp_path, "bf16", MODELS["gru"], tiny_tokenizer_path, precision="bf16"))})
-    whole = [{**one, "kind": "seq2seq", "deepspeed": str(zero_file("zero3"))} for one in plan]
-    train_all(tmp_path, whole)
-    return tmp_path
+    for name in MODELS:
+        plan += [training(name, name), training(f"{name}-parts", name, f"--train.stop_at_step={STOP}")]
+        plan.append(training(f"{name}-parts", name))
+    runs.train(*plan, training("bf16", "gru", precision="bf16"))
+    return runs
 
 
 def plain(file: Path) -> tuple[list[float], float, torch.nn.Module]:
@@ -88,31 +82,27 @@ def plain(file: Path) -> tuple[list[float], float, torch.nn.Module]:
     return losses, loss, model
 
 
-def test_two_ranks_under_zero_3_are_plain_torch_stopped_or_not_and_what_they_saved_loads(trained: Path) -> None:
+def test_two_ranks_under_zero_3_are_plain_torch_stopped_or_not_and_what_they_saved_loads(trained: TinyRuns) -> None:
     for name in MODELS:
-        losses, held_out, model = plain(trained / f"{name}.yaml")
+        losses, held_out, model = plain(trained.folder / f"{name}.yaml")
         assert losses[-1] < losses[0] - 0.5, "a model must learn something for the comparison to mean something"
-        folder = trained / "runs" / name
-        assert losses_of(folder) == pytest.approx(losses, rel=1e-5), name
-        assert losses_of(trained / "runs" / f"{name}-parts") == losses_of(folder), name
-        evaluations = metrics_of(folder, "evaluate")
+        assert trained.losses(name) == pytest.approx(losses, rel=1e-5), name
+        assert trained.losses(f"{name}-parts") == trained.losses(name), name
+        evaluations = trained.metrics(name, "evaluate")
         assert [line["step"] for line in evaluations] == [0, 6, 12]
         assert evaluations[-1]["loss"] == pytest.approx(held_out, rel=1e-5)
-        loaded = load_seq2seq(folder)
+        loaded = load_seq2seq(trained.of(name))
         assert (loaded.step, loaded.architecture) == (STEPS, MODELS[name]["architecture"])
         for key, parameter in model.named_parameters():
             torch.testing.assert_close(loaded.model.get_parameter(key), parameter.detach(), rtol=2e-3, atol=2e-4)
-    assert losses_of(trained / "runs" / "bf16") == pytest.approx(losses_of(trained / "runs" / "gru"), rel=2e-2)
-    check_refusals(trained)
+    assert trained.losses("bf16") == pytest.approx(trained.losses("gru"), rel=2e-2)
+    check_refusals(trained.of("gru"))
 
 
-def check_refusals(trained: Path) -> None:
-    """What was saved is not taken for a decoder, and a changed file not for what was saved."""
-    run = trained / "runs" / "gru"
-    with pytest.raises(ConfigError, match="holds a seq2seq model; a decoder or a classifier was expected"):
-        open_model(run)
+def check_refusals(run: Path) -> None:
+    """A folder without a run, and a changed file."""
     with pytest.raises(ConfigError, match="is neither a run"):
-        load_seq2seq(trained)
+        load_seq2seq(run.parent)
     [checkpoint] = (run / "checkpoints").glob("step_*")
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     manifest["shape"]["decoder_layers"] = 1

@@ -18,7 +18,7 @@ from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.lineage.command import main
-from tests.support.processes import metrics_of, run_maker, train_all, zero_maker
+from tests.support.tiny_runs import TinyRuns
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
 REFUSED_STEP, FIRST_STOP = 2, 4
@@ -36,33 +36,26 @@ class Left:
     again.
     """
 
-    folder: Path
+    runs: TinyRuns
     skipped: str
     """A document that `changed` learned from in its first start, and read in the second, which skipped it."""
 
     @property
-    def shards(self) -> Path:
-        return self.folder / "shards"
-
-    @property
     def damaged_tar(self) -> Path:
-        return self.shards / f"shard-{DAMAGED:06d}.tar"
+        return self.runs.shards / f"shard-{DAMAGED:06d}.tar"
 
     @property
     def export(self) -> Path:
         """Of `changed`."""
-        return self.folder / "exports" / "changed-megadec"
-
-    def run(self, name: str) -> Path:
-        return self.folder / "runs" / name
+        return self.runs.folder / "exports" / "changed-megadec"
 
     def stream(self, *, lame: bool, documents: tuple[str, ...] = ()) -> TrainStream:
-        data = DataSet.open(self.shards).without({DAMAGED: "damaged"} if lame else {})
+        data = DataSet.open(self.runs.shards).without({DAMAGED: "damaged"} if lame else {})
         return TrainStream([(data, 1.0)], ROW_TOKENS, "cut", 0, ROWS, skip_documents=documents)
 
     @cached_property
     def ids(self) -> list[str]:
-        data = DataSet.open(self.shards)
+        data = DataSet.open(self.runs.shards)
         return [span.id for span in data.documents_between(0, data.tokens)]
 
     @cached_property
@@ -97,36 +90,31 @@ class Left:
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_path: Path, tiny_shards: Path) -> Left:
     folder = tmp_path_factory.mktemp("left")
-    found = Left(folder, "")
-    shutil.copytree(tiny_shards, found.shards)
+    runs = TinyRuns(folder, tiny_tokenizer_path, shutil.copytree(tiny_shards, folder / "shards"))
+    found = Left(runs, "")
     steps = {id: {step for step, _ in places} - {REFUSED_STEP} for id, places in found.read.items()}
     skipped = next(id for id in found.ids if steps.get(id) and min(steps[id]) <= FIRST_STOP < max(steps[id]))
-    found = Left(folder, skipped)
-    make, deepspeed = run_maker(folder, tiny_tokenizer_path, found.shards), str(zero_maker(folder)("zero1"))
+    found = Left(runs, skipped)
 
-    def make_run(name: str, answer: str) -> str:
-        saving = {"interval_steps": 2, "keep_last": 9}
-        usual = {"train": {"steps": STEPS}, "evaluate": {"sets": {}}, "checkpoint": saving}
-        return str(make(name, guard={"non_finite": answer}, **usual))
-
-    def do(*plan: dict[str, Any]) -> None:
-        train_all(folder, [{"deepspeed": deepspeed, **one} for one in plan])
+    def training(name: str, answer: str, *options: str) -> dict[str, Any]:
+        sections = {"evaluate": {"sets": {}}, "checkpoint": {"interval_steps": 2, "keep_last": 9}}
+        return runs.training(name, "zero1", *options, train={"steps": STEPS}, guard={"non_finite": answer}, **sections)
 
     def broken(step: int) -> dict[str, Any]:
         return {"rank": 0, "steps": [step], "value": float("nan")}
 
-    changed, lame = make_run("changed", "skip"), "--data.bad_shards=1"
-    do({"run": changed, "options": [f"--train.stop_at_step={FIRST_STOP}"], "break": broken(REFUSED_STEP)})
+    lame = "--data.bad_shards=1"
+    runs.train({**training("changed", "skip", f"--train.stop_at_step={FIRST_STOP}"), "break": broken(REFUSED_STEP)})
     whole = found.damaged_tar.read_bytes()
     found.damaged_tar.write_bytes(whole[:CUT_BYTES])
-    do(
-        {"run": changed, "options": [lame, f"--data.skip_documents={skipped}"]},
-        {"run": make_run("lame", "skip"), "options": [lame]},
-        {"run": make_run("back", "roll_back"), "options": [lame, "--train.stop_at_step=6"], "break": broken(4)},
+    runs.train(
+        training("changed", "skip", lame, f"--data.skip_documents={skipped}"),
+        training("lame", "skip", lame),
+        {**training("back", "roll_back", lame, "--train.stop_at_step=6"), "break": broken(4)},
     )
     found.damaged_tar.write_bytes(whole)
-    to_megadec(open_model(found.run("changed")), found.export)
-    assert [line["step"] for line in metrics_of(found.run("changed"), "guard")] == [REFUSED_STEP]
+    to_megadec(open_model(runs.of("changed")), found.export)
+    assert [line["step"] for line in runs.metrics("changed", "guard")] == [REFUSED_STEP]
     return found
 
 
@@ -143,7 +131,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 
 def asked(said: Said, left: Left, run: Path, *documents: str) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(
-        said("--run", run, "--document", *documents, "--search", left.folder, "--json", "true")
+        said("--run", run, "--document", *documents, "--search", left.runs.folder, "--json", "true")
     )
     return answer
 
@@ -153,7 +141,7 @@ def places_in(found: list[dict[str, Any]]) -> set[tuple[int, int]]:
 
 
 def test_what_was_learned_from_and_what_was_not_is_what_a_replay_says(left: Left, said: Said) -> None:
-    run = left.run("changed")
+    run = left.runs.of("changed")
     documents = asked(said, left, run, *left.ids)["documents"][str(run)]
     for document in documents:
         id = document["id"]
@@ -170,7 +158,7 @@ def test_what_was_learned_from_and_what_was_not_is_what_a_replay_says(left: Left
 
 
 def test_a_run_that_always_went_without_a_shard_has_learned_from_no_window_of_it(left: Left, said: Said) -> None:
-    run, stream = left.run("lame"), left.stream(lame=True)
+    run, stream = left.runs.of("lame"), left.stream(lame=True)
     documents = asked(said, left, run, *left.ids)["documents"][str(run)]
     assert set().union(*(places_in(document["seen"]) for document in documents)) == {
         (step, row)
@@ -181,14 +169,14 @@ def test_a_run_that_always_went_without_a_shard_has_learned_from_no_window_of_it
 
 
 def test_while_a_shard_is_damaged_a_run_that_has_read_it_cannot_be_asked(left: Left, said: Said) -> None:
-    data = DataSet.open(left.shards)
+    data = DataSet.open(left.runs.shards)
     lost = next(span.id for span in data.documents_between(*data.without({DAMAGED: ""}).lost_ranges[0]))
     whole = left.damaged_tar.read_bytes()
     left.damaged_tar.write_bytes(whole[:CUT_BYTES])
     try:
         with pytest.raises(DamagedShardError, match=r"shard-000001\.tar has 1000 bytes.*have read it, or may have"):
-            said("--run", left.run("changed"), "--document", left.skipped)
-        told = said("--run", left.run("lame"), "--document", lost)
+            said("--run", left.runs.of("changed"), "--document", left.skipped)
+        told = said("--run", left.runs.of("lame"), "--document", lost)
     finally:
         left.damaged_tar.write_bytes(whole)
     assert f"{lost}: in none of the run's data sets" in told
@@ -196,7 +184,7 @@ def test_while_a_shard_is_damaged_a_run_that_has_read_it_cannot_be_asked(left: L
 
 
 def test_what_no_update_learned_from_is_to_be_withdrawn_from_nothing(left: Left, said: Said) -> None:
-    run = left.run("changed")
+    run = left.runs.of("changed")
     answer = asked(said, left, run, left.never)
     assert (answer["first_steps"], answer["checkpoints"], answer["exports"], answer["runs"]) == ({}, [], [], [])
     told = said("--run", run, "--document", left.never)
@@ -205,7 +193,7 @@ def test_what_no_update_learned_from_is_to_be_withdrawn_from_nothing(left: Left,
 
 
 def test_a_step_says_whether_it_made_an_update_and_which_documents_it_skipped(left: Left, said: Said) -> None:
-    run = left.run("changed")
+    run = left.runs.of("changed")
     refused = said("--run", run, "--step", REFUSED_STEP)
     assert f"step {REFUSED_STEP}: {ROWS} sequences; the guard left the update out" in refused
     assert "the guard" not in said("--run", run, "--step", FIRST_STOP)
@@ -215,7 +203,7 @@ def test_a_step_says_whether_it_made_an_update_and_which_documents_it_skipped(le
 
 def test_updates_that_were_taken_back_count_for_nothing(left: Left, said: Said) -> None:
     """Step 3 made an update, which went when step 4 took the weights back to those of step 2."""
-    run = left.run("back")
+    run = left.runs.of("back")
     documents = asked(said, left, run, *left.ids)["documents"][str(run)]
     seen = {one["step"] for document in documents for one in document["seen"]}
     no_update = {one["step"] for d in documents for one in d["skipped"] if one["why"] == "no_update"}
@@ -223,8 +211,8 @@ def test_updates_that_were_taken_back_count_for_nothing(left: Left, said: Said) 
 
 
 def test_where_a_checkpoint_does_not_say_what_was_left_out_it_counts_as_learned_from(left: Left, said: Said) -> None:
-    run = left.folder / "before" / "changed"
-    shutil.copytree(left.run("changed"), run)
+    run = left.runs.folder / "before" / "changed"
+    shutil.copytree(left.runs.of("changed"), run)
     for path in run.glob("checkpoints/*/manifest.json"):
         manifest = json.loads(path.read_text())
         del manifest["starts"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import bz2
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ def refused(script: str, *arguments: object) -> str:
     """Run a tool that must refuse, and give its message."""
     done = run_script(script, *arguments)
     assert done.returncode == 2, done.stderr
-    [error] = errors_of(done)
+    [error] = errors_of(done.stderr)
     return error
 
 
@@ -49,31 +47,11 @@ def test_a_file_that_only_says_it_is_a_dump_is_named(tmp_path: Path) -> None:
     assert str(dump) in message
 
 
-def cut_tar(folder: Path) -> None:
-    tar = folder / "shard-000001.tar"
-    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
-
-
-def remove_index(folder: Path) -> None:
-    (folder / "index.json").unlink()
-
-
-def raise_version(folder: Path) -> None:
-    index = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps({**index, "version": 99}))
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"), [(cut_tar, "shard-000001.tar"), (remove_index, "index.json"), (raise_version, "99")]
-)
-def test_a_damaged_set_is_named_before_anything_is_read_from_it(
-    tmp_path: Path, tiny_shards: Path, damage: Callable[[Path], None], words: str
-) -> None:
+def test_a_damaged_set_is_named_before_anything_is_read_from_it(tmp_path: Path, tiny_shards: Path) -> None:
     broken = Path(shutil.copytree(tiny_shards, tmp_path / "broken"))
-    damage(broken)
-    message = refused("tools/show.py", "--data", broken)
-    assert words in message
-    assert str(broken) in message
+    tar = broken / "shard-000001.tar"
+    tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
+    assert str(tar) in refused("tools/show.py", "--data", broken)
 
 
 def test_a_model_that_is_none_is_named(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_gbk_file_read_as_utf_8_is_one_clear_error(tmp_path: Path) -> None:
     arguments = ["--source", "thucnews", "--input", tmp_path / "raw", "--documents", tmp_path / "out"]
     done = run(*arguments)
     assert done.returncode == 2
-    [line] = errors_of(done)
+    [line] = errors_of(done.stderr)
     assert "体育/1.txt: byte 0: be f6" in line
     assert "--encoding gb18030" in line
     assert files(tmp_path) == ["raw/体育/1.txt"]
@@ -91,7 +91,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
     script.write_text(ON_A_FULL_DISK)
     done = run_script(script, "--source", "thucnews", "--input", news, "--workers", "1", *arguments)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "cannot write" in errors_of(done)[0]
+    assert "cannot write" in errors_of(done.stderr)[0]
     assert "Exception ignored" not in done.stderr
     assert files(tmp_path) == before
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import sentencepiece
 import yaml
 
+from megadec.common.config import from_yaml
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pairs import PairOptions, choose_pairs
@@ -19,9 +19,10 @@ from megadec.finetune.commands import translate
 from megadec.finetune.translate import Translator
 from tests.support import PROJECT
 from tests.support.pair_texts import CHARACTERS, texts, write_pairs
-from tests.support.processes import DEADLINE_SECONDS, deepspeed, metrics_of
+from tests.support.processes import DEADLINE_SECONDS, deepspeed, metrics_of, write_run
+from tests.support.tokenizers import train_tokenizer
 
-ZERO3 = PROJECT / "ds_configs" / "zero3.json"
+ZERO1 = PROJECT / "ds_configs" / "zero1.json"
 
 SHAPE = {
     "hidden_size": 64,
@@ -39,49 +40,27 @@ SHAPE = {
 def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that learns to write texts backwards, with a vocabulary of single characters."""
     folder = tmp_path_factory.mktemp("pairs")
-    write_pairs(folder / "pairs.txt", texts(4000), "reverse")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a b", *[CHARACTERS] * 9]),
-        model_prefix=str(folder / "tokenizer"),
-        model_type="bpe",
-        vocab_size=3 + 256 + len({*CHARACTERS, *"ab "}),
-        character_coverage=1.0,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        num_threads=1,
-        minloglevel=2,
-    )
+    pairs = write_pairs(folder / "pairs.txt", texts(4000), "reverse")
+    tokenizer = train_tokenizer(folder, [CHARACTERS] * 9, 3 + 256 + len({*CHARACTERS, *"ab "}))
     run = {
-        "name": "reverse",
-        "output_folder": str(folder / "runs"),
-        "tokenizer": str(folder / "tokenizer.model"),
+        "tokenizer": str(tokenizer),
         "model": {"shape": SHAPE},
-        "data": {
-            "source": str(folder / "pairs.txt"),
-            "held_out_fraction": 0.05,
-            "max_source_tokens": 16,
-            "max_target_tokens": 16,
-        },
+        "data": {"source": str(pairs), "held_out_fraction": 0.05, "max_source_tokens": 16, "max_target_tokens": 16},
         "train": {"steps": 300, "global_batch_size": 64, "micro_batch_size": 64, "precision": "fp32"},
         "optimizer": {"learning_rate": 0.004, "weight_decay": 0.01, "beta2": 0.98},
         "schedule": {"warmup_steps": 30, "final_fraction": 0.0},
         "evaluate": {"interval_steps": 100},
         "early_stopping": {"metric": "held_out/loss", "higher_is_better": False},
         "checkpoint": {"interval_steps": 0, "keep_last": 1},
-        "metrics": {"tensorboard": False},
     }
-    path = folder / "reverse.yaml"
-    path.write_text(yaml.safe_dump(run), encoding="utf-8")
-    return path
+    return write_run(folder, "reverse", run, {})
 
 
 def test_a_model_trained_by_the_launcher_writes_99_of_100_unseen_texts_backwards(
     run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, log = run_file.parent, run_file.parent / "log"
-    arguments = ["--deepspeed", str(ZERO3), "--config", str(run_file)]
+    arguments = ["--deepspeed", str(ZERO1), "--config", str(run_file)]
     with deepspeed(arguments, 1, log, PROJECT / "launch" / "seq2seq.py") as process:
         assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
     run = folder / "runs" / "reverse"
@@ -117,12 +96,8 @@ def check_tool(run: Path, pairs: Path, held_out: int, capsys: pytest.CaptureFixt
 
 
 def changed(run_file: Path, **sections: object) -> PairsRun:
-    from megadec.common.config import from_dict
-
-    values = yaml.safe_load(run_file.read_text(encoding="utf-8"))
-    for key, value in sections.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) else value
-    return from_dict(PairsRun, {**values, "name": "another"})
+    run = yaml.safe_load(run_file.read_text(encoding="utf-8"))
+    return from_yaml(PairsRun, write_run(run_file.parent, "another", {**run, "name": "another"}, sections))
 
 
 @pytest.mark.parametrize(
@@ -147,11 +122,11 @@ def test_a_run_that_cannot_be_is_refused_before_it_costs(
     run_file: Path, sections: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        open_pairs_run(changed(run_file, **sections), ZERO3)
+        open_pairs_run(changed(run_file, **sections), ZERO1)
 
 
 def test_a_run_without_a_held_out_part_is_not_measured(run_file: Path) -> None:
-    job = open_pairs_run(changed(run_file, data={"held_out_fraction": 0.0}), ZERO3)
+    job = open_pairs_run(changed(run_file, data={"held_out_fraction": 0.0}), ZERO1)
     assert job.task.evaluate_interval_steps == 0
     assert job.task.stream.windows_per_epoch == 4000
     assert job.task.manifest["architecture"] == "transformer_seq2seq"

@@ -1,4 +1,4 @@
-"""The exact stream: two epochs over three mixed sets, whatever the ranks and workers, wherever a run stops."""
+"""The exact stream over three mixed sets: the same batches for any ranks and workers, wherever a run stops."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ ROWS, ROW_TOKENS, SEED = 12, 64, 11
 WEIGHTS = (1.0, 2.0, 0.5)
 RANKS = (1, 2, 3, 4)
 WORKERS = (0, 1, 3)
+LAYOUTS = [(1, 24), (1, 8), (1, 1), (2, 12), (2, 3), (3, 4), (4, 6), (4, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +178,38 @@ def test_best_fit_packs_what_is_there_and_goes_on_only_with_the_same(sets, plan_
     with pytest.raises(ShardError, match=r"goes without 1 damaged shard\(s\), the checkpoint went without 0"):
         less.check(whole.state(3))
     assert not any(less.is_lost(window) for window in less.windows_of(0))
+
+
+@pytest.fixture(params=["cut", "best_fit"])
+def packed(request, sets, plan_cache) -> TrainStream:
+    return TrainStream(sets, 96, request.param, 5, 24)
+
+
+def joined(batches: list[Batch]) -> list[torch.Tensor]:
+    return [torch.cat(parts) for parts in zip(*(batch.tensors() for batch in batches), strict=True)]
+
+
+def assert_equal(one: list[Batch], other: list[Batch]) -> None:
+    for left, right in zip(joined(one), joined(other), strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize(("ranks", "micro"), LAYOUTS)
+def test_a_step_holds_the_same_rows_for_any_ranks_and_micro_batches(packed, ranks, micro):
+    for step in (0, 1, 57, 10_000):
+        whole = packed.batch(step)
+        parts = [batch for rank in range(ranks) for batch in packed.batch(step, rank, ranks, micro)]
+        assert len(parts) == 24 // micro
+        assert {len(batch.ids_BS) for batch in parts} == {micro}
+        assert_equal(parts, whole)
+
+
+def test_the_windows_of_steps_follow_each_other_without_gap(packed):
+    steps = [window for step in range(400) for window in packed.windows_of(step)]
+    assert steps == packed.windows_at(0, 400 * 24)
+
+
+def test_a_stream_that_was_made_again_goes_on_with_the_same_batches(packed, sets):
+    again = TrainStream(sets, 96, packed.packing, 5, 24)
+    step = again.check(packed.state(311))
+    assert_equal(again.batch(step), packed.batch(311))

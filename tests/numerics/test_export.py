@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from megadec.common.errors import ConfigError, ExportError, StorageError
+from megadec.common.errors import ExportError, StorageError
 from megadec.common.tokenizer import Tokenizer
 from megadec.export.huggingface.export import check_hf, to_hf
 from megadec.export.read.load import load_decoder
@@ -111,14 +111,6 @@ def test_an_export_that_differs_leaves_nothing_under_its_name(tmp_path, tiny_tok
     with pytest.raises(ExportError, match=r"'norm.weight': what transformers loaded is not what"):
         to_hf(source, tmp_path / "model-hf")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_existing_output_is_kept_as_it_is(tmp_path, tiny_tokenizer_path):
-    (tmp_path / "model-hf").mkdir()
-    (tmp_path / "model-hf" / "precious").touch()
-    with pytest.raises(ConfigError, match="exists already"):
-        to_hf(random_source(tiny_tokenizer_path), tmp_path / "model-hf")
-    assert [path.name for path in (tmp_path / "model-hf").iterdir()] == ["precious"]
 
 
 def test_a_full_disk_leaves_nothing_under_the_exports_name(tmp_path, tiny_tokenizer_path):

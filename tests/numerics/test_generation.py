@@ -12,11 +12,6 @@ from megadec.decoding.session import DecoderModel
 from tests.support.decoders import VARIANTS, decoder_of
 
 
-@pytest.fixture(autouse=True)
-def _same_ids_each_time() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("shape", VARIANTS)
 @pytest.mark.parametrize("steps", [[1] * 40, [39, 1], [17, 1, 1, 20, 1], [40]])
 def test_logits_with_a_cache_are_those_of_the_full_pass(

@@ -10,8 +10,21 @@ import torch
 
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.kernels.choose import triton_is_installed
+from megadec.decoder.kernels.cross_entropy import losses_in_place
 from megadec.decoder.layers import rotations
-from tests.support.kernel_cases import CASES, DTYPES, EPS, assert_no_worse, errors, interpreted, twenty_losses
+from tests.support.kernel_cases import (
+    CASES,
+    DTYPES,
+    EPS,
+    LOSS_CASES,
+    assert_no_worse,
+    drawn,
+    errors,
+    interpreted,
+    loss_errors,
+    ours_of,
+    twenty_losses,
+)
 
 EACH = [(name, size, dtype) for name, size in CASES for dtype in DTYPES]
 
@@ -21,7 +34,7 @@ needs_triton = pytest.mark.skipif(not triton_is_installed(), reason="triton is n
 @pytest.fixture(scope="module")
 def by_triton() -> Any:
     """What the Triton kernels give; one process for all."""
-    return interpreted("tests.support.kernel_cases")
+    return interpreted()
 
 
 @pytest.mark.parametrize(("name", "size", "dtype"), EACH)
@@ -50,9 +63,7 @@ def test_a_triton_kernel_on_a_gpu_is_as_near_to_float64_as_the_formula(
 
 
 @needs_triton
-def test_twenty_steps_give_the_same_losses_with_triton_with_torch_and_with_the_formulas(
-    by_triton: Any,
-) -> None:
+def test_twenty_steps_give_the_same_losses_with_triton_with_torch_and_with_the_formulas(by_triton: Any) -> None:
     by_torch = twenty_losses("torch")
     with mock.patch("torch.compiler.is_compiling", return_value=True):
         by_formula = twenty_losses("torch")
@@ -62,7 +73,6 @@ def test_twenty_steps_give_the_same_losses_with_triton_with_torch_and_with_the_f
 
 
 def test_gradients_in_double_precision_are_those_of_finite_differences() -> None:
-    torch.manual_seed(0)
     x, added, up = (torch.randn(5, 6, dtype=torch.float64, requires_grad=True) for _ in range(3))
     weight = torch.randn(6, dtype=torch.float64, requires_grad=True)
     heads = torch.randn(1, 3, 2, 6, dtype=torch.float64, requires_grad=True)
@@ -76,14 +86,12 @@ def test_gradients_in_double_precision_are_those_of_finite_differences() -> None
 
 @pytest.mark.parametrize("dtype", DTYPES.values())
 def test_forward_a_norm_rounds_as_hugging_face_does_bit_for_bit(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
     x, weight = torch.randn(700, 515).to(dtype), (1 + 0.1 * torch.randn(515)).to(dtype)
     assert torch.equal(norm.rms_norm(x, weight, EPS), norm.formula(x, weight, EPS))
 
 
 @pytest.mark.parametrize("used", [0, 1])
 def test_a_result_that_is_not_used_has_no_part_in_the_gradient(used: int) -> None:
-    torch.manual_seed(0)
     x, added, weight = (torch.randn(n, requires_grad=True) for n in ((4, 8), (4, 8), 8))
     ours = norm.stream_norm(x, added, weight, EPS)[used]
     theirs = (x + added, norm.formula(x + added, weight, EPS))[used]
@@ -95,8 +103,56 @@ def test_a_result_that_is_not_used_has_no_part_in_the_gradient(used: int) -> Non
 
 
 def test_a_frozen_weight_gets_no_gradient_and_changes_none() -> None:
-    torch.manual_seed(0)
     x, weight = torch.randn(4, 8, requires_grad=True), torch.randn(8)
     (gradient,) = torch.autograd.grad(norm.rms_norm(x, weight, EPS).square().sum(), (x,))
     (exact,) = torch.autograd.grad(norm.formula(x, weight, EPS).square().sum(), (x,))
     torch.testing.assert_close(gradient, exact)
+
+
+@pytest.mark.parametrize(("size", "dtype", "loss"), LOSS_CASES)
+def test_in_torch_a_cross_entropy_is_as_near_to_float64_as_torchs_own(
+    size: tuple[int, int], dtype: str, loss: tuple[float, float]
+) -> None:
+    assert_no_worse(loss_errors(size, DTYPES[dtype], loss, triton=False))
+
+
+@needs_triton
+def test_in_triton_a_cross_entropy_is_as_near_to_float64_as_torchs_own(by_triton: Any) -> None:
+    assert len(by_triton["cross_entropy"]) == len(LOSS_CASES)
+    for found in by_triton["cross_entropy"]:
+        assert_no_worse(found)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("size", "dtype", "loss"), [*LOSS_CASES, ((64, 151936), "bfloat16", (0.1, 1e-4))])
+def test_on_a_gpu_the_kernel_of_the_cross_entropy_gives_what_torch_gives(
+    size: tuple[int, int], dtype: str, loss: tuple[float, float]
+) -> None:
+    arguments = [x.cuda() for x in drawn(size, DTYPES[dtype])]
+    found, expected = (ours_of(*arguments, loss, triton=triton) for triton in (True, False))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2 if dtype == "bfloat16" else 1e-4, atol=1e-6)
+
+
+def test_a_token_is_computed_alike_whatever_tokens_are_beside_it() -> None:
+    logits, targets, weights = drawn((40, 40001), torch.float32)
+    nats, gradient = ours_of(logits, targets, weights, (0.1, 0.01), triton=False)
+    for row in (0, 17, 39):
+        one = slice(row, row + 1)
+        alone_nats, alone_gradient = ours_of(logits[one], targets[one], weights[one], (0.1, 0.01), triton=False)
+        assert torch.equal(alone_nats, nats[one])
+        assert torch.equal(alone_gradient, gradient[one])
+
+
+def test_tokens_without_weight_have_no_gradient() -> None:
+    logits, targets, _ = drawn((6, 37), torch.bfloat16)
+    _, gradient = ours_of(logits, targets, torch.zeros(6), (0.1, 0.01), triton=False)
+    assert not gradient.any()
+
+
+def test_a_logit_that_is_no_number_is_seen_in_the_nats() -> None:
+    logits, targets, weights = drawn((5, 37), torch.float32)
+    logits[2, 7] = float("nan")
+    nats = losses_in_place(logits, targets, weights, label_smoothing=0.0, z_loss=0.0, gradient=False, triton=False)
+    assert torch.isnan(nats).tolist() == [False, False, True, False, False]

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,9 +149,7 @@ def door_violations(imports: list[Import]) -> list[str]:
         if "tensorboard" in module:
             library = "tensorboard"
         doors = DOORS.get(library)
-        if doors is not None and not any(
-            file == door or (not door.endswith(".py") and file.startswith(door)) for door in doors
-        ):
+        if doors is not None and not file.startswith(tuple(doors)):
             wrong.append(f"megadec/{file}:{line}: imports {module}; its door is {', '.join(doors) or 'launch/'}")
         here = file.split("/")[0]
         if library == "torch" and here in ORDER[: ORDER.index(TORCH_FROM)]:
@@ -173,7 +172,7 @@ def room_of(module: str) -> str:
 
 
 def circles(root: Path, name_of: Callable[[str], str] = str) -> list[str]:
-    """Circles among modules, or among what `name_of` makes of them, by all imports, those under TYPE_CHECKING and in
+    """A circle among modules, or among what `name_of` makes of them, by all imports, those under TYPE_CHECKING and in
     functions too."""
     names = modules_of(root)
     edges: dict[str, set[str]] = {name_of(name): set() for name in names}
@@ -186,20 +185,13 @@ def circles(root: Path, name_of: Callable[[str], str] = str) -> list[str]:
                 whole = {f"{node.module}.{alias.name}" for alias in node.names}
                 targets = (whole & names.keys()) or {node.module}
             edges[name_of(name)] |= {name_of(target) for target in targets & names.keys()} - {name_of(name)}
-    done: set[str] = set()
-    found: list[str] = []
-
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        if name in trail:
-            found.append(" -> ".join((*trail[trail.index(name) :], name)))
-        elif name not in done:
-            for target in sorted(edges[name]):
-                visit(target, (*trail, name))
-            done.add(name)
-
-    for name in sorted(edges):
-        visit(name, ())
-    return found
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        *circle, _ = reversed(error.args[1])
+        first = circle.index(min(circle))
+        return [" -> ".join([*circle[first:], *circle[:first], circle[first]])]
+    return []
 
 
 def crowded(root: Path) -> list[str]:

@@ -1,13 +1,8 @@
-"""A rank that opens its own copy of a data set, agrees with the others, and counts the steps of an evaluation.
-
-Arguments: a folder with `rank0`, `rank1`, ..., each rank's copy of the set, `other`, another set, and the tokenizer.
-What a rank found goes to `found.rankN.json` there.
-"""
+"""A rank that opens its own copy of a data set, agrees with the others, and counts the steps of an evaluation."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +12,6 @@ from torch import Tensor
 
 from megadec.common.errors import MegadecError
 from megadec.common.tokenizer import Tokenizer
-from megadec.data.batch import Batch
 from megadec.data.index import DataSet
 from megadec.data.sharding import rank_position
 from megadec.data.stream import TrainStream
@@ -44,9 +38,6 @@ class CountingScorer:
         total: Tensor = batch.weights_BS.sum()
         return total
 
-    def logits(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
-
 
 def stream_of(data: DataSet) -> TrainStream:
     return TrainStream([(data, 1.0)], 64, "cut", 0, 12)
@@ -70,7 +61,11 @@ def evaluated(data: DataSet, tokenizer: Tokenizer, sequence_length: int, ranks: 
     return {"batches": scorer.batches, "tokens": evaluation.values["evaluated_tokens"]}
 
 
-def main(folder: Path) -> None:
+def agree_on_data(folder: Path) -> None:
+    """folder: has `rank0`, `rank1`, ..., each rank's copy of the set, `other`, another set, and the tokenizer.
+
+    What a rank found goes to `found.rankN.json` there.
+    """
     ranks = start_process_group()
     own = DataSet.open(folder / f"rank{ranks.rank}", skip_damaged=True)
     whole = DataSet.open(folder / "rank0")
@@ -85,7 +80,3 @@ def main(folder: Path) -> None:
     }
     (folder / f"found.rank{ranks.rank}.json").write_text(json.dumps(found))
     end_process_group(ranks)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[-1]))

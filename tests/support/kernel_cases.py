@@ -7,6 +7,7 @@ rounds to the nearest; that is put right here.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -18,10 +19,12 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from megadec.decoder.execution import Execution
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.kernels.cross_entropy import losses_in_place
 from megadec.decoder.layers import rotations
 from tests.support import PROJECT
 from tests.support.decoders import decoder_of, tiny_shape
@@ -77,6 +80,59 @@ def operations(name: str, size: Sequence[int], kernels: Kernels) -> tuple[list[T
     )
 
 
+# Tokens and vocabulary: odd, one, a whole block, several blocks and a rest, no tokens.
+LOGITS = ((5, 37), (1, 1), (3, 1024), (2, 40001), (0, 37))
+# Label smoothing and z-loss.
+LOSSES = ((0.0, 0.0), (0.1, 0.0), (0.0, 0.01), (0.2, 0.001))
+LOSS_CASES = list(itertools.product(LOGITS, DTYPES, LOSSES))
+
+
+def drawn(size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits in a tensor with longer rows, so that a row does not begin where the last one ends; targets; weights, of
+    which some are 0."""
+    torch.manual_seed(sum(size))
+    tokens, vocabulary = size
+    logits = (3 * torch.randn(tokens, vocabulary + 3)).to(dtype)[:, :vocabulary]
+    weights = torch.rand(tokens) * (torch.rand(tokens) > 0.3)
+    return logits, torch.randint(0, vocabulary, (tokens,)), weights
+
+
+def formula(
+    logits: Tensor, targets: Tensor, weights: Tensor, label_smoothing: float, z_loss: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Nats and gradient by torch's cross_entropy and autograd, computed in `dtype`."""
+    leaf = logits.detach().clone().requires_grad_()
+    wide = leaf.to(dtype)
+    nats = cross_entropy(wide, targets, reduction="none", label_smoothing=label_smoothing)
+    nats = nats + z_loss * wide.logsumexp(-1).square()
+    [gradient] = torch.autograd.grad((nats * weights.to(dtype)).sum(), leaf)
+    return nats.detach(), gradient
+
+
+def loss_errors(
+    size: tuple[int, int], dtype: torch.dtype, loss: tuple[float, float], *, triton: bool
+) -> list[tuple[float, float]]:
+    """(ours, torch's in the same precision) for nats and gradient: the norm of the difference over that of float64."""
+    logits, targets, weights = drawn(size, dtype)
+    truth = formula(logits.double(), targets, weights, *loss, torch.float64)
+    theirs = formula(logits, targets, weights, *loss, torch.float32)
+    ours = ours_of(logits, targets, weights, loss, triton=triton)
+    return [
+        (_distance(one, true), _distance(other, true)) for one, other, true in zip(ours, theirs, truth, strict=True)
+    ]
+
+
+def ours_of(
+    logits: Tensor, targets: Tensor, weights: Tensor, loss: tuple[float, float], *, triton: bool
+) -> tuple[Tensor, Tensor]:
+    """Nats and gradient by `losses_in_place`; what lies between the rows is checked to be as it was."""
+    longer = torch.nn.functional.pad(logits, (0, 3), value=7.0)
+    rows = longer[:, : logits.shape[1]]
+    nats = losses_in_place(rows, targets, weights, *loss, gradient=True, triton=triton)
+    assert bool((longer[:, logits.shape[1] :] == 7.0).all())
+    return nats, rows
+
+
 def errors(name: str, size: Sequence[int], dtype: torch.dtype, kernels: Kernels) -> list[tuple[float, float]]:
     """For each result and each gradient |x - exact| / |exact| of the fused operation and of torch's own formula."""
     inputs, fused, formula = operations(name, size, kernels)
@@ -103,9 +159,8 @@ def errors(name: str, size: Sequence[int], dtype: torch.dtype, kernels: Kernels)
 
 def _distance(found: Tensor, exact: Tensor) -> float:
     assert found.shape == exact.shape
-    if exact.numel() == 0:
-        return 0.0
-    return float((found.double() - exact).norm() / exact.norm().clamp_min(1e-30))
+    size = exact.norm() if exact.numel() else torch.tensor(0.0)
+    return float((found.double() - exact).norm() / (size if size else 1.0))
 
 
 def twenty_losses(kernels: Kernels) -> list[float]:
@@ -125,10 +180,10 @@ def twenty_losses(kernels: Kernels) -> list[float]:
     return losses
 
 
-def interpreted(module: str) -> Any:
-    """What such a program prints, run where Triton is imported as an interpreter."""
+def interpreted() -> Any:
+    """What this program prints, run where Triton is imported as an interpreter."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", module]
+    command = [sys.executable, "-m", "tests.support.kernel_cases"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -163,7 +218,8 @@ def main() -> None:
             for name, size in CASES
             for dtype in DTYPES
         }
-        print(json.dumps({"errors": table, "losses": twenty_losses("triton")}))
+        entropies = [loss_errors(size, DTYPES[dtype], loss, triton=True) for size, dtype, loss in LOSS_CASES]
+        print(json.dumps({"errors": table, "losses": twenty_losses("triton"), "cross_entropy": entropies}))
 
 
 if __name__ == "__main__":

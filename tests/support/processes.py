@@ -1,17 +1,19 @@
-"""Real processes for the distributed tests: ranks started by hand, and the deepspeed launcher."""
+"""Real processes for the distributed tests: forked ranks, the deepspeed launcher, and scripts."""
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from multiprocessing.context import ForkServerProcess as Rank
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 import yaml
@@ -20,34 +22,9 @@ from megadec.common.processes import free_port, session_of
 from tests.support import PROJECT
 
 PRETRAIN = PROJECT / "launch" / "pretrain.py"
-# Scripts that several ranks run: many short trainings, or requests, in one process, as imports cost more than they do.
-TRAIN_MANY, END_MANY, AGREE_ON_DATA = (
-    Path(__file__).parent / f"{name}.py" for name in ("train_many", "end_many", "agree_on_data")
-)
+TRAIN_MANY = PROJECT / "tests" / "support" / "train_many.py"
 # Generous: two ranks on a machine that others load take many times as long as on an idle one.
 DEADLINE_SECONDS = 800.0
-
-TINY_RUN: dict[str, Any] = {
-    "name": "tiny",
-    "model": {
-        "shape": {
-            "hidden_size": 32,
-            "layers": 2,
-            "heads": 2,
-            "kv_heads": 1,
-            "head_size": 16,
-            "intermediate_size": 64,
-            "max_position_embeddings": 64,
-        }
-    },
-    "data": {"sequence_length": 32},
-    "train": {"steps": 12, "global_batch_size": 8, "micro_batch_size": 2, "precision": "fp32"},
-    "optimizer": {"learning_rate": 0.003},
-    "schedule": {"warmup_steps": 3},
-    "evaluate": {"interval_steps": 4, "windows": 9, "micro_batch_size": 4},
-    "checkpoint": {"interval_steps": 0, "keep_last": 3},
-    "metrics": {"tensorboard": False},
-}
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -70,141 +47,84 @@ def run_script(script: str | Path, *arguments: object, **variables: str) -> subp
     )
 
 
-def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
+def errors_of(said: str) -> list[str]:
     """The error lines of a command, which is not to show a traceback."""
-    assert "Traceback" not in done.stderr, done.stderr
-    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in said, said
+    return [line for line in said.splitlines() if line.startswith("error: ")]
 
 
-def start_ranks(
-    arguments: list[str], ranks: int, variables: dict[str, str] | None = None, **options: Any
-) -> list[subprocess.Popen[str]]:
-    """`python arguments` as so many processes that find each other. variables: of each one's environment. options: of
-    Popen."""
-    together = {
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        **(variables or {}),
-    }
-    return [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **together),
-            stderr=subprocess.STDOUT,
-            text=True,
-            **options,
-        )
-        for rank in range(ranks)
-    ]
+# What ranks import costs more than most trainings here: they are forked from one process that has imported it. That is
+# safe because nothing was computed there: its only other thread is that of Arrow's allocator, which knows of forks.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.support.train_many"])
 
 
-def run_ranks(script: Path, arguments: list[str], ranks: int) -> None:
-    """Run `script` as `ranks` processes that find each other; fail with their output when one fails."""
-    processes = start_ranks([str(script), *arguments], ranks, stdout=subprocess.PIPE)
+@contextmanager
+def forked(do: Callable[..., None], arguments: Sequence[Any], ranks: int, log: Path) -> Iterator[list[Rank]]:
+    """`do(*arguments)` in so many processes that find each other; they print into one file. None outlives it."""
+    together = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = []
     try:
-        outputs = [process.communicate(timeout=DEADLINE_SECONDS)[0] for process in processes]
+        for rank in range(ranks):
+            variables = {**together, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            process = _FORKS.Process(target=_be_rank, args=(variables, log, do, arguments), daemon=True)
+            process.start()
+            processes.append(process)
+        yield processes
     finally:
         for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()  # closes the pipe, whose warning would hide why it was killed
-    for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
-        assert process.returncode == 0, f"rank {rank} ended with {process.returncode}:\n{output[-4000:]}"
+            process.kill()
+            process.join()
 
 
-class WaitingRanks:
-    """Two ranks that do one plan of `train_many` after the other, for all tests of this process: a start costs more
-    than most plans. What fails in a plan ends these ranks; the next plan starts others."""
-
-    current: ClassVar[WaitingRanks | None] = None
-
-    def __init__(self) -> None:
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 as long as the ranks live
-        self._ranks = start_ranks([str(TRAIN_MANY), "-"], 2, stdin=subprocess.PIPE, stdout=self._log)
-        WaitingRanks.current = self
-
-    @classmethod
-    def end_current(cls) -> None:
-        """Let no ranks wait any longer."""
-        if cls.current is not None:
-            for process in cls.current._ranks:
-                process.kill()
-                process.communicate()
-            cls.current._log.close()
-            cls.current = None
-
-    def do(self, plan: Path) -> None:
-        """Do a plan; fail with the ranks' output when one ends."""
-        for process in self._ranks:
-            assert process.stdin is not None
-            process.stdin.write(f"{plan}\n")
-            process.stdin.flush()
-        done = [plan.with_suffix(f".rank{rank}.done") for rank in range(2)]
-        try:
-            wait_until(lambda: all(file.exists() for file in done) or self._ended(), "the end of the plan")
-            self._log.seek(0)
-            assert not self._ended(), f"a rank ended:\n{self._log.read()[-8000:]}"
-        except BaseException:
-            self.end_current()
-            raise
-
-    def _ended(self) -> bool:
-        return any(process.poll() is not None for process in self._ranks)
+def _be_rank(variables: dict[str, str], log: Path, do: Callable[..., None], arguments: Sequence[Any]) -> None:
+    os.environ.update(variables)
+    gc.freeze()  # DeepSpeed collects garbage with every engine, and what was imported is none
+    with open(log, "ab") as stream:
+        for descriptor in (1, 2):
+            os.dup2(stream.fileno(), descriptor)
+    do(*arguments)
 
 
-def train_all(folder: Path, plan: list[Any], ranks: int = 2) -> None:
-    """Do the trainings of a plan (tests/support/train_many.py says what it holds) one after the other on all ranks.
+def codes_of(processes: Iterable[Rank], log: Path, seconds: float = DEADLINE_SECONDS) -> list[int | None]:
+    """The status of each process when all have ended, or one has failed; None for one that still runs."""
 
-    What was refused is in a file of `folder`.
-    """
-    file = folder / f"plan-{len(list(folder.glob('plan-*.json')))}.json"
-    file.write_text(json.dumps(plan))
-    if ranks == 2:
-        (WaitingRanks.current or WaitingRanks()).do(file)
-    else:
-        run_ranks(TRAIN_MANY, [str(file)], ranks)
+    def codes() -> list[int | None]:
+        return [process.exitcode for process in processes]
+
+    wait_until(lambda: any(codes()) or None not in codes(), "the end of the ranks", log, seconds=seconds)
+    return codes()
 
 
-def do_plans(do: Callable[[Path, Any], None]) -> None:
-    """A rank's whole life: join the others, do the plan of the last argument, or those that standard input names."""
-    from megadec.engine.zero.engine import end_process_group, start_process_group
-
-    ranks = start_process_group()
-    for name in sys.stdin if sys.argv[-1] == "-" else sys.argv[-1:]:
-        plan = Path(name.strip())
-        do(plan, ranks)
-        plan.with_suffix(f".rank{ranks.rank}.done").touch()
-    end_process_group(ranks)
+def run_ranks(do: Callable[..., None], arguments: Sequence[Any], ranks: int, log: Path) -> None:
+    """Run `do(*arguments)` as `ranks` processes that find each other; fail with their output when one fails."""
+    with forked(do, arguments, ranks, log) as processes:
+        codes = codes_of(processes, log)
+    assert not any(codes), f"the ranks ended with {codes}:\n{log.read_text()[-8000:]}"
 
 
 @contextmanager
 def running(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A command whose output goes to a file; it is gone at the end. options: of Popen."""
+    """A command whose output goes to a file; at the end all that it started is gone. options: of Popen."""
+    usual = {"cwd": PROJECT, "env": environment(), "stderr": subprocess.STDOUT, "start_new_session": True}
     with open(log, "wb") as stream:
-        process = subprocess.Popen(
-            command,
-            **{"cwd": PROJECT, "env": environment(), "stdout": stream, "stderr": subprocess.STDOUT, **options},
-        )
+        process = subprocess.Popen(command, stdout=stream, **{**usual, **options})
     try:
         yield process
     finally:
+        for descendant in session_of(process.pid):
+            with suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+                descendant.kill()
         process.kill()
         process.wait()
 
 
-@contextmanager
 def deepspeed(
     arguments: list[str], ranks: int, log: Path, script: Path = PRETRAIN
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The real launcher around a script; whatever is left of it is gone at the end."""
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """The real launcher around a script."""
     command = ["deepspeed", "--num_accelerators", str(ranks), "--master_port", str(free_port()), str(script)]
-    with running([*command, *arguments], log, start_new_session=True) as process:
-        try:
-            yield process
-        finally:
-            for descendant in session_of(process.pid):
-                descendant.kill()
+    return running([*command, *arguments], log)
 
 
 def ranks_of(session: int) -> list[psutil.Process]:
@@ -213,8 +133,14 @@ def ranks_of(session: int) -> list[psutil.Process]:
     return sorted(ranks, key=lambda p: p.cmdline()[3])
 
 
-def wait_until(condition: Callable[[], bool], what: str, log: Path | None = None, pause: float = 0.05) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    log: Path | None = None,
+    pause: float = 0.05,
+    seconds: float = DEADLINE_SECONDS,
+) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come; {log.read_text()[-4000:] if log else ''}")
@@ -236,35 +162,12 @@ def losses_of(folder: Path) -> list[float]:
     return [line["loss"] for line in values]
 
 
-def run_maker(folder: Path, tokenizer: Path, shards: Path) -> Callable[..., Path]:
-    """Writes a tiny run's YAML into `folder` with some sections changed, and returns its path."""
-
-    def make(name: str, **sections: Any) -> Path:
-        run = json.loads(json.dumps(TINY_RUN))
-        run["name"] = name
-        run["output_folder"] = str(folder / "runs")
-        run["tokenizer"] = str(tokenizer)
-        run["data"]["train"] = {str(shards): 1.0}
-        run["evaluate"]["sets"] = {"tiny": str(shards)}
-        for key, value in sections.items():
-            run[key] = {**run.get(key, {}), **value} if isinstance(value, dict) else value
-        run["model"]["shape"] = {**TINY_RUN["model"]["shape"], **run["model"].get("shape", {})}
-        path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(run), encoding="utf-8")
-        return path
-
-    return make
-
-
-def zero_maker(folder: Path) -> Callable[..., Path]:
-    """The DeepSpeed file of a stage as the project ships it, with nothing kept whole for being small."""
-
-    def make(name: str) -> Path:
-        values = json.loads((PROJECT / "ds_configs" / f"{name}.json").read_text())
-        if values["zero_optimization"]["stage"] == 3:
-            values["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        path = folder / f"{name}.json"
-        path.write_text(json.dumps(values))
-        return path
-
-    return make
+def write_run(folder: Path, name: str, run: dict[str, Any], sections: dict[str, Any]) -> Path:
+    """Write the YAML of a run of `folder` with some sections changed; None: without the section."""
+    usual = {"name": name, "output_folder": str(folder / "runs"), "metrics": {"tensorboard": False}, **run}
+    for key, value in sections.items():
+        usual[key] = {**usual.get(key, {}), **value} if isinstance(value, dict) else value
+    stated = {key: value for key, value in usual.items() if value is not None}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(stated, allow_unicode=True), encoding="utf-8")
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,37 +29,24 @@ class FaultyFileSystem(MemoryFileSystem):
             fault = self.faults.pop(0) if self.faults else ""
             if fault == "refused":
                 raise ConnectionResetError("connection reset by peer")
-            if fault:
-                return _Damaged(super().open(path, mode, **options), fault)
+            raw = bytearray(super().open(path, mode, **options).read())
+            if fault == "broken":
+                return _Broken(raw)
+            if fault == "cut":
+                raw = raw[: len(raw) // 2]
+            elif fault == "flipped":
+                raw[len(raw) // 2] ^= 1
+            return io.BytesIO(raw)
         return super().open(path, mode, **options)
 
 
-class _Damaged:
-    """A download that ends early, or comes with a flipped byte."""
+class _Broken(io.BytesIO):
+    """A download that nothing more comes of after its first bytes."""
 
-    def __init__(self, file: Any, fault: str) -> None:
-        raw = bytearray(file.read())
-        if fault == "cut":
-            raw = raw[: len(raw) // 2]
-        elif fault == "flipped":
-            raw[len(raw) // 2] ^= 1
-        self._raw = raw
-        self._fault = fault
-
-    def __enter__(self) -> _Damaged:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def read(self, size: int) -> bytes:
-        if self._fault == "broken" and self._raw:
-            self._fault = "reset"
-            return bytes(self._raw[:100])
-        if self._fault == "reset":
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
             raise TimeoutError("read timed out")
-        taken, self._raw = self._raw[:size], self._raw[size:]
-        return bytes(taken)
+        return super().read(100)
 
 
 def upload(folder: Path, address: str) -> FaultyFileSystem:

@@ -6,10 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from megadec.data.pair_stream import PairStream
 from megadec.decoder.textbook.registry import architecture
-from megadec.engine.schedule import ScheduleOptions, learning_rate_factor
-from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
 from tests.support.decoders import fresh
 
 VOCABULARY = 41
@@ -44,22 +41,3 @@ def model_of(name: str, values: dict[str, Any], seed: int = 3) -> nn.Module:
     """The model with its first values, in float64."""
     found = architecture(name)
     return fresh(found, found.shape_from(values), seed).double().eval()
-
-
-def train_plainly(
-    model: nn.Module, stream: PairStream, steps: int, optimizer: OptimizerOptions, schedule: ScheduleOptions
-) -> list[float]:
-    """The engine's training in plain torch: one process, the whole step as one batch. The loss of each step."""
-    adamw = build_optimizer(model.named_parameters(), optimizer)
-    losses = []
-    for step in range(steps):
-        [batch] = stream.batch(step)
-        loss = model(batch.ids_BS, **batch.model_arguments()) / batch.valid_tokens
-        adamw.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), optimizer.max_grad_norm)
-        for group in adamw.param_groups:
-            group["lr"] = optimizer.learning_rate * learning_rate_factor(schedule, step, steps)
-        adamw.step()
-        losses.append(float(loss.detach()))
-    return losses

@@ -1,5 +1,7 @@
 """A rank of several short trainings, one after the other in one process: imports cost more than they do.
 
+TinyRuns.train starts such ranks; as a script it is one rank under a launcher.
+
 The plan: a JSON file with a list of {"run": YAML, "deepspeed": FILE, "options": [...], "refused": ERROR, "kind":
 "finetune" or "seq2seq"}, done in order; without a kind it is pretraining. With "refused" the training must end with
 that error; its message goes to a file beside the plan. With "gathers": FILE nothing is trained: what the newest
@@ -10,6 +12,7 @@ is not looked at. What can be made to go wrong is in tests/support/disturb.py.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -25,12 +28,11 @@ from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
 from megadec.engine.runs.pretrain import Run
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
-from megadec.engine.zero.engine import build_engine
+from megadec.engine.zero.engine import build_engine, end_process_group, start_process_group
 from megadec.engine.zero.state_files import MOMENTS, WEIGHT
 from megadec.export.read.model import open_pretraining
 from megadec.finetune.task import FineTuneRun, open_finetune
 from tests.support.disturb import disturbed
-from tests.support.processes import do_plans
 
 KINDS = {
     "pretrain": (Run, open_pretraining),
@@ -39,7 +41,9 @@ KINDS = {
 }
 
 
-def main(plan: Path, ranks: Ranks) -> None:
+def do_plan(plan: Path) -> None:
+    """A rank's whole life."""
+    ranks = start_process_group()
     for training in json.loads(plan.read_text()):
         kind, open_job = KINDS[training.get("kind", "pretrain")]
         options = [*training.get("options", []), *(["--train.dry_run=false"] if training.get("bare") else [])]
@@ -58,6 +62,7 @@ def main(plan: Path, ranks: Ranks) -> None:
             (plan.parent / f"{run.name}.rank{ranks.rank}.{type(error).__name__}").write_text(str(error))
         else:
             assert "refused" not in training, training
+    end_process_group(ranks)
 
 
 def gather(job: Job, ranks: Ranks, file: Path) -> None:
@@ -82,4 +87,4 @@ def gather(job: Job, ranks: Ranks, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    do_plans(main)
+    do_plan(Path(sys.argv[-1]))
