@@ -65,14 +65,14 @@ INTRO = {
 
 Every option of every command, with its type and default. `python docs/build_options.py` writes this page from the
 dataclasses that the commands are made of. Options are given as `--section.key VALUE` (`--section.key-with-hyphens` is
-the same), or as keys of the YAML file that `--config` names; the command line goes first. pretrain, finetune and seq2seq
-take `--deepspeed FILE` beside these; what `finetune` and `seq2seq` share with `pretrain` is listed there.
+the same), or as keys of the YAML file that `--config` names; the command line goes first. The commands that train take
+`--deepspeed FILE` beside these; what they share with `pretrain` is listed there.
 """,
     "zh": """# 选项
 
-每条命令的每个选项，连同类型和默认值。本页由 `python docs/build_options.py` 从各命令的 dataclass 生成，说明文字与 `--help` 相同
-（英文）。选项写作 `--section.key VALUE`（`--section.key-with-hyphens` 等价），或写成 `--config` 所指 YAML 文件里的键；命令行优先。
-pretrain、finetune、seq2seq 另有 `--deepspeed FILE`；finetune 和 seq2seq 与 pretrain 相同的选项只列在 pretrain 下。
+每条命令的每个选项，连同类型和默认值。本页由 `python docs/build_options.py` 从各命令的 dataclass 生成，
+说明文字与 `--help` 相同（英文）。选项写作 `--section.key VALUE`（`--section.key-with-hyphens` 等价），
+或写成 `--config` 所指 YAML 文件里的键；命令行优先。训练命令另有 `--deepspeed FILE`；它们与 pretrain 相同的选项只列在 pretrain 下。
 """,
 }
 HEADER = {"en": "| option | type | default | what it is |", "zh": "| 选项 | 类型 | 默认值 | 说明 |"}
@@ -112,7 +112,8 @@ def _default(value: Any) -> str:
         return "required"
     if value is None or value in ("", (), {}):
         return ""
-    return f"`{', '.join(map(str, value)) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value}`"
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"`{text.lower() if isinstance(value, bool) else text}`"
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -1,4 +1,4 @@
-"""`python -m megadec VERB`, and `deepspeed --module megadec VERB`: the console script where there is none on the path."""
+"""`python -m megadec VERB` and `deepspeed --module megadec VERB`: the console script without its path."""
 
 from megadec.cli import main
 

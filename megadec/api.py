@@ -1,4 +1,4 @@
-"""The Python interface: what the commands do, as typed functions. `import megadec` offers them; megadec/__init__.py lists them.
+"""The Python interface: what the commands do, as typed functions; megadec/__init__.py offers the functions.
 
     import megadec
     model = megadec.load("exports/demo-hf")
@@ -84,7 +84,7 @@ class Model:
         return float(torch.nn.functional.cross_entropy(logits_SV.cpu(), torch.tensor(ids[1:])))
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        """For each text, label -> probability. Raises ConfigError for a language model, InputError for an empty text."""
+        """Label -> probability for each text. Raises ConfigError for a language model, InputError for an empty text."""
         if not isinstance(self._opened, ServedClassifier):
             raise ConfigError(f"{self._opened.name} continues text and has no labels; classify needs a classifier")
         return [dict(found) for found in self._opened.classifier.classify(texts)]

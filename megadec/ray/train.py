@@ -48,11 +48,10 @@ ENVIRONMENT = {
 class RayRun(Run):
     """A run, and what Ray is asked for.
 
-    deepspeed: its DeepSpeed file. workers: processes that train together. address: HOST:PORT of a cluster's head; left out, the cluster of this job or machine,
-    or one made for this run. gpus: one for each worker. cpus_per_worker: cores that Ray
-    sets aside for each. max_failures: so often lost workers are replaced.
-    placement_seconds: how long to wait for room at the start; replacement_seconds: how long, all in all, when workers
-    are to be replaced.
+    deepspeed: its DeepSpeed file. workers: processes that train together. address: HOST:PORT of a cluster's head; left
+    out, the cluster of this job or machine, or one made for this run. gpus: one for each worker. cpus_per_worker: cores
+    that Ray sets aside for each. max_failures: so often lost workers are replaced. placement_seconds: how long to wait
+    for room at the start. replacement_seconds: how long, all in all, when workers are to be replaced.
     """
 
     deepspeed: Path | None = None

@@ -54,10 +54,11 @@ class RehearsalOptions:
     """ranks: of every start; rank_numbers: draw each start's from these instead. other_deepspeed: each start draws its
     DeepSpeed file from these and that of --deepspeed.
 
-    kills: with signal 9. share_in_saves: of the kills, while a checkpoint is being written. share_in_evaluations: of the
-    kills, in an evaluation. stops: SIGTERM. damaged_shards: starts with a shard that was cut or has a flipped byte. full_disks:
-    saves that the disk refuses. seed: of all choices. steps: of the run; by default as many as the disturbances can use
-    up. sequence_length: of the scaled run. own_model: train the run's own model, not a small one of its kind.
+    kills: with signal 9. share_in_saves: of the kills, while a checkpoint is being written. share_in_evaluations: of
+    the kills, in an evaluation. stops: SIGTERM. damaged_shards: starts with a shard that was cut or has a flipped byte.
+    full_disks: saves that the disk refuses. seed: of all choices. steps: of the run; by default as many as the
+    disturbances can use up. sequence_length: of the scaled run. own_model: train the run's own model, not a small one
+    of its kind.
 
     tolerance: largest relative difference of a loss to the undisturbed run; by default 1e-5 in fp32 and 1e-2 in bf16.
     patience_seconds: so long anything may take. folder: for the runs and their output (default: a temporary one, which

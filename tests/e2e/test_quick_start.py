@@ -1,4 +1,4 @@
-"""The commands of docs/en/quick-start.md as they stand there, with fewer steps, on the sample corpus; then from Python."""
+"""The commands of docs/en/quick-start.md as they stand there, with fewer steps, on the sample corpus; then Python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.processes import environment
 
 PAGE = (PROJECT / "docs" / "en" / "quick-start.md").read_text(encoding="utf-8")
 SHORTER = {
-    "launch/pretrain.py": "--train.steps 6 --schedule.warmup_steps 2 --evaluate.interval_steps 3 --checkpoint.interval_steps 3",
+    "launch/pretrain.py": "--train.steps 6 --schedule.warmup_steps 2 --evaluate.interval_steps 3",
     "launch/finetune.py": "--epochs 1 --evaluate.interval_steps 0",
 }
 TITLES = PROJECT / "samples" / "thucnews" / "titles"
@@ -50,7 +50,7 @@ def run_here(words: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that looks like a checkout with a user's texts in it, after every command of the page but the services."""
+    """A folder like a checkout with a user's texts in it, after every command of the page but the services."""
     folder = tmp_path_factory.mktemp("quick-start")
     for name in ("launch", "tools", "ds_configs"):
         (folder / name).symlink_to(PROJECT / name)
