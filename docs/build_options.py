@@ -72,7 +72,8 @@ the same), or as keys of the YAML file that `--config` names; the command line g
 
 每条命令的每个选项，连同类型和默认值。本页由 `python docs/build_options.py` 从各命令的 dataclass 生成，
 说明文字与 `--help` 相同（英文）。选项写作 `--section.key VALUE`（`--section.key-with-hyphens` 等价），
-或写成 `--config` 所指 YAML 文件里的键；命令行优先。训练命令另有 `--deepspeed FILE`；它们与 pretrain 相同的选项只列在 pretrain 下。
+或写成 `--config` 所指 YAML 文件里的键；命令行优先。训练命令另有 `--deepspeed FILE`；
+它们与 pretrain 相同的选项只列在 pretrain 下。
 """,
 }
 HEADER = {"en": "| option | type | default | what it is |", "zh": "| 选项 | 类型 | 默认值 | 说明 |"}
