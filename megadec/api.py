@@ -32,11 +32,9 @@ from megadec.engine.runs.pretrain import Run
 from megadec.engine.runs.seq2seq import PairsRun
 from megadec.export.commands import ConvertOptions
 from megadec.export.commands import convert_model as convert
-from megadec.export.read.source import CLASSIFICATION
-from megadec.finetune.commands import kind_of
 from megadec.finetune.task import FineTuneRun
 from megadec.serve.limits import ServeOptions
-from megadec.serve.open import ServedClassifier, ServedModel, open_classifier, open_language_model
+from megadec.serve.open import ServedClassifier, ServedModel, is_classifier, open_classifier, open_language_model
 
 __all__ = [
     "ConvertOptions", "FineTuneRun", "Model", "PairsRun", "PrepareOptions", "Run", "Sampling", "ServeOptions",
@@ -107,7 +105,7 @@ def load(folder: Path | str, *, dtype: torch.dtype = torch.float32, device: str 
     ConfigError, CheckpointError, ExportError, TokenizerError, and MissingExtraError for a runtime that is missing.
     """
     path = Path(folder)
-    if kind_of(path) == CLASSIFICATION:
+    if is_classifier(path):
         return Model(open_classifier(path))
     return Model(open_language_model(path, None, dtype, device))
 

@@ -70,24 +70,30 @@ def to_yaml(value: Any) -> str:
     return yaml.safe_dump(to_dict(value), allow_unicode=True, sort_keys=False)
 
 
-def take_options(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def take_options(
+    argv: Sequence[str], names: Sequence[str], several: Sequence[str] = ()
+) -> tuple[dict[str, str], list[str]]:
     """Split `--name VALUE` and `--name=VALUE` for these names off a command line: (their values, the rest).
 
-    For options that a launcher passes beside the run's own. Raises ConfigError when a value is missing.
+    For options that a launcher passes beside the run's own. several: those that take more than one value, which come
+    back as one JSON list. Raises ConfigError when a value is missing.
     """
     taken: dict[str, str] = {}
     rest: list[str] = []
-    waiting = iter(argv)
-    for argument in waiting:
+    waiting = list(argv)
+    while waiting:
+        argument = waiting.pop(0)
         name, equals, value = argument.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         if not argument.startswith("--") or name not in names:
             rest.append(argument)
             continue
-        found = value if equals else next(waiting, None)
-        if found is None or (not equals and found.startswith("--")):
+        values = [value] if equals else []
+        while waiting and not equals and not waiting[0].startswith("--") and (not values or name in several):
+            values.append(waiting.pop(0))
+        if not values:
             raise ConfigError(f"--{name} needs a value")
-        taken[name] = found
+        taken[name] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
     return taken, rest
 
 

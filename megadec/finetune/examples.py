@@ -161,6 +161,9 @@ def read_sets(options: LabelledOptions, tokenizer: Tokenizer, seed: int = 0) -> 
         raise ConfigError("data.train names no labelled texts: give a file or folder such as data/titles/train.txt")
     train_path = Path(options.train)
     train = read_set(train_path, options, tokenizer, _class_list(train_path, options))
+    if all(name.isdecimal() for name in train.names) and is_first():
+        log.warning("%s: the labels have no names but %s ...; a class.txt beside it gives them, a line for each",
+                    train_path, ", ".join(train.names[:3]))  # fmt: skip
     if len(train.names) < 2:
         raise InputError(f"{train_path} has the label {train.names[0]!r} only; a classifier needs at least two")
     for name, times in zip(train.names, train.counts.tolist(), strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ log = logger(__name__)
 class PseudoOptions:
     """models: classifiers (runs, checkpoints, megadec or Hugging Face folders) of the same labels in the same order.
 
-    input: files or folders of texts. source: their reader's name, by the file's suffix when not given. output: the
-    .jsonl file.
+    input: files or folders of texts; a .txt is a text a line, or `title<TAB>label` lines. source: their reader's name,
+    by the file's suffix when not given. output: the .jsonl file, which is new.
     least_confidence: texts whose most probable label has less than this are left out. read: how the texts are read.
     """
 
@@ -57,6 +57,8 @@ def label_texts(options: PseudoOptions) -> dict[str, int | float]:
     Raises ConfigError when a model is no classifier or knows other labels than the first, InputError for texts that
     cannot be read or when there is none, and what opening a model raises.
     """
+    if options.output.exists():
+        raise ConfigError(f"--output {options.output} exists already; choose another file, or remove it first")
     texts = list(_texts(options))
     if not texts:
         raise InputError(f"{', '.join(map(str, options.input))}: no text at all")
@@ -83,8 +85,17 @@ def label_texts(options: PseudoOptions) -> dict[str, int | float]:
 def _texts(options: PseudoOptions) -> Iterator[str]:
     report = CorpusReport()
     for path in options.input:
-        for document in find_source(source_of(path, options.source)).read(path, report, options.read):
+        source, read = options.source, options.read
+        if not source and path.suffix == ".txt" and not _is_list(path):
+            source, read = "text", replace(read, lines_per_document=read.lines_per_document or 1)
+        for document in find_source(source_of(path, source)).read(path, report, read):
             if text := full_text(document).strip():
                 yield text
     for reason, count in report.dropped.items():
         log.warning("%s texts dropped: %s", count, reason)
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a .txt holds `title<TAB>label` lines and not a text a line."""
+    with open(path, "rb") as stream:
+        return b"\t" in stream.readline()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.document import full_text, read_documents
 from megadec.data.describe import describe_set, describe_step, describe_window
 from megadec.data.index import DataSet
 from megadec.data.windows import Packing, plan_windows
@@ -16,7 +18,8 @@ from megadec.data.windows import Packing, plan_windows
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """data: a folder of shards, or its address. window: show the documents of these windows instead of the index.
+    """data: a folder of shards, its address, or a .parquet of documents. window: show the documents of these windows
+    instead of the index.
 
     sequence_length, packing: what a window is. tokenizer: shows how the text of each piece begins. verify: read all
     shards and compare their hashes with the index. run, step: show the batch of these steps of a run, the first of
@@ -40,6 +43,21 @@ class ShowOptions:
             raise ConfigError("--run needs --step with the steps to show; the first step of a run is 1")
 
 
+def describe_documents(path: Path, shown: int = 3) -> str:
+    """What a file of documents holds: how many, by source and label, and how the first few begin."""
+    by_kind: Counter[str] = Counter()
+    characters, begins = 0, []
+    for document in read_documents([path]):
+        by_kind[" ".join(filter(None, (document.source, document.label, document.variant, document.licence)))] += 1
+        characters += len(document.text)
+        if len(begins) < shown:
+            begins.append(f"  {document.id}: {full_text(document)[:60]!r}")
+    kinds = [f"  {count:>9,} {kind}" for kind, count in by_kind.most_common(20)]
+    left = [f"  and {len(by_kind) - 20} more kinds"] if len(by_kind) > 20 else []
+    head = f"{path}: {by_kind.total():,} documents, {characters:,} characters; by source, label, script and licence:"
+    return "\n".join([head, *kinds, *left, "the first:", *begins])
+
+
 def main(argv: Sequence[str]) -> None:
     """Print what an index says, which documents some windows hold, or which were in the batch of a step."""
     options = parse(ShowOptions, argv, description="Show what a data set or the batch of a step holds.")
@@ -50,6 +68,8 @@ def main(argv: Sequence[str]) -> None:
         trained = Trained(options.run)
         for step in options.step:
             print(describe_step(trained.stream_at(step), step, options.sequence, tokenizer))
+    elif options.data is not None and options.data.endswith(".parquet"):
+        print(describe_documents(Path(options.data)))
     elif options.data is not None:
         _show_set(options, options.data, tokenizer)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from megadec.engine.runs.pretrain import Run
 from megadec.engine.zero.settings import Precision, RunSettings, merge_settings, resolve_precision
 from megadec.plan.choice import Choice, advice, again_fraction, choose, details
 from megadec.plan.memory import Memory, memory_of
-from megadec.plan.setup import GIB, Machines, Setup, Work, Zero
+from megadec.plan.setup import GIB, Machines, Setup, Work, Zero, measured_flops
 
 DESCRIPTION = """What a run will need: memory a rank, tokens a second, days; and which ZeRO stage, micro-batch,
 checkpointing to take. Options of launch/pretrain.py are taken too, --config FILE and --section.key VALUE."""
@@ -251,7 +251,9 @@ def main(argv: Sequence[str]) -> None:
     names = [field.name for field in fields(PlanOptions)]
     if "-h" in argv or "--help" in argv:
         parse(PlanOptions, ["--help"], description=DESCRIPTION)
-    own, rest = take_options(argv, names)
+    own, rest = take_options(argv, names, several=("data",))
+    if own.get("device") == "cpu":
+        own["kind"] = own.pop("device")
     options = parse(PlanOptions, [f"--{k}={v}" for k, v in own.items()], description=DESCRIPTION)
     given = {argument.partition("=")[0].removeprefix("--") for argument in rest}
     if options.preset is not None:
@@ -261,5 +263,7 @@ def main(argv: Sequence[str]) -> None:
         rest = [*(word for n in ("name", "tokenizer") if n not in given for word in (f"--{n}", "plan")), *rest]
     run = parse(Run, rest, description=DESCRIPTION)
     machines = Machines(**{field.name: getattr(options, field.name) for field in fields(Machines)})
+    if machines.kind == "cpu" and machines.peak is None:
+        machines = replace(machines, peak_flops=measured_flops())
     plan = plan_run(run, options.deepspeed, machines, options.data, options.tokens, options.epochs)
     print(json.dumps(plan.to_dict(), ensure_ascii=False, indent=1) if options.json else table(plan))

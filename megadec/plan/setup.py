@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import torch
 
 from megadec.common.errors import ConfigError, check_range
 from megadec.decoder.execution import PLAIN, Execution
@@ -116,12 +119,23 @@ class Setup:
         return -(-numbers // self.ranks)
 
 
+def measured_flops(size: int = 1024, seconds: float = 0.5) -> float:
+    """Operations a second of a float32 matrix product on this machine, with the threads that a rank has."""
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    torch.mm(left, right)
+    products, begun = 0, time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        torch.mm(left, right)
+        products += 1
+    return 2 * size**3 * products / (time.perf_counter() - begun)
+
+
 @dataclass(frozen=True)
 class Machines:
     """ranks: devices that train together. memory_gib: of one of them; of the share of the host's memory on a CPU.
 
-    kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak. peak_flops: the peak
-    itself, in its place.
+    kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak, or cpu. peak_flops: the
+    peak itself, in its place; left out for a CPU, a matrix product is measured on this machine.
     utilization: the share of the peak that a rank reaches in all that it computes, what it computes again included.
     margin: the share of the memory to leave free; a tenth, on a CPU a quarter, when left out. host_memory_gib: of the
     host for each of its ranks, for what is offloaded; not looked at where it is left out.

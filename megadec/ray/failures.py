@@ -9,11 +9,11 @@ from megadec.common.errors import ConfigError, MegadecError, TrainingError
 from megadec.common.log import logger
 
 
-def one_line(error: object) -> str:
-    """The beginning of a message, without line ends."""
+def one_line(error: object, most: int = 300) -> str:
+    """The beginning of a message, at most so many characters, without line ends."""
     # Of a worker that does not answer Ray first prints all it knows about the worker, and then what happened.
     happened = getattr(error, "health_check_failure", error)
-    return " ".join(str(happened).split())[:300]
+    return " ".join(str(happened).split())[:most]
 
 
 def failure_watch(max_failures: int) -> Any:

@@ -110,7 +110,7 @@ def connect(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except Exception as error:  # ConnectionError, RuntimeError, JSON and HTTP errors of whatever answers there
         raise ConfigError(
-            f"--address={address}: no job server of a Ray cluster answers there ({one_line(error)})"
+            f"--address={address}: no job server of a Ray cluster answers there ({one_line(error, 2000)})"
         ) from error
 
 

@@ -62,6 +62,12 @@ def open_language_model(
     return ServedModel(name or path.resolve().name, kind, model, tokenizer, read_template(path), provenance)
 
 
+def is_classifier(path: Path) -> bool:
+    """Whether a folder, run or checkpoint holds a classifier. Raises what opening it raises."""
+    task = _provenance(_folder(path)).get("task") or open_model(path).task
+    return bool(task["kind"] == CLASSIFICATION)
+
+
 def open_classifier(path: Path) -> ServedClassifier:
     """Open a classifier: a run, a checkpoint, a Hugging Face or an ONNX folder. Raises as above."""
     path = _folder(path)

@@ -24,6 +24,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from megadec.common.errors import InputError
+from megadec.common.log import logger
 from megadec.corpus.sources.reading import ReadOptions
 
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile, pa.ArrowException)
@@ -31,6 +32,8 @@ _Entry = tuple[PurePosixPath, Callable[[], Any]]
 _TAR = re.compile(r"\.(?:tar(?:\.(?:xz|bz2|gz|zst))?|txz|tbz2|tgz)$", re.IGNORECASE)
 _UTF8_NAME = 0x800
 _ENCRYPTED = 0x1
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def _chosen(path: Path, found: Iterator[_Entry], suffixes: Sequence[str], option
         inner, open_it = entry
         plain = PurePosixPath(_plain_name(inner.as_posix()))
         hidden = any(part.startswith(".") for part in inner.parts)
+        if not hidden and (_TAR.search(inner.name) or inner.suffix.lower() == ".zip"):
+            log.warning("%s is an archive inside of %s and is not read; name it with --input", inner, path)
         if plain.suffix.lower() not in suffixes or hidden or not wanted(plain.as_posix(), options):
             continue
         name = f"{path}:{inner}" if path.is_file() else str(path / inner)

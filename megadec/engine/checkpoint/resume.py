@@ -109,7 +109,10 @@ def check_same_run(
     differing = [key for key in differing if not f"{key}.".startswith(free)]
     if differing:
         listed = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in differing[:5])
-        raise ConfigError(f"{path} is of a run with another configuration ({listed}): choose another name")
+        raise ConfigError(
+            f"{path} is of a run with another configuration ({listed}): give the keys as they were, or choose another"
+            f" name{f', which --model.init_from={path} begins from these weights' if 'model.init_from' in now else ''}"
+        )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -64,6 +64,11 @@ class Evaluation:
     values: Mapping[str, float]
     seconds: float
 
+    def __str__(self) -> str:
+        """`dev accuracy 0.9101, loss 0.3214`, without what is counted."""
+        shown = ("accuracy", "macro_f1", "bits_per_character", "loss")
+        return f"{self.name} " + ", ".join(f"{key} {self.values[key]:.4f}" for key in shown if key in self.values)
+
 
 @dataclass(frozen=True)
 class Saved:

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, ShardError
 from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
@@ -158,6 +158,7 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
     parts = run.train.sequence_parallel_size
     if shape.heads % parts:  # each rank of a group attends with a share of the heads
         raise ConfigError(f"train.sequence_parallel_size={parts} does not divide model.shape.heads={shape.heads}")
+    check_there([*run.data.train, *run.evaluate.sets.values()])
     sets = open_sets(run, tokenizer.sha256)
     held_out = {
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
@@ -168,6 +169,15 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
         stream.find_skipped()
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
     return Job(run, settings, tokenizer, world_size(), task)
+
+
+def check_there(folders: Sequence[str]) -> None:
+    """Raise ShardError naming all folders that are missing at once; addresses are found out when they are opened."""
+    missing = [folder for folder in folders if "://" not in folder and not Path(folder).exists()]
+    if len(missing) > 1:
+        raise ShardError(
+            f"{', '.join(missing)} do not exist; tools/prepare.py writes them, docs/en/own-data.md says how"
+        )
 
 
 def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:

@@ -47,6 +47,12 @@ def open_model(path: Path) -> ModelSource:
     path = Path(path)
     if not path.is_dir():
         raise ConfigError(f"{path} is not a folder; give a run, a checkpoint, or an exported model")
+    for name, runtime in (("model.gguf", "llama.cpp"), ("model.onnx", "onnxruntime")):
+        if (path / name).is_file():
+            raise ConfigError(
+                f"{path} holds {name}, which {runtime} runs: launch/serve.py and megadec.load take it;"
+                " give the run or its Hugging Face export here"
+            )
     if (path / CHECKPOINTS).is_dir():
         return _open_checkpoint(path)
     if (path / megadec.SHAPE_FILE).is_file():

@@ -1,0 +1,91 @@
+"""What stood in the way of new users: each is said, read or refused by the command that they type."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megadec.cli import run_verb
+from megadec.common.errors import ConfigError, ShardError
+from megadec.corpus.document import Document
+from megadec.engine.metrics.reports import Evaluation
+from megadec.export.read.megadec import to_megadec
+from tests.support import PROJECT
+from tests.support.documents import write_documents
+from tests.support.sources import random_classifier
+
+
+def test_an_evaluation_reads_as_one_line() -> None:
+    found = Evaluation(3, "dev", {"loss": 0.5, "accuracy": 0.75, "texts": 50.0}, 1.0)
+    assert str(found) == "dev accuracy 0.7500, loss 0.5000"
+
+
+def test_pretraining_names_every_set_that_is_missing(tiny_tokenizer_path: Path, tmp_path: Path) -> None:
+    words = ["--name", "x", "--tokenizer", str(tiny_tokenizer_path), "--model.preset", "1m"]
+    words += ["--output_folder", str(tmp_path)]
+    sets = ["--data.train", "{no/news: 1.0, no/wiki: 1.0}", "--evaluate.sets", "{held: no/held}"]
+    zero = ["--deepspeed", str(PROJECT / "ds_configs" / "zero1.json")]
+    with pytest.raises(ShardError, match="no/news, no/wiki, no/held do not exist"):
+        run_verb(["pretrain", *words, *sets, *zero])
+
+
+def test_an_archive_inside_a_folder_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("label,review\n1,房间很干净，下次还来住。\n", encoding="utf-8")
+    with zipfile.ZipFile(tmp_path / "in" / "more.zip", "w") as archive:
+        archive.writestr("b.csv", "label,review\n0,不好。\n")
+    out = str(tmp_path / "out.parquet")
+    run_verb(["prepare", "--source", "comments", "--input", str(tmp_path / "in"), "--documents", out, "--workers", "1"])
+    assert "more.zip is an archive inside of" in caplog.text
+
+
+def test_label_reads_a_text_a_line_and_overwrites_nothing(
+    tiny_tokenizer_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to_megadec(random_classifier(tiny_tokenizer_path), tmp_path / "classifier")
+    (tmp_path / "texts.txt").write_text("今天天气很好\n主场球迷欢呼\n\n股市收盘\n", encoding="utf-8")
+    words = ["label", "--models", str(tmp_path / "classifier"), "--input", str(tmp_path / "texts.txt")]
+    words += ["--output", str(tmp_path / "soft.jsonl")]
+    run_verb(words)
+    assert json.loads(capsys.readouterr().out)["read"] == 3
+    with pytest.raises(ConfigError, match="exists already"):
+        run_verb(words)
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "model.onnx"])
+@pytest.mark.parametrize("verb", [["evaluate", "--data", "x"], ["generate", "--prompt", "x"]])
+def test_what_another_runtime_runs_is_called_so(tmp_path: Path, name: str, verb: list[str]) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match=f"{name}, which .* runs: launch/serve.py"):
+        run_verb([verb[0], "--model", str(tmp_path), *verb[1:]])
+
+
+def test_plan_takes_several_sets_and_measures_a_cpu(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--preset", "1m", "--device", "cpu", "--data", str(tiny_shards), str(tiny_shards)]
+    run_verb([*words, "--data.sequence_length", "64", "--json", "true"])
+    plan: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert plan["speed"]["tokens_per_second"] > 0
+
+
+def test_show_describes_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ("今天天气很好。", "主场球迷欢呼。")
+    documents = [
+        Document(id=f"d:{number}", source="mine", text=text, label="天气") for number, text in enumerate(texts)
+    ]
+    write_documents(tmp_path / "mine.parquet", documents)
+    run_verb(["show", "--data", str(tmp_path / "mine.parquet")])
+    shown = capsys.readouterr().out
+    assert "2 documents, 14 characters" in shown
+    assert "2 mine 天气" in shown
+    assert "d:0: '今天天气很好。'" in shown
+
+
+def test_help_lists_the_deepspeed_file(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("pretrain", "finetune", "seq2seq"):
+        with pytest.raises(SystemExit):
+            run_verb([verb, "--help"])
+        assert "--deepspeed" in capsys.readouterr().out

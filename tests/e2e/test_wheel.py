@@ -1,0 +1,114 @@
+"""A wheel in an environment of its own, in another folder: every verb, and the same from Python.
+
+The environment finds the dependencies where the tests have them; megadec itself comes from the wheel alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from megadec.common.processes import free_port
+from tests.support import PROJECT
+from tests.support.processes import environment, running, wait_until
+
+pytestmark = pytest.mark.slow
+
+SHAPE = """{preset: 1m, shape: {max_position_embeddings: 128}}"""
+RUN = f"""name: small
+tokenizer: made/tokenizer/tokenizer.model
+model: {SHAPE}
+data: {{train: {{made/shards: 1.0}}, sequence_length: 128}}
+train: {{steps: 4, global_batch_size: 4, micro_batch_size: 2}}
+schedule: {{warmup_steps: 2}}
+checkpoint: {{interval_steps: 0}}
+"""
+FROM_PYTHON = """
+from pathlib import Path
+import megadec
+from megadec.api import ConvertOptions, PrepareOptions, Run, TokenizerOptions
+from megadec.common.config import from_yaml
+
+comments, documents, tokenizer = Path("samples/comments/comments.csv"), Path("py/comments.parquet"), Path("py/tokenizer")
+megadec.prepare(PrepareOptions(source="comments", input=(comments,), documents=documents))
+megadec.train_tokenizer(TokenizerOptions(input=(documents,), vocab_size=1600, output=tokenizer))
+model = tokenizer / "tokenizer.model"
+megadec.prepare(PrepareOptions(source="documents", input=(documents,), tokenizer=model, output=Path("py/shards")))
+run = from_yaml(Run, Path("python.yaml"))
+folder = megadec.train(run, {"zero_optimization": {"stage": 3}}, ranks=2)
+megadec.convert(ConvertOptions(input=folder, to="hf", output=Path("py/hf")))
+text = megadec.load("py/hf").generate("房间", max_new_tokens=4)
+assert isinstance(text, str)
+assert "site-packages" in megadec.__file__, megadec.__file__
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder with the samples, and the programs of an environment that holds the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    source = folder / "source"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        if name.startswith("megadec/") or "/" not in name:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, source / name)
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
+    [site] = (folder / "env" / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    [wheel] = folder.glob("*.whl")
+    subprocess.run([*pip, "--python", folder / "env", "install", "-q", "--no-deps", wheel], check=True)
+    shutil.copytree(PROJECT / "samples", folder / "work" / "samples")
+    (folder / "work" / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}', encoding="utf-8")
+    (folder / "work" / "run.yaml").write_text(RUN, encoding="utf-8")
+    (folder / "work" / "python.yaml").write_text(
+        RUN.replace("made/", "py/").replace("name: small", "name: from_python"), encoding="utf-8"
+    )
+    return folder / "work", folder / "env" / "bin"
+
+
+def run_in(installed: tuple[Path, Path], *words: str) -> str:
+    folder, programs = installed
+    variables = {**environment(), "PYTHONPATH": "", "PATH": f"{programs}:{environment()['PATH']}"}
+    done = subprocess.run(
+        [str(programs / words[0]), *words[1:]], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def test_every_verb_works_from_the_wheel(installed: tuple[Path, Path]) -> None:
+    folder, programs = installed
+    samples = "samples/comments/comments.csv"
+    run_in(installed, "megadec", "prepare", "--source", "comments", "--input", samples, "--documents", "made/c.parquet")
+    run_in(installed, "megadec", "train-tokenizer", "--input", "made/c.parquet", "--vocab-size", "1600",
+           "--output", "made/tokenizer")  # fmt: skip
+    run_in(installed, "megadec", "prepare", "--source", "documents", "--input", "made/c.parquet",
+           "--tokenizer", "made/tokenizer/tokenizer.model", "--output", "made/shards")  # fmt: skip
+    run_in(installed, "megadec", "pretrain", "--deepspeed", "zero3.json", "--config", "run.yaml")
+    run_in(installed, "megadec", "convert", "--input", "runs/small", "--to", "hf", "--output", "made/hf")
+    printed = run_in(installed, "megadec", "generate", "--model", "made/hf", "--prompt", "房间",
+                     "--sampling.max-new-tokens", "4")  # fmt: skip
+    assert printed.startswith("房间")
+    port, variables = free_port(), {**environment(), "PYTHONPATH": ""}
+    serve = [str(programs / "megadec"), "serve", "--model", "made/hf", "--port", str(port)]
+    log = folder / "serve.log"
+    with running(serve, log, cwd=folder, env=variables) as service:
+        wait_until(lambda: service.poll() is not None or "serving" in log.read_text(), "the service", log)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=30) as answer:
+            assert json.load(answer)["data"][0]["id"] == "hf"
+        service.terminate()
+        assert service.wait(60) == 0
+
+
+def test_python_does_the_same_from_the_wheel(installed: tuple[Path, Path]) -> None:
+    run_in(installed, "python", "-c", FROM_PYTHON)
