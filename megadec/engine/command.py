@@ -32,7 +32,8 @@ def train_command(
     """Parse `argv` as a run of this kind with `--deepspeed FILE`, open it, train it. Raises MegadecError."""
     options, rest = take_options(argv, ("deepspeed", "local_rank"))  # the launcher passes --local_rank
     try:
-        run = parse(kind, rest, description=description, program=program)
+        described = f"{description} --deepspeed FILE is needed beside these options; ds_configs/README.md says which."
+        run = parse(kind, rest, description=described, program=program)
         if "deepspeed" not in options:
             raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
         with Interrupt() as interrupt:

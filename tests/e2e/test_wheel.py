@@ -36,7 +36,8 @@ import megadec
 from megadec.api import ConvertOptions, PrepareOptions, Run, TokenizerOptions
 from megadec.common.config import from_yaml
 
-comments, documents, tokenizer = Path("samples/comments/comments.csv"), Path("py/comments.parquet"), Path("py/tokenizer")
+documents, tokenizer = Path("py/comments.parquet"), Path("py/tokenizer")
+comments = Path("samples/comments/comments.csv")
 megadec.prepare(PrepareOptions(source="comments", input=(comments,), documents=documents))
 megadec.train_tokenizer(TokenizerOptions(input=(documents,), vocab_size=1600, output=tokenizer))
 model = tokenizer / "tokenizer.model"
