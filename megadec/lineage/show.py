@@ -46,7 +46,7 @@ class ShowOptions:
 def describe_documents(path: Path, shown: int = 3) -> str:
     """What a file of documents holds: how many, by source and label, and how the first few begin."""
     by_kind: Counter[str] = Counter()
-    characters, begins = 0, []
+    characters, begins = 0, list[str]()
     for document in read_documents([path]):
         by_kind[" ".join(filter(None, (document.source, document.label, document.variant, document.licence)))] += 1
         characters += len(document.text)

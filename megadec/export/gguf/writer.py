@@ -50,7 +50,7 @@ class Format:
 # llama.cpp rounds what a matrix is multiplied with to the matrix' own format, which we do not, so its logits are off by
 # about as much as that format is coarse. A trained model of 12.6M parameters (qwen3 layout) gave 2e-5, 4e-3, 3e-2 and
 # 8e-2 standard deviations of its logits; the tolerances leave room for deeper models.
-FORMATS = {
+FORMATS: dict[str, Format] = {
     "float32": Format("F32", 0, torch.float32, 1e-3),
     "float16": Format("F16", 1, torch.float16, 1e-2),
     "bfloat16": Format("BF16", 32, torch.bfloat16, 1e-1),
