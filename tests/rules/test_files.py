@@ -123,6 +123,8 @@ def options_of(script: str) -> frozenset[str]:
 def knows(script: str, option: str) -> bool:
     """Whether a script has `--option`, or a mapping that may have this entry."""
     name = option.removeprefix("--")
+    if any(known.startswith(f"{name}.") for known in options_of(script)):
+        return True  # a section, such as model.execution.recompute
     mapping, _, entry = name.rpartition(".")
     if mapping in ENTRIES and mapping in options_of(script):
         return ENTRIES[mapping] is None or entry in ENTRIES[mapping]
@@ -162,7 +164,10 @@ def test_every_option_and_key_that_a_page_names_belongs_to_a_command(page: str) 
     scripts = [*{script for _, script, _ in commands()}, "torchrun"]
     for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)):
         keys = [f"--{key}" for key in re.findall(rf"^(?:{SECTIONS})(?:\.\w+)+", span) if not key.endswith(FILES)]
-        for option in [*keys, *(options_in(span) if span.startswith("--") else ())]:
+        for option in [
+            *keys,
+            *(options_in(span) if span.startswith("--") and not span.startswith("--section.") else ()),
+        ]:
             assert any(knows(script, option) for script in scripts), f"{page}: nothing has the option {option}"
 
 
