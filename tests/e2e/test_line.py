@@ -37,12 +37,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_the_line_generates_text(demo: tuple[Path, str]) -> None:
-    text = demo[1].split("== 4. Generated text\n")[1].split("\n== 5.")[0]
-    assert text.startswith("茶")
-    prompts = ("茶", "石桥", "今天的比赛")
-    for prompt in prompts:
-        assert any(line.startswith(prompt) for line in text.splitlines())
-    assert len(text) > len("\n".join(prompts)) + 5, "nothing was generated behind the prompts"
+    lines = demo[1].split("== 6. ")[1].splitlines()
+    for prompt in ("茶", "石桥", "今天的比赛", "房间"):
+        assert any(line.startswith(prompt) for line in lines), prompt
+
+
+def test_the_last_line_is_what_came_of_it(demo: tuple[Path, str]) -> None:
+    found = json.loads(demo[1].splitlines()[-1])
+    assert list(found) == ["known_pairs", "accuracy", "seconds"]
+    assert 0 < found["known_pairs"] <= 1
+    assert found["accuracy"] == json.loads((demo[0] / "classifier.json").read_text())["accuracy"]
+    assert (demo[0] / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert "[INFO] [launch.py" not in demo[1], "the launcher's own lines are noise"
 
 
 def test_the_line_ends_with_a_classified_title_and_an_answer_over_http(demo: tuple[Path, str]) -> None:
@@ -54,12 +60,6 @@ def test_the_line_ends_with_a_classified_title_and_an_answer_over_http(demo: tup
     assert sum(result["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
     assert completed[:2] == ("/v1/completions", "石桥")
     assert completed[2]
-
-
-def test_the_classifier_is_measured_with_a_picture_of_its_mistakes(demo: tuple[Path, str]) -> None:
-    figures = json.loads((demo[0] / "classifier.json").read_text())
-    assert f"accuracy on 50 titles: {figures['accuracy']}" in demo[1]
-    assert (demo[0] / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_loss_falls_on_the_sample_corpus(demo: tuple[Path, str]) -> None:
@@ -89,12 +89,12 @@ def test_the_export_is_a_causal_model_of_transformers_with_the_same_ids(demo: tu
 
 
 @pytest.mark.slow
-def test_the_whole_demo_learns_its_sample_corpus(tmp_path: Path) -> None:
+def test_the_whole_demo_writes_words_and_tells_the_classes_apart(tmp_path: Path) -> None:
     done = run_demo(tmp_path / "demo")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    lines = (tmp_path / "demo" / "runs" / "demo" / "metrics.jsonl").read_text().splitlines()
-    losses = [record["loss"] for record in map(json.loads, lines) if record["kind"] == "train"]
-    assert sum(losses[-10:]) / 10 < 7.6 < losses[0] - 2.5
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["known_pairs"] >= 0.85
+    assert found["accuracy"] >= 0.6
 
 
 def test_the_demo_never_removes_a_folder_that_it_did_not_make(tmp_path: Path) -> None:
