@@ -62,5 +62,7 @@ python tools/evaluate.py --model "$DEMO/exports/demo-classifier" --data samples/
 step "6. Generated text, and answers over HTTP"
 SERVICE=$(free_port)
 python launch/serve.py --model "$DEMO/exports/demo-hf" --classifier "$DEMO/exports/demo-classifier" --port "$SERVICE" &
-trap 'kill %1 2>/dev/null && wait %1' EXIT
+trap 'kill %1 2>/dev/null' EXIT
 DEMO=$DEMO SERVICE=http://127.0.0.1:$SERVICE SECONDS_BEFORE=$((SECONDS - BEGUN)) python launch/demo_end.py
+kill %1 && wait %1
+cat "$DEMO/result.json"

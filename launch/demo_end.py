@@ -1,4 +1,4 @@
-"""The end of `make demo`: generated text through the Python interface, two answers over HTTP, a summary.
+"""The end of `make demo`: generated text through the Python interface, two answers over HTTP, a summary, result.json.
 
 launch/demo.sh starts it with DEMO (the folder), SERVICE (the address) and SECONDS_BEFORE in the environment.
 """
@@ -83,7 +83,8 @@ def main() -> None:
         f"\n      and open http://127.0.0.1:8000/; docs/en/quick-start.md does the same with your own text\n"
     )
     seconds = round(float(os.environ["SECONDS_BEFORE"]) + time.monotonic() - begun)
-    print(json.dumps({"known_pairs": round(share, 3), "accuracy": accuracy, "seconds": seconds}))
+    found = {"known_pairs": round(share, 3), "accuracy": accuracy, "seconds": seconds}
+    (folder / "result.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def test_an_evaluation_reads_as_one_line() -> None:
 
 def test_pretraining_names_every_set_that_is_missing(tiny_tokenizer_path: Path, tmp_path: Path) -> None:
     words = ["--name", "x", "--tokenizer", str(tiny_tokenizer_path), "--model.preset", "1m"]
-    words += ["--output_folder", str(tmp_path)]
+    words += ["--output_folder", str(tmp_path), "--data.sequence_length", "64"]
     sets = ["--data.train", "{no/news: 1.0, no/wiki: 1.0}", "--evaluate.sets", "{held: no/held}"]
     zero = ["--deepspeed", str(PROJECT / "ds_configs" / "zero1.json")]
     with pytest.raises(ShardError, match="no/news, no/wiki, no/held do not exist"):

@@ -57,7 +57,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "train.py").symlink_to(PROJECT / "tokenizer" / "train.py")
     shutil.copytree(TITLES, folder / "my" / "titles")
-    texts = [path.read_text(encoding="utf-8") for path in sorted((PROJECT / "samples" / "thucnews").glob("*/1*.txt"))]
+    texts = [
+        path.read_text(encoding="utf-8") for path in sorted((PROJECT / "samples" / "thucnews").glob("*/[0-9]*.txt"))
+    ]
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
     (folder / "my" / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
     [run_file] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -266,7 +266,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(server: Server) -> N
     [
         ("temperature", 9, "less than or equal to 2; 9 was found"),
         ("max_tokens", CONTEXT_TOKENS, "do not fit into the context of 8192"),
-        ("prompt", [10**6], "the model's vocabulary has 600 ids"),
+        ("prompt", [10**6], "id 1000000 is not one of the model's 600 ids"),
     ],
 )
 def test_a_wrong_parameter_is_named_to_the_client(server: Server, parameter: str, value: Any, words: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 import yaml
 
+from megadec.common.log import logger
 from megadec.common.processes import free_port, session_of
 from tests.support import PROJECT
 
@@ -79,6 +81,8 @@ def forked(do: Callable[..., None], arguments: Sequence[Any], ranks: int, log: P
 
 def _be_rank(variables: dict[str, str], log: Path, do: Callable[..., None], arguments: Sequence[Any]) -> None:
     os.environ.update(variables)
+    logging.getLogger("megadec").handlers.clear()  # those of a process that was no rank yet
+    logger("megadec")
     gc.freeze()  # DeepSpeed collects garbage with every engine, and what was imported is none
     with open(log, "ab") as stream:
         for descriptor in (1, 2):
