@@ -50,7 +50,7 @@ python tools/plot.py --run "$DEMO/runs/demo" --output "$DEMO/loss.png"
 step "4. Checkpoint to Hugging Face, compared before it gets its name"
 python tools/convert.py --input "$DEMO/runs/demo" --to hf --output "$DEMO/exports/demo-hf"
 
-step "5. Fine-tuning: ten classes of titles and articles"
+step "5. A classifier: ten classes of titles and articles"
 # shellcheck disable=SC2086 the options are meant to be split
 train launch/finetune.py \
   --deepspeed ds_configs/zero2.json --config launch/runs/finetune_demo.yaml --output-folder "$DEMO/runs" \
@@ -62,7 +62,7 @@ python tools/evaluate.py --model "$DEMO/exports/demo-classifier" --data samples/
 step "6. Generated text, and answers over HTTP"
 SERVICE=$(free_port)
 python launch/serve.py --model "$DEMO/exports/demo-hf" --classifier "$DEMO/exports/demo-classifier" --port "$SERVICE" &
-trap 'kill %1 2>/dev/null' EXIT
+trap 'kill %1 2>/dev/null || true' EXIT
 DEMO=$DEMO SERVICE=http://127.0.0.1:$SERVICE SECONDS_BEFORE=$((SECONDS - BEGUN)) python launch/demo_end.py
 kill %1 && wait %1
 cat "$DEMO/result.json"
