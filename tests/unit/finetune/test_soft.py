@@ -72,7 +72,8 @@ def test_labels_of_several_classifiers_are_their_mean(tmp_path, tiny_tokenizer_p
     assert found == wanted
     mean = sum(load_classifier(folder).probabilities(wanted).double().numpy() for folder in models) / 2
     assert probabilities == pytest.approx(mean, abs=2e-6)
-    confident = PseudoOptions(models=models, input=(texts,), source="jsonl", output=output, least_confidence=0.999)
+    other = tmp_path / "confident.jsonl"
+    confident = PseudoOptions(models=models, input=(texts,), source="jsonl", output=other, least_confidence=0.999)
     assert label_texts(confident)["written"] < 9
 
 
