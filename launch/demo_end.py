@@ -30,7 +30,7 @@ def known_pairs(texts: list[str], folder: Path) -> float:
         for i in range(len(text) - 1)
     }
     pairs = [text[i : i + 2] for text in texts for i in range(len(text) - 1)]
-    return sum(pair in corpus for pair in pairs) / len(pairs)
+    return sum(pair in corpus for pair in pairs) / max(1, len(pairs))
 
 
 def generated(folder: Path) -> list[str]:

@@ -41,6 +41,8 @@ def run_verb(argv: Sequence[str]) -> None:
         return
     # The deepspeed launcher puts its own option in front: `deepspeed --module megadec pretrain ...`.
     launched, argv = ([argv[0]], argv[1:]) if argv[0].startswith("--local_rank") else ([], argv)
+    if not argv:
+        raise ConfigError(f"a verb is missing; one of {', '.join(VERBS)} is expected")
     verb, *rest = argv
     if verb not in VERBS:
         raise ConfigError(f"unknown verb {verb!r}{suggest(verb, VERBS)}; one of {', '.join(VERBS)} is expected")

@@ -20,6 +20,8 @@ hypothesis.settings.register_profile("megadec", deadline=None, derandomize=bool(
 hypothesis.settings.load_profile("megadec")
 # Test processes and ranks share the cores; as `make test` has it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whether there is a GPU is asked without starting CUDA, which a process that forks ranks must not.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 # Compilers of its own for each test that compiles would cost more to start than they save.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 

@@ -30,7 +30,8 @@ class PrepareOptions(ReadOptions):
     """One run of the corpus line, beside how its files are read.
 
     Attributes:
-        source: the kind of raw input: zhwiki, wikiextractor, thucnews, comments, jsonl, parquet, text, markdown, sgml.
+        source: what the files are: zhwiki, wikiextractor, thucnews, comments, jsonl, parquet, text, markdown, sgml,
+            documents.
         input: files or folders of that kind.
         documents: folder for NAME.parquet and NAME.report.json, or the .parquet file itself.
         tokenizer: tokenizer.model; with it shards are written.

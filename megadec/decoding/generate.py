@@ -40,6 +40,9 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "top_k", "seed"):
+            if type(getattr(self, name)) is not int:
+                raise ConfigError(f"sampling.{name}={getattr(self, name)!r} is not a whole number")
         rules = (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more"),

@@ -34,7 +34,7 @@ from megadec.export.read.model import open_model
 
 @dataclasses.dataclass(frozen=True)
 class ScoreOptions:
-    """model: a run (its newest whole checkpoint), a checkpoint, a megadec or a Hugging Face folder.
+    """model: a run (its best checkpoint, or the newest whole one), a checkpoint, a megadec or a Hugging Face folder.
 
     data: folders of held-out shards, paths or addresses as `data.train` takes them, named by their last part in the
     result. cache: where remote shards are kept and how they are fetched, `data.cache` of a run.

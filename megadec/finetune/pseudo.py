@@ -21,6 +21,7 @@ from megadec.common.log import logger
 from megadec.corpus.document import full_text
 from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import find_source
+from megadec.corpus.sources.files import reading
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import source_of
@@ -33,7 +34,7 @@ log = logger(__name__)
 class PseudoOptions:
     """models: classifiers (runs, checkpoints, megadec or Hugging Face folders) of the same labels in the same order.
 
-    input: files or folders of texts; a .txt is a text a line, or `title<TAB>label` lines. source: their reader's name,
+    input: files or folders of texts; a .txt given by itself is a text a line, or `title<TAB>label` lines. source: their reader's name,
     by the file's suffix when not given. output: the .jsonl file, which is new.
     least_confidence: texts whose most probable label has less than this are left out. read: how the texts are read.
     """
@@ -97,5 +98,5 @@ def _texts(options: PseudoOptions) -> Iterator[str]:
 
 def _is_list(path: Path) -> bool:
     """Whether a .txt holds `title<TAB>label` lines and not a text a line."""
-    with open(path, "rb") as stream:
+    with reading(str(path)), open(path, "rb") as stream:
         return b"\t" in stream.readline()

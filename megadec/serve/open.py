@@ -64,8 +64,10 @@ def open_language_model(
 
 def is_classifier(path: Path) -> bool:
     """Whether a folder, run or checkpoint holds a classifier. Raises what opening it raises."""
-    task = _provenance(_folder(path)).get("task") or open_model(path).task
-    return bool(task["kind"] == CLASSIFICATION)
+    task = _provenance(_folder(path)).get("task")
+    if task is None and any((path / name).is_file() for name in (GGUF_FILE, ONNX_FILE)):
+        return False
+    return bool((task or open_model(path).task)["kind"] == CLASSIFICATION)
 
 
 def open_classifier(path: Path) -> ServedClassifier:

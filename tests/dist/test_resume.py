@@ -29,6 +29,7 @@ def test_a_resumed_run_has_exactly_the_losses_of_one_never_stopped(runs: TinyRun
         assert found == wanted, case
         assert [line[0] for line in wanted] == [0, 4, 8, 12]
         assert runs.checkpoints(parts) == [3, 8, 12]
+        assert not list(runs.of(parts).glob("checkpoints/.*")), "something is left over"
 
 
 def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(runs: TinyRuns) -> None:

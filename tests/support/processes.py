@@ -56,7 +56,8 @@ def errors_of(said: str) -> list[str]:
 
 
 # What ranks import costs more than most trainings here: they are forked from one process that has imported it. That is
-# safe because nothing was computed there: its only other thread is that of Arrow's allocator, which knows of forks.
+# safe because nothing was computed there (its only other thread is that of Arrow's allocator, which knows of forks) and
+# CUDA was only counted, through NVML (tests/conftest.py). What a test sets in its environment does not reach them.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.train_many"])
 

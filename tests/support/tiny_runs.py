@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megadec.engine.checkpoint.manifest import read_manifest
 from tests.support import PROJECT
 from tests.support.processes import losses_of, metrics_of, run_ranks, write_run
 from tests.support.train_many import do_plan
@@ -94,8 +95,8 @@ class TinyRuns:
         return self.of(name) / "checkpoints" / f"step_{step:08d}"
 
     def manifest(self, name: str, step: int) -> dict[str, Any]:
-        """What is written about this checkpoint."""
-        return json.loads((self.checkpoint(name, step) / "manifest.json").read_text())  # type: ignore[no-any-return]
+        """What is written about this checkpoint, whose files are compared with it."""
+        return read_manifest(self.checkpoint(name, step))
 
     def checkpoints(self, name: str) -> list[int]:
         """The steps of the run's checkpoints that have their names."""

@@ -77,7 +77,9 @@ def _choose_checkpoint(job: Job) -> Found | None:
     job.task.stream.check(manifest["data"])
     newer = [p for p in checkpoints_in(run.checkpoints) if p.name > path.name]
     if named and newer:
-        raise CheckpointError(f"checkpoint.resume={path}, but {newer[-1]} is newer: remove that, or say auto")
+        raise CheckpointError(
+            f"checkpoint.resume={path}, but {newer[-1]} is newer: remove that, or say checkpoint.resume=auto"
+        )
     return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 from megadec.common.errors import MegadecError, ShardError
@@ -124,5 +123,8 @@ def _verify_share(sets: Sets, found: list[dict[int, str]]) -> None:
 
 def allowed_shards(bad_shards: int | float, shards: int) -> int:
     """How many of so many shards may be damaged: the number itself, or the most that are no more than the share."""
-    # By the decimal as it was written: 0.29 * 100 is a little less than 29.
-    return bad_shards if isinstance(bad_shards, int) else int(Fraction(str(bad_shards)) * shards)
+    if isinstance(bad_shards, int):
+        return bad_shards
+    # Compared as quotients: 0.29 * 100 is a little less than 29, and 29 / 100 is 0.29.
+    most = round(bad_shards * shards)
+    return most if most / shards <= bad_shards else most - 1

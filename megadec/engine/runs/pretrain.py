@@ -173,7 +173,7 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
 
 def check_there(folders: Sequence[str]) -> None:
     """Raise ShardError naming all folders that are missing at once; addresses are found out when they are opened."""
-    missing = [folder for folder in folders if "://" not in folder and not Path(folder).exists()]
+    missing = [folder for folder in dict.fromkeys(folders) if "://" not in folder and not Path(folder).exists()]
     if len(missing) > 1:
         raise ShardError(
             f"{', '.join(missing)} do not exist; tools/prepare.py writes them, docs/en/own-data.md says how"
