@@ -102,7 +102,8 @@ def load(folder: Path | str, *, dtype: torch.dtype = torch.float32, device: str 
     """The model of a run, a checkpoint, or a Hugging Face, megadec, GGUF or ONNX folder.
 
     dtype and device are those of our own decoder where it continues text, cuda where there is one; a classifier is in
-    float32 on the CPU, and GGUF and ONNX hold theirs. Raises ConfigError, CheckpointError, ExportError, TokenizerError, and MissingExtraError for a runtime that is missing.
+    float32 on the CPU, and GGUF and ONNX hold theirs. Raises ConfigError, CheckpointError, ExportError, TokenizerError,
+    and MissingExtraError for a runtime that is missing.
     """
     path = Path(folder)
     if is_classifier(path):

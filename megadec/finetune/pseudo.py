@@ -34,8 +34,8 @@ log = logger(__name__)
 class PseudoOptions:
     """models: classifiers (runs, checkpoints, megadec or Hugging Face folders) of the same labels in the same order.
 
-    input: files or folders of texts; a .txt given by itself is a text a line, or `title<TAB>label` lines. source: their reader's name,
-    by the file's suffix when not given. output: the .jsonl file, which is new.
+    input: files or folders of texts; a .txt given by itself is a text a line, or `title<TAB>label` lines. source: their
+    reader's name, by the file's suffix when not given. output: the .jsonl file, which is new.
     least_confidence: texts whose most probable label has less than this are left out. read: how the texts are read.
     """
 

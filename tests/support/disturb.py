@@ -142,7 +142,8 @@ def on_full_disk(
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 
     if rank() == full_rank:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, unlimited[1])  # less than a rank's state, more than its log)
+        # Less than a rank's state, more than the log that it writes into.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, unlimited[1]))
         if freed is not None:
             threading.Thread(target=free, args=freed, daemon=True).start()
     do(argument)
