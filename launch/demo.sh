@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole line on the sample corpus, on any machine: raw dump -> documents -> vocabulary -> shards -> ZeRO-3 pretraining
-# -> Hugging Face export -> text -> a fine-tuned classifier -> both answering over HTTP. `make demo` calls it with the
+# -> Hugging Face export -> a classifier -> generated text and both answering over HTTP. `make demo` calls it with the
 # environment's programs first in PATH; arguments are more options of the pretraining: `bash launch/demo.sh --train.steps 20`.
 # Its last line is one JSON object: known_pairs, accuracy, seconds.
 set -euo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 DEMO=${DEMO:-demo}     # everything that is made goes below this folder
 RANKS=${RANKS:-2}      # processes that train together
-FINETUNE=${FINETUNE:-} # more options of the fine-tuning, such as "--epochs 2"
+FINETUNE=${FINETUNE:-} # more options of the classifier, such as "--epochs 2"
 TOKENIZER=$DEMO/tokenizer/tokenizer.model
 BEGUN=$SECONDS
 

@@ -63,7 +63,7 @@ def whole_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        sync_path(path.parent)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def whole_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             if path.exists():
                 os.replace(path, previous)
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            sync_path(path.parent)
             shutil.rmtree(previous, ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -106,9 +106,9 @@ def remove_temporary(folder: Path) -> None:
             path.unlink()
 
 
-def sync_folder(folder: Path | str) -> None:
-    """Flush a folder's entries to disk, so that a rename survives a power cut; of a file: what it holds."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path | str) -> None:
+    """Flush a file's content, or a folder's entries, to disk, so that a rename survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -119,7 +119,7 @@ def sync_tree(folder: Path) -> None:
     """Flush every file and folder under `folder` to disk."""
     for root, _, names in os.walk(folder):
         for path in (*(os.path.join(root, name) for name in names), root):
-            sync_folder(path)
+            sync_path(path)
 
 
 def sha256_of(path: Path) -> str:

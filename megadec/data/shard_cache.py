@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, TypeVar
 
 from megadec.common.errors import ConfigError, MegadecError, ShardError
-from megadec.common.files import HASH_CHUNK_BYTES, storage_errors, sync_folder
+from megadec.common.files import HASH_CHUNK_BYTES, storage_errors, sync_path
 from megadec.common.log import logger
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ class ShardCache:
             whole = open(partial, "rb")  # noqa: SIM115 (the caller's; before it has a name under which it may be removed)
             with storage_errors(final):
                 os.replace(partial, final)
-                sync_folder(self.folder)
+                sync_path(self.folder)
         finally:
             partial.unlink(missing_ok=True)
         _log.info("fetched %s (%d bytes) in %.1f s", shard.address, shard.shard_bytes, time.perf_counter() - began)

@@ -102,7 +102,8 @@ class LabelledOptions:
         a text draws its label from the probabilities.
     source: a reader's name (thucnews, jsonl, comments, parquet, ...); empty: by the file's suffix.
     read: encoding and column names.
-    template, cut: see `Form`.
+    template: what stands around a text, with `{text}` in its place.
+    cut: whether the head or the tail of a text that is too long is kept.
     sequence_length: longer texts are cut, shorter ones share a sequence.
     variants: the training set holds every text this many times: once as it is, then tokenized in other ways and with
         tokens dropped, so that no single piece decides. An epoch is a pass over all of them.

@@ -51,7 +51,7 @@ KINDS: dict[Kind | None, KindOf] = {
 
 @dataclass(frozen=True)
 class RehearsalOptions:
-    """ranks: of every start; rank_numbers: draw each start's from these instead. other_deepspeed: each start draws its
+    """ranks: of every start. rank_numbers: draw each start's from these instead. other_deepspeed: each start draws its
     DeepSpeed file from these and that of --deepspeed.
 
     kills: with signal 9. share_in_saves: of the kills, while a checkpoint is being written. share_in_evaluations: of

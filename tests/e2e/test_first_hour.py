@@ -11,9 +11,12 @@ import pytest
 
 from megadec.cli import run_verb
 from megadec.common.errors import ConfigError, ShardError
+from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
+from megadec.engine.checkpoint.resume import check_same_run
 from megadec.engine.metrics.reports import Evaluation
 from megadec.export.read.megadec import to_megadec
+from megadec.finetune.examples import LabelledOptions, read_sets
 from tests.support import PROJECT
 from tests.support.documents import write_documents
 from tests.support.sources import random_classifier
@@ -89,3 +92,17 @@ def test_help_lists_the_deepspeed_file(capsys: pytest.CaptureFixture[str]) -> No
         with pytest.raises(SystemExit):
             run_verb([verb, "--help"])
         assert "--deepspeed" in capsys.readouterr().out
+
+
+def test_labels_without_names_are_said(
+    tiny_tokenizer_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "train.txt").write_text("主场球迷欢呼\t0\n股市收盘上涨\t1\n", encoding="utf-8")
+    read_sets(LabelledOptions(train=str(tmp_path / "train.txt")), Tokenizer.load(tiny_tokenizer_path))
+    assert "the labels have no names but 0, 1" in caplog.text
+
+
+def test_another_number_of_steps_says_how_to_go_on() -> None:
+    saved, wanted = ({"train": {"steps": steps}, "model": {"init_from": None}} for steps in (10, 20))
+    with pytest.raises(ConfigError, match=r"train\.steps: 10 there, 20 here.*--model\.init_from=runs/x begins from"):
+        check_same_run(Path("runs/x"), saved, wanted, saved, named=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from megadec.common.errors import CheckpointError, MegadecError
-from megadec.common.files import read_json, sha256_of, sync_folder, sync_tree, write_json
+from megadec.common.files import read_json, sha256_of, sync_path, sync_tree, write_json
 from megadec.common.log import logger
 from megadec.engine.checkpoint.skipped import RunStart, from_json, starts_of
 from megadec.engine.early_stopping import Best
@@ -86,7 +86,7 @@ def finalize(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
         os.replace(final, replaced)
     os.replace(partial, final)
-    sync_folder(final.parent)
+    sync_path(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 

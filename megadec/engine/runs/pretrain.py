@@ -97,7 +97,8 @@ class DataOptions:
         folder is a path or an fsspec address (s3://, hf://, https://), whose shards are fetched into `cache`.
     sequence_length: tokens of a sequence.
     packing: `cut` cuts documents where a sequence ends; `best_fit` keeps them whole where they fit.
-    workers, prefetch_steps: see `PrefetchOptions`.
+    workers: threads that make batches; 0: the training's own thread makes each when it needs it.
+    prefetch_steps: steps made ahead of those that the workers hold.
     verify: `sizes` compares the shards' sizes with the index at each start; `hashes` reads them all, and alone finds a
         local shard whose bytes were changed.
     bad_shards: how many shards may be missing, cut or changed (a whole number), or which share of all (between 0 and

@@ -21,7 +21,7 @@ class OptimizerOptions:
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 
     learning_rate: the peak, which the schedule scales.
-    weight_decay: of matrices; decay_embeddings: of embeddings too.
+    weight_decay: of matrices. decay_embeddings: of embeddings too.
     beta1, beta2, epsilon: as in the paper.
     max_grad_norm: scale gradients down to this where their global norm is above it; 0: no clipping.
     """
