@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, ShardError
+from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
@@ -121,8 +121,7 @@ class DataOptions:
     cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
 
     def __post_init__(self) -> None:
-        if self.bad_shards < 0:
-            raise ConfigError(f"data.bad_shards={self.bad_shards} is negative; with 0 a damaged shard is an error")
+        check_range(self, "data.", "bad_shards", least=0)
         if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:
             raise ConfigError(
                 f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share between 0 and 1"
