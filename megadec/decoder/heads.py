@@ -7,6 +7,7 @@ later but one factor), which holds a float32 gradient of the weight until the ba
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import check_range
 from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
 from megadec.decoder.kernels.cross_entropy import losses_in_place
 from megadec.decoder.kernels.precision import at_least_float32, product_dtype, wide_dtype
@@ -42,10 +43,8 @@ class LanguageLoss:
     z_loss: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ConfigError(f"loss.label_smoothing={self.label_smoothing} is not in [0, 1)")
-        if not 0.0 <= self.z_loss < float("inf"):
-            raise ConfigError(f"loss.z_loss={self.z_loss} is not a number from 0")
+        check_range(self, "loss.", "label_smoothing", least=0, below=1)
+        check_range(self, "loss.", "z_loss", least=0, below=math.inf)
 
 
 PLAIN_LOSS = LanguageLoss()

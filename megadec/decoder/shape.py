@@ -94,6 +94,11 @@ class DecoderShape(ModelShape):
         """Width of all key (or value) heads together."""
         return self.kv_heads * self.head_size
 
+    @property
+    def attention_size(self) -> int:
+        """Multiplications of attention for each squared token: two products, of a token with half of its document."""
+        return self.layers * self.query_size
+
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> DecoderShape:
         """The preset `name`, with the fields in `overrides` changed. Raises ConfigError on an unknown name or field."""

@@ -61,6 +61,11 @@ class RnnShape(ModelShape):
                 f"model.shape.hidden_size={self.hidden_size} is odd; each direction of the encoder has half of it"
             )
 
+    @property
+    def attention_size(self) -> int:
+        """Multiplications of attention for each source token times each target token: two products."""
+        return 2 * self.hidden_size
+
 
 @dataclasses.dataclass
 class RnnCache:

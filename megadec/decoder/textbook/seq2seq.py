@@ -62,6 +62,14 @@ class Seq2SeqShape(ModelShape):
         """The shape of the decoder's blocks, without their cross-attention."""
         return self._stack(self.decoder_layers)
 
+    @property
+    def attention_size(self) -> int:
+        """Multiplications of attention for each source token times each target token.
+
+        Two products: full in the encoder and in cross-attention, causal (a half) in the decoder.
+        """
+        return self.decoder.query_size * (2 * self.encoder_layers + 3 * self.decoder_layers)
+
     def _stack(self, layers: int) -> DecoderShape:
         shared = {field.name for field in dataclasses.fields(DecoderShape)} - {"layers"}
         return DecoderShape(layers=layers, **{name: getattr(self, name) for name in shared})
