@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from megadec.decoder.kernels import norm
 from megadec.decoder.kernels.choose import Kernels, module_for, pieces
 from megadec.decoder.kernels.norm import differentiate_piece, normalized
 from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
@@ -52,9 +53,7 @@ def formula(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor) -> Tensor:
 
 def norm_formula(x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor) -> Tensor:
     """What a norm and a rotation compute together."""
-    wide = at_least_float32(x_BSHD)
-    wide = weight_D * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps))
-    return formula(wide, cos_BS1F, sin_BS1F).to(x_BSHD.dtype)
+    return formula(norm.formula(at_least_float32(x_BSHD), weight_D, eps), cos_BS1F, sin_BS1F).to(x_BSHD.dtype)
 
 
 class _Rotate(torch.autograd.Function):

@@ -240,7 +240,7 @@ class RnnSeq2Seq(EncoderDecoder):
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
         self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
 
-    def encode(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> RnnCache:
+    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> RnnCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
         memory_BTH, last_BH = self.encoder(self.embed_tokens(source_ids_BT), source_lengths_B)
         state = self.bridge_proj(last_BH).tanh().split(self.shape.hidden_size, dim=-1)
