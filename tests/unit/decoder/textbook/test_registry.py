@@ -94,7 +94,7 @@ def test_a_missing_field_and_an_unknown_name_are_named() -> None:
         architecture("rnn_seq2sec")
 
 
-@pytest.mark.parametrize(("name", "values"), SHAPES)
+@pytest.mark.parametrize(("name", "values"), ALL)
 def test_operations_are_six_for_each_number_that_multiplies_a_token(name: str, values: dict[str, Any]) -> None:
     found = architecture(name)
     shape = found.shape_from(values)
