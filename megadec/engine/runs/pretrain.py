@@ -8,7 +8,7 @@ turns a mistake into one message instead of a crash on every rank.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,7 @@ from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
 from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import initial_tensor
-from megadec.decoder.model import Decoder, check_dropout
+from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
@@ -72,7 +72,7 @@ class ModelOptions:
     execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
-        check_dropout(self.dropout)
+        check_range(self, "model.", "dropout", least=0, below=1)
 
     def decoder_shape(self, tokenizer: Tokenizer | None, initial: InitialWeights | None = None) -> DecoderShape:
         """The decoder's shape. Without a tokenizer the vocabulary is the preset's, or the default.
@@ -234,7 +234,7 @@ def _task(
     return Task(
         kind="language_model",
         shape=shape,
-        build=lambda: Decoder(shape, run.model.execution, dropout=run.model.dropout, **asdict(run.loss)),
+        build=lambda: Decoder(shape, run.model.execution, loss=run.loss, dropout=run.model.dropout),
         sizes=parameter_table(shape),
         first_value=first_value,
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
