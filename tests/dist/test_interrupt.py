@@ -60,7 +60,9 @@ def test_ctrl_c_at_the_terminal_says_that_it_stops_saves_and_says_how_to_go_on(t
     said = log.read_text()
     assert said.count("stopping (SIGINT)") == 1
     # The launcher shows a traceback of its own; what the run says comes after it.
-    assert f"stopped at step {step} (SIGINT); the same command goes on from there" in said.split("KeyboardInterrupt")[-1]
+    assert (
+        f"stopped at step {step} (SIGINT); the same command goes on from there" in said.split("KeyboardInterrupt")[-1]
+    )
 
 
 def test_a_launcher_that_is_killed_before_its_ranks_have_begun_leaves_no_run_behind(

@@ -122,7 +122,7 @@ class Interrupt:
         if self._signal is None:
             self._signal = signal.Signals(number)
             if is_first():
-                # A handler may run inside a write of the logger, which cannot be entered twice: straight to the terminal.
+                # A handler may run inside a write of the logger, which cannot be entered twice.
                 os.write(2, f"\nstopping ({self._signal.name}): {_STOPPING}\n".encode())
         if number == signal.SIGINT:
             # A second Ctrl-C ends the process at once, as a person at a terminal expects.
