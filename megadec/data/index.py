@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from megadec.common.errors import ShardError
+from megadec.corpus.overlap import Sketch
 from megadec.corpus.shards import FORMAT, INDEX_NAME, VERSION
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
 from megadec.data.shard_folders import LocalFolder, RemoteFolder, open_folder
@@ -75,6 +76,11 @@ class DataSet:
         self.skipped = dict(sorted(skipped.items()))
         self._map = lru_cache(MAX_OPEN_SHARDS)(self._map_shard)
         self._documents = lru_cache(CACHED_DOCUMENT_BLOCKS)(self._read_documents)
+
+    @property
+    def sketch(self) -> Sketch:
+        """What tells how many documents another set has in common with this one."""
+        return Sketch(self.documents, self.index.get("sketch", ""))
 
     @classmethod
     def open(

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.log import logger
-from megadec.common.ranks import world_size
+from megadec.common.ranks import is_first, world_size
 from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.overlap import overlaps
 from megadec.data.index import DataSet
 from megadec.data.prefetch import PrefetchOptions
 from megadec.data.shard_cache import ShardCacheOptions
@@ -164,6 +165,13 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
     }
     check_folder(run)
+    if is_first():
+        named = [
+            *zip(run.data.train, sets, strict=True),
+            *((f"evaluate.sets.{name}", held_out[name]) for name in held_out),
+        ]
+        for sentence in overlaps({name: one.sketch for name, one in named}):
+            log.warning(f"{sentence}; what was prepared apart keeps what both have (docs/en/own-data.md)")
     stream = stream_of(run, sets)
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
         stream.find_skipped()
