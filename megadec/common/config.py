@@ -54,15 +54,12 @@ def from_yaml(kind: type[T], path: Path) -> T:
 
 def to_dict(value: Any) -> Any:
     """A dataclass instance as plain dicts, lists and scalars that YAML and JSON can hold; `from_dict` reads it back."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_dict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_dict(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: a path as text, a dataclass as its fields."""
+    return str(value) if isinstance(value, Path) else dataclasses.asdict(value)
 
 
 def to_yaml(value: Any) -> str:
@@ -107,16 +104,20 @@ class Option:
     help: str
 
 
-def options_of(kind: Any, prefix: str = "") -> Iterator[Option]:
+def options_of(kind: Any) -> Iterator[Option]:
     """Every option of a dataclass, those of nested dataclasses as `section.key`."""
+    return (option for option in _keys_of(kind) if not dataclasses.is_dataclass(_bare(option.annotation)))
+
+
+def _keys_of(kind: Any, prefix: str = "") -> Iterator[Option]:
+    """Its options and the sections that hold them: `seed`, `data`, `data.sequence_length`, ..."""
     hints, texts = typing.get_type_hints(kind), _field_texts(kind)
     for field in dataclasses.fields(kind):
         name, bare = f"{prefix}{field.name}", _bare(hints[field.name])
-        if dataclasses.is_dataclass(bare):
-            yield from options_of(bare, f"{name}.")
-            continue
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         yield Option(name, hints[field.name], default, texts.get(field.name, ""))
+        if dataclasses.is_dataclass(bare):
+            yield from _keys_of(bare, f"{name}.")
 
 
 def _field_texts(kind: Any) -> dict[str, str]:
@@ -164,7 +165,7 @@ def _build(kind: type[T], read: Any, description: str, program: str | None) -> T
 
 def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
     """Check option names, turn hyphens into underscores, and gather the values of tuples into one JSON list."""
-    options = dict(_dotted(kind))
+    options = {key.name: key.annotation for key in _keys_of(kind)}
     arguments: list[str] = []
     position = 0
     while position < len(argv):
@@ -220,17 +221,17 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
 
 def _check_keys(kind: Any, values: Any, origin: str, prefix: str = "") -> None:
     """Raise ConfigError for the first key in `values` that `kind` does not have, at any depth."""
-    for inner in _dataclasses_in(kind):
-        if _is_tuple(kind) and isinstance(values, list):
-            for number, item in enumerate(values):
-                _check_keys(inner, item, origin, f"{prefix}[{number}]")
-        elif isinstance(values, Mapping):
-            hints = typing.get_type_hints(inner)
-            for key, value in values.items():
-                name = f"{prefix}.{key}".lstrip(".")
-                if key not in hints:
-                    raise ConfigError(f"{origin}: unknown key {name!r}{suggest(str(key), hints)}")
-                _check_keys(hints[key], value, origin, name)
+    bare = _bare(kind)
+    if _is_tuple(bare) and isinstance(values, list):
+        for number, item in enumerate(values):
+            _check_keys(typing.get_args(bare)[0], item, origin, f"{prefix}[{number}]")
+    elif dataclasses.is_dataclass(bare) and isinstance(values, Mapping):
+        hints = typing.get_type_hints(bare)
+        for key, value in values.items():
+            name = f"{prefix}.{key}".lstrip(".")
+            if key not in hints:
+                raise ConfigError(f"{origin}: unknown key {name!r}{suggest(str(key), hints)}")
+            _check_keys(hints[key], value, origin, name)
 
 
 def _bare(annotation: Any) -> Any:
@@ -243,22 +244,3 @@ def _bare(annotation: Any) -> Any:
 
 def _is_tuple(annotation: Any) -> bool:
     return typing.get_origin(_bare(annotation)) in (tuple, list)
-
-
-def _dataclasses_in(annotation: Any) -> Iterator[Any]:
-    bare = _bare(annotation)
-    if dataclasses.is_dataclass(bare):
-        yield bare
-    elif _is_tuple(bare):
-        yield from (kind for kind in typing.get_args(bare) if dataclasses.is_dataclass(kind))
-
-
-def _dotted(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option name of a dataclass with its annotation: `seed`, `data`, `data.sequence_length`, ..."""
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        name = f"{prefix}{field.name}"
-        yield name, hints[field.name]
-        bare = _bare(hints[field.name])
-        if dataclasses.is_dataclass(bare):
-            yield from _dotted(bare, f"{name}.")

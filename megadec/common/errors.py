@@ -131,7 +131,9 @@ def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
     try:
         main(sys.argv[1:] if argv is None else argv)
     except MegadecError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        # Launchers print lines of their own around this one: at a terminal it is the red one.
+        red, plain = ("\033[1;31m", "\033[0m") if sys.stderr.isatty() else ("", "")
+        print(f"{red}error: {error}{plain}", file=sys.stderr, flush=True)
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone. Point stdout at nothing so that the interpreter's own flush at

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 from pathlib import Path
 
-from megadec.common.errors import ConfigError, InputError, suggest
+from megadec.common.errors import ConfigError, InputError, check_range, suggest
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.filter import FilterOptions, choose_rules
 from megadec.corpus.line import Recipe
@@ -121,13 +121,10 @@ def _check_values(options: PrepareOptions) -> None:
         raise ConfigError("tokenizer and output go together: both for shards, none for documents only")
     if options.output is None and options.documents is None:
         raise ConfigError("nothing to write: give documents (a folder), or tokenizer and output (for shards), or all")
-    if not 0 <= options.held_out_fraction < 1:
-        raise ConfigError(f"held_out_fraction={options.held_out_fraction}: not from 0 up to 1")
+    check_range(options, "", "held_out_fraction", least=0, below=1)
     if (options.held_out is None) != (options.held_out_fraction == 0):
         raise ConfigError("held_out_fraction and held_out go together: how much, and the folder it goes to")
-    for name in ("workers", "lines_per_document", "split_level"):
-        if getattr(options, name) < 0:
-            raise ConfigError(f"{name}={getattr(options, name)}: not at least 0")
+    check_range(options, "", "workers", "lines_per_document", "split_level", least=0)
 
 
 def _check_results(options: PrepareOptions, plan: PreparePlan) -> None:

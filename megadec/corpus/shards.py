@@ -23,6 +23,7 @@ from megadec.common.errors import ConfigError, InputError, TokenizerError
 from megadec.common.files import sha256_of, storage_errors, whole_folder, write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document, full_text
+from megadec.corpus.overlap import Sketch
 from megadec.corpus.parallel import chunks_of, map_in_order
 from megadec.corpus.report import CorpusReport
 
@@ -72,11 +73,12 @@ def write_shards(
     check_folder(folder, overwrite)
     sources: dict[str, Counter[str]] = {}
     licences: set[str] = set()
+    sketch = Sketch()
     with (
         whole_folder(folder, replace=overwrite) as partial_folder,
         closing(_encode_in_order(documents, tokenizer, workers)) as encoded,
     ):
-        blocks = enumerate(_blocks(encoded, block_tokens, sources, licences))
+        blocks = enumerate(_blocks(encoded, block_tokens, sources, licences, sketch))
         shards: list[dict[str, Any]] = []
         for first in blocks:
             path = partial_folder / f"shard-{len(shards):06d}.tar"
@@ -98,6 +100,7 @@ def write_shards(
             "sources": dict(sorted(sources.items())),
             "licences": sorted(licences - {""}),
             "report": report.to_dict() if report else {},
+            "sketch": str(sketch),
             "shards": shards,
         }
         write_json(partial_folder / INDEX_NAME, index)
@@ -109,16 +112,19 @@ def _blocks(
     block_tokens: int,
     sources: dict[str, Counter[str]],
     licences: set[str],
+    sketch: Sketch,
 ) -> Iterator[_Block]:
     """Documents one behind the other, in blocks of `block_tokens` tokens or a few more.
 
-    Counts documents, tokens and characters by source into `sources`, and adds the licences to `licences`.
+    Counts documents, tokens and characters by source into `sources`, adds licences to `licences`, texts to `sketch`.
     """
     block: list[np.ndarray] = []
     entries: list[dict[str, Any]] = []
     first_token = 0
     for document, tokens in encoded:
-        sizes = {"tokens": len(tokens), "characters": len(full_text(document))}
+        text = full_text(document)
+        sketch.add(text)
+        sizes = {"tokens": len(tokens), "characters": len(text)}
         entries.append({"id": document.id, "source": document.source, "first_token": first_token, **sizes})
         block.append(tokens)
         first_token += len(tokens)

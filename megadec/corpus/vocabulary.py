@@ -7,7 +7,6 @@ reach over punctuation (`，但是`, `。\n`), worth a tenth of the tokens in pr
 from __future__ import annotations
 
 import io
-import math
 import re
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 import sentencepiece
 
-from megadec.common.errors import ConfigError, InputError, suggest
+from megadec.common.errors import ConfigError, InputError, check_range, suggest
 from megadec.common.log import logger, progress
 from megadec.corpus.clean.variant import to_variant
 from megadec.corpus.dedup import digest_of, is_held_out
@@ -162,18 +161,12 @@ def check_options(options: VocabularyOptions) -> None:
     for path in options.input:
         if not path.is_file():
             raise InputError(f"{path}: no such file; files of documents come from tools/prepare.py --documents")
-    ranges = {
-        "vocab_size": (512, math.inf),
-        "characters_per_source": (1, math.inf),
-        "held_out_fraction": (0, 0.99),
-        "character_coverage": (0.5, 1),
-        "max_piece_characters": (1, LONGEST_PIECE_CHARACTERS),
-        "segment_characters": (16, math.inf),
-        "workers": (1, math.inf),
-    }
-    for name, (least, most) in ranges.items():
-        if not least <= getattr(options, name) <= most:
-            raise ConfigError(f"{name}={getattr(options, name)}: not from {least} to {most}")
+    check_range(options, "", "vocab_size", least=512)
+    check_range(options, "", "characters_per_source", "workers", least=1)
+    check_range(options, "", "held_out_fraction", least=0, most=0.99)
+    check_range(options, "", "character_coverage", least=0.5, most=1)
+    check_range(options, "", "max_piece_characters", least=1, most=LONGEST_PIECE_CHARACTERS)
+    check_range(options, "", "segment_characters", least=16)
 
 
 def choose_texts(options: VocabularyOptions, portions: Sequence[Portion]) -> list[TakenText]:

@@ -119,11 +119,11 @@ def assemble(windows: Sequence[tuple[WindowPlan, int] | None], sequence_length: 
     for row, at in paddings:
         starts_BS[row, at + 1 :] = False
         weights_BS[row, at:] = 0.0
-    arrays = (ids_BS, targets_BS, weights_BS, *_boundaries(starts_BS))
+    arrays = (ids_BS, targets_BS, weights_BS, *boundaries(starts_BS))
     return TokenBatch(*(torch.from_numpy(array) for array in arrays))
 
 
-def _boundaries(starts_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def boundaries(starts_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions (int64) and document numbers (int32) of sequences, from where in them a document begins (bool)."""
     rows, tokens = starts_BS.shape
     # The first place of a sequence counts from 0 whether a document begins there or goes on.

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from megadec.common.errors import ShardError
+from megadec.corpus.overlap import Sketch
 from megadec.corpus.shards import FORMAT, INDEX_NAME, VERSION
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
 from megadec.data.shard_folders import LocalFolder, RemoteFolder, open_folder
@@ -75,6 +76,11 @@ class DataSet:
         self.skipped = dict(sorted(skipped.items()))
         self._map = lru_cache(MAX_OPEN_SHARDS)(self._map_shard)
         self._documents = lru_cache(CACHED_DOCUMENT_BLOCKS)(self._read_documents)
+
+    @property
+    def sketch(self) -> Sketch:
+        """What tells how many documents another set has in common with this one."""
+        return Sketch(self.documents, self.index.get("sketch", ""))
 
     @classmethod
     def open(
@@ -277,13 +283,11 @@ def _check_values(path: str, index: Mapping[str, Any], dtype: np.dtype[Any] | No
         if index[name] != total or total < 1:
             raise ShardError(f"{path}: {name} is {index[name]}, the shards hold {total}; they must agree and not be 0")
     for shard in index["shards"]:
-        name = f"{path}: {shard['name']}"
+        place = f"{path}: {shard['name']}"
         values = np.array([[sample[name] for name in _SAMPLE_FIELDS] for sample in shard["samples"]], dtype=np.int64)
         tokens, tokens_offset, documents, documents_offset, documents_bytes = values.T
         if tokens.sum() != shard["tokens"] or documents.sum() != shard["documents"]:
-            raise ShardError(f"{name}: its samples do not add up to its tokens and documents")
+            raise ShardError(f"{place}: its samples do not add up to its tokens and documents")
         ends = np.maximum(tokens_offset + tokens * dtype.itemsize, documents_offset + documents_bytes)
         if (ends > shard["bytes"]).any() or (values < 0).any() or (tokens_offset % dtype.itemsize).any():
-            raise ShardError(
-                f"{path}: {shard['name']}: a sample's offsets do not lie inside its {shard['bytes']} bytes"
-            )
+            raise ShardError(f"{place}: a sample's offsets do not lie inside its {shard['bytes']} bytes")

@@ -5,15 +5,14 @@ Sequences are padded to the longest of their micro-batch, and sorted by length w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import PADDING_ID, Batch
 from megadec.data.pairs import PairSet
 from megadec.data.sharding import ResumableStream, share_of_rank
@@ -61,6 +60,8 @@ def assemble_pairs(pairs: PairSet, numbers: Sequence[int | None]) -> PairBatch:
 class PairStream(ResumableStream):
     """The endless sequence of training steps over a `PairSet`; a pure function of its arguments. Raises ConfigError."""
 
+    data_keys = ("pairs", "pairs_sha256")
+
     def __init__(self, pairs: PairSet, seed: int, global_batch_size: int) -> None:
         self.pairs, self.seed, self.global_batch_size = pairs, seed, global_batch_size
         self._order = Shuffle([len(pairs)], [1.0], seed)
@@ -105,12 +106,3 @@ class PairStream(ResumableStream):
             "pairs": len(self.pairs),
             "pairs_sha256": self.pairs.sha256,
         }
-
-    def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
-        """Raise ShardError when the pairs are not those of the checkpoint, ConfigError when a setting is another."""
-        key = next(key for key in now if saved.get(key) != now[key])
-        error = ShardError if key.startswith("pairs") else ConfigError
-        raise error(
-            f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: the order of the pairs depends on it, so the"
-            " run cannot go on from this state"
-        )

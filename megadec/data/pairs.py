@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import ConfigError, InputError, check_range
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.dedup import digest_of, is_held_out
 from megadec.corpus.sources.files import members, reading
@@ -43,11 +43,8 @@ class PairOptions:
     max_target_tokens: int = 128
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.held_out_fraction < 1.0:
-            raise ConfigError(f"data.held_out_fraction={self.held_out_fraction} is not from 0 to below 1")
-        for name in ("max_source_tokens", "max_target_tokens"):
-            if getattr(self, name) < 2:
-                raise ConfigError(f"data.{name}={getattr(self, name)} is less than 2, a token and </s>")
+        check_range(self, "data.", "held_out_fraction", least=0, below=1)
+        check_range(self, "data.", "max_source_tokens", "max_target_tokens", least=2)  # a token and </s>
 
     def with_files(self, files: Sequence[str]) -> PairOptions:
         """The same choice from other files: one with TABs, or one of sources and one of targets; these if none."""

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 import torch
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import check_range
 from megadec.data.batch import Batch
 
 JOIN_SECONDS = 10.0
@@ -35,10 +35,8 @@ class PrefetchOptions:
     prefetch_steps: int = 2
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ConfigError(f"data.workers={self.workers} is negative; 0 makes each batch when it is wanted")
-        if self.prefetch_steps < 1:
-            raise ConfigError(f"data.prefetch_steps={self.prefetch_steps} is not at least 1")
+        check_range(self, "data.", "workers", least=0)
+        check_range(self, "data.", "prefetch_steps", least=1)
 
 
 class Prefetcher(Iterator[Sequence[Batch]]):

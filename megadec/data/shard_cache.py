@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, TypeVar
 
-from megadec.common.errors import ConfigError, MegadecError, ShardError
+from megadec.common.errors import ConfigError, MegadecError, ShardError, check_range
 from megadec.common.files import HASH_CHUNK_BYTES, storage_errors, sync_path
 from megadec.common.log import logger
 
@@ -51,11 +51,8 @@ class ShardCacheOptions:
     pause_seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("bytes", "attempts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.cache.{name}={getattr(self, name)} is not at least 1")
-        if self.pause_seconds < 0:
-            raise ConfigError(f"data.cache.pause_seconds={self.pause_seconds} is negative")
+        check_range(self, "data.cache.", "bytes", "attempts", least=1)
+        check_range(self, "data.cache.", "pause_seconds", least=0)
 
     @property
     def path(self) -> Path:

@@ -8,7 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, ShardError
+
+ORDER_RULE = "the order of the sequences depends on it, so the run cannot go on from this state"
 
 
 class RankPosition(NamedTuple):
@@ -27,12 +29,8 @@ def rank_position(rank: int, world_size: int, sequence_parallel_size: int) -> Ra
     Raises ConfigError when the groups do not divide the ranks.
     """
     check_groups(world_size, sequence_parallel_size)
-    return RankPosition(
-        rank // sequence_parallel_size,
-        world_size // sequence_parallel_size,
-        rank % sequence_parallel_size,
-        sequence_parallel_size,
-    )
+    group, part = divmod(rank, sequence_parallel_size)
+    return RankPosition(group, world_size // sequence_parallel_size, part, sequence_parallel_size)
 
 
 def check_groups(world_size: int, sequence_parallel_size: int) -> None:
@@ -62,6 +60,8 @@ class ResumableStream(ABC):
     depends on."""
 
     global_batch_size: int
+    data_keys: tuple[str, ...] = ()
+    """The keys of the description that say which data there are; the others are settings."""
 
     @property
     @abstractmethod
@@ -72,9 +72,11 @@ class ResumableStream(ABC):
     def description(self) -> dict[str, Any]:
         """Everything the order depends on, as a JSON value."""
 
-    @abstractmethod
     def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
-        """Raise the error that says what differs between two descriptions."""
+        """Raise the error that says what differs: ShardError for other data, ConfigError for another setting."""
+        key = next(key for key in now if saved.get(key) != now[key])
+        error = ShardError if key in self.data_keys else ConfigError
+        raise error(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {ORDER_RULE}")
 
     @property
     def fingerprint(self) -> str:

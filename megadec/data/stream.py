@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.index import DataSet, DocumentSpan
-from megadec.data.sharding import ResumableStream, fingerprint_of, rank_position, share_of_rank
+from megadec.data.sharding import ORDER_RULE, ResumableStream, fingerprint_of, rank_position, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.data.skip import SkippedDocuments, find_skipped, leave_out
@@ -185,18 +185,17 @@ class TrainStream(ResumableStream):
 
     def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
         """Raise ShardError when the data sets are not the checkpoint's, ConfigError when a setting is another."""
-        rule = "the order of the windows depends on it, so the run cannot go on from this state"
         for key in now:
             if key != "sets" and saved.get(key) != now[key]:
-                raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {rule}")
+                raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {ORDER_RULE}")
         if (count := len(now["sets"])) != (before := len(saved["sets"])):
-            raise ConfigError(f"there are {count} data sets, the checkpoint has {before}: {rule}")
+            raise ConfigError(f"there are {count} data sets, the checkpoint has {before}: {ORDER_RULE}")
         for number, (was, current) in enumerate(zip(saved["sets"], now["sets"], strict=True)):
             name = f"data set {number} ({current['name']})"
             if was["sha256"] != current["sha256"]:
                 raise ShardError(
                     f"{name} has the contents {current['sha256'][:12]}..., the checkpoint was trained on"
-                    f" {was['sha256'][:12]}... ({was['name']}): {rule}"
+                    f" {was['sha256'][:12]}... ({was['name']}): {ORDER_RULE}"
                 )
             if (gone := was.get("skipped", [])) != (now_gone := current.get("skipped", [])):
                 raise ShardError(
@@ -205,8 +204,8 @@ class TrainStream(ResumableStream):
                     " with others; bring the shards back to what they were"
                 )
             if (weight := current["weight"]) != was["weight"]:
-                raise ConfigError(f"the weight of {name} is {weight}, the checkpoint has {was['weight']}: {rule}")
-        raise ConfigError(f"the stream of the checkpoint cannot be compared with this one: {rule}")
+                raise ConfigError(f"the weight of {name} is {weight}, the checkpoint has {was['weight']}: {ORDER_RULE}")
+        raise ConfigError(f"the stream of the checkpoint cannot be compared with this one: {ORDER_RULE}")
 
     def _description_of(self, data: DataSet, weight: float, plan: WindowPlan) -> dict[str, Any]:
         known = {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}

@@ -56,8 +56,7 @@ class Block(nn.Module):
         x_BSH, normed_BSH = self.input_layernorm(x_BSH)
         attended_BSH = self._dropout(self.self_attn(normed_BSH, cos_BS1F, sin_BS1F, layout, cache))
         x_BSH, normed_BSH = self.post_attention_layernorm(x_BSH, attended_BSH)
-        out: Tensor = x_BSH + self._dropout(self.mlp(normed_BSH))
-        return out
+        return x_BSH + self._dropout(self.mlp(normed_BSH))
 
     def _dropout(self, branch: Tensor) -> Tensor:
         return dropout(branch, self.dropout) if self.training and self.dropout else branch

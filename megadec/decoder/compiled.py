@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from megadec.common.log import logger
+from megadec.decoder.kernels.choose import triton_is_installed
 
 log = logger(__name__)
 
@@ -46,8 +47,6 @@ def is_compiled(module: nn.Module) -> bool:
 def missing_compiler(device: torch.device) -> str | None:
     """Why torch.compile cannot work for this kind of device here, or None where nothing is known to be missing."""
     if device.type == "cuda":
-        from megadec.decoder.kernels.choose import triton_is_installed
-
         if not triton_is_installed():
             return "triton is not installed"
         names = (os.environ.get("CC", "gcc"), "gcc", "clang")

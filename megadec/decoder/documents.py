@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from megadec.decoder.kernels.choose import triton_is_installed
 from megadec.decoder.kernels.cpu_attention import attend_each
 
 # Shapes: B batch, S sequence, H query heads, K key-value heads, D head size, N = B * S tokens, M documents.
@@ -47,7 +48,7 @@ def document_kernel(device: torch.device, dtype: torch.dtype, head_size: int) ->
         flash = dtype in (torch.bfloat16, torch.float16) and head_size <= 256
         if flash and importlib.util.find_spec("torch.nn.attention.varlen") is not None:
             return "varlen"
-        if importlib.util.find_spec("triton") is not None:
+        if triton_is_installed():
             return "flex"
     return "mask"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import check_range
 from megadec.decoder.kernels.choose import Kernels
 from megadec.decoder.recompute import Recompute
 
@@ -31,8 +31,7 @@ class Execution:
     mlp_tile_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if self.mlp_tile_tokens < 0:
-            raise ConfigError(f"model.execution.mlp_tile_tokens={self.mlp_tile_tokens} is negative")
+        check_range(self, "model.execution.", "mlp_tile_tokens", least=0)
 
 
 PLAIN = Execution()

@@ -8,8 +8,12 @@ than those of projects that count the full square. Operations repeated by activa
 
 from __future__ import annotations
 
+import functools
 import math
 
+import torch
+
+from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 
 FORWARD_AND_BACKWARD = 3
@@ -21,33 +25,9 @@ def parameter_table(shape: DecoderShape, classes: int | None = None) -> dict[str
 
     With `classes`, those of a classifier: `score.weight` in place of `lm_head.weight`.
     """
-    hidden, vocabulary = shape.hidden_size, shape.vocabulary_size
-    table: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (vocabulary, hidden)}
-    for layer in range(shape.layers):
-        table |= {f"layers.{layer}.{name}.weight": size for name, size in _block_table(shape).items()}
-    table["norm.weight"] = (hidden,)
-    if classes is not None:
-        table["score.weight"] = (classes, hidden)
-    elif not shape.tied_embeddings:
-        table["lm_head.weight"] = (vocabulary, hidden)
-    return table
-
-
-def _block_table(shape: DecoderShape) -> dict[str, tuple[int, ...]]:
-    hidden, intermediate = shape.hidden_size, shape.intermediate_size
-    head_norms = {"self_attn.q_norm": (shape.head_size,), "self_attn.k_norm": (shape.head_size,)}
-    return {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (shape.query_size, hidden),
-        "self_attn.k_proj": (shape.key_value_size, hidden),
-        "self_attn.v_proj": (shape.key_value_size, hidden),
-        "self_attn.o_proj": (hidden, shape.query_size),
-        **(head_norms if shape.qk_norm else {}),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (intermediate, hidden),
-        "mlp.up_proj": (intermediate, hidden),
-        "mlp.down_proj": (hidden, intermediate),
-    }
+    with torch.device("meta"):
+        decoder = Decoder(shape, classes=classes)
+    return {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()}
 
 
 def parameter_count(shape: DecoderShape, classes: int | None = None) -> int:
@@ -55,21 +35,20 @@ def parameter_count(shape: DecoderShape, classes: int | None = None) -> int:
     return sum(math.prod(size) for size in parameter_table(shape, classes).values())
 
 
+@functools.lru_cache(maxsize=64)
 def product_parameter_count(shape: DecoderShape, classes: int | None = None) -> int:
     """Parameters that multiply each token: all matrices but the embedding look-up, and the head even when tied.
 
     A classifier's head is left out: it multiplies one token of a text.
     """
-    block = sum(math.prod(size) for size in _block_table(shape).values() if len(size) == 2)
-    return shape.layers * block + (shape.vocabulary_size * shape.hidden_size if classes is None else 0)
+    head = shape.vocabulary_size * shape.hidden_size if classes is None else 0
+    sizes = parameter_table(shape).items()
+    return head + sum(math.prod(size) for name, size in sizes if name.startswith("layers.") and len(size) == 2)
 
 
 def attention_flops(shape: DecoderShape, squared_tokens: int) -> int:
-    """Forward and backward operations of all attention, where squared_tokens is the sum of squared document lengths.
-
-    Two products, of each token with half of its document on average.
-    """
-    return FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * shape.layers * shape.query_size * squared_tokens
+    """Forward and backward operations of all attention, where squared_tokens is the sum of squared document lengths."""
+    return FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * shape.attention_size * squared_tokens
 
 
 def model_flops(shape: DecoderShape, tokens: int, squared_tokens: int, *, classes: int | None = None) -> int:

@@ -7,7 +7,9 @@ later but one factor), which holds a float32 gradient of the weight until the ba
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,9 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-from megadec.common.errors import ConfigError
-from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
-from megadec.decoder.kernels.cross_entropy import losses_in_place
+from megadec.common.errors import check_range
+from megadec.decoder.kernels.choose import Kernels, module_for, pieces
 from megadec.decoder.kernels.precision import at_least_float32, product_dtype, wide_dtype
 from megadec.decoder.layers import linear
 
@@ -42,10 +43,8 @@ class LanguageLoss:
     z_loss: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ConfigError(f"loss.label_smoothing={self.label_smoothing} is not in [0, 1)")
-        if not 0.0 <= self.z_loss < float("inf"):
-            raise ConfigError(f"loss.z_loss={self.z_loss} is not a number from 0")
+        check_range(self, "loss.", "label_smoothing", least=0, below=1)
+        check_range(self, "loss.", "z_loss", least=0, below=math.inf)
 
 
 PLAIN_LOSS = LanguageLoss()
@@ -87,9 +86,9 @@ class LanguageModelHead(nn.Module):
         h_NH = h_BSH.flatten(0, -2)
         weights_N = torch.ones_like(targets_BS, dtype=torch.float32) if weights_BS is None else weights_BS
         loss = self.loss if self.training else PLAIN_LOSS
-        chunk, triton = chunk_tokens(self.weight.shape[0], h_NH), use_triton(self.kernels, h_NH)
+        chunk, module = chunk_tokens(self.weight.shape[0], h_NH), module_for("cross_entropy", self.kernels, h_NH)
         inputs = (h_NH, self.weight, targets_BS.flatten(), weights_N.flatten())
-        total: Tensor = _ChunkedCrossEntropy.apply(*inputs, loss, chunk, triton, torch.is_grad_enabled())
+        total: Tensor = _ChunkedCrossEntropy.apply(*inputs, loss, chunk, module, torch.is_grad_enabled())
         return total
 
 
@@ -120,12 +119,11 @@ class ClassifierHead(nn.Module):
         logits_NL = at_least_float32(linear(h_BSH.flatten(0, -2)[counted_N], self.weight))
         targets_N, weights_N = targets_BS.flatten()[counted_N], weights_BS.flatten()[counted_N]
         nats_N = cross_entropy(logits_NL, targets_N, reduction="none", label_smoothing=self.label_smoothing)
-        loss: Tensor = (weights_N.to(nats_N.dtype) * nats_N).sum()
-        return loss
+        return (weights_N.to(nats_N.dtype) * nats_N).sum()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """sum_n weight_n * nats_n, the nats of `losses_in_place`, `chunk` tokens at a time.
+    """sum_n weight_n * nats_n, the nats of `kernels/cross_entropy.py`, `chunk` tokens at a time.
 
     Saves the two gradients and neither the hidden states nor the weight, which ZeRO-3 may have given back by the time
     of the backward pass.
@@ -134,7 +132,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, h_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, weights_N: Tensor,
-        loss: LanguageLoss, chunk: int, triton: bool, gradients: bool,
+        loss: LanguageLoss, chunk: int, module: ModuleType, gradients: bool,
     ) -> Tensor:  # fmt: skip
         wants_h, wants_weight = (gradients and ctx.needs_input_grad[i] for i in range(2))
         ctx.dtypes = h_NH.dtype, weight_VH.dtype
@@ -150,7 +148,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             h_CH = h_NH[part]
             chunk_CV = torch.mm(h_CH, weight_VH.T, out=logits_CV[: h_CH.shape[0]])
             given = (chunk_CV, targets_N[part], weights_N[part], loss.label_smoothing, loss.z_loss)
-            nats_N[part] = losses_in_place(*given, wants_h or wants_weight, triton)
+            nats_N[part] = module.losses(*given, wants_h or wants_weight)
             if h_gradient_NH is not None:
                 torch.mm(chunk_CV, weight_VH, out=h_gradient_NH[part])
             if weight_gradient is not None:

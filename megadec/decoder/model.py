@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import InputError
 from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.compiled import compile_blocks
 from megadec.decoder.documents import document_starts
 from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.heads import ClassifierHead, LanguageLoss, LanguageModelHead
+from megadec.decoder.heads import PLAIN_LOSS, ClassifierHead, LanguageLoss, LanguageModelHead
 from megadec.decoder.layers import Embedding, RMSNorm, rotations
 from megadec.decoder.recompute import run_block
 from megadec.decoder.sequence_parallel import SequenceRanks
@@ -34,7 +34,7 @@ class Decoder(nn.Module):
     `lm_head.weight` is the same Parameter object as `embed_tokens.weight`. With `classes` it is a classifier: `score`
     stands in place of `lm_head`, and the logits behind the last token of a text are those of its labels. dropout: the
     share of the embeddings and of what each half of a block adds that training leaves out (arXiv 1207.0580, where
-    Vaswani et al. have it). label_smoothing, z_loss: of the loss in training, see `heads.LanguageLoss`.
+    Vaswani et al. have it). loss: what training adds to plain nats, a classifier its label_smoothing alone.
     """
 
     def __init__(
@@ -42,9 +42,8 @@ class Decoder(nn.Module):
         shape: DecoderShape,
         execution: Execution = PLAIN,
         classes: int | None = None,
-        label_smoothing: float = 0.0,
+        loss: LanguageLoss = PLAIN_LOSS,
         dropout: float = 0.0,
-        z_loss: float = 0.0,
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -58,12 +57,10 @@ class Decoder(nn.Module):
             compile_blocks(self.layers)
         self.norm = RMSNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
         if classes is not None:
-            self.score = ClassifierHead(shape.hidden_size, classes, label_smoothing)
+            self.score = ClassifierHead(shape.hidden_size, classes, loss.label_smoothing)
             return
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(
-            shape.hidden_size, shape.vocabulary_size, tied, LanguageLoss(label_smoothing, z_loss), execution.kernels
-        )
+        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied, loss, execution.kernels)
 
     def enable_sequence_parallel(self, sequence: SequenceRanks) -> None:
         """From now on a batch is this rank's part of its group's sequences (`TokenBatch.part_of_sequences`).
@@ -131,9 +128,3 @@ class Decoder(nn.Module):
         if documents_BS is not None:
             layout = document_layout(documents_BS, self.embed_tokens.weight.dtype, self.shape.head_size)
         return layout if self.sequence is None else replace(layout, sequence=self.sequence)
-
-
-def check_dropout(share: float) -> None:
-    """Raise ConfigError unless `share` is in [0, 1)."""
-    if not 0.0 <= share < 1.0:
-        raise ConfigError(f"model.dropout={share} is not in [0, 1)")

@@ -38,7 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import ConfigError, check_range, suggest
 from megadec.decoder.offload import HostCopy, can_offload, offloaded_input
 
 # What `keep` may name, and the products of a block behind each name; attention is no product.
@@ -74,8 +74,7 @@ class Recompute:
     offload: bool = False
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ConfigError(f"model.execution.recompute.every={self.every} is less than 1")
+        check_range(self, "model.execution.recompute.", "every", least=1)
         for name in self.keep:
             if name not in KEEPABLE:
                 raise ConfigError(

@@ -45,28 +45,22 @@ class SequenceRanks:
         kv = (whole_BSnD.shape[2] - heads) // 2
         mixed_BSX = attention(*whole_BSnD.split([heads, kv, kv], dim=2))
         back_BRPX = mixed_BSX.unflatten(1, (self.count, -1))
-        theirs_RBPX = _exchange(back_BRPX.transpose(0, 1), self.group)
-        out_BPX: Tensor = theirs_RBPX.permute(1, 2, 0, 3).flatten(2)
-        return out_BPX
-
-
-def _exchange(x_R: Tensor, group: str) -> Tensor:
-    """Place r of the first dimension to rank r of the group; what came from rank r stands at place r."""
-    out: Tensor = _all_to_all(x_R.contiguous(), group)
-    return out
+        theirs_RBPX: Tensor = _exchange(back_BRPX.transpose(0, 1), self.group)
+        return theirs_RBPX.permute(1, 2, 0, 3).flatten(2)
 
 
 # An operation, so that torch.compile takes it as it is. It is its own transpose: gradients take the way back.
 @torch.library.custom_op("megadec::all_to_all", mutates_args=(), schema="(Tensor x_R, str group) -> Tensor")
-def _all_to_all(x_R: Tensor, group: str) -> Tensor:
-    out_R = torch.empty_like(x_R)
-    torch.distributed.all_to_all_single(out_R, x_R, group=_groups._resolve_process_group(group))
+def _exchange(x_R: Tensor, group: str) -> Tensor:
+    """Place r of the first dimension to rank r of the group; what came from rank r stands at place r."""
+    out_R = torch.empty_like(x_R, memory_format=torch.contiguous_format)
+    torch.distributed.all_to_all_single(out_R, x_R.contiguous(), group=_groups._resolve_process_group(group))
     return out_R
 
 
-@_all_to_all.register_fake
+@_exchange.register_fake
 def _(x_R: Tensor, group: str) -> Tensor:
-    return torch.empty_like(x_R)
+    return torch.empty_like(x_R, memory_format=torch.contiguous_format)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
@@ -77,4 +71,4 @@ def _gradient(ctx: Any, upstream_R: Tensor) -> tuple[Tensor, None]:
     return _exchange(upstream_R, ctx.group), None
 
 
-_all_to_all.register_autograd(_gradient, setup_context=_save)
+_exchange.register_autograd(_gradient, setup_context=_save)

@@ -19,6 +19,7 @@ from megadec.common.errors import ConfigError, suggest
 
 HEAD_SIZE_STEP = 8
 INTERMEDIATE_STEP = 64
+PRESETS = resources.files("megadec.decoder") / "presets"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,10 +95,21 @@ class DecoderShape(ModelShape):
         """Width of all key (or value) heads together."""
         return self.kv_heads * self.head_size
 
+    @property
+    def attention_size(self) -> int:
+        """Multiplications of attention for each squared token: two products, of a token with half of its document."""
+        return self.layers * self.query_size
+
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> DecoderShape:
         """The preset `name`, with the fields in `overrides` changed. Raises ConfigError on an unknown name or field."""
-        return cls.from_mapping({**_read_preset(name), **overrides})
+        known = preset_names()
+        if name not in known:
+            raise ConfigError(
+                f"model.preset={name!r} is not a preset{suggest(name, known)}; there are {', '.join(known)}"
+            )
+        text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+        return cls.from_mapping({**yaml.safe_load(text), **overrides})
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> DecoderShape:
@@ -119,15 +131,5 @@ def check_names(kind: Any, values: Mapping[str, Any], what: str, advice: str) ->
 
 def preset_names() -> list[str]:
     """Names of the presets that ship with the package, smallest first."""
-    folder = resources.files("megadec.decoder") / "presets"
-    names = [entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    names = [entry.name.removesuffix(".yaml") for entry in PRESETS.iterdir() if entry.name.endswith(".yaml")]
     return sorted(names, key=lambda name: float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]])
-
-
-def _read_preset(name: str) -> dict[str, Any]:
-    known = preset_names()
-    if name not in known:
-        raise ConfigError(f"model.preset={name!r} is not a preset{suggest(name, known)}; there are {', '.join(known)}")
-    text = (resources.files("megadec.decoder") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    values: dict[str, Any] = yaml.safe_load(text)
-    return values

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import InputError, check_range
 from megadec.data.batch import PADDING_ID
 from megadec.decoder.textbook.seq2seq import EncoderDecoder, SourceCache
 
@@ -35,11 +35,8 @@ class Beam:
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("beam", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} is not at least 1")
-        if not 0.0 <= self.length_penalty < math.inf:
-            raise ConfigError(f"length_penalty={self.length_penalty} is not 0 or more")
+        check_range(self, "", "beam", "max_new_tokens", least=1)
+        check_range(self, "", "length_penalty", least=0, below=math.inf)
 
     def score(self, log_probability: float, tokens: int) -> float:
         """What hypotheses are compared by."""

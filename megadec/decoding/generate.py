@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import ConfigError, InputError, check_range
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.session import LanguageModel, Session, check_ids
 
@@ -43,16 +43,11 @@ class Sampling:
         for name in ("max_new_tokens", "top_k", "seed"):
             if type(getattr(self, name)) is not int:
                 raise ConfigError(f"sampling.{name}={getattr(self, name)!r} is not a whole number")
-        rules = (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more"),
-            ("top_k", self.top_k >= 0, "0 (all) or more"),
-            ("top_p", 0 < self.top_p <= 1, "over 0 and at most 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "over 0"),
-        )
-        for name, holds, rule in rules:
-            if not holds:
-                raise ConfigError(f"sampling.{name}={getattr(self, name)!r} is out of range: {rule}")
+        check_range(self, "sampling.", "max_new_tokens", least=1)
+        check_range(self, "sampling.", "temperature", least=0, below=math.inf)
+        check_range(self, "sampling.", "top_k", least=0)
+        check_range(self, "sampling.", "top_p", above=0, most=1)
+        check_range(self, "sampling.", "repetition_penalty", above=0, below=math.inf)
 
 
 Finish = Literal["stop", "length"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from megadec.common.errors import CheckpointError, ConfigError, suggest
+from megadec.common.errors import CheckpointError, ConfigError, check_range, suggest
 from megadec.common.files import read_json, write_json
 from megadec.engine.metrics.reports import Evaluation
 
@@ -32,8 +32,7 @@ class EarlyStopping:
     higher_is_better: bool = True
 
     def __post_init__(self) -> None:
-        if self.patience < 0:
-            raise ConfigError(f"early_stopping.patience={self.patience} is negative; 0 never ends a run early")
+        check_range(self, "early_stopping.", "patience", least=0)
         if self.metric is not None and "/" not in self.metric:
             raise ConfigError(f"early_stopping.metric={self.metric!r} is not SET/FIGURE, such as dev/accuracy")
         if self.metric is None and self.patience:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from megadec.common.config import parse
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
 from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
@@ -62,8 +62,7 @@ class ConvertOptions:
     max_shard_bytes: int = MAX_SHARD_BYTES
 
     def __post_init__(self) -> None:
-        if self.max_shard_bytes < 1:
-            raise ConfigError(f"max_shard_bytes={self.max_shard_bytes} is not above 0")
+        check_range(self, "", "max_shard_bytes", least=1)
         if self.dtype not in DTYPES[self.to]:
             raise ConfigError(f"dtype={self.dtype}: --to {self.to} writes {', '.join(DTYPES[self.to])}")
         for name, usual in (("layout", "auto"), ("max_shard_bytes", MAX_SHARD_BYTES)):

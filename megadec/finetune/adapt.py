@@ -17,6 +17,7 @@ from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, check_range, suggest
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.flops import FORWARD_AND_BACKWARD
+from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import normal_tensor
 from megadec.decoder.layers import Linear, linear
 from megadec.decoder.model import Decoder
@@ -91,7 +92,7 @@ def build_classifier(
     dropout: float = 0.0,
 ) -> Decoder:
     """A classifier with zero weights whose parameters require a gradient where `method` trains them."""
-    classifier = Decoder(shape, execution, classes, label_smoothing, dropout)
+    classifier = Decoder(shape, execution, classes, LanguageLoss(label_smoothing), dropout)
     if method == "lora":
         for block in classifier.layers:
             for target in lora.targets:

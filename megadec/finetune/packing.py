@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from megadec.common.errors import ConfigError, InputError
-from megadec.data.batch import PADDING_ID, TokenBatch
+from megadec.common.errors import InputError
+from megadec.data.batch import PADDING_ID, TokenBatch, boundaries
 from megadec.data.packing import pack
-from megadec.data.sharding import ResumableStream, share_of_rank
+from megadec.data.sharding import ORDER_RULE, ResumableStream, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.finetune.examples import LabelledSet
@@ -54,8 +54,7 @@ def assemble_texts(
     of_label = np.ones(len(data.names)) if weights is None else np.asarray(weights)
     shape = (len(sequences), sequence_length)
     ids_BS, targets_BS = np.full(shape, PADDING_ID, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    weights_BS, positions_BS = np.zeros(shape, dtype=np.float32), np.empty(shape, dtype=np.int64)
-    documents_BS = np.empty(shape, dtype=np.int32)
+    weights_BS, starts_BS = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool)
     for sequence, texts in enumerate(sequences):
         lengths = data.lengths[texts]
         ends = np.cumsum(lengths)
@@ -65,17 +64,14 @@ def assemble_texts(
         labels = data.labels[texts]
         if prefix_weight and used:
             targets_BS[sequence, :used] = np.repeat(labels, lengths)
-            weights_BS[sequence, :used] = np.repeat(
-                of_label[labels] * prefix_weight / np.maximum(lengths - 2, 1), lengths
-            )
+            of_prefix = of_label[labels] * prefix_weight / np.maximum(lengths - 2, 1)
+            weights_BS[sequence, :used] = np.repeat(of_prefix, lengths)
             weights_BS[sequence, ends - lengths] = 0.0
         targets_BS[sequence, ends - 1] = labels
         weights_BS[sequence, ends - 1] = of_label[labels]
-        # Padding is one more document.
-        lengths = np.append(lengths, sequence_length - used)
-        documents_BS[sequence] = np.repeat(np.arange(len(lengths)), lengths)
-        positions_BS[sequence] = np.arange(sequence_length) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    arrays = (ids_BS, targets_BS, weights_BS, positions_BS, documents_BS)
+        starts_BS[sequence, ends - lengths] = True
+        starts_BS[sequence, used : used + 1] = True  # padding is one more document
+    arrays = (ids_BS, targets_BS, weights_BS, *boundaries(starts_BS))
     return TokenBatch(*(torch.from_numpy(array) for array in arrays))
 
 
@@ -146,14 +142,12 @@ class ClassifyStream(ResumableStream):
 
     def raise_difference(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
         """Raise InputError when the texts are not those of the checkpoint, ConfigError when a setting is another."""
-        rule = "the order of the sequences depends on it, so the run cannot go on from this state"
         if (saved.get("sha256"), saved.get("texts")) != (now["sha256"], now["texts"]):
             raise InputError(
                 f"{self.data.path} has {now['texts']} labelled texts {now['sha256'][:12]}..., the checkpoint was"
-                f" trained on {saved.get('texts')} {str(saved.get('sha256'))[:12]}...: {rule}"
+                f" trained on {saved.get('texts')} {str(saved.get('sha256'))[:12]}...: {ORDER_RULE}"
             )
-        key = next(key for key in now if saved.get(key) != now[key])
-        raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {rule}")
+        super().raise_difference(saved, now)
 
     def _packed(self, epoch: int) -> list[np.ndarray]:
         """The sequences of an epoch in the order of packing."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from megadec.common.errors import ConfigError, InputError, MissingExtraError
+from megadec.common.errors import ConfigError, InputError, needs_extra
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.engine.metrics.plot import draw_confusion
 from megadec.export.read.model import open_model
@@ -86,10 +86,8 @@ def figures(true_N: np.ndarray, said_N: np.ndarray, labels: Sequence[str]) -> di
     0. confusion: rows are true labels, columns those said, both in the order of `labels`.
     Raises MissingExtraError without scikit-learn.
     """
-    try:
+    with needs_extra("scikit-learn", "finetune"):
         from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "finetune") from error
     assert len(true_N) == len(said_N) > 0, "one answer for each text"
     numbers = np.arange(len(labels))
     there = np.union1d(true_N, said_N)

@@ -22,7 +22,6 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops
 from megadec.decoder.initialize import initial_tensor
-from megadec.decoder.model import check_dropout
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
@@ -58,7 +57,7 @@ class StartOptions:
     execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
-        check_dropout(self.dropout)
+        check_range(self, "model.", "dropout", least=0, below=1)
 
 
 @dataclass(frozen=True)

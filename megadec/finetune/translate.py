@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from megadec.common.errors import ConfigError, InputError, MissingExtraError
+from megadec.common.errors import ConfigError, InputError, check_range, needs_extra
 from megadec.data.pairs import PairOptions, Part, choose_pairs
 from megadec.decoding.beam import Beam, Found, search
 from megadec.export.read.seq2seq import TrainedPairs
@@ -26,9 +26,8 @@ class Translator:
     """A model that was trained on pairs, and how it is searched. batch: sources that are searched at a time."""
 
     def __init__(self, trained: TrainedPairs, how: Beam, batch: int = 32) -> None:
-        if batch < 1:
-            raise ConfigError(f"batch={batch} is not at least 1")
         self.trained, self.how, self.batch = trained, how, batch
+        check_range(self, "", "batch", least=1)
 
     def translate(self, texts: Sequence[str]) -> list[str]:
         """The translation of each text. Raises InputError naming the text that does not fit the model."""
@@ -80,10 +79,8 @@ def score_pairs(
 
 def bleu(translations: Sequence[str], references: Sequence[str], tokenize: Tokenize) -> dict[str, Any]:
     """Corpus BLEU, from 0 to 100, of as many translations as references. Raises MissingExtraError."""
-    try:
+    with needs_extra("sacrebleu", "translate"):
         from sacrebleu.metrics.bleu import BLEU
-    except ImportError as error:
-        raise MissingExtraError("sacrebleu", "translate") from error
     metric = BLEU(tokenize=tokenize)
     result = metric.corpus_score(list(translations), [list(references)])
     return {

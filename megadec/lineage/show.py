@@ -11,6 +11,7 @@ from megadec.common.config import parse
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import full_text, read_documents
+from megadec.corpus.overlap import Sketch, overlaps
 from megadec.data.describe import describe_set, describe_step, describe_window
 from megadec.data.index import DataSet
 from megadec.data.windows import Packing, plan_windows
@@ -18,15 +19,15 @@ from megadec.data.windows import Packing, plan_windows
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """data: a folder of shards, its address, or a .parquet of documents. window: show the documents of these windows
-    instead of the index.
-
+    """data: folders of shards, their addresses, or .parquet files of documents; several are also told apart by how many
+        documents they have in common.
+    window: show the documents of these windows instead of the index.
     sequence_length, packing: what a window is. tokenizer: shows how the text of each piece begins. verify: read all
     shards and compare their hashes with the index. run, step: show the batch of these steps of a run, the first of
     which is 1. sequence: only these sequences of it, counted over all ranks from 0.
     """
 
-    data: str | None = None
+    data: tuple[str, ...] = ()
     window: tuple[int, ...] = ()
     sequence_length: int = 1024
     packing: Packing = "cut"
@@ -37,19 +38,20 @@ class ShowOptions:
     sequence: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.data is None) == (self.run is None):
+        if (not self.data) == (self.run is None):
             raise ConfigError("give either --data, a folder of shards, or --run with --step")
         if self.run is not None and (not self.step or min(self.step) < 1):
             raise ConfigError("--run needs --step with the steps to show; the first step of a run is 1")
 
 
-def describe_documents(path: Path, shown: int = 3) -> str:
-    """What a file of documents holds: how many, by source and label, and how the first few begin."""
+def describe_documents(path: Path, sketch: Sketch, shown: int = 3) -> str:
+    """What a file of documents holds: how many, by source and label, and how the first few begin; fills `sketch`."""
     by_kind: Counter[str] = Counter()
     characters, begins = 0, list[str]()
     for document in read_documents([path]):
         by_kind[" ".join(filter(None, (document.source, document.label, document.variant, document.licence)))] += 1
         characters += len(document.text)
+        sketch.add(full_text(document))
         if len(begins) < shown:
             begins.append(f"  {document.id}: {full_text(document)[:60]!r}")
     kinds = [f"  {count:>9,} {kind}" for kind, count in by_kind.most_common(20)]
@@ -68,22 +70,28 @@ def main(argv: Sequence[str]) -> None:
         trained = Trained(options.run)
         for step in options.step:
             print(describe_step(trained.stream_at(step), step, options.sequence, tokenizer))
-    elif options.data is not None and options.data.endswith(".parquet"):
-        print(describe_documents(Path(options.data)))
-    elif options.data is not None:
-        _show_set(options, options.data, tokenizer)
+    sketches: dict[str, Sketch] = {}
+    for place in options.data:
+        if place.endswith(".parquet"):
+            sketches[place] = Sketch()
+            print(describe_documents(Path(place), sketches[place]))
+        else:
+            sketches[place] = _show_set(options, place, tokenizer).sketch
+    for sentence in overlaps(sketches):
+        print(sentence)
 
 
-def _show_set(options: ShowOptions, folder: str, tokenizer: Tokenizer | None) -> None:
+def _show_set(options: ShowOptions, folder: str, tokenizer: Tokenizer | None) -> DataSet:
     data = DataSet.open(folder, tokenizer.sha256 if tokenizer else None)
     if options.verify:
         data.verify()
         print(f"{data.folder}: every shard is as its index says")
     if not options.window:
         print(describe_set(data))
-        return
+        return data
     plan = plan_windows(data, options.sequence_length, options.packing)
     for window in options.window:
         if not 0 <= window < plan.windows:
             raise ConfigError(f"--window {window}: {data.folder} has the windows 0 to {plan.windows - 1}")
         print(describe_window(plan, window, tokenizer))
+    return data

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from megadec.common.config import parse, take_options, to_dict
-from megadec.common.errors import ConfigError, ShardError
+from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import INDEX_NAME
@@ -47,6 +47,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
+            **to_dict(self),
             "setup": {**to_dict(self.setup), "parameters": self.setup.parameters},
             "memory": {
                 "peak_bytes": self.memory.peak_bytes,
@@ -55,37 +56,54 @@ class Plan:
                 **to_dict(self.memory),
                 "fits": self.memory.fits(self.machines),
             },
-            "machines": to_dict(self.machines),
             "work": {**to_dict(self.work), "tokens": self.work.tokens},
-            "speed": self.speed,
             "choice": None if self.choice is None else self.choice.to_dict(),
-            "advice": self.advice,
-            "notes": self.notes,
         }
 
 
-def plan_run(
-    run: Run,
-    deepspeed_file: Path | None,
-    machines: Machines,
-    data: Sequence[Path] = (),
-    tokens: float | None = None,
-    epochs: float | None = None,
-) -> Plan:
-    """The plan of a run on machines. data: shards in place of the run's; tokens, epochs: in place of train.steps.
+@dataclass(frozen=True)
+class PlanOptions(Machines):
+    """What is planned, beside the machines.
+
+    deepspeed: the DeepSpeed file of the run; zero3.json when left out. preset: a model in place of a run file. data:
+    folders of shards; those of the run when left out, where they exist. tokens: how much to train, in place of
+    train.steps. epochs: the same, in passes over the data. json: print JSON in place of a table.
+    """
+
+    deepspeed: Path | None = None
+    preset: str | None = None
+    data: tuple[Path, ...] = ()
+    tokens: float | None = None
+    epochs: float | None = None
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "", "tokens", "epochs", above=0)
+
+    @property
+    def machines(self) -> Machines:
+        """The machines alone."""
+        return Machines(**{field.name: getattr(self, field.name) for field in fields(Machines)})
+
+
+def plan_run(run: Run, options: PlanOptions) -> Plan:
+    """The plan of a run.
 
     Raises ConfigError for a run that cannot be (unknown preset, a batch that does not divide), ShardError for an index
     that was named and is not there.
     """
     notes: list[str] = []
-    shape = _shape(run, notes)
+    shape, machines = _shape(run, notes), options.machines
+    if machines.kind == "cpu" and machines.peak is None:
+        machines = replace(machines, peak_flops=measured_flops())
     check_groups(machines.ranks, run.train.sequence_parallel_size)
     # `auto` is bf16 on GPUs, since all that a plan knows multiply it, and on a CPU what it is on this machine.
     choice = run.train.precision
     precision = "bf16" if choice == "auto" and machines.kind == "cuda" else resolve_precision(choice)
     setup = Setup(
         shape=shape,
-        zero=_zero(run, deepspeed_file, machines, precision, notes),
+        zero=_zero(run, options.deepspeed, machines, precision, notes),
         precision=precision,
         ranks=machines.ranks,
         sequence_parallel_size=run.train.sequence_parallel_size,
@@ -97,7 +115,7 @@ def plan_run(
         saves_behind=run.checkpoint.asynchronous,
         snapshot_bytes=run.checkpoint.snapshot_bytes,
     )
-    work = _work(run, data, tokens, epochs, notes)
+    work = _work(run, options, notes)
     if machines.kind == "cpu":
         notes.append(
             "kept: freed blocks that glibc keeps (zero/cpu.py), 8 to 17 % of what is in use by measurement"
@@ -158,13 +176,14 @@ def _zero(run: Run, file: Path | None, machines: Machines, precision: Precision,
     return Zero.of(merge_settings(file, settings).values)
 
 
-def _work(run: Run, data: Sequence[Path], tokens: float | None, epochs: float | None, notes: list[str]) -> Work:
+def _work(run: Run, options: PlanOptions, notes: list[str]) -> Work:
     """The steps, and the mean length of documents in the shards that were named, else in the run's that exist."""
-    sets = {Path(folder): 1.0 for folder in data} or {Path(folder): w for folder, w in run.data.train.items()}
+    tokens, epochs = options.tokens, options.epochs
+    sets = {Path(folder): 1.0 for folder in options.data} or {Path(folder): w for folder, w in run.data.train.items()}
     seen, documents = 0.0, 0.0  # in an epoch
     for folder, weight in sets.items():
         file = folder / INDEX_NAME
-        if not file.is_file() and not data:
+        if not file.is_file() and not options.data:
             notes.append(f"not counted: {folder} has no {INDEX_NAME}")
             continue
         index = read_json(file, ShardError)
@@ -182,8 +201,6 @@ def _work(run: Run, data: Sequence[Path], tokens: float | None, epochs: float | 
         if not documents:
             raise ConfigError(f"epochs={epochs}: no shards were found to count tokens in; name them with --data")
         tokens = epochs * seen
-    if tokens is not None and not tokens > 0:
-        raise ConfigError(f"tokens={tokens} is not above 0")
     steps = run.train.steps if tokens is None else max(1, round(tokens / (sequences * length)))
     return Work(sequences, length, steps, document_tokens)
 
@@ -229,23 +246,6 @@ def _speed_lines(plan: Plan) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class PlanOptions(Machines):
-    """What is planned, beside the machines.
-
-    deepspeed: the DeepSpeed file of the run; zero3.json when left out. preset: a model in place of a run file. data:
-    folders of shards; those of the run when left out, where they exist. tokens: how much to train, in place of
-    train.steps. epochs: the same, in passes over the data. json: print JSON in place of a table.
-    """
-
-    deepspeed: Path | None = None
-    preset: str | None = None
-    data: tuple[Path, ...] = ()
-    tokens: float | None = None
-    epochs: float | None = None
-    json: bool = False
-
-
 def main(argv: Sequence[str]) -> None:
     """Print the plan as a table or as JSON."""
     names = [field.name for field in fields(PlanOptions)]
@@ -262,8 +262,5 @@ def main(argv: Sequence[str]) -> None:
     if "config" not in given:
         rest = [*(word for n in ("name", "tokenizer") if n not in given for word in (f"--{n}", "plan")), *rest]
     run = parse(Run, rest, description=DESCRIPTION)
-    machines = Machines(**{field.name: getattr(options, field.name) for field in fields(Machines)})
-    if machines.kind == "cpu" and machines.peak is None:
-        machines = replace(machines, peak_flops=measured_flops())
-    plan = plan_run(run, options.deepspeed, machines, options.data, options.tokens, options.epochs)
+    plan = plan_run(run, options)
     print(json.dumps(plan.to_dict(), ensure_ascii=False, indent=1) if options.json else table(plan))

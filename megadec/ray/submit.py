@@ -7,6 +7,7 @@ with the job, and its checkpoints with it. Ctrl-C stops the job; when this comma
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import logging
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from megadec.common.config import parse
-from megadec.common.errors import FAILED_ON_THE_WAY, ConfigError, MissingExtraError, TrainingError
+from megadec.common.errors import FAILED_ON_THE_WAY, ConfigError, TrainingError, needs_extra
 from megadec.common.log import logger
 from megadec.ray.failures import one_line
 
@@ -84,25 +85,16 @@ def main(argv: Sequence[str]) -> None:
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """(our options, the command after `--`); every `--env` given is gathered into one."""
     before = list(itertools.takewhile(lambda argument: argument != "--", argv))
-    ours, pairs = list[str](), list[str]()
-    target = ours
-    for argument in before:
-        name, _, value = argument.partition("=")
-        if name.startswith("--"):
-            target = pairs if name == "--env" else ours
-        if name != "--env":
-            target.append(argument)
-        elif value:
-            pairs.append(value)
-    return [*ours, *(["--env", *pairs] if pairs else [])], list(argv[len(before) + 1 :])
+    gathering = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    gathering.add_argument("--env", nargs="*", action="extend", default=[])
+    pairs, ours = gathering.parse_known_args(before)
+    return [*ours, *(["--env", *pairs.env] if pairs.env else [])], list(argv[len(before) + 1 :])
 
 
 def connect(address: str) -> JobSubmissionClient:
     """The job server at `address`. Raises MissingExtraError, ConfigError (nobody, or not a job server, answers)."""
-    try:
+    with needs_extra("ray", "ray"):
         from ray.job_submission import JobSubmissionClient
-    except ImportError as error:
-        raise MissingExtraError("ray", "ray") from error
     logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # they would take the place of what --address says
         os.environ.pop(name, None)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from megadec.common.config import parse, to_dict
-from megadec.common.errors import ConfigError, MissingExtraError, TrainingError, check_range
+from megadec.common.errors import ConfigError, TrainingError, check_range, needs_extra
 from megadec.engine.checkpoint.manifest import checkpoints_in
 from megadec.engine.health.preemption import STOP_FILE
 from megadec.engine.runs.pretrain import Run
@@ -104,11 +104,9 @@ def check_request(run: Run, deepspeed_file: Path, workers: int) -> None:
 
 def connect(address: str | None) -> None:
     """Join a Ray cluster. Raises MissingExtraError, ConfigError (nobody answers at the address)."""
-    try:
+    with needs_extra("ray", "ray"):
         import ray
         import ray.train
-    except ImportError as error:
-        raise MissingExtraError("ray", "ray") from error
     address = address or os.environ.get("RAY_ADDRESS")
     if address is not None and address.startswith("ray://"):
         raise ConfigError(

@@ -16,22 +16,41 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from megadec.common.config import parse, take_options, to_dict
+from megadec.common.config import parse, take_options, to_dict, to_yaml
 from megadec.common.errors import CheckpointError, ConfigError, TrainingError
-from megadec.common.files import write_json
+from megadec.common.files import storage_errors, write_json
 from megadec.common.log import logger
+from megadec.common.tokenizer import Tokenizer
+from megadec.data.shard_folders import LocalFolder, open_folder
+from megadec.data.sharding import check_groups
 from megadec.engine.checkpoint.manifest import newest_whole
-from megadec.engine.metrics.options import FILE_NAME
-from megadec.engine.runs.pretrain import Run
-from megadec.engine.zero.settings import resolve_precision
-from megadec.rehearse.disturbances import DAMAGE, KINDS, LAUNCHER, Disturbance, Kind, RehearsalOptions, choose
-from megadec.rehearse.start import STARTING, Attempt, NotSeenError, Scene, damaged, disturb, make_scene, read_lines
+from megadec.engine.early_stopping import EarlyStopping
+from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
+from megadec.engine.runs.pretrain import ModelOptions, Run
+from megadec.engine.zero.settings import read_settings, resolve_precision
+from megadec.rehearse.start import (
+    DAMAGE,
+    EVALUATE_EVERY,
+    KINDS,
+    LAUNCHER,
+    SAVE_EVERY,
+    STARTING,
+    Attempt,
+    Disturbance,
+    Kind,
+    NotSeenError,
+    RehearsalOptions,
+    choose,
+    damaged,
+    disturb,
+    read_lines,
+)
 
 SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "pretrain.py"
 OWN_NAMES = {field.name for field in fields(RehearsalOptions)}
@@ -41,6 +60,8 @@ HOPELESS = 3
 SHOWN_OUTPUT = 3000
 # A run whose launcher is gone does the step that is under way, and may have begun another before it looks.
 LAST_STEPS = 2
+SMALL_HEAD, SMALL_LAYERS, SMALL_INTERMEDIATE = 16, 2, 64
+WARMUP_STEPS, WINDOWS, MICRO_BATCH_SIZE = 5, 8, 1
 
 Losses = Mapping[tuple[str, int], float]
 """By what was measured (`train`, or the name of a held-out set) and step."""
@@ -114,11 +135,10 @@ class RehearsalReport:
         return {**to_dict(self), "rows": rows, "problems": self.problems, "counts": self.counts}
 
 
-def rehearse(run: Run, deepspeed: Path, script: Path, options: RehearsalOptions) -> RehearsalReport:
+def rehearse(run: Run, deepspeed: Path, options: RehearsalOptions) -> RehearsalReport:
     """Run it undisturbed, then with every disturbance, then to its end; a report of what happened.
 
-    script: launch/pretrain.py. Raises ConfigError for a run or options that cannot be, TrainingError when the
-    undisturbed run does not train.
+    Raises ConfigError for a run or options that cannot be, TrainingError when the undisturbed run does not train.
     """
     folder = options.folder
     if folder is not None and folder.exists() and any(folder.iterdir()):
@@ -127,10 +147,10 @@ def rehearse(run: Run, deepspeed: Path, script: Path, options: RehearsalOptions)
     # SIGTERM ends the rehearsal as Ctrl-C does: with every process that it has started.
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        scene = make_scene(run, deepspeed, options, folder.resolve())
-        if options.damaged_shards and not scene.shards:
+        rehearsal = Rehearsal(run, deepspeed, options, folder.resolve())
+        if options.damaged_shards and not rehearsal.shards:
             raise ConfigError("no shards of data.train lie on this machine to be damaged: say --damaged_shards 0")
-        report = _Rehearsal(scene, script, options, folder / "output").play()
+        report = rehearsal.play()
     finally:
         signal.signal(signal.SIGTERM, former)
     if report.problems:
@@ -140,46 +160,58 @@ def rehearse(run: Run, deepspeed: Path, script: Path, options: RehearsalOptions)
     return report
 
 
-class _Rehearsal:
-    """The scene, and what is known of the run so far. logs: the folder for the output of every start."""
+class Rehearsal:
+    """The files of a rehearsal below `folder`, and what is known of the run so far.
 
-    def __init__(self, scene: Scene, script: Path, options: RehearsalOptions, logs: Path) -> None:
-        self._scene, self._script, self._options, self._logs = scene, script, options, logs
-        self._steps, self._folder = scene.run.train.steps, scene.run.folder
-        stated = options.tolerance
-        self._tolerance = TOLERANCES[resolve_precision(scene.run.train.precision)] if stated is None else stated
-        self._rows: list[Outcome] = []
+    run: as the launcher takes it. shards: the links to the tars of training, which can be damaged. Raises ConfigError
+    for a run or options that cannot be.
+    """
+
+    def __init__(self, run: Run, deepspeed: Path, options: RehearsalOptions, folder: Path) -> None:
+        self.run_file, self.logs, self.deepspeed_files = folder / "run.yaml", folder / "output", list[Path]()
+        with storage_errors(folder):
+            self.logs.mkdir(parents=True, exist_ok=True)
+            scaled = scale(run, options)
+            data = replace(scaled.data, train=_linked(run, folder / "shards"))
+            self.run = replace(scaled, output_folder=str(folder / "runs"), data=data)
+            self.run_file.write_text(to_yaml(self.run), encoding="utf-8")
+            for number, file in enumerate((deepspeed, *options.other_deepspeed)):
+                self.deepspeed_files.append(folder / f"deepspeed-{number}-{file.name}")
+                write_json(self.deepspeed_files[-1], _scaled_settings(file, options))
+        self.shards = sorted(folder.glob("shards/*/*/*.tar"))
+        self._options, self._steps, self._rows = options, self.run.train.steps, list[Outcome]()
+        usual = TOLERANCES[resolve_precision(self.run.train.precision)]
+        self._tolerance = usual if options.tolerance is None else options.tolerance
 
     def play(self) -> RehearsalReport:
         """All starts."""
         began = time.monotonic()
-        self._logs.mkdir(exist_ok=True)
         self._run_undisturbed()
-        for what in choose(self._options, evaluates=bool(self._scene.run.evaluate.sets)):
+        for what in choose(self._options, evaluates=bool(self.run.evaluate.sets)):
             self._start(what)
             if len(self._rows) >= HOPELESS and all(row.error for row in self._rows[-HOPELESS:]):
                 log.error("giving up: %d starts in a row did not come to their disturbance", HOPELESS)
                 break
         self._start(Disturbance(None, "before", 0, 0, 0.0, self._options.all_ranks[0]))
         return RehearsalReport(
-            run=to_dict(self._scene.run),
+            run=to_dict(self.run),
             seed=self._options.seed,
             steps=self._steps,
             tolerance=self._tolerance,
             rows=self._rows,
             undisturbed_loss=self._undisturbed["train", self._steps],
-            final_loss=losses_of(read_lines(self._folder / FILE_NAME)).get(("train", self._steps)),
+            final_loss=losses_of(read_lines(self.run.folder / FILE_NAME)).get(("train", self._steps)),
             seconds=time.monotonic() - began,
         )
 
     def _attempt(self, name: str, folder: Path, ranks: int, deepspeed: int, *options: str) -> Attempt:
         """Start the run in `folder` with the DeepSpeed file of this number. name: of the file for its output."""
-        files = ["--deepspeed", str(self._scene.deepspeed_files[deepspeed]), "--config", str(self._scene.run_file)]
-        command = [str(self._script), *files, f"--name={folder.name}", *options]
-        return Attempt(command, ranks, folder, self._logs / name, self._options.patience_seconds)
+        files = ["--deepspeed", str(self.deepspeed_files[deepspeed]), "--config", str(self.run_file)]
+        command = [str(SCRIPT), *files, f"--name={folder.name}", *options]
+        return Attempt(command, ranks, folder, self.logs / name, self._options.patience_seconds)
 
     def _run_undisturbed(self) -> None:
-        folder, began = self._scene.undisturbed, time.monotonic()
+        folder, began = self.run.folder.with_name("undisturbed"), time.monotonic()
         log.info("undisturbed: %d steps in %s", self._steps, folder)
         with self._attempt("undisturbed", folder, self._options.all_ranks[0], 0) as start:
             with contextlib.suppress(NotSeenError):  # its output says why
@@ -195,16 +227,16 @@ class _Rehearsal:
     def _start(self, what: Disturbance) -> None:
         """Start the run, let happen what is to happen, and collect the facts."""
         kind = KINDS[what.kind]
-        file, says = self._scene.deepspeed_files[what.deepspeed], kind.says
+        file, says = self.deepspeed_files[what.deepspeed], kind.says
         row = Outcome(len(self._rows) + 1, what.ranks, file.name, what.words, what.kind, what.victim)
         row.whole_before = self._whole_step()
         with contextlib.ExitStack() as stack:
             if what.kind in DAMAGE:
-                shard = self._scene.shards[int(what.fraction * len(self._scene.shards))]
+                shard = self.shards[int(what.fraction * len(self.shards))]
                 says = f"{shard.parent.name}/{shard.name}"
                 row.done += f": {says}"
                 stack.enter_context(damaged(shard, cut=what.kind == "cut shard"))
-            start = self._attempt(f"{row.number:03d}", self._folder, what.ranks, what.deepspeed, *kind.options)
+            start = self._attempt(f"{row.number:03d}", self.run.folder, what.ranks, what.deepspeed, *kind.options)
             stack.enter_context(start)
             try:
                 row.place = disturb(start, what, self._pace)
@@ -216,7 +248,7 @@ class _Rehearsal:
         row.whole = self._whole_step()
         row.loss_difference = difference(losses_of([*trained, *start.lines("evaluate")]), self._undisturbed)
         row.said = says in start.output
-        row.left = unfinished_in(self._folder)
+        row.left = unfinished_in(self.run.folder)
         # What the starts before have left is known when one went on from somewhere.
         went_on = went_on_from(start.output, bool(trained))
         for earlier in self._rows:
@@ -235,7 +267,7 @@ class _Rehearsal:
 
     def _finish(self, row: Outcome) -> None:
         """What must hold for the whole run when its last start has ended."""
-        lines = read_lines(self._folder / FILE_NAME)
+        lines = read_lines(self.run.folder / FILE_NAME)
         row.went_on_from, row.left_over = row.whole, row.left
         row.loss_difference = max(row.loss_difference, difference(losses_of(lines), self._undisturbed))
         if [line["step"] for line in lines if line["kind"] == "train"] != list(range(1, self._steps + 1)):
@@ -244,11 +276,82 @@ class _Rehearsal:
     def _whole_step(self) -> int:
         """The step of the newest checkpoint whose every file is as its manifest says; 0 where there is none."""
         try:
-            newest = newest_whole(self._scene.run.checkpoints)
+            newest = newest_whole(self.run.checkpoints)
         except CheckpointError as all_damaged:
             log.error("%s", all_damaged)
             return 0
         return newest[1]["step"] if newest else 0
+
+
+def scale(run: Run, options: RehearsalOptions) -> Run:
+    """The run with few steps, short sequences, a small batch that every number of ranks divides, and often a save."""
+    shared_by = run.train.sequence_parallel_size
+    for ranks in options.all_ranks:
+        check_groups(ranks, shared_by)
+    sequence_length = min(options.sequence_length, run.data.sequence_length)
+    train = replace(
+        run.train,
+        steps=options.run_steps,
+        stop_at_step=None,
+        global_batch_size=2 * MICRO_BATCH_SIZE * math.lcm(*(ranks // shared_by for ranks in options.all_ranks)),
+        micro_batch_size=MICRO_BATCH_SIZE,
+    )
+    windows, micro = min(run.evaluate.windows, WINDOWS), MICRO_BATCH_SIZE
+    return replace(
+        run,
+        name="disturbed",
+        model=run.model if options.own_model else _small(run, sequence_length),
+        data=replace(run.data, sequence_length=sequence_length, bad_shards=0),
+        train=train,
+        schedule=replace(run.schedule, warmup_steps=min(run.schedule.warmup_steps, WARMUP_STEPS)),
+        evaluate=replace(run.evaluate, interval_steps=EVALUATE_EVERY, windows=windows, micro_batch_size=micro),
+        checkpoint=replace(run.checkpoint, interval_steps=SAVE_EVERY, keep_every=0, resume="auto"),
+        metrics=MetricsOptions(tensorboard=False),
+        early_stopping=EarlyStopping(),  # it would end the run before the disturbances are through
+    )
+
+
+def _small(run: Run, sequence_length: int) -> ModelOptions:
+    """A small model of the same kind: what it computes with is kept, what it holds is not."""
+    own = run.model.decoder_shape(Tokenizer.load(run.tokenizer)) if run.model.init_from is None else None
+    heads = 2 * run.train.sequence_parallel_size
+    shared = own is None or own.kv_heads < own.heads
+    small = {
+        "hidden_size": heads * SMALL_HEAD,
+        "layers": SMALL_LAYERS,
+        "heads": heads,
+        "kv_heads": heads // 2 if shared else heads,
+        "head_size": SMALL_HEAD,
+        "intermediate_size": SMALL_INTERMEDIATE,
+        "max_position_embeddings": sequence_length,
+    }
+    return replace(run.model, init_from=None, shape={**run.model.shape, **small})
+
+
+def _scaled_settings(file: Path, options: RehearsalOptions) -> dict[str, Any]:
+    """The DeepSpeed file; a small model's parameters are partitioned too, which stage 3 leaves out by default."""
+    values = read_settings(file)
+    zero = values.get("zero_optimization", {})
+    if not options.own_model and zero.get("stage") == 3:
+        zero["stage3_param_persistence_threshold"] = 0
+    return values
+
+
+def _linked(run: Run, folder: Path) -> dict[str, float]:
+    """Folders of links in place of the run's own, by weight; addresses stay as they are."""
+    train = {}
+    for number, (name, weight) in enumerate(run.data.train.items()):
+        place = open_folder(name, run.data.cache)
+        if not isinstance(place, LocalFolder):
+            train[name] = weight
+            continue
+        place.read_index()  # says so where there is none
+        links = folder / str(number) / place.name
+        links.mkdir(parents=True)
+        for file in place.path.resolve().iterdir():
+            (links / file.name).symlink_to(file)
+        train[str(links)] = weight
+    return train
 
 
 def losses_of(lines: Sequence[Mapping[str, Any]]) -> Losses:
@@ -278,30 +381,23 @@ def difference(losses: Losses, undisturbed: Losses) -> float:
 
 
 def judge(row: Outcome, tolerance: float, last_step: int) -> list[str]:
-    """What is wrong with a row, in words. last_step: of the run."""
+    """What is wrong with a row, in words. last_step: of the run.
+
+    Where nothing kept it from going as planned, what was done must have the end that belongs to it.
+    """
+    kind, step, whole = row.kind, row.at_step, row.whole
     rules = [
         (row.error != "", row.error),
-        (row.whole < row.whole_before, f"the checkpoint of step {row.whole_before} was whole and is not any more"),
-        (
-            row.went_on_from not in (None, row.whole),
-            f"went on from step {row.went_on_from}, and step {row.whole} was whole",
-        ),
+        (whole < row.whole_before, f"the checkpoint of step {row.whole_before} was whole and is not any more"),
+        (row.went_on_from not in (None, whole), f"went on from step {row.went_on_from}, and step {whole} was whole"),
         (not row.loss_difference <= tolerance, f"a loss differs by {row.loss_difference:.2g}, more than {tolerance:g}"),
         (row.left_over != (), f"left over: {', '.join(row.left_over)}"),
     ]
-    if not row.error:
-        rules += _rules_of_kind(row, last_step)
-    return [words for is_broken, words in rules if is_broken]
-
-
-def _rules_of_kind(row: Outcome, last_step: int) -> list[tuple[bool, str]]:
-    """Whether what was done had another end than it must have, and the words for it."""
-    kind, step, whole = row.kind, row.at_step, row.whole
     fails = kind in ("kill", *DAMAGE, "full disk") or row.victim == LAUNCHER
     saves_and_ends = kind in ("stop", "full disk for a while")
     too_early = kind == "kill" and row.place == STARTING
     went_on = step - row.whole_before
-    return [
+    rules_of_kind = [
         (fails == (row.status == 0), f"ended with {row.status}"),
         (saves_and_ends and whole != step, f"was asked to stop at step {step}, and saved step {whole}"),
         (too_early and went_on > LAST_STEPS, f"was killed before its first step, and did {went_on} steps"),
@@ -312,6 +408,7 @@ def _rules_of_kind(row: Outcome, last_step: int) -> list[tuple[bool, str]]:
             f"ended at step {step} with the checkpoint of step {whole}, not at step {last_step}",
         ),
     ]
+    return [words for is_broken, words in [*rules, *([] if row.error else rules_of_kind)] if is_broken]
 
 
 HEAD = ("", "ranks", "what was done", "where", "at step", "ended", "whole", "went on from", "steps lost",
@@ -366,7 +463,7 @@ def main(argv: Sequence[str]) -> None:
     if not SCRIPT.is_file():
         raise ConfigError(f"{SCRIPT} does not exist; a rehearsal starts it: it needs megadec's source tree")
     run = Run(**{field.name: getattr(parsed, field.name) for field in fields(Run)})
-    report = rehearse(run, Path(taken["deepspeed"]), SCRIPT, parsed.rehearsal)
+    report = rehearse(run, Path(taken["deepspeed"]), parsed.rehearsal)
     print(table(report))
     if parsed.rehearsal.output is not None:
         write_json(parsed.rehearsal.output, report.to_json())

@@ -1,9 +1,12 @@
-"""One start of a run by the deepspeed launcher: the user's run, scaled down, seen from outside; and its end.
+"""What a rehearsal does to a run, and one start of it by the deepspeed launcher, seen from outside; and its end.
 
-It trains on links to the user's shards, in a folder of its own; a damaged shard is a copy in place of a link, so the
-user's own files are only ever read. Everything that the launcher has started is in one session, by which it is found
-and ended. What a run is doing is concluded from its files, as a user would, so that the run is the one that users have,
-without a hook for rehearsals.
+Every bit of the disturbances is chosen by a seed before the first start. Moments are shares of what a step, a save or
+an evaluation takes, so two rehearsals with one seed do the same things in the same order, and hit different
+instructions all the same.
+
+A damaged shard is a copy in place of a link, so the user's own files are only ever read. Everything that the launcher
+has started is in one session, by which it is found and ended. What a run is doing is concluded from its files, as a
+user would, so that the run is the one that users have, without a hook for rehearsals.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import shutil
 import signal
 import statistics
@@ -20,27 +24,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
 
-from megadec.common.config import to_yaml
-from megadec.common.errors import TrainingError
-from megadec.common.files import storage_errors, write_json
+from megadec.common.errors import ConfigError, TrainingError, check_range
 from megadec.common.processes import free_port, session_of
-from megadec.common.tokenizer import Tokenizer
-from megadec.data.shard_folders import LocalFolder, open_folder
-from megadec.data.sharding import check_groups
 from megadec.engine.checkpoint.manifest import checkpoints_in
-from megadec.engine.early_stopping import EarlyStopping
-from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
+from megadec.engine.metrics.options import FILE_NAME
 from megadec.engine.runs.common import CHECKPOINTS
-from megadec.engine.runs.pretrain import ModelOptions, Run
-from megadec.engine.zero.settings import read_settings
-from megadec.rehearse.disturbances import ALL_RANKS, EVALUATE_EVERY, LAUNCHER, SAVE_EVERY, Disturbance, RehearsalOptions
 
 LOOK_SECONDS = 0.001
 END_LOOK_SECONDS = 0.2  # looking through all processes takes its time
@@ -49,115 +44,171 @@ STARTING = "while it started"
 # A file may get so large when the disk is to refuse: metrics and manifests of some sort fit, weights do not.
 REFUSED_BYTES = 20_000
 REFUSAL = "The state stays in memory"
-SMALL_HEAD, SMALL_LAYERS, SMALL_INTERMEDIATE = 16, 2, 64
-WARMUP_STEPS, WINDOWS, MICRO_BATCH_SIZE = 5, 8, 1
 # Of a shard that is cut so much is left.
 KEPT_FRACTION = 0.6
 
+Kind = Literal["kill", "stop", "cut shard", "flipped byte", "full disk", "full disk for a while"]
+Moment = Literal["before", "start", "step", "save", "evaluation"]
+LAUNCHER, ALL_RANKS = -1, -2
+# So many steps at most a start makes before it is disturbed, with a save every second and an evaluation every third.
+STEPS_A_START = 6
+SAVE_EVERY, EVALUATE_EVERY = 2, 3
+SHARE_AT_START = 0.1
+
+
+class KindOf(NamedTuple):
+    """words: for the table. groups: who may be the victim beside single ranks. options: of the start to which it
+    happens. says: what the run must say then."""
+
+    words: str
+    groups: tuple[int, ...] = ()
+    options: tuple[str, ...] = ()
+    says: str = ""
+
+
+DAMAGE: tuple[Kind, ...] = ("cut shard", "flipped byte")
+FULL_DISK: tuple[Kind, ...] = ("full disk", "full disk for a while")
+RETRY, REFUSED = "--checkpoint.retry_pause_seconds=0.2", "cannot write"
+KINDS: dict[Kind | None, KindOf] = {
+    "kill": KindOf("kill -9 of {victim}", (LAUNCHER, ALL_RANKS)),
+    "stop": KindOf("SIGTERM to {victim}", (LAUNCHER,)),
+    "cut shard": KindOf("a shard was cut", (ALL_RANKS,)),
+    "flipped byte": KindOf("a byte of a shard was flipped", (ALL_RANKS,), ("--data.verify=hashes",)),
+    "full disk": KindOf("the disk refused {victim}", (), (RETRY, "--checkpoint.retries=1"), REFUSED),
+    "full disk for a while": KindOf(
+        "the disk refused {victim} for a while", (ALL_RANKS,), (RETRY, "--checkpoint.retries=100000"), REFUSED
+    ),
+    None: KindOf("nothing; to the end"),
+}
+
 
 @dataclass(frozen=True)
-class Scene:
-    """The files of a rehearsal: `run` as the launcher takes it, the DeepSpeed files, and where shards can be damaged.
+class RehearsalOptions:
+    """ranks: of every start. rank_numbers: draw each start's from these instead. other_deepspeed: each start draws its
+    DeepSpeed file from these and that of --deepspeed.
 
-    shards: the links to the tars of training, all of them.
+    kills: with signal 9. share_in_saves: of the kills, while a checkpoint is being written. share_in_evaluations: of
+    the kills, in an evaluation. stops: SIGTERM. damaged_shards: starts with a shard that was cut or has a flipped byte.
+    full_disks: saves that the disk refuses. seed: of all choices. steps: of the run; by default as many as the
+    disturbances can use up. sequence_length: of the scaled run. own_model: train the run's own model, not a small one
+    of its kind.
+
+    tolerance: largest relative difference of a loss to the undisturbed run; by default 1e-5 in fp32 and 1e-2 in bf16.
+    patience_seconds: so long anything may take. folder: for the runs and their output (default: a temporary one, which
+    goes when all is well). output: where the report goes as JSON.
     """
 
-    run: Run
-    run_file: Path
-    deepspeed_files: tuple[Path, ...]
-    shards: tuple[Path, ...]
+    ranks: int = 2
+    rank_numbers: tuple[int, ...] = ()
+    other_deepspeed: tuple[Path, ...] = ()
+    kills: int = 10
+    share_in_saves: float = 0.4
+    share_in_evaluations: float = 0.2
+    stops: int = 2
+    damaged_shards: int = 2
+    full_disks: int = 2
+    seed: int = 0
+    steps: int | None = None
+    sequence_length: int = 64
+    own_model: bool = False
+    tolerance: float | None = None
+    patience_seconds: float = 900.0
+    folder: Path | None = None
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        counts = ("kills", "stops", "damaged_shards", "full_disks")
+        check_range(self, "rehearsal.", *counts, "tolerance", "share_in_saves", "share_in_evaluations", least=0)
+        check_range(self, "rehearsal.", "sequence_length", least=2)
+        check_range(self, "rehearsal.", "patience_seconds", above=0)
+        if min(self.all_ranks) < 1:
+            raise ConfigError(f"rehearse: {min(self.all_ranks)} ranks; at least 1 trains")
+        if self.share_in_saves + self.share_in_evaluations > 1:
+            raise ConfigError(
+                f"rehearsal.share_in_saves={self.share_in_saves} and rehearsal.share_in_evaluations="
+                f"{self.share_in_evaluations}: shares of all kills are together at most 1"
+            )
+        if self.run_steps < self.steps_needed:
+            raise ConfigError(
+                f"rehearsal.steps={self.steps} is less than the {self.steps_needed} that {self.disturbances}"
+                f" disturbances can use up ({STEPS_A_START} each): name more steps, or fewer disturbances"
+            )
 
     @property
-    def undisturbed(self) -> Path:
-        """The folder of the run that nothing happens to; the other's is `run.folder`."""
-        return self.run.folder.with_name("undisturbed")
+    def all_ranks(self) -> tuple[int, ...]:
+        """Every number of ranks that a start may have."""
+        return self.rank_numbers or (self.ranks,)
+
+    @property
+    def disturbances(self) -> int:
+        """How many rows the rehearsal has, without the last one, which ends the run."""
+        return self.kills + self.stops + self.damaged_shards + self.full_disks
+
+    @property
+    def steps_needed(self) -> int:
+        """After so many steps the run is surely not done before the last disturbance."""
+        return STEPS_A_START * (self.disturbances + 1)
+
+    @property
+    def run_steps(self) -> int:
+        """How many steps the run has."""
+        return self.steps_needed if self.steps is None else self.steps
 
 
-def make_scene(run: Run, deepspeed: Path, options: RehearsalOptions, folder: Path) -> Scene:
-    """Write what the launcher needs into `folder`. Raises ConfigError for a run or options that cannot be."""
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        scaled = scale(run, options)
-        data = replace(scaled.data, train=_linked(run, folder / "shards"))
-        scaled = replace(scaled, output_folder=str(folder / "runs"), data=data)
-        run_file = folder / "run.yaml"
-        run_file.write_text(to_yaml(scaled), encoding="utf-8")
-        files = []
-        for number, file in enumerate((deepspeed, *options.other_deepspeed)):
-            files.append(folder / f"deepspeed-{number}-{file.name}")
-            write_json(files[-1], _scaled_settings(file, options))
-    return Scene(scaled, run_file, tuple(files), tuple(sorted(folder.glob("shards/*/*/*.tar"))))
+@dataclass(frozen=True)
+class Disturbance:
+    """One start of the run and what is done to it.
+
+    kind: None for the last start, which nothing happens to. victim: a rank's number, LAUNCHER or ALL_RANKS. after: so
+    many steps, saves or evaluations of this start come first. fraction: how far into the step, save or evaluation it
+    comes. ranks, deepspeed: of this start; the latter counts the files from 0, which is that of --deepspeed.
+    """
+
+    kind: Kind | None
+    moment: Moment
+    victim: int
+    after: int
+    fraction: float
+    ranks: int
+    deepspeed: int = 0
+
+    @property
+    def words(self) -> str:
+        """What is done, for the table."""
+        victim = {LAUNCHER: "the launcher", ALL_RANKS: "all ranks"}.get(self.victim, f"rank {self.victim}")
+        return KINDS[self.kind].words.format(victim=victim)
 
 
-def scale(run: Run, options: RehearsalOptions) -> Run:
-    """The run with few steps, short sequences, a small batch that every number of ranks divides, and often a save."""
-    shared_by = run.train.sequence_parallel_size
-    for ranks in options.all_ranks:
-        check_groups(ranks, shared_by)
-    sequence_length = min(options.sequence_length, run.data.sequence_length)
-    train = replace(
-        run.train,
-        steps=options.run_steps,
-        stop_at_step=None,
-        global_batch_size=2 * MICRO_BATCH_SIZE * math.lcm(*(ranks // shared_by for ranks in options.all_ranks)),
-        micro_batch_size=MICRO_BATCH_SIZE,
-    )
-    windows, micro = min(run.evaluate.windows, WINDOWS), MICRO_BATCH_SIZE
-    return replace(
-        run,
-        name="disturbed",
-        model=run.model if options.own_model else _small(run, sequence_length),
-        data=replace(run.data, sequence_length=sequence_length, bad_shards=0),
-        train=train,
-        schedule=replace(run.schedule, warmup_steps=min(run.schedule.warmup_steps, WARMUP_STEPS)),
-        evaluate=replace(run.evaluate, interval_steps=EVALUATE_EVERY, windows=windows, micro_batch_size=micro),
-        checkpoint=replace(run.checkpoint, interval_steps=SAVE_EVERY, keep_every=0, resume="auto"),
-        metrics=MetricsOptions(tensorboard=False),
-        early_stopping=EarlyStopping(),  # it would end the run before the disturbances are through
-    )
+def choose(options: RehearsalOptions, *, evaluates: bool) -> list[Disturbance]:
+    """Every disturbance of a rehearsal, in order. evaluates: the run has held-out sets; if not, no kill waits for them.
+
+    Pure: the same options give the same list.
+    """
+    chance = random.Random(options.seed)
+    evaluation: Moment = "evaluation" if evaluates else "step"
+    in_saves = math.ceil(options.kills * options.share_in_saves)
+    in_evaluations = min(round(options.kills * options.share_in_evaluations), options.kills - in_saves)
+    at_start = min(round(options.kills * SHARE_AT_START), options.kills - in_saves - in_evaluations)
+    stops: tuple[Moment, ...] = ("step", "save", evaluation)
+    kinds: list[tuple[Kind, Moment]] = [("kill", "save")] * in_saves
+    kinds += [("kill", evaluation)] * in_evaluations
+    kinds += [("kill", "start")] * at_start
+    kinds += [("kill", "step")] * (options.kills - len(kinds))
+    kinds += [("stop", stops[number % 3]) for number in range(options.stops)]
+    kinds += [(DAMAGE[number % 2], "before") for number in range(options.damaged_shards)]
+    kinds += [(FULL_DISK[number % 2], "save") for number in range(options.full_disks)]
+    chance.shuffle(kinds)
+    return [_draw(kind, moment, options, chance) for kind, moment in kinds]
 
 
-def _small(run: Run, sequence_length: int) -> ModelOptions:
-    """A small model of the same kind: what it computes with is kept, what it holds is not."""
-    own = run.model.decoder_shape(Tokenizer.load(run.tokenizer)) if run.model.init_from is None else None
-    heads = 2 * run.train.sequence_parallel_size
-    shared = own is None or own.kv_heads < own.heads
-    small = {
-        "hidden_size": heads * SMALL_HEAD,
-        "layers": SMALL_LAYERS,
-        "heads": heads,
-        "kv_heads": heads // 2 if shared else heads,
-        "head_size": SMALL_HEAD,
-        "intermediate_size": SMALL_INTERMEDIATE,
-        "max_position_embeddings": sequence_length,
-    }
-    return replace(run.model, init_from=None, shape={**run.model.shape, **small})
-
-
-def _scaled_settings(file: Path, options: RehearsalOptions) -> dict[str, Any]:
-    """The DeepSpeed file; a small model's parameters are partitioned too, which stage 3 leaves out by default."""
-    values = read_settings(file)
-    zero = values.get("zero_optimization", {})
-    if not options.own_model and zero.get("stage") == 3:
-        zero["stage3_param_persistence_threshold"] = 0
-    return values
-
-
-def _linked(run: Run, folder: Path) -> dict[str, float]:
-    """Folders of links in place of the run's own, by weight; addresses stay as they are."""
-    train = {}
-    for number, (name, weight) in enumerate(run.data.train.items()):
-        place = open_folder(name, run.data.cache)
-        if not isinstance(place, LocalFolder):
-            train[name] = weight
-            continue
-        place.read_index()  # says so where there is none
-        links = folder / str(number) / place.name
-        links.mkdir(parents=True)
-        for file in place.path.resolve().iterdir():
-            (links / file.name).symlink_to(file)
-        train[str(links)] = weight
-    return train
+def _draw(kind: Kind, moment: Moment, options: RehearsalOptions, chance: random.Random) -> Disturbance:
+    ranks = chance.choice(options.all_ranks)
+    groups = [group for group in KINDS[kind].groups if moment != "start" or group != LAUNCHER]
+    victims = [*range(ranks), *range(ranks), *groups]
+    # A save comes every second step, an evaluation every third: more of them than these would take too many steps.
+    after = {"step": chance.randint(1, 4), "save": chance.randint(0, 1)}.get(moment, 0)
+    victim, fraction = chance.choice(victims), chance.random()
+    return Disturbance(kind, moment, victim, after, fraction, ranks, chance.randrange(1 + len(options.other_deepspeed)))
 
 
 @contextlib.contextmanager
@@ -190,7 +241,8 @@ class NotSeenError(TrainingError):
 class Attempt:
     """A run that was started. A context manager: whatever is left of it is gone at the end.
 
-    command: the script and its options. run_folder: where its metrics will be. log: gets its output.
+    command: the script and its options. run_folder: where its metrics will be. log: gets its output. launcher: the
+    leader of the session.
     """
 
     def __init__(
@@ -203,7 +255,7 @@ class Attempt:
         launcher = shutil.which("deepspeed", path=environment["PATH"])
         if launcher is None:
             raise TrainingError("there is no command deepspeed on PATH, which starts the ranks: pip install deepspeed")
-        self._process = subprocess.Popen(
+        self.launcher = psutil.Popen(
             [launcher, "--num_accelerators", str(ranks), "--master_port", str(free_port()), *command],
             env=environment,
             bufsize=0,
@@ -220,18 +272,13 @@ class Attempt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        while living := session_of(self._process.pid):
+        while living := session_of(self.launcher.pid):
             for process in living:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             time.sleep(LOOK_SECONDS)
-        self._process.wait()
+        self.launcher.wait()
         self._reader.join()
-
-    @property
-    def launcher(self) -> psutil.Process:
-        """The leader of the session."""
-        return psutil.Process(self._process.pid)
 
     @property
     def output(self) -> str:
@@ -245,7 +292,7 @@ class Attempt:
     def ranks(self) -> list[psutil.Process]:
         """The living training processes, by rank."""
         found = {}
-        for process in session_of(self._process.pid):
+        for process in session_of(self.launcher.pid):
             with contextlib.suppress(psutil.Error):
                 words = process.cmdline()
                 if len(words) > 3 and words[2] == self._script and words[3].startswith("--local_rank="):
@@ -269,8 +316,8 @@ class Attempt:
         while not condition():
             if time.monotonic() > deadline:
                 raise NotSeenError(f"{what} did not come in {self._patience:g} s")
-            if self._process.poll() is not None and not condition():
-                raise NotSeenError(f"the run ended with {self._process.returncode} before {what}")
+            if self.launcher.poll() is not None and not condition():
+                raise NotSeenError(f"the run ended with {self.launcher.returncode} before {what}")
             time.sleep(LOOK_SECONDS)
 
     def wait_for_end(self) -> tuple[int, float]:
@@ -279,13 +326,13 @@ class Attempt:
         Raises NotSeenError when patience has ended; what is left is killed on leaving.
         """
         began = time.monotonic()
-        while self._process.poll() is None or session_of(self._process.pid):
+        while self.launcher.poll() is None or session_of(self.launcher.pid):
             if time.monotonic() > began + self._patience:
-                left = ", ".join(str(process.pid) for process in session_of(self._process.pid))
+                left = ", ".join(str(process.pid) for process in session_of(self.launcher.pid))
                 raise NotSeenError(f"processes {left} were still there after {self._patience:g} s")
             time.sleep(END_LOOK_SECONDS)
         self._reader.join()
-        return self._process.wait(), time.monotonic() - began
+        return self.launcher.wait(), time.monotonic() - began
 
     def wait_for_step(self) -> None:
         """Until the first step of this start is done."""
@@ -304,8 +351,7 @@ class Attempt:
         }
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        with open(self.log, "wb", buffering=0) as file, self._process.stdout as stream:
+        with open(self.log, "wb", buffering=0) as file, self.launcher.stdout as stream:
             shutil.copyfileobj(stream, file)
 
 

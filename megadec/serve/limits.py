@@ -6,14 +6,14 @@ or by a defect.
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import ConfigError, InputError, check_range
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Limits:
     """What one server takes on.
 
@@ -34,14 +34,12 @@ class Limits:
     grace_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        least = {"body_bytes": 1, "texts": 1, "running": 1}
-        for field in dataclasses.fields(self):
-            value, lowest = getattr(self, field.name), least.get(field.name, 0)
-            if not value >= lowest:
-                raise ConfigError(f"limits.{field.name}={value!r} is out of range: at least {lowest}")
+        check_range(self, "limits.", "body_bytes", "texts", "running", least=1)
+        check_range(self, "limits.", "max_position_embeddings", "answer_tokens", "waiting", least=0)
+        check_range(self, "limits.", "request_seconds", "grace_seconds", least=0)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ServeOptions:
     """model: an exported folder (Hugging Face, megadec, GGUF, ONNX), a run or a checkpoint that continues text.
 
@@ -59,16 +57,15 @@ class ServeOptions:
     port: int = 8000
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str | None = None
-    limits: Limits = dataclasses.field(default_factory=Limits)
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if self.model is None and self.classifier is None:
             raise ConfigError("--model and --classifier are both missing; a server needs at least one of them")
-        if not 0 <= self.port <= 65535:
-            raise ConfigError(f"--port={self.port} is out of range: from 0 (any free port) to 65535")
+        check_range(self, "--", "port", least=0, most=65535)
 
 
-@dataclasses.dataclass(eq=False)
+@dataclass(eq=False)
 class RequestError(InputError):
     """A request that is refused or could not be finished, as a client sees it."""
 

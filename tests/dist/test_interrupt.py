@@ -50,6 +50,21 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint_and_the_next_sta
     assert not asked.exists()
 
 
+def test_ctrl_c_at_the_terminal_says_that_it_stops_saves_and_says_how_to_go_on(tmp_path: Path, runs: TinyRuns) -> None:
+    log = tmp_path / "log"
+    with deepspeed(runs.command("typed", train=ENDLESS, evaluate=NO_EVALUATION), 2, log) as launcher:
+        wait_until(lambda: len(runs.metrics("typed")) >= 2, "the second step", log)
+        os.killpg(launcher.pid, signal.SIGINT)
+        wait_until(lambda: not session_of(launcher.pid), "the end of every rank", log)
+    [step] = runs.checkpoints("typed")
+    said = log.read_text()
+    assert said.count("stopping (SIGINT)") == 1
+    # The launcher shows a traceback of its own; what the run says comes after it.
+    assert (
+        f"stopped at step {step} (SIGINT); the same command goes on from there" in said.split("KeyboardInterrupt")[-1]
+    )
+
+
 def test_a_launcher_that_is_killed_before_its_ranks_have_begun_leaves_no_run_behind(
     tmp_path: Path, runs: TinyRuns
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from megadec.common.errors import MegadecError
 from megadec.export.commands import pretrain
-from tests.support.processes import deepspeed, errors_of
+from tests.support.processes import errors_of, launched
 from tests.support.tiny_runs import TinyRuns
 
 
@@ -70,8 +70,5 @@ def test_each_wrong_request_is_refused_by_a_message_that_names_key_or_file_what_
 
 
 def test_the_launcher_shows_one_message_for_all_ranks_and_passes_the_status_on(tmp_path: Path, runs: TinyRuns) -> None:
-    log = tmp_path / "log"
-    with deepspeed([*runs.command("odd"), "--train.micro_batch_size=8"], 2, log) as launcher:
-        assert launcher.wait(100) == 2, log.read_text()
-    [error] = errors_of(log.read_text())
+    [error] = errors_of(launched([*runs.command("odd"), "--train.micro_batch_size=8"], 2, tmp_path / "log", status=2))
     assert error == "error: train.global_batch_size=8 is not a multiple of 8 (train.micro_batch_size) x 2 (ranks)"

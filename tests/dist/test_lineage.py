@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-
-import pytest
 
 from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.lineage.command import main
+from tests.support.commands import answer, printed
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
 
 
-def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
-    tmp_path: Path, runs: TinyRuns, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(tmp_path: Path, runs: TinyRuns) -> None:
     once = {"interval_steps": 100, "sets": {}}
     runs.train(runs.training("parent", train={"steps": STEPS}, evaluate=once, checkpoint={"interval_steps": 2}))
     export = tmp_path / "exports" / "parent-megadec"
@@ -37,32 +33,29 @@ def test_what_a_document_went_into_is_what_a_replay_of_the_run_says(
     never = next(span.id for span in data.documents_between(0, data.tokens) if span.id not in seen)
 
     folder = str(runs.of("parent"))
-    main(["--run", folder, "--document", late, never, "--search", str(tmp_path), "--json", "true"])
-    answer = json.loads(capsys.readouterr().out)
-    documents = {one["id"]: one for one in answer["documents"][folder]}
+    found = answer(main, "--run", folder, "--document", late, never, "--search", tmp_path, "--json", "true")
+    documents = {one["id"]: one for one in found["documents"][folder]}
     assert [(one["step"], one["sequence"]) for one in documents[late]["seen"]] == seen[late]
     assert documents[never]["found"]
     assert documents[never]["seen"] == []
     first = seen[late][0][0]
     kept = [step for step in (4, 6, 8) if step >= first]
-    checkpoints = [(one["run"], one["step"]) for one in answer["checkpoints"]]
+    checkpoints = [(one["run"], one["step"]) for one in found["checkpoints"]]
     assert sorted(checkpoints) == [("child", 1), *(("parent", step) for step in kept)]
-    assert [one["path"] for one in answer["exports"]] == [str(export)]
-    assert [one["path"] for one in answer["runs"]] == [str(runs.of("child"))]
+    assert [one["path"] for one in found["exports"]] == [str(export)]
+    assert [one["path"] for one in found["runs"]] == [str(runs.of("child"))]
 
-    main(["--run", folder, "--document", never, "--search", str(tmp_path)])
-    assert "nothing is to be withdrawn" in capsys.readouterr().out
-    main(["--run", folder, "--document", late])
-    assert f"step {first} sequence" in capsys.readouterr().out
-    main(["--run", folder, "--step", str(first), "--json", "true"])
-    rows = json.loads(capsys.readouterr().out)["runs"][folder]
+    told = printed(main, "--run", folder, "--document", never, "--search", tmp_path)
+    assert "nothing is to be withdrawn" in told
+    assert f"step {first} sequence" in printed(main, "--run", folder, "--document", late)
+    rows = answer(main, "--run", folder, "--step", first, "--json", "true")["runs"][folder]
     assert [row["sequence"] for row in rows if late in [d["id"] for d in row["documents"]]] == [
         row for step, row in seen[late] if step == first
     ]
 
 
 def test_a_run_from_a_named_checkpoint_is_found_when_no_checkpoint_names_the_path_any_more(
-    tmp_path: Path, runs: TinyRuns, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, runs: TinyRuns
 ) -> None:
     def training(name: str, saving: dict[str, int], *options: str) -> dict[str, object]:
         sections = {"train": {"steps": 4}, "evaluate": NO_EVALUATION, "checkpoint": saving}
@@ -75,11 +68,10 @@ def test_a_run_from_a_named_checkpoint_is_found_when_no_checkpoint_names_the_pat
         training("child", last),
     )
     folder = runs.of("parent")
-    main(["--run", str(folder), "--step", "2", "--json", "true"])
-    id = json.loads(capsys.readouterr().out)["runs"][str(folder)][0]["documents"][0]["id"]
-    main(["--run", str(folder), "--document", id, "--search", str(tmp_path), "--json", "true"])
-    answer = json.loads(capsys.readouterr().out)
+    step = answer(main, "--run", folder, "--step", 2, "--json", "true")
+    id = step["runs"][str(folder)][0]["documents"][0]["id"]
+    found = answer(main, "--run", folder, "--document", id, "--search", tmp_path, "--json", "true")
     child = str(runs.of("child"))
-    assert answer["runs"] == [{"path": child, "from": [{"name": "parent", "step": 2}], "assumed": False}]
+    assert found["runs"] == [{"path": child, "from": [{"name": "parent", "step": 2}], "assumed": False}]
     assert runs.checkpoints("child") == [4]
     assert runs.manifest("child", 4)["run"]["checkpoint"]["resume"] == "auto"

@@ -15,7 +15,6 @@ import pytest
 from deepspeed.ops.op_builder import AsyncIOBuilder
 
 from megadec.engine.checkpoint import writer
-from tests.support.processes import run_ranks
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 from tests.support.train_many import do_plan
 
@@ -69,12 +68,10 @@ def test_a_run_on_disk_is_saved_and_goes_on_as_one_in_memory(runs: TinyRuns, nvm
     assert runs.losses("disk") == pytest.approx(runs.losses("memory"), rel=1e-5)
 
 
-def test_a_save_from_disk_that_is_refused_is_tried_again(tmp_path: Path, runs: TinyRuns, nvme_file: str) -> None:
+def test_a_save_from_disk_that_is_refused_is_tried_again(runs: TinyRuns, nvme_file: str) -> None:
     again = {"interval_steps": 2, "retries": 3, "retry_pause_seconds": 0.1}
     sections = {"model": {"shape": SWAPPED}, "train": {"stop_at_step": 4}, "evaluate": NO_EVALUATION}
     training = {**runs.training("refused", checkpoint=again, **sections), "deepspeed": nvme_file}
-    file, log = tmp_path / "plan.json", tmp_path / "log"
-    file.write_text(json.dumps([training]))
-    run_ranks(train_refused_twice, [file], 1, log)
-    assert log.read_text().count("The state stays in memory; saving it again") == 2, log.read_text()
+    said = runs.train(training, ranks=1, do=train_refused_twice)
+    assert said.count("The state stays in memory; saving it again") == 2, said
     assert runs.checkpoint("refused", 4).is_dir()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from pathlib import Path
 
 import pytest
 
-from tests.support.processes import TRAIN_MANY, deepspeed
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 
 WITHOUT_BF16 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -16,7 +13,7 @@ WITHOUT_BF16 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are of x86")
 def test_without_bf16_instructions_auto_trains_in_fp32_and_bf16_is_told_what_it_costs(
-    tmp_path: Path, runs: TinyRuns, monkeypatch: pytest.MonkeyPatch
+    runs: TinyRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in WITHOUT_BF16.items():
         monkeypatch.setenv(name, value)
@@ -24,11 +21,7 @@ def test_without_bf16_instructions_auto_trains_in_fp32_and_bf16_is_told_what_it_
         runs.training(precision, train={"steps": 4, "precision": precision}, evaluate=NO_EVALUATION)
         for precision in ("auto", "bf16")
     ]
-    file, log = tmp_path / "plan.json", tmp_path / "log"
-    file.write_text(json.dumps(plan))
-    with deepspeed([str(file)], 2, log, TRAIN_MANY) as process:
-        assert process.wait() == 0, log.read_text()[-4000:]
-    before, warned, after = log.read_text().partition("train.precision=bf16: this machine has no bf16 instructions")
+    before, warned, after = runs.launch(*plan).partition("train.precision=bf16: this machine has no bf16 instructions")
     assert "fp32 (auto: this CPU has no bf16 instructions)" in before
     assert warned
     assert warned not in after, "it is said once"

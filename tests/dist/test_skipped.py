@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.model import open_model
 from megadec.lineage.command import main
+from tests.support.commands import answer, printed
 from tests.support.tiny_runs import TinyRuns
 
 STEPS, ROWS, ROW_TOKENS = 8, 8, 32
@@ -26,7 +26,6 @@ DAMAGED, CUT_BYTES = 1, 1000
 
 Places = dict[str, set[tuple[int, int]]]
 """(step, row) by document."""
-Said = Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ def left(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_path: Path, ti
     skipped = next(id for id in found.ids if steps.get(id) and min(steps[id]) <= FIRST_STOP < max(steps[id]))
     found = Left(runs, skipped)
 
-    def training(name: str, answer: str, *options: str) -> dict[str, Any]:
+    def training(name: str, action: str, *options: str) -> dict[str, Any]:
         sections = {"evaluate": {"sets": {}}, "checkpoint": {"interval_steps": 2, "keep_last": 9}}
-        return runs.training(name, "zero1", *options, train={"steps": STEPS}, guard={"non_finite": answer}, **sections)
+        return runs.training(name, "zero1", *options, train={"steps": STEPS}, guard={"non_finite": action}, **sections)
 
     def broken(step: int) -> dict[str, Any]:
         return {"rank": 0, "steps": [step], "value": float("nan")}
@@ -118,31 +117,17 @@ def left(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_path: Path, ti
     return found
 
 
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """What tools/lineage.py says to its arguments."""
-
-    def ask(*arguments: object) -> str:
-        main([str(argument) for argument in arguments])
-        return capsys.readouterr().out
-
-    return ask
-
-
-def asked(said: Said, left: Left, run: Path, *documents: str) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(
-        said("--run", run, "--document", *documents, "--search", left.runs.folder, "--json", "true")
-    )
-    return answer
+def asked(left: Left, run: Path, *documents: str) -> Any:
+    return answer(main, "--run", run, "--document", *documents, "--search", left.runs.folder, "--json", "true")
 
 
 def places_in(found: list[dict[str, Any]]) -> set[tuple[int, int]]:
     return {(one["step"], one["sequence"]) for one in found}
 
 
-def test_what_was_learned_from_and_what_was_not_is_what_a_replay_says(left: Left, said: Said) -> None:
+def test_what_was_learned_from_and_what_was_not_is_what_a_replay_says(left: Left) -> None:
     run = left.runs.of("changed")
-    documents = asked(said, left, run, *left.ids)["documents"][str(run)]
+    documents = asked(left, run, *left.ids)["documents"][str(run)]
     for document in documents:
         id = document["id"]
         learned = left.learned.get(id, set())
@@ -157,9 +142,9 @@ def test_what_was_learned_from_and_what_was_not_is_what_a_replay_says(left: Left
     assert {(False, True, "no_update"), (True, False, "skip_documents"), (False, False, "damaged_shard")} <= reasons
 
 
-def test_a_run_that_always_went_without_a_shard_has_learned_from_no_window_of_it(left: Left, said: Said) -> None:
+def test_a_run_that_always_went_without_a_shard_has_learned_from_no_window_of_it(left: Left) -> None:
     run, stream = left.runs.of("lame"), left.stream(lame=True)
-    documents = asked(said, left, run, *left.ids)["documents"][str(run)]
+    documents = asked(left, run, *left.ids)["documents"][str(run)]
     assert set().union(*(places_in(document["seen"]) for document in documents)) == {
         (step, row)
         for step in range(1, STEPS + 1)
@@ -168,58 +153,58 @@ def test_a_run_that_always_went_without_a_shard_has_learned_from_no_window_of_it
     }
 
 
-def test_while_a_shard_is_damaged_a_run_that_has_read_it_cannot_be_asked(left: Left, said: Said) -> None:
+def test_while_a_shard_is_damaged_a_run_that_has_read_it_cannot_be_asked(left: Left) -> None:
     data = DataSet.open(left.runs.shards)
     lost = next(span.id for span in data.documents_between(*data.without({DAMAGED: ""}).lost_ranges[0]))
     whole = left.damaged_tar.read_bytes()
     left.damaged_tar.write_bytes(whole[:CUT_BYTES])
     try:
         with pytest.raises(DamagedShardError, match=r"shard-000001\.tar has 1000 bytes.*have read it, or may have"):
-            said("--run", left.runs.of("changed"), "--document", left.skipped)
-        told = said("--run", left.runs.of("lame"), "--document", lost)
+            printed(main, "--run", left.runs.of("changed"), "--document", left.skipped)
+        told = printed(main, "--run", left.runs.of("lame"), "--document", lost)
     finally:
         left.damaged_tar.write_bytes(whole)
     assert f"{lost}: in none of the run's data sets" in told
     assert "shard-000001.tar is damaged and was not searched; no step has read it" in told
 
 
-def test_what_no_update_learned_from_is_to_be_withdrawn_from_nothing(left: Left, said: Said) -> None:
+def test_what_no_update_learned_from_is_to_be_withdrawn_from_nothing(left: Left) -> None:
     run = left.runs.of("changed")
-    answer = asked(said, left, run, left.never)
-    assert (answer["first_steps"], answer["checkpoints"], answer["exports"], answer["runs"]) == ({}, [], [], [])
-    told = said("--run", run, "--document", left.never)
+    found = asked(left, run, left.never)
+    assert (found["first_steps"], found["checkpoints"], found["exports"], found["runs"]) == ({}, [], [], [])
+    told = printed(main, "--run", run, "--document", left.never)
     assert "learned from 0 time(s)" in told
     assert "nothing is to be withdrawn" in told
 
 
-def test_a_step_says_whether_it_made_an_update_and_which_documents_it_skipped(left: Left, said: Said) -> None:
+def test_a_step_says_whether_it_made_an_update_and_which_documents_it_skipped(left: Left) -> None:
     run = left.runs.of("changed")
-    refused = said("--run", run, "--step", REFUSED_STEP)
+    refused = printed(main, "--run", run, "--step", REFUSED_STEP)
     assert f"step {REFUSED_STEP}: {ROWS} sequences; the guard left the update out" in refused
-    assert "the guard" not in said("--run", run, "--step", FIRST_STOP)
+    assert "the guard" not in printed(main, "--run", run, "--step", FIRST_STOP)
     late = next(step for step, _ in sorted(left.read[left.skipped]) if step > FIRST_STOP)
-    assert f"{left.skipped} (skipped)" in said("--run", run, "--step", late)
+    assert f"{left.skipped} (skipped)" in printed(main, "--run", run, "--step", late)
 
 
-def test_updates_that_were_taken_back_count_for_nothing(left: Left, said: Said) -> None:
+def test_updates_that_were_taken_back_count_for_nothing(left: Left) -> None:
     """Step 3 made an update, which went when step 4 took the weights back to those of step 2."""
     run = left.runs.of("back")
-    documents = asked(said, left, run, *left.ids)["documents"][str(run)]
+    documents = asked(left, run, *left.ids)["documents"][str(run)]
     seen = {one["step"] for document in documents for one in document["seen"]}
     no_update = {one["step"] for d in documents for one in d["skipped"] if one["why"] == "no_update"}
     assert (seen, no_update) == ({1, 2, 5, 6}, {3, 4})
 
 
-def test_where_a_checkpoint_does_not_say_what_was_left_out_it_counts_as_learned_from(left: Left, said: Said) -> None:
+def test_where_a_checkpoint_does_not_say_what_was_left_out_it_counts_as_learned_from(left: Left) -> None:
     run = left.runs.folder / "before" / "changed"
     shutil.copytree(left.runs.of("changed"), run)
     for path in run.glob("checkpoints/*/manifest.json"):
         manifest = json.loads(path.read_text())
         del manifest["starts"]
         path.write_text(json.dumps(manifest))
-    [document] = asked(said, left, run, left.skipped)["documents"][str(run)]
+    [document] = asked(left, run, left.skipped)["documents"][str(run)]
     assert places_in(document["seen"]) == {place for place in left.read[left.skipped] if place[0] != REFUSED_STEP}
     assert "the checkpoints do not say what steps" in document["notes"][0]
     # The export says by its hash that it left out other things than these manifests have.
-    exports = asked(said, left, run, left.never)["exports"]
+    exports = asked(left, run, left.never)["exports"]
     assert [(one["path"], one["assumed"]) for one in exports] == [(str(left.export), True)]

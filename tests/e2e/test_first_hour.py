@@ -106,3 +106,31 @@ def test_another_number_of_steps_says_how_to_go_on() -> None:
     saved, wanted = ({"train": {"steps": steps}, "model": {"init_from": None}} for steps in (10, 20))
     with pytest.raises(ConfigError, match=r"train\.steps: 10 there, 20 here.*--model\.init_from=runs/x begins from"):
         check_same_run(Path("runs/x"), saved, wanted, saved, named=False)
+
+
+def test_sets_that_share_documents_are_told_by_show_and_at_the_start_of_a_run(
+    tiny_tokenizer_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = [f"第{number}篇：今天天气很好，大家都去公园散步，看见了{number}只鸟。" for number in range(60)]
+    parts = {"one": texts[:40], "two": texts[30:], "held": texts[35:38]}
+    for name, part in parts.items():
+        documents = [Document(id=f"{name}:{number}", source=name, text=text) for number, text in enumerate(part)]
+        write_documents(tmp_path / f"{name}.parquet", documents)
+        words = ["prepare", "--source", "documents", "--input", str(tmp_path / f"{name}.parquet"), "--workers", "1"]
+        run_verb([*words, "--tokenizer", str(tiny_tokenizer_path), "--output", str(tmp_path / name)])
+    capsys.readouterr()
+    one, two, held = (str(tmp_path / name) for name in parts)
+    for ending in ("", ".parquet"):
+        run_verb(["show", "--data", one + ending, two + ending])
+        assert capsys.readouterr().out.splitlines()[-1] == (
+            f"{one + ending} and {two + ending} have about 10 documents in common (33% of the smaller)"
+        )
+    words = ["--name", "x", "--tokenizer", str(tiny_tokenizer_path), "--model.preset", "1m"]
+    words += ["--output_folder", str(tmp_path / "runs"), "--data.sequence_length", "64"]
+    words += ["--data.skip_documents_file", str(tmp_path / "none")]
+    words += ["--data.train", f"{{{one}: 1.0, {two}: 1.0}}", "--evaluate.sets", f"{{held: {held}}}"]
+    with pytest.raises(ConfigError, match="skip_documents_file"):  # is read behind the warnings
+        run_verb(["pretrain", *words, "--deepspeed", str(PROJECT / "ds_configs" / "zero1.json")])
+    said = [line for line in caplog.messages if "in common" in line]
+    assert len(said) == 3
+    assert "evaluate.sets.held have about 3 documents in common (100% of the smaller)" in said[1]

@@ -19,7 +19,7 @@ from megadec.finetune.commands import translate
 from megadec.finetune.translate import Translator
 from tests.support import PROJECT
 from tests.support.pair_texts import CHARACTERS, texts, write_pairs
-from tests.support.processes import DEADLINE_SECONDS, deepspeed, metrics_of, write_run
+from tests.support.processes import launched, metrics_of, write_run
 from tests.support.tokenizers import train_tokenizer
 
 ZERO1 = PROJECT / "ds_configs" / "zero1.json"
@@ -59,10 +59,8 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_trained_by_the_launcher_writes_99_of_100_unseen_texts_backwards(
     run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, log = run_file.parent, run_file.parent / "log"
-    arguments = ["--deepspeed", str(ZERO1), "--config", str(run_file)]
-    with deepspeed(arguments, 1, log, PROJECT / "launch" / "seq2seq.py") as process:
-        assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
+    folder, script = run_file.parent, PROJECT / "launch" / "seq2seq.py"
+    launched(["--deepspeed", str(ZERO1), "--config", str(run_file)], 1, folder / "log", script)
     run = folder / "runs" / "reverse"
     evaluations = metrics_of(run, "evaluate")
     assert [line["set"] for line in evaluations] == ["held_out"] * 4

@@ -52,14 +52,6 @@ def test_transformers_finds_every_tensor_of_its_own_and_no_other(exported):
     assert not found["unexpected_keys"]
 
 
-def test_the_tokenizer_adds_the_beginning_of_a_document_and_nothing_else(exported):
-    source, folder = exported
-    ours = Tokenizer.load(source.tokenizer_path)
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    for text in ("清晨，小林在河边。", " <s>𠮷\n", ""):
-        assert theirs(text)["input_ids"] == [ours.bos_id, *ours.encode(text)]
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_to_megadec_and_back_every_file_of_weights_is_the_same(tmp_path, tiny_tokenizer_path, dtype):
     to_hf(random_source(tiny_tokenizer_path), tmp_path / "first", dtype=dtype)

@@ -23,8 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from megadec.decoder.execution import Execution
 from megadec.decoder.kernels import norm, rotary, swiglu
-from megadec.decoder.kernels.choose import Kernels
-from megadec.decoder.kernels.cross_entropy import losses_in_place
+from megadec.decoder.kernels.choose import Kernels, module_for
 from megadec.decoder.layers import rotations
 from tests.support import PROJECT
 from tests.support.decoders import decoder_of, tiny_shape
@@ -125,10 +124,11 @@ def loss_errors(
 def ours_of(
     logits: Tensor, targets: Tensor, weights: Tensor, loss: tuple[float, float], *, triton: bool
 ) -> tuple[Tensor, Tensor]:
-    """Nats and gradient by `losses_in_place`; what lies between the rows is checked to be as it was."""
+    """Nats and gradient by our kernels; what lies between the rows is checked to be as it was."""
     longer = torch.nn.functional.pad(logits, (0, 3), value=7.0)
     rows = longer[:, : logits.shape[1]]
-    nats = losses_in_place(rows, targets, weights, *loss, gradient=True, triton=triton)
+    module = module_for("cross_entropy", "triton" if triton else "torch", rows)
+    nats = module.losses(rows, targets, weights, *loss, gradient=True)
     assert bool((longer[:, logits.shape[1] :] == 7.0).all())
     return nats, rows
 

@@ -132,6 +132,13 @@ def deepspeed(
     return running([*command, *arguments], log)
 
 
+def launched(arguments: list[str], ranks: int, log: Path, script: Path = PRETRAIN, status: int = 0) -> str:
+    """The launcher around a script, which must end with this status: what was printed."""
+    with deepspeed(arguments, ranks, log, script) as launcher:
+        assert launcher.wait(DEADLINE_SECONDS) == status, log.read_text()[-4000:]
+    return log.read_text()
+
+
 def ranks_of(session: int) -> list[psutil.Process]:
     """The training processes under a launcher, by rank."""
     ranks = [p for p in session_of(session) if len(p.cmdline()) > 2 and p.cmdline()[2] == str(PRETRAIN)]

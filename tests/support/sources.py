@@ -13,17 +13,9 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
 from megadec.export.read.source import CLASSIFICATION, ModelSource
+from tests.support.decoders import TINY
 
-TINY_SHAPE = {
-    "hidden_size": 48,
-    "layers": 2,
-    "heads": 4,
-    "kv_heads": 2,
-    "head_size": 16,
-    "intermediate_size": 64,
-    "max_position_embeddings": 48,
-    "rope_theta": 10000.0,
-}
+TINY_SHAPE = {**TINY, "hidden_size": 48, "intermediate_size": 64, "max_position_embeddings": 48, "rope_theta": 10000.0}
 
 
 class InMemory:

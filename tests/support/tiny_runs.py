@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from megadec.engine.checkpoint.manifest import read_manifest
 from tests.support import PROJECT
-from tests.support.processes import losses_of, metrics_of, run_ranks, write_run
+from tests.support.processes import TRAIN_MANY, launched, losses_of, metrics_of, run_ranks, write_run
 from tests.support.train_many import do_plan
 
 TINY_RUN: dict[str, Any] = {
@@ -72,11 +73,21 @@ class TinyRuns:
         """One training of a plan (tests/support/train_many.py says what it may hold)."""
         return {"run": str(self.file(name, **sections)), "deepspeed": str(self.zero(stage)), "options": options}
 
-    def train(self, *plan: dict[str, Any], ranks: int = 2) -> None:
-        """Do the trainings of a plan one after the other on all ranks."""
+    def train(self, *plan: dict[str, Any], ranks: int = 2, do: Callable[[Path], None] = do_plan) -> str:
+        """Do the trainings of a plan one after the other on all ranks: what they printed."""
+        file = self._plan_file(plan)
+        run_ranks(do, [file], ranks, log := file.with_suffix(".log"))
+        return log.read_text()
+
+    def launch(self, *plan: dict[str, Any]) -> str:
+        """The same on two ranks of the deepspeed launcher, which hands a test's environment on."""
+        file = self._plan_file(plan)
+        return launched([str(file)], 2, file.with_suffix(".log"), TRAIN_MANY)
+
+    def _plan_file(self, plan: Sequence[dict[str, Any]]) -> Path:
         file = self.folder / f"plan-{len(list(self.folder.glob('plan-*.json')))}.json"
         file.write_text(json.dumps(plan))
-        run_ranks(do_plan, [file], ranks, file.with_suffix(".log"))
+        return file
 
     def of(self, name: str) -> Path:
         """The run's folder."""

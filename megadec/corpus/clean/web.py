@@ -1,4 +1,4 @@
-"""Text from web pages that was stored with bits of HTML in it.
+"""Text that was taken from web pages, and still holds bits of HTML, or what an extractor of wiki pages left behind.
 
 In: a document of mostly plain text. Out: the same with entities resolved and the tags of layout gone. Only named and
 numbered entities with a semicolon and a short list of tags, so that `a<b` and prices in `<>` stay.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from megadec.corpus.clean.conversion import resolve_conversion
+from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
 from megadec.corpus.clean.protect import unescape_entities
+from megadec.corpus.clean.variant import dominating_variant, variant_of
 from megadec.corpus.document import Document
 
 _BREAK = re.compile(r"<br\s*/?>|</(?:p|div|li|tr)\s*>", re.IGNORECASE)
@@ -18,12 +21,27 @@ _TAG = re.compile(
     r"(?:\s[^<>]*)?/?>",
     re.IGNORECASE,
 )
+_FORMULA = re.compile(r"[（(]\s*formula_\d+\s*[）)]|formula_\d+")
 
 
 def clean_web(document: Document) -> Document | str:
     """The document without entities and layout tags, or the drop reason `empty`."""
     text, title = plain_web(document.text), plain_web(document.title)
     return replace(document, text=text, title=title) if text.strip() else "empty"
+
+
+def clean_extracted(document: Document) -> Document | str:
+    """Wikipedia's text from WikiExtractor and the like, with its variant and without what they leave in it: `-{ }-`,
+    tags, entities, stand-ins for formulas, empty brackets, a first line that repeats the title; or the reason `empty`.
+
+    The dump itself (`sources/zhwiki.py`) gives better text.
+    """
+    text = resolve_conversion(document.text, dominating_variant(document.text))
+    text = drop_invisible(tidy(strip_line_markup(_FORMULA.sub("", plain_web(text)))))
+    first, _, rest = text.partition("\n")
+    if document.title and first.strip() == document.title.strip():
+        text = rest.strip()
+    return replace(document, text=text, variant=variant_of(text)) if text else "empty"
 
 
 def plain_web(text: str) -> str:

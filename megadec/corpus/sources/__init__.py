@@ -11,19 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megadec.common.errors import ConfigError, suggest
-from megadec.corpus.clean.extracted import clean_extracted
 from megadec.corpus.clean.markdown import clean_markdown
-from megadec.corpus.clean.web import clean_web
+from megadec.corpus.clean.web import clean_extracted, clean_web
 from megadec.corpus.document import Document
 from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
-from megadec.corpus.sources.markdown import read_markdown
 from megadec.corpus.sources.mediawiki import LICENCE
 from megadec.corpus.sources.parquet import read_parquet, read_prepared
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.sgml import read_sgml
-from megadec.corpus.sources.text import read_text
+from megadec.corpus.sources.text import read_markdown, read_text
 from megadec.corpus.sources.thucnews import read_thucnews
 from megadec.corpus.sources.zhwiki import read_zhwiki
 

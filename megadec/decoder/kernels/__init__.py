@@ -1,7 +1,7 @@
 """The operations between the matrix products of a decoder, each as one pass over memory.
 
 In and out: tensors as in the plain formula that stands beside each operation. Which of three ways computes them is
-decided where they are called, by `model.execution.kernels` and by the tensors (`choose.use_triton`):
+decided where they are called, by `model.execution.kernels` and by the tensors (`choose.module_for`):
 
 | way     | where                                                                  |
 |---------|------------------------------------------------------------------------|

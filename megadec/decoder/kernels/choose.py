@@ -1,7 +1,7 @@
 """Which way an operation is computed, and how much of it at a time.
 
-In: the run's wish and a tensor. Out: yes or no to Triton, and slices of rows. Float64 is never given to Triton, so that
-tests in double precision mean what they say whatever the wish is.
+In: the run's wish and a tensor. Out: the module that computes with it, and slices of rows. Float64 is never given
+to Triton, so that tests in double precision mean what they say whatever the wish is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -49,6 +50,15 @@ def use_triton(kernels: Kernels, x: Tensor) -> bool:
             "model.execution.kernels=triton, and triton is not installed; say auto or torch, or pip install triton"
         )
     return True
+
+
+def module_for(operation: str, kernels: Kernels, x: Tensor) -> ModuleType:
+    """The module whose functions compute an operation on x: `triton_NAME`, imported where it is wanted, or NAME.
+
+    Raises ConfigError as `use_triton` does.
+    """
+    prefix = "triton_" if use_triton(kernels, x) else ""
+    return importlib.import_module(f"megadec.decoder.kernels.{prefix}{operation}")
 
 
 def pieces(rows: int, row_elements: int, device: torch.device) -> Iterator[slice]:

@@ -176,16 +176,14 @@ def _probabilities(q_XYD: Tensor, wide_k_XDT: Tensor) -> Tensor:
     tokens = scores_XYT.shape[-1]
     queries = tokens - (tokens - 1) // BLOCK_QUERIES * BLOCK_QUERIES
     scores_XYT.unflatten(1, (-1, queries))[..., -queries:].add_(_hidden(queries, scores_XYT.dtype))
-    p_XYT: Tensor = torch.softmax(scores_XYT, -1)
-    return p_XYT
+    return torch.softmax(scores_XYT, -1)
 
 
 @functools.lru_cache(maxsize=16)
 def _hidden(queries: int, dtype: torch.dtype) -> Tensor:
     """[Q, Q]: minus infinity where the key is behind the query, else 0."""
     with torch.inference_mode(False):  # made while generating, it must also serve training
-        hidden_QQ: Tensor = torch.full((queries, queries), -math.inf, dtype=dtype).triu_(1)
-        return hidden_QQ
+        return torch.full((queries, queries), -math.inf, dtype=dtype).triu_(1)
 
 
 @contextlib.contextmanager

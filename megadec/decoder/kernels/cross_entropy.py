@@ -15,10 +15,9 @@ from megadec.decoder.kernels.precision import at_least_float32
 # Shapes: C tokens of a chunk, R tokens of a piece of it, V vocabulary.
 
 
-def losses_in_place(
-    logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, label_smoothing: float, z_loss: float,
-    gradient: bool, triton: bool,
-) -> Tensor:  # fmt: skip
+def losses(
+    logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, label_smoothing: float, z_loss: float, gradient: bool
+) -> Tensor:
     """Nats of each token [C], not weighted, float32 (float64 for such logits); the logits are overwritten.
 
     nats = (1 - e) * -log p[target] + e * mean over the vocabulary of -log p + z * log(sum of exp(logits))^2, with label
@@ -26,10 +25,6 @@ def losses_in_place(
     logits become weight * d nats / d logits in their own dtype; without, their values are of no use any more.
     targets_C: int64, in [0, V). weights_C: as wide as the nats.
     """
-    if triton:
-        from megadec.decoder.kernels import triton_cross_entropy
-
-        return triton_cross_entropy.losses(logits_CV, targets_C, weights_C, label_smoothing, z_loss, gradient)
     nats_C = torch.empty_like(weights_C)
     for part in pieces(logits_CV.shape[0], logits_CV.shape[1], logits_CV.device):
         given = (logits_CV[part], targets_C[part, None], weights_C[part, None])
@@ -40,7 +35,7 @@ def losses_in_place(
 def _piece_losses(
     logits_RV: Tensor, targets_R1: Tensor, weights_R1: Tensor, label_smoothing: float, z_loss: float, gradient: bool
 ) -> Tensor:
-    """`losses_in_place` for a few tokens in torch, with one exponential and few passes over the logits."""
+    """`losses` for a few tokens in torch, with one exponential and few passes over the logits."""
     values_RV = at_least_float32(logits_RV)
     largest_R1 = values_RV.amax(-1, keepdim=True)
     values_RV.sub_(largest_R1)

@@ -7,13 +7,14 @@ Face's order going forward; the gradient is rounded once, at its end.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
+from megadec.decoder.kernels.choose import Kernels, module_for, pieces
 from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
 
 # Shapes: N rows, H elements of a row; n rows of a piece.
@@ -34,7 +35,7 @@ def stream_norm(
     if torch.compiler.is_compiling() or weight_H.dtype != x.dtype:
         stream = x if added is None else x + added
         return stream, formula(stream, weight_H, eps)
-    stream, normed = _StreamNorm.apply(x, added, weight_H, eps, use_triton(kernels, x))
+    stream, normed = _StreamNorm.apply(x, added, weight_H, eps, module_for("norm", kernels, x))
     return stream, normed
 
 
@@ -48,17 +49,11 @@ def formula(x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
 class _StreamNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, added: Tensor | None, weight_H: Tensor, eps: float, triton: bool
+        ctx: Any, x: Tensor, added: Tensor | None, weight_H: Tensor, eps: float, module: ModuleType
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.triton = triton
-        if triton:
-            from megadec.decoder.kernels import triton_norm
-
-            stream, normed, inverse_N1 = triton_norm.forward(x, added, weight_H, eps)
-        else:
-            stream = x if added is None else x + added
-            normed, inverse_N1 = forward_in_pieces(stream, weight_H, eps)
+        ctx.module = module
+        stream, normed, inverse_N1 = module.forward(x, added, weight_H, eps)
         ctx.save_for_backward(stream, weight_H, inverse_N1)
         return stream, normed
 
@@ -67,18 +62,15 @@ class _StreamNorm(torch.autograd.Function):
     def backward(ctx: Any, stream_gradient: Tensor | None, normed_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
         gradient, weight_gradient_H = stream_gradient, None
         if normed_gradient is not None:
-            backward = backward_in_pieces
-            if ctx.triton:
-                from megadec.decoder.kernels import triton_norm
-
-                backward = triton_norm.backward
             arguments = (*ctx.saved_tensors, normed_gradient, stream_gradient, ctx.needs_input_grad[2])
-            gradient, weight_gradient_H = backward(*arguments)
+            gradient, weight_gradient_H = ctx.module.backward(*arguments)
         return gradient, gradient if ctx.needs_input_grad[1] else None, weight_gradient_H, None, None
 
 
-def forward_in_pieces(x: Tensor, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The normalized x and 1 / sqrt(mean(x^2) + eps) of each row, [N, 1] in float32; equal to `formula` bit for bit."""
+def forward(x: Tensor, added: Tensor | None, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The stream, its norm, equal to `formula` bit for bit, and 1 / sqrt(mean(x^2) + eps) of each row, [N, 1] in
+    float32."""
+    x = x if added is None else x + added
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     size = weight_H.shape[0]
     x_NH, out_NH = x.reshape(-1, size), out.view(-1, size)
@@ -86,7 +78,7 @@ def forward_in_pieces(x: Tensor, weight_H: Tensor, eps: float) -> tuple[Tensor, 
     for rows in pieces(x_NH.shape[0], size, x.device):
         out_NH[rows] = normalized(at_least_float32(x_NH[rows]), inverse_N1[rows], eps)
         out_NH[rows].mul_(weight_H)
-    return out, inverse_N1
+    return x, out, inverse_N1
 
 
 def normalized(wide: Tensor, inverse: Tensor, eps: float) -> Tensor:
@@ -97,7 +89,7 @@ def normalized(wide: Tensor, inverse: Tensor, eps: float) -> Tensor:
     return torch.mul(wide, inverse, out=buffer)
 
 
-def backward_in_pieces(
+def backward(
     x: Tensor, weight_H: Tensor, inverse_N1: Tensor, gradient: Tensor, also: Tensor | None, wants_weight: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of x and of the weight; `also` is a further gradient of x, which is added before rounding."""

@@ -7,13 +7,15 @@ exact result than one after another.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
+from megadec.decoder.kernels import norm
+from megadec.decoder.kernels.choose import Kernels, module_for, pieces
 from megadec.decoder.kernels.norm import differentiate_piece, normalized
 from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
 
@@ -27,7 +29,7 @@ def rotate_pair(
     """Queries and keys, each pair (i, i + F) rotated by its token's angle, in float32, and rounded to their dtype."""
     if torch.compiler.is_compiling():
         return formula(q_BSHD, cos_BS1F, sin_BS1F), formula(k_BSKD, cos_BS1F, sin_BS1F)
-    q_BSHD, k_BSKD = _Rotate.apply(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, use_triton(kernels, q_BSHD))
+    q_BSHD, k_BSKD = _Rotate.apply(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, module_for("rotary", kernels, q_BSHD))
     return q_BSHD, k_BSKD
 
 
@@ -37,8 +39,8 @@ def norm_rotate(
     """rms_norm of each head, then rotated, both in float32; the result is rounded to x's dtype."""
     if torch.compiler.is_compiling() or x_BSHD.dtype != weight_D.dtype:
         return norm_formula(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F)
-    triton = use_triton(kernels, x_BSHD)
-    out_BSHD: Tensor = _NormRotate.apply(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F, triton)
+    module = module_for("rotary", kernels, x_BSHD)
+    out_BSHD: Tensor = _NormRotate.apply(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F, module)
     return out_BSHD
 
 
@@ -51,65 +53,49 @@ def formula(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor) -> Tensor:
 
 def norm_formula(x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor) -> Tensor:
     """What a norm and a rotation compute together."""
-    wide = at_least_float32(x_BSHD)
-    wide = weight_D * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps))
-    return formula(wide, cos_BS1F, sin_BS1F).to(x_BSHD.dtype)
+    return formula(norm.formula(at_least_float32(x_BSHD), weight_D, eps), cos_BS1F, sin_BS1F).to(x_BSHD.dtype)
 
 
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q_BSHD: Tensor, k_BSKD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, triton: bool
+        ctx: Any, q_BSHD: Tensor, k_BSKD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, module: ModuleType
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(cos_BS1F, sin_BS1F)
-        ctx.triton = triton
-        return _rotated_pair(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, triton, 1)
+        ctx.module = module
+        q_BSHD, k_BSKD = module.rotate(q_BSHD, k_BSKD, cos_BS1F, sin_BS1F, 1)
+        return q_BSHD, k_BSKD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, q_gradient: Tensor, k_gradient: Tensor) -> tuple[Tensor | None, ...]:
         # The transposed rotation is the one by the opposite angle.
-        cos_BS1F, sin_BS1F = ctx.saved_tensors
-        return (*_rotated_pair(q_gradient, k_gradient, cos_BS1F, sin_BS1F, ctx.triton, -1), None, None, None)
-
-
-def _rotated_pair(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, triton: bool, sign: int) -> tuple[Tensor, Tensor]:
-    if triton:
-        from megadec.decoder.kernels import triton_rotary
-
-        return triton_rotary.rotate(q, k, cos, sin, sign)
-    return rotate_in_pieces(q, cos, sin, sign), rotate_in_pieces(k, cos, sin, sign)
+        return (*ctx.module.rotate(q_gradient, k_gradient, *ctx.saved_tensors, -1), None, None, None)
 
 
 class _NormRotate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor, triton: bool
+        ctx: Any, x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor, module: ModuleType
     ) -> Tensor:
-        ctx.triton = triton
-        if triton:
-            from megadec.decoder.kernels import triton_rotary
-
-            out, inverse = triton_rotary.forward(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F)
-        else:
-            out, inverse = forward_in_pieces(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F)
+        ctx.module = module
+        out_BSHD: Tensor
+        out_BSHD, inverse = module.forward(x_BSHD, weight_D, eps, cos_BS1F, sin_BS1F)
         ctx.save_for_backward(x_BSHD, weight_D, inverse, cos_BS1F, sin_BS1F)
-        return out
+        return out_BSHD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BSHD: Tensor) -> tuple[Tensor | None, ...]:
-        backward = backward_in_pieces
-        if ctx.triton:
-            from megadec.decoder.kernels import triton_rotary
-
-            backward = triton_rotary.backward
-        arguments = (*ctx.saved_tensors, gradient_BSHD)
-        return (*backward(*arguments), None, None, None, None)
+        return (*ctx.module.backward(*ctx.saved_tensors, gradient_BSHD), None, None, None, None)
 
 
-def rotate_in_pieces(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, sign: int) -> Tensor:
-    """x rotated by its tokens' angles, or by the opposite ones with sign -1."""
+def rotate(q_BSHD: Tensor, k_BSKD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, sign: int) -> tuple[Tensor, Tensor]:
+    """Queries and keys rotated by their tokens' angles, or by the opposite ones with sign -1."""
+    return _rotated(q_BSHD, cos_BS1F, sin_BS1F, sign), _rotated(k_BSKD, cos_BS1F, sin_BS1F, sign)
+
+
+def _rotated(x_BSHD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, sign: int) -> Tensor:
     out_BSHD = torch.empty_like(x_BSHD, memory_format=torch.contiguous_format)
     x_NHD, out_NHD, cos_N1F, sin_N1F = (t.reshape(-1, *t.shape[2:]) for t in (x_BSHD, out_BSHD, cos_BS1F, sin_BS1F))
     for rows in pieces(x_NHD.shape[0], x_NHD[:1].numel(), x_BSHD.device):
@@ -125,9 +111,7 @@ def _turned(wide_NHD: Tensor, cos_N1F: Tensor, sin_N1F: Tensor, sign: int) -> Te
     return out_NHD
 
 
-def forward_in_pieces(
-    x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor
-) -> tuple[Tensor, Tensor]:
+def forward(x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_BS1F: Tensor) -> tuple[Tensor, Tensor]:
     """The rotated norm of x, and 1 / sqrt(mean(x^2) + eps) of each head, [N, H, 1] in float32."""
     out_BSHD = torch.empty_like(x_BSHD, memory_format=torch.contiguous_format)
     x_NHD, out_NHD, cos_N1F, sin_N1F = (t.reshape(-1, *t.shape[2:]) for t in (x_BSHD, out_BSHD, cos_BS1F, sin_BS1F))
@@ -139,7 +123,7 @@ def forward_in_pieces(
     return out_BSHD, inverse_NH1
 
 
-def backward_in_pieces(
+def backward(
     x_BSHD: Tensor, weight_D: Tensor, inverse_NH1: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, gradient_BSHD: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and of the weight."""

@@ -5,6 +5,7 @@ Kept for the backward pass: gate and up, and not silu(gate), which is computed a
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,14 +13,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from megadec.decoder.kernels.choose import Kernels, pieces, use_triton
+from megadec.decoder.kernels.choose import Kernels, module_for, pieces
 
 
 def swiglu(gate: Tensor, up: Tensor, kernels: Kernels = "auto") -> Tensor:
     """silu(gate) * up, in their shape and dtype."""
     if torch.compiler.is_compiling() or gate.dtype != up.dtype:
         return formula(gate, up)
-    out: Tensor = _SwiGLU.apply(gate, up, use_triton(kernels, gate))
+    out: Tensor = _SwiGLU.apply(gate, up, module_for("swiglu", kernels, gate))
     return out
 
 
@@ -30,28 +31,24 @@ def formula(gate: Tensor, up: Tensor) -> Tensor:
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, triton: bool) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, up: Tensor, module: ModuleType) -> Tensor:
         ctx.save_for_backward(gate, up)
-        ctx.triton = triton
-        if triton:
-            from megadec.decoder.kernels import triton_swiglu
-
-            return triton_swiglu.forward(gate, up)
-        return silu(gate).mul_(up)
+        ctx.module = module
+        out: Tensor = module.forward(gate, up)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        backward = backward_in_pieces
-        if ctx.triton:
-            from megadec.decoder.kernels import triton_swiglu
-
-            backward = triton_swiglu.backward
-        arguments = (*ctx.saved_tensors, gradient)
-        return (*backward(*arguments), None)
+        return (*ctx.module.backward(*ctx.saved_tensors, gradient), None)
 
 
-def backward_in_pieces(gate: Tensor, up: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def forward(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up."""
+    return silu(gate).mul_(up)
+
+
+def backward(gate: Tensor, up: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of gate and up. All in their own dtype: the CPU's kernels widen and round in registers."""
     outs = [torch.empty_like(gate, memory_format=torch.contiguous_format) for _ in range(2)]
     size = gate.shape[-1]

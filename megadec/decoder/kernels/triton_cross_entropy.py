@@ -60,7 +60,7 @@ def _losses(
 def losses(
     logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, label_smoothing: float, z_loss: float, gradient: bool
 ) -> Tensor:
-    """As `cross_entropy.losses_in_place`."""
+    """As `cross_entropy.losses`."""
     tokens, vocabulary_size = logits_CV.shape
     nats_C = torch.empty_like(weights_C)
     assert logits_CV.stride(1) == 1 or tokens == 0, "a token's logits are one piece of memory"

@@ -22,7 +22,7 @@ try:
 except ImportError:
     triton, tl = SimpleNamespace(jit=lambda kernel: kernel), None
 
-__all__ = ["Tile", "cdiv", "programs", "tile_of", "tl", "triton"]
+__all__ = ["Tile", "programs", "tile_of", "tl", "triton"]
 
 WARPS, MOST_WARPS = 4, 32
 # Warps of backward kernels that a multiprocessor of an H200 holds: they take about 80 registers a thread.
@@ -51,9 +51,4 @@ def programs(rows: int, tile: Tile, device: torch.device) -> int:
         resident = torch.cuda.get_device_properties(device).multi_processor_count * max(1, RESIDENT_WARPS // tile.warps)
     else:
         resident = INTERPRETED_PROGRAMS
-    return max(1, min(resident, cdiv(rows, tile.rows)))
-
-
-def cdiv(elements: int, each: int) -> int:
-    """How many parts of `each` elements hold them all."""
-    return -(-elements // each)
+    return max(1, min(resident, int(triton.cdiv(rows, tile.rows))))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megadec.decoder.kernels.triton_launch import cdiv, programs, tile_of, tl, triton
+from megadec.decoder.kernels.triton_launch import programs, tile_of, tl, triton
 
 # Of a tile of 4 warps: 32 and 16 elements a thread.
 FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 4096, 2048
@@ -82,7 +82,7 @@ def forward(x: Tensor, added: Tensor | None, weight_H: Tensor, eps: float) -> tu
     if rows:
         tile = tile_of(size, FORWARD_ELEMENTS)
         other = x if added is None else added.contiguous()
-        _forward[(cdiv(rows, tile.rows),)](
+        _forward[(triton.cdiv(rows, tile.rows),)](
             x, other, weight_H, stream, out, inverse_N1, rows, size, eps,
             ADDS=added is not None, R=tile.rows, C=tile.columns, num_warps=tile.warps,
         )  # fmt: skip

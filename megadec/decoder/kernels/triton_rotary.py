@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megadec.decoder.kernels.triton_launch import cdiv, programs, tile_of, tl, triton
+from megadec.decoder.kernels.triton_launch import programs, tile_of, tl, triton
 
 # Of one half of a tile of 4 warps: 16 and 8 pairs a thread.
 FORWARD_ELEMENTS, BACKWARD_ELEMENTS = 2048, 1024
@@ -128,7 +128,7 @@ def rotate(q_BSHD: Tensor, k_BSKD: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, s
     half = cos_BS1F.shape[-1]
     tile = tile_of(half, FORWARD_ELEMENTS)
     q_rows, k_rows = (x.numel() // (2 * half) for x in (q_BSHD, k_BSKD))
-    q_tiles, k_tiles = (cdiv(rows, tile.rows) for rows in (q_rows, k_rows))
+    q_tiles, k_tiles = (triton.cdiv(rows, tile.rows) for rows in (q_rows, k_rows))
     if q_tiles + k_tiles:
         _rotate_pair[(q_tiles + k_tiles,)](
             q_BSHD, k_BSKD, q_out, k_out, cos_BS1F, sin_BS1F, q_tiles, q_rows, k_rows, q_BSHD.shape[2],
@@ -145,7 +145,7 @@ def forward(x_BSHD: Tensor, weight_D: Tensor, eps: float, cos_BS1F: Tensor, sin_
     inverse_NH1 = x_BSHD.new_empty(x_BSHD.shape[0] * x_BSHD.shape[1], heads, 1, dtype=torch.float32)
     if rows := inverse_NH1.numel():
         tile = tile_of(half, FORWARD_ELEMENTS)
-        _forward[(cdiv(rows, tile.rows),)](
+        _forward[(triton.cdiv(rows, tile.rows),)](
             x_BSHD, weight_D, cos_BS1F, sin_BS1F, out_BSHD, inverse_NH1, rows, heads, half, eps,
             R=tile.rows, C=tile.columns, num_warps=tile.warps,
         )  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megadec.decoder.kernels.triton_launch import cdiv, tl, triton
+from megadec.decoder.kernels.triton_launch import tl, triton
 
 ELEMENTS = 4096  # of a program
 
@@ -48,7 +48,7 @@ def forward(gate: Tensor, up: Tensor) -> Tensor:
     gate, up = gate.contiguous(), up.contiguous()
     out = torch.empty_like(gate)
     if gate.numel():
-        _forward[(cdiv(gate.numel(), ELEMENTS),)](gate, up, out, gate.numel(), E=ELEMENTS, num_warps=8)
+        _forward[(triton.cdiv(gate.numel(), ELEMENTS),)](gate, up, out, gate.numel(), E=ELEMENTS, num_warps=8)
     return out
 
 
@@ -57,7 +57,7 @@ def backward(gate: Tensor, up: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor
     gate, up, gradient = gate.contiguous(), up.contiguous(), gradient.contiguous()
     gate_gradient, up_gradient = torch.empty_like(gate), torch.empty_like(up)
     if gate.numel():
-        _backward[(cdiv(gate.numel(), ELEMENTS),)](
+        _backward[(triton.cdiv(gate.numel(), ELEMENTS),)](
             gate, up, gradient, gate_gradient, up_gradient, gate.numel(), E=ELEMENTS, num_warps=8
         )
     return gate_gradient, up_gradient

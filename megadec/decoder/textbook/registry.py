@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from megadec.common.errors import ConfigError, suggest
-from megadec.decoder.flops import FORWARD_AND_BACKWARD, MULTIPLY_AND_ADD, model_flops
+from megadec.decoder.flops import FORWARD_AND_BACKWARD, MULTIPLY_AND_ADD
 from megadec.decoder.initialize import initial_tensor, normal_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape, check_names
@@ -26,18 +26,12 @@ EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """first_value: (shape, parameter's name, its size, seed) -> float32 on the CPU, a pure function of these.
-
-    flops: (shape, tokens, squared_document_tokens) -> operations of forward and backward. pairs: whether it reads a
-    source beside its ids.
-    """
+    """first_value: (shape, parameter's name, its size, seed) -> float32 on the CPU, a pure function of these."""
 
     name: str
     shape: type
     module: Callable[[Any], nn.Module]
     first_value: Callable[[Any, str, tuple[int, ...], int], Tensor]
-    flops: Callable[[Any, int, int], int]
-    pairs: bool
 
     def shape_from(self, values: Mapping[str, Any]) -> Any:
         """The shape of these fields. Raises ConfigError on an unknown, a missing or an impossible one."""
@@ -49,6 +43,18 @@ class Architecture:
         with torch.device("meta"):
             module = self.module(shape)
         return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+    def flops(self, shape: Any, tokens: int, squared_tokens: int) -> int:
+        """Operations of forward and backward for so many predictions.
+
+        squared_tokens: squared lengths of documents, or source times target tokens of pairs, added up. Of the
+        parameters, all matrices count but the look-up, the head even when it is tied. A source is counted as long as
+        its target, since a batch tells the product of the two and not each.
+        """
+        sizes = self.sizes(shape).items()
+        matrices = sum(math.prod(size) for name, size in sizes if len(size) == 2 and name not in EMBEDDING_NAMES)
+        products = (matrices + shape.vocabulary_size * shape.hidden_size) * tokens
+        return int(FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * (products + shape.attention_size * squared_tokens))
 
 
 def architecture(name: str) -> Architecture:
@@ -79,43 +85,11 @@ def _first_of_rnn(shape: RnnShape, name: str, size: tuple[int, ...], seed: int) 
     return bias
 
 
-def _flops_of_pairs(name: str, attention_sizes: Callable[[Any], int]) -> Callable[[Any, int, int], int]:
-    """tokens: predictions; squared_document_tokens: source times target tokens of each pair, added up.
-
-    Of the parameters, all matrices count but the look-up, the head even when it is tied. A source is counted as long as
-    its target, since a batch tells the product of the two and not each.
-    """
-
-    def flops(shape: Any, tokens: int, squared_tokens: int) -> int:
-        sizes = ARCHITECTURES[name].sizes(shape).items()
-        matrices = sum(math.prod(size) for key, size in sizes if len(size) == 2 and key not in EMBEDDING_NAMES)
-        products = (matrices + int(shape.vocabulary_size * shape.hidden_size)) * tokens
-        return FORWARD_AND_BACKWARD * MULTIPLY_AND_ADD * (products + 2 * attention_sizes(shape) * squared_tokens)
-
-    return flops
-
-
-def _attention_of_transformer(shape: Seq2SeqShape) -> int:
-    # Full in the encoder and in cross-attention, causal (a half) in the decoder.
-    return shape.decoder.query_size * (2 * shape.encoder_layers + 3 * shape.decoder_layers) // 2
-
-
 ARCHITECTURES = {
-    "decoder": Architecture("decoder", DecoderShape, Decoder, initial_tensor, model_flops, pairs=False),
-    "transformer_seq2seq": Architecture(
-        "transformer_seq2seq",
-        Seq2SeqShape,
-        TransformerSeq2Seq,
-        _first_of_transformer,
-        _flops_of_pairs("transformer_seq2seq", _attention_of_transformer),
-        pairs=True,
-    ),
-    "rnn_seq2seq": Architecture(
-        "rnn_seq2seq",
-        RnnShape,
-        RnnSeq2Seq,
-        _first_of_rnn,
-        _flops_of_pairs("rnn_seq2seq", lambda shape: int(shape.hidden_size)),
-        pairs=True,
-    ),
+    each.name: each
+    for each in (
+        Architecture("decoder", DecoderShape, Decoder, initial_tensor),
+        Architecture("transformer_seq2seq", Seq2SeqShape, TransformerSeq2Seq, _first_of_transformer),
+        Architecture("rnn_seq2seq", RnnShape, RnnSeq2Seq, _first_of_rnn),
+    )
 }

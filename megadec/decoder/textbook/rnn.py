@@ -61,6 +61,11 @@ class RnnShape(ModelShape):
                 f"model.shape.hidden_size={self.hidden_size} is odd; each direction of the encoder has half of it"
             )
 
+    @property
+    def attention_size(self) -> int:
+        """Multiplications of attention for each source token times each target token: two products."""
+        return 2 * self.hidden_size
+
 
 @dataclasses.dataclass
 class RnnCache:
@@ -235,7 +240,7 @@ class RnnSeq2Seq(EncoderDecoder):
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
         self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
 
-    def encode(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> RnnCache:
+    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> RnnCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
         memory_BTH, last_BH = self.encoder(self.embed_tokens(source_ids_BT), source_lengths_B)
         state = self.bridge_proj(last_BH).tanh().split(self.shape.hidden_size, dim=-1)

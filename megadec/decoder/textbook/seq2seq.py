@@ -62,6 +62,14 @@ class Seq2SeqShape(ModelShape):
         """The shape of the decoder's blocks, without their cross-attention."""
         return self._stack(self.decoder_layers)
 
+    @property
+    def attention_size(self) -> int:
+        """Multiplications of attention for each source token times each target token.
+
+        Two products: full in the encoder and in cross-attention, causal (a half) in the decoder.
+        """
+        return self.decoder.query_size * (2 * self.encoder_layers + 3 * self.decoder_layers)
+
     def _stack(self, layers: int) -> DecoderShape:
         shared = {field.name for field in dataclasses.fields(DecoderShape)} - {"layers"}
         return DecoderShape(layers=layers, **{name: getattr(self, name) for name in shared})
@@ -188,16 +196,12 @@ class EncoderDecoder(nn.Module, ABC):
     lm_head: LanguageModelHead
 
     @abstractmethod
-    def encode(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Any:
-        """Encode sources: a SourceCache that serves one forward pass."""
+    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> Any:
+        """Encode sources for generation: a SourceCache; `once`: for one forward pass, so that no target is kept."""
 
     @abstractmethod
     def states(self, x_BSH: Tensor, cache: Any) -> Tensor:
         """The states [B, S, H] of embedded targets that follow those in the cache, which then holds them too."""
-
-    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Any:
-        """Encode sources for generation: a SourceCache."""
-        return self.encode(source_ids_BT, source_lengths_B)
 
     def forward(
         self,
@@ -219,7 +223,7 @@ class EncoderDecoder(nn.Module, ABC):
         if cache is None:
             assert source_ids_BT is not None, "source_ids_BT or a cache"
             assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
-            cache = self.encode(source_ids_BT, source_lengths_B)
+            cache = self.read(source_ids_BT, source_lengths_B, once=True)
         tokens, context = cache.length + ids_BS.shape[1], self.shape.max_position_embeddings
         if tokens > context:
             raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")
@@ -265,18 +269,15 @@ class TransformerSeq2Seq(EncoderDecoder):
         tied = self.embed_tokens.weight if shape.tied_embeddings else None
         self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
 
-    def encode(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Seq2SeqCache:
+    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> Seq2SeqCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
         source = source_layout(source_lengths_B, source_ids_BT.shape[1])
         memory_BTH = self.encoder(self.embed_tokens(source_ids_BT), layout=source)
-        blocks = cast(list[CrossBlock], self.decoder.layers)
-        return Seq2SeqCache([block.cross_attn.keys_values(memory_BTH) for block in blocks], source)
-
-    def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor) -> Seq2SeqCache:
-        cache, weight = self.encode(source_ids_BT, source_lengths_B), self.embed_tokens.weight
-        sources = source_ids_BT.shape[0]
-        cache.targets = KeyValueCache(self.shape.decoder, sources, device=weight.device, dtype=weight.dtype)
-        return cache
+        memory = [block.cross_attn.keys_values(memory_BTH) for block in cast(list[CrossBlock], self.decoder.layers)]
+        if once:
+            return Seq2SeqCache(memory, source)
+        targets = KeyValueCache(self.shape.decoder, len(memory_BTH), device=memory_BTH.device, dtype=memory_BTH.dtype)
+        return Seq2SeqCache(memory, source, targets)
 
     def states(self, x_BSH: Tensor, cache: Seq2SeqCache) -> Tensor:
         tokens, targets = x_BSH.shape[1], cache.targets

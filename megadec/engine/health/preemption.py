@@ -46,6 +46,8 @@ DIED = (0, 0)
 LAUNCHER_VARIABLE = "CROSS_RANK"
 _LAUNCHER_MODULE = "deepspeed.launcher.launch"
 _WORLD_OPTION = "--world_info="
+# DeepSpeed's launcher answers Ctrl-C with a traceback of its own.
+_STOPPING = "the step under way is finished and saved; what the launcher prints meanwhile is no error of the run"
 
 log = logger(__name__)
 _in_threads: list[Interrupt] = []
@@ -117,7 +119,11 @@ class Interrupt:
         return "the launcher is gone" if self._ancestors not in (None, _ancestors()) else None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._signal = signal.Signals(number)
+        if self._signal is None:
+            self._signal = signal.Signals(number)
+            if is_first():
+                # A handler may run inside a write of the logger, which cannot be entered twice.
+                os.write(2, f"\nstopping ({self._signal.name}): {_STOPPING}\n".encode())
         if number == signal.SIGINT:
             # A second Ctrl-C ends the process at once, as a person at a terminal expects.
             signal.signal(signal.SIGINT, signal.default_int_handler)

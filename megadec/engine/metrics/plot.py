@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from megadec.common.config import parse
-from megadec.common.errors import ConfigError, InputError, MissingExtraError
+from megadec.common.errors import ConfigError, InputError, needs_extra
 from megadec.common.files import whole_file
 from megadec.common.log import logger
 from megadec.engine.metrics.options import FILE_NAME
@@ -123,11 +123,9 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
 
 
 def _figure(width_inches: float, height_inches: float) -> Any:
-    try:
+    with needs_extra("matplotlib", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

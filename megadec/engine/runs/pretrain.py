@@ -8,17 +8,18 @@ turns a mistake into one message instead of a crash on every rank.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, ShardError
+from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.log import logger
-from megadec.common.ranks import world_size
+from megadec.common.ranks import is_first, world_size
 from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.overlap import overlaps
 from megadec.data.index import DataSet
 from megadec.data.prefetch import PrefetchOptions
 from megadec.data.shard_cache import ShardCacheOptions
@@ -30,7 +31,7 @@ from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
 from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import initial_tensor
-from megadec.decoder.model import Decoder, check_dropout
+from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
@@ -72,7 +73,7 @@ class ModelOptions:
     execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
-        check_dropout(self.dropout)
+        check_range(self, "model.", "dropout", least=0, below=1)
 
     def decoder_shape(self, tokenizer: Tokenizer | None, initial: InitialWeights | None = None) -> DecoderShape:
         """The decoder's shape. Without a tokenizer the vocabulary is the preset's, or the default.
@@ -121,8 +122,7 @@ class DataOptions:
     cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
 
     def __post_init__(self) -> None:
-        if self.bad_shards < 0:
-            raise ConfigError(f"data.bad_shards={self.bad_shards} is negative; with 0 a damaged shard is an error")
+        check_range(self, "data.", "bad_shards", least=0)
         if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:
             raise ConfigError(
                 f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share between 0 and 1"
@@ -165,6 +165,13 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
     }
     check_folder(run)
+    if is_first():
+        named = [
+            *zip(run.data.train, sets, strict=True),
+            *((f"evaluate.sets.{name}", held_out[name]) for name in held_out),
+        ]
+        for sentence in overlaps({name: one.sketch for name, one in named}):
+            log.warning(f"{sentence}; what was prepared apart keeps what both have (docs/en/own-data.md)")
     stream = stream_of(run, sets)
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
         stream.find_skipped()
@@ -235,7 +242,7 @@ def _task(
     return Task(
         kind="language_model",
         shape=shape,
-        build=lambda: Decoder(shape, run.model.execution, dropout=run.model.dropout, **asdict(run.loss)),
+        build=lambda: Decoder(shape, run.model.execution, loss=run.loss, dropout=run.model.dropout),
         sizes=parameter_table(shape),
         first_value=first_value,
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),

@@ -12,7 +12,6 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -120,21 +119,18 @@ def build_engine(
     The weights are the same for every ZeRO stage and number of ranks. A parameter that does not require a gradient is
     frozen. Raises ConfigError, and whatever reading the first weights raises.
     """
-    if settings.stage == 3:
-        with deepspeed.zero.Init(config_dict_or_path=settings.values):
-            model = task.build()
-    else:
-        with ranks.device:
-            model = task.build()
+    zero3 = settings.stage == 3
+    with deepspeed.zero.Init(config_dict_or_path=settings.values) if zero3 else ranks.device:
+        model = task.build()
     if settings.sequence_parallel_size > 1:
         assert isinstance(model, Decoder), "open_settings lets only pretraining share sequences"
         size = settings.sequence_parallel_size
         neighbors, _ = torch.distributed.new_subgroups(group_size=size, timeout=PEERS_TIMEOUT)
         model.enable_sequence_parallel(SequenceRanks(size, neighbors.group_name))
-    _fill(model, task, settings.stage)
+    _fill(model, task, zero3)
     for module in filter(is_compiled, model.modules()):
         set_z3_leaf_module(module, True)  # gathered as a whole: hooks inside would cut its graph
-    if settings.stage == 3 and isinstance(model, Decoder):
+    if zero3 and isinstance(model, Decoder):
         _require_embedding_gradient(model)
     watch = GradientWatch(model.named_parameters())
     optimizer = build_optimizer(model.named_parameters(), optimizer_options)
@@ -142,7 +138,7 @@ def build_engine(
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
     except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
         raise ConfigError(f"{settings.file}: DeepSpeed refuses these settings: {error}") from error
-    if settings.stage == 3:
+    if zero3:
         keep_in_place(engine.optimizer)
     return ZeroEngine(engine, settings, ranks, watch)
 
@@ -163,13 +159,13 @@ def _require_embedding_gradient(model: Decoder) -> None:
     model.embed_tokens.register_forward_hook(want_gradient)
 
 
-def _fill(model: nn.Module, task: Task, stage: int) -> None:
+def _fill(model: nn.Module, task: Task, zero3: bool) -> None:
     """Give every parameter its first value; a partitioned one is gathered for that, and what rank 0 wrote counts."""
     for name, parameter in model.named_parameters():
         first = task.first_value(name)
         # copy_ would broadcast a tensor of another size without a word.
         assert tuple(first.shape) == task.sizes[name], (name, first.shape, task.sizes[name])
-        whole = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0) if stage == 3 else nullcontext()
+        whole = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0) if zero3 else contextlib.nullcontext()
         with whole, torch.no_grad():
             parameter.copy_(first)
 

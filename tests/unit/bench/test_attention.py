@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
 from bench.attention import draw_documents, main, squared_lengths
+from tests.support.commands import answer
 
 
 @pytest.mark.parametrize("mean_tokens", [1, 16, 1000])
@@ -22,10 +21,9 @@ def test_squares_are_those_of_the_runs_within_rows() -> None:
     assert squared_lengths(torch.tensor([[0, 0, 0, 1, 2], [2, 2, 2, 2, 2]])) == 9 + 1 + 1 + 25
 
 
-def test_it_tells_of_every_case_and_row_length(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_tells_of_every_case_and_row_length() -> None:
     sizes = ["--tokens=64", "--heads=2", "--kv_heads=1", "--head_size=16", "--rounds=2", "--precision=fp32"]
-    main([*sizes, "--sequence_length", "16", "32", "--document_tokens", "4"])
-    result = json.loads(capsys.readouterr().out)
+    result = answer(main, *sizes, "--sequence_length", 16, 32, "--document_tokens", 4)
     assert result["kernel"] == "each"
     for length in ("16", "32"):
         found = result["sequence_length"][length]

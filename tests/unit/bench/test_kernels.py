@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
 from bench.kernels import main
+from tests.support.commands import answer
 
 TINY = ["--hidden", "64", "--tensor_bytes", "16384", "--rounds", "1", "--compiled", "false"]
 
 
-def result_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    main([*TINY, *arguments])
-    read: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return read
-
-
-def test_every_operation_is_measured_forward_and_backward_beside_the_formula(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    result = result_of(capsys, "--seconds", "60")
+def test_every_operation_is_measured_forward_and_backward_beside_the_formula() -> None:
+    result = answer(main, *TINY, "--seconds", 60)
     names = ["rms_norm", "stream_norm", "swiglu", "rotate_pair", "norm_rotate"]
     assert [(row["operation"], row["pass"]) for row in result["rows"]] == [
         (name, which) for name in names for which in ("forward", "backward")
@@ -33,11 +23,9 @@ def test_every_operation_is_measured_forward_and_backward_beside_the_formula(
     assert result["skipped"] == []
 
 
-def test_what_there_was_no_time_for_is_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_there_was_no_time_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10**6, 40))
     monkeypatch.setattr("bench.kernels.monotonic", lambda: next(clock))
-    result = result_of(capsys, "--seconds", "60")
+    result = answer(main, *TINY, "--seconds", 60)
     assert {row["operation"] for row in result["rows"]} == {"rms_norm"}
     assert result["skipped"] == [f"{n} of hidden 64" for n in ("stream_norm", "swiglu", "rotate_pair", "norm_rotate")]

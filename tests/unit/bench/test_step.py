@@ -14,6 +14,7 @@ from bench.measure import alternate, fresh_process, product_flops, summary
 from bench.step import StepOptions, main
 from bench.trainers import NAMES, Workload, make
 from megadec.common.errors import ConfigError, TrainingError
+from tests.support.commands import answer
 
 TINY = [
     *("--hidden_size", "64", "--layers", "2", "--heads", "4", "--kv_heads", "2", "--head_size", "16"),
@@ -21,9 +22,8 @@ TINY = [
 ]
 
 
-def report_of(capsys: pytest.CaptureFixture[str], names: tuple[str, ...], *more: str) -> dict[str, Any]:
-    main([*TINY, "--names", *names, "--rounds", "2", *more])
-    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+def report_of(names: tuple[str, ...], *more: object) -> Any:
+    report = answer(main, *TINY, "--names", *names, "--rounds", 2, *more)
     ran = [name for name in names if name not in report["skipped"]]
     assert list(report["rows"]) == ran
     for name in ran:
@@ -37,10 +37,8 @@ def report_of(capsys: pytest.CaptureFixture[str], names: tuple[str, ...], *more:
     return report
 
 
-def test_a_peer_has_our_losses_and_one_that_cannot_run_says_why(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    report = report_of(capsys, ("ours", "transformers", "transformers_liger"), "--timelines", str(tmp_path))
+def test_a_peer_has_our_losses_and_one_that_cannot_run_says_why(tmp_path: Path) -> None:
+    report = report_of(("ours", "transformers", "transformers_liger"), "--timelines", tmp_path)
     for name in report["rows"]:
         events = json.loads(gzip.decompress((tmp_path / f"{name}.json.gz").read_bytes()))["traceEvents"]
         assert any(event["name"] == "aten::mm" for event in events)
@@ -51,17 +49,14 @@ def test_a_peer_has_our_losses_and_one_that_cannot_run_says_why(
 
 
 @pytest.mark.slow
-def test_every_peer_has_our_losses(capsys: pytest.CaptureFixture[str]) -> None:
-    report = report_of(capsys, NAMES)
+def test_every_peer_has_our_losses() -> None:
+    report = report_of(NAMES)
     assert set(report["skipped"]) <= {"transformers_liger"}
     assert "speed_against_best_plain_loop" in report["bars"]
 
 
-def test_what_bf16_costs_against_fp32_is_measured_in_turns_and_the_product_within_its_time(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    main([*TINY, "--names", "ours_fp32", "ours_bf16", "--rounds", "2", "--profiled", "false"])
-    bars = json.loads(capsys.readouterr().out)["bars"]
+def test_what_bf16_costs_against_fp32_is_measured_in_turns_and_the_product_within_its_time() -> None:
+    bars = answer(main, *TINY, "--names", "ours_fp32", "ours_bf16", "--rounds", 2, "--profiled", "false")["bars"]
     assert bars["bf16_seconds_over_fp32"] > 0
     assert 0 < bars["bf16_loss_difference"] < 0.005
     assert product_flops("bf16", limit_seconds=0.0) > 0, "the smallest size, however slow"

@@ -11,6 +11,7 @@ from bench.zero import COMPARISONS, ZeroOptions, main, measure_in_ranks
 from bench.zero_cases import settings_file
 from megadec.common.errors import ConfigError, TrainingError
 from tests.support import PROJECT
+from tests.support.commands import answer
 
 FILES = PROJECT / "ds_configs"
 TINY = {
@@ -45,13 +46,10 @@ def test_a_number_below_one_is_refused() -> None:
         ZeroOptions(rounds=0)
 
 
-def test_the_plain_loop_and_every_stage_train_the_same_decoder_on_two_ranks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_plain_loop_and_every_stage_train_the_same_decoder_on_two_ranks(tmp_path: Path) -> None:
     arguments = [f"--{name}={value}" for name, value in TINY.items()]
     arguments += ["--precision", "fp32", "--ranks", "2", "--rounds", "2", "--output", str(tmp_path / "out.json")]
-    main([*arguments, "--cases", "plain", "zero1", "zero2", "zero3"])
-    result = json.loads(capsys.readouterr().out)
+    result = answer(main, *arguments, "--cases", "plain", "zero1", "zero2", "zero3")
     assert result == json.loads((tmp_path / "out.json").read_text())
     assert list(result["cases"]) == ["plain", "zero1", "zero2", "zero3"]
     for name, row in result["cases"].items():

@@ -17,17 +17,12 @@ from tests.support.documents import write_documents
 FULL = Document("甲/1", "news", "正文\n第二行 🙂", "标题", "体育", "https://example.org", "CC0-1.0", "zh-Hans")
 
 
-def test_documents_come_back_from_parquet_as_they_were(tmp_path: Path) -> None:
+def test_documents_come_back_from_parquet_as_they_were_file_after_file(tmp_path: Path) -> None:
     documents = [FULL, Document("2", "news", ""), Document("3", "wiki", "a" * 100_000)]
-    write_documents(tmp_path / "d.parquet", documents)
-    assert list(read_documents([tmp_path / "d.parquet"])) == documents
-
-
-def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:
-    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
-    for path in paths:
-        write_documents(path, [Document(path.stem, "s", "t")])
-    assert [document.id for document in read_documents(paths)] == ["a", "b"]
+    paths = [tmp_path / "b.parquet", tmp_path / "a.parquet"]
+    write_documents(paths[0], documents[:2])
+    write_documents(paths[1], documents[2:])
+    assert list(read_documents(paths)) == documents
 
 
 def test_a_long_stream_is_cut_into_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

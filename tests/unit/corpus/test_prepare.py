@@ -133,8 +133,8 @@ def test_a_folder_that_is_no_data_set_is_never_overwritten(
         ({"documents": None}, "nothing to write"),
         ({"output": Path("x")}, "tokenizer and output go together"),
         ({"held_out_fraction": 0.1}, "held_out_fraction and held_out go together"),
-        ({"held_out_fraction": 1.0, "held_out": Path("x")}, "held_out_fraction=1.0: not from 0 up to 1"),
-        ({"workers": -1}, "workers=-1: not at least 0"),
+        ({"held_out_fraction": 1.0, "held_out": Path("x")}, "held_out_fraction=1.0 is not at least 0 and below 1"),
+        ({"workers": -1}, "workers=-1 is not at least 0"),
         ({"input": ()}, "no file was given"),
     ],
 )

@@ -79,12 +79,10 @@ def test_positions_and_document_numbers_count_up_from_zero(batch):
 
 
 def test_padding_has_a_document_number_of_its_own(batch, plan):
-    used = used_places(plan)
-    for row in range(plan.windows):
-        if not used[row].all():
-            padding = set(batch.documents_BS[row][~used[row]].tolist())
-            assert len(padding) == 1
-            assert padding.isdisjoint(batch.documents_BS[row][used[row]].tolist())
+    for used, documents in zip(used_places(plan), batch.documents_BS, strict=True):
+        padding = set(documents[~used].tolist())
+        assert len(padding) == int(not used.all())
+        assert padding.isdisjoint(documents[used].tolist())
 
 
 def test_a_row_without_window_is_all_padding(plan, data):

@@ -5,31 +5,27 @@ from __future__ import annotations
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.common.tokenizer import Tokenizer
 from megadec.data.describe import describe_set, describe_step, describe_window
-from megadec.data.index import DataSet
 from megadec.data.stream import TrainStream
 from megadec.data.windows import plan_windows
 
 
-def test_a_set_is_described_by_its_sources_and_shards(tiny_shards):
-    text = describe_set(DataSet.open(tiny_shards))
+def test_a_set_is_described_by_its_sources_and_shards(data):
+    text = describe_set(data)
     for word in ("200 documents", "wiki", "news", "comments", "shard-000000.tar", "licence of wiki"):
         assert word in text
 
 
-def test_a_window_is_described_by_its_documents_and_how_its_text_begins(
-    tiny_shards, tiny_documents, tiny_tokenizer_path
-):
-    plan = plan_windows(DataSet.open(tiny_shards), 300, "cut")
-    text = describe_window(plan, 0, Tokenizer.load(tiny_tokenizer_path))
+def test_a_window_is_described_by_its_documents_and_how_its_text_begins(data, tiny_documents, tokenizer):
+    plan = plan_windows(data, 300, "cut")
+    text = describe_window(plan, 0, tokenizer)
     assert f"window 0 of {plan.windows}" in text
     assert f"document {tiny_documents[0].id} (wiki)" in text
     assert tiny_documents[0].title in text
 
 
-def test_a_step_is_described_by_the_documents_of_its_rows(tiny_shards):
-    stream = TrainStream([(DataSet.open(tiny_shards), 1.0)], 300, "cut", 4, 6)
+def test_a_step_is_described_by_the_documents_of_its_rows(data):
+    stream = TrainStream([(data, 1.0)], 300, "cut", 4, 6)
     text = describe_step(stream, 11)
     for row, window in enumerate(stream.windows_of(10)):
         part = text.split(f"sequence {row}, ")[1].split(f"sequence {row + 1}, ")[0]
@@ -42,8 +38,7 @@ def test_a_step_is_described_by_the_documents_of_its_rows(tiny_shards):
         describe_step(stream, 11, sequences=(6,))
 
 
-def test_a_lost_window_is_described_as_padding(tiny_shards):
-    data = DataSet.open(tiny_shards)
+def test_a_lost_window_is_described_as_padding(data):
     shards = len(data.index["shards"])
     stream = TrainStream([(data.without(dict.fromkeys(range(1, shards), "it is gone")), 1.0)], 300, "cut", 4, 6)
     assert "padding, because it touches a damaged shard" in describe_step(stream, 1)

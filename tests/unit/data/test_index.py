@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from megadec.common.errors import ShardError
-from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.document import Document, full_text
+from megadec.corpus.document import full_text
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.windows import plan_windows
@@ -29,14 +28,9 @@ def change_index(folder: Path, change) -> None:
     path.write_text(json.dumps(index), encoding="utf-8")
 
 
-def all_tokens(documents: list[Document], tokenizer: Tokenizer) -> list[int]:
-    return [token for document in documents for token in (1, *tokenizer.encode(full_text(document)), 2)]
-
-
-def test_a_set_holds_the_tokens_of_its_documents_in_order(tiny_shards, tiny_documents, tiny_tokenizer_path):
-    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+def test_a_set_holds_the_tokens_of_its_documents_in_order(tiny_shards, tiny_documents, tokenizer):
     data = DataSet.open(tiny_shards, tokenizer.sha256)
-    expected = all_tokens(tiny_documents, tokenizer)
+    expected = [token for one in tiny_documents for token in (1, *tokenizer.encode(full_text(one)), 2)]
     assert data.tokens == len(expected)
     assert data.tokens_at(0, data.tokens).tolist() == expected
     data.verify()

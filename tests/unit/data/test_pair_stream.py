@@ -15,9 +15,9 @@ from tests.support.pair_texts import texts, write_pairs
 
 
 @pytest.fixture
-def pairs(tmp_path: Path, tiny_tokenizer_path: Path) -> PairSet:
+def pairs(tmp_path: Path, tokenizer: Tokenizer) -> PairSet:
     path = write_pairs(tmp_path / "pairs.txt", texts(100), "reverse")
-    return open_pairs(PairOptions(source=str(path), held_out_fraction=0), Tokenizer.load(tiny_tokenizer_path), "train")
+    return open_pairs(PairOptions(source=str(path), held_out_fraction=0), tokenizer, "train")
 
 
 def rows_of(batch: PairBatch) -> list[tuple[tuple[int, ...], ...]]:
@@ -94,15 +94,14 @@ def test_the_state_is_a_few_integers_and_a_stream_goes_on_from_it(pairs: PairSet
     assert PairStream(pairs, seed=3, global_batch_size=16).check(state) == 9
 
 
-def test_a_state_of_another_sequence_is_refused(pairs: PairSet, tmp_path: Path, tiny_tokenizer_path: Path) -> None:
+def test_a_state_of_another_sequence_is_refused(pairs: PairSet, tmp_path: Path, tokenizer: Tokenizer) -> None:
     state = PairStream(pairs, seed=3, global_batch_size=16).state(9)
     with pytest.raises(ConfigError, match="seed is 4, the checkpoint has 3"):
         PairStream(pairs, seed=4, global_batch_size=16).check(state)
     with pytest.raises(ConfigError, match="global_batch_size is 8, the checkpoint has 16"):
         PairStream(pairs, seed=3, global_batch_size=8).check(state)
     path = write_pairs(tmp_path / "other.txt", texts(100), "copy")
-    options = PairOptions(source=str(path), held_out_fraction=0)
-    other = open_pairs(options, Tokenizer.load(tiny_tokenizer_path), "train")
+    other = open_pairs(PairOptions(source=str(path), held_out_fraction=0), tokenizer, "train")
     with pytest.raises(ShardError, match=r"pairs_sha256 is .* the checkpoint has"):
         PairStream(other, seed=3, global_batch_size=16).check(state)
 

@@ -14,11 +14,6 @@ from megadec.data.pairs import PairCounts, PairOptions, choose_pairs, open_pairs
 from tests.support.pair_texts import texts, write_pairs
 
 
-@pytest.fixture
-def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
-    return Tokenizer.load(tiny_tokenizer_path)
-
-
 def options(source: Path, **more: Any) -> PairOptions:
     return PairOptions(source=str(source), **more)
 
@@ -126,9 +121,9 @@ def test_contents_of_another_file_part_or_limit_have_another_hash(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"held_out_fraction": 1.0}, "data.held_out_fraction=1.0 is not from 0 to below 1"),
+        ({"held_out_fraction": 1.0}, "data.held_out_fraction=1.0 is not at least 0 and below 1"),
         ({"held_out_fraction": -0.1}, "data.held_out_fraction=-0.1"),
-        ({"max_source_tokens": 1}, "data.max_source_tokens=1 is less than 2"),
+        ({"max_source_tokens": 1}, "data.max_source_tokens=1 is not at least 2"),
     ],
 )
 def test_options_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:

@@ -17,20 +17,18 @@ from megadec.data.windows import PLANS
 IDS = ("wiki-0", "news-1", "comments-101", "wiki-66", "news-199")
 
 
-def stream_of(folder: Path, packing: str, skipped: tuple[str, ...], sequence_parallel_size: int = 1) -> TrainStream:
-    sets = [(DataSet.open(folder), 1.0)]
-    return TrainStream(sets, 32, packing, 5, 8, sequence_parallel_size, skipped)
+def stream_of(data: DataSet, packing: str, skipped: tuple[str, ...], sequence_parallel_size: int = 1) -> TrainStream:
+    return TrainStream([(data, 1.0)], 32, packing, 5, 8, sequence_parallel_size, skipped)
 
 
 @pytest.mark.parametrize("packing", PLANS)
 def test_exactly_the_predictions_of_skipped_documents_lose_their_weight_in_an_epoch(
-    tiny_shards: Path, plan_cache: Path, packing: str
+    data: DataSet, plan_cache: Path, packing: str
 ) -> None:
-    data = DataSet.open(tiny_shards)
     known = {span.id: span for span in data.documents_between(0, data.tokens)}
     ids = tuple(one for one in IDS if one in known)
     assert len(ids) >= 3
-    whole, without = stream_of(tiny_shards, packing, ()), stream_of(tiny_shards, packing, ids)
+    whole, without = stream_of(data, packing, ()), stream_of(data, packing, ids)
     assert without.fingerprint == whole.fingerprint
     assert without.check(whole.state(7)) == 7
     lost = 0
@@ -46,26 +44,24 @@ def test_exactly_the_predictions_of_skipped_documents_lose_their_weight_in_an_ep
     assert lost == sum(known[one].tokens - 1 for one in ids)
 
 
-def test_a_row_that_ranks_share_loses_the_same_weights(tiny_shards: Path) -> None:
+def test_a_row_that_ranks_share_loses_the_same_weights(data: DataSet) -> None:
     ids = ("wiki-0", "wiki-66", "wiki-150")
-    [whole] = stream_of(tiny_shards, "cut", ids).batch(0)
-    parts = [
-        stream_of(tiny_shards, "cut", ids, sequence_parallel_size=2).batch(0, rank, 2)[0].weights_BS for rank in (0, 1)
-    ]
+    [whole] = stream_of(data, "cut", ids).batch(0)
+    parts = [stream_of(data, "cut", ids, sequence_parallel_size=2).batch(0, rank, 2)[0].weights_BS for rank in (0, 1)]
     assert torch.equal(torch.cat(parts, dim=1), whole.weights_BS)
 
 
-def test_the_documents_of_a_rank_are_those_of_its_rows_without_the_skipped(tiny_shards: Path) -> None:
-    whole = stream_of(tiny_shards, "cut", ())
+def test_the_documents_of_a_rank_are_those_of_its_rows_without_the_skipped(data: DataSet) -> None:
+    whole = stream_of(data, "cut", ())
     halves = [whole.documents(3, rank, 2) for rank in (0, 1)]
     assert set(halves[0]) | set(halves[1]) == set(whole.documents(3))
     skipped = halves[0][0]
-    assert skipped not in stream_of(tiny_shards, "cut", (skipped,)).documents(3, 0, 2)
+    assert skipped not in stream_of(data, "cut", (skipped,)).documents(3, 0, 2)
 
 
-def test_an_id_that_stands_in_no_set_is_named_and_so_is_the_way_to_find_ids(tiny_shards: Path) -> None:
+def test_an_id_that_stands_in_no_set_is_named_and_so_is_the_way_to_find_ids(data: DataSet) -> None:
     with pytest.raises(ConfigError, match=r"data.skip_documents: 'wiki-1', 'x' \(2 of 3 ids\).*tools/show.py"):
-        find_skipped([DataSet.open(tiny_shards)], ["wiki-0", "wiki-1", "x"])
+        find_skipped([data], ["wiki-0", "wiki-1", "x"])
 
 
 def test_ids_come_from_a_list_and_a_file_each_once(tmp_path: Path) -> None:

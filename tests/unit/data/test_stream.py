@@ -69,16 +69,12 @@ def test_a_changed_setting_is_a_config_error_that_names_it(data, plan_cache, cha
         TrainStream([(data, 1.0)], **{**SETTINGS, **change}).check(state)
 
 
-def test_a_changed_weight_or_number_of_sets_is_a_config_error(data, other):
+def test_a_changed_weight_number_or_content_of_the_sets_is_refused(data, other):
     state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
     with pytest.raises(ConfigError, match=r"weight of data set 0 \(tiny\) is 2\.0, the checkpoint has 1\.0"):
         TrainStream([(data, 2.0)], **SETTINGS).check(state)
     with pytest.raises(ConfigError, match="there are 2 data sets, the checkpoint has 1"):
         TrainStream([(data, 1.0), (other, 1.0)], **SETTINGS).check(state)
-
-
-def test_changed_contents_are_a_shard_error_that_names_the_set(data, other):
-    state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
     with pytest.raises(ShardError, match=r"data set 0 \(other\) has the contents .* \(tiny\)"):
         TrainStream([(other, 1.0)], **SETTINGS).check(state)
 

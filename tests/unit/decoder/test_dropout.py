@@ -64,5 +64,5 @@ def test_the_mean_over_many_draws_is_the_whole_embedding() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(ConfigError, match=r"model\.dropout=.* is not in \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"model\.dropout=.* is not at least 0 and below 1"):
         ModelOptions(dropout=share)

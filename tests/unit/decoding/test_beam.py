@@ -103,7 +103,7 @@ def test_what_cannot_be_searched_is_refused() -> None:
     for change, message in (
         ({"beam": 0}, "beam=0 is not at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens=0 is not at least 1"),
-        ({"length_penalty": -1.0}, "length_penalty=-1.0 is not 0 or more"),
+        ({"length_penalty": -1.0}, "length_penalty=-1.0 is not at least 0 and below inf"),
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):
             Beam(**change)

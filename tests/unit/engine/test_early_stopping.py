@@ -42,7 +42,7 @@ def test_a_figure_that_nobody_measures_is_refused_at_the_first_evaluation_with_t
         after_evaluation(EarlyStopping(metric="dev/acuracy"), Best(), 0, measured(0, 0.5))
 
 
-@pytest.mark.parametrize("wrong", [{"patience": -1}, {"patience": 3}, {"metric": "accuracy"}])
+@pytest.mark.parametrize("wrong", [{"patience": 3}, {"metric": "accuracy"}])
 def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="early_stopping"):
         EarlyStopping(**wrong)  # type: ignore[arg-type]

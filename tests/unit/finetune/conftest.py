@@ -6,15 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from megadec.common.tokenizer import Tokenizer
 from megadec.export.read.megadec import to_megadec
 from tests.support.sources import random_source
 from tests.support.titles import write_titles
-
-
-@pytest.fixture
-def tokenizer(tiny_tokenizer_path: Path) -> Tokenizer:
-    return Tokenizer.load(tiny_tokenizer_path)
 
 
 @pytest.fixture

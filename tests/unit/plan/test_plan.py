@@ -22,9 +22,10 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import Run
 from megadec.plan.choice import POLICIES, again_fraction, choose
 from megadec.plan.memory import FRAMEWORK_BYTES, PARTS, activation_bytes, memory_of
-from megadec.plan.plan import make_plan, plan_run, speed_of
+from megadec.plan.plan import PlanOptions, make_plan, plan_run, speed_of
 from megadec.plan.setup import GIB, Machines, Setup, Work, Zero
 from tests.support import PROJECT
+from tests.support.commands import answer, printed
 from tools.plan import main
 
 LARGE = DecoderShape.from_preset("7b")
@@ -200,11 +201,11 @@ def test_what_is_recommended_fits_and_what_is_said_of_a_run_that_cannot_fit_is_t
     assert there == (host_memory_gib if "of the host" in reason else memory_gib)
     assert least > there * (1 - machines.left_free) - 0.01  # it is rounded
     larger = []
-    for answer in answers.split(", or "):
-        sizes = [float(size) for size in re.findall(SIZE, answer)]
-        if answer.endswith("of the host") and sizes:
+    for words in answers.split(", or "):
+        sizes = [float(size) for size in re.findall(SIZE, words)]
+        if words.endswith("of the host") and sizes:
             larger.append(replace(machines, memory_gib=sizes[0], host_memory_gib=sizes[1]))
-        elif "of the host" in answer:
+        elif "of the host" in words:
             larger.append(replace(machines, host_memory_gib=sizes[0]))
         elif sizes:
             larger.append(replace(machines, memory_gib=sizes[0]))
@@ -213,13 +214,11 @@ def test_what_is_recommended_fits_and_what_is_said_of_a_run_that_cannot_fit_is_t
         assert choose(setup, enough, work) is not None, enough
 
 
-def test_a_host_that_is_too_small_is_named_and_not_the_device(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--preset", "7b", "--ranks", "1", "--memory_gib", "80", "--host_memory_gib", "64"])
-    shown = capsys.readouterr().out
+def test_a_host_that_is_too_small_is_named_and_not_the_device() -> None:
+    shown = printed(main, "--preset", "7b", "--ranks", 1, "--memory_gib", 80, "--host_memory_gib", 64)
     assert re.search(r"at least 14\d\.\d\d GiB of the host a rank, and it has 64 with a margin", shown)
     assert "saves 78.03: does not fit in 64 GiB" in shown
-    main(["--preset", "7b", "--ranks", "2", "--memory_gib", "200", "--host_memory_gib", "64"])
-    shown = capsys.readouterr().out
+    shown = printed(main, "--preset", "7b", "--ranks", 2, "--memory_gib", 200, "--host_memory_gib", 64)
     assert "(loss): fits in 200 GiB" in shown
     assert "saves 39.01: fits in 64 GiB" in shown
 
@@ -240,7 +239,7 @@ def make_run(**sections: object) -> Run:
 
 def test_tokens_epochs_and_documents_come_from_the_shards(tiny_shards: Path) -> None:
     index = json.loads((tiny_shards / "index.json").read_text())
-    plan = plan_run(make_run(data={"sequence_length": 512}), None, Machines(peak_flops=1e12), [tiny_shards], epochs=3)
+    plan = plan_run(make_run(data={"sequence_length": 512}), PlanOptions(data=(tiny_shards,), epochs=3))
     assert plan.work.document_tokens == pytest.approx(min(512, index["tokens"] / index["documents"]))
     assert plan.work.steps == max(1, round(3 * index["tokens"] / (64 * 512)))
     assert not [note for note in plan.notes if "documents" in note]
@@ -248,15 +247,15 @@ def test_tokens_epochs_and_documents_come_from_the_shards(tiny_shards: Path) -> 
 
 def test_a_plan_says_what_it_assumed_and_refuses_what_cannot_be(tmp_path: Path) -> None:
     run = make_run(data={"train": {str(tmp_path / "later"): 1.0}})
-    notes = " ".join(plan_run(run, None, Machines()).notes)
+    notes = " ".join(plan_run(run, PlanOptions()).notes)
     for words in ("vocabulary of 32,000", "later has no index.json", "documents as long"):
         assert words in notes
     with pytest.raises(ShardError, match="does not exist"):
-        plan_run(run, None, Machines(), [tmp_path])
+        plan_run(run, PlanOptions(data=(tmp_path,)))
     with pytest.raises(ConfigError, match="epochs=2"):
-        plan_run(run, None, Machines(), epochs=2)
+        plan_run(run, PlanOptions(epochs=2))
     with pytest.raises(ConfigError, match=r"not a multiple of 8 .* x 3"):
-        plan_run(run, PROJECT / "ds_configs" / "zero1.json", Machines(ranks=3))
+        plan_run(run, PlanOptions(ranks=3, deepspeed=PROJECT / "ds_configs" / "zero1.json"))
     with pytest.raises(ConfigError, match="none of H200"):
         Machines(device="H1000")
 
@@ -279,21 +278,17 @@ FIGURES = [
 @pytest.mark.parametrize(("file", "ranks", "device_bytes", "host_bytes"), FIGURES)
 def test_the_figures_of_a_run_stay_what_they_are(file: str, ranks: int, device_bytes: int, host_bytes: int) -> None:
     run = from_yaml(Run, PROJECT / "launch" / "runs" / "gpu_124m.yaml")
-    memory = plan_run(run, PROJECT / "ds_configs" / file, Machines(ranks)).memory
+    memory = plan_run(run, PlanOptions(ranks, deepspeed=PROJECT / "ds_configs" / file)).memory
     assert (memory.peak_bytes, memory.host_bytes) == (device_bytes, host_bytes)
 
 
-def test_the_command_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_or_json() -> None:
     words = ["--config", "launch/runs/gpu_124m.yaml", "--deepspeed", "ds_configs/zero1.json", "--ranks", "8"]
     words += ["--device", "H100", "--train.steps", "10"]
-    main(words)
-    shown = capsys.readouterr().out
-    main([*words, "--json", "true"])
-    values = json.loads(capsys.readouterr().out)
+    shown, values = printed(main, *words), answer(main, *words, "--json", "true")
     assert values["setup"]["zero"]["stage"] == 1
     assert values["work"]["tokens"] == 10 * 256 * 1024
     assert values["memory"]["peak_bytes"] == sum(values["memory"]["parts"].values())
     for part in (*PARTS, "tokens/s", "days", values["advice"]):
         assert part in shown
-    main(["--preset", "7b", "--ranks", "2", "--memory_gib", "3"])
-    assert "it cannot fit" in capsys.readouterr().out
+    assert "it cannot fit" in printed(main, "--preset", "7b", "--ranks", 2, "--memory_gib", 3)

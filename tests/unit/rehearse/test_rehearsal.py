@@ -15,18 +15,19 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, Run
-from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose
 from megadec.rehearse.rehearsal import (
     Outcome,
+    Rehearsal,
     RehearsalReport,
     difference,
     judge,
     losses_of,
+    scale,
     table,
     unfinished_in,
     went_on_from,
 )
-from megadec.rehearse.start import damaged, make_scene, read_lines, scale
+from megadec.rehearse.start import ALL_RANKS, LAUNCHER, RehearsalOptions, choose, damaged, read_lines
 
 LAST = 20
 GOOD = Outcome(
@@ -63,21 +64,12 @@ def test_no_start_needs_more_steps_than_it_is_given(seed: int) -> None:
         assert what.kind != "stop" or what.victim != ALL_RANKS
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"kills": -1},
-        {"ranks": 0},
-        {"rank_numbers": (2, 0)},
-        {"share_in_saves": 0.9, "share_in_evaluations": 0.2},
-        {"steps": 50},
-        {"tolerance": -1.0},
-        {"patience_seconds": 0.0},
-    ],
-)
-def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="rehears"):
-        RehearsalOptions(**wrong)  # type: ignore[arg-type]
+def test_options_that_cannot_be_are_refused() -> None:
+    shares = {"share_in_saves": 0.9, "share_in_evaluations": 0.2}
+    others = ({"kills": -1}, {"ranks": 0}, {"rank_numbers": (2, 0)}, {"steps": 50}, {"tolerance": -1.0})
+    for wrong in (shares, *others, {"patience_seconds": 0.0}):
+        with pytest.raises(ConfigError, match="rehears"):
+            RehearsalOptions(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -205,21 +197,20 @@ def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: Run) -> None:
         scale(shared, RehearsalOptions(ranks=3))
 
 
-def test_a_scene_can_be_damaged_and_mended_and_the_users_shards_are_never_touched(
+def test_the_links_can_be_damaged_and_mended_and_the_users_shards_are_never_touched(
     tmp_path: Path, real_run: Run, tiny_shards: Path
 ) -> None:
     before = {path.name: path.read_bytes() for path in tiny_shards.iterdir()}
     zero = tmp_path / "zero3.json"
     zero.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
-    scene = make_scene(real_run, zero, RehearsalOptions(other_deepspeed=(zero,)), tmp_path / "scene")
-    assert from_yaml(Run, scene.run_file) == scene.run
-    assert [json.loads(file.read_text()) for file in scene.deepspeed_files] == [
+    rehearsal = Rehearsal(real_run, zero, RehearsalOptions(other_deepspeed=(zero,)), tmp_path / "rehearsal")
+    assert from_yaml(Run, rehearsal.run_file) == rehearsal.run
+    assert [json.loads(file.read_text()) for file in rehearsal.deepspeed_files] == [
         {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
     ] * 2
-    [folder] = scene.run.data.train
+    [folder] = rehearsal.run.data.train
     assert DataSet.open(folder).sha256 == DataSet.open(tiny_shards).sha256
-    shard = scene.shards[0]
-
+    shard = rehearsal.shards[0]
     with damaged(shard, cut=True), pytest.raises(DamagedShardError, match=shard.name):
         DataSet.open(folder)
     with damaged(shard, cut=False), pytest.raises(ShardError, match=shard.name):

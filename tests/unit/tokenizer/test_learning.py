@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,10 +114,10 @@ def test_a_malformed_sample_entry_is_refused(text: str) -> None:
 
 
 def test_held_out_documents_are_never_learned_from(documents: Path) -> None:
-    all_of_them = choose_texts(options(documents, held_out_fraction=0.0), [])
-    learned = choose_texts(options(documents, held_out_fraction=0.3), [])
-    everything = {text for share in all_of_them for text in share.texts}
-    kept = {text for share in learned for text in share.texts}
+    everything, kept = (
+        {text for share in choose_texts(options(documents, held_out_fraction=fraction), []) for text in share.texts}
+        for fraction in (0.0, 0.3)
+    )
     assert kept < everything
     assert 0.2 < 1 - len(kept) / len(everything) < 0.4
 
@@ -171,14 +172,10 @@ def test_the_command_writes_a_lossless_model_with_its_record_and_report(document
     output = tmp_path / "small"
     command = [sys.executable, str(PROJECT / "tokenizer/train.py"), "--input", str(documents), "--output", str(output)]
     command += ["--vocab-size", "512", "--sample", "wiki=2", "--groups", "both=wiki+news", "--workers", "1"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    run = partial(subprocess.run, command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    done = run()
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in output.iterdir()) == [
-        "README.md",
-        "report.json",
-        "tokenizer.model",
-        "training.json",
-    ]
+    assert {path.name for path in output.iterdir()} == {"README.md", "report.json", "tokenizer.model", "training.json"}
     tokenizer = Tokenizer.load(output)
     record = json.loads((output / "training.json").read_text(encoding="utf-8"))
     assert record["tokenizer"]["sha256"] == tokenizer.sha256
@@ -188,7 +185,7 @@ def test_the_command_writes_a_lossless_model_with_its_record_and_report(document
     assert 0 < report["kinds"]["all"]["held_out"]["documents"] < 100
     assert "python tokenizer/train.py" in (output / "README.md").read_text(encoding="utf-8")
 
-    again = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    again = run()
     assert again.returncode == 2
     assert "exists already" in again.stderr
 

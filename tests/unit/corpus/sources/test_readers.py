@@ -15,11 +15,10 @@ from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import Read
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
-from megadec.corpus.sources.markdown import read_markdown, sections
 from megadec.corpus.sources.parquet import is_prepared, read_parquet, read_prepared
 from megadec.corpus.sources.reading import MALFORMED_ALLOWED, ReadOptions
 from megadec.corpus.sources.sgml import read_sgml
-from megadec.corpus.sources.text import read_text
+from megadec.corpus.sources.text import read_markdown, read_text, sections
 from megadec.corpus.sources.thucnews import read_thucnews, split_title
 from tests.support.documents import write_documents
 

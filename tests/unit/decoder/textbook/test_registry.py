@@ -15,6 +15,7 @@ from tests.support.decoders import TINY, fresh
 from tests.support.seq2seq_models import RNN, SHAPES, TRANSFORMER
 
 ALL = [("decoder", TINY), *SHAPES]
+VALUES = {"decoder": TINY, "transformer_seq2seq": TRANSFORMER, "rnn_seq2seq": RNN}
 
 
 def test_every_architecture_is_covered_here() -> None:
@@ -64,25 +65,26 @@ def test_weight_decay_pulls_on_matrices_only(name: str, values: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
+        ("decoder", {"kv_heads": 3}, "model.shape.heads=4 is not a multiple of model.shape.kv_heads=3"),
+        ("decoder", {"hidden_size": 66, "qk_norm": False}, "hidden_size=66 is not a multiple of model.shape.heads=4"),
+        ("decoder", {"head_size": 63}, "model.shape.head_size=63 is not a multiple of 8"),
+        ("decoder", {"intermediate_size": 500}, "model.shape.intermediate_size=500 is not a multiple of 64"),
+        ("decoder", {"layers": 2.5}, "model.shape.layers=2.5 is not a whole number"),
+        ("decoder", {"layers": True}, "model.shape.layers=True is not a number greater than zero"),
+        ("decoder", {"norm_eps": "1e-6"}, "model.shape.norm_eps='1e-6' is not a number greater than zero"),
+        ("decoder", {"qk_norm": "no"}, "model.shape.qk_norm='no' is not true or false"),
         ("transformer_seq2seq", {"kv_heads": 3}, "model.shape.heads=4 is not a multiple of model.shape.kv_heads=3"),
-        (
-            "transformer_seq2seq",
-            {"encoder_layers": 0},
-            "model.shape.encoder_layers=0 is not a number greater than zero",
-        ),
+        ("transformer_seq2seq", {"encoder_layers": 0}, "encoder_layers=0 is not a number greater than zero"),
         ("transformer_seq2seq", {"cell": "gru"}, "model.shape.cell is not a field of the transformer_seq2seq's shape"),
         ("rnn_seq2seq", {"cell": "rnn"}, "model.shape.cell='rnn' is none of gru, lstm"),
         ("rnn_seq2seq", {"attention": "dot"}, "model.shape.attention='dot' is none of bahdanau, luong"),
         ("rnn_seq2seq", {"hidden_size": 33}, "model.shape.hidden_size=33 is odd"),
-        ("rnn_seq2seq", {"decoder_layers": 1.5}, "model.shape.decoder_layers=1.5 is not a whole number"),
-        ("rnn_seq2seq", {"tied_embeddings": "yes"}, "model.shape.tied_embeddings='yes' is not true or false"),
         ("rnn_seq2seq", {"hiden_size": 32}, "did you mean 'hidden_size'"),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused(name: str, change: dict[str, Any], message: str) -> None:
-    values = TRANSFORMER if name == "transformer_seq2seq" else RNN
     with pytest.raises(ConfigError, match=re.escape(message)):
-        architecture(name).shape_from({**values, **change})
+        architecture(name).shape_from({**VALUES[name], **change})
 
 
 def test_a_missing_field_and_an_unknown_name_are_named() -> None:
@@ -92,7 +94,7 @@ def test_a_missing_field_and_an_unknown_name_are_named() -> None:
         architecture("rnn_seq2sec")
 
 
-@pytest.mark.parametrize(("name", "values"), SHAPES)
+@pytest.mark.parametrize(("name", "values"), ALL)
 def test_operations_are_six_for_each_number_that_multiplies_a_token(name: str, values: dict[str, Any]) -> None:
     found = architecture(name)
     shape = found.shape_from(values)

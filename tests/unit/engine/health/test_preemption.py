@@ -29,6 +29,13 @@ def test_a_stop_signal_is_remembered_and_named_and_does_nothing_else(number: sig
     assert handlers() == before, "the former ones come back"
 
 
+def test_the_first_rank_says_at_once_that_it_stops_and_says_it_once(capfd: pytest.CaptureFixture[str]) -> None:
+    with Interrupt():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert capfd.readouterr().err.count("stopping (") == 1
+
+
 def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
     with Interrupt(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)

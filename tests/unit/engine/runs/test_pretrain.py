@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from pathlib import Path
 
 import fsspec
@@ -174,24 +173,6 @@ def test_a_cache_that_does_not_hold_the_remote_sets_is_warned_of(tiny_shards: Pa
     finally:
         logging.getLogger("megadec").removeHandler(caplog.handler)
         files.rm("/warned", recursive=True)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"workers": -1},
-        {"prefetch_steps": 0},
-        {"bad_shards": -1},
-        {"bad_shards": -0.1},
-        {"bad_shards": 1.0},
-        {"bad_shards": 2.5},
-        {"bad_shards": math.nan},
-    ],
-)
-def test_data_options_that_cannot_be_are_refused_by_their_key(wrong: dict[str, float]) -> None:
-    [key] = wrong
-    with pytest.raises(ConfigError, match=f"data.{key}={wrong[key]}"):
-        DataOptions(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("3", 3), ("0.25", 0.25)])

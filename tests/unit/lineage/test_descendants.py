@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from megadec.common.errors import CheckpointError, ConfigError, ExportError
-from megadec.lineage.graph import FirstSteps, Origin, descendants, find_models, origin_of_path, read_export, read_run
+from megadec.lineage.command import FirstSteps, Origin, descendants, find_models, origin_of_path, read_export, read_run
 
 
 def write(path: Path, value: object) -> Path:
