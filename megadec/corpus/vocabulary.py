@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sentencepiece
 
@@ -29,6 +29,8 @@ from megadec.corpus.parallel import chunks_of, map_in_order
 
 log = logger(__name__)
 
+Kind = tuple[str, str, bool]
+"""Source, variant, whether held out."""
 BYTE_PIECES, SPECIAL_PIECES = 256, 3
 LONGEST_PIECE_CHARACTERS = 16
 # Converted text brings the other script's words; of its characters those that are this many times rarer stay out.
@@ -99,16 +101,6 @@ class Portion:
         return fnmatchcase(source, self.source) and self.variant in ("", variant)
 
 
-class Surveyed(NamedTuple):
-    """What the first reading keeps of a document; `chance`, from 0 to 1, decides whether it is taken."""
-
-    source: str
-    variant: str
-    held_out: bool
-    characters: int
-    chance: float
-
-
 def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]:
     """Train a byte-pair model with byte fallback; returns the model file's bytes and the record of what it saw.
 
@@ -170,17 +162,18 @@ def choose_texts(options: VocabularyOptions, asked: Sequence[Portion]) -> list[P
     documents = progress(read_documents(options.input), description="look at documents", unit="doc")
     work = partial(_survey, options.held_out_fraction)
     surveyed = list(chain.from_iterable(map_in_order(work, chunks_of(documents), options.workers)))
-    known = sorted({document.source for document in surveyed})
+    kinds = {kind for kind, _, _ in surveyed}
+    known = sorted({source for source, _, _ in kinds})
     portions = [*asked, *map(Portion, known)]
-    portions_of = {kind: _portions_of(*kind, portions) for kind in {one[:3] for one in surveyed}}
-    for one in surveyed:
-        for portion in portions_of[one[:3]]:
-            portion.found_characters += one.characters
+    portions_of = {kind: _portions_of(*kind, portions) for kind in kinds}
+    for kind, characters, _ in surveyed:
+        for portion in portions_of[kind]:
+            portion.found_characters += characters
     _check_found(asked, known)
-    for one, document in zip(surveyed, read_documents(options.input), strict=True):
-        for portion in portions_of[one[:3]]:
+    for (kind, _, chance), document in zip(surveyed, read_documents(options.input), strict=True):
+        for portion in portions_of[kind]:
             limit = portion.limit or options.characters_per_source
-            if portion.weight and one.chance * portion.found_characters < limit:
+            if portion.weight and chance * portion.found_characters < limit:
                 portion.texts.append(to_variant(full_text(document), document.variant, portion.target))
     taken = [portion for portion in portions if portion.texts]
     if not taken:
@@ -188,16 +181,14 @@ def choose_texts(options: VocabularyOptions, asked: Sequence[Portion]) -> list[P
     return taken
 
 
-def _survey(held_out_fraction: float, documents: list[Document]) -> list[Surveyed]:
-    """Each document's source, variant, size, and what its hash decides. Runs in any process."""
+def _survey(held_out_fraction: float, documents: list[Document]) -> list[tuple[Kind, int, float]]:
+    """Each document's kind, characters, and the chance from 0 to 1 that decides whether it is taken; in any process."""
     found = []
     for document in documents:
         text = full_text(document)
         digest = digest_of(text)
-        chance = int.from_bytes(digest[8:16], "big") / 2.0**64
-        found.append(
-            Surveyed(document.source, document.variant, is_held_out(digest, held_out_fraction), len(text), chance)
-        )
+        kind = (document.source, document.variant, is_held_out(digest, held_out_fraction))
+        found.append((kind, len(text), int.from_bytes(digest[8:16], "big") / 2.0**64))
     return found
 
 
