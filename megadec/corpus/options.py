@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 from pathlib import Path
 
-from megadec.common.errors import ConfigError, InputError, check_range, suggest
+from megadec.common.errors import ConfigError, InputError, check_choice, check_range
 from megadec.corpus.filter import FilterOptions, choose_rules
 from megadec.corpus.shards import check_folder
 from megadec.corpus.sources import Source, find_source
@@ -102,9 +102,7 @@ def check_options(options: PrepareOptions) -> Source:
 def _check_values(options: PrepareOptions) -> None:
     if not options.input:
         raise ConfigError("input: no file was given")
-    if options.variant not in VARIANTS:
-        known = ", ".join(VARIANTS)
-        raise ConfigError(f"variant={options.variant}: not one of {known}{suggest(options.variant, VARIANTS)}")
+    check_choice("variant", options.variant, VARIANTS)
     if (options.tokenizer is None) != (options.output is None):
         raise ConfigError("tokenizer and output go together: both for shards, none for documents only")
     if options.output is None and options.documents is None:
