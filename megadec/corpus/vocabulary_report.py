@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import ConfigError, check_choice
 from megadec.common.files import read_json, whole_file, write_json
 from megadec.common.log import progress
 from megadec.common.tokenizer import Tokenizer
@@ -180,8 +180,7 @@ def _rows(tallies: Mapping[Kind, Counter[str]], groups: Mapping[str, Sequence[st
     rows: dict[str, Any] = {}
     for name, members in groups.items():
         for member in members:
-            if member not in sources:
-                raise ConfigError(f"groups={name}: no source {member!r}{suggest(member, sources)}")
+            check_choice(f"groups={name}: source", member, sources)
         rows[f"{name} (together)"] = _row(tallies, members)
     for name in sources:
         rows[name] = _row(tallies, [name])
