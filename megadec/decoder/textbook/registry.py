@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megadec.common.errors import check_choice
+from megadec.common.errors import ConfigError, suggest
 from megadec.decoder.flops import FORWARD_AND_BACKWARD, MULTIPLY_AND_ADD
 from megadec.decoder.initialize import initial_tensor, normal_tensor
 from megadec.decoder.model import Decoder
@@ -59,7 +59,9 @@ class Architecture:
 
 def architecture(name: str) -> Architecture:
     """The architecture of this name. Raises ConfigError."""
-    check_choice("model.architecture", name, ARCHITECTURES)
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError(f"model.architecture={name!r} is not known{suggest(name, ARCHITECTURES)}; there are {known}")
     return ARCHITECTURES[name]
 
 
