@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import ConfigError, check_choice, suggest
 
 HEAD_SIZE_STEP = 8
 INTERMEDIATE_STEP = 64
@@ -103,11 +103,7 @@ class DecoderShape(ModelShape):
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> DecoderShape:
         """The preset `name`, with the fields in `overrides` changed. Raises ConfigError on an unknown name or field."""
-        known = preset_names()
-        if name not in known:
-            raise ConfigError(
-                f"model.preset={name!r} is not a preset{suggest(name, known)}; there are {', '.join(known)}"
-            )
+        check_choice("model.preset", name, preset_names())
         text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
         return cls.from_mapping({**yaml.safe_load(text), **overrides})
 

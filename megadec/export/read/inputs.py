@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import ConfigError, InputError, check_choice
 from megadec.common.tokenizer import Tokenizer
 
 TEXT = "{text}"
@@ -31,8 +31,7 @@ class Form:
             raise ConfigError(f"data.template={self.template!r} does not have {TEXT} in it exactly once")
         if self.longest_tokens < 2:
             raise ConfigError(f"data.sequence_length={self.longest_tokens} is less than 2: <s> and a piece of text")
-        if self.cut not in ("head", "tail"):
-            raise ConfigError(f"data.cut={self.cut!r} is none of head, tail")
+        check_choice("data.cut", self.cut, ("head", "tail"))
 
     @classmethod
     def of_task(cls, task: Mapping[str, Any], context: int) -> Form:
