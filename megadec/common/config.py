@@ -8,6 +8,7 @@ documentation.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import io
@@ -75,23 +76,18 @@ def take_options(
     For options that a launcher passes beside the run's own. several: those that take more than one value, which come
     back as one JSON list. Raises ConfigError when a value is missing.
     """
-    taken: dict[str, str] = {}
-    rest: list[str] = []
-    waiting = list(argv)
-    while waiting:
-        argument = waiting.pop(0)
-        name, equals, value = argument.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        if not argument.startswith("--") or name not in names:
-            rest.append(argument)
-            continue
-        values = [value] if equals else []
-        while waiting and not equals and not waiting[0].startswith("--") and (not values or name in several):
-            values.append(waiting.pop(0))
-        if not values:
-            raise ConfigError(f"--{name} needs a value")
-        taken[name] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
-    return taken, rest
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS
+    )
+    for name in names:
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", nargs="+" if name in several else 1)
+    try:
+        taken, rest = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{str(error.argument_name).partition('/')[0]} needs a value") from error
+    for name, values in vars(taken).items():
+        setattr(taken, name, values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False))
+    return vars(taken), rest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from megadec.data.batch import Batch
-from megadec.data.prefetch import PrefetchOptions
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
@@ -99,9 +98,9 @@ class Task:
     sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
     flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate: None where nothing
     is held out, with evaluate_interval_steps 0. details: JSON that goes into the checkpoint's manifest. tied: names of
-    one and the same tensor. prefetch: how batches are made ahead. agree: compares what the ranks found of the data and
-    gives the stream of all; collective. largest_batch: the micro-batch of so many sequences that takes the most memory;
-    None where all have one size.
+    one and the same tensor. workers, prefetch_steps: how batches are made ahead, as `DataOptions` says. agree: compares
+    what the ranks found of the data and gives the stream of all; collective. largest_batch: the micro-batch of so many
+    sequences that takes the most memory; None where all have one size.
     """
 
     kind: Kind
@@ -115,7 +114,8 @@ class Task:
     evaluate_interval_steps: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[tuple[str, ...], ...] = ()
-    prefetch: PrefetchOptions = field(default_factory=PrefetchOptions)
+    workers: int = 1
+    prefetch_steps: int = 2
     agree: Callable[[Ranks], Stream] | None = None
     largest_batch: Callable[[int], Batch] | None = None
 

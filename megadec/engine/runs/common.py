@@ -152,7 +152,6 @@ class Job:
     run: CommonRun
     settings: DeepSpeedSettings
     tokenizer: Tokenizer
-    ranks: int
     task: Task
     saved: Callable[[Saved], None] | None = None
 
@@ -170,11 +169,11 @@ def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:
 
 
 def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bool = False) -> DeepSpeedSettings:
-    """The file of `--deepspeed` joined with the run's share of it. sequence_parallel: this kind of run knows how ranks
-    share sequences.
+    """The file of `--deepspeed` joined with the run's share of it; the run's trackers and folder are looked at too.
 
-    Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key. Raises
-    MissingExtraError for a tracker that is not installed.
+    sequence_parallel: this kind of run knows how ranks share sequences. Raises ConfigError: the batch does not divide,
+    the two disagree, DeepSpeed does not know a key, the folder cannot be used as the run says. Raises MissingExtraError
+    for a tracker that is not installed.
     """
     parts = run.train.sequence_parallel_size
     if parts > 1 and not sequence_parallel:
@@ -184,6 +183,7 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bo
     settings = merge_settings(deepspeed_file, share)
     check_zero_section(settings)
     check_trackers(run.metrics)
+    _check_folder(run)
     return settings
 
 
@@ -193,7 +193,7 @@ def check_length(key: str, tokens: int, positions: int) -> None:
         raise ConfigError(f"{key}={tokens} is more than model.shape.max_position_embeddings={positions}")
 
 
-def check_folder(run: CommonRun) -> None:
+def _check_folder(run: CommonRun) -> None:
     """Raise ConfigError when the run's folder cannot be used as the run says."""
     if run.checkpoint.resume == "none" and (run.checkpoints.exists() or (run.folder / FILE_NAME).exists()):
         raise ConfigError(f"{run.folder} already holds a run and checkpoint.resume=none: choose another name, or auto")

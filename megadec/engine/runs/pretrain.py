@@ -17,11 +17,10 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.log import logger
-from megadec.common.ranks import is_first, world_size
+from megadec.common.ranks import is_first
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.overlap import overlaps
 from megadec.data.index import DataSet
-from megadec.data.prefetch import PrefetchOptions
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import Verify
 from megadec.data.sharding import rank_position
@@ -42,7 +41,6 @@ from megadec.engine.runs.common import (
     CommonRun,
     Job,
     ShapeFields,
-    check_folder,
     check_length,
     open_settings,
     with_vocabulary,
@@ -122,17 +120,12 @@ class DataOptions:
     cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
 
     def __post_init__(self) -> None:
-        check_range(self, "data.", "bad_shards", least=0)
+        check_range(self, "data.", "bad_shards", "workers", least=0)
+        check_range(self, "data.", "prefetch_steps", least=1)
         if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:
             raise ConfigError(
                 f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share between 0 and 1"
             )
-        _ = self.prefetch  # checks its values
-
-    @property
-    def prefetch(self) -> PrefetchOptions:
-        """How batches are made ahead."""
-        return PrefetchOptions(self.workers, self.prefetch_steps)
 
 
 @dataclass(frozen=True)
@@ -164,7 +157,6 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
     held_out = {
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
     }
-    check_folder(run)
     if is_first():
         named = [
             *zip(run.data.train, sets, strict=True),
@@ -176,7 +168,7 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
         stream.find_skipped()
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
-    return Job(run, settings, tokenizer, world_size(), task)
+    return Job(run, settings, tokenizer, task)
 
 
 def check_there(folders: Sequence[str]) -> None:
@@ -251,7 +243,8 @@ def _task(
         evaluate_interval_steps=run.evaluate.interval_steps if held_out else 0,
         details={"skipped_documents": sorted(stream.skip_documents)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
-        prefetch=run.data.prefetch,
+        workers=run.data.workers,
+        prefetch_steps=run.data.prefetch_steps,
         agree=agree,
     )
 
