@@ -19,9 +19,9 @@ from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.runs.common import TrainOptions
 from megadec.engine.runs.pretrain import DataOptions, ModelOptions, Run, first_values, open_run, open_sets
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
+from megadec.engine.zero.settings import TrainOptions
 from tests.support import PROJECT
 from tests.support.decoders import TINY
 
