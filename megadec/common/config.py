@@ -163,10 +163,9 @@ def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
     """Check option names, turn hyphens into underscores, and gather the values of tuples into one JSON list."""
     options = {key.name: key.annotation for key in _keys_of(kind)}
     arguments: list[str] = []
-    position = 0
-    while position < len(argv):
-        argument = argv[position]
-        position += 1
+    waiting = list(argv)
+    while waiting:
+        argument = waiting.pop(0)
         if argument in ("-h", "--help"):
             arguments.append("--help")
             continue
@@ -179,9 +178,8 @@ def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
         elif name not in options and name != CONFIG_OPTION:
             raise ConfigError(f"unknown option --{name}{suggest(name, [*options, CONFIG_OPTION])}")
         values = [value] if equals else []
-        while not equals and position < len(argv) and not argv[position].startswith("--"):
-            values.append(argv[position])
-            position += 1
+        while not equals and waiting and not waiting[0].startswith("--"):
+            values.append(waiting.pop(0))
         arguments.append(f"--{name}={_joined(name, values, options.get(name))}")
     return arguments
 

@@ -142,11 +142,6 @@ class DataSet:
     def blocks(self) -> int:
         return len(self._samples)
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether its shards are fetched before they are read."""
-        return isinstance(self.place, RemoteFolder)
-
     def tokens_at(self, first: int, count: int) -> np.ndarray:
         """Tokens first, ..., first + count - 1 of the set, read-only; a view of the mapped tar within one block."""
         block = bisect_right(self._starts, first) - 1

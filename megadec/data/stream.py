@@ -108,7 +108,7 @@ class TrainStream(ResumableStream):
         when the step does not divide by the micro-batch and the groups of ranks.
         """
         place = rank_position(rank, world_size, self.sequence_parallel_size)
-        own, micro = share_of_rank(self.global_batch_size, place.groups, micro_batch_size)
+        own, micro = share_of_rank(self.global_batch_size, world_size, micro_batch_size, self.sequence_parallel_size)
         windows = self.windows_at(step * self.global_batch_size + place.group * own, own)
         rows = [None if self.is_lost(one) else (self._plans[one.data_set], one.window) for one in windows]
         whole = assemble(rows, self.sequence_length, self._bos_id)

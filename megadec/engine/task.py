@@ -7,7 +7,7 @@ frozen dataclass instead of a base class, so that a task is assembled in one pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from megadec.data.batch import Batch
+from megadec.data.sharding import ResumableStream
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
@@ -28,26 +29,6 @@ class Shape(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, as they go into a checkpoint's manifest."""
-
-
-class Stream(Protocol):
-    """The endless sequence of training batches; a pure function of its settings."""
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Rows until every one was seen as often as its weight says."""
-
-    def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> Sequence[Batch]:
-        """This rank's micro-batches of step `step`, counted from 0."""
-
-    def documents(self, step: int, rank: int, world_size: int) -> Sequence[str]:
-        """The ids of the documents (texts, pairs) in this rank's sequences of step `step`, counted from 0."""
-
-    def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps before step `step`; JSON."""
-
-    def check(self, state: Mapping[str, Any]) -> int:
-        """The step to go on with. Raises ShardError or ConfigError when the sequence is not that of the state."""
 
 
 class Scorer(Protocol):
@@ -109,14 +90,14 @@ class Task:
     sizes: Mapping[str, tuple[int, ...]]
     first_value: Callable[[str], Tensor]
     flops: Callable[[int, int], int]
-    stream: Stream
+    stream: ResumableStream
     evaluate: Evaluate | None = None
     evaluate_interval_steps: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[tuple[str, ...], ...] = ()
     workers: int = 1
     prefetch_steps: int = 2
-    agree: Callable[[Ranks], Stream] | None = None
+    agree: Callable[[Ranks], ResumableStream] | None = None
     largest_batch: Callable[[int], Batch] | None = None
 
     @property

@@ -77,7 +77,7 @@ def assemble_texts(
 
 @dataclass(eq=False)
 class ClassifyStream(ResumableStream):
-    """The endless sequence of training steps over a labelled set (`engine.task.Stream`); a pure function of its
+    """The endless sequence of training steps over a labelled set; a pure function of its
     arguments. Every text is seen once an epoch; a step may hold the end of one epoch and the beginning of the next.
 
     weights: of each label in the loss. prefix_weight: see `assemble_texts`.

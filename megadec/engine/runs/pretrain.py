@@ -22,7 +22,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.overlap import overlaps
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import ShardCacheOptions
-from megadec.data.shard_folders import Verify
+from megadec.data.shard_folders import RemoteFolder, Verify
 from megadec.data.sharding import rank_position
 from megadec.data.skip import read_ids
 from megadec.data.stream import TrainStream
@@ -158,11 +158,9 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
     }
     if is_first():
-        named = [
-            *zip(run.data.train, sets, strict=True),
-            *((f"evaluate.sets.{name}", held_out[name]) for name in held_out),
-        ]
-        for sentence in overlaps({name: one.sketch for name, one in named}):
+        named = dict(zip(run.data.train, sets, strict=True))
+        named |= {f"evaluate.sets.{name}": one for name, one in held_out.items()}
+        for sentence in overlaps({name: one.sketch for name, one in named.items()}):
             log.warning(f"{sentence}; what was prepared apart keeps what both have (docs/en/own-data.md)")
     stream = stream_of(run, sets)
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
@@ -193,7 +191,9 @@ def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
         for folder in data.train
     ]
     check_limit(sets, data.bad_shards)
-    remote_bytes = sum(shard["bytes"] for one in sets if one.is_remote for shard in one.index["shards"])
+    remote_bytes = sum(
+        shard["bytes"] for one in sets if isinstance(one.place, RemoteFolder) for shard in one.index["shards"]
+    )
     if remote_bytes > data.cache.bytes:
         log.warning(
             f"the remote shards of data.train have {remote_bytes} bytes, data.cache.bytes={data.cache.bytes}: windows"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from megadec.common.errors import ConfigError, check_range, suggest
 from megadec.common.files import read_json
-from megadec.data.sharding import check_groups
+from megadec.data.sharding import check_groups, share_of_rank
 from megadec.decoder.kernels.precision import has_bf16
 
 Precision = Literal["bf16", "fp32"]
@@ -111,35 +111,23 @@ def read_settings(file: Path) -> dict[str, Any]:
     return values
 
 
-def accumulation_steps(train: TrainOptions, ranks: int) -> int:
-    """Micro-steps of one rank in a step. Raises ConfigError when the batch or the ranks do not divide."""
-    check_groups(ranks, train.sequence_parallel_size)
-    groups = ranks // train.sequence_parallel_size
-    together = train.micro_batch_size * groups
-    if train.global_batch_size % together:
-        raise ConfigError(
-            f"train.global_batch_size={train.global_batch_size} is not a multiple of "
-            f"{train.micro_batch_size} (train.micro_batch_size) x {groups} "
-            f"({'ranks' if train.sequence_parallel_size == 1 else 'ranks / train.sequence_parallel_size'})"
-        )
-    return train.global_batch_size // together
-
-
 def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, ranks: int) -> DeepSpeedSettings:
-    """Read `file` and write into it what the run decides. Raises ConfigError when the two say different things."""
-    values, precision = read_settings(file), resolve_precision(train.precision)
+    """Read `file` and write into it what the run decides.
+
+    Raises ConfigError when the two say different things, and when the batch or the ranks do not divide.
+    """
+    parts, precision = train.sequence_parallel_size, resolve_precision(train.precision)
+    check_groups(ranks, parts)
+    own, micro = share_of_rank(train.global_batch_size, ranks, train.micro_batch_size, parts)
+    values = read_settings(file)
     for key, owner in OWNED_ELSEWHERE.items():
         if key in values:
             raise ConfigError(f"{file}: {key!r} belongs to the run ({owner} of --config); take it out of the file")
-    parts = train.sequence_parallel_size
     derived = {
         # DeepSpeed shards and averages over all ranks alike, and counts a rank's part of a sequence as one.
         "train_batch_size": (train.global_batch_size * parts, "train.global_batch_size x train.sequence_parallel_size"),
-        "train_micro_batch_size_per_gpu": (train.micro_batch_size, "train.micro_batch_size"),
-        "gradient_accumulation_steps": (
-            accumulation_steps(train, ranks),
-            "sequences of a rank / train.micro_batch_size",
-        ),
+        "train_micro_batch_size_per_gpu": (micro, "train.micro_batch_size"),
+        "gradient_accumulation_steps": (own // micro, "sequences of a rank / train.micro_batch_size"),
         "gradient_clipping": (max_grad_norm, "optimizer.max_grad_norm"),
         # train_step divides by the global number of tokens and cancels DeepSpeed's mean over ranks.
         "gradient_allreduce_op": ("mean", "the division by the global number of tokens"),

@@ -14,7 +14,6 @@ from megadec.engine.zero import settings as settings_module
 from megadec.engine.zero.settings import (
     DeepSpeedSettings,
     TrainOptions,
-    accumulation_steps,
     merge_settings,
     read_settings,
     resolve_precision,
@@ -117,9 +116,9 @@ def test_a_file_that_contradicts_the_run_or_deepspeed_is_refused_by_file_and_key
 
 
 @pytest.mark.parametrize(("micro", "ranks"), [(5, 2), (4, 5), (48, 1)])
-def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(micro: int, ranks: int) -> None:
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(tmp_path: Path, micro: int, ranks: int) -> None:
     with pytest.raises(ConfigError, match=rf"=24 is not a multiple of {micro} \(.*\) x {ranks} \(ranks\)"):
-        accumulation_steps(dataclasses.replace(TRAIN, micro_batch_size=micro), ranks)
+        merge(write(tmp_path), dataclasses.replace(TRAIN, micro_batch_size=micro), ranks)
 
 
 def test_stage_0_in_bf16_is_refused_with_the_reason(tmp_path: Path) -> None:
