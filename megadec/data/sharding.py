@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import Batch
+from megadec.data.shuffle import Shuffle
 
 ORDER_RULE = "the order of the sequences depends on it, so the run cannot go on from this state"
 
@@ -65,13 +66,14 @@ class ResumableStream(ABC):
     depends on."""
 
     global_batch_size: int
+    _order: Shuffle
     data_keys: tuple[str, ...] = ()
     """The keys of the description that say which data there are; the others are settings."""
 
     @property
-    @abstractmethod
     def windows_per_epoch(self) -> int:
-        """How many sequences an epoch has."""
+        """How many sequences an epoch has: until each was seen as often as its weight says."""
+        return self._order.windows_per_epoch
 
     @abstractmethod
     def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> Sequence[Batch]:
