@@ -34,7 +34,7 @@ def test_a_step_that_does_not_divide_is_a_config_error_with_all_three_numbers(da
 
 
 def test_a_run_without_data_sets_is_a_config_error():
-    with pytest.raises(ConfigError, match=r"data\.train is empty"):
+    with pytest.raises(ConfigError, match=r"data\.train names no shards"):
         TrainStream([], **SETTINGS)
 
 
