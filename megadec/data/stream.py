@@ -51,8 +51,6 @@ class TrainStream(ResumableStream):
     skip_documents: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        if not self.sets:
-            raise ConfigError("data.train names no shards: give a folder with its weight, `{shards/zhwiki: 1.0}`")
         if self.sequence_length % self.sequence_parallel_size:
             raise ConfigError(
                 f"data.sequence_length={self.sequence_length} is not a multiple of"

@@ -181,9 +181,11 @@ def check_there(folders: Sequence[str]) -> None:
 def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
     """The sets of `data.train`, without what is damaged where `data.bad_shards` allows it.
 
-    Raises ShardError as `DataSet.open` does.
+    Raises ConfigError when none is named, ShardError as `DataSet.open` does.
     """
     data = run.data
+    if not data.train:
+        raise ConfigError("data.train names no shards: give a folder with its weight, `{shards/zhwiki: 1.0}`")
     sets = [
         DataSet.open(folder, tokenizer_sha256, cache=data.cache, skip_damaged=data.bad_shards > 0)
         for folder in data.train

@@ -33,11 +33,6 @@ def test_a_step_that_does_not_divide_is_a_config_error_with_all_three_numbers(da
         stream.batch(0, 0, 5)
 
 
-def test_a_run_without_data_sets_is_a_config_error():
-    with pytest.raises(ConfigError, match=r"data\.train names no shards"):
-        TrainStream([], **SETTINGS)
-
-
 def test_sets_of_different_tokenizers_are_not_mixed(data, other):
     stranger = DataSet.open(other.folder)
     stranger.tokenizer_sha256 = "f" * 64
