@@ -17,14 +17,13 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
-from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops
 from megadec.decoder.initialize import initial_tensor
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
-from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
+from megadec.engine.runs.common import CommonRun, Job, open_settings
 from megadec.engine.task import Scorer, Task
 from megadec.export.read.model import LORA_A, LORA_B, open_model
 from megadec.export.read.source import SCORE, ModelSource
@@ -112,7 +111,6 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     CheckpointError or ExportError (the model is not whole), TokenizerError, InputError (the texts: see `read_sets`).
     """
     settings = open_settings(run, deepspeed_file)
-    check_folder(run)
     if not run.model.path:
         raise ConfigError("model.path names no model to start from: give a run, a checkpoint or an exported folder")
     source = open_model(Path(run.model.path))
@@ -137,7 +135,7 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
         run = replace(run, train=replace(run.train, steps=steps))
     if dev is None and run.early_stopping.metric is not None:
         raise ConfigError(f"early_stopping.metric={run.early_stopping.metric} without data.dev to measure it on")
-    return Job(run, settings, tokenizer, world_size(), _task(run, source, stream, dev))
+    return Job(run, settings, tokenizer, _task(run, source, stream, dev))
 
 
 def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: LabelledSet | None) -> Task:
