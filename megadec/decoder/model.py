@@ -59,8 +59,7 @@ class Decoder(nn.Module):
         if classes is not None:
             self.score = ClassifierHead(shape.hidden_size, classes, loss.label_smoothing)
             return
-        tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied, loss, execution.kernels)
+        self.lm_head = LanguageModelHead(self.embed_tokens, shape.tied_embeddings, loss, execution.kernels)
 
     def enable_sequence_parallel(self, sequence: SequenceRanks) -> None:
         """From now on a batch is this rank's part of its group's sequences (`TokenBatch.part_of_sequences`).

@@ -69,21 +69,15 @@ class DecoderShape(ModelShape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.heads % self.kv_heads:
-            raise ConfigError(
-                f"model.shape.heads={self.heads} is not a multiple of model.shape.kv_heads={self.kv_heads}"
-            )
-        if not self.qk_norm and self.hidden_size % self.heads:
-            raise ConfigError(
-                f"model.shape.hidden_size={self.hidden_size} is not a multiple of model.shape.heads={self.heads}: the"
-                " Llama layout (model.shape.qk_norm=false) needs it"
-            )
-        if self.head_size % HEAD_SIZE_STEP:
-            raise ConfigError(f"model.shape.head_size={self.head_size} is not a multiple of {HEAD_SIZE_STEP}")
-        if self.intermediate_size % INTERMEDIATE_STEP:
-            raise ConfigError(
-                f"model.shape.intermediate_size={self.intermediate_size} is not a multiple of {INTERMEDIATE_STEP}"
-            )
+        llama = f"model.shape.heads={self.heads}: the Llama layout (model.shape.qk_norm=false) needs it"
+        for name, factor, words in (
+            ("heads", self.kv_heads, f"model.shape.kv_heads={self.kv_heads}"),
+            ("hidden_size", 1 if self.qk_norm else self.heads, llama),
+            ("head_size", HEAD_SIZE_STEP, HEAD_SIZE_STEP),
+            ("intermediate_size", INTERMEDIATE_STEP, INTERMEDIATE_STEP),
+        ):
+            if getattr(self, name) % factor:
+                raise ConfigError(f"model.shape.{name}={getattr(self, name)} is not a multiple of {words}")
 
     @property
     def query_size(self) -> int:

@@ -251,9 +251,7 @@ def read_set(
             yield one.text, number_of(one, numbers)
 
     found = _encoded(path, numbered(), names or (), options.form, tokenizer.bos_id, encode or tokenizer.encode_many)
-    if names is not None:
-        return found
-    final = tuple(sorted(numbers, key=_by_number))
+    final = tuple(names or sorted(numbers, key=_by_number))
     places = np.asarray([final.index(name) for name in numbers], dtype=np.int64)
     return replace(found, names=final, labels=places[found.labels])
 

@@ -15,28 +15,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
 from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.execution import Execution
-from megadec.decoder.flops import model_flops
+from megadec.decoder.flops import model_flops, sizes_of
+from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import initial_tensor
+from megadec.decoder.model import Decoder
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
 from megadec.engine.task import Scorer, Task
 from megadec.export.read.model import LORA_A, LORA_B, open_model
 from megadec.export.read.source import SCORE, ModelSource
-from megadec.finetune.adapt import (
-    LoraOptions,
-    Method,
-    build_classifier,
-    classifier_sizes,
-    first_lora_value,
-    manifest_of,
-    trained_share,
-)
+from megadec.finetune.adapt import LoraOptions, Method, adapted, first_lora_value, trained_share
 from megadec.finetune.examples import LabelledOptions, LabelledSet, label_weights, read_sets
 from megadec.finetune.measure import MeasureOptions, evaluate_classes
 from megadec.finetune.packing import ClassifyStream
@@ -143,7 +138,6 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
 def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: LabelledSet | None) -> Task:
     shape, method = source.shape, run.method
     names = stream.data.names
-    sizes = classifier_sizes(shape, len(names), method, run.lora)
     step_tokens = run.train.global_batch_size * run.data.sequence_length
     details = {
         "labels": list(names),
@@ -151,8 +145,16 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         "sequence_length": run.data.sequence_length,
         "cut": run.data.cut,
         "initial": None if method == "scratch" else source.provenance,
-        **manifest_of(method, run.lora),
+        "method": method,
+        **({"lora": to_dict(run.lora)} if method == "lora" else {}),
     }
+
+    def build() -> Decoder:
+        loss = LanguageLoss(run.loss.label_smoothing)
+        classifier = Decoder(shape, run.model.execution, len(names), loss, run.model.dropout)
+        return adapted(classifier, method, run.lora)
+
+    sizes = sizes_of(build)
 
     def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
         assert dev is not None, "evaluate_interval_steps says that there is nothing to measure"
@@ -167,9 +169,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
     return Task(
         kind="classification",
         shape=shape,
-        build=lambda: build_classifier(
-            shape, len(names), method, run.lora, run.model.execution, run.loss.label_smoothing, run.model.dropout
-        ),
+        build=build,
         sizes=sizes,
         first_value=first_values(run, source, names, sizes),
         flops=flops,

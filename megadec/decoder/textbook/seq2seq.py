@@ -266,8 +266,7 @@ class TransformerSeq2Seq(EncoderDecoder):
         self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
         self.encoder = Stack(shape.encoder, Block)
         self.decoder = Stack(shape.decoder, CrossBlock)
-        tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
+        self.lm_head = LanguageModelHead(self.embed_tokens, shape.tied_embeddings)
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> Seq2SeqCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
