@@ -73,9 +73,7 @@ class LoraLinear(Linear):
 
 def trains(method: Method, name: str) -> bool:
     """Whether `method` trains the parameter of this name."""
-    if method in ("full", "scratch"):
-        return True
-    return name == SCORE or name.endswith((LORA_A, LORA_B))
+    return method in ("full", "scratch") or name == SCORE or name.endswith((LORA_A, LORA_B))
 
 
 def adapted(classifier: Decoder, method: Method, lora: LoraOptions) -> Decoder:

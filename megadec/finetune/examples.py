@@ -216,7 +216,7 @@ def _encoded(
     while some := list(islice(texts, ENCODED_AT_A_TIME)):
         for encoded in encode([form.put(text) for text, _ in some]):
             ids.append(np.asarray(form.ids(bos_id, encoded), dtype=np.int32))
-            cut += form.cuts(encoded)
+            cut += len(ids[-1]) <= len(encoded)  # a whole text has one id more, `<s>`
         labels += [label for _, label in some]
     if not ids:
         raise InputError(f"{path} has no labelled text at all")

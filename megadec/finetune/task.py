@@ -111,7 +111,11 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     if not run.model.path:
         raise ConfigError("model.path names no model to start from: give a run, a checkpoint or an exported folder")
     source = open_model(Path(run.model.path))
-    tokenizer = _tokenizer(run, source)
+    tokenizer = Tokenizer.load(source.tokenizer_path)
+    if run.tokenizer and (other := Tokenizer.load(run.tokenizer)).sha256 != tokenizer.sha256:
+        raise ConfigError(
+            f"{run.model.path} was trained with another tokenizer than tokenizer={other.path}; leave it out"
+        )
     if run.data.sequence_length > source.shape.max_position_embeddings:
         raise ConfigError(
             f"data.sequence_length={run.data.sequence_length} is more than the context of {run.model.path}, which is"
@@ -199,12 +203,3 @@ def first_values(
         return source.tensor(name).to(torch.float32)
 
     return first_value
-
-
-def _tokenizer(run: FineTuneRun, source: ModelSource) -> Tokenizer:
-    own = Tokenizer.load(source.tokenizer_path)
-    if run.tokenizer and (other := Tokenizer.load(run.tokenizer)).sha256 != own.sha256:
-        raise ConfigError(
-            f"{run.model.path} was trained with another tokenizer than tokenizer={other.path}; leave it out"
-        )
-    return own

@@ -50,10 +50,6 @@ class Form:
         room = self.longest_tokens - 1
         return [bos_id, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
 
-    def cuts(self, encoded: list[int]) -> bool:
-        """Whether `ids` leaves out some of them."""
-        return len(encoded) > self.longest_tokens - 1
-
     def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts that are to be classified. Raises InputError for an empty one."""
         for number, text in enumerate(texts):
