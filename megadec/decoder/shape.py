@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import ConfigError, InputError, suggest
 
 HEAD_SIZE_STEP = 8
 INTERMEDIATE_STEP = 64
@@ -110,6 +110,12 @@ class DecoderShape(ModelShape):
         """A shape from plain values. Raises ConfigError on an unknown or a missing field."""
         check_names(cls, values, "decoder", f"give it, or name a preset ({', '.join(preset_names())})")
         return cls(**values)
+
+
+def check_context(tokens: int, context: int, what: str = "a sequence") -> None:
+    """Raise InputError for more tokens than the model's context holds."""
+    if tokens > context:
+        raise InputError(f"{what} of {tokens} tokens does not fit: the model's context is {context} tokens")
 
 
 def check_names(kind: Any, values: Mapping[str, Any], what: str, advice: str) -> None:
