@@ -238,7 +238,7 @@ def read_set(
     path: Path,
     options: LabelledOptions,
     tokenizer: Tokenizer,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | None,
     encode: Encode | None = None,
 ) -> LabelledSet:
     """One set. names: the labels that there may be; None takes what is found, sorted. Raises as `read_sets` does."""

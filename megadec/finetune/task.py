@@ -116,23 +116,22 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
         raise ConfigError(
             f"{run.model.path} was trained with another tokenizer than tokenizer={other.path}; leave it out"
         )
-    if run.data.sequence_length > source.shape.max_position_embeddings:
+    length, context = run.data.sequence_length, source.shape.max_position_embeddings
+    if length > context:
         raise ConfigError(
-            f"data.sequence_length={run.data.sequence_length} is more than the context of {run.model.path}, which is"
-            f" {source.shape.max_position_embeddings} tokens"
+            f"data.sequence_length={length} is more than the context of {run.model.path}, which is {context} tokens"
         )
     train, dev = read_sets(run.data, tokenizer, run.seed)
     weights = label_weights(train, run.loss.class_weights, run.loss.weights)
-    stream = ClassifyStream(
-        train, weights, run.data.sequence_length, run.seed, run.train.global_batch_size, run.loss.prefix_weight
-    )
+    batch_size = run.train.global_batch_size
+    stream = ClassifyStream(train, weights, length, run.seed, batch_size, run.loss.prefix_weight)
     log.info(
         "%s: %s texts of %d labels, %.1f tokens each, in %s sequences of %d",
         train.path, f"{train.texts:,}", len(train.names), len(train.tokens) / train.texts,
-        f"{stream.windows_per_epoch:,}", run.data.sequence_length,
+        f"{stream.windows_per_epoch:,}", length,
     )  # fmt: skip
     if run.epochs is not None:
-        steps = math.ceil(run.epochs * stream.windows_per_epoch / run.train.global_batch_size)
+        steps = math.ceil(run.epochs * stream.windows_per_epoch / batch_size)
         run = replace(run, train=replace(run.train, steps=steps))
     if dev is None and run.early_stopping.metric is not None:
         raise ConfigError(f"early_stopping.metric={run.early_stopping.metric} without data.dev to measure it on")

@@ -83,11 +83,9 @@ def _first_of_rnn(shape: RnnShape, name: str, size: tuple[int, ...], seed: int) 
     return bias
 
 
-ARCHITECTURES = {
-    each.name: each
-    for each in (
-        Architecture("decoder", DecoderShape, Decoder, initial_tensor),
-        Architecture("transformer_seq2seq", Seq2SeqShape, TransformerSeq2Seq, _first_of_transformer),
-        Architecture("rnn_seq2seq", RnnShape, RnnSeq2Seq, _first_of_rnn),
-    )
-}
+_ALL = (
+    Architecture("decoder", DecoderShape, Decoder, initial_tensor),
+    Architecture("transformer_seq2seq", Seq2SeqShape, TransformerSeq2Seq, _first_of_transformer),
+    Architecture("rnn_seq2seq", RnnShape, RnnSeq2Seq, _first_of_rnn),
+)
+ARCHITECTURES = {each.name: each for each in _ALL}

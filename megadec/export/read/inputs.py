@@ -37,9 +37,8 @@ class Form:
     @classmethod
     def of_task(cls, task: Mapping[str, Any], context: int) -> Form:
         """The form in which a classifier with this task and this context learned its texts."""
-        return cls(
-            task.get("template", TEXT), min(task.get("sequence_length", context), context), task.get("cut", "head")
-        )
+        longest_tokens = min(task.get("sequence_length", context), context)
+        return cls(task.get("template", TEXT), longest_tokens, task.get("cut", "head"))
 
     def put(self, text: str) -> str:
         """The text in the template."""
