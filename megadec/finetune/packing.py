@@ -105,9 +105,8 @@ class ClassifyStream(ResumableStream):
         """
         own, micro = share_of_rank(self.global_batch_size, world_size, micro_batch_size)
         first = step * self.global_batch_size + rank * own
-        whole = assemble_texts(
-            self.data, self.sequences_at(first, own), self.sequence_length, self.weights, self.prefix_weight
-        )
+        sequences = self.sequences_at(first, own)
+        whole = assemble_texts(self.data, sequences, self.sequence_length, self.weights, self.prefix_weight)
         return [whole.sequences(start, start + micro) for start in range(0, own, micro)]
 
     def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:

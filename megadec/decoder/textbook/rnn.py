@@ -236,8 +236,7 @@ class RnnSeq2Seq(EncoderDecoder):
         self.key_proj = Linear(shape.hidden_size, shape.hidden_size)
         self.bridge_proj = Linear(shape.hidden_size, states * shape.hidden_size)
         self.decoder = AttentionDecoder(shape)
-        tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
+        self.lm_head = LanguageModelHead(self.embed_tokens, shape.tied_embeddings)
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> RnnCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
