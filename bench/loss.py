@@ -26,6 +26,7 @@ from bench.measure import DTYPES, alternate, device, environment, fresh_process,
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
 from megadec.decoder.heads import PLAIN_LOSS, LanguageLoss, LanguageModelHead
+from megadec.decoder.layers import Embedding
 from megadec.engine.zero.settings import PrecisionChoice, resolve_precision
 
 PLAIN = "plain"
@@ -100,9 +101,10 @@ def loss_of(case: str, inputs: Inputs) -> Callable[[], Tensor]:
         return lambda: fused(h_NH, weight_VH, targets_N, options=chunked())  # type: ignore[no-any-return]
     if case == "liger":
         return _liger(inputs)
-    vocabulary_size, hidden_size = weight_VH.shape
+    embedding = Embedding(*weight_VH.shape)
+    embedding.weight = weight_VH
     loss = SMOOTHED if case == "ours_smoothed" else PLAIN_LOSS
-    head = LanguageModelHead(hidden_size, vocabulary_size, weight_VH, loss)
+    head = LanguageModelHead(embedding, True, loss)
     return lambda: head(h_NH[None], targets_N[None]) / targets_N.numel()  # type: ignore[no-any-return]
 
 

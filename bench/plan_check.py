@@ -36,7 +36,7 @@ from megadec.engine.checkpoint.checkpointer import Snapshot
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import build_engine, end_process_group, start_process_group
-from megadec.engine.zero.settings import RunSettings, merge_settings, resolve_precision
+from megadec.engine.zero.settings import TrainOptions, merge_settings, resolve_precision
 from megadec.plan.memory import memory_of
 from megadec.plan.setup import Setup, Zero
 
@@ -74,11 +74,11 @@ def train_here(workload: ZeroWorkload) -> dict[str, Any]:
     """Some steps of the workload in this process, and its peak. Collective."""
     ranks = start_process_group()
     size, shape = ranks.world_size, workload.shape
-    precision = resolve_precision(workload.precision)
-    share = RunSettings(
-        workload.rows * workload.micro_steps * size, workload.rows, precision, OPTIMIZER.max_grad_norm, size
+    rows = workload.rows
+    sizes = TrainOptions(
+        global_batch_size=rows * workload.micro_steps * size, micro_batch_size=rows, precision=workload.precision
     )
-    settings = merge_settings(workload.deepspeed, share)
+    settings = merge_settings(workload.deepspeed, sizes, OPTIMIZER.max_grad_norm, size)
     task = task_of(workload, lambda name: initial_tensor(shape, name, task.sizes[name], SEED))
     engine = build_engine(task, OPTIMIZER, settings, ranks)
     built = peak_memory_bytes(ranks.device)
@@ -108,10 +108,11 @@ def check(options: PlanCheckOptions, preset: str, stage: int, base: Mapping[str,
     values = {key: value for key, value in to_dict(options).items() if key in ZeroWorkload.__dataclass_fields__}
     workload = from_dict(ZeroWorkload, {**values, "preset": preset, "deepspeed": str(options.setting_files[stage])})
     precision = resolve_precision(workload.precision)
-    share = RunSettings(workload.rows * options.ranks, workload.rows, precision, 1.0, options.ranks)
+    rows = workload.rows
+    sizes = TrainOptions(global_batch_size=rows * options.ranks, micro_batch_size=rows, precision=precision)
     setup = Setup(
         shape=workload.shape,
-        zero=Zero.of(merge_settings(workload.deepspeed, share).values),
+        zero=Zero.of(merge_settings(workload.deepspeed, sizes, 1.0, options.ranks).values),
         precision=precision,
         ranks=options.ranks,
         micro_batch_size=workload.rows,

@@ -31,10 +31,12 @@ from megadec.common.config import parse
 from megadec.common.errors import ConfigError, MissingExtraError, TrainingError, run_main
 from megadec.common.files import write_json
 from megadec.common.processes import free_port
+from megadec.decoder.flops import sizes_of
+from megadec.decoder.model import Decoder
 from megadec.engine.metrics.options import FILE_NAME as METRICS_FILE
 from megadec.engine.metrics.plot import draw_confusion
 from megadec.export.read.model import open_model
-from megadec.finetune.adapt import METHODS, LoraOptions, Method, classifier_sizes, trains
+from megadec.finetune.adapt import METHODS, LoraOptions, Method, adapted, trains
 from megadec.finetune.examples import LabelledOptions, LabelledText, read_labelled
 from megadec.finetune.pseudo import PseudoOptions, label_texts
 from megadec.finetune.score import ClassifierScoreOptions, figures, label_numbers, score_classifier
@@ -169,7 +171,7 @@ def _trained_parameters(folder: Path, method: Method) -> int:
     assert source.classes is not None, "a run of launch/finetune.py holds a classifier"
     lora = source.task.get("lora")
     known = LoraOptions(lora["rank"], lora["alpha"], tuple(lora["targets"])) if lora else LoraOptions()
-    sizes = classifier_sizes(source.shape, source.classes, method, known)
+    sizes = sizes_of(lambda: adapted(Decoder(source.shape, classes=source.classes), method, known))
     return sum(math.prod(size) for name, size in sizes.items() if trains(method, name))
 
 

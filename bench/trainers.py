@@ -35,7 +35,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.task import Task
 from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
-from megadec.engine.zero.settings import Precision, PrecisionChoice, RunSettings, merge_settings, resolve_precision
+from megadec.engine.zero.settings import Precision, PrecisionChoice, TrainOptions, merge_settings, resolve_precision
 
 DEEPSPEED = ("ours", "ours_compiled", "transformers", "transformers_compiled", "transformers_liger")
 PLAIN_LOOPS = ("plain", "plain_compiled")
@@ -174,9 +174,10 @@ def engine_of(task: Task, workload: Workload, ranks: Any, deepspeed: Path | None
     from megadec.engine.zero.engine import build_engine, check_zero_section
 
     rows, size = workload.rows, ranks.world_size
-    precision = resolve_precision(workload.precision)
-    share = RunSettings(rows * micro_steps * size, rows, precision, OPTIMIZER.max_grad_norm, size)
-    settings = merge_settings(deepspeed or workload.deepspeed, share)
+    sizes = TrainOptions(
+        global_batch_size=rows * micro_steps * size, micro_batch_size=rows, precision=workload.precision
+    )
+    settings = merge_settings(deepspeed or workload.deepspeed, sizes, OPTIMIZER.max_grad_norm, size)
     check_zero_section(settings)
     return build_engine(task, OPTIMIZER, settings, ranks)
 

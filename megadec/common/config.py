@@ -8,6 +8,7 @@ documentation.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import io
@@ -75,23 +76,18 @@ def take_options(
     For options that a launcher passes beside the run's own. several: those that take more than one value, which come
     back as one JSON list. Raises ConfigError when a value is missing.
     """
-    taken: dict[str, str] = {}
-    rest: list[str] = []
-    waiting = list(argv)
-    while waiting:
-        argument = waiting.pop(0)
-        name, equals, value = argument.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        if not argument.startswith("--") or name not in names:
-            rest.append(argument)
-            continue
-        values = [value] if equals else []
-        while waiting and not equals and not waiting[0].startswith("--") and (not values or name in several):
-            values.append(waiting.pop(0))
-        if not values:
-            raise ConfigError(f"--{name} needs a value")
-        taken[name] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
-    return taken, rest
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS
+    )
+    for name in names:
+        parser.add_argument(f"--{name}", f"--{name.replace('_', '-')}", nargs="+" if name in several else 1)
+    try:
+        taken, rest = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{str(error.argument_name).partition('/')[0]} needs a value") from error
+    for name, values in vars(taken).items():
+        setattr(taken, name, values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False))
+    return vars(taken), rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,10 +163,9 @@ def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
     """Check option names, turn hyphens into underscores, and gather the values of tuples into one JSON list."""
     options = {key.name: key.annotation for key in _keys_of(kind)}
     arguments: list[str] = []
-    position = 0
-    while position < len(argv):
-        argument = argv[position]
-        position += 1
+    waiting = list(argv)
+    while waiting:
+        argument = waiting.pop(0)
         if argument in ("-h", "--help"):
             arguments.append("--help")
             continue
@@ -183,9 +178,8 @@ def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
         elif name not in options and name != CONFIG_OPTION:
             raise ConfigError(f"unknown option --{name}{suggest(name, [*options, CONFIG_OPTION])}")
         values = [value] if equals else []
-        while not equals and position < len(argv) and not argv[position].startswith("--"):
-            values.append(argv[position])
-            position += 1
+        while not equals and waiting and not waiting[0].startswith("--"):
+            values.append(waiting.pop(0))
         arguments.append(f"--{name}={_joined(name, values, options.get(name))}")
     return arguments
 

@@ -21,7 +21,7 @@ import difflib
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, NoReturn
 
@@ -115,6 +115,12 @@ def check_range(
         value = getattr(options, name)
         if value is not None and not all(holds(value, limit) for _, holds, limit in rules):
             raise ConfigError(f"{section}{name}={value} is not {' and '.join(words for words, _, _ in rules)}")
+
+
+def check_choice(key: str, value: str, known: Collection[str]) -> None:
+    """Raise ConfigError unless `value`, given for `key` as the user writes it, is one of those known."""
+    if value not in known:
+        raise ConfigError(f"{key}={value!r} is none of {', '.join(known)}{suggest(value, known)}")
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -21,9 +21,6 @@ _ROOT = "megadec"
 class _StandardError(logging.StreamHandler[Any]):
     """Writes to whatever sys.stderr is now (a test or a notebook may have replaced it), around progress bars."""
 
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 

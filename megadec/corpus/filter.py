@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, fields, replace
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import check_choice
 
 JUDGED_CHARACTERS = 20_000
 NGRAM_CHARACTERS = 8
@@ -90,8 +90,7 @@ class FilterOptions:
 def choose_rules(options: FilterOptions, default: str) -> QualityRules:
     """The rules that `options` ask for, over those named `default`. Raises ConfigError for an unknown name."""
     name = options.rules or default
-    if name not in RULES:
-        raise ConfigError(f"filter.rules={name}: not one of {', '.join(RULES)}{suggest(name, RULES)}")
+    check_choice("filter.rules", name, RULES)
     thresholds = {field.name: getattr(options, field.name) for field in fields(QualityRules)}
     return replace(RULES[name], **{key: value for key, value in thresholds.items() if value is not None})
 

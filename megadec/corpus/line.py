@@ -6,16 +6,17 @@ of documents rather than single ones, so the first result takes as long as a chu
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from megadec.corpus.clean.text import clean_line, clean_text
 from megadec.corpus.clean.variant import to_variant, variant_of
 from megadec.corpus.dedup import digest_of, digest_of_cleaned
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.filter import QualityRules, drop_reason
+from megadec.corpus.filter import choose_rules, drop_reason
+from megadec.corpus.options import PrepareOptions
 from megadec.corpus.parallel import chunks_of, map_in_order
 from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import Source
@@ -23,31 +24,15 @@ from megadec.corpus.sources import Source
 Hashed = tuple[Document, bytes]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What is done to each document: everything that a worker needs to know.
-
-    `rules_of` holds other quality rules by the source that the reader gave a document. `variant` is keep, zh-Hans or
-    zh-Hant.
-    """
-
-    source: Source
-    rules: QualityRules
-    rules_of: Mapping[str, QualityRules] = field(default_factory=dict)
-    variant: str = "keep"
-    name: str = ""
-    licence: str = ""
-
-
 def cleaned(
-    documents: Iterable[Document], recipe: Recipe, report: CorpusReport, workers: int
+    documents: Iterable[Document], source: Source, options: PrepareOptions, report: CorpusReport
 ) -> Generator[Hashed, None, None]:
     """Documents that pass, with their hashes; drops and their reasons go to `report`.
 
     Close it (`contextlib.closing`) when it is left before its end: it ends the worker processes.
     """
-    work = partial(clean_chunk, recipe)
-    with closing(map_in_order(work, chunks_of(documents), workers)) as results:
+    work = partial(clean_chunk, source, options)
+    with closing(map_in_order(work, chunks_of(documents), options.processes)) as results:
         for passed, partial_report in results:
             report.merge(partial_report)
             yield from passed
@@ -67,15 +52,17 @@ def without_duplicates(
             yield document, digest
 
 
-def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed], CorpusReport]:
+def clean_chunk(
+    source: Source, options: PrepareOptions, documents: list[Document]
+) -> tuple[list[Hashed], CorpusReport]:
     """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
     report = CorpusReport()
     # Titles are joined to texts after cleaning, which cannot make the whole unclean. Documents of earlier runs may have
     # been changed since by anyone.
-    hashed = digest_of if recipe.source.prepared else digest_of_cleaned
+    hashed = digest_of if source.prepared else digest_of_cleaned
     passed: list[Hashed] = []
     for document in documents:
-        result = _clean(document, recipe)
+        result = _clean(document, source, options)
         if isinstance(result, str):
             report.drop(document, result)
         else:
@@ -83,8 +70,7 @@ def clean_chunk(recipe: Recipe, documents: list[Document]) -> tuple[list[Hashed]
     return passed, report
 
 
-def _clean(document: Document, recipe: Recipe) -> Document | str:
-    source = recipe.source
+def _clean(document: Document, source: Source, options: PrepareOptions) -> Document | str:
     if not source.prepared:
         plain = source.clean(document) if source.clean else document
         if isinstance(plain, str):
@@ -92,13 +78,13 @@ def _clean(document: Document, recipe: Recipe) -> Document | str:
         document = _uniform(plain)
         if not document.text:
             return "empty"
-        reason = drop_reason(full_text(document), recipe.rules_of.get(document.source, recipe.rules))
-        if reason:
+        rules = choose_rules(options.filter, source.rules_of.get(document.source, source.rules))
+        if reason := drop_reason(full_text(document), rules):
             return reason
-    title, text = (to_variant(part, document.variant, recipe.variant) for part in (document.title, document.text))
-    licence = document.licence or recipe.licence or source.licence
+    title, text = (to_variant(part, document.variant, options.variant) for part in (document.title, document.text))
+    licence = document.licence or options.licence or source.licence
     # `variant` goes on saying what the original was written in.
-    return replace(document, source=recipe.name or document.source, title=title, text=text, licence=licence)
+    return replace(document, source=options.name or document.source, title=title, text=text, licence=licence)
 
 
 def _uniform(document: Document) -> Document:

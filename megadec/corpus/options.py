@@ -1,7 +1,7 @@
 """What a run of the corpus line is asked for, and the check that it fits together before any text is read.
 
-In: options. Out: a plan of what is read, how it is judged, and where each result goes. One flat list of options for
-every source; the check finds those that contradict each other, not those that a source ignores.
+One flat list of options for every source; the check finds those that contradict each other, not those that a source
+ignores.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 from pathlib import Path
 
-from megadec.common.errors import ConfigError, InputError, check_range, suggest
-from megadec.common.tokenizer import Tokenizer
+from megadec.common.errors import ConfigError, InputError, check_choice, check_range
 from megadec.corpus.filter import FilterOptions, choose_rules
-from megadec.corpus.line import Recipe
 from megadec.corpus.shards import check_folder
-from megadec.corpus.sources import find_source
+from megadec.corpus.sources import Source, find_source
 from megadec.corpus.sources.encoding import check_encoding
 from megadec.corpus.sources.parquet import is_prepared
 from megadec.corpus.sources.reading import ReadOptions
@@ -62,61 +60,49 @@ class PrepareOptions(ReadOptions):
     overwrite: bool = False
     filter: FilterOptions = field(default_factory=FilterOptions)
 
+    @property
+    def processes(self) -> int:
+        """How many processes work."""
+        return self.workers or min(len(os.sched_getaffinity(0)), LARGEST_DEFAULT_WORKERS)
 
-@dataclass(frozen=True)
-class PreparePlan:
-    """What was asked for, checked: where each result goes. None: it is not wanted."""
+    @property
+    def documents_file(self) -> Path | None:
+        """The file of documents, where one is wanted."""
+        return self._file_at(self.documents)
 
-    recipe: Recipe
-    workers: int
-    tokenizer: Tokenizer | None
-    documents_file: Path | None
-    report_file: Path | None
-    held_out_file: Path | None
+    @property
+    def report_file(self) -> Path | None:
+        """The report beside the file of documents."""
+        return self.documents_file.with_suffix(".report.json") if self.documents_file else None
+
+    @property
+    def held_out_file(self) -> Path | None:
+        """The file of held-out documents, where one is wanted."""
+        return None if self.tokenizer else self._file_at(self.held_out)
+
+    def _file_at(self, place: Path | None) -> Path | None:
+        return place if place is None or place.suffix == ".parquet" else place / f"{self.name or self.source}.parquet"
 
 
-def prepare_plan(options: PrepareOptions) -> PreparePlan:
-    """Check everything that can be checked before any text is read. Raises ConfigError and InputError."""
+def check_options(options: PrepareOptions) -> Source:
+    """Check all that can be checked before any text is read, and find who reads it. Raises ConfigError, InputError."""
     source = find_source(options.source)
     check_encoding(options.encoding)
+    choose_rules(options.filter, source.rules)
     _check_values(options)
     for path in (*options.input, *options.exclude_texts):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
     if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):
         source = find_source("documents")
-    recipe = Recipe(
-        source=source,
-        rules=choose_rules(options.filter, source.rules),
-        rules_of={kind: choose_rules(options.filter, rules) for kind, rules in source.rules_of.items()},
-        variant=options.variant,
-        name=options.name,
-        licence=options.licence,
-    )
-    name = options.name or options.source
-    documents = _named(options.documents, f"{name}.parquet")
-    plan = PreparePlan(
-        recipe=recipe,
-        workers=options.workers or min(len(os.sched_getaffinity(0)), LARGEST_DEFAULT_WORKERS),
-        tokenizer=Tokenizer.load(options.tokenizer) if options.tokenizer else None,
-        documents_file=documents,
-        report_file=documents.with_suffix(".report.json") if documents else None,
-        held_out_file=None if options.tokenizer else _named(options.held_out, f"{name}.parquet"),
-    )
-    _check_results(options, plan)
-    return plan
-
-
-def _named(place: Path | None, name: str) -> Path | None:
-    return place if place is None or place.suffix == ".parquet" else place / name
+    _check_results(options)
+    return source
 
 
 def _check_values(options: PrepareOptions) -> None:
     if not options.input:
         raise ConfigError("input: no file was given")
-    if options.variant not in VARIANTS:
-        known = ", ".join(VARIANTS)
-        raise ConfigError(f"variant={options.variant}: not one of {known}{suggest(options.variant, VARIANTS)}")
+    check_choice("variant", options.variant, VARIANTS)
     if (options.tokenizer is None) != (options.output is None):
         raise ConfigError("tokenizer and output go together: both for shards, none for documents only")
     if options.output is None and options.documents is None:
@@ -127,9 +113,9 @@ def _check_values(options: PrepareOptions) -> None:
     check_range(options, "", "workers", "lines_per_document", "split_level", least=0)
 
 
-def _check_results(options: PrepareOptions, plan: PreparePlan) -> None:
-    folders = [folder for folder in (options.output, options.held_out if plan.tokenizer else None) if folder]
-    files = [file for file in (plan.documents_file, plan.report_file, plan.held_out_file) if file]
+def _check_results(options: PrepareOptions) -> None:
+    folders = [folder for folder in (options.output, options.held_out if options.tokenizer else None) if folder]
+    files = [file for file in (options.documents_file, options.report_file, options.held_out_file) if file]
     places = [place.resolve() for place in (*folders, *files)]
     for earlier, place in combinations(places, 2):
         if place.is_relative_to(earlier) or earlier.is_relative_to(place):

@@ -20,12 +20,14 @@ from megadec.common.config import parse, to_dict
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors, whole_file, write_json
 from megadec.common.log import progress
+from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.dedup import excluded_digests, is_held_out
 from megadec.corpus.document import DocumentsWriter, read_documents
 from megadec.corpus.line import cleaned, without_duplicates
-from megadec.corpus.options import PrepareOptions, PreparePlan, prepare_plan
+from megadec.corpus.options import PrepareOptions, check_options
 from megadec.corpus.report import HELD_OUT, CorpusReport
 from megadec.corpus.shards import write_shards
+from megadec.corpus.sources import Source
 
 __all__ = ["PrepareOptions", "prepare"]
 
@@ -36,17 +38,20 @@ def prepare(options: PrepareOptions) -> CorpusReport:
     Raises ConfigError for options that do not fit together or results that exist, InputError for input that cannot be
     read or of which nothing is left, StorageError for the disk; then no result is left under its name.
     """
-    plan = prepare_plan(options)
+    source = check_options(options)
+    tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
     report = CorpusReport()
     with ExitStack() as stack:
-        kept = stack.enter_context(_documents_file(plan.documents_file, options.output))
-        held = stack.enter_context(_documents_file(plan.held_out_file, options.held_out)) if options.held_out else None
-        _write_documents(options, plan, report, kept, held)
-        if plan.tokenizer:
-            _write_shards(options, plan, report, kept, held)
-        if plan.report_file:
+        kept = stack.enter_context(_documents_file(options.documents_file, options.output))
+        held = None
+        if options.held_out:
+            held = stack.enter_context(_documents_file(options.held_out_file, options.held_out))
+        _write_documents(source, options, report, kept, held)
+        if tokenizer:
+            _write_shards(tokenizer, options, report, kept, held)
+        if options.report_file:
             recorded = {"options": to_dict(options), "pipeline_version": __version__, "report": report.to_dict()}
-            write_json(plan.report_file, recorded)
+            write_json(options.report_file, recorded)
     return report
 
 
@@ -70,18 +75,17 @@ def _documents_file(wanted: Path | None, beside: Path | None) -> Iterator[IO[byt
 
 
 def _write_documents(
-    options: PrepareOptions, plan: PreparePlan, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
+    source: Source, options: PrepareOptions, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
 ) -> None:
     """Run the steps over the input into the file(s) of documents. Raises InputError when either stays empty."""
-    source, excluded = plan.recipe.source, excluded_digests(options.exclude_texts)
-    read = partial(source.read_parallel, workers=plan.workers) if source.read_parallel else source.read
+    read = partial(source.read_parallel, workers=options.processes) if source.read_parallel else source.read
     raw = chain.from_iterable(read(path, report, options) for path in options.input)
-    bar = progress(raw, description=f"prepare {plan.recipe.name or options.source}", unit="doc")
+    bar = progress(raw, description=f"prepare {options.name or options.source}", unit="doc")
     with ExitStack() as stack:
-        judged = stack.enter_context(closing(cleaned(stack.enter_context(bar), plan.recipe, report, plan.workers)))
+        judged = stack.enter_context(closing(cleaned(stack.enter_context(bar), source, options, report)))
         to_kept = stack.enter_context(DocumentsWriter(kept))
         to_held = stack.enter_context(DocumentsWriter(held)) if held else None
-        for document, digest in without_duplicates(judged, excluded, report):
+        for document, digest in without_duplicates(judged, excluded_digests(options.exclude_texts), report):
             if to_held and is_held_out(digest, options.held_out_fraction):
                 report.note(HELD_OUT)
                 to_held.write(document)
@@ -96,16 +100,15 @@ def _write_documents(
 
 
 def _write_shards(
-    options: PrepareOptions, plan: PreparePlan, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
+    tokenizer: Tokenizer, options: PrepareOptions, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
 ) -> None:
     """Tokenize the held-out documents and then the others; if these fail, the held-out shards go too."""
-    assert plan.tokenizer is not None
     with ExitStack() as undo:
         for file, folder in ((held, options.held_out), (kept, options.output)):
             if file and folder:
                 file.flush()
                 bar = progress(read_documents([Path(file.name)]), description=f"tokenize {folder.name}", unit="doc")
-                overwrite, workers = options.overwrite, plan.workers
-                write_shards(bar, plan.tokenizer, folder, report=report, overwrite=overwrite, workers=workers)
+                overwrite, workers = options.overwrite, options.processes
+                write_shards(bar, tokenizer, folder, report=report, overwrite=overwrite, workers=workers)
                 undo.callback(shutil.rmtree, folder, ignore_errors=True)
         undo.pop_all()

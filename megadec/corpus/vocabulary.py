@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sentencepiece
 
@@ -29,6 +29,8 @@ from megadec.corpus.parallel import chunks_of, map_in_order
 
 log = logger(__name__)
 
+Kind = tuple[str, str, bool]
+"""Source, variant, whether held out."""
 BYTE_PIECES, SPECIAL_PIECES = 256, 3
 LONGEST_PIECE_CHARACTERS = 16
 # Converted text brings the other script's words; of its characters those that are this many times rarer stay out.
@@ -80,37 +82,23 @@ class VocabularyOptions:
     workers: int = 2
 
 
-@dataclass(frozen=True)
+@dataclass
 class Portion:
-    """One entry of `sample`, read. `characters` None: the options' own limit."""
+    """One entry of `sample`, read, and the text of it: what was there and what was taken.
+
+    `limit` is in characters; None: the options' own.
+    """
 
     source: str
     variant: str = ""
     target: str = ""
     weight: int = 1
-    characters: int | None = None
+    limit: int | None = None
+    found_characters: int = 0
+    texts: list[str] = field(default_factory=list)
 
     def fits(self, source: str, variant: str) -> bool:
         return fnmatchcase(source, self.source) and self.variant in ("", variant)
-
-
-class Surveyed(NamedTuple):
-    """What the first reading keeps of a document; `chance`, from 0 to 1, decides whether it is taken."""
-
-    source: str
-    variant: str
-    held_out: bool
-    characters: int
-    chance: float
-
-
-@dataclass
-class TakenText:
-    """The text of one portion: what was there and what was taken."""
-
-    portion: Portion
-    found_characters: int = 0
-    texts: list[str] = field(default_factory=list)
 
 
 def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]:
@@ -120,10 +108,10 @@ def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]
     without U+2581 and U+0000. Raises ConfigError for options that do not fit and for text that gives fewer pieces than
     asked for, InputError for files.
     """
-    portions = [read_portion(text) for text in options.sample]
+    asked = [read_portion(text) for text in options.sample]
     check_options(options)
-    shares = choose_texts(options, portions)
-    characters = choose_characters(shares, options.character_coverage)
+    portions = choose_texts(options, asked)
+    characters = choose_characters(portions, options.character_coverage)
     room = options.vocab_size - SPECIAL_PIECES - BYTE_PIECES
     if len(characters) >= room:
         raise ConfigError(
@@ -132,12 +120,12 @@ def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]
         )
     counts: Counter[str] = Counter()
     began = time.monotonic()
-    segments = _known_parts(_segments(shares, options, counts), characters)
+    segments = _known_parts(_segments(portions, options, counts), characters)
     model = train_pieces(segments, characters, options)
     seconds = round(time.monotonic() - began, 1)
     log.info("%d pieces from %d M characters in %.0f s", options.vocab_size, counts["characters"] / 1e6, seconds)
     record = {
-        "shares": [_share_record(share) for share in shares],
+        "shares": [_record_of(portion) for portion in portions],
         "segments": dict(counts),
         "single_characters": len(characters),
         "training_seconds": seconds,
@@ -169,64 +157,65 @@ def check_options(options: VocabularyOptions) -> None:
     check_range(options, "", "segment_characters", least=16)
 
 
-def choose_texts(options: VocabularyOptions, portions: Sequence[Portion]) -> list[TakenText]:
+def choose_texts(options: VocabularyOptions, asked: Sequence[Portion]) -> list[Portion]:
     """Read the files twice: to see what is there, and to take each portion's share of it, spread over all of it."""
     documents = progress(read_documents(options.input), description="look at documents", unit="doc")
     work = partial(_survey, options.held_out_fraction)
     surveyed = list(chain.from_iterable(map_in_order(work, chunks_of(documents), options.workers)))
-    known = sorted({document.source for document in surveyed})
-    shares = [TakenText(portion) for portion in (*portions, *map(Portion, known))]
-    shares_of = {kind: _shares_of(*kind, shares) for kind in {one[:3] for one in surveyed}}
-    for one in surveyed:
-        for share in shares_of[one[:3]]:
-            share.found_characters += one.characters
-    _check_found(shares[: len(portions)], known)
-    for one, document in zip(surveyed, read_documents(options.input), strict=True):
-        for share in shares_of[one[:3]]:
-            limit = share.portion.characters or options.characters_per_source
-            if share.portion.weight and one.chance * share.found_characters < limit:
-                share.texts.append(to_variant(full_text(document), document.variant, share.portion.target))
-    if not any(share.texts for share in shares):
+    kinds = {kind for kind, _, _ in surveyed}
+    known = sorted({source for source, _, _ in kinds})
+    portions = [*asked, *map(Portion, known)]
+    portions_of = {kind: _portions_of(*kind, portions) for kind in kinds}
+    for kind, characters, _ in surveyed:
+        for portion in portions_of[kind]:
+            portion.found_characters += characters
+    _check_found(asked, known)
+    for (kind, _, chance), document in zip(surveyed, read_documents(options.input), strict=True):
+        for portion in portions_of[kind]:
+            limit = portion.limit or options.characters_per_source
+            if portion.weight and chance * portion.found_characters < limit:
+                portion.texts.append(to_variant(full_text(document), document.variant, portion.target))
+    taken = [portion for portion in portions if portion.texts]
+    if not taken:
         raise ConfigError(f"no text to learn from: {len(surveyed)} documents read, sample leaves none of them")
-    return [share for share in shares if share.texts]
+    return taken
 
 
-def _survey(held_out_fraction: float, documents: list[Document]) -> list[Surveyed]:
-    """Each document's source, variant, size, and what its hash decides. Runs in any process."""
+def _survey(held_out_fraction: float, documents: list[Document]) -> list[tuple[Kind, int, float]]:
+    """Each document's kind, characters, and the chance from 0 to 1 that decides whether it is taken; in any process."""
     found = []
     for document in documents:
         text = full_text(document)
         digest = digest_of(text)
-        chance = int.from_bytes(digest[8:16], "big") / 2.0**64
-        found.append(
-            Surveyed(document.source, document.variant, is_held_out(digest, held_out_fraction), len(text), chance)
-        )
+        kind = (document.source, document.variant, is_held_out(digest, held_out_fraction))
+        found.append((kind, len(text), int.from_bytes(digest[8:16], "big") / 2.0**64))
     return found
 
 
-def _shares_of(source: str, variant: str, held_out: bool, shares: Sequence[TakenText]) -> list[TakenText]:
-    """Where the text of such documents goes: the first share that takes it as it is, and all that convert it."""
-    fitting = [share for share in shares if share.portion.fits(source, variant) and not held_out]
-    plain = [share for share in fitting if not share.portion.target]
-    return plain[:1] + [share for share in fitting if share.portion.target]
+def _portions_of(source: str, variant: str, held_out: bool, portions: Sequence[Portion]) -> list[Portion]:
+    """Where the text of such documents goes: the first portion that takes it as it is, and all that convert it."""
+    fitting = [portion for portion in portions if portion.fits(source, variant) and not held_out]
+    plain = [portion for portion in fitting if not portion.target]
+    return plain[:1] + [portion for portion in fitting if portion.target]
 
 
-def _check_found(shares: Sequence[TakenText], known: Sequence[str]) -> None:
-    for share in shares:
-        name, variant = share.portion.source, share.portion.variant
-        if share.found_characters or not share.portion.weight:
+def _check_found(asked: Sequence[Portion], known: Sequence[str]) -> None:
+    for portion in asked:
+        name = portion.source
+        if portion.found_characters or not portion.weight:
             continue
         if any(fnmatchcase(source, name) for source in known):
-            raise ConfigError(f"sample={name}/{variant}: none of its documents is of that variant or to be learned")
+            found = "none of its documents is of that variant or to be learned"
+            raise ConfigError(f"sample={name}/{portion.variant}: {found}")
         raise ConfigError(f"sample={name}: no such documents; there are {', '.join(known)}{suggest(name, known)}")
 
 
-def choose_characters(shares: Iterable[TakenText], coverage: float) -> set[str]:
-    """For each share its most frequent characters, as many as make up `coverage` of it; and those that always are."""
+def choose_characters(portions: Iterable[Portion], coverage: float) -> set[str]:
+    """For each portion its most frequent characters, as many as make up `coverage` of it; and those that always are."""
     chosen = set(ALWAYS)
-    for share in shares:
-        counts = Counter(chain.from_iterable(share.texts))
-        allowed = (CONVERTED_REST if share.portion.target else 1) * (1 - coverage) * counts.total()
+    for portion in portions:
+        counts = Counter(chain.from_iterable(portion.texts))
+        allowed = (CONVERTED_REST if portion.target else 1) * (1 - coverage) * counts.total()
         for character, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
             allowed -= count
             if allowed < 0:
@@ -301,24 +290,22 @@ def _cut(line: str, longest: int, counts: Counter[str]) -> Iterator[str]:
     yield line
 
 
-def _segments(shares: Sequence[TakenText], options: VocabularyOptions, counts: Counter[str]) -> Iterator[str]:
-    for share in shares:
-        weight = share.portion.weight
-        for text in progress(share.texts, description=f"learn from {share.portion.source}", unit="doc"):
+def _segments(portions: Sequence[Portion], options: VocabularyOptions, counts: Counter[str]) -> Iterator[str]:
+    for portion in portions:
+        for text in progress(portion.texts, description=f"learn from {portion.source}", unit="doc"):
             passed = list(segments_of(text, options.segment_characters, options.pieces_cross_punctuation, counts))
-            counts["segments"] += len(passed) * weight
-            counts["characters"] += len(text) * weight
-            yield from passed * weight
+            counts["segments"] += len(passed) * portion.weight
+            counts["characters"] += len(text) * portion.weight
+            yield from passed * portion.weight
 
 
-def _share_record(share: TakenText) -> dict[str, Any]:
-    portion = share.portion
+def _record_of(portion: Portion) -> dict[str, Any]:
     return {
         "source": portion.source,
         "variant": portion.variant,
         "converted_to": portion.target,
         "weight": portion.weight,
-        "documents": len(share.texts),
-        "characters": sum(map(len, share.texts)),
-        "characters_found": share.found_characters,
+        "documents": len(portion.texts),
+        "characters": sum(map(len, portion.texts)),
+        "characters_found": portion.found_characters,
     }

@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import ConfigError, check_choice
 from megadec.common.files import read_json, whole_file, write_json
 from megadec.common.log import progress
 from megadec.common.tokenizer import Tokenizer
@@ -23,25 +23,14 @@ from megadec.corpus.clean.variant import TRADITIONAL, variant_of
 from megadec.corpus.dedup import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.parallel import chunks_of, map_in_order
+from megadec.corpus.vocabulary import Kind
 
 COUNTED = ("documents", "characters", "tokens", "byte_tokens", "lossless")
-Kind = tuple[str, str, bool]
-"""Source, variant, whether held out."""
 LOSSES_SHOWN = 10
 PIECES_SHOWN = 16
 VARIANT_OF = ", "
 # The page leaves out the variants of a source that are only strays, and the one that is all but those.
 STRAYS_FRACTION = 0.02
-
-
-@dataclass
-class Measured:
-    """What some documents gave: counts by kind, uses of each piece, the documents that did not come back."""
-
-    tallies: dict[Kind, Counter[str]]
-    uses: np.ndarray
-    lost: list[str]
-    encode_seconds: float
 
 
 def measure(
@@ -53,15 +42,19 @@ def measure(
     """
     began = time.monotonic()
     tokenizer = Tokenizer.load(model)
-    total = Measured(defaultdict(Counter), np.zeros(tokenizer.vocabulary_size, dtype=np.int64), [], 0.0)
+    tallies: defaultdict[Kind, Counter[str]] = defaultdict(Counter)
+    uses = np.zeros(tokenizer.vocabulary_size, dtype=np.int64)
+    lost: list[str] = []
+    encode_seconds = 0.0
     chunks = chunks_of(progress(read_documents(paths), description="report", unit="doc"))
-    for measured in map_in_order(partial(measure_chunk, tokenizer, held_out_fraction), chunks, workers):
-        for kind, tally in measured.tallies.items():
-            total.tallies[kind].update(tally)
-        total.uses += measured.uses
-        total.lost = (total.lost + measured.lost)[:LOSSES_SHOWN]
-        total.encode_seconds += measured.encode_seconds
-    rows = _rows(total.tallies, groups)
+    measured = map_in_order(partial(measure_chunk, tokenizer, held_out_fraction), chunks, workers)
+    for documents, uses_in_chunk, seconds in measured:
+        for kind, name, tally in documents:
+            tallies[kind].update(tally)
+            lost += [] if tally["lossless"] else [name]
+        uses += uses_in_chunk
+        encode_seconds += seconds
+    rows = _rows(tallies, groups)
     everything = rows["all"]["all"]
     return {
         "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
@@ -69,32 +62,29 @@ def measure(
         "kinds": rows,
         "documents": everything["documents"],
         "lossless": everything["lossless"],
-        "not_lossless": total.lost,
-        "pieces_never_used": int((total.uses == 0).sum()),
-        "characters_per_second": round(everything["characters"] / max(total.encode_seconds, 1e-9)),
+        "not_lossless": lost[:LOSSES_SHOWN],
+        "pieces_never_used": int((uses == 0).sum()),
+        "characters_per_second": round(everything["characters"] / max(encode_seconds, 1e-9)),
         "seconds": round(time.monotonic() - began, 1),
         "pieces": sample_pieces(tokenizer),
     }
 
 
-def measure_chunk(tokenizer: Tokenizer, held_out_fraction: float, documents: list[Document]) -> Measured:
-    """Figures of some documents. Runs in any process."""
+def measure_chunk(
+    tokenizer: Tokenizer, held_out_fraction: float, documents: list[Document]
+) -> tuple[list[tuple[Kind, str, dict[str, int]]], np.ndarray, float]:
+    """Kind, name and counts of each document; the uses of each piece; the seconds of encoding. Runs in any process."""
     texts = [full_text(document) for document in documents]
     began = time.monotonic()
     encoded = tokenizer.encode_many(texts)
     seconds = time.monotonic() - began
-    tallies: dict[Kind, Counter[str]] = {}
-    uses = np.zeros(tokenizer.vocabulary_size, dtype=np.int64)
-    lost = []
+    measured = []
     for document, text, ids in zip(documents, texts, encoded, strict=True):
-        lossless = tokenizer.decode(ids) == text
         kind = (document.source, document.variant, is_held_out(digest_of(text), held_out_fraction))
-        counts = (1, len(text), len(ids), int(tokenizer.is_byte[ids].sum()), int(lossless))
-        tallies.setdefault(kind, Counter()).update(dict(zip(COUNTED, counts, strict=True)))
-        uses += np.bincount(ids, minlength=tokenizer.vocabulary_size)
-        if not lossless:
-            lost.append(f"{document.source}: {document.id}")
-    return Measured(tallies, uses, lost, seconds)
+        counts = (1, len(text), len(ids), int(tokenizer.is_byte[ids].sum()), int(tokenizer.decode(ids) == text))
+        measured.append((kind, f"{document.source}: {document.id}", dict(zip(COUNTED, counts, strict=True))))
+    uses = np.bincount(list(chain.from_iterable(encoded)), minlength=tokenizer.vocabulary_size)
+    return measured, uses, seconds
 
 
 def sample_pieces(tokenizer: Tokenizer) -> dict[str, list[str]]:
@@ -190,8 +180,7 @@ def _rows(tallies: Mapping[Kind, Counter[str]], groups: Mapping[str, Sequence[st
     rows: dict[str, Any] = {}
     for name, members in groups.items():
         for member in members:
-            if member not in sources:
-                raise ConfigError(f"groups={name}: no source {member!r}{suggest(member, sources)}")
+            check_choice(f"groups={name}: source", member, sources)
         rows[f"{name} (together)"] = _row(tallies, members)
     for name in sources:
         rows[name] = _row(tallies, [name])

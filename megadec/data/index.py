@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -47,8 +47,8 @@ class DocumentSpan(NamedTuple):
 class DataSet:
     """An open data set. Make one with `DataSet.open`.
 
-    `tokens` and `documents` are totals; `sha256` identifies the contents (not the place); `block_starts` int64
-    [blocks + 1] holds the number of each block's first token, and the total at its end. `skipped`: what is wrong with
+    `tokens` and `documents` are totals; `sha256` identifies the contents (not the place); `block_starts`
+    holds the number of each block's first token, and the total at its end. `skipped`: what is wrong with
     the shards that are not read, by their number; totals and `sha256` are those of the whole set all the same.
     """
 
@@ -70,9 +70,8 @@ class DataSet:
         self._samples = [sample for _, sample in samples]
         self._shard_of = [number for number, _ in samples]
         self._first_item = [sample["tokens_offset"] // self.dtype.itemsize for sample in self._samples]
-        self.block_starts = np.concatenate([[0], np.cumsum([s["tokens"] for s in self._samples], dtype=np.int64)])
         # Plain integers: one look-up by bisect is several times faster than one by numpy.
-        self._starts: list[int] = self.block_starts.tolist()
+        self.block_starts: list[int] = [0, *accumulate(sample["tokens"] for sample in self._samples)]
         self.skipped = dict(sorted(skipped.items()))
         self._map = lru_cache(MAX_OPEN_SHARDS)(self._map_shard)
         self._documents = lru_cache(CACHED_DOCUMENT_BLOCKS)(self._read_documents)
@@ -142,17 +141,12 @@ class DataSet:
     def blocks(self) -> int:
         return len(self._samples)
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether its shards are fetched before they are read."""
-        return isinstance(self.place, RemoteFolder)
-
     def tokens_at(self, first: int, count: int) -> np.ndarray:
         """Tokens first, ..., first + count - 1 of the set, read-only; a view of the mapped tar within one block."""
-        block = bisect_right(self._starts, first) - 1
-        stop = self._starts[block + 1]
+        block = bisect_right(self.block_starts, first) - 1
+        stop = self.block_starts[block + 1]
         if first + count <= stop:
-            item = self._first_item[block] + first - self._starts[block]
+            item = self._first_item[block] + first - self.block_starts[block]
             return self._map(self._shard_of[block])[item : item + count]
         return np.concatenate([self.tokens_at(first, stop - first), self.tokens_at(stop, first + count - stop)])
 
@@ -160,13 +154,13 @@ class DataSet:
         """All tokens of a block, read from the tar; blocks one after the other are read ahead by the system."""
         with self._open_shard(self._shard_of[block]) as file:
             file.seek(self._first_item[block] * self.dtype.itemsize)
-            return np.fromfile(file, dtype=self.dtype, count=self._starts[block + 1] - self._starts[block])
+            return np.fromfile(file, dtype=self.dtype, count=self.block_starts[block + 1] - self.block_starts[block])
 
     def documents_between(self, first: int, stop: int) -> list[DocumentSpan]:
         """The documents that own tokens first, ..., stop - 1, in order."""
         found: list[DocumentSpan] = []
-        block = bisect_right(self._starts, first) - 1
-        while block < self.blocks and self._starts[block] < stop:
+        block = bisect_right(self.block_starts, first) - 1
+        while block < self.blocks and self.block_starts[block] < stop:
             spans, starts = self._documents(block)
             found.extend(spans[max(bisect_right(starts, first) - 1, 0) : bisect_right(starts, stop - 1)])
             block += 1
@@ -181,7 +175,7 @@ class DataSet:
         found: dict[str, list[DocumentSpan]] = {one: [] for one in ids}
         # A search in bytes finds the blocks, which is faster than parsing all of them.
         keys = {json.dumps(one, ensure_ascii=False).encode("utf-8") for one in found}
-        for block, (first, stop) in enumerate(pairwise(self._starts)):
+        for block, (first, stop) in enumerate(pairwise(self.block_starts)):
             if self.is_lost_block(block):
                 continue
             table = self._documents_table(block)
@@ -235,7 +229,7 @@ class DataSet:
             return file.read(sample["documents_bytes"])
 
     def _read_documents(self, block: int) -> tuple[list[DocumentSpan], list[int]]:
-        sample, start = self._samples[block], self._starts[block]
+        sample, start = self._samples[block], self.block_starts[block]
         raw = self._documents_table(block)
         try:
             entries = json.loads(raw)["documents"]

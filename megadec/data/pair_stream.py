@@ -67,11 +67,6 @@ class PairStream(ResumableStream):
         self._order = Shuffle([len(pairs)], [1.0], seed)
         self._lengths = (np.diff(pairs.targets.starts), np.diff(pairs.sources.starts))
 
-    @property
-    def windows_per_epoch(self) -> int:
-        """Pairs, each of which is seen once an epoch."""
-        return self._order.windows_per_epoch
-
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
     ) -> list[PairBatch]:

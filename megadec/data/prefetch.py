@@ -11,36 +11,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import SimpleQueue
 
 import torch
 
-from megadec.common.errors import check_range
 from megadec.data.batch import Batch
 
 JOIN_SECONDS = 10.0
 _Ready = tuple[Sequence[Batch], "torch.cuda.Event | None"]
 
 
-@dataclass(frozen=True)
-class PrefetchOptions:
-    """How batches are made ahead of the training.
-
-    workers: threads that make batches; 0: the training's own thread makes each when it needs it.
-    prefetch_steps: steps made ahead of those that the workers hold; at most prefetch_steps + workers wait finished.
-    """
-
-    workers: int = 1
-    prefetch_steps: int = 2
-
-    def __post_init__(self) -> None:
-        check_range(self, "data.", "workers", least=0)
-        check_range(self, "data.", "prefetch_steps", least=1)
-
-
 class Prefetcher(Iterator[Sequence[Batch]]):
-    """Iterates over make_batch(step) for step = first_step, ..., last_step - 1, `depth` finished steps ahead.
+    """Iterates over make_batch(step) for step = first_step, ..., last_step - 1, `depth` finished steps ahead
+    of those that the workers hold.
 
     `workers` threads call `make_batch`, each for another step, and the batches come in the order of the steps; with 0
     `next` calls it. On a CUDA device batches are copied from page-locked memory on a stream of their own. An error in

@@ -28,18 +28,15 @@ UNLISTED = ("http", "https")
 
 def open_folder(folder: Path | str, cache: ShardCacheOptions | None = None) -> LocalFolder | RemoteFolder:
     """The folder behind a path or an address. Raises ConfigError for an address that fsspec cannot read here."""
-    address = str(folder)
+    address = str(folder).removeprefix(LOCAL_SCHEME)
     if "://" not in address:
-        return LocalFolder(Path(folder))
-    if address.startswith(LOCAL_SCHEME):
-        return LocalFolder(Path(address.removeprefix(LOCAL_SCHEME)))
+        return LocalFolder(Path(address))
     return RemoteFolder(address, cache or ShardCacheOptions())
 
 
 def folder_name(folder: Path | str) -> str:
     """The last part of a path or an address, which names the set."""
-    address = str(folder)
-    return PurePosixPath(address.partition("://")[2] or address).name
+    return PurePosixPath(folder).name
 
 
 class LocalFolder:

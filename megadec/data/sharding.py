@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from megadec.common.errors import ConfigError, ShardError
+from megadec.data.batch import Batch
+from megadec.data.shuffle import Shuffle
 
 ORDER_RULE = "the order of the sequences depends on it, so the run cannot go on from this state"
 
@@ -41,16 +43,20 @@ def check_groups(world_size: int, sequence_parallel_size: int) -> None:
         )
 
 
-def share_of_rank(global_batch_size: int, world_size: int, micro_batch_size: int | None) -> tuple[int, int]:
+def share_of_rank(
+    global_batch_size: int, world_size: int, micro_batch_size: int | None, sequence_parallel_size: int = 1
+) -> tuple[int, int]:
     """(sequences of one rank in a step, sequences of a micro-batch); micro_batch_size None takes all sequences at once.
 
-    Raises ConfigError when the step does not divide by the micro-batch and the ranks.
+    Raises ConfigError when the step does not divide by the micro-batch and the ranks (the groups that share sequences).
     """
-    own = global_batch_size // world_size
+    groups = world_size // sequence_parallel_size
+    own = global_batch_size // groups
     micro = own if micro_batch_size is None else micro_batch_size
-    if micro < 1 or global_batch_size % (world_size * micro):
+    if micro < 1 or global_batch_size % (groups * micro):
         raise ConfigError(
-            f"train.global_batch_size={global_batch_size} is not a multiple of {micro} (micro) x {world_size} (ranks)"
+            f"train.global_batch_size={global_batch_size} is not a multiple of {micro} (train.micro_batch_size) x"
+            f" {groups} ({'ranks' if sequence_parallel_size == 1 else 'ranks / train.sequence_parallel_size'})"
         )
     return own, micro
 
@@ -60,13 +66,22 @@ class ResumableStream(ABC):
     depends on."""
 
     global_batch_size: int
+    _order: Shuffle
     data_keys: tuple[str, ...] = ()
     """The keys of the description that say which data there are; the others are settings."""
 
     @property
-    @abstractmethod
     def windows_per_epoch(self) -> int:
-        """How many sequences an epoch has."""
+        """How many sequences an epoch has: until each was seen as often as its weight says."""
+        return self._order.windows_per_epoch
+
+    @abstractmethod
+    def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> Sequence[Batch]:
+        """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` sequences (None: one)."""
+
+    @abstractmethod
+    def documents(self, step: int, rank: int, world_size: int) -> list[str]:
+        """The ids of the documents (texts, pairs) in this rank's sequences of step `step` (from 0)."""
 
     @abstractmethod
     def description(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ change, so which shards are left out is a part of the fingerprint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, NoReturn
 
@@ -30,6 +31,7 @@ class Window(NamedTuple):
     window: int
 
 
+@dataclass(eq=False)
 class TrainStream(ResumableStream):
     """The endless sequence of training steps over weighted data sets; a pure function of its arguments.
 
@@ -40,40 +42,31 @@ class TrainStream(ResumableStream):
     sizes, weights or packing that cannot be, ShardError if the data sets were tokenized with different tokenizers.
     """
 
-    def __init__(
-        self,
-        sets: Sequence[tuple[DataSet, float]],
-        sequence_length: int,
-        packing: str,
-        seed: int,
-        global_batch_size: int,
-        sequence_parallel_size: int = 1,
-        skip_documents: Sequence[str] = (),
-    ) -> None:
-        if not sets:
-            raise ConfigError("data.train is empty: a run needs at least one data set")
-        if sequence_length % sequence_parallel_size:
+    sets: Sequence[tuple[DataSet, float]]
+    sequence_length: int
+    packing: str
+    seed: int
+    global_batch_size: int
+    sequence_parallel_size: int = 1
+    skip_documents: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.sequence_length % self.sequence_parallel_size:
             raise ConfigError(
-                f"data.sequence_length={sequence_length} is not a multiple of"
-                f" train.sequence_parallel_size={sequence_parallel_size}: each rank of a group holds an equal part"
+                f"data.sequence_length={self.sequence_length} is not a multiple of"
+                f" train.sequence_parallel_size={self.sequence_parallel_size}: each rank of a group holds an equal part"
             )
-        first = sets[0][0]
-        for other, _ in sets:
+        first = self.sets[0][0]
+        for other, _ in self.sets:
             if other.tokenizer_sha256 != first.tokenizer_sha256:
                 raise ShardError(
                     f"{other.folder} was written with tokenizer {other.tokenizer_sha256[:12]}...,"
                     f" {first.folder} with {first.tokenizer_sha256[:12]}...: the sets of a run share one tokenizer"
                 )
-        self.sets = tuple(sets)
-        self.sequence_length = sequence_length
-        self.packing = packing
-        self.seed = seed
-        self.global_batch_size = global_batch_size
-        self.sequence_parallel_size = sequence_parallel_size
-        self.skip_documents = frozenset(skip_documents)
+        self.skip_documents = frozenset(self.skip_documents)
         self._bos_id = first.bos_id
         self._chunk = lru_cache(4)(self._order_chunk)
-        if packing != "best_fit":  # which reads every shard, and waits until somebody wants a window
+        if self.packing != "best_fit":  # which reads every shard, and waits until somebody wants a window
             _ = self._order
 
     @cached_property
@@ -91,13 +84,8 @@ class TrainStream(ResumableStream):
         return [plan_windows(data, self.sequence_length, self.packing) for data, _ in self.sets]
 
     @cached_property
-    def _order(self) -> Shuffle:
+    def _order(self) -> Shuffle:  # type: ignore[override]  # mypy takes it for read-only
         return Shuffle([plan.windows for plan in self._plans], [weight for _, weight in self.sets], self.seed)
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Windows until every set was seen as often as its weight says."""
-        return self._order.windows_per_epoch
 
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
@@ -108,7 +96,7 @@ class TrainStream(ResumableStream):
         when the step does not divide by the micro-batch and the groups of ranks.
         """
         place = rank_position(rank, world_size, self.sequence_parallel_size)
-        own, micro = share_of_rank(self.global_batch_size, place.groups, micro_batch_size)
+        own, micro = share_of_rank(self.global_batch_size, world_size, micro_batch_size, self.sequence_parallel_size)
         windows = self.windows_at(step * self.global_batch_size + place.group * own, own)
         rows = [None if self.is_lost(one) else (self._plans[one.data_set], one.window) for one in windows]
         whole = assemble(rows, self.sequence_length, self._bos_id)

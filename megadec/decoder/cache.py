@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from megadec.common.errors import InputError
-from megadec.decoder.shape import DecoderShape
+from megadec.decoder.shape import DecoderShape, check_context
 
 FIRST_CAPACITY_TOKENS = 256
 
@@ -38,10 +37,7 @@ class KeyValueCache:
     def reserve(self, new_tokens: int) -> None:
         """Make room for `new_tokens` more tokens. Raises InputError beyond the decoder's context."""
         needed = self.length + new_tokens
-        if needed > self.shape.max_position_embeddings:
-            raise InputError(
-                f"{needed} tokens do not fit: the model's context is {self.shape.max_position_embeddings} tokens"
-            )
+        check_context(needed, self.shape.max_position_embeddings)
         if needed > self.capacity_tokens:
             capacity = min(max(needed, 2 * self.capacity_tokens), self.shape.max_position_embeddings)
             room = (0, 0, 0, capacity - self.capacity_tokens)

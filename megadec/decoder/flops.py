@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
@@ -20,14 +22,19 @@ FORWARD_AND_BACKWARD = 3
 MULTIPLY_AND_ADD = 2
 
 
+def sizes_of(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
+    """Each parameter's size by name, in the order of the module that `build` makes; a tied one once."""
+    with torch.device("meta"):
+        module = build()
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
 def parameter_table(shape: DecoderShape, classes: int | None = None) -> dict[str, tuple[int, ...]]:
     """Shape of each parameter by name, in the decoder's order; `lm_head.weight` is left out when it is tied.
 
     With `classes`, those of a classifier: `score.weight` in place of `lm_head.weight`.
     """
-    with torch.device("meta"):
-        decoder = Decoder(shape, classes=classes)
-    return {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()}
+    return sizes_of(lambda: Decoder(shape, classes=classes))
 
 
 def parameter_count(shape: DecoderShape, classes: int | None = None) -> int:

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from megadec.common.errors import check_range
 from megadec.decoder.kernels.choose import Kernels, module_for, pieces
 from megadec.decoder.kernels.precision import at_least_float32, product_dtype, wide_dtype
-from megadec.decoder.layers import linear
+from megadec.decoder.layers import Embedding, linear
 
 # Shapes: B batch, S sequence, N tokens of the batch, C tokens of a chunk, H hidden size, V vocabulary, L labels.
 
@@ -57,21 +57,17 @@ def chunk_tokens(vocabulary_size: int, h_NH: Tensor) -> int:
 
 
 class LanguageModelHead(nn.Module):
-    """logits = h weight^T, where `tied` may be the embedding's own parameter.
+    """logits = h weight^T; `tied`: the weight is the embedding's own parameter, else another of its size.
 
     Under ZeRO-3 the weight is whole only inside this module's forward, so the loss is computed here.
     """
 
     def __init__(
-        self,
-        hidden_size: int,
-        vocabulary_size: int,
-        tied: nn.Parameter | None = None,
-        loss: LanguageLoss = PLAIN_LOSS,
-        kernels: Kernels = "auto",
+        self, embedding: Embedding, tied: bool, loss: LanguageLoss = PLAIN_LOSS, kernels: Kernels = "auto"
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(vocabulary_size, hidden_size)) if tied is None else tied
+        size = embedding.num_embeddings, embedding.embedding_dim
+        self.weight = embedding.weight if tied else nn.Parameter(torch.zeros(size))
         self.loss = loss
         self.kernels = kernels
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
-from megadec.common.errors import InputError
 from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
@@ -22,7 +21,7 @@ from megadec.decoder.heads import PLAIN_LOSS, ClassifierHead, LanguageLoss, Lang
 from megadec.decoder.layers import Embedding, RMSNorm, rotations
 from megadec.decoder.recompute import run_block
 from megadec.decoder.sequence_parallel import SequenceRanks
-from megadec.decoder.shape import DecoderShape
+from megadec.decoder.shape import DecoderShape, check_context
 
 # Shapes: B batch, S sequence, H hidden size, V vocabulary, or labels in a classifier.
 
@@ -59,8 +58,7 @@ class Decoder(nn.Module):
         if classes is not None:
             self.score = ClassifierHead(shape.hidden_size, classes, loss.label_smoothing)
             return
-        tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied, loss, execution.kernels)
+        self.lm_head = LanguageModelHead(self.embed_tokens, shape.tied_embeddings, loss, execution.kernels)
 
     def enable_sequence_parallel(self, sequence: SequenceRanks) -> None:
         """From now on a batch is this rank's part of its group's sequences (`TokenBatch.part_of_sequences`).
@@ -116,14 +114,13 @@ class Decoder(nn.Module):
 
     def _layout(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Layout:
         """Which token sees which. Raises InputError for more tokens than the context."""
-        tokens, context = ids_BS.shape[1], self.shape.max_position_embeddings
+        tokens = ids_BS.shape[1]
         if cache is not None:
             assert documents_BS is None, "a cache holds one document a sequence"
             cache.reserve(tokens)
             return cached_layout(tokens, cache.length, ids_BS.device)
         tokens *= 1 if self.sequence is None else self.sequence.count
-        if tokens > context:
-            raise InputError(f"a sequence of {tokens} tokens does not fit: the model's context is {context} tokens")
+        check_context(tokens, self.shape.max_position_embeddings)
         layout = CAUSAL
         if documents_BS is not None:
             layout = document_layout(documents_BS, self.embed_tokens.weight.dtype, self.shape.head_size)

@@ -38,7 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from megadec.common.errors import ConfigError, check_range, suggest
+from megadec.common.errors import ConfigError, check_choice, check_range
 from megadec.decoder.offload import HostCopy, can_offload, offloaded_input
 
 # What `keep` may name, and the products of a block behind each name; attention is no product.
@@ -76,11 +76,7 @@ class Recompute:
     def __post_init__(self) -> None:
         check_range(self, "model.execution.recompute.", "every", least=1)
         for name in self.keep:
-            if name not in KEEPABLE:
-                raise ConfigError(
-                    f"model.execution.recompute.keep: {name!r} cannot be kept{suggest(name, KEEPABLE)}; there are"
-                    f" {', '.join(KEEPABLE)}"
-                )
+            check_choice("model.execution.recompute.keep", name, KEEPABLE)
         if self.mode != "selective" and set(self.keep) != set(KEEP):
             raise ConfigError(
                 f"model.execution.recompute.keep={list(self.keep)} is for mode=selective, and the mode is {self.mode}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import ConfigError, InputError, check_choice, suggest
 
 HEAD_SIZE_STEP = 8
 INTERMEDIATE_STEP = 64
@@ -69,21 +69,15 @@ class DecoderShape(ModelShape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.heads % self.kv_heads:
-            raise ConfigError(
-                f"model.shape.heads={self.heads} is not a multiple of model.shape.kv_heads={self.kv_heads}"
-            )
-        if not self.qk_norm and self.hidden_size % self.heads:
-            raise ConfigError(
-                f"model.shape.hidden_size={self.hidden_size} is not a multiple of model.shape.heads={self.heads}: the"
-                " Llama layout (model.shape.qk_norm=false) needs it"
-            )
-        if self.head_size % HEAD_SIZE_STEP:
-            raise ConfigError(f"model.shape.head_size={self.head_size} is not a multiple of {HEAD_SIZE_STEP}")
-        if self.intermediate_size % INTERMEDIATE_STEP:
-            raise ConfigError(
-                f"model.shape.intermediate_size={self.intermediate_size} is not a multiple of {INTERMEDIATE_STEP}"
-            )
+        llama = f"model.shape.heads={self.heads}: the Llama layout (model.shape.qk_norm=false) needs it"
+        for name, factor, words in (
+            ("heads", self.kv_heads, f"model.shape.kv_heads={self.kv_heads}"),
+            ("hidden_size", 1 if self.qk_norm else self.heads, llama),
+            ("head_size", HEAD_SIZE_STEP, HEAD_SIZE_STEP),
+            ("intermediate_size", INTERMEDIATE_STEP, INTERMEDIATE_STEP),
+        ):
+            if getattr(self, name) % factor:
+                raise ConfigError(f"model.shape.{name}={getattr(self, name)} is not a multiple of {words}")
 
     @property
     def query_size(self) -> int:
@@ -103,11 +97,7 @@ class DecoderShape(ModelShape):
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> DecoderShape:
         """The preset `name`, with the fields in `overrides` changed. Raises ConfigError on an unknown name or field."""
-        known = preset_names()
-        if name not in known:
-            raise ConfigError(
-                f"model.preset={name!r} is not a preset{suggest(name, known)}; there are {', '.join(known)}"
-            )
+        check_choice("model.preset", name, preset_names())
         text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
         return cls.from_mapping({**yaml.safe_load(text), **overrides})
 
@@ -116,6 +106,12 @@ class DecoderShape(ModelShape):
         """A shape from plain values. Raises ConfigError on an unknown or a missing field."""
         check_names(cls, values, "decoder", f"give it, or name a preset ({', '.join(preset_names())})")
         return cls(**values)
+
+
+def check_context(tokens: int, context: int, what: str = "a sequence") -> None:
+    """Raise InputError for more tokens than the model's context holds."""
+    if tokens > context:
+        raise InputError(f"{what} of {tokens} tokens does not fit: the model's context is {context} tokens")
 
 
 def check_names(kind: Any, values: Mapping[str, Any], what: str, advice: str) -> None:

@@ -77,7 +77,7 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
             log.info("stopped before the first step (%s); the same command begins again", interrupt.reason)
         else:
             job, engine, progress = begun
-            _announce(job, progress)
+            _announce(job, ranks, progress)
             with (
                 _metrics(job, ranks, progress) as metrics,
                 _batches(job, ranks, progress.step) as batches,
@@ -244,10 +244,10 @@ def _report_saved(training: _Training, saved: Saved | None) -> None:
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
-    train, prefetch = job.run.train, job.task.prefetch
+    train, task = job.run.train, job.task
     mine = {"rank": ranks.rank, "world_size": ranks.world_size, "micro_batch_size": train.micro_batch_size}
-    make = partial(job.task.stream.batch, **mine)
-    return Prefetcher(make, step, train.last_step, ranks.device, prefetch.prefetch_steps, prefetch.workers)
+    make = partial(task.stream.batch, **mine)
+    return Prefetcher(make, step, train.last_step, ranks.device, task.prefetch_steps, task.workers)
 
 
 def _metrics(job: Job, ranks: Ranks, progress: Progress) -> MetricsLogger:
@@ -263,7 +263,7 @@ def _metrics(job: Job, ranks: Ranks, progress: Progress) -> MetricsLogger:
     )
 
 
-def _announce(job: Job, progress: Progress) -> None:
+def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
     run, precision, why = job.run, job.settings.precision, ""
     if precision == "bf16" and not has_bf16():
         log.info(
@@ -276,7 +276,7 @@ def _announce(job: Job, progress: Progress) -> None:
     parameters = sum(math.prod(size) for size in job.task.sizes.values())
     log.info(
         f"{run.name}: {job.task.kind.replace('_', ' ')}, {parameters:,} parameters, ZeRO stage {job.settings.stage},"
-        f" {precision}{why}, {job.ranks} rank(s), {run.train.global_batch_size} sequences a step,"
+        f" {precision}{why}, {ranks.world_size} rank(s), {run.train.global_batch_size} sequences a step,"
         f" {job.task.stream.windows_per_epoch:,} sequences an epoch; step {progress.step} of {run.train.steps}"
     )
 

@@ -7,7 +7,7 @@ frozen dataclass instead of a base class, so that a task is assembled in one pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from megadec.data.batch import Batch
-from megadec.data.prefetch import PrefetchOptions
+from megadec.data.sharding import ResumableStream
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
@@ -29,26 +29,6 @@ class Shape(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, as they go into a checkpoint's manifest."""
-
-
-class Stream(Protocol):
-    """The endless sequence of training batches; a pure function of its settings."""
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Rows until every one was seen as often as its weight says."""
-
-    def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> Sequence[Batch]:
-        """This rank's micro-batches of step `step`, counted from 0."""
-
-    def documents(self, step: int, rank: int, world_size: int) -> Sequence[str]:
-        """The ids of the documents (texts, pairs) in this rank's sequences of step `step`, counted from 0."""
-
-    def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint keeps before step `step`; JSON."""
-
-    def check(self, state: Mapping[str, Any]) -> int:
-        """The step to go on with. Raises ShardError or ConfigError when the sequence is not that of the state."""
 
 
 class Scorer(Protocol):
@@ -99,9 +79,9 @@ class Task:
     sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
     flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate: None where nothing
     is held out, with evaluate_interval_steps 0. details: JSON that goes into the checkpoint's manifest. tied: names of
-    one and the same tensor. prefetch: how batches are made ahead. agree: compares what the ranks found of the data and
-    gives the stream of all; collective. largest_batch: the micro-batch of so many sequences that takes the most memory;
-    None where all have one size.
+    one and the same tensor. workers, prefetch_steps: how batches are made ahead, as `DataOptions` says. agree: compares
+    what the ranks found of the data and gives the stream of all; collective. largest_batch: the micro-batch of so many
+    sequences that takes the most memory; None where all have one size.
     """
 
     kind: Kind
@@ -110,13 +90,14 @@ class Task:
     sizes: Mapping[str, tuple[int, ...]]
     first_value: Callable[[str], Tensor]
     flops: Callable[[int, int], int]
-    stream: Stream
+    stream: ResumableStream
     evaluate: Evaluate | None = None
     evaluate_interval_steps: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
     tied: tuple[tuple[str, ...], ...] = ()
-    prefetch: PrefetchOptions = field(default_factory=PrefetchOptions)
-    agree: Callable[[Ranks], Stream] | None = None
+    workers: int = 1
+    prefetch_steps: int = 2
+    agree: Callable[[Ranks], ResumableStream] | None = None
     largest_batch: Callable[[int], Batch] | None = None
 
     @property

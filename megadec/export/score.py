@@ -7,9 +7,8 @@ without overlap, so the first tokens of a window have little context and every f
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,10 +73,8 @@ class _Alone:
         self._decoder = decoder
         self.ranks = Ranks(rank=0, world_size=1, device=decoder.embed_tokens.weight.device)
 
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        with torch.inference_mode():
-            yield
+    def evaluating(self) -> AbstractContextManager[None]:
+        return torch.inference_mode()
 
     def loss_sum(self, batch: Batch) -> Tensor:
         loss: Tensor = self._decoder(batch.ids_BS, **batch.model_arguments())

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, check_range, suggest
-from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.flops import FORWARD_AND_BACKWARD
-from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import normal_tensor
 from megadec.decoder.layers import Linear, linear
 from megadec.decoder.model import Decoder
-from megadec.decoder.shape import DecoderShape
 from megadec.export.read.model import LORA_A, LORA_B
 from megadec.export.read.source import SCORE
 
@@ -77,22 +73,11 @@ class LoraLinear(Linear):
 
 def trains(method: Method, name: str) -> bool:
     """Whether `method` trains the parameter of this name."""
-    if method in ("full", "scratch"):
-        return True
-    return name == SCORE or name.endswith((LORA_A, LORA_B))
+    return method in ("full", "scratch") or name == SCORE or name.endswith((LORA_A, LORA_B))
 
 
-def build_classifier(
-    shape: DecoderShape,
-    classes: int,
-    method: Method,
-    lora: LoraOptions,
-    execution: Execution = PLAIN,
-    label_smoothing: float = 0.0,
-    dropout: float = 0.0,
-) -> Decoder:
-    """A classifier with zero weights whose parameters require a gradient where `method` trains them."""
-    classifier = Decoder(shape, execution, classes, LanguageLoss(label_smoothing), dropout)
+def adapted(classifier: Decoder, method: Method, lora: LoraOptions) -> Decoder:
+    """The classifier itself: its parameters require a gradient where `method` trains them, and LoRA's are added."""
     if method == "lora":
         for block in classifier.layers:
             for target in lora.targets:
@@ -102,15 +87,6 @@ def build_classifier(
     for name, parameter in classifier.named_parameters():
         parameter.requires_grad_(trains(method, name))
     return classifier
-
-
-def classifier_sizes(
-    shape: DecoderShape, classes: int, method: Method, lora: LoraOptions
-) -> dict[str, tuple[int, ...]]:
-    """Every parameter's size by name."""
-    with torch.device("meta"):
-        classifier = build_classifier(shape, classes, method, lora)
-    return {name: tuple(parameter.shape) for name, parameter in classifier.named_parameters()}
 
 
 def first_lora_value(name: str, size: tuple[int, ...], seed: int) -> Tensor:
@@ -127,8 +103,3 @@ def trained_share(method: Method) -> float:
     thirds; the small products that are added are not counted.
     """
     return {"lora": 2, "frozen": 1}.get(method, FORWARD_AND_BACKWARD) / FORWARD_AND_BACKWARD
-
-
-def manifest_of(method: Method, lora: LoraOptions) -> dict[str, Any]:
-    """What a checkpoint must say so that its tensors can be read: the method, and how LoRA's parts are merged."""
-    return {"method": method, **({"lora": to_dict(lora)} if method == "lora" else {})}

@@ -49,7 +49,10 @@ class Classifier:
         found = torch.empty(len(texts), len(self.labels))
         if not texts:
             return found
-        data = self._as_set(texts)
+        ids = self.form.encode(self.tokenizer, texts)
+        starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        unknown = np.zeros(len(ids), dtype=np.int64)
+        data = LabelledSet(Path(), tuple(self.labels), np.concatenate(ids).astype(np.int32), starts, unknown)
         sequence_length = int(max(data.lengths.max(), min(self.form.longest_tokens, data.lengths.sum())))
         sequences = pack_texts(np.arange(len(texts)), data.lengths, sequence_length)
         for first in range(0, len(sequences), SEQUENCES_AT_A_TIME):
@@ -58,12 +61,6 @@ class Classifier:
             logits_BSL = self.decoder(batch.ids_BS, positions_BS=batch.positions_BS, documents_BS=batch.documents_BS)
             found[torch.from_numpy(np.concatenate(part))] = logits_BSL[batch.weights_BS > 0].float()
         return found
-
-    def _as_set(self, texts: Sequence[str]) -> LabelledSet:
-        ids = self.form.encode(self.tokenizer, texts)
-        starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-        unknown = np.zeros(len(ids), dtype=np.int64)
-        return LabelledSet(Path(), tuple(self.labels), np.concatenate(ids).astype(np.int32), starts, unknown)
 
 
 def load_classifier(path: Path) -> Classifier:

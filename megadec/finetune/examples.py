@@ -216,7 +216,7 @@ def _encoded(
     while some := list(islice(texts, ENCODED_AT_A_TIME)):
         for encoded in encode([form.put(text) for text, _ in some]):
             ids.append(np.asarray(form.ids(bos_id, encoded), dtype=np.int32))
-            cut += form.cuts(encoded)
+            cut += len(ids[-1]) <= len(encoded)  # a whole text has one id more, `<s>`
         labels += [label for _, label in some]
     if not ids:
         raise InputError(f"{path} has no labelled text at all")
@@ -238,7 +238,7 @@ def read_set(
     path: Path,
     options: LabelledOptions,
     tokenizer: Tokenizer,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | None,
     encode: Encode | None = None,
 ) -> LabelledSet:
     """One set. names: the labels that there may be; None takes what is found, sorted. Raises as `read_sets` does."""
@@ -251,9 +251,7 @@ def read_set(
             yield one.text, number_of(one, numbers)
 
     found = _encoded(path, numbered(), names or (), options.form, tokenizer.bos_id, encode or tokenizer.encode_many)
-    if names is not None:
-        return found
-    final = tuple(sorted(numbers, key=_by_number))
+    final = tuple(names or sorted(numbers, key=_by_number))
     places = np.asarray([final.index(name) for name in numbers], dtype=np.int64)
     return replace(found, names=final, labels=places[found.labels])
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from megadec.common.errors import check_range
 from megadec.data.batch import TokenBatch
@@ -56,8 +55,11 @@ def evaluate_classes(
     confusion_LL = np.zeros((labels, labels), dtype=np.int64)
 
     def measure(batch: TokenBatch) -> list[float]:
-        nats_N, said_N, true_N = said_of_texts(scorer, batch)
-        np.add.at(confusion_LL, (true_N.numpy(), said_N.numpy()), 1)
+        last_BS = batch.weights_BS > 0
+        logits_NL = scorer.logits(batch)[last_BS].double().cpu()
+        true_N = batch.targets_BS[last_BS].cpu()
+        nats_N = -logits_NL.log_softmax(-1).gather(1, true_N[:, None])[:, 0]
+        np.add.at(confusion_LL, (true_N.numpy(), logits_NL.argmax(-1).numpy()), 1)
         # A place for each rank: adding zeros to a number is exact, and the order below is that of the micro-batches.
         message = [0.0] * ranks.world_size
         message[ranks.rank] = float(nats_N.sum())
@@ -86,15 +88,6 @@ def text_batches(data: LabelledSet, sequence_length: int, micro_batch_size: int,
     sequences += [np.empty(0, dtype=np.int64)] * (-len(sequences) % of_round)
     for first in range(ranks.rank * micro_batch_size, len(sequences), of_round):
         yield assemble_texts(data, sequences[first : first + micro_batch_size], sequence_length)
-
-
-def said_of_texts(scorer: Scorer, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of each text of the batch: nats (float64), the label that the model says, and its own (int64), on the CPU."""
-    last_BS = batch.weights_BS > 0
-    logits_NL = scorer.logits(batch)[last_BS].double().cpu()
-    true_N = batch.targets_BS[last_BS].cpu()
-    nats_N = -logits_NL.log_softmax(-1).gather(1, true_N[:, None])[:, 0]
-    return nats_N, logits_NL.argmax(-1), true_N
 
 
 def macro_f1(confusion_LL: np.ndarray) -> float:

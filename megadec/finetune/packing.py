@@ -77,8 +77,9 @@ def assemble_texts(
 
 @dataclass(eq=False)
 class ClassifyStream(ResumableStream):
-    """The endless sequence of training steps over a labelled set (`engine.task.Stream`); a pure function of its
-    arguments. Every text is seen once an epoch; a step may hold the end of one epoch and the beginning of the next.
+    """The endless sequence of training steps over a labelled set; a pure function of its arguments.
+
+    Every text is seen once an epoch; a step may hold the end of one epoch and the beginning of the next.
 
     weights: of each label in the loss. prefix_weight: see `assemble_texts`.
     """
@@ -93,12 +94,7 @@ class ClassifyStream(ResumableStream):
     def __post_init__(self) -> None:
         self._text_order = Shuffle([self.data.texts], [1.0], self.seed)
         self._epoch = lru_cache(KEPT_EPOCHS)(self._pack_epoch)
-        self._sequence_order = Shuffle([len(self._packed(0))], [1.0], self.seed)
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Packed sequences of an epoch."""
-        return self._sequence_order.windows_per_epoch
+        self._order = Shuffle([len(self._packed(0))], [1.0], self.seed)
 
     def batch(
         self, step: int, rank: int = 0, world_size: int = 1, micro_batch_size: int | None = None
@@ -109,9 +105,8 @@ class ClassifyStream(ResumableStream):
         """
         own, micro = share_of_rank(self.global_batch_size, world_size, micro_batch_size)
         first = step * self.global_batch_size + rank * own
-        whole = assemble_texts(
-            self.data, self.sequences_at(first, own), self.sequence_length, self.weights, self.prefix_weight
-        )
+        sequences = self.sequences_at(first, own)
+        whole = assemble_texts(self.data, sequences, self.sequence_length, self.weights, self.prefix_weight)
         return [whole.sequences(start, start + micro) for start in range(0, own, micro)]
 
     def documents(self, step: int, rank: int = 0, world_size: int = 1) -> list[str]:
@@ -156,5 +151,5 @@ class ClassifyStream(ResumableStream):
 
     def _pack_epoch(self, epoch: int) -> list[np.ndarray]:
         sequences = self._packed(epoch)
-        _, order = self._sequence_order.at(epoch * self.windows_per_epoch, self.windows_per_epoch)
+        _, order = self._order.at(epoch * self.windows_per_epoch, self.windows_per_epoch)
         return [sequences[sequence] for sequence in order.tolist()]

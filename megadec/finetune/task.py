@@ -15,28 +15,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
-from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.execution import Execution
-from megadec.decoder.flops import model_flops
+from megadec.decoder.flops import model_flops, sizes_of
+from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import initial_tensor
+from megadec.decoder.model import Decoder
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
-from megadec.engine.runs.common import CommonRun, Job, check_folder, open_settings
+from megadec.engine.runs.common import CommonRun, Job, open_settings
 from megadec.engine.task import Scorer, Task
 from megadec.export.read.model import LORA_A, LORA_B, open_model
 from megadec.export.read.source import SCORE, ModelSource
-from megadec.finetune.adapt import (
-    LoraOptions,
-    Method,
-    build_classifier,
-    classifier_sizes,
-    first_lora_value,
-    manifest_of,
-    trained_share,
-)
+from megadec.finetune.adapt import LoraOptions, Method, adapted, first_lora_value, trained_share
 from megadec.finetune.examples import LabelledOptions, LabelledSet, label_weights, read_sets
 from megadec.finetune.measure import MeasureOptions, evaluate_classes
 from megadec.finetune.packing import ClassifyStream
@@ -112,38 +106,39 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     CheckpointError or ExportError (the model is not whole), TokenizerError, InputError (the texts: see `read_sets`).
     """
     settings = open_settings(run, deepspeed_file)
-    check_folder(run)
     if not run.model.path:
         raise ConfigError("model.path names no model to start from: give a run, a checkpoint or an exported folder")
     source = open_model(Path(run.model.path))
-    tokenizer = _tokenizer(run, source)
-    if run.data.sequence_length > source.shape.max_position_embeddings:
+    tokenizer = Tokenizer.load(source.tokenizer_path)
+    if run.tokenizer and (other := Tokenizer.load(run.tokenizer)).sha256 != tokenizer.sha256:
         raise ConfigError(
-            f"data.sequence_length={run.data.sequence_length} is more than the context of {run.model.path}, which is"
-            f" {source.shape.max_position_embeddings} tokens"
+            f"{run.model.path} was trained with another tokenizer than tokenizer={other.path}; leave it out"
+        )
+    length, context = run.data.sequence_length, source.shape.max_position_embeddings
+    if length > context:
+        raise ConfigError(
+            f"data.sequence_length={length} is more than the context of {run.model.path}, which is {context} tokens"
         )
     train, dev = read_sets(run.data, tokenizer, run.seed)
     weights = label_weights(train, run.loss.class_weights, run.loss.weights)
-    stream = ClassifyStream(
-        train, weights, run.data.sequence_length, run.seed, run.train.global_batch_size, run.loss.prefix_weight
-    )
+    batch_size = run.train.global_batch_size
+    stream = ClassifyStream(train, weights, length, run.seed, batch_size, run.loss.prefix_weight)
     log.info(
         "%s: %s texts of %d labels, %.1f tokens each, in %s sequences of %d",
         train.path, f"{train.texts:,}", len(train.names), len(train.tokens) / train.texts,
-        f"{stream.windows_per_epoch:,}", run.data.sequence_length,
+        f"{stream.windows_per_epoch:,}", length,
     )  # fmt: skip
     if run.epochs is not None:
-        steps = math.ceil(run.epochs * stream.windows_per_epoch / run.train.global_batch_size)
+        steps = math.ceil(run.epochs * stream.windows_per_epoch / batch_size)
         run = replace(run, train=replace(run.train, steps=steps))
     if dev is None and run.early_stopping.metric is not None:
         raise ConfigError(f"early_stopping.metric={run.early_stopping.metric} without data.dev to measure it on")
-    return Job(run, settings, tokenizer, world_size(), _task(run, source, stream, dev))
+    return Job(run, settings, tokenizer, _task(run, source, stream, dev))
 
 
 def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: LabelledSet | None) -> Task:
     shape, method = source.shape, run.method
     names = stream.data.names
-    sizes = classifier_sizes(shape, len(names), method, run.lora)
     step_tokens = run.train.global_batch_size * run.data.sequence_length
     details = {
         "labels": list(names),
@@ -151,8 +146,16 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         "sequence_length": run.data.sequence_length,
         "cut": run.data.cut,
         "initial": None if method == "scratch" else source.provenance,
-        **manifest_of(method, run.lora),
+        "method": method,
+        **({"lora": to_dict(run.lora)} if method == "lora" else {}),
     }
+
+    def build() -> Decoder:
+        loss = LanguageLoss(run.loss.label_smoothing)
+        classifier = Decoder(shape, run.model.execution, len(names), loss, run.model.dropout)
+        return adapted(classifier, method, run.lora)
+
+    sizes = sizes_of(build)
 
     def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
         assert dev is not None, "evaluate_interval_steps says that there is nothing to measure"
@@ -167,9 +170,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
     return Task(
         kind="classification",
         shape=shape,
-        build=lambda: build_classifier(
-            shape, len(names), method, run.lora, run.model.execution, run.loss.label_smoothing, run.model.dropout
-        ),
+        build=build,
         sizes=sizes,
         first_value=first_values(run, source, names, sizes),
         flops=flops,
@@ -199,12 +200,3 @@ def first_values(
         return source.tensor(name).to(torch.float32)
 
     return first_value
-
-
-def _tokenizer(run: FineTuneRun, source: ModelSource) -> Tokenizer:
-    own = Tokenizer.load(source.tokenizer_path)
-    if run.tokenizer and (other := Tokenizer.load(run.tokenizer)).sha256 != own.sha256:
-        raise ConfigError(
-            f"{run.model.path} was trained with another tokenizer than tokenizer={other.path}; leave it out"
-        )
-    return own

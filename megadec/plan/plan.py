@@ -22,7 +22,7 @@ from megadec.data.sharding import check_groups
 from megadec.decoder.flops import flops_per_token
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import Run
-from megadec.engine.zero.settings import Precision, RunSettings, merge_settings, resolve_precision
+from megadec.engine.zero.settings import Precision, merge_settings, resolve_precision
 from megadec.plan.choice import Choice, advice, again_fraction, choose, details
 from megadec.plan.memory import Memory, memory_of
 from megadec.plan.setup import GIB, Machines, Setup, Work, Zero, measured_flops
@@ -170,10 +170,8 @@ def _zero(run: Run, file: Path | None, machines: Machines, precision: Precision,
     if file is None:
         notes.append("assumed: ZeRO stage 3 with the buckets of ds_configs/zero3.json, as no --deepspeed was given")
         return Zero()
-    train = run.train
-    sizes = (train.global_batch_size, train.micro_batch_size, precision, run.optimizer.max_grad_norm)
-    settings = RunSettings(*sizes, machines.ranks, train.sequence_parallel_size)
-    return Zero.of(merge_settings(file, settings).values)
+    train = replace(run.train, precision=precision)
+    return Zero.of(merge_settings(file, train, run.optimizer.max_grad_norm, machines.ranks).values)
 
 
 def _work(run: Run, options: PlanOptions, notes: list[str]) -> Work:

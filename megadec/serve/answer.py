@@ -22,30 +22,28 @@ class Piece(NamedTuple):
 
 
 class StopTexts:
-    """Cuts a stream of text before the first stop text to be whole; holds back what may be the beginning of one."""
+    """Cuts a stream of text before the first stop text to be whole.
+
+    held: what is held back, as it may be the beginning of one.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
-        self._held = ""
+        self.held = ""
         self.found = False
 
     def push(self, text: str) -> str:
         """What can be given away now that `text` has come."""
-        self._held += text
-        places = [(self._held.find(stop), stop) for stop in self._stops]
+        self.held += text
+        places = [(self.held.find(stop), stop) for stop in self._stops]
         # The one that is whole first, and of those the longest: the same however the text is cut into pieces.
         ends = [(place + len(stop), place) for place, stop in places if place >= 0]
         if ends:
             self.found = True
-            given, self._held = self._held[: min(ends)[1]], ""
+            given, self.held = self.held[: min(ends)[1]], ""
             return given
-        keep = max((_beginning(self._held, stop) for stop in self._stops), default=0)
-        given, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return given
-
-    def flush(self) -> str:
-        """What was held back when no more text comes."""
-        given, self._held = self._held, ""
+        keep = max((_beginning(self.held, stop) for stop in self._stops), default=0)
+        given, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
         return given
 
 
@@ -80,7 +78,7 @@ class Answer:
             text = self._stops.push(self._text.push(next_id))
         reason = "stop" if self._stops.found else self._continuation.finished
         # A character that the limit cut in the middle is left out.
-        return Piece(text + self._stops.flush() if reason else text, reason)
+        return Piece(text + self._stops.held if reason else text, reason)
 
     def usage(self) -> dict[str, int]:
         """OpenAI's usage object: tokens of the prompt with its `<s>`, and tokens drawn so far."""

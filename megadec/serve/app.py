@@ -52,11 +52,9 @@ def serve(options: ServeOptions) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens: who comes while the model is loaded waits instead of being turned away."""
-    is_six = ":" in host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if is_six else socket.AF_INET, dualstack_ipv6=is_six
-        )
+        return socket.create_server((host, port), family=family, dualstack_ipv6=family == socket.AF_INET6)
     except socket.gaierror as error:
         raise ConfigError(f"--host={host} is no address of this machine: {error.strerror}") from error
     except OSError as error:

@@ -16,8 +16,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_core import from_json
@@ -55,6 +55,32 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("Input is empty; there is nothing to classify")
     return text
+
+
+def _one_prompt(found: Any) -> Any:
+    """A text or ids, also as the only one of a list."""
+    if isinstance(found, list) and found and isinstance(found[0], str | list):
+        if len(found) > 1:
+            raise ValueError(f"Input holds {len(found)} prompts; one prompt a request is answered")
+        found = found[0]
+    if isinstance(found, str) or (isinstance(found, list) and found and all(type(i) is int for i in found)):
+        return found
+    raise ValueError("Input should be a text, or a list of at least one token id")
+
+
+def _joined(found: Any) -> Any:
+    """The text of a list of text parts."""
+    if not isinstance(found, list):
+        return found
+    for position, part in enumerate(found):
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            raise ValueError(f"Input should hold parts of type 'text' with a text only; part {position} is none")
+    return "".join(part["text"] for part in found)
+
+
+def _no_tools(found: Any) -> None:
+    if found:
+        raise ValueError("Input should be left out: the models here know no tools")
 
 
 class Body(BaseModel):
@@ -111,19 +137,8 @@ class GenerateBody(Body):
 class CompletionBody(GenerateBody):
     """A body of /v1/completions. prompt: a text or ids."""
 
-    prompt: str | list[int]
+    prompt: Annotated[str | list[int], PlainValidator(_one_prompt)]
     max_tokens: int = Field(COMPLETION_TOKENS, ge=1)
-
-    @field_validator("prompt", mode="plain")
-    @classmethod
-    def _one_prompt(cls, found: Any) -> Any:
-        if isinstance(found, list) and found and isinstance(found[0], str | list):
-            if len(found) > 1:
-                raise ValueError(f"Input holds {len(found)} prompts; one prompt a request is answered")
-            found = found[0]
-        if isinstance(found, str) or (isinstance(found, list) and found and all(type(i) is int for i in found)):
-            return found
-        raise ValueError("Input should be a text, or a list of at least one token id")
 
 
 class Message(BaseModel):
@@ -135,26 +150,9 @@ class Message(BaseModel):
         Literal["system", "developer", "user", "assistant"],
         AfterValidator(lambda role: "system" if role == "developer" else role),
     ]
-    content: str
-    tool_calls: Any = None
-    function_call: Any = None
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _join(cls, found: Any) -> Any:
-        """The text of a list of text parts."""
-        if not isinstance(found, list):
-            return found
-        for position, part in enumerate(found):
-            if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-                raise ValueError(f"Input should hold parts of type 'text' with a text only; part {position} is none")
-        return "".join(part["text"] for part in found)
-
-    @field_validator("tool_calls", "function_call")
-    @classmethod
-    def _no_tools(cls, found: Any) -> None:
-        if found:
-            raise ValueError("Input should be left out: the models here know no tools")
+    content: Annotated[str, BeforeValidator(_joined)]
+    tool_calls: Annotated[Any, AfterValidator(_no_tools)] = None
+    function_call: Annotated[Any, AfterValidator(_no_tools)] = None
 
 
 class ChatBody(GenerateBody):

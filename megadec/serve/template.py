@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 import jinja2
-import jinja2.ext
-import jinja2.sandbox
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from megadec.common.errors import ExportError
 from megadec.common.files import read_json
@@ -56,9 +56,7 @@ class OwnTemplate:
     stops: tuple[str, ...] = ()
 
     def __init__(self, source: str, file: Path) -> None:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-        )
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
         environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
         try:

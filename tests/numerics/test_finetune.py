@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from megadec.decoder.execution import Execution
+from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.export.read.model import MergedLora
-from megadec.finetune.adapt import LoraOptions, Method, build_classifier
+from megadec.finetune.adapt import LoraOptions, Method, adapted
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.packing import assemble_texts, pack_texts
 from tests.support.sources import TINY_SHAPE
@@ -28,9 +29,8 @@ LORA = LoraOptions(rank=3, alpha=4.0)
 
 def classifier(method: Method = "full", recompute: Recompute | None = None, smoothing: float = 0.1) -> Decoder:
     torch.manual_seed(0)
-    model = build_classifier(
-        SHAPE, len(LABELS), method, LORA, Execution(recompute=recompute or Recompute()), smoothing
-    ).double()
+    execution = Execution(recompute=recompute or Recompute())
+    model = adapted(Decoder(SHAPE, execution, len(LABELS), LanguageLoss(smoothing)), method, LORA).double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.1)

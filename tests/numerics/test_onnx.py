@@ -123,7 +123,7 @@ def test_one_changed_bit_of_a_weight_is_refused(copy):
     data = bytearray((folder / "model.onnx.data").read_bytes())
     data[-1 - 4 * 700] ^= 0x80
     (folder / "model.onnx.data").write_bytes(data)
-    with pytest.raises(ExportError, match=r"tensor '.*' as written is not what"):
+    with pytest.raises(ExportError, match=r"model.onnx: tensor '.*' is not what"):
         check_onnx(folder, source)
 
 

@@ -117,5 +117,5 @@ def test_sequences_that_do_not_fit_are_refused(model: Any) -> None:
             run(model, lengths_B=torch.tensor(lengths))
     cache = model.read(SOURCE, LENGTHS)
     model(long[:, :24], cache=cache)
-    with pytest.raises(InputError, match=r"25 tokens do(es)? not fit"):
+    with pytest.raises(InputError, match="25 tokens does not fit"):
         model(long[:, :1], cache=cache)

@@ -22,9 +22,9 @@ from megadec.corpus.clean.templates import Page, expand
 DEEPEST_NESTING = 24
 LONGEST_PASSAGE = 300_000
 
-_BRACES = re.compile(r"\{\{|\}\}|\[\[|\]\]")
-_TABLE_MARK = re.compile(r"^[ \t]*(?:\{\||\|\}(?!\}))", re.MULTILINE)
-_PARTNER = {"}}": "{{", "]]": "[["}
+_BRACES = re.compile(r"(\{\{|\}\}|\[\[|\]\])")
+_TABLE_MARKS = re.compile(r"^[ \t]*(\{\||\|\}(?!\}))", re.MULTILINE)
+_PARTNER = {"}}": "{{", "]]": "[[", "|}": "{|"}
 _OPEN_HEAD = {"[[": re.compile(r"[^\[\]{}|\n]*\|"), "{{": re.compile(r"[^\[\]{}|\n]*(?:\||$)", re.MULTILINE)}
 _NAMESPACE = re.compile(
     r"\s*(?:file|image|media|category|文件|檔案|档案|图像|圖像|圖片|图片|媒体|媒體|分类|分類|special|特殊)\s*:", re.I
@@ -76,15 +76,24 @@ def external_labels(wikitext: str) -> str:
 
 
 def balance(wikitext: str) -> tuple[str, int]:
-    """Remove braces that have no partner, with the name after an opening; also the deepest nesting of the rest."""
-    text = _balance_tables(wikitext)
+    """Remove braces that have no partner, with the name after an opening; also the deepest nesting of the rest.
+
+    What stood between table marks without a partner goes by lines in `tidy`.
+    """
+    text = _without(wikitext, _unmatched(_TABLE_MARKS, wikitext)[0])
+    unmatched, deepest = _unmatched(_BRACES, text)
+    return _without(text, unmatched), deepest
+
+
+def _unmatched(marks: re.Pattern[str], text: str) -> tuple[list[tuple[int, int]], int]:
+    """Where the marks without a partner stand, and the deepest nesting."""
     opened: list[tuple[str, int]] = []
     unmatched: list[tuple[int, int]] = []
     deepest = 0
-    for match in _BRACES.finditer(text):
-        partner = _PARTNER.get(match[0])
+    for match in marks.finditer(text):
+        partner = _PARTNER.get(match[1])
         if partner is None:
-            opened.append((match[0], match.start()))
+            opened.append((match[1], match.start(1)))
             deepest = max(deepest, len(opened))
             continue
         nearest = range(len(opened) - 1, max(-1, len(opened) - 40), -1)
@@ -95,11 +104,11 @@ def balance(wikitext: str) -> tuple[str, int]:
             unmatched.extend(_opening_span(text, *lost) for lost in opened[depth + 1 :])
             del opened[depth:]
     unmatched.extend(_opening_span(text, *lost) for lost in opened)
-    return _without(text, unmatched), deepest
+    return unmatched, deepest
 
 
 def _opening_span(text: str, brace: str, start: int) -> tuple[int, int]:
-    head = _OPEN_HEAD[brace].match(text, start + 2, start + 102)
+    head = _OPEN_HEAD[brace].match(text, start + 2, start + 102) if brace in _OPEN_HEAD else None
     return start, head.end() if head else start + 2
 
 
@@ -110,20 +119,6 @@ def _without(text: str, spans: list[tuple[int, int]]) -> str:
             parts.append(text[position:start])
         position = max(position, end)
     return "".join(parts) + text[position:]
-
-
-def _balance_tables(text: str) -> str:
-    """Table marks without a partner go; what stood between them goes by lines in `tidy`."""
-    opened: list[tuple[int, int]] = []
-    unmatched: list[tuple[int, int]] = []
-    for match in _TABLE_MARK.finditer(text):
-        if match[0].endswith("{|"):
-            opened.append(match.span())
-        elif opened:
-            opened.pop()
-        else:
-            unmatched.append(match.span())
-    return _without(text, unmatched + [(text.rfind("{|", *span), span[1]) for span in opened])
 
 
 def _render(code: Wikicode, page: Page) -> str:

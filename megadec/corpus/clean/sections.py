@@ -47,13 +47,18 @@ class Section:
 
 def split_sections(wikitext: str) -> list[Section]:
     """All sections in order; a heading inside a template or table that was opened before it does not cut."""
+    headings = list(_HEADING.finditer(wikitext))
+    starts = [0, *(heading.end() for heading in headings)]
+    ends = [*(heading.start() for heading in headings), len(wikitext)]
+    bodies = [wikitext[start:end] for start, end in zip(starts, ends, strict=True)]
     sections: list[Section] = []
-    level, title, start = 0, "", 0
-    for match in _HEADING.finditer(wikitext):
-        sections.append(Section(level, title, wikitext[start : match.start()]))
-        level, title, start = len(match[1]), match[2], match.end()
-    sections.append(Section(level, title, wikitext[start:]))
-    return _join_open(sections)
+    index = 0
+    while index < len(bodies):
+        level, title = (len(headings[index - 1][1]), headings[index - 1][2]) if index else (0, "")
+        last = _closing_section(bodies, index)
+        sections.append(Section(level, title, wikitext[starts[index] : ends[last]]))
+        index = last + 1
+    return sections
 
 
 def without_boilerplate(sections: Sequence[Section]) -> list[Section]:
@@ -96,25 +101,12 @@ def _words(title: str) -> str:
     return re.sub(r"<[^<>]*>|\{\{[^{}]*\}\}|['\[\]:：]|\s*[（(].*?[)）]", "", title).strip().lower()
 
 
-def _join_open(sections: list[Section]) -> list[Section]:
-    joined: list[Section] = []
-    index = 0
-    while index < len(sections):
-        end = _closing_section(sections, index)
-        first = sections[index]
-        rest = [f"{'=' * s.level} {s.title} {'=' * s.level}{s.body}" for s in sections[index + 1 : end + 1]]
-        joined.append(Section(first.level, first.title, first.body + "".join(rest)))
-        index = end + 1
-    return joined
-
-
-def _closing_section(sections: list[Section], index: int) -> int:
+def _closing_section(bodies: list[str], index: int) -> int:
     """The section in which what `index` leaves open is closed; `index` itself where all is closed or never closed."""
     templates = tables = 0
-    for end in range(index, min(index + _JOIN_AT_MOST, len(sections))):
-        body = sections[end].body
-        templates += body.count("{{") - body.count("}}")
-        tables += len(_TABLE_START.findall(body)) - len(_TABLE_END.findall(body))
+    for end in range(index, min(index + _JOIN_AT_MOST, len(bodies))):
+        templates += bodies[end].count("{{") - bodies[end].count("}}")
+        tables += len(_TABLE_START.findall(bodies[end])) - len(_TABLE_END.findall(bodies[end]))
         if templates <= 0 and tables <= 0:
             return end
     return index

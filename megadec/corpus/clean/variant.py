@@ -28,16 +28,9 @@ _HAN_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))
 _TABLE_SIZE = 0x32400
 _COUNTED_CHARACTERS = 50_000
 
-# t2s leaves 看著, which is right for Hong Kong and safe for names; tw2s would know that Taiwan writes 著 for 着, and
-# pay with names and 原著.
-_PROFILES = {
-    ("zh-hans", "zh-hant"): "s2t",
-    ("zh-hans", "zh-tw"): "s2tw",
-    ("zh-hans", "zh-hk"): "s2hk",
-    ("zh-hant", "zh-hans"): "t2s",
-    ("zh-hant", "zh-tw"): "t2tw",
-    ("zh-hant", "zh-hk"): "t2hk",
-}
+# Two of these name a conversion of OpenCC: s2tw. Its t2s leaves 看著, which is right for Hong Kong and safe for names;
+# tw2s would know that Taiwan writes 著 for 着, and pay with names and 原著.
+_OPENCC_NAMES = {"zh-hans": "s", "zh-hant": "t", "zh-tw": "tw", "zh-hk": "hk"}
 
 
 def variant_of(text: str) -> str:
@@ -79,10 +72,9 @@ def to_variant(text: str, source_variant: str, target: str) -> str:
         return "\n".join(to_variant(line, dominating_variant(line), target) for line in text.split("\n"))
     if source == wanted:
         return text
-    profile = _PROFILES.get((source, wanted))
-    if profile is None:
+    if source not in ("zh-hans", "zh-hant") or wanted not in _OPENCC_NAMES:
         raise ConfigError(f"variant {target!r} from {source_variant!r}: known are zh-Hans, zh-Hant, zh-TW, zh-HK, keep")
-    return str(_converter(profile).convert(text))
+    return str(_converter(f"{_OPENCC_NAMES[source]}2{_OPENCC_NAMES[wanted]}").convert(text))
 
 
 @cache

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import check_choice
 from megadec.corpus.clean.markdown import clean_markdown
 from megadec.corpus.clean.web import clean_extracted, clean_web
 from megadec.corpus.document import Document
@@ -80,7 +80,5 @@ SOURCES: dict[str, Source] = {
 
 def find_source(name: str) -> Source:
     """The source called `name`. Raises ConfigError with the nearest name for one that does not exist."""
-    if name not in SOURCES:
-        known = ", ".join(SOURCES)
-        raise ConfigError(f"source={name}: no such source{suggest(name, SOURCES)}; the sources are {known}")
+    check_choice("source", name, SOURCES)
     return SOURCES[name]

@@ -13,7 +13,7 @@ from functools import partial
 from io import IncrementalNewlineDecoder
 from itertools import chain
 
-from megadec.common.errors import ConfigError, InputError, suggest
+from megadec.common.errors import InputError, check_choice
 from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources.files import Member, reading
 from megadec.corpus.sources.reading import ReadOptions
@@ -35,8 +35,7 @@ _HAN = re.compile("[\u4e00-\u9fff]")
 def check_encoding(encoding: str) -> str:
     """The codec of an encoding's name. Raises ConfigError for one that is not known."""
     name = encoding.lower().replace("_", "-")
-    if name not in ENCODINGS:
-        raise ConfigError(f"encoding={encoding}: not one of {', '.join(ENCODINGS)}{suggest(name, ENCODINGS)}")
+    check_choice("encoding", name, ENCODINGS)
     return ENCODINGS[name]
 
 

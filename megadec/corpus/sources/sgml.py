@@ -14,7 +14,7 @@ from pathlib import Path
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report import CorpusReport
-from megadec.corpus.sources.encoding import lines
+from megadec.corpus.sources.encoding import joined, lines
 from megadec.corpus.sources.files import Member, members
 from megadec.corpus.sources.reading import ReadOptions
 
@@ -38,23 +38,21 @@ def read_sgml(path: Path, report: CorpusReport, options: ReadOptions) -> Iterato
 
 
 def _elements(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[str]:
-    parts: list[str] = []
-    size = 0
-    inside = False
-    for line in lines(member, options.encoding, report):
+    too_long = f"{member.name}: a <doc> of more than {LARGEST_ELEMENT_CHARACTERS >> 20} Mi characters"
+    rows = lines(member, options.encoding, report)
+    for line in rows:
         if line.strip() == "<doc>":
-            parts, size, inside = [], 0, True
-        elif line.strip() == "</doc>":
-            yield "".join(parts)
-            inside = False
-        elif inside:
-            parts.append(line)
-            size += len(line)
-            if size > LARGEST_ELEMENT_CHARACTERS:
-                limit = f"{LARGEST_ELEMENT_CHARACTERS >> 20} Mi characters"
-                raise InputError(f"{member.name}: a <doc> of more than {limit}")
-    if inside:
-        raise InputError(f"{member.name}: the last <doc> has no end: the file is cut short")
+            element = joined(_until_end(rows, member), LARGEST_ELEMENT_CHARACTERS, too_long)
+            yield element.rpartition("<doc>\n")[2]  # an element that begins inside of one replaces it
+
+
+def _until_end(rows: Iterator[str], member: Member) -> Iterator[str]:
+    """The lines up to the next `</doc>`."""
+    for line in rows:
+        if line.strip() == "</doc>":
+            return
+        yield line
+    raise InputError(f"{member.name}: the last <doc> has no end: the file is cut short")
 
 
 def _document(member: Member, text: str) -> Document:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from megadec.common.errors import ConfigError, suggest
-from megadec.decoder.flops import FORWARD_AND_BACKWARD, MULTIPLY_AND_ADD
+from megadec.decoder.flops import FORWARD_AND_BACKWARD, MULTIPLY_AND_ADD, sizes_of
 from megadec.decoder.initialize import initial_tensor, normal_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape, check_names
@@ -40,9 +40,7 @@ class Architecture:
 
     def sizes(self, shape: Any) -> dict[str, tuple[int, ...]]:
         """Every parameter's size by name, in the module's order; a tied one once."""
-        with torch.device("meta"):
-            module = self.module(shape)
-        return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+        return sizes_of(lambda: self.module(shape))
 
     def flops(self, shape: Any, tokens: int, squared_tokens: int) -> int:
         """Operations of forward and backward for so many predictions.
@@ -85,11 +83,9 @@ def _first_of_rnn(shape: RnnShape, name: str, size: tuple[int, ...], seed: int) 
     return bias
 
 
-ARCHITECTURES = {
-    each.name: each
-    for each in (
-        Architecture("decoder", DecoderShape, Decoder, initial_tensor),
-        Architecture("transformer_seq2seq", Seq2SeqShape, TransformerSeq2Seq, _first_of_transformer),
-        Architecture("rnn_seq2seq", RnnShape, RnnSeq2Seq, _first_of_rnn),
-    )
-}
+_ALL = (
+    Architecture("decoder", DecoderShape, Decoder, initial_tensor),
+    Architecture("transformer_seq2seq", Seq2SeqShape, TransformerSeq2Seq, _first_of_transformer),
+    Architecture("rnn_seq2seq", RnnShape, RnnSeq2Seq, _first_of_rnn),
+)
+ARCHITECTURES = {each.name: each for each in _ALL}

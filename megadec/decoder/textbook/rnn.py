@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, check_choice
 from megadec.decoder.heads import LanguageModelHead
 from megadec.decoder.layers import Embedding, Linear, linear, matmul
 from megadec.decoder.shape import ModelShape
@@ -54,8 +54,7 @@ class RnnShape(ModelShape):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, known in (("cell", tuple(GATES)), ("attention", ATTENTIONS)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"model.shape.{name}={getattr(self, name)!r} is none of {', '.join(known)}")
+            check_choice(f"model.shape.{name}", getattr(self, name), known)
         if self.hidden_size % 2:
             raise ConfigError(
                 f"model.shape.hidden_size={self.hidden_size} is odd; each direction of the encoder has half of it"
@@ -237,8 +236,7 @@ class RnnSeq2Seq(EncoderDecoder):
         self.key_proj = Linear(shape.hidden_size, shape.hidden_size)
         self.bridge_proj = Linear(shape.hidden_size, states * shape.hidden_size)
         self.decoder = AttentionDecoder(shape)
-        tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
+        self.lm_head = LanguageModelHead(self.embed_tokens, shape.tied_embeddings)
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> RnnCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)

@@ -21,7 +21,7 @@ from megadec.decoder.block import Block, SwiGLU
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.heads import LanguageModelHead
 from megadec.decoder.layers import Embedding, Linear, RMSNorm, rotations
-from megadec.decoder.shape import DecoderShape, ModelShape
+from megadec.decoder.shape import DecoderShape, ModelShape, check_context
 
 # Shapes: B batch, S target tokens, T source tokens, H hidden size, K key-value heads, D head size, V vocabulary.
 
@@ -90,9 +90,8 @@ def source_layout(source_lengths_B: Tensor, tokens: int) -> Layout:
 
 def check_source(source_ids_BT: Tensor, source_lengths_B: Tensor, max_position_embeddings: int) -> None:
     """Raise InputError for a source that is longer than the model's context, or, on a CPU, for one of no tokens."""
-    tokens, context = source_ids_BT.shape[1], max_position_embeddings
-    if tokens > context:
-        raise InputError(f"a source of {tokens} tokens does not fit: the model's context is {context} tokens")
+    tokens = source_ids_BT.shape[1]
+    check_context(tokens, max_position_embeddings, "a source")
     # On a GPU the look would cost a wait.
     if source_lengths_B.device.type == "cpu" and not all(0 < length <= tokens for length in source_lengths_B.tolist()):
         raise InputError(f"source lengths {source_lengths_B.tolist()} are not all from 1 to {tokens}, the tokens given")
@@ -224,9 +223,7 @@ class EncoderDecoder(nn.Module, ABC):
             assert source_ids_BT is not None, "source_ids_BT or a cache"
             assert source_lengths_B is not None, "source_lengths_B goes with source_ids_BT"
             cache = self.read(source_ids_BT, source_lengths_B, once=True)
-        tokens, context = cache.length + ids_BS.shape[1], self.shape.max_position_embeddings
-        if tokens > context:
-            raise InputError(f"a target of {tokens} tokens does not fit: the model's context is {context} tokens")
+        check_context(cache.length + ids_BS.shape[1], self.shape.max_position_embeddings, "a target")
         h_BSH = self.states(self.embed_tokens(ids_BS), cache)
         out: Tensor = self.lm_head(h_BSH[:, -1:] if last_only else h_BSH, targets_BS, weights_BS)
         return out
@@ -266,8 +263,7 @@ class TransformerSeq2Seq(EncoderDecoder):
         self.embed_tokens = Embedding(shape.vocabulary_size, shape.hidden_size)
         self.encoder = Stack(shape.encoder, Block)
         self.decoder = Stack(shape.decoder, CrossBlock)
-        tied = self.embed_tokens.weight if shape.tied_embeddings else None
-        self.lm_head = LanguageModelHead(shape.hidden_size, shape.vocabulary_size, tied)
+        self.lm_head = LanguageModelHead(self.embed_tokens, shape.tied_embeddings)
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> Seq2SeqCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)

@@ -49,7 +49,7 @@ def load_checkpoint(engine: ZeroEngine, job: Job, path: Path, manifest: dict[str
     engine.set_step(step)
     restore_random_state(path, engine.ranks.rank)
     log.info("going on from %s", path)
-    layouts = manifest["world_size"], manifest["zero_stage"], job.ranks, job.settings.stage
+    layouts = manifest["world_size"], manifest["zero_stage"], engine.ranks.world_size, job.settings.stage
     if layouts[:2] != layouts[2:]:
         log.info("it was saved by %d rank(s) at ZeRO stage %d; now there are %d at stage %d", *layouts)
     if before != now:

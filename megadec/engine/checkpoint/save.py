@@ -58,7 +58,7 @@ def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any
     """What a checkpoint says of itself, but for its files. Collective: measures the loss of the weights."""
     return {
         **asdict(progress),
-        "world_size": job.ranks,
+        "world_size": engine.ranks.world_size,
         "zero_stage": job.settings.stage,
         "precision": job.settings.precision,
         "data": job.task.stream.state(progress.step),

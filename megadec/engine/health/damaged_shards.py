@@ -42,19 +42,18 @@ def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | 
         raise ShardError(
             f"rank(s) {', '.join(others)} opened data sets with other contents than rank 0: all machines need the same"
         )
-    own = [*(dict(data.skipped) for data in sets), *({} for _ in held_out)]
+    together = [dict(data.skipped) for data in every]
     failure: MegadecError | None = None
     if verify == "hashes":
         try:
-            _verify_share(every, own)
+            _verify_share(every, together)
         except MegadecError as error:  # the others wait, and must hear of it
             failure = error
-    of_ranks = ranks.all_gather((own, failure is not None))
+    of_ranks = ranks.all_gather((together, failure is not None))
     if failure is not None:
         raise failure
     if any(failed for _, failed in of_ranks):
         raise ShardError("another rank could not read its share of the shards; its own message says why")
-    together = [dict(found) for found in own]
     for rank, (of_rank, _) in enumerate(of_ranks):
         for found, theirs in zip(together, of_rank, strict=True):
             for number, wrong in theirs.items():

@@ -30,13 +30,12 @@ from megadec.engine.ranks import Ranks
 
 SpikeAction = Literal["off", "report", "skip", "roll_back", "stop"]
 
-# From the weakest to the strongest.
-ACTIONS = ("report", "skip", "roll_back", "stop")
 NORMAL_SPREAD = 1.4826
 SMALLEST_SPREAD = 0.02
 SHOWN_DOCUMENTS = 6
 # A stream's `documents`: (step, rank, world size) -> ids.
 ReadDocuments = Callable[[int, int, int], Sequence[str]]
+# What was done by action, from the weakest to the strongest.
 DONE = {
     "report": "the update was made",
     "skip": "no rank updated its weights",
@@ -105,7 +104,7 @@ def detect(options: GuardOptions, state: GuardState, seen: StepReport) -> Anomal
     found = [*_not_finite(options, seen), *_spikes(options, state, seen)]
     if not found:
         return None
-    strongest = max(found, key=lambda anomaly: ACTIONS.index(anomaly.action))  # the first of those that are alike
+    strongest = max(found, key=lambda anomaly: list(DONE).index(anomaly.action))  # the first of those that are alike
     others = [anomaly.words for anomaly in found if anomaly is not strongest]
     return replace(strongest, words="; ".join((strongest.words, *others)))
 

@@ -124,11 +124,8 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
 
 def _figure(width_inches: float, height_inches: float) -> Any:
     with needs_extra("matplotlib", "plot"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
 def draw(runs: Sequence[Curves], output: Path, x: str) -> None:

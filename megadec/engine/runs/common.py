@@ -23,13 +23,7 @@ from megadec.engine.schedule import ScheduleOptions
 from megadec.engine.task import Task
 from megadec.engine.zero.engine import check_zero_section
 from megadec.engine.zero.optimizer import OptimizerOptions
-from megadec.engine.zero.settings import (
-    DeepSpeedSettings,
-    PrecisionChoice,
-    RunSettings,
-    merge_settings,
-    resolve_precision,
-)
+from megadec.engine.zero.settings import DeepSpeedSettings, TrainOptions, merge_settings
 
 CHECKPOINTS = "checkpoints"
 # `model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules.
@@ -70,39 +64,6 @@ class CheckpointOptions:
                 f"checkpoint.keep_every={self.keep_every} is not a multiple of interval_steps={self.interval_steps},"
                 " and what is to stay must be saved first"
             )
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """The size and the precision of a run.
-
-    steps: the last step; schedule and data depend on it.
-    global_batch_size: sequences of a step over all ranks.
-    micro_batch_size: sequences of one rank in one micro-step.
-    precision: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere.
-    stop_at_step: save and end there; a later start continues as if it had not stopped.
-    sequence_parallel_size: ranks that share each sequence, each with a part of its tokens (Ulysses), for sequences that
-        do not fit one device; micro_batch_size then counts the sequences of such a group.
-    dry_run: before the first step of a start, take the largest micro-batch forward and backward once, so that too
-        little memory is an error at once; no number depends on it.
-    """
-
-    steps: int = 1000
-    global_batch_size: int = 64
-    micro_batch_size: int = 8
-    precision: PrecisionChoice = "auto"
-    stop_at_step: int | None = None
-    sequence_parallel_size: int = 1
-    dry_run: bool = True
-
-    def __post_init__(self) -> None:
-        counts = ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size")
-        check_range(self, "train.", *counts, least=1)
-
-    @property
-    def last_step(self) -> int:
-        """The step after which this start of the run ends."""
-        return min(self.steps, self.stop_at_step or self.steps)
 
 
 @dataclass(frozen=True)
@@ -152,7 +113,6 @@ class Job:
     run: CommonRun
     settings: DeepSpeedSettings
     tokenizer: Tokenizer
-    ranks: int
     task: Task
     saved: Callable[[Saved], None] | None = None
 
@@ -170,20 +130,19 @@ def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:
 
 
 def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bool = False) -> DeepSpeedSettings:
-    """The file of `--deepspeed` joined with the run's share of it. sequence_parallel: this kind of run knows how ranks
-    share sequences.
+    """The file of `--deepspeed` joined with the run's share of it; the run's trackers and folder are looked at too.
 
-    Raises ConfigError: the batch does not divide, the two disagree, DeepSpeed does not know a key. Raises
-    MissingExtraError for a tracker that is not installed.
+    sequence_parallel: this kind of run knows how ranks share sequences. Raises ConfigError: the batch does not divide,
+    the two disagree, DeepSpeed does not know a key, the folder cannot be used as the run says. Raises MissingExtraError
+    for a tracker that is not installed.
     """
     parts = run.train.sequence_parallel_size
     if parts > 1 and not sequence_parallel:
         raise ConfigError(f"train.sequence_parallel_size={parts}: only pretraining shares sequences among ranks")
-    train, precision, norm = run.train, resolve_precision(run.train.precision), run.optimizer.max_grad_norm
-    share = RunSettings(train.global_batch_size, train.micro_batch_size, precision, norm, world_size(), parts)
-    settings = merge_settings(deepspeed_file, share)
+    settings = merge_settings(deepspeed_file, run.train, run.optimizer.max_grad_norm, world_size())
     check_zero_section(settings)
     check_trackers(run.metrics)
+    _check_folder(run)
     return settings
 
 
@@ -193,7 +152,7 @@ def check_length(key: str, tokens: int, positions: int) -> None:
         raise ConfigError(f"{key}={tokens} is more than model.shape.max_position_embeddings={positions}")
 
 
-def check_folder(run: CommonRun) -> None:
+def _check_folder(run: CommonRun) -> None:
     """Raise ConfigError when the run's folder cannot be used as the run says."""
     if run.checkpoint.resume == "none" and (run.checkpoints.exists() or (run.folder / FILE_NAME).exists()):
         raise ConfigError(f"{run.folder} already holds a run and checkpoint.resume=none: choose another name, or auto")

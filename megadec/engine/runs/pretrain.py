@@ -17,13 +17,12 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.log import logger
-from megadec.common.ranks import is_first, world_size
+from megadec.common.ranks import is_first
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.overlap import overlaps
 from megadec.data.index import DataSet
-from megadec.data.prefetch import PrefetchOptions
 from megadec.data.shard_cache import ShardCacheOptions
-from megadec.data.shard_folders import Verify
+from megadec.data.shard_folders import RemoteFolder, Verify
 from megadec.data.sharding import rank_position
 from megadec.data.skip import read_ids
 from megadec.data.stream import TrainStream
@@ -42,7 +41,6 @@ from megadec.engine.runs.common import (
     CommonRun,
     Job,
     ShapeFields,
-    check_folder,
     check_length,
     open_settings,
     with_vocabulary,
@@ -122,17 +120,12 @@ class DataOptions:
     cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
 
     def __post_init__(self) -> None:
-        check_range(self, "data.", "bad_shards", least=0)
+        check_range(self, "data.", "bad_shards", "workers", least=0)
+        check_range(self, "data.", "prefetch_steps", least=1)
         if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:
             raise ConfigError(
                 f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share between 0 and 1"
             )
-        _ = self.prefetch  # checks its values
-
-    @property
-    def prefetch(self) -> PrefetchOptions:
-        """How batches are made ahead."""
-        return PrefetchOptions(self.workers, self.prefetch_steps)
 
 
 @dataclass(frozen=True)
@@ -164,19 +157,16 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
     held_out = {
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
     }
-    check_folder(run)
     if is_first():
-        named = [
-            *zip(run.data.train, sets, strict=True),
-            *((f"evaluate.sets.{name}", held_out[name]) for name in held_out),
-        ]
-        for sentence in overlaps({name: one.sketch for name, one in named}):
+        named = dict(zip(run.data.train, sets, strict=True))
+        named |= {f"evaluate.sets.{name}": one for name, one in held_out.items()}
+        for sentence in overlaps({name: one.sketch for name, one in named.items()}):
             log.warning(f"{sentence}; what was prepared apart keeps what both have (docs/en/own-data.md)")
     stream = stream_of(run, sets)
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
         stream.find_skipped()
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
-    return Job(run, settings, tokenizer, world_size(), task)
+    return Job(run, settings, tokenizer, task)
 
 
 def check_there(folders: Sequence[str]) -> None:
@@ -201,7 +191,9 @@ def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
         for folder in data.train
     ]
     check_limit(sets, data.bad_shards)
-    remote_bytes = sum(shard["bytes"] for one in sets if one.is_remote for shard in one.index["shards"])
+    remote_bytes = sum(
+        shard["bytes"] for one in sets if isinstance(one.place, RemoteFolder) for shard in one.index["shards"]
+    )
     if remote_bytes > data.cache.bytes:
         log.warning(
             f"the remote shards of data.train have {remote_bytes} bytes, data.cache.bytes={data.cache.bytes}: windows"
@@ -251,7 +243,8 @@ def _task(
         evaluate_interval_steps=run.evaluate.interval_steps if held_out else 0,
         details={"skipped_documents": sorted(stream.skip_documents)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
-        prefetch=run.data.prefetch,
+        workers=run.data.workers,
+        prefetch_steps=run.data.prefetch_steps,
         agree=agree,
     )
 

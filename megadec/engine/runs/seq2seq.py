@@ -16,7 +16,6 @@ import numpy as np
 from megadec.common.config import to_dict
 from megadec.common.errors import check_range
 from megadec.common.log import logger
-from megadec.common.ranks import world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.pair_stream import PairBatch, PairStream, assemble_pairs
 from megadec.data.pairs import PairOptions, PairSet, open_pairs
@@ -29,7 +28,6 @@ from megadec.engine.runs.common import (
     CommonRun,
     Job,
     ShapeFields,
-    check_folder,
     check_length,
     open_settings,
     with_vocabulary,
@@ -89,13 +87,12 @@ def open_pairs_run(run: PairsRun, deepspeed_file: Path) -> Job:
     shape = run.model.pair_shape(tokenizer)
     for name in ("max_source_tokens", "max_target_tokens"):
         check_length(f"data.{name}", getattr(run.data, name), shape.max_position_embeddings)
-    check_folder(run)
     train = open_pairs(run.data, tokenizer, "train")
     held_out = open_pairs(run.data, tokenizer, "held_out") if run.data.held_out_fraction else None
     log.info("training: %s", train.counts)
     if held_out is not None:
         log.info("held out: %s", held_out.counts)
-    return Job(run, settings, tokenizer, world_size(), seq2seq_task(run, tokenizer, shape, train, held_out))
+    return Job(run, settings, tokenizer, seq2seq_task(run, tokenizer, shape, train, held_out))
 
 
 def seq2seq_task(run: PairsRun, tokenizer: Tokenizer, shape: Any, train: PairSet, held_out: PairSet | None) -> Task:

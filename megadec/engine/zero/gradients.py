@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -45,15 +46,12 @@ class GradientWatch:
         self._seen: list[tuple[int, Tensor]] = []
         for name, parameter in parameters:
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._hook(len(self.names)))
+                parameter.register_post_accumulate_grad_hook(partial(self._look, len(self.names)))
                 self.names.append(name)
 
-    def _hook(self, number: int) -> Callable[[Tensor], None]:
-        def look(parameter: Tensor) -> None:
-            if parameter.grad is not None:
-                self._seen.append((number, torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)))
-
-        return look
+    def _look(self, number: int, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            self._seen.append((number, torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)))
 
     def read(self) -> OwnGradients:
         """What came since the last call, which is forgotten."""

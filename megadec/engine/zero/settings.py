@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import ConfigError, check_range, suggest
 from megadec.common.files import read_json
-from megadec.data.sharding import check_groups
+from megadec.data.sharding import check_groups, share_of_rank
 from megadec.decoder.kernels.precision import has_bf16
 
 Precision = Literal["bf16", "fp32"]
@@ -45,29 +45,36 @@ def resolve_precision(choice: PrecisionChoice) -> Precision:
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """What a run decides and DeepSpeed must be told. `sequence_parallel_size`: ranks that share each sequence."""
+class TrainOptions:
+    """The size and the precision of a run.
 
-    global_batch_size: int
-    micro_batch_size: int
-    precision: Precision
-    max_grad_norm: float
-    ranks: int
+    steps: the last step; schedule and data depend on it.
+    global_batch_size: sequences of a step over all ranks.
+    micro_batch_size: sequences of one rank in one micro-step.
+    precision: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere.
+    stop_at_step: save and end there; a later start continues as if it had not stopped.
+    sequence_parallel_size: ranks that share each sequence, each with a part of its tokens (Ulysses), for sequences that
+        do not fit one device; micro_batch_size then counts the sequences of such a group.
+    dry_run: before the first step of a start, take the largest micro-batch forward and backward once, so that too
+        little memory is an error at once; no number depends on it.
+    """
+
+    steps: int = 1000
+    global_batch_size: int = 64
+    micro_batch_size: int = 8
+    precision: PrecisionChoice = "auto"
+    stop_at_step: int | None = None
     sequence_parallel_size: int = 1
+    dry_run: bool = True
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size")
+        check_range(self, "train.", *counts, least=1)
 
     @property
-    def accumulation_steps(self) -> int:
-        """Micro-steps of one rank in a step. Raises ConfigError when the batch or the ranks do not divide."""
-        check_groups(self.ranks, self.sequence_parallel_size)
-        groups = self.ranks // self.sequence_parallel_size
-        together = self.micro_batch_size * groups
-        if self.micro_batch_size < 1 or self.global_batch_size < 1 or self.global_batch_size % together:
-            raise ConfigError(
-                f"train.global_batch_size={self.global_batch_size} is not a multiple of "
-                f"{self.micro_batch_size} (train.micro_batch_size) x {groups} "
-                f"({'ranks' if self.sequence_parallel_size == 1 else 'ranks / train.sequence_parallel_size'})"
-            )
-        return self.global_batch_size // together
+    def last_step(self) -> int:
+        """The step after which this start of the run ends."""
+        return min(self.steps, self.stop_at_step or self.steps)
 
 
 @dataclass(frozen=True)
@@ -104,23 +111,28 @@ def read_settings(file: Path) -> dict[str, Any]:
     return values
 
 
-def merge_settings(file: Path, run: RunSettings) -> DeepSpeedSettings:
-    """Read `file` and write into it what the run decides. Raises ConfigError when the two say different things."""
+def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, ranks: int) -> DeepSpeedSettings:
+    """Read `file` and write into it what the run decides.
+
+    Raises ConfigError when the two say different things, and when the batch or the ranks do not divide.
+    """
+    parts, precision = train.sequence_parallel_size, resolve_precision(train.precision)
+    check_groups(ranks, parts)
+    own, micro = share_of_rank(train.global_batch_size, ranks, train.micro_batch_size, parts)
     values = read_settings(file)
     for key, owner in OWNED_ELSEWHERE.items():
         if key in values:
             raise ConfigError(f"{file}: {key!r} belongs to the run ({owner} of --config); take it out of the file")
-    parts = run.sequence_parallel_size
     derived = {
         # DeepSpeed shards and averages over all ranks alike, and counts a rank's part of a sequence as one.
-        "train_batch_size": (run.global_batch_size * parts, "train.global_batch_size x train.sequence_parallel_size"),
-        "train_micro_batch_size_per_gpu": (run.micro_batch_size, "train.micro_batch_size"),
-        "gradient_accumulation_steps": (run.accumulation_steps, "sequences of a rank / train.micro_batch_size"),
-        "gradient_clipping": (run.max_grad_norm, "optimizer.max_grad_norm"),
+        "train_batch_size": (train.global_batch_size * parts, "train.global_batch_size x train.sequence_parallel_size"),
+        "train_micro_batch_size_per_gpu": (micro, "train.micro_batch_size"),
+        "gradient_accumulation_steps": (own // micro, "sequences of a rank / train.micro_batch_size"),
+        "gradient_clipping": (max_grad_norm, "optimizer.max_grad_norm"),
         # train_step divides by the global number of tokens and cancels DeepSpeed's mean over ranks.
         "gradient_allreduce_op": ("mean", "the division by the global number of tokens"),
         "sequence_parallel_size": (parts, "train.sequence_parallel_size"),
-        "data_parallel_size": (run.ranks // parts, "ranks / train.sequence_parallel_size"),
+        "data_parallel_size": (ranks // parts, "ranks / train.sequence_parallel_size"),
     }
     for key, (wanted, origin) in derived.items():
         if values.get(key, "auto") not in ("auto", wanted):
@@ -128,19 +140,19 @@ def merge_settings(file: Path, run: RunSettings) -> DeepSpeedSettings:
         values[key] = wanted
     # DeepSpeed would make groups of its own from these; those of the run are made in engine.py.
     del values["sequence_parallel_size"], values["data_parallel_size"]
-    _merge_precision(file, values, run.precision)
+    _merge_precision(file, values, precision)
     values.setdefault("steps_per_print", 1_000_000_000)
     stage = int(values.setdefault("zero_optimization", {}).get("stage", 0))
-    if stage == 3 and run.ranks == 1:
+    if stage == 3 and ranks == 1:
         # Nothing is scattered, and the way without it copies the gradients twice less.
         values["zero_optimization"].setdefault("reduce_scatter", False)
-    if stage == 0 and run.precision == "bf16":
+    if stage == 0 and precision == "bf16":
         raise ConfigError(
             f"{file}: ZeRO stage 0 in bf16 (train.precision): DeepSpeed 0.19 then accumulates gradients in bf16 and"
             " takes an optimizer step when it is initialized, so the losses are not those of stages 1 to 3;"
             " choose zero1.json, or fp32"
         )
-    return DeepSpeedSettings(file, values, stage, run.precision, parts)
+    return DeepSpeedSettings(file, values, stage, precision, parts)
 
 
 def _merge_precision(file: Path, values: dict[str, Any], precision: Precision) -> None:

@@ -18,13 +18,12 @@ from torch import Tensor
 from megadec.common.errors import ExportError, needs_extra
 from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.model import Decoder
 from megadec.export.parity.compare import Ids, Parity, compare_classifier, compare_language_model, compare_tokenizer
 from megadec.export.parity.folder import write_proven
 from megadec.export.read.huggingface_files import choose_layout, read_folder, write_model
 from megadec.export.read.load import decoder_with
 from megadec.export.read.names import rename
-from megadec.export.read.source import ModelSource
+from megadec.export.read.source import ModelSource, check_equal
 
 MAX_SHARD_BYTES = 5_000_000_000
 GENERATED_AT_ONCE = 8
@@ -74,27 +73,14 @@ def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
     )
     kind = "AutoModelForCausalLM" if source.classes is None else "AutoModelForSequenceClassification"
     model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-    decoder = decoder_of_equal_weights(model, source, dtype)
+    found = {rename(name, of="hugging_face"): tensor.detach() for name, tensor in model.named_parameters()}
+    check_equal(source, found, lambda name: source.tensor(name).to(dtype), "transformers")
+    decoder = decoder_with(source.shape, found, source.classes)
     if source.classes is not None:
         _compare_labels(model.config, source)
         return compare_classifier(decoder, ours, partial(_classify, model, theirs), texts)
     generate = partial(_generate, model, ours.eos_id)
     return compare_language_model(decoder, ours, [lambda ids: model(torch.tensor([ids])).logits[0]], generate, texts)
-
-
-def decoder_of_equal_weights(model: Any, source: ModelSource, dtype: torch.dtype) -> Decoder:
-    """Our decoder on transformers' weights, each compared bit for bit with the source rounded to the export's dtype."""
-    theirs = dict(model.named_parameters())
-    shared: dict[str, Tensor] = {}
-    for name in source.names():
-        found = theirs.pop(rename(name, to="hugging_face"), None)
-        wanted = source.tensor(name).to(dtype).to(torch.float32)
-        if found is None or not torch.equal(found.detach(), wanted):
-            raise ExportError(f"tensor {name!r}: what transformers loaded is not what {source.path} holds")
-        shared[name] = found.detach()
-    if theirs:
-        raise ExportError(f"transformers loaded {len(theirs)} tensors that {source.path} has not: {min(theirs)!r}, ...")
-    return decoder_with(source.shape, shared, source.classes)
 
 
 def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +27,8 @@ from megadec.export.read.load import decoder_with
 from megadec.export.read.megadec import SHAPE_FILE
 from megadec.export.read.source import ModelSource, check_tokenizer
 
-# The last tokens of a prompt, fed as these many at a time behind the cache of the others.
-STEPS = (2, 1, 1)
+# Where a prompt is cut: its last tokens are fed behind the cache of the others, two at a time and one by one.
+CUTS = (-4, -2, -1)
 
 
 def to_onnx(source: ModelSource, output: Path) -> Parity:
@@ -68,12 +69,7 @@ def check_onnx(folder: Path, source: ModelSource) -> Parity:
 
 
 def logits_in_steps(model: OnnxModel, ids: Sequence[int]) -> Tensor:
-    """Logits [S, V] of a prompt that is fed in parts: most of it first, then STEPS behind the cache."""
+    """Logits [S, V] of a prompt that is fed in the parts between CUTS."""
     session = model.session()
-    found: list[Tensor] = []
-    start = 0
-    for tokens in (len(ids) - sum(STEPS), *STEPS):
-        if tokens > 0 and start < len(ids):
-            found += session.feed_pieces(ids[start : start + tokens])
-            start += tokens
-    return torch.cat(found)
+    parts = [part.tolist() for part in np.split(np.asarray(ids), CUTS) if len(part)]
+    return torch.cat([logits_SV for part in parts for logits_SV in session.feed_pieces(part)])

@@ -20,7 +20,7 @@ from megadec.common.errors import ExportError
 from megadec.decoder.layers import rope_table
 from megadec.export.onnx.decoder import COSINES, SINES
 from megadec.export.onnx.graph import Graph, onnx_library
-from megadec.export.read.source import ModelSource
+from megadec.export.read.source import ModelSource, check_equal
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
@@ -91,13 +91,5 @@ def map_weights(folder: Path) -> dict[str, Tensor]:
 def compare_weights(folder: Path, source: ModelSource) -> dict[str, Tensor]:
     """The model's own tensors, mapped, each compared bit for bit with the source. Raises ExportError naming one."""
     written = map_weights(folder)
-    wanted = _tensors_for(source)
-    names = [*source.names(), COSINES, SINES]
-    if written.keys() != set(names):
-        other = min(written.keys() ^ set(names))
-        raise ExportError(f"{folder / MODEL_FILE}: tensor {other!r} is missing or is not one of {source.path}")
-    for name in names:
-        found, value = written[name], wanted(name).float()
-        if found.shape != value.shape or not torch.equal(found.view(torch.int32), value.view(torch.int32)):
-            raise ExportError(f"tensor {name!r} as written is not what {source.path} holds")
+    check_equal(source, written, _tensors_for(source), str(folder / MODEL_FILE), (COSINES, SINES))
     return {name: written[name] for name in source.names()}

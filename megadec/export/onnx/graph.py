@@ -87,17 +87,15 @@ class Graph:
         """Both halves of the last dimension."""
         name = self._new_name("Split")
         outputs = (f"{name}.0", f"{name}.1")
-        self._nodes.append(
-            self.onnx.helper.make_node("Split", [value], list(outputs), name=name, axis=-1, num_outputs=2)
-        )
+        node = self.onnx.helper.make_node("Split", [value], list(outputs), name=name, axis=-1, num_outputs=2)
+        self._nodes.append(node)
         return outputs
 
     def model(self, name: str, weights: list[Any], notes: Mapping[str, str]) -> Any:
         """The ModelProto; `weights` are the TensorProtos of `self.weights`, `notes` text that a runtime can ask for."""
         helper = self.onnx.helper
-        graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, initializer=[*self._constants.values(), *weights]
-        )
+        tensors = [*self._constants.values(), *weights]
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, initializer=tensors)
         opsets = [helper.make_opsetid("", OPSET)]
         # The oldest version of the file format that has this opset: a runtime refuses one newer than itself.
         model = helper.make_model(

@@ -26,6 +26,8 @@ GREEDY_TOKENS = 16
 CLASSIFIED_AT_ONCE = 8
 
 Ids = Sequence[int]
+# Our decoder: ids [1, S] -> logits [1, S, V].
+Ours = Callable[[Tensor], Tensor]
 # The ids of a text -> logits [S, V] behind each of them.
 Logits = Callable[[Ids], Tensor]
 # The ids of B texts -> logits [B, L] of each.
@@ -136,10 +138,8 @@ def prompt_ids(tokenizer: Tokenizer, max_position_embeddings: int) -> list[list[
     return [[tokenizer.bos_id, *ids][:room] for ids in tokenizer.encode_many(PROMPTS)]
 
 
-def compare_logits(
-    prompts: Iterable[Ids], ours: Callable[[Tensor], Tensor], theirs: Logits, tolerance: float = LOGIT_TOLERANCE
-) -> float:
-    """The largest difference of two models' logits over all positions. Ours maps ids [1, S] to logits [1, S, V].
+def compare_logits(prompts: Iterable[Ids], ours: Ours, theirs: Logits, tolerance: float = LOGIT_TOLERANCE) -> float:
+    """The largest difference of two models' logits over all positions.
 
     tolerance: in units of the standard deviation of our logits where that is above 1, because rounding grows with the
     numbers that are rounded. Raises ExportError when a difference is above it, or not finite.
@@ -164,11 +164,7 @@ def _scale(logits: Tensor) -> float:
 
 
 def compare_greedy(
-    prompts: Iterable[Ids],
-    ours: Callable[[Tensor], Tensor],
-    theirs: Iterable[Ids],
-    eos_id: int,
-    tolerance: float = LOGIT_TOLERANCE,
+    prompts: Iterable[Ids], ours: Ours, theirs: Iterable[Ids], eos_id: int, tolerance: float = LOGIT_TOLERANCE
 ) -> int:
     """Compare what the other runtime wrote behind each prompt; gives how many tokens were equal.
 

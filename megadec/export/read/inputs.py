@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from megadec.common.errors import ConfigError, InputError
+from megadec.common.errors import ConfigError, InputError, check_choice
 from megadec.common.tokenizer import Tokenizer
 
 TEXT = "{text}"
@@ -31,15 +31,13 @@ class Form:
             raise ConfigError(f"data.template={self.template!r} does not have {TEXT} in it exactly once")
         if self.longest_tokens < 2:
             raise ConfigError(f"data.sequence_length={self.longest_tokens} is less than 2: <s> and a piece of text")
-        if self.cut not in ("head", "tail"):
-            raise ConfigError(f"data.cut={self.cut!r} is none of head, tail")
+        check_choice("data.cut", self.cut, ("head", "tail"))
 
     @classmethod
     def of_task(cls, task: Mapping[str, Any], context: int) -> Form:
         """The form in which a classifier with this task and this context learned its texts."""
-        return cls(
-            task.get("template", TEXT), min(task.get("sequence_length", context), context), task.get("cut", "head")
-        )
+        longest_tokens = min(task.get("sequence_length", context), context)
+        return cls(task.get("template", TEXT), longest_tokens, task.get("cut", "head"))
 
     def put(self, text: str) -> str:
         """The text in the template."""
@@ -49,10 +47,6 @@ class Form:
         """`<s>` and as many ids as fit; never `</s>`, as the last token of the text is what the label is read from."""
         room = self.longest_tokens - 1
         return [bos_id, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
-
-    def cuts(self, encoded: list[int]) -> bool:
-        """Whether `ids` leaves out some of them."""
-        return len(encoded) > self.longest_tokens - 1
 
     def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts that are to be classified. Raises InputError for an empty one."""

@@ -5,7 +5,7 @@ A tensor is read from the files each time it is asked for, so memory is bounded 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -138,6 +138,22 @@ def check_tokenizer(folder: Path, wanted: str | None, error: type[MegadecError] 
     found = sha256_of(file)
     if wanted not in (None, found):
         raise error(f"{file} has sha256 {found}; the model was trained with {wanted}")
+
+
+def check_equal(
+    source: ModelSource, found: Mapping[str, Tensor], ours: Callable[[str], Tensor], held: str, more: Sequence[str] = ()
+) -> None:
+    """Compare what an export holds of the source's tensors, and of `more`, bit for bit with `ours` in float32.
+
+    Raises ExportError naming the tensor; `held` says what holds it.
+    """
+    names = [*source.names(), *more]
+    if other := found.keys() ^ set(names):
+        raise ExportError(f"{held}: tensor {min(other)!r} is missing or is not one of {source.path}")
+    for name in names:
+        theirs, wanted = found[name], ours(name).float()
+        if theirs.shape != wanted.shape or not torch.equal(theirs.view(torch.int32), wanted.view(torch.int32)):
+            raise ExportError(f"{held}: tensor {name!r} is not what {source.path} holds")
 
 
 def checked(

@@ -64,7 +64,7 @@ def test_what_is_given_stands_over_the_source_s_rules() -> None:
 
 
 def test_an_unknown_set_of_rules_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"filter.rules=shrot.*did you mean 'short'"):
+    with pytest.raises(ConfigError, match=r"filter.rules='shrot'.*did you mean 'short'"):
         choose_rules(FilterOptions(rules="shrot"), "article")
 
 

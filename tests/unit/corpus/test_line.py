@@ -6,27 +6,29 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from megadec.common.errors import InputError
 from megadec.corpus.dedup import digest_of
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.filter import RULES
-from megadec.corpus.line import Recipe, cleaned, without_duplicates
+from megadec.corpus.line import cleaned, without_duplicates
+from megadec.corpus.options import PrepareOptions
 from megadec.corpus.report import CorpusReport
-from megadec.corpus.sources import SOURCES
+from megadec.corpus.sources import SOURCES, Source
 
-RECIPE = Recipe(SOURCES["comments"], RULES["short"])
+COMMENTS = SOURCES["comments"]
+OPTIONS = PrepareOptions(source="comments", input=(), workers=1)
 
 
 def comments(count: int) -> list[Document]:
     return [Document(str(n), "comments", "坏" if n % 10 == 0 else f"第{n}号菜很好吃，送餐也快。") for n in range(count)]
 
 
-def run(documents: list[Document], recipe: Recipe = RECIPE, workers: int = 1) -> tuple[list[Document], CorpusReport]:
+def run(documents: list[Document], source: Source = COMMENTS, **changes: Any) -> tuple[list[Document], CorpusReport]:
     report = CorpusReport()
-    return [document for document, _ in cleaned(documents, recipe, report, workers)], report
+    return [document for document, _ in cleaned(documents, source, replace(OPTIONS, **changes), report)], report
 
 
 def test_the_number_of_workers_changes_nothing() -> None:
@@ -42,11 +44,11 @@ def test_a_reader_s_error_comes_through_the_pool() -> None:
         raise InputError("dump.bz2: cut short")
 
     with pytest.raises(InputError, match="cut short"):
-        list(cleaned(broken(), RECIPE, CorpusReport(), 2))
+        list(cleaned(broken(), COMMENTS, replace(OPTIONS, workers=2), CorpusReport()))
 
 
 def test_a_stream_that_is_left_early_ends_its_processes() -> None:
-    with closing(cleaned(comments(5000), RECIPE, CorpusReport(), 2)) as documents:
+    with closing(cleaned(comments(5000), COMMENTS, replace(OPTIONS, workers=2), CorpusReport())) as documents:
         next(documents)
         assert multiprocessing.active_children()
     assert not multiprocessing.active_children()
@@ -59,13 +61,13 @@ def test_every_part_of_a_document_becomes_uniform() -> None:
 
 
 def test_the_hash_is_that_of_the_cleaned_text() -> None:
-    for document, digest in cleaned(comments(3), RECIPE, CorpusReport(), 1):
+    for document, digest in cleaned(comments(3), COMMENTS, OPTIONS, CorpusReport()):
         assert digest == digest_of(full_text(document))
 
 
 def test_name_and_licence_of_the_run_reach_the_documents() -> None:
     raw = [Document("1", "comments", "这家店的菜很好吃"), Document("2", "comments", "送餐很快很好", licence="MIT")]
-    documents, _ = run(raw, replace(RECIPE, name="reviews", licence="CC0-1.0"))
+    documents, _ = run(raw, name="reviews", licence="CC0-1.0")
     found = [(document.source, document.licence) for document in documents]
     assert found == [("reviews", "CC0-1.0"), ("reviews", "MIT")]
 
@@ -74,20 +76,20 @@ def test_the_text_changes_variant_and_the_label_keeps_the_original() -> None:
     raw = [Document("1", "comments", "這家飯館的飯菜很便宜", title="飯館")]
     (kept,), _ = run(raw)
     assert (kept.text, kept.variant) == (raw[0].text, "zh-Hant")
-    (converted,), _ = run(raw, replace(RECIPE, variant="zh-Hans"))
+    (converted,), _ = run(raw, variant="zh-Hans")
     assert (converted.text, converted.title, converted.variant) == ("这家饭馆的饭菜很便宜", "饭馆", "zh-Hant")
 
 
 def test_prepared_documents_are_not_judged_again() -> None:
     raw = [Document("1", "titles", "短", variant="zh-Hans")]
-    assert run(raw, Recipe(SOURCES["documents"], RULES["none"]))[0] == raw
+    assert run(raw, SOURCES["documents"])[0] == raw
 
 
 def test_duplicates_go_across_chunks_and_sources_and_so_do_excluded_texts() -> None:
     documents = [*comments(600), *(replace(document, source="other") for document in comments(600))]
     report = CorpusReport()
     excluded = [digest_of(full_text(document)) for document in comments(5)[1:]]
-    passed = list(without_duplicates(cleaned(documents, RECIPE, report, 1), excluded, report))
+    passed = list(without_duplicates(cleaned(documents, COMMENTS, OPTIONS, report), excluded, report))
     assert {document.source for document, _ in passed} == {"comments"}
     assert len(passed) == 536
     assert (report.dropped["excluded"], report.dropped["duplicate"]) == (8, 536)
@@ -96,4 +98,4 @@ def test_duplicates_go_across_chunks_and_sources_and_so_do_excluded_texts() -> N
 def test_title_and_text_are_judged_and_count_together() -> None:
     raw = [Document("1", "comments", "好吃", title="甲店的菜"), Document("2", "comments", "好吃", title="乙店的菜")]
     report = CorpusReport()
-    assert len(list(without_duplicates(cleaned(raw, RECIPE, report, 1), (), report))) == 2
+    assert len(list(without_duplicates(cleaned(raw, COMMENTS, OPTIONS, report), (), report))) == 2

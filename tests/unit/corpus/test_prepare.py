@@ -128,8 +128,8 @@ def test_a_folder_that_is_no_data_set_is_never_overwritten(
     ("change", "message"),
     [
         ({"source": "coments"}, "did you mean 'comments'"),
-        ({"variant": "zh-hans"}, "variant=zh-hans: not one of .*did you mean 'zh-Hans'"),
-        ({"encoding": "gbk2"}, "encoding=gbk2"),
+        ({"variant": "zh-hans"}, "variant='zh-hans' is none of .*did you mean 'zh-Hans'"),
+        ({"encoding": "gbk2"}, "encoding='gbk2'"),
         ({"documents": None}, "nothing to write"),
         ({"output": Path("x")}, "tokenizer and output go together"),
         ({"held_out_fraction": 0.1}, "held_out_fraction and held_out go together"),

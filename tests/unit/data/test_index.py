@@ -38,7 +38,7 @@ def test_a_set_holds_the_tokens_of_its_documents_in_order(tiny_shards, tiny_docu
 
 def test_tokens_across_blocks_and_shards_are_those_of_the_joined_set(data):
     joined = data.tokens_at(0, data.tokens)
-    for border in data.block_starts[1:-1].tolist():
+    for border in data.block_starts[1:-1]:
         assert data.tokens_at(border - 3, 7).tolist() == joined[border - 3 : border + 4].tolist()
         assert data.tokens_at(border - 3, 3).tolist() == joined[border - 3 : border].tolist()
         assert data.tokens_at(border, 2).tolist() == joined[border : border + 2].tolist()

@@ -20,5 +20,5 @@ def test_a_cache_never_grows_beyond_the_context(monkeypatch: pytest.MonkeyPatch)
     assert cache.capacity_tokens == 30
     cache.reserve(5)
     assert cache.capacity_tokens == 40
-    with pytest.raises(InputError, match="41 tokens do not fit: the model's context is 40 tokens"):
+    with pytest.raises(InputError, match="a sequence of 41 tokens does not fit: the model's context is 40 tokens"):
         cache.reserve(11)

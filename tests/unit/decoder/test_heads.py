@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, linear
 from megadec.common.errors import ConfigError
 from megadec.decoder import heads
 from megadec.decoder.heads import PLAIN_LOSS, ClassifierHead, LanguageLoss, LanguageModelHead
+from megadec.decoder.layers import Embedding
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def batch(rows: int = 3, tokens: int = 11, hidden: int = 13) -> tuple[Tensor, Te
 
 
 def head_of(hidden: int = 13, std: float = 1.0, loss: LanguageLoss = PLAIN_LOSS) -> LanguageModelHead:
-    head = LanguageModelHead(hidden, 37, loss=loss)
+    head = LanguageModelHead(Embedding(37, hidden), False, loss)
     nn.init.normal_(head.weight, std=std)
     return head
 

@@ -41,7 +41,7 @@ def test_a_presets_field_can_be_overridden() -> None:
 
 
 def test_an_unknown_preset_and_an_unknown_or_missing_field_are_named_with_what_is_near() -> None:
-    with pytest.raises(ConfigError, match=r"'124M'.*did you mean '124m'.*there are 1m, 5m"):
+    with pytest.raises(ConfigError, match=r"'124M' is none of 1m, 5m.*did you mean '124m'"):
         DecoderShape.from_preset("124M")
     with pytest.raises(ConfigError, match=r"did you mean 'hidden_size'"):
         DecoderShape.from_preset("10m", hiden_size=64)

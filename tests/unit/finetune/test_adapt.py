@@ -7,15 +7,9 @@ import torch
 from torch.nn.functional import linear
 
 from megadec.common.errors import ConfigError
+from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
-from megadec.finetune.adapt import (
-    METHODS,
-    LoraLinear,
-    LoraOptions,
-    Method,
-    build_classifier,
-    first_lora_value,
-)
+from megadec.finetune.adapt import METHODS, LoraLinear, LoraOptions, Method, adapted, first_lora_value
 from tests.support.sources import TINY_SHAPE
 
 SHAPE = DecoderShape.from_mapping({**TINY_SHAPE, "vocabulary_size": 60})
@@ -23,7 +17,7 @@ SHAPE = DecoderShape.from_mapping({**TINY_SHAPE, "vocabulary_size": 60})
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_trains_what_it_says(method: Method) -> None:
-    classifier = build_classifier(SHAPE, 5, method, LoraOptions(targets=("v_proj", "up_proj")))
+    classifier = adapted(Decoder(SHAPE, classes=5), method, LoraOptions(targets=("v_proj", "up_proj")))
     trained = {name for name, parameter in classifier.named_parameters() if parameter.requires_grad}
     everything = {name for name, _ in classifier.named_parameters()}
     parts = {

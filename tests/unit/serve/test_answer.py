@@ -26,7 +26,7 @@ def test_text_ends_before_the_stop_that_is_whole_first_however_it_comes(
     for start, end in itertools.pairwise(edges):
         if not found.found:
             shown += found.push(text[start:end])
-    shown += found.flush()
+    shown += found.held
     ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
     assert shown == (text[: min(ends)[1]] if ends else text)
     assert found.found == bool(ends)

@@ -17,7 +17,6 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
 from megadec.corpus.vocabulary import (
     Portion,
-    TakenText,
     VocabularyOptions,
     choose_characters,
     choose_texts,
@@ -86,8 +85,8 @@ def test_without_crossing_no_segment_mixes_punctuation_and_letters() -> None:
 
 
 def test_frequent_characters_of_every_share_are_chosen_however_small_it_is() -> None:
-    large = TakenText(Portion("news"), texts=["常用字" * 10_000 + "罕"])
-    small = TakenText(Portion("wiki"), texts=["体" * 10])
+    large = Portion("news", texts=["常用字" * 10_000 + "罕"])
+    small = Portion("wiki", texts=["体" * 10])
     chosen = choose_characters([large, small], coverage=0.999)
     assert {"常", "用", "字", "体", "\n", "~", "\u2581"} <= chosen
     assert "罕" not in chosen
@@ -99,7 +98,7 @@ def test_frequent_characters_of_every_share_are_chosen_however_small_it_is() -> 
     [
         ("wiki=3", Portion("wiki", weight=3)),
         ("wiki-*/zh-Hans>zh-TW=2@3M", Portion("wiki-*", "zh-Hans", "zh-TW", 2, 3_000_000)),
-        ("news=1@500K", Portion("news", characters=500_000)),
+        ("news=1@500K", Portion("news", limit=500_000)),
         ("news=0", Portion("news", weight=0)),
     ],
 )
@@ -125,7 +124,7 @@ def test_held_out_documents_are_never_learned_from(documents: Path) -> None:
 def test_a_share_is_limited_spread_over_its_source_and_the_same_each_time(documents: Path) -> None:
     limited = options(documents, held_out_fraction=0.0)
     shares = choose_texts(limited, [read_portion("news=1@5K"), read_portion("wiki=0")])
-    assert [share.portion.source for share in shares] == ["news"]
+    assert [share.source for share in shares] == ["news"]
     size = sum(map(len, shares[0].texts))
     assert 3_000 < size < 7_000
     assert shares == choose_texts(limited, [read_portion("news=1@5K"), read_portion("wiki=0")])
@@ -133,7 +132,7 @@ def test_a_share_is_limited_spread_over_its_source_and_the_same_each_time(docume
 
 def test_a_conversion_comes_on_top_of_the_text_as_it_is(documents: Path) -> None:
     portions = [read_portion("wiki/zh-Hans>zh-TW=2"), read_portion("news=0")]
-    shares = {share.portion.target: share for share in choose_texts(options(documents), portions)}
+    shares = {share.target: share for share in choose_texts(options(documents), portions)}
     assert set(shares) == {"", "zh-TW"}
     assert len(shares[""].texts) == len(shares["zh-TW"].texts)
     assert "蘋果" in "".join(shares["zh-TW"].texts)

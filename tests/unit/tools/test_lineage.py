@@ -11,8 +11,8 @@ from megadec.common.config import to_yaml
 from megadec.common.errors import ConfigError
 from megadec.data.index import DataSet
 from megadec.data.shard_cache import ShardCacheOptions
-from megadec.engine.runs.common import TrainOptions
 from megadec.engine.runs.pretrain import DataOptions, Run, open_sets, stream_of
+from megadec.engine.zero.settings import TrainOptions
 from megadec.lineage.command import main
 from tests.support.remote_shards import upload
 

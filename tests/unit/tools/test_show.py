@@ -18,8 +18,8 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
 from megadec.engine.checkpoint.skipped import RunStart
-from megadec.engine.runs.common import TrainOptions
 from megadec.engine.runs.pretrain import DataOptions, Run
+from megadec.engine.zero.settings import TrainOptions
 from megadec.lineage.show import main
 
 

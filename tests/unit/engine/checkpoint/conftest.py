@@ -46,7 +46,7 @@ def make_job(tmp_path: Path, tiny_tokenizer_path: Path) -> Callable[..., Job]:
             tied=(),
         )
         settings = DeepSpeedSettings(Path("zero.json"), {}, stage, precision)
-        return Job(run, settings, Tokenizer.load(tiny_tokenizer_path), 1, cast(Any, task))
+        return Job(run, settings, Tokenizer.load(tiny_tokenizer_path), cast(Any, task))
 
     return make
 

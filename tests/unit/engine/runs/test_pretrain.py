@@ -19,9 +19,9 @@ from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.runs.common import TrainOptions
 from megadec.engine.runs.pretrain import DataOptions, ModelOptions, Run, first_values, open_run, open_sets
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
+from megadec.engine.zero.settings import TrainOptions
 from tests.support import PROJECT
 from tests.support.decoders import TINY
 
@@ -187,3 +187,8 @@ def test_bad_shards_is_a_number_of_shards_or_a_share_on_the_command_line_and_in_
         assert type(run.data.bad_shards) is type(value)
     with pytest.raises(ConfigError, match=r"data\.bad_shards=1\.5 is neither a whole number of shards nor a share"):
         parse(Run, ["--name=x", "--tokenizer=t", "--data.bad_shards=1.5"], description="a test")
+
+
+def test_a_run_without_data_sets_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"data\.train names no shards"):
+        open_sets(Run(name="x", tokenizer="t", data=DataOptions(bad_shards=0.5)))

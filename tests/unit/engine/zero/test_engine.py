@@ -9,7 +9,7 @@ import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.engine.zero import engine as zero
-from megadec.engine.zero.settings import DeepSpeedSettings, RunSettings, merge_settings
+from megadec.engine.zero.settings import DeepSpeedSettings, TrainOptions, merge_settings
 from tests.support import PROJECT
 
 SHIPPED = PROJECT / "ds_configs" / "zero3_nvme.json"
@@ -22,7 +22,7 @@ def settings(tmp_path: Path, nvme_path: str) -> DeepSpeedSettings:
         values["zero_optimization"][name]["nvme_path"] = nvme_path
     file = tmp_path / "nvme.json"
     file.write_text(json.dumps(values))
-    return merge_settings(file, RunSettings(8, 8, "bf16", 1.0, 1))
+    return merge_settings(file, TrainOptions(global_batch_size=8, precision="bf16"), 1.0, 1)
 
 
 def test_a_disk_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:

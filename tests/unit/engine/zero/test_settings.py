@@ -11,10 +11,21 @@ import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.engine.zero import settings as settings_module
-from megadec.engine.zero.settings import RunSettings, merge_settings, read_settings, resolve_precision
+from megadec.engine.zero.settings import (
+    DeepSpeedSettings,
+    TrainOptions,
+    merge_settings,
+    read_settings,
+    resolve_precision,
+)
 from tests.support import PROJECT
 
-RUN = RunSettings(global_batch_size=24, micro_batch_size=4, precision="bf16", max_grad_norm=1.0, ranks=2)
+TRAIN = TrainOptions(global_batch_size=24, micro_batch_size=4, precision="bf16")
+SPLIT = dataclasses.replace(TRAIN, sequence_parallel_size=2)
+
+
+def merge(file: Path, train: TrainOptions = TRAIN, ranks: int = 2) -> DeepSpeedSettings:
+    return merge_settings(file, train, 1.0, ranks)
 
 
 def write(folder: Path, **values: Any) -> Path:
@@ -38,17 +49,14 @@ def test_auto_is_bf16_where_the_hardware_has_it_and_what_was_asked_for_stays(
 
 
 def test_the_three_batch_sizes_are_derived_from_the_run(tmp_path: Path) -> None:
-    values = merge_settings(write(tmp_path, zero_optimization={"stage": 2}), RUN).values
+    values = merge(write(tmp_path, zero_optimization={"stage": 2})).values
     sizes = {"train_batch_size": 24, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 3}
     assert values == values | sizes | {"gradient_clipping": 1.0, "bf16": {"enabled": True}}
 
 
-SPLIT = dataclasses.replace(RUN, ranks=4, sequence_parallel_size=2)
-
-
 def test_ranks_that_share_sequences_are_told_to_deepspeed_as_if_each_had_its_own(tmp_path: Path) -> None:
     file = write(tmp_path, zero_optimization={"stage": 3}, sequence_parallel_size=2, data_parallel_size=2)
-    settings = merge_settings(file, SPLIT)
+    settings = merge(file, SPLIT, 4)
     assert settings.sequence_parallel_size == 2
     assert settings.values["gradient_accumulation_steps"] == 3, "as with two ranks that share nothing"
     assert settings.values["train_batch_size"] == 48
@@ -68,13 +76,13 @@ def test_groups_of_ranks_that_do_not_fit_are_refused(
     tmp_path: Path, changes: dict[str, int], in_file: dict[str, int], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        merge_settings(write(tmp_path, **in_file), dataclasses.replace(SPLIT, **changes))
+        merge(write(tmp_path, **in_file), dataclasses.replace(SPLIT, **changes), 4)
 
 
 def test_a_file_that_repeats_the_run_or_leaves_it_open_is_accepted(tmp_path: Path) -> None:
     stated = {"train_batch_size": 24, "gradient_clipping": "auto", "bf16": {"enabled": "auto"}}
     file = write(tmp_path, zero_optimization={"stage": 1}, **stated)
-    assert merge_settings(file, RUN).stage == 1
+    assert merge(file).stage == 1
 
 
 @pytest.mark.parametrize(
@@ -103,17 +111,16 @@ def test_a_file_that_contradicts_the_run_or_deepspeed_is_refused_by_file_and_key
 ) -> None:
     file = write(tmp_path, **{"zero_optimization": {"stage": 1}, key: value})
     with pytest.raises(ConfigError, match=key if key != "fp16" else "fp16 is not supported") as refused:
-        merge_settings(file, RUN)
+        merge(file)
     assert str(file) in str(refused.value)
 
 
-@pytest.mark.parametrize(("micro", "ranks"), [(5, 2), (4, 5), (0, 1), (48, 1)])
-def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(micro: int, ranks: int) -> None:
-    run = dataclasses.replace(RUN, micro_batch_size=micro, ranks=ranks)
+@pytest.mark.parametrize(("micro", "ranks"), [(5, 2), (4, 5), (48, 1)])
+def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(tmp_path: Path, micro: int, ranks: int) -> None:
     with pytest.raises(ConfigError, match=rf"=24 is not a multiple of {micro} \(.*\) x {ranks} \(ranks\)"):
-        _ = run.accumulation_steps
+        merge(write(tmp_path), dataclasses.replace(TRAIN, micro_batch_size=micro), ranks)
 
 
 def test_stage_0_in_bf16_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"stage 0 in bf16 \(train\.precision\)"):
-        merge_settings(write(tmp_path, zero_optimization={"stage": 0}), RUN)
+        merge(write(tmp_path, zero_optimization={"stage": 0}))
