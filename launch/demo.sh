@@ -33,7 +33,7 @@ prepare --source thucnews --input samples/thucnews --exclude '*dev.txt' --docume
 prepare --source comments --input samples/comments/comments.csv --documents "$DEMO/documents/comments.parquet"
 
 step "2. A small vocabulary, and documents to shards"
-python tokenizer/train.py --input "$DEMO"/documents/*.parquet --vocab-size 3584 --held-out-fraction 0.05 --output "$DEMO/tokenizer"
+python tokenizer/train.py --input "$DEMO"/documents/*.parquet --vocab-size 3072 --held-out-fraction 0.05 --output "$DEMO/tokenizer"
 for name in zhwiki thucnews comments; do
   python tools/prepare.py --source documents --input "$DEMO/documents/$name.parquet" --tokenizer "$TOKENIZER" \
     --output "$DEMO/shards/$name" --held-out-fraction 0.05 --held-out "$DEMO/shards/held-out/$name" | tail -n 1
@@ -43,7 +43,7 @@ step "3. Pretraining: DeepSpeed ZeRO-3, $RANKS ranks"
 HELD=$DEMO/shards/held-out
 train launch/pretrain.py \
   --deepspeed ds_configs/zero3.json --config launch/runs/demo.yaml --output-folder "$DEMO/runs" --tokenizer "$TOKENIZER" \
-  --data.train "{$DEMO/shards/zhwiki: 1.0, $DEMO/shards/thucnews: 1.0, $DEMO/shards/comments: 1.0}" \
+  --data.train "{$DEMO/shards/zhwiki: 0.5, $DEMO/shards/thucnews: 1.5, $DEMO/shards/comments: 1.0}" \
   --evaluate.sets "{zhwiki: $HELD/zhwiki, thucnews: $HELD/thucnews, comments: $HELD/comments}" "$@"
 python tools/plot.py --run "$DEMO/runs/demo" --output "$DEMO/loss.png"
 

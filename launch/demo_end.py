@@ -16,7 +16,8 @@ from typing import Any
 import megadec
 from megadec.corpus.document import full_text, read_documents
 
-PROMPTS = ("茶", "石桥", "今天的比赛", "房间")
+# Beginnings of news, which is what most of the sample corpus is.
+PROMPTS = ("昨天", "公司表示，", "记者在", "比赛结束后，")
 GENERATED_CHARACTERS = 200
 TITLE = "主场球迷欢呼 北山队夺得联赛冠军"
 
@@ -34,13 +35,14 @@ def known_pairs(texts: list[str], folder: Path) -> float:
 
 
 def generated(folder: Path) -> list[str]:
-    """What the exported model writes behind each prompt, shown and then returned without the prompt."""
+    """What the exported model writes behind the prompts in turn, shown; returned without them, GENERATED_CHARACTERS."""
     model = megadec.load(folder / "exports" / "demo-hf")
-    texts = []
-    for number, prompt in enumerate(PROMPTS):
-        text = model.generate(prompt, max_new_tokens=60, temperature=0.5, top_k=20, seed=number)
+    texts: list[str] = []
+    while (left := GENERATED_CHARACTERS - sum(map(len, texts))) > 0:
+        prompt = PROMPTS[len(texts) % len(PROMPTS)]
+        text = model.generate(prompt, max_new_tokens=60, temperature=0.4, top_k=5, seed=len(texts))
         print(prompt + text)
-        texts.append(text[: GENERATED_CHARACTERS // len(PROMPTS)])
+        texts.append(text[:left] or "\n")  # an empty answer counts, so that this ends
     return texts
 
 
@@ -70,7 +72,7 @@ def main() -> None:
     share = known_pairs(generated(folder), folder)
     wait_for_service()
     print("POST /v1/classify", TITLE, "->", json.dumps(ask("/v1/classify", {"texts": TITLE}), ensure_ascii=False))
-    body = {"model": "demo-hf", "prompt": "石桥", "max_tokens": 24, "temperature": 0.5, "seed": 1}
+    body = {"model": "demo-hf", "prompt": "昨天", "max_tokens": 24, "temperature": 0.4, "seed": 1}
     print("POST /v1/completions", body["prompt"], "->", ask("/v1/completions", body)["choices"][0]["text"])
     accuracy = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))["accuracy"]
     print(
