@@ -9,7 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from megadec.common.errors import ConfigError, run_main, suggest
+from megadec.common.errors import ConfigError, check_choice, run_main
 
 VERBS = {
     "prepare": "megadec.corpus.prepare:main",
@@ -44,8 +44,7 @@ def run_verb(argv: Sequence[str]) -> None:
     if not argv:
         raise ConfigError(f"a verb is missing; one of {', '.join(VERBS)} is expected")
     verb, *rest = argv
-    if verb not in VERBS:
-        raise ConfigError(f"unknown verb {verb!r}{suggest(verb, VERBS)}; one of {', '.join(VERBS)} is expected")
+    check_choice("verb", verb, VERBS)
     module, _, function = VERBS[verb].partition(":")
     sys.argv[0] = f"megadec {verb}"  # the program's name in the help
     getattr(importlib.import_module(module), function)([*launched, *rest])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from megadec.common.errors import CheckpointError, ConfigError, check_range, suggest
+from megadec.common.errors import CheckpointError, ConfigError, check_choice, check_range
 from megadec.common.files import read_json, write_json
 from megadec.engine.metrics.reports import Evaluation
 
@@ -53,11 +53,7 @@ def after_evaluation(options: EarlyStopping, best: Best, step: int, evaluations:
     if options.metric is None:
         return best
     figures = {f"{found.name}/{key}": value for found in evaluations for key, value in found.values.items()}
-    if options.metric not in figures:
-        raise ConfigError(
-            f"early_stopping.metric={options.metric!r} is not measured{suggest(options.metric, figures)}; there are"
-            f" {', '.join(sorted(figures))}"
-        )
+    check_choice("early_stopping.metric", options.metric, sorted(figures))
     value = figures[options.metric]
     # Untrained weights are nobody's best, and a step that is measured again after a resume does not count twice.
     if step in (0, best.step):

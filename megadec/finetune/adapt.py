@@ -13,7 +13,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from megadec.common.errors import ConfigError, check_range, suggest
+from megadec.common.errors import ConfigError, check_choice, check_range
 from megadec.decoder.flops import FORWARD_AND_BACKWARD
 from megadec.decoder.initialize import normal_tensor
 from megadec.decoder.layers import Linear, linear
@@ -46,9 +46,7 @@ class LoraOptions:
         check_range(self, "lora.", "rank", least=1)
         check_range(self, "lora.", "alpha", above=0)
         for target in self.targets:
-            if target not in PRODUCTS:
-                known = ", ".join(PRODUCTS)
-                raise ConfigError(f"lora.targets: no product {target!r}{suggest(target, PRODUCTS)}; there are {known}")
+            check_choice("lora.targets", target, PRODUCTS)
         if not self.targets:
             raise ConfigError("lora.targets is empty: name at least one product, such as q_proj")
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megadec.common.errors import ConfigError, suggest
+from megadec.common.errors import check_choice
 from megadec.decoder.flops import FORWARD_AND_BACKWARD, MULTIPLY_AND_ADD, sizes_of
 from megadec.decoder.initialize import initial_tensor, normal_tensor
 from megadec.decoder.model import Decoder
@@ -57,9 +57,7 @@ class Architecture:
 
 def architecture(name: str) -> Architecture:
     """The architecture of this name. Raises ConfigError."""
-    if name not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ConfigError(f"model.architecture={name!r} is not known{suggest(name, ARCHITECTURES)}; there are {known}")
+    check_choice("model.architecture", name, ARCHITECTURES)
     return ARCHITECTURES[name]
 
 

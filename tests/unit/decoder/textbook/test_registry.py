@@ -90,7 +90,7 @@ def test_a_shape_that_cannot_be_is_refused(name: str, change: dict[str, Any], me
 def test_a_missing_field_and_an_unknown_name_are_named() -> None:
     with pytest.raises(ConfigError, match=r"model\.shape\.encoder_layers is missing"):
         architecture("rnn_seq2seq").shape_from({"vocabulary_size": 9, "hidden_size": 8})
-    with pytest.raises(ConfigError, match=r"did you mean 'rnn_seq2seq'.*there are decoder"):
+    with pytest.raises(ConfigError, match=r"none of decoder, .*did you mean 'rnn_seq2seq'"):
         architecture("rnn_seq2sec")
 
 
