@@ -16,8 +16,8 @@ from typing import Any
 import megadec
 from megadec.corpus.document import full_text, read_documents
 
-# Beginnings of news, which is what most of the sample corpus is.
-PROMPTS = ("昨天", "公司表示，", "记者在", "比赛结束后，")
+# Headlines and the beginnings of their articles, in the form of the sample corpus.
+PROMPTS = ("新茶上市\n昨天，", "主场取胜\n比赛结束后，", "公司发布年报\n公司", "学校开学\n老师")
 GENERATED_CHARACTERS = 200
 TITLE = "主场球迷欢呼 北山队夺得联赛冠军"
 

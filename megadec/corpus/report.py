@@ -79,6 +79,10 @@ class CorpusReport:
             lines.append(f"{count:>12,} {self.dropped_characters[reason]:>14,} dropped: {reason}")
             lines.extend(f"{'':>27} | {sample}" for sample in self.samples[reason])
         lines.extend(f"{count:>12,} {'':>14} {fact}" for fact, count in sorted(self.notes.items()))
+        if self.dropped["too_short"] > self.documents_read / 2:
+            lines.append(
+                "most documents are too short for articles: for titles and comments there is --filter.rules short"
+            )
         return "\n".join(lines)
 
 

@@ -114,16 +114,17 @@ def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]
     characters = choose_characters(portions, options.character_coverage)
     room = options.vocab_size - SPECIAL_PIECES - BYTE_PIECES
     if len(characters) >= room:
+        enough = -(-len(characters) * 3 // 2000) * 1000
         raise ConfigError(
-            f"vocab_size={options.vocab_size}: {len(characters)} single characters leave no room for pieces; "
-            f"lower character_coverage={options.character_coverage}"
+            f"vocab_size={options.vocab_size}: {len(characters)} single characters leave no room for pieces; give"
+            f" {enough} or more, or lower character_coverage={options.character_coverage}"
         )
     counts: Counter[str] = Counter()
     began = time.monotonic()
     segments = _known_parts(_segments(portions, options, counts), characters)
     model = train_pieces(segments, characters, options)
     seconds = round(time.monotonic() - began, 1)
-    log.info("%d pieces from %d M characters in %.0f s", options.vocab_size, counts["characters"] / 1e6, seconds)
+    log.info("%d pieces from %.1f M characters in %.0f s", options.vocab_size, counts["characters"] / 1e6, seconds)
     record = {
         "shares": [_record_of(portion) for portion in portions],
         "segments": dict(counts),

@@ -38,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_the_line_generates_text(demo: tuple[Path, str]) -> None:
     lines = demo[1].split("== 6. ")[1].splitlines()
-    for prompt in ("昨天", "公司表示，"):
+    for prompt in ("昨天，", "比赛结束后，"):
         assert any(line.startswith(prompt) for line in lines), prompt
 
 
