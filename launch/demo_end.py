@@ -40,7 +40,7 @@ def generated(folder: Path) -> list[str]:
     texts: list[str] = []
     while (left := GENERATED_CHARACTERS - sum(map(len, texts))) > 0:
         prompt = PROMPTS[len(texts) % len(PROMPTS)]
-        text = model.generate(prompt, max_new_tokens=60, temperature=0.4, top_k=5, seed=len(texts))
+        text = model.generate(prompt, max_new_tokens=60, temperature=0.3, top_k=5, seed=len(texts))
         print(prompt + text)
         texts.append(text[:left] or "\n")  # an empty answer counts, so that this ends
     return texts
