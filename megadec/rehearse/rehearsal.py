@@ -34,7 +34,7 @@ from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
 from megadec.engine.runs.pretrain import ModelOptions, Run
 from megadec.engine.zero.settings import read_settings, resolve_precision
-from megadec.rehearse.start import (
+from megadec.rehearse.disturbances import (
     DAMAGE,
     EVALUATE_EVERY,
     KINDS,

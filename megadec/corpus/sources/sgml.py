@@ -24,6 +24,7 @@ LARGEST_ELEMENT_CHARACTERS = 16 << 20
 _PART = re.compile(r"<(url|docno|contenttitle|content)>(.*?)</\1>", re.DOTALL)
 # Sogou's converter put this private-use character where a paragraph began.
 _PARAGRAPH = "\ue40c"
+_BEGIN = re.compile(r"^\s*<doc>\s*$", re.MULTILINE)
 
 
 def read_sgml(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
@@ -43,7 +44,7 @@ def _elements(member: Member, report: CorpusReport, options: ReadOptions) -> Ite
     for line in rows:
         if line.strip() == "<doc>":
             element = joined(_until_end(rows, member), LARGEST_ELEMENT_CHARACTERS, too_long)
-            yield element.rpartition("<doc>\n")[2]  # an element that begins inside of one replaces it
+            yield _BEGIN.split(element)[-1]  # an element that begins inside of one replaces it
 
 
 def _until_end(rows: Iterator[str], member: Member) -> Iterator[str]:

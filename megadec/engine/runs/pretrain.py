@@ -161,7 +161,7 @@ def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = No
         named = dict(zip(run.data.train, sets, strict=True))
         named |= {f"evaluate.sets.{name}": one for name, one in held_out.items()}
         for sentence in overlaps({name: one.sketch for name, one in named.items()}):
-            log.warning(f"{sentence}; what was prepared apart keeps what both have (docs/en/own-data.md)")
+            log.warning(f"{sentence}; docs/en/own-data.md says how to leave them out of one")
     stream = stream_of(run, sets)
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
         stream.find_skipped()

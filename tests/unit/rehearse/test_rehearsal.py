@@ -15,6 +15,7 @@ from megadec.data.index import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, Run
+from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose, damaged, read_lines
 from megadec.rehearse.rehearsal import (
     Outcome,
     Rehearsal,
@@ -27,7 +28,6 @@ from megadec.rehearse.rehearsal import (
     unfinished_in,
     went_on_from,
 )
-from megadec.rehearse.start import ALL_RANKS, LAUNCHER, RehearsalOptions, choose, damaged, read_lines
 
 LAST = 20
 GOOD = Outcome(

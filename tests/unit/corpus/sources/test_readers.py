@@ -193,6 +193,13 @@ def test_sgml_without_a_root_and_with_bare_ampersands_is_read(tmp_path: Path) ->
     assert document == Document("x-1", "sgml", "第一段。\n第二段", title="题　目", url="http://e.org/?a=1&b=2")
 
 
+def test_an_sgml_element_that_begins_inside_of_one_without_an_end_replaces_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.dat", "<doc>\n<content>没有结尾\n <doc> \n" + DOC.removeprefix("<doc>\n"))
+    assert list(read_sgml(path, CorpusReport(), PLAIN)) == list(
+        read_sgml(write(tmp_path / "b.dat", DOC), CorpusReport(), PLAIN)
+    )
+
+
 # --- what is refused
 
 
