@@ -59,10 +59,8 @@ def test_ctrl_c_at_the_terminal_says_that_it_stops_saves_and_says_how_to_go_on(t
     [step] = runs.checkpoints("typed")
     said = log.read_text()
     assert said.count("stopping (SIGINT)") == 1
-    # The launcher shows a traceback of its own; what the run says comes after it.
-    assert (
-        f"stopped at step {step} (SIGINT); the same command goes on from there" in said.split("KeyboardInterrupt")[-1]
-    )
+    # Not where it stands: the launcher's own traceback may come before it or after it.
+    assert said.count(f"stopped at step {step} (SIGINT); the same command goes on from there") == 1
 
 
 def test_a_launcher_that_is_killed_before_its_ranks_have_begun_leaves_no_run_behind(
