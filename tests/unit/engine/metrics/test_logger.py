@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
-from collections.abc import Mapping
+import resource
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ import torch
 from megadec.common.errors import StorageError, TrainingError
 from megadec.decoder.flops import model_flops
 from megadec.engine.evaluate import figures
+from megadec.engine.metrics import logger
 from megadec.engine.metrics.device import peak_flops, peak_memory_bytes
 from megadec.engine.metrics.logger import LineWriter, MetricsLogger, keep_lines
 from megadec.engine.metrics.options import MetricsOptions
@@ -99,84 +99,48 @@ def test_a_resumed_run_cuts_what_it_will_do_again_and_a_line_that_a_kill_left_un
     assert [line["step"] for line in left] == [2, 5], "what stopped the run stays"
 
 
-class Tracked:
-    """A tracker that remembers whether it was closed; a broken one cannot be."""
-
-    def __init__(self, broken: bool) -> None:
-        self.broken, self.closed = broken, False
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
-        if self.broken:
-            raise StorageError("events: No space left on device")
-
-
 @pytest.fixture
-def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Tracked]:
-    """Of metrics whose file cannot be flushed at the end: a broken one, and one behind it."""
-
-    close = LineWriter.close
-
-    def refuse(writer: LineWriter) -> None:
-        close(writer)
-        raise StorageError("metrics.jsonl: No space left on device")
-
-    found = [Tracked(broken=True), Tracked(broken=False)]
-    monkeypatch.setattr(LineWriter, "close", refuse)
-    monkeypatch.setattr("megadec.engine.metrics.logger.open_trackers", lambda *_: tuple(found))
+def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Mock]:
+    """Of metrics on a full disk: one that cannot be closed, and one behind it."""
+    found = [Mock(close=Mock(side_effect=StorageError("events: No space left on device"))), Mock()]
+    monkeypatch.setattr(logger, "LineWriter", lambda _: LineWriter(Path("/dev/full")))
+    monkeypatch.setattr(logger, "open_trackers", lambda *_: tuple(found))
     return found
 
 
 def test_what_cannot_be_flushed_does_not_hide_the_error_that_ended_the_run_nor_leave_trackers_open(
-    tmp_path: Path, trackers: list[Tracked], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, trackers: list[Mock], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(TrainingError, match="rank 3 was lost"), open_metrics(tmp_path):
+    with pytest.raises(TrainingError, match="rank 3 was lost"), open_metrics(tmp_path) as metrics:
+        metrics.record_anomaly({"step": 1})
         raise TrainingError("rank 3 was lost")
-    assert all(one.closed for one in trackers)
+    assert all(one.close.called for one in trackers)
     shown = capsys.readouterr().err
-    for whose in ("metrics.jsonl", "events"):
-        assert f"{whose}: No space left" in shown
+    for words in ("at the end of the run's metrics: /dev/full", "events: No space left"):
+        assert words in shown
 
 
 def test_a_run_that_ends_well_says_by_an_error_that_its_metrics_are_not_whole(
-    tmp_path: Path, trackers: list[Tracked]
+    tmp_path: Path, trackers: list[Mock]
 ) -> None:
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"), open_metrics(tmp_path):
-        pass
-    assert all(one.closed for one in trackers)
+    with pytest.raises(StorageError, match=r"/dev/full.*disk is full"), open_metrics(tmp_path) as metrics:
+        metrics.record_anomaly({"step": 1})
+    assert all(one.close.called for one in trackers)
 
 
-# A limit on the size of a file stands for a full disk: it cuts the line that meets it.
-PROGRAM = """
-import resource, sys
-from pathlib import Path
-from megadec.engine.metrics.logger import LineWriter
-limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-lines = LineWriter(Path(sys.argv[1]))
-for number in range(30):
-    if number in (5, 15):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (37 if number == 5 else 117, limits[1]))
-    if number in (10, 20):
+def test_every_line_is_there_once_when_the_disk_has_room_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines, limits = LineWriter(tmp_path / "lines"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A limit on the size of a file stands for a full disk: it cuts the line that meets it.
+    room = {5: (37, limits[1]), 10: limits, 15: (117, limits[1]), 20: limits}
+    try:
+        for number in range(30):
+            if number in room:
+                resource.setrlimit(resource.RLIMIT_FSIZE, room[number])
+            lines.write(f"line {number}")
+    finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    lines.write(f"line {number}")
-lines.close()
-"""
-
-
-def test_every_line_is_there_once_when_the_disk_has_room_again(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "lines")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    lines.close()
     assert (tmp_path / "lines").read_text() == "".join(f"line {number}\n" for number in range(30))
-    assert done.stderr.count("Its lines stay in memory") == 2
-
-
-def test_lines_that_never_found_room_are_an_error_at_the_end() -> None:
-    lines = LineWriter(Path("/dev/full"))
-    lines.write("lost")
-    with pytest.raises(StorageError, match=r"/dev/full.*disk is full"):
-        lines.close()
+    assert capsys.readouterr().err.count("Its lines stay in memory") == 2
