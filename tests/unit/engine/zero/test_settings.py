@@ -34,10 +34,9 @@ def write(folder: Path, **values: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["zero0", "zero1", "zero2", "zero3", "zero3_offload"])
-def test_each_shipped_file_is_read_and_holds_the_stage_of_its_name(name: str) -> None:
-    values = read_settings(PROJECT / "ds_configs" / f"{name}.json")
-    assert values["zero_optimization"]["stage"] == int(name.removeprefix("zero")[0])
+def test_each_shipped_file_holds_the_stage_of_its_name() -> None:
+    for file in (PROJECT / "ds_configs").glob("zero*.json"):
+        assert read_settings(file)["zero_optimization"]["stage"] == int(file.stem.removeprefix("zero")[0])
 
 
 @pytest.mark.parametrize(("has", "auto"), [(True, "bf16"), (False, "fp32")])
@@ -113,12 +112,6 @@ def test_a_file_that_contradicts_the_run_or_deepspeed_is_refused_by_file_and_key
     with pytest.raises(ConfigError, match=key if key != "fp16" else "fp16 is not supported") as refused:
         merge(file)
     assert str(file) in str(refused.value)
-
-
-@pytest.mark.parametrize(("micro", "ranks"), [(5, 2), (4, 5), (48, 1)])
-def test_a_batch_that_does_not_divide_is_refused_with_both_numbers(tmp_path: Path, micro: int, ranks: int) -> None:
-    with pytest.raises(ConfigError, match=rf"=24 is not a multiple of {micro} \(.*\) x {ranks} \(ranks\)"):
-        merge(write(tmp_path), dataclasses.replace(TRAIN, micro_batch_size=micro), ranks)
 
 
 def test_stage_0_in_bf16_is_refused_with_the_reason(tmp_path: Path) -> None:

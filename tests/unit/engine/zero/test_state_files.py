@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from megadec.common.errors import CheckpointError
 from megadec.common.files import sha256_of
@@ -57,12 +56,6 @@ def test_any_elements_and_the_same_sums_are_found_whoever_wrote_them(tmp_path: P
     assert torch.equal(files.read("matrix"), whole["matrix", "weight"].view(7, 5))
     assert files.parts("frozen") == ("weight",)
     assert torch.equal(files.read("frozen"), torch.arange(11).float())
-
-
-def test_the_files_are_plain_safetensors(tmp_path: Path) -> None:
-    whole = tensors_of(SHAPES)
-    write(tmp_path, whole, 1)
-    assert torch.equal(load_file(tmp_path / rank_file(0))["exp_avg:0:bias"], whole["bias", "exp_avg"])
 
 
 def test_a_missing_or_cut_or_foreign_file_is_named(tmp_path: Path) -> None:
