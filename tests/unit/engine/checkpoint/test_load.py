@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from megadec.common.errors import CheckpointError, TrainingError
-from megadec.engine.checkpoint.load import check_bits, check_loss, load_checkpoint, loss_check, roll_back
+from megadec.common.errors import CheckpointError
+from megadec.engine.checkpoint.load import check_bits, check_loss, load_checkpoint, loss_check
 from megadec.engine.checkpoint.manifest import Progress, read_manifest
 from megadec.engine.checkpoint.rng_state import random_file, random_state, restore_random_state
 
@@ -51,20 +51,6 @@ def test_a_state_that_the_manifest_does_not_prove_is_refused(
     manifest = json.loads(json.dumps(read_manifest(path) | change))
     with pytest.raises(CheckpointError, match=f"step_00000005: {words}"):
         load_checkpoint(make_engine(), make_job(), path, manifest)
-
-
-def test_a_roll_back_takes_the_newest_whole_checkpoint_and_needs_one(
-    make_engine: Any, make_job: Any, save_step: Any
-) -> None:
-    engine, job = make_engine(), make_job()
-    with pytest.raises(TrainingError, match=r"step 9: guard wants to roll back, and .* holds no checkpoint yet"):
-        roll_back(engine, job, 9)
-    for step in (4, 6):
-        engine.update(float(step))
-        save_step(engine, job, step)
-    (job.run.checkpoints / "step_00000006" / "run.yaml").unlink()
-    assert roll_back(engine, job, 9).step == 4
-    assert values_of(engine) == {4.0}
 
 
 SAVED = {"sequences": 1, "loss": 3.0, "tokens": 2, "sum_of_ids": 15, "precision": "fp32"}

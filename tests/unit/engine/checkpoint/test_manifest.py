@@ -72,13 +72,6 @@ def test_a_damaged_one_is_named_and_the_one_before_it_is_taken_and_no_run_begins
         newest_whole(tmp_path)
 
 
-def test_unfinished_checkpoints_are_removed_and_whole_ones_stay(tmp_path: Path) -> None:
-    kept = make(tmp_path, 1)
-    (tmp_path / ".step_00000002.17f3.partial" / "state").mkdir(parents=True)
-    remove_partial(tmp_path)
-    assert list(tmp_path.iterdir()) == [kept]
-
-
 def test_a_checkpoint_that_was_being_replaced_is_there_either_way(tmp_path: Path) -> None:
     for replacement_came in (False, True):
         old = make(tmp_path, 4)
