@@ -11,15 +11,9 @@ from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.health.damaged_shards import allowed_shards, check_limit
 
 
-@pytest.mark.parametrize(
-    ("bad_shards", "shards", "allowed"),
-    [(0, 100, 0), (7, 5, 7), (0.01, 99, 0), (0.01, 100, 1), (0.29, 100, 29), (0.1, 30, 3), (0.5, 7, 3), (0.999, 10, 9)],
-)
-def test_a_share_allows_the_most_shards_that_are_no_more_than_it(bad_shards, shards, allowed) -> None:
-    assert allowed_shards(bad_shards, shards) == allowed
-
-
-def test_a_share_is_exact_for_every_hundredth_of_any_number_of_shards() -> None:
+def test_a_number_is_itself_and_a_share_the_most_shards_that_are_no_more_than_it() -> None:
+    assert [allowed_shards(number, 5) for number in (0, 7)] == [0, 7]
+    assert allowed_shards(0.999, 10) == 9
     for shards in range(1, 300):
         for hundredths in range(1, 100):
             assert allowed_shards(hundredths / 100, shards) == hundredths * shards // 100

@@ -34,22 +34,11 @@ OPTIONS = GuardOptions(loss_spike="skip", gradient_spike="roll_back", window=16,
 SEEN = StepReport(40, 3.0, 20, 400, 0.1, 0.5, rank_losses=(29.0, 31.0), rank_norms=(0.6, 0.7), broken=("", ""))
 
 
-def seen(**changes: Any) -> StepReport:
-    return replace(SEEN, **changes)
-
-
 def history(steps: int, options: GuardOptions = OPTIONS) -> GuardState:
     chance, state = random.Random(0), GuardState()
     for _ in range(steps):
         state = after_good_step(options, state, 3.0 + chance.uniform(-0.1, 0.1), 0.5 + chance.uniform(-0.1, 0.1))
     return state
-
-
-def found(**changes: Any) -> Anomaly:
-    """In a step with these numbers, behind 40 usual ones."""
-    anomaly = detect(OPTIONS, history(40), seen(**changes))
-    assert anomaly is not None
-    return anomaly
 
 
 NAN, SPIKE, GRADIENTS = math.nan, ("loss_spike", "skip"), ("gradients_not_finite", "stop")
@@ -81,18 +70,19 @@ NAN, SPIKE, GRADIENTS = math.nan, ("loss_spike", "skip"), ("gradients_not_finite
     ],
 )
 def test_what_is_not_finite_or_a_spike_is_found_with_its_action_and_ranks(changes, what, ranks, words) -> None:
-    anomaly = found(**changes)
+    anomaly = detect(OPTIONS, history(40), replace(SEEN, **changes))
+    assert anomaly is not None
     assert ((anomaly.kind, anomaly.action), anomaly.ranks) == (what, ranks)
     assert words in anomaly.words
     assert anomaly.parameters == tuple(name for name in changes.get("broken", ()) if name)
 
 
 def test_a_usual_step_is_fit_and_a_spike_may_be_passed_over_or_only_reported() -> None:
-    assert detect(OPTIONS, history(16), seen()) is None
-    assert detect(OPTIONS, GuardState(), seen(loss=1e9, grad_norm=1e9)) is None, "nothing is known yet"
+    assert detect(OPTIONS, history(16), SEEN) is None
+    assert detect(OPTIONS, GuardState(), replace(SEEN, loss=1e9, grad_norm=1e9)) is None, "nothing is known yet"
     quiet = replace(OPTIONS, loss_spike="off", gradient_spike="report")
-    assert detect(quiet, history(16), seen(loss=4.5)) is None
-    told = detect(quiet, history(16), seen(grad_norm=50.0))
+    assert detect(quiet, history(16), replace(SEEN, loss=4.5)) is None
+    told = detect(quiet, history(16), replace(SEEN, grad_norm=50.0))
     assert told is not None
     assert told.action == "report"
 
@@ -102,7 +92,7 @@ def test_a_usual_step_is_fit_and_a_spike_may_be_passed_over_or_only_reported() -
 def test_of_two_spikes_the_stronger_answer_holds_and_both_are_told(loss_answer: Any, gradient_answer: Any) -> None:
     options = replace(OPTIONS, loss_spike=loss_answer, gradient_spike=gradient_answer)
     found = detect(
-        options, history(16), seen(loss=4.5, grad_norm=50.0, rank_losses=(60.0, 30.0), rank_norms=(0.5, 90.0))
+        options, history(16), replace(SEEN, loss=4.5, grad_norm=50.0, rank_losses=(60.0, 30.0), rank_norms=(0.5, 90.0))
     )
     assert found is not None
     strength = ["report", "skip", "roll_back", "stop"].index
@@ -115,7 +105,7 @@ def test_of_two_spikes_the_stronger_answer_holds_and_both_are_told(loss_answer: 
 
 def test_a_spike_that_stops_is_not_hidden_by_gradients_that_are_only_skipped() -> None:
     options = replace(OPTIONS, non_finite="skip", loss_spike="stop")
-    found = detect(options, history(16), seen(loss=4.5, grad_norm=math.nan, broken=("norm.weight", "")))
+    found = detect(options, history(16), replace(SEEN, loss=4.5, grad_norm=math.nan, broken=("norm.weight", "")))
     assert found is not None
     assert (found.kind, found.action) == ("loss_spike", "stop")
     assert "not finite on rank 0, first in norm.weight" in found.words
@@ -184,16 +174,7 @@ def test_a_log_line_says_what_was_done_and_shows_a_few_documents() -> None:
 
 def test_the_line_of_the_metrics_has_every_document_and_null_for_what_json_cannot_say() -> None:
     report = StepReport(8, math.inf, 100, 1000, 0.1, math.nan, (), FOUND)
-    line = line_of(FOUND, report, {1: ["wiki-3"]})
-    assert json.loads(json.dumps(line, allow_nan=False)) == {
-        "step": 8,
-        "found": "loss_spike",
-        "action": "skip",
-        "ranks": [1],
-        "parameters": [],
-        "words": "the loss is 9",
-        "loss": None,
-        "grad_norm": None,
-        "documents": {"1": ["wiki-3"]},
-    }
+    line = json.loads(json.dumps(line_of(FOUND, report, {1: ["wiki-3"]}), allow_nan=False))
+    assert (line["found"], line["words"], line["documents"]) == ("loss_spike", "the loss is 9", {"1": ["wiki-3"]})
+    assert (line["loss"], line["grad_norm"]) == (None, None)
     assert line_of(FOUND, replace(report, loss=2.5), {})["loss"] == 2.5

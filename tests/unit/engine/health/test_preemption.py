@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -71,15 +70,3 @@ def test_a_signal_reaches_an_interrupt_in_a_thread_when_the_main_thread_listens_
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def test_a_file_in_the_runs_folder_stops_the_run_and_goes_when_it_was_obeyed(tmp_path: Path) -> None:
-    with Interrupt() as interrupt:
-        interrupt.watch_stop_file(tmp_path)
-        assert not interrupt.requested
-        (tmp_path / "stop").touch()
-        assert interrupt.requested
-        assert interrupt.reason == f"{tmp_path}/stop was made"
-        interrupt.remove_stop_file()
-        assert not interrupt.requested
-    assert not list(tmp_path.iterdir())

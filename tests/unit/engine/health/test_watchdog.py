@@ -41,8 +41,8 @@ def test_what_gets_on_is_not_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     # The watch's clock goes as far as the loop does: a busy machine that holds up the loop holds up both.
     clock = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr("megadec.engine.health.watchdog.time", SimpleNamespace(monotonic=lambda: clock.seconds))
-    with Watchdog(0.3, tmp_path, rank=0, world_size=1) as watch:
-        for step in range(60):
+    with Watchdog(0.1, tmp_path, rank=0, world_size=1) as watch:
+        for step in range(20):
             watch.set_phase("data", step)
             clock.seconds += 0.02
             time.sleep(0.02)
