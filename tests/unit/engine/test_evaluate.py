@@ -1,23 +1,18 @@
-"""Which windows of a held-out set are measured, how ranks share them, and what comes out."""
+"""Which windows of a held-out set are measured, and how ranks share them."""
 
 from __future__ import annotations
 
 import itertools
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megadec.common.tokenizer import Tokenizer
 from megadec.data.index import DataSet
 from megadec.data.sharding import rank_position
-from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, evenly_spaced, window_batches
-from megadec.engine.ranks import Ranks
-from megadec.engine.task import Scorer
+from megadec.engine.evaluate import EvaluateOptions, evenly_spaced, window_batches
 
 
 @given(st.integers(0, 10**9), st.integers(1, 500))
@@ -44,23 +39,3 @@ def test_ranks_share_the_windows_and_do_as_many_batches_each(tiny_shards: Path) 
     for batch, wanted in zip(of_rounds, alone, strict=False):
         assert torch.equal(batch.ids_BS, wanted.ids_BS)
     assert [batch.valid_tokens for batch in of_rounds[len(alone) :]] == [0, 0], "padding"
-
-
-def test_a_set_has_its_mean_loss_and_its_characters_and_a_wish_to_stop_ends_the_evaluation(
-    tiny_shards: Path, tiny_tokenizer_path: Path
-) -> None:
-    tokenizer, batches = Tokenizer.load(tiny_tokenizer_path), batches_of(tiny_shards, 0, 1)
-    ranks = Ranks(0, 1, torch.device("cpu"))
-    model = SimpleNamespace(ranks=ranks, evaluating=nullcontext, loss_sum=lambda batch: 3 * batch.weights_BS.sum())
-
-    def evaluate(stops: bool) -> Any:
-        interrupt: Any = SimpleNamespace(requested=stops)
-        return evaluate_loss(cast(Scorer, model), {"tiny": batches}, tokenizer, 5, interrupt)
-
-    [found] = evaluate(stops=False)
-    tokens = sum(batch.valid_tokens for batch in batches)
-    targets = torch.cat([batch.targets_BS[batch.weights_BS > 0] for batch in batches])
-    assert (found.step, found.name, found.values["loss"]) == (5, "tiny", 3.0)
-    assert found.values["evaluated_tokens"] == tokens
-    assert found.values["evaluated_characters"] == tokenizer.characters_per_id[targets.numpy()].sum()
-    assert evaluate(stops=True) is None

@@ -1,16 +1,13 @@
-"""What a step asks of the engine, in which order, and when it leaves the weights alone."""
+"""What a step asks of the engine, in which order, and when it asks nothing."""
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
 import torch
 from torch import Tensor
 
-from megadec.engine.health.guard import GuardOptions
 from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
 from megadec.engine.zero.gradients import OwnGradients
@@ -19,11 +16,9 @@ from megadec.engine.zero.gradients import OwnGradients
 class Engine:
     """One rank that notes what it is told. Each prediction costs 2 nats."""
 
-    def __init__(self, norm: float = 0.5, first_not_finite: int = -1) -> None:
+    def __init__(self) -> None:
         self.ranks = Ranks(0, 1, torch.device("cpu"))
         self.calls: list[Any] = []
-        self.trained_names = [f"parameter {number}" for number in range(8)]
-        self._norm, self._first_not_finite = norm, first_not_finite
 
     def loss_sum(self, batch: Any) -> Tensor:
         return torch.tensor(2.0 * batch.valid_tokens)
@@ -32,19 +27,16 @@ class Engine:
         self.calls.append(("backward", float(loss)))
 
     def own_gradients(self) -> OwnGradients:
-        return OwnGradients(self._norm, self._first_not_finite)
+        return OwnGradients(0.5, -1)
 
     def gradient_norm(self) -> float:
-        return self._norm
+        return 0.5
 
     def end_micro_step(self) -> None:
         self.calls.append("end_micro_step")
 
     def update(self, learning_rate: float) -> None:
         self.calls.append(("update", learning_rate))
-
-    def skip_update(self) -> None:
-        self.calls.append("skip_update")
 
 
 def take(engine: Engine, tokens: list[int], **options: Any) -> Any:
@@ -61,22 +53,9 @@ def test_micro_batches_weigh_by_their_tokens_and_the_last_one_ends_with_the_upda
     assert phases == ["agree", "forward/backward", "reduce", "update"]
 
 
-def test_a_wish_to_stop_changes_nothing() -> None:
+def test_a_wish_to_stop_and_a_step_without_a_token_to_learn_from_change_nothing() -> None:
     engine = Engine()
     assert take(engine, [1, 3], wants_stop=True) is None
-    assert engine.calls == []
-
-
-def test_a_step_without_a_token_to_learn_from_is_skipped() -> None:
-    engine = Engine()
     report = take(engine, [0, 0])
     assert (report.anomaly.kind, report.anomaly.action, report.updated) == ("no_tokens", "skip", False)
     assert engine.calls == []
-
-
-@pytest.mark.parametrize("action", ["stop", "skip", "roll_back"])
-def test_gradients_that_are_not_finite_leave_the_weights_and_name_the_parameter(action: Any) -> None:
-    engine = Engine(norm=math.nan, first_not_finite=7)
-    report = take(engine, [1], guard=GuardOptions(non_finite=action))
-    assert engine.calls[-1] == "skip_update"
-    assert (report.anomaly.action, report.anomaly.parameters, report.updated) == (action, ("parameter 7",), False)
