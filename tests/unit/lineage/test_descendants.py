@@ -18,13 +18,12 @@ def write(path: Path, value: object) -> Path:
     return path.parent
 
 
-def make_run(folder: Path, steps: tuple[int, ...], **run: Any) -> Path:
-    """A run's checkpoints as far as lineage reads them: their manifests."""
-    task = {"kind": "language_model", **({"initial": run.pop("stated")} if "stated" in run else {})}
-    skipped = run.pop("skipped", [])
-    carried = {"origins": run.pop("origins")} if "origins" in run else {}
+def make_run(folder: Path, steps: tuple[int, ...], stated: Any = None, skipped: Any = (), **sections: Any) -> Path:
+    """A run's checkpoints as far as lineage reads them: their manifests. stated: the model that it began from."""
+    carried = {"origins": sections.pop("origins")} if "origins" in sections else {}
+    task = {"kind": "language_model", "initial": stated}
     for step in steps:
-        manifest = {"step": step, "run": run, "task": task, "data": {}, **carried}
+        manifest = {"step": step, "run": sections, "task": task, "data": {}, **carried}
         manifest["guard"] = {"skipped": [[first, min(last, step)] for first, last in skipped if first <= step]}
         write(folder / "checkpoints" / f"step_{step:08d}" / "manifest.json", manifest)
     return folder
