@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from megadec.common.errors import ConfigError
@@ -9,10 +11,10 @@ from megadec.engine import command
 
 
 def test_only_another_rank_than_the_first_waits_before_it_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(command.time, "sleep", waited.append)
+    waited: list[tuple[str, float]] = []
+    monkeypatch.setattr(command.time, "sleep", lambda seconds: waited.append((os.environ["RANK"], seconds)))
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(ConfigError, match="--deepspeed FILE is missing"):
             command.seq2seq(["--name=a", "--tokenizer=t"])
-    assert waited == [command.RANK_0_SPEAKS_SECONDS]
+    assert waited == [("1", command.RANK_0_SPEAKS_SECONDS)]
