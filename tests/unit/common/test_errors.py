@@ -11,7 +11,6 @@ import pytest
 from megadec.common.errors import (
     ConfigError,
     MegadecError,
-    MissingExtraError,
     StorageError,
     check_range,
     run_main,
@@ -39,10 +38,6 @@ def test_a_defect_of_ours_keeps_its_traceback() -> None:
 
     with pytest.raises(KeyError):
         run_main(main, [])
-
-
-def test_a_missing_extra_says_what_to_install() -> None:
-    assert "pip install 'megadec[export]'" in str(MissingExtraError("transformers", "export"))
 
 
 def test_a_value_out_of_range_is_named_with_the_limits() -> None:

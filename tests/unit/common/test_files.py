@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -45,26 +44,6 @@ def test_a_folder_has_its_name_only_when_whole(tmp_path: Path) -> None:
         (folder / "y").write_text("new")
     assert names(target) == ["y"]
     assert names(tmp_path) == ["set"]
-
-
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
-    """A limit on the file size makes the operating system refuse in the middle, as a full disk does."""
-    program = (
-        "import resource, signal, sys, pathlib; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "from megadec.common.files import whole_file\n"
-        "from megadec.common.errors import run_main\n"
-        "def main(argv):\n"
-        "    with whole_file(pathlib.Path(argv[0])) as stream:\n"
-        "        stream.write(bytes(1_000_000))\n"
-        "run_main(main)\n"
-    )
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] in (resource.RLIM_INFINITY, -1)
-    target = tmp_path / "big.bin"
-    done = subprocess.run([sys.executable, "-c", program, str(target)], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {target}: cannot write")
-    assert names(tmp_path) == []
 
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

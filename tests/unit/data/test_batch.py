@@ -23,12 +23,6 @@ def batch(plan) -> TokenBatch:
     return assemble([(plan, window) for window in range(plan.windows)], ROW, plan.data.bos_id)
 
 
-def used_places(plan: WindowPlan) -> torch.Tensor:
-    """bool [windows, ROW]: the places that hold a token."""
-    counts = [sum(count for _, count in plan.pieces(window)) for window in range(plan.windows)]
-    return torch.arange(ROW) < torch.tensor(counts)[:, None]
-
-
 def by_the_row(plan: WindowPlan) -> list[list[tuple[int, int, float, int, int]]]:
     """(id, target, weight, position, document) of every used place, said the slow way from the documents."""
     spans = plan.data.documents_between(0, plan.data.tokens)
@@ -61,28 +55,13 @@ def test_a_batch_is_what_its_documents_say(batch, plan):
         assert list(zip(*used, strict=True)) == expected
 
 
-def test_weight_is_zero_exactly_at_document_changes_and_on_padding(batch, plan, data):
-    used = used_places(plan)
-    expected = used & (batch.targets_BS != data.bos_id)
-    assert torch.equal(batch.weights_BS, expected.float())
+def test_padding_weighs_nothing_and_is_a_document_of_its_own(batch, plan, data):
+    for row in range(plan.windows):
+        used = sum(count for _, count in plan.pieces(row))
+        assert not batch.weights_BS[row, used:].any()
+        assert batch.positions_BS[row, used:].tolist() == list(range(ROW - used))
+        assert (batch.documents_BS[row, used:] == batch.documents_BS[row, used - 1] + 1).all()
     assert batch.valid_tokens == data.tokens - data.documents
-
-
-def test_positions_and_document_numbers_count_up_from_zero(batch):
-    restarts = batch.positions_BS[:, 1:] == 0
-    steps = batch.positions_BS[:, 1:] - batch.positions_BS[:, :-1]
-    numbers = batch.documents_BS[:, 1:] - batch.documents_BS[:, :-1]
-    assert torch.equal(numbers, restarts.int())
-    assert (steps[~restarts] == 1).all()
-    assert not batch.positions_BS[:, 0].any()
-    assert not batch.documents_BS[:, 0].any()
-
-
-def test_padding_has_a_document_number_of_its_own(batch, plan):
-    for used, documents in zip(used_places(plan), batch.documents_BS, strict=True):
-        padding = set(documents[~used].tolist())
-        assert len(padding) == int(not used.all())
-        assert padding.isdisjoint(documents[used].tolist())
 
 
 def test_a_row_without_window_is_all_padding(plan, data):
@@ -100,11 +79,6 @@ def test_rows_share_memory_with_their_batch(batch):
     part = batch.sequences(1, 3)
     assert part.ids_BS.data_ptr() == batch.ids_BS[1].data_ptr()
     assert torch.equal(part.weights_BS, batch.weights_BS[1:3])
-
-
-def test_a_batch_moves_as_a_whole(batch):
-    moved = batch.to("meta")
-    assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
 
 
 def test_the_cost_of_attention_is_the_sum_of_squared_document_lengths(batch):

@@ -36,9 +36,3 @@ def test_a_step_is_described_by_the_documents_of_its_rows(data):
     assert "sequence 0," not in describe_step(stream, 11, sequences=(2,))
     with pytest.raises(ConfigError, match="sequence 6: a step of this run has the sequences 0 to 5"):
         describe_step(stream, 11, sequences=(6,))
-
-
-def test_a_lost_window_is_described_as_padding(data):
-    shards = len(data.index["shards"])
-    stream = TrainStream([(data.without(dict.fromkeys(range(1, shards), "it is gone")), 1.0)], 300, "cut", 4, 6)
-    assert "padding, because it touches a damaged shard" in describe_step(stream, 1)

@@ -122,7 +122,6 @@ def test_contents_of_another_file_part_or_limit_have_another_hash(tmp_path: Path
     ("change", "message"),
     [
         ({"held_out_fraction": 1.0}, "data.held_out_fraction=1.0 is not at least 0 and below 1"),
-        ({"held_out_fraction": -0.1}, "data.held_out_fraction=-0.1"),
         ({"max_source_tokens": 1}, "data.max_source_tokens=1 is not at least 2"),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 from megadec.common.errors import ShardError
 from megadec.data.batch import TokenBatch
 from megadec.data.prefetch import Prefetcher
+from tests.support.processes import wait_until
 
 
 def batch_of(step: int) -> list[TokenBatch]:
@@ -23,13 +24,6 @@ def batch_of(step: int) -> list[TokenBatch]:
 
 def steps_of(batches) -> list[int]:
     return [int(step[0].ids_BS[0, 0]) for step in batches]
-
-
-def wait_until(condition) -> None:
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
@@ -83,11 +77,11 @@ def test_at_most_depth_batches_and_the_one_in_hand_are_made_ahead():
         return batch_of(step)
 
     with Prefetcher(make, 0, 100, depth=2) as batches:
-        wait_until(lambda: len(made) == 3)
+        wait_until(lambda: len(made) == 3, "the third batch")
         time.sleep(0.02)
         assert made == [0, 1, 2]
         next(batches)
-        wait_until(lambda: len(made) == 4)
+        wait_until(lambda: len(made) == 4, "the fourth batch")
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -115,7 +109,7 @@ def test_close_ends_the_threads_and_may_be_called_twice(workers):
     assert list(batches) == []
 
 
-def test_seconds_waited_is_the_time_that_next_waits_for_a_slow_source():
+def test_seconds_waited_is_the_time_that_next_waits_for_a_slow_source_and_none_for_a_fast_one():
     def slow(step: int) -> list[TokenBatch]:
         time.sleep(0.05)
         return batch_of(step)
@@ -123,11 +117,8 @@ def test_seconds_waited_is_the_time_that_next_waits_for_a_slow_source():
     with Prefetcher(slow, 0, 3) as batches:
         assert steps_of(batches) == [0, 1, 2]
         assert 0.1 < batches.seconds_waited < 5
-
-
-def test_a_fast_source_is_not_waited_for():
     with Prefetcher(batch_of, 0, 3, depth=3) as batches:
-        wait_until(lambda: all(future.done() for future in batches._coming))
+        wait_until(lambda: all(future.done() for future in batches._coming), "all batches")
         assert steps_of(batches) == [0, 1, 2]
         assert batches.seconds_waited < 0.05
 

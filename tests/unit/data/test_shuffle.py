@@ -20,19 +20,12 @@ def seen(order: Shuffle, first: int, count: int) -> Counter[tuple[int, int]]:
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_permute_is_a_permutation_of_any_size_and_has_an_inverse(size, key):
     indices, keys = np.arange(size), np.full(size, key, dtype=np.uint64)
     shuffled = permute(indices, size, keys)
     assert np.array_equal(np.sort(shuffled), indices)
     assert np.array_equal(permute(shuffled, size, keys, inverse=True), indices)
-
-
-@pytest.mark.parametrize("windows", [1, 2, 3, 7, 64, 1000, 4097])
-def test_every_window_is_seen_once_an_epoch(windows):
-    order = Shuffle([windows], [1.0], seed=3)
-    for epoch in range(3):
-        assert seen(order, epoch * windows, windows) == Counter({(0, window): 1 for window in range(windows)})
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
@@ -52,38 +45,23 @@ def test_the_order_looks_random():
     assert abs(np.abs(np.diff(place)).mean() / size - 1 / 3) < 0.01
 
 
-def test_weight_two_sees_a_set_twice_an_epoch_and_weight_one_once():
-    order = Shuffle([30, 50], [2.0, 1.0], seed=0)
-    assert order.windows_per_epoch == 110
-    for epoch in range(3):
-        counts = seen(order, epoch * 110, 110)
-        assert {counts[0, window] for window in range(30)} == {2}
-        assert {counts[1, window] for window in range(50)} == {1}
-
-
-def test_weight_one_half_sees_half_a_set_an_epoch_and_goes_on_with_the_other_half():
-    order = Shuffle([40, 100], [0.5, 1.0], seed=0)
-    first, second = ({window for (which, window) in seen(order, epoch * 120, 120) if which == 0} for epoch in range(2))
-    assert len(first) == len(second) == 20
-    assert not first & second
-
-
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.sampled_from([0.3, 0.5, 1.0, 1.7, 3.0])), min_size=1, max_size=4),
     st.integers(0, 100),
 )
-@settings(max_examples=60, deadline=None)
-def test_windows_of_a_set_are_seen_equally_often_give_or_take_one(sets, seed):
+@settings(max_examples=60)
+def test_an_epoch_has_what_the_weights_say_and_windows_of_a_set_are_seen_equally_often_give_or_take_one(sets, seed):
     windows, weights = [n for n, _ in sets], [w for _, w in sets]
     if sum(round(w * n) for n, w in sets) == 0:
         return
     order = Shuffle(windows, weights, seed)
-    epochs = 5
-    counts = seen(order, 0, epochs * order.windows_per_epoch)
-    for number, (n, weight) in enumerate(sets):
-        mine = [counts[number, window] for window in range(n)]
-        assert sum(mine) == epochs * round(weight * n)
-        assert max(mine) - min(mine) <= 1
+    counts = Counter()
+    for epoch in range(5):
+        counts += seen(order, epoch * order.windows_per_epoch, order.windows_per_epoch)
+        for number, (n, weight) in enumerate(sets):
+            mine = [counts[number, window] for window in range(n)]
+            assert sum(mine) == (epoch + 1) * round(weight * n)
+            assert max(mine) - min(mine) <= 1
 
 
 def test_any_part_of_the_sequence_is_found_without_the_rest():
@@ -100,7 +78,7 @@ def test_any_part_of_the_sequence_is_found_without_the_rest():
     st.integers(0, 2**63),
     st.integers(0, 400),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30)
 def test_the_places_of_a_window_are_those_where_the_order_has_it(sets, seed, stop):
     windows, weights = [n for n, _ in sets], [w for _, w in sets]
     if sum(round(w * n) for n, w in sets) == 0:

@@ -30,13 +30,6 @@ def test_best_fit_windows_predict_every_token_of_every_document_once(data, plan_
     assert np.array_equal(np.sort(predicted_by(BestFitPlan(data, 256))), np.flatnonzero(tokens != data.bos_id))
 
 
-def test_best_fit_keeps_documents_whole_that_fit_in_a_row(data, plan_cache):
-    pieces = {piece for row in rows_of(BestFitPlan(data, 256)) for piece in row}
-    for span in data.documents_between(0, data.tokens):
-        if span.tokens - 1 <= 256:
-            assert (span.first_token, span.tokens - 1) in pieces
-
-
 @pytest.mark.parametrize("packing", ["cut", "best_fit"])
 @pytest.mark.parametrize("sequence_length", [16, 300])
 def test_a_window_knows_the_documents_that_it_reads_and_a_document_its_windows(

@@ -100,8 +100,6 @@ def test_sets_that_teach_or_measure_nothing_are_refused(tmp_path, titles_folder,
         read(tokenizer, titles_folder, titles_folder / "dev.txt")
     with pytest.raises(InputError, match="nothing"):
         read(tokenizer, tmp_path / "nothing.txt")
-    with pytest.raises(ConfigError, match=r"data\.train names no labelled texts"):
-        read_sets(LabelledOptions(), tokenizer)
 
 
 def test_held_out_texts_that_were_trained_on_are_counted_aloud(titles_folder, tokenizer, monkeypatch, caplog):

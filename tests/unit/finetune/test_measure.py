@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Barrier
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,6 @@ import torch
 from torch import Tensor
 
 from megadec.data.batch import TokenBatch
-from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.measure import evaluate_classes, macro_f1
@@ -35,27 +36,20 @@ class Together:
         return sums
 
 
-class Embedding:
-    """A model whose logits at a token are a function of its id alone."""
-
-    def __init__(self, ranks: Together) -> None:
-        self.ranks = ranks
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        yield
-
-    def logits(self, batch: TokenBatch) -> Tensor:
-        return torch.stack([torch.sin(batch.ids_BS * (0.7 + n)) for n in range(3)], dim=-1).float()
+def logits_of(batch: TokenBatch) -> Tensor:
+    """Logits that are a function of the id at each place alone."""
+    return torch.stack([torch.sin(batch.ids_BS * (0.7 + n)) for n in range(3)], dim=-1).float()
 
 
-def measured(data: LabelledSet, ranks: int, interrupt: Interrupt | None = None) -> list[list[Evaluation] | None]:
+def measured(data: LabelledSet, ranks: int, stops: bool = False) -> list[list[Evaluation] | None]:
     everyone: list[list[float]] = [[] for _ in range(ranks)]
     barrier = Barrier(ranks)
 
     def of_rank(rank: int) -> list[Evaluation] | None:
-        scorer = Embedding(Together(rank, everyone, barrier))
-        return evaluate_classes(scorer, data, ROW_TOKENS, 2, 7, interrupt or Interrupt())  # type: ignore[arg-type]
+        own = Together(rank, everyone, barrier)
+        scorer: Any = SimpleNamespace(ranks=own, evaluating=nullcontext, logits=logits_of)
+        interrupt: Any = SimpleNamespace(requested=stops)
+        return evaluate_classes(scorer, data, ROW_TOKENS, 2, 7, interrupt)
 
     with ThreadPoolExecutor(ranks) as threads:
         return list(threads.map(of_rank, range(ranks)))
@@ -82,10 +76,7 @@ def test_the_figures_are_equal_to_the_last_bit_for_any_number_of_ranks(ranks: in
 
 
 def test_a_wish_to_stop_ends_the_measuring_on_every_rank() -> None:
-    class Wishes(Interrupt):
-        requested = True
-
-    assert measured(labelled(), 2, Wishes()) == [None, None]
+    assert measured(labelled(), 2, stops=True) == [None, None]
 
 
 def test_macro_f1_is_scikit_learns() -> None:

@@ -82,11 +82,6 @@ def test_a_step_is_the_same_for_any_number_of_ranks_and_micro_batches(ranks: int
             assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
 
 
-def test_a_step_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ConfigError, match="not a multiple"):
-        stream_of(labelled()).batch(0, 0, 3, 1)
-
-
 def test_the_state_is_checked_against_texts_and_settings() -> None:
     stream = stream_of(labelled())
     state = stream.state(9)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megadec.common.config import from_dict, parse
+from megadec.common.config import from_dict
 from megadec.common.errors import ConfigError
 from megadec.engine.runs.common import Job
 from megadec.export.read.megadec import to_megadec
@@ -37,11 +37,6 @@ def run_of(folder: Path, pretrained: Path, **sections: object) -> FineTuneRun:
 def opened(folder: Path, pretrained: Path, **sections: object) -> Job:
     write_titles(folder / "titles")
     return open_finetune(run_of(folder, pretrained, **sections), ZERO2)
-
-
-def test_the_method_is_an_option_of_the_command_line() -> None:
-    run = parse(FineTuneRun, ["--name", "x", "--method", "lora", "--lora.targets", "q_proj", "v_proj"], description="")
-    assert (run.method, run.lora.targets) == ("lora", ("q_proj", "v_proj"))
 
 
 def test_epochs_become_steps(tmp_path, pretrained):
@@ -94,7 +89,6 @@ def test_a_classifier_gives_its_head_to_one_of_the_same_labels_only(tmp_path, ti
         ({"data": {"dev": ""}, "early_stopping": {"metric": "dev/accuracy"}}, "without data.dev"),
         ({"train": {"global_batch_size": 5}}, "not a multiple"),
         ({"data": {"source": "thucnewz"}}, "did you mean 'thucnews'"),
-        ({"data": {"trian": "x"}}, "did you mean 'train'"),
     ],
 )
 def test_a_wrong_request_is_one_message(tmp_path, pretrained, sections, words):

@@ -63,20 +63,11 @@ def test_comments_are_many_different_and_of_both_labels() -> None:
     assert min(counts.values()) >= 70
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        '"',
-        ",",
-        r"\n",
-        r"[\U0001F300-\U0001FAFF]",
-        "([！？。])\\1\\1",
-        r"(?<!\d)1\d{10}(?!\d)",
-        r"\w+@example\.(com|org)",
-    ],
-)
-def test_comments_hold_what_a_cleaner_must_survive(pattern: str) -> None:
-    assert any(re.search(pattern, row["review"]) for row in comments())
+def test_comments_hold_what_a_cleaner_must_survive() -> None:
+    every = "\0".join(row["review"] for row in comments())
+    emoji, thrice, telephone = r"[\U0001F300-\U0001FAFF]", r"([！？。])\1\1", r"(?<!\d)1\d{10}(?!\d)"
+    for pattern in ('"', ",", r"\n", emoji, thrice, telephone, r"\w+@example\.(com|org)"):
+        assert re.search(pattern, every), pattern
 
 
 def test_gb18030_sample_is_no_other_encoding() -> None:

@@ -47,7 +47,7 @@ def test_hard_strings_come_back_exactly(text: str) -> None:
 
 # U+2581 is sentencepiece's own sign for a blank and U+0000 ends a string there; cleaned documents hold no controls.
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581\0"), max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_comes_back_exactly(text: str) -> None:
     assert SHIPPED.decode(SHIPPED.encode(text)) == text
 
@@ -56,10 +56,6 @@ def test_the_vocabulary_is_32000_pieces_with_the_agreed_special_ids() -> None:
     assert SHIPPED.vocabulary_size == 32_000
     assert (SHIPPED.unk_id, SHIPPED.bos_id, SHIPPED.eos_id) == (0, 1, 2)
     assert SHIPPED.is_byte.nonzero()[0].tolist() == list(range(3, 259))
-
-
-def test_text_that_spells_a_special_piece_is_only_text() -> None:
-    assert not {0, 1, 2} & set(SHIPPED.encode("<s>甲</s><unk>"))
 
 
 def test_every_digit_is_a_token_of_its_own() -> None:
