@@ -30,7 +30,7 @@ def run_demo(folder: Path, *options: str, finetune: str = "") -> subprocess.Comp
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The demo's folder and what it printed."""
     folder = tmp_path_factory.mktemp("line") / "demo"
-    done = run_demo(folder, *SHORT, finetune="--epochs 1")
+    done = run_demo(folder, *SHORT, finetune="--epochs 0.1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "OVERFLOW" not in done.stdout + done.stderr, "the dry run is not to look like a step that went wrong"
     return folder, done.stdout

@@ -22,7 +22,7 @@ from tests.support.processes import run_ranks
 PAGE = (PROJECT / "docs" / "en" / "quick-start.md").read_text(encoding="utf-8")
 SHORTER = {
     "pretrain": "--train.steps 6 --schedule.warmup_steps 2 --evaluate.interval_steps 3",
-    "finetune": "--epochs 1",
+    "finetune": "--epochs 0.1",
 }
 TITLES = PROJECT / "samples" / "thucnews" / "titles"
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class Server:
     log: Path
     port: int
 
+    @cached_property
     def client(self) -> Any:
         return openai.OpenAI(
             base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, timeout=PATIENCE_SECONDS
@@ -160,7 +162,7 @@ def test_a_completion_is_the_text_of_the_command_line(server: Server, source: Mo
         wanted = "".join(
             generate_text(DecoderModel(decoder), tokenizer, "小林。", Sampling(30, 1.0, top_p=0.9, seed=seed))
         )
-        found = server.client().completions.create(
+        found = server.client.completions.create(
             model="tiny", prompt="小林。", max_tokens=30, temperature=1.0, top_p=0.9, seed=seed
         )
         assert found.choices[0].text == wanted
@@ -169,7 +171,7 @@ def test_a_completion_is_the_text_of_the_command_line(server: Server, source: Mo
 
 
 def test_a_streamed_answer_is_the_unstreamed_one(server: Server) -> None:
-    client = server.client()
+    client = server.client
     how = {"model": "tiny", "max_tokens": 60, "temperature": 1.0, "seed": 5}
     chat = {**how, "messages": [{"role": "user", "content": "你好。"}]}
     whole = client.chat.completions.create(**chat)
@@ -183,7 +185,7 @@ def test_a_streamed_answer_is_the_unstreamed_one(server: Server) -> None:
 
 
 def test_a_stream_holds_whole_characters_only(server: Server) -> None:
-    chunks = server.client().completions.create(model="tiny", prompt="。", max_tokens=45, temperature=0, stream=True)
+    chunks = server.client.completions.create(model="tiny", prompt="。", max_tokens=45, temperature=0, stream=True)
     text, pieces, reason, _ = streamed(chunks)
     assert text == (RECITED * 5)[: len(text)]
     assert [piece for piece in pieces if piece] == list(RECITED * 5)
@@ -192,7 +194,7 @@ def test_a_stream_holds_whole_characters_only(server: Server) -> None:
 
 def test_sixteen_clients_at_once_get_what_each_would_get_alone(server: Server) -> None:
     def ask(seed: int) -> str:
-        chunks = server.client().chat.completions.create(
+        chunks = server.client.chat.completions.create(
             model="tiny",
             messages=[{"role": "user", "content": f"第{seed}个。"}],
             max_tokens=40,
@@ -230,11 +232,11 @@ def test_a_full_queue_refuses_and_is_open_again_when_clients_have_left(server: S
     assert (status, body["error"]["code"]) == (503, "queue_full")
     assert int(headers["retry-after"]) >= 1
     with pytest.raises(openai.InternalServerError, match="busy"):
-        server.client().completions.create(model="tiny", prompt="。")
+        server.client.completions.create(model="tiny", prompt="。")
     for connection in connections:
         connection.close()
     server.until_idle()
-    assert server.client().completions.create(model="tiny", prompt="。", max_tokens=3).choices[0].text is not None
+    assert server.client.completions.create(model="tiny", prompt="。", max_tokens=3).choices[0].text is not None
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(server: Server) -> None:
@@ -248,13 +250,13 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(server: Server) -> N
             undeclared.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
     undeclared.close()
     with pytest.raises(openai.APIStatusError, match="at most 100000") as refused:
-        server.client().completions.create(model="tiny", prompt="字" * BODY_BYTES)
+        server.client.completions.create(model="tiny", prompt="字" * BODY_BYTES)
     assert refused.value.status_code == 413
     server.until_idle()
 
 
 def test_what_is_wrong_with_a_request_is_named_to_the_client(server: Server) -> None:
-    ask = server.client().completions.create
+    ask = server.client.completions.create
     with pytest.raises(openai.BadRequestError, match="id 1000000 is not one of the model's 600 ids") as refused:
         ask(model="tiny", prompt=[10**6])
     assert refused.value.param == "prompt"
@@ -270,7 +272,7 @@ def test_requests_and_tokens_are_counted(server: Server) -> None:
     route = 'megadec_requests_total{route="/v1/completions",status="200"}'
     names = (route, "megadec_generated_tokens_total", "megadec_time_to_first_token_seconds_count")
     before = [server.metric(name) for name in names]
-    server.client().completions.create(model="tiny", prompt="。", max_tokens=7, temperature=0)
+    server.client.completions.create(model="tiny", prompt="。", max_tokens=7, temperature=0)
     assert [server.metric(name) - old for name, old in zip(names, before, strict=True)] == [1, 7, 1]
     assert server.metric("megadec_requests_in_flight") == 1, "the request for the metrics itself"
 
