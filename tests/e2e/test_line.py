@@ -69,25 +69,6 @@ def test_the_loss_falls_on_the_sample_corpus(demo: tuple[Path, str]) -> None:
     assert losses[-1] < losses[0] - 0.5
 
 
-def test_the_export_is_a_causal_model_of_transformers_with_the_same_ids(demo: tuple[Path, str]) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from megadec.export.read.load import load_decoder
-
-    folder = demo[0] / "exports" / "demo-hf"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    text = "石桥横在河上，桥下的水流得很慢。\n第二行 with English 123"
-    ids = AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
-    decoder, tokenizer = load_decoder(demo[0] / "runs" / "demo")
-    # Weights that were trained in bf16 are exported rounded.
-    decoder = decoder.to(getattr(torch, json.loads((folder / "config.json").read_text())["dtype"])).float()
-    assert ids == [tokenizer.bos_id, *tokenizer.encode(text)]
-    with torch.no_grad():
-        difference = model(torch.tensor([ids])).logits - decoder(torch.tensor([ids]))
-    assert difference.abs().max() < 1e-4
-
-
 @pytest.mark.slow
 def test_the_whole_demo_is_better_than_chance(tmp_path: Path) -> None:
     done = run_demo(tmp_path / "demo")
