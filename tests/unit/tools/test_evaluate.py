@@ -31,7 +31,7 @@ def test_each_set_gets_the_figures_of_its_scored_tokens_in_the_file_and_on_stand
     tmp_path, model, tiny_documents, tiny_tokenizer_path
 ):
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
-    parts = {"first": tiny_documents[:9], "second": tiny_documents[9:15]}
+    parts = {"first": tiny_documents[:4], "second": tiny_documents[4:8]}
     indexes = {name: write_shards(documents, tokenizer, tmp_path / name) for name, documents in parts.items()}
     output = tmp_path / "scores.json"
     sets = [tmp_path / name for name in parts]
