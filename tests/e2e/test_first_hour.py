@@ -27,13 +27,16 @@ def test_an_evaluation_reads_as_one_line() -> None:
     assert str(found) == "dev accuracy 0.7500, loss 0.5000"
 
 
+def pretrain(tokenizer: Path, folder: Path, *more: str) -> None:
+    words = ["--name", "x", "--tokenizer", str(tokenizer), "--model.preset", "1m", "--data.sequence_length", "64"]
+    words += ["--output_folder", str(folder), "--deepspeed", str(PROJECT / "ds_configs" / "zero1.json")]
+    run_verb(["pretrain", *words, *more])
+
+
 def test_pretraining_names_every_set_that_is_missing(tiny_tokenizer_path: Path, tmp_path: Path) -> None:
-    words = ["--name", "x", "--tokenizer", str(tiny_tokenizer_path), "--model.preset", "1m"]
-    words += ["--output_folder", str(tmp_path), "--data.sequence_length", "64"]
     sets = ["--data.train", "{no/news: 1.0, no/wiki: 1.0}", "--evaluate.sets", "{held: no/held}"]
-    zero = ["--deepspeed", str(PROJECT / "ds_configs" / "zero1.json")]
     with pytest.raises(ShardError, match="no/news, no/wiki, no/held do not exist"):
-        run_verb(["pretrain", *words, *sets, *zero])
+        pretrain(tiny_tokenizer_path, tmp_path, *sets)
 
 
 def test_an_archive_inside_a_folder_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -87,13 +90,6 @@ def test_show_describes_documents(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "d:0: '今天天气很好。'" in shown
 
 
-def test_help_lists_the_deepspeed_file(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("pretrain", "finetune", "seq2seq"):
-        with pytest.raises(SystemExit):
-            run_verb([verb, "--help"])
-        assert "--deepspeed" in capsys.readouterr().out
-
-
 def test_labels_without_names_are_said(
     tiny_tokenizer_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,12 +121,9 @@ def test_sets_that_share_documents_are_told_by_show_and_at_the_start_of_a_run(
         assert capsys.readouterr().out.splitlines()[-1] == (
             f"{one + ending} and {two + ending} have about 10 documents in common (33% of the smaller)"
         )
-    words = ["--name", "x", "--tokenizer", str(tiny_tokenizer_path), "--model.preset", "1m"]
-    words += ["--output_folder", str(tmp_path / "runs"), "--data.sequence_length", "64"]
-    words += ["--data.skip_documents_file", str(tmp_path / "none")]
-    words += ["--data.train", f"{{{one}: 1.0, {two}: 1.0}}", "--evaluate.sets", f"{{held: {held}}}"]
+    sets = ["--data.train", f"{{{one}: 1.0, {two}: 1.0}}", "--evaluate.sets", f"{{held: {held}}}"]
     with pytest.raises(ConfigError, match="skip_documents_file"):  # is read behind the warnings
-        run_verb(["pretrain", *words, "--deepspeed", str(PROJECT / "ds_configs" / "zero1.json")])
+        pretrain(tiny_tokenizer_path, tmp_path / "runs", *sets, "--data.skip_documents_file", str(tmp_path / "none"))
     said = [line for line in caplog.messages if "in common" in line]
     assert len(said) == 3
     assert "evaluate.sets.held have about 3 documents in common (100% of the smaller)" in said[1]

@@ -30,7 +30,7 @@ def run_demo(folder: Path, *options: str, finetune: str = "") -> subprocess.Comp
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The demo's folder and what it printed."""
     folder = tmp_path_factory.mktemp("line") / "demo"
-    done = run_demo(folder, *SHORT, finetune="--epochs 1")
+    done = run_demo(folder, *SHORT, finetune="--epochs 0.1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "OVERFLOW" not in done.stdout + done.stderr, "the dry run is not to look like a step that went wrong"
     return folder, done.stdout
@@ -67,25 +67,6 @@ def test_the_loss_falls_on_the_sample_corpus(demo: tuple[Path, str]) -> None:
     losses = [record["loss"] for record in map(json.loads, lines) if record["kind"] == "train"]
     assert len(losses) == 16
     assert losses[-1] < losses[0] - 0.5
-
-
-def test_the_export_is_a_causal_model_of_transformers_with_the_same_ids(demo: tuple[Path, str]) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from megadec.export.read.load import load_decoder
-
-    folder = demo[0] / "exports" / "demo-hf"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    text = "石桥横在河上，桥下的水流得很慢。\n第二行 with English 123"
-    ids = AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
-    decoder, tokenizer = load_decoder(demo[0] / "runs" / "demo")
-    # Weights that were trained in bf16 are exported rounded.
-    decoder = decoder.to(getattr(torch, json.loads((folder / "config.json").read_text())["dtype"])).float()
-    assert ids == [tokenizer.bos_id, *tokenizer.encode(text)]
-    with torch.no_grad():
-        difference = model(torch.tensor([ids])).logits - decoder(torch.tensor([ids]))
-    assert difference.abs().max() < 1e-4
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 SHAPE = """{preset: 1m, shape: {max_position_embeddings: 128}}"""
 RUN = f"""name: small
-tokenizer: made/tokenizer/tokenizer.model
+tokenizer: made/words/tokenizer.model
 model: {SHAPE}
 data: {{train: {{made/shards: 1.0}}, sequence_length: 128}}
 train: {{steps: 4, global_batch_size: 4, micro_batch_size: 2}}
@@ -36,7 +36,7 @@ import megadec
 from megadec.api import ConvertOptions, PrepareOptions, Run, TokenizerOptions
 from megadec.common.config import from_yaml
 
-documents, tokenizer = Path("py/comments.parquet"), Path("py/tokenizer")
+documents, tokenizer = Path("py/comments.parquet"), Path("py/words")
 comments = Path("samples/comments/comments.csv")
 megadec.prepare(PrepareOptions(source="comments", input=(comments,), documents=documents))
 megadec.train_tokenizer(TokenizerOptions(input=(documents,), vocab_size=1600, output=tokenizer))
@@ -89,16 +89,16 @@ def run_in(installed: tuple[Path, Path], *words: str) -> str:
 
 def test_every_verb_works_from_the_wheel(installed: tuple[Path, Path]) -> None:
     folder, programs = installed
-    samples = "samples/comments/comments.csv"
-    run_in(installed, "megadec", "prepare", "--source", "comments", "--input", samples, "--documents", "made/c.parquet")
-    run_in(installed, "megadec", "train-tokenizer", "--input", "made/c.parquet", "--vocab-size", "1600",
-           "--output", "made/tokenizer")  # fmt: skip
-    run_in(installed, "megadec", "prepare", "--source", "documents", "--input", "made/c.parquet",
-           "--tokenizer", "made/tokenizer/tokenizer.model", "--output", "made/shards")  # fmt: skip
-    run_in(installed, "megadec", "pretrain", "--deepspeed", "zero3.json", "--config", "run.yaml")
-    run_in(installed, "megadec", "convert", "--input", "runs/small", "--to", "hf", "--output", "made/hf")
-    printed = run_in(installed, "megadec", "generate", "--model", "made/hf", "--prompt", "房间",
-                     "--sampling.max-new-tokens", "4")  # fmt: skip
+    for command in (
+        "prepare --source comments --input samples/comments/comments.csv --documents made/c.parquet",
+        "train-tokenizer --input made/c.parquet --vocab-size 1600 --output made/words",
+        "prepare --source documents --input made/c.parquet --tokenizer made/words/tokenizer.model --output made/shards",
+        "pretrain --deepspeed zero3.json --config run.yaml",
+        "convert --input runs/small --to hf --output made/hf",
+    ):
+        run_in(installed, "megadec", *command.split())
+    generate = ["--model", "made/hf", "--prompt", "房间", "--sampling.max-new-tokens", "4"]
+    printed = run_in(installed, "megadec", "generate", *generate)
     assert printed.startswith("房间")
     port, variables = free_port(), {**environment(), "PYTHONPATH": ""}
     serve = [str(programs / "megadec"), "serve", "--model", "made/hf", "--port", str(port)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench.zero import COMPARISONS, ZeroOptions, main, measure_in_ranks
+from bench import ranks
+from bench.zero import COMPARISONS, ZeroOptions, main
 from bench.zero_cases import settings_file
 from megadec.common.errors import ConfigError, TrainingError
 from tests.support import PROJECT
-from tests.support.commands import answer
+from tests.support.processes import run_ranks
 
 FILES = PROJECT / "ds_configs"
 TINY = {
@@ -47,11 +49,12 @@ def test_a_number_below_one_is_refused() -> None:
 
 
 def test_the_plain_loop_and_every_stage_train_the_same_decoder_on_two_ranks(tmp_path: Path) -> None:
+    output = tmp_path / "out.json"
     arguments = [f"--{name}={value}" for name, value in TINY.items()]
-    arguments += ["--precision", "fp32", "--ranks", "2", "--rounds", "2", "--output", str(tmp_path / "out.json")]
-    result = answer(main, *arguments, "--cases", "plain", "zero1", "zero2", "zero3")
-    assert result == json.loads((tmp_path / "out.json").read_text())
-    assert list(result["cases"]) == ["plain", "zero1", "zero2", "zero3"]
+    arguments += ["--precision=fp32", "--rounds=2", f"--output={output}", "--cases", "plain", "zero1", "zero2", "zero3"]
+    run_ranks(main, [arguments], 2, tmp_path / "log")
+    result = json.loads(output.read_text())
+    assert (result["ranks"], list(result["cases"])) == (2, ["plain", "zero1", "zero2", "zero3"])
     for name, row in result["cases"].items():
         assert len(row["losses"]) == 4
         assert row["losses"][-1] < row["losses"][0]
@@ -60,5 +63,6 @@ def test_the_plain_loop_and_every_stage_train_the_same_decoder_on_two_ranks(tmp_
 
 
 def test_a_rank_that_fails_ends_the_others_and_is_reported() -> None:
-    with pytest.raises(TrainingError, match="the ranks ended with"):
-        measure_in_ranks(ZeroOptions(**TINY, cases=("zero9",), ranks=2))  # type: ignore[arg-type]
+    program = "import os, time; time.sleep(0 if os.environ['RANK'] == '1' else 999); raise SystemExit(3)"
+    with pytest.raises(TrainingError, match=r"the ranks ended with \[None, 3\]"):
+        ranks.run_ranks([sys.executable, "-c", program], 2)

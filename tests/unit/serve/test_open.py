@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
-from megadec.export.gguf.writer import to_gguf
-from megadec.export.onnx.export import to_onnx
+from megadec.export.commands import convert
 from megadec.export.read.huggingface_files import write_model
 from megadec.export.read.load import load_source
 from megadec.export.read.megadec import to_megadec
@@ -27,29 +25,25 @@ SIZES = {"hidden_size": 64, "max_position_embeddings": 128}
 HOW = Sampling(30, 1.0, seed=3)
 
 
-def to_hugging_face(source: ModelSource, folder: Path) -> None:
-    """A Hugging Face folder, without asking transformers what it thinks of it."""
-    folder.mkdir()
-    write_model(source, folder, torch.float32, Tokenizer.load(source.tokenizer_path), 2**30)
-    shutil.copyfile(source.tokenizer_path, folder / "tokenizer.model")
-    write_json(folder / "tokenizer_config.json", {"chat_template": "{{ messages[0].content }}"})
+def export(kind: str, source: ModelSource, folder: Path) -> None:
+    """A Hugging Face folder without asking transformers what it thinks of it; ONNX and GGUF by the command."""
+    if kind == "megadec":
+        to_megadec(source, folder)
+    elif kind == "huggingface":
+        folder.mkdir()
+        write_model(source, folder, torch.float32, Tokenizer.load(source.tokenizer_path), 2**30)
+        shutil.copyfile(source.tokenizer_path, folder / "tokenizer.model")
+        write_json(folder / "tokenizer_config.json", {"chat_template": "{{ messages[0].content }}"})
+    else:
+        pytest.importorskip({"gguf": "cyllama", "onnx": "onnxruntime"}[kind])
+        to_megadec(source, folder.with_name("before"))
+        convert(["--input", str(folder.with_name("before")), "--to", kind, "--output", str(folder)])
 
 
-@pytest.mark.parametrize(
-    ("kind", "export", "needs"),
-    [
-        ("megadec", to_megadec, "torch"),
-        ("huggingface", to_hugging_face, "torch"),
-        ("gguf", lambda source, folder: to_gguf(source, folder, dtype="float32"), "cyllama"),
-        ("onnx", to_onnx, "onnxruntime"),
-    ],
-)
-def test_each_format_is_found_and_gives_the_same_text(
-    tmp_path: Path, tiny_tokenizer_path: Path, kind: str, export: Callable[[ModelSource, Path], object], needs: str
-) -> None:
-    pytest.importorskip(needs)
+@pytest.mark.parametrize("kind", ["megadec", "huggingface", "gguf", "onnx"])
+def test_each_format_is_found_and_gives_the_same_text(tmp_path: Path, tiny_tokenizer_path: Path, kind: str) -> None:
     source = random_source(tiny_tokenizer_path, **SIZES)
-    export(source, tmp_path / "model")
+    export(kind, source, tmp_path / "model")
     served = open_language_model(tmp_path / "model")
     assert (served.kind, served.name) == (kind, "model")
     assert served.model.max_position_embeddings == 128
@@ -60,19 +54,12 @@ def test_each_format_is_found_and_gives_the_same_text(
         assert "".join(generate_text(served.model, served.tokenizer, prompt, HOW)) == wanted
 
 
-@pytest.mark.parametrize(("export", "needs"), [(to_megadec, "torch"), (to_onnx, "onnxruntime")])
-def test_a_classifier_of_each_format_gives_the_same_labels(
-    tmp_path: Path, tiny_tokenizer_path: Path, export: Callable[[ModelSource, Path], object], needs: str
-) -> None:
-    pytest.importorskip(needs)
+def test_a_classifier_gives_the_same_labels_in_onnxruntime(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
     source = random_classifier(tiny_tokenizer_path, **SIZES)
-    to_megadec(source, tmp_path / "wanted")
-    export(source, tmp_path / "labels")
-    served = open_classifier(tmp_path / "labels")
+    export("onnx", source, tmp_path / "labels")
     texts = ["小林在河边种下了一棵柿子树", "老周"]
-    for one, wanted in zip(
-        served.classifier.classify(texts), open_classifier(tmp_path / "wanted").classifier.classify(texts), strict=True
-    ):
+    ours, theirs = (open_classifier(tmp_path / name).classifier.classify(texts) for name in ("before", "labels"))
+    for one, wanted in zip(theirs, ours, strict=True):
         assert list(one) == ["体育", "财经", "房产"]
         assert one == pytest.approx(wanted, abs=1e-4)
 

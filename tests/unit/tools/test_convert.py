@@ -1,8 +1,10 @@
-"""The command line of the conversion; what it converts is tested in tests/numerics/, a file for each format."""
+"""The command line of the conversion.
+
+What it converts is tested in tests/numerics/, a file for each format; that it writes the format that was asked for, in
+tests/unit/serve/test_open.py and tests/e2e/test_quick_start.py.
+"""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 
@@ -19,31 +21,6 @@ def test_a_folder_is_converted_to_the_dtype_that_was_asked(tmp_path, tiny_tokeni
     main(["--input", str(tmp_path / "m"), "--to", "megadec", "--output", str(small), "--dtype", "bfloat16"])
     assert str(open_model(small).dtype) == "torch.bfloat16"
     assert capsys.readouterr().out == f"{small}\n"
-
-
-@pytest.mark.parametrize(
-    ("to", "file", "runtime"),
-    [
-        ("hf", "model.safetensors", "transformers"),
-        ("gguf", "model.gguf", "llama.cpp float32"),
-        ("onnx", "model.onnx", "onnxruntime"),
-    ],
-)
-def test_a_language_model_is_converted_to_every_format(tmp_path, tiny_tokenizer_path, to, file, runtime):
-    to_megadec(random_source(tiny_tokenizer_path), tmp_path / "m")
-    main(["--input", str(tmp_path / "m"), "--to", to, "--output", str(tmp_path / "out")])
-    assert (tmp_path / "out" / file).is_file()
-    content = json.loads((tmp_path / "out" / "megadec.json").read_text())
-    assert content["parity"]["runtime"] == runtime
-    assert content["parity"]["prompts"] == 50
-
-
-@pytest.mark.parametrize(("to", "file"), [("hf", "model.safetensors"), ("onnx", "model.onnx")])
-def test_a_classifier_is_converted_as_one(tmp_path, tiny_tokenizer_path, to, file):
-    to_megadec(random_classifier(tiny_tokenizer_path), tmp_path / "m")
-    main(["--input", str(tmp_path / "m"), "--to", to, "--output", str(tmp_path / "out")])
-    assert (tmp_path / "out" / file).is_file()
-    assert json.loads((tmp_path / "out" / "megadec.json").read_text())["task"]["kind"] == "classification"
 
 
 def test_a_classifier_is_not_converted_to_gguf(tmp_path, tiny_tokenizer_path):

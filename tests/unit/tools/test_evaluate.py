@@ -14,6 +14,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
 from megadec.export.read.megadec import to_megadec
 from megadec.finetune.commands import evaluate as main
+from tests.support.commands import answer
 from tests.support.remote_shards import upload
 from tests.support.sources import random_source
 
@@ -26,27 +27,29 @@ def model(tmp_path, tiny_tokenizer_path) -> Path:
     return tmp_path / "model"
 
 
-def test_each_set_gets_its_figures_in_the_file_and_on_standard_output(
-    tmp_path, model, tiny_shards, tiny_documents, tiny_tokenizer_path, capsys
+def test_each_set_gets_the_figures_of_its_scored_tokens_in_the_file_and_on_standard_output(
+    tmp_path, model, tiny_documents, tiny_tokenizer_path
 ):
-    write_shards(tiny_documents[:9], Tokenizer.load(tiny_tokenizer_path), tmp_path / "second")
+    tokenizer = Tokenizer.load(tiny_tokenizer_path)
+    parts = {"first": tiny_documents[:4], "second": tiny_documents[4:8]}
+    indexes = {name: write_shards(documents, tokenizer, tmp_path / name) for name, documents in parts.items()}
     output = tmp_path / "scores.json"
-    arguments = ["--model", str(model), "--windows", "6", "--sequence_length", "32", "--output", str(output)]
-    main([*arguments, "--data", str(tiny_shards), str(tmp_path / "second"), "--device", "cpu"])
-    result = json.loads(output.read_text())
-    assert result == json.loads(capsys.readouterr().out)
-    assert (result["step"], result["trained_tokens"], list(result["sets"])) == (12, 3456, ["tiny", "second"])
-    for figures in result["sets"].values():
+    sets = [tmp_path / name for name in parts]
+    result = answer(main, "--model", model, "--output", output, "--device", "cpu", "--data", *sets)
+    assert result == json.loads(output.read_text())
+    assert (result["step"], result["trained_tokens"], list(result["sets"])) == (12, 3456, list(parts))
+    for name, figures in result["sets"].items():
+        # The first token of each document is not predicted.
+        assert figures["tokens"] == indexes[name]["tokens"] - indexes[name]["documents"]
+        assert figures["characters"] == indexes[name]["characters"]
         assert figures["perplexity"] == pytest.approx(math.exp(figures["loss"]))
         bits = figures["loss"] * figures["tokens"] / figures["characters"] / math.log(2)
         assert figures["bits_per_character"] == pytest.approx(bits)
 
 
-def test_the_size_of_a_batch_does_not_change_the_score(model, tiny_shards, capsys):
-    losses = []
-    for size in ("1", "5"):
-        main(["--model", str(model), "--data", str(tiny_shards), "--windows", "7", "--micro_batch_size", size])
-        losses.append(json.loads(capsys.readouterr().out)["sets"]["tiny"]["loss"])
+def test_the_size_of_a_batch_does_not_change_the_score(model, tiny_shards):
+    usual = ("--model", model, "--data", tiny_shards, "--windows", 7, "--micro_batch_size")
+    losses = [answer(main, *usual, size)["sets"]["tiny"]["loss"] for size in (1, 5)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -74,39 +77,28 @@ def test_shards_of_another_tokenizer_are_refused(tmp_path, model, tiny_documents
         main(["--model", str(model), "--data", str(tmp_path / "shards")])
 
 
-def test_every_token_but_the_first_of_each_document_is_scored(
-    tmp_path, model, tiny_documents, tiny_tokenizer_path, capsys
-):
-    index = write_shards(tiny_documents[:9], Tokenizer.load(tiny_tokenizer_path), tmp_path / "shards")
-    main(["--model", str(model), "--data", str(tmp_path / "shards"), "--device", "cpu"])
-    figures = json.loads(capsys.readouterr().out)["sets"]["shards"]
-    assert figures["tokens"] == index["tokens"] - index["documents"]
-    assert figures["characters"] == index["characters"]
-
-
-def sets_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    main([str(argument) for argument in arguments])
-    sets: dict[str, Any] = json.loads(capsys.readouterr().out)["sets"]
+def sets_of(*arguments: object) -> dict[str, Any]:
+    sets: dict[str, Any] = answer(main, *arguments)["sets"]
     for figures in sets.values():
         del figures["seconds"]
     return sets
 
 
 def test_shards_behind_an_address_give_the_figures_of_local_ones_and_are_fetched_once_within_the_bytes_of_the_cache(
-    tmp_path, model, tiny_shards, capsys
+    tmp_path, model, tiny_shards
 ):
     far = upload(tiny_shards, ADDRESS)
     shards = json.loads((tiny_shards / "index.json").read_text())["shards"]
     usual = ("--model", model, "--sequence_length", 32, "--windows", 40, "--device", "cpu", "--data")
-    here = sets_of(capsys, *usual, tiny_shards)
+    here = sets_of(*usual, tiny_shards)
     for _ in range(2):
-        assert sets_of(capsys, *usual, f"{ADDRESS}/", "--cache.folder", tmp_path / "cache") == here
+        assert sets_of(*usual, f"{ADDRESS}/", "--cache.folder", tmp_path / "cache") == here
     assert sorted(far.reads) == sorted(shard["name"] for shard in shards)
 
     largest, small = max(shard["bytes"] for shard in shards), tmp_path / "small"
-    assert sets_of(capsys, *usual, ADDRESS, "--cache.folder", small, "--cache.bytes", largest) == here
+    assert sets_of(*usual, ADDRESS, "--cache.folder", small, "--cache.bytes", largest) == here
     assert 0 < sum(path.stat().st_size for path in small.glob("*.tar")) <= largest
     with pytest.raises(ConfigError, match=rf"cache\.bytes=1000 is less than the \d+ bytes of {ADDRESS}/"):
-        sets_of(capsys, *usual, ADDRESS, "--cache.folder", tmp_path / "none", "--cache.bytes", 1000)
+        sets_of(*usual, ADDRESS, "--cache.folder", tmp_path / "none", "--cache.bytes", 1000)
     with pytest.raises(ShardError, match=r"/none/index\.json is missing"):
-        sets_of(capsys, *usual, "faulty://bucket/none", "--cache.folder", tmp_path, "--cache.attempts", 1)
+        sets_of(*usual, "faulty://bucket/none", "--cache.folder", tmp_path, "--cache.attempts", 1)

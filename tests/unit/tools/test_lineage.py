@@ -1,76 +1,152 @@
-"""What tools/lineage.py asks of a run: shards through the run's own cache, and no option that does nothing."""
+"""Looking into a run: the documents of a step are those that the step was trained on, wherever the shards lie."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from megadec.common.config import to_yaml
-from megadec.common.errors import ConfigError
+from megadec.common.errors import CheckpointError, ConfigError, ShardError
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.shards import write_shards
 from megadec.data.index import DataSet
-from megadec.data.shard_cache import ShardCacheOptions
+from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
+from megadec.data.stream import TrainStream
+from megadec.engine.checkpoint.skipped import RunStart
 from megadec.engine.runs.pretrain import DataOptions, Run, open_sets, stream_of
 from megadec.engine.zero.settings import TrainOptions
-from megadec.lineage.command import main
+from megadec.lineage import command, show
+from tests.support.commands import printed
 from tests.support.remote_shards import upload
 
 ADDRESS = "faulty://bucket/tiny"
+SEED, ROWS, ROW_TOKENS = 7, 16, 64
+WHOLE = RunStart(1, (), ((),))
 
 
-def make_run(folder: Path, cache: ShardCacheOptions) -> Run:
-    """A run on the shards at ADDRESS with a checkpoint of step 4, as far as lineage reads it."""
-    data = DataOptions(train={ADDRESS: 1.0}, sequence_length=64, cache=cache)
-    run = Run(name="far", tokenizer="t", output_folder=str(folder), data=data, train=TrainOptions(global_batch_size=4))
-    state = stream_of(run, open_sets(run)).state(4)
-    checkpoint = run.checkpoints / "step_00000004"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "run.yaml").write_text(to_yaml(run), encoding="utf-8")
-    manifest = {"step": 4, "data": state, "origins": []}
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    return run
+def save(
+    folder: Path, shards: Path | str, *steps: int, starts: Sequence[RunStart] = (WHOLE,), **options: object
+) -> Path:
+    """A run on `shards` with checkpoints of these steps, as far as its documents are looked up by them."""
+    data = DataOptions(train={str(shards): 1.0}, sequence_length=ROW_TOKENS, **options)
+    sizes = TrainOptions(global_batch_size=ROWS)
+    run = Run(name="saved", tokenizer="t", output_folder=str(folder), seed=SEED, data=data, train=sizes)
+    [opened] = open_sets(run)
+    read = opened.without(dict.fromkeys(opened.numbers_of(starts[-1].shards[0]), ""))
+    for step in steps:
+        checkpoint = run.checkpoints / f"step_{step:08d}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "run.yaml").write_text(to_yaml(run), encoding="utf-8")
+        state = stream_of(run, [read]).state(step)
+        manifest = {"step": step, "data": state, "starts": [asdict(start) for start in starts], "origins": []}
+        (checkpoint / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return run.folder
 
 
-def kept(folder: Path) -> int:
-    return len(list(folder.glob("*.tar")))
+@pytest.fixture
+def shards(tiny_shards: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
 
 
-def test_remote_shards_are_fetched_as_the_run_fetched_them_or_into_the_folder_that_is_named(
-    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "default"))
-    far = upload(tiny_shards, ADDRESS)
-    shards = DataSet.open(tiny_shards).index["shards"]
-    own = tmp_path / "own"
-    folder = str(make_run(tmp_path, ShardCacheOptions(str(own), attempts=2, pause_seconds=0.0)).folder)
-    main(["--run", folder, "--document", "wiki-0"])
-    assert kept(own) == len(shards)
-    far.reads.clear()
-    main(["--run", folder, "--step", "2"])
-    assert far.reads == []
-    main(["--run", folder, "--document", "wiki-0", "--cache_folder", str(tmp_path / "named")])
-    assert kept(tmp_path / "named") == len(shards)
-    assert not (tmp_path / "default" / "megadec" / "shards").exists()
+def shown(run: Path, step: int) -> str:
+    return printed(show.main, "--run", run, "--step", step)
 
 
-def test_the_bounds_of_the_runs_cache_hold_in_a_folder_that_is_named_too(tiny_shards: Path, tmp_path: Path) -> None:
-    upload(tiny_shards, ADDRESS)
-    largest = max(shard["bytes"] for shard in DataSet.open(tiny_shards).index["shards"])
-    run = make_run(tmp_path, ShardCacheOptions(str(tmp_path / "own"), bytes=largest))
-    named = tmp_path / "named"
-    main(["--run", str(run.folder), "--document", "wiki-0", "--cache_folder", str(named)])
-    assert 0 < sum(path.stat().st_size for path in named.glob("*.tar")) <= largest
+def test_the_batch_of_a_step_is_shown_from_the_runs_newest_checkpoint(tmp_path, tiny_shards):
+    run = save(tmp_path, tiny_shards, 2, 10)
+    stream = TrainStream([(DataSet.open(tiny_shards), 1.0)], ROW_TOKENS, "cut", SEED, ROWS)
+    ids = [span.id for window in stream.windows_of(4) for span in stream.documents_of(window)]
+    assert [line.split()[1] for line in shown(run, 5).splitlines() if line.startswith("  document")] == ids
+    assert shown(run / "checkpoints" / "step_00000002", 5) == shown(run, 5)
 
 
 @pytest.mark.parametrize(
-    ("more", "named"),
+    ("main", "arguments", "words"),
     [
-        (["--search", "runs"], "--search with --step 3"),
-        (["--until_step", "2"], "--until_step with --step 3"),
-        (["--search", "runs", "--until_step", "2"], "--search, --until_step with --step 3"),
+        (show.main, [], "either --data"),
+        (show.main, ["--run", "x", "--data", "y"], "either --data"),
+        (show.main, ["--run", "x"], "--run needs --step"),
+        (show.main, ["--run", "x", "--step", "0"], "--run needs --step"),
+        (command.main, ["--run", "x", "--step", "3", "--search", "y", "--until_step", "2"], "--search, --until_step"),
     ],
 )
-def test_what_only_a_document_is_looked_for_with_is_refused_beside_a_step(more: list[str], named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        main(["--run", "nowhere", "--step", "3", *more])
+def test_what_is_looked_for_must_be_said_once(main, arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        main(arguments)
+
+
+def test_a_folder_that_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no run\.yaml"):
+        shown(tmp_path, 1)
+
+
+@pytest.mark.parametrize("named", ["", "checkpoints/step_00000004"])
+def test_shards_that_were_prepared_anew_are_not_shown_for_those_of_the_run(
+    named, shards, tmp_path, tiny_documents, tiny_tokenizer_path
+):
+    run = save(tmp_path, shards, 4)
+    shutil.rmtree(shards)
+    write_shards(tiny_documents[::-1], Tokenizer.load(tiny_tokenizer_path), shards, block_tokens=4096)
+    with pytest.raises(ShardError, match=r"the checkpoint was trained on"):
+        shown(run / named, 2)
+    # What the file of a run says of its steps holds for whatever shards lie there.
+    assert shown(shutil.copy(run / "checkpoints" / "step_00000004" / "run.yaml", tmp_path), 2)
+
+
+def test_a_step_is_shown_without_the_shards_that_it_went_without_and_no_other(shards, tmp_path):
+    tar, sha256 = shards / "shard-000001.tar", DataSet.open(shards).index["shards"][1]["sha256"]
+    whole = tar.read_bytes()
+    run = save(tmp_path, shards, 8, starts=[WHOLE, RunStart(5, (), ((sha256,),))], bad_shards=1)
+    data = DataSet.open(shards)
+    stream = TrainStream([(data.without({1: ""}), 1.0)], ROW_TOKENS, "cut", SEED, ROWS)
+    lost = {step: sum(map(stream.is_lost, stream.windows_of(step - 1))) for step in (3, 6, 9)}
+    assert all(lost.values())
+    assert [shown(run, step).count("padding") for step in (3, 6, 9)] == [0, lost[6], 0]
+    tar.write_bytes(whole[:1000])
+    with pytest.raises(DamagedShardError, match=r"shard-000001\.tar has 1000 bytes.*the step has read it"):
+        shown(run, 3)
+    # Step 9 was not done yet, and would be done without it.
+    assert [shown(run, step).count("padding") for step in (6, 9)] == [lost[6], lost[9]]
+
+
+def test_rows_packed_by_best_fit_are_those_that_the_run_packed_whatever_is_damaged_now(shards, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "plans"))
+    sha256 = DataSet.open(shards).index["shards"][1]["sha256"]
+    run = save(tmp_path, shards, 8, starts=[RunStart(1, (), ((sha256,),))], bad_shards=1, packing="best_fit")
+    before = shown(run, 3)
+    (shards / "shard-000001.tar").unlink()
+    assert shown(run, 3) == before
+    (shards / "shard-000000.tar").unlink()
+    with pytest.raises(DamagedShardError, match=r"shard-000000\.tar is missing"):
+        shown(run, 9)
+
+
+def test_remote_shards_are_fetched_as_the_run_fetched_them_or_into_the_folder_that_is_named(
+    tiny_shards, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "default"))
+    far = upload(tiny_shards, ADDRESS)
+    count, own, named = len(DataSet.open(tiny_shards).index["shards"]), tmp_path / "own", tmp_path / "named"
+    run = save(tmp_path, ADDRESS, 4, cache=ShardCacheOptions(str(own), attempts=2, pause_seconds=0.0))
+    printed(command.main, "--run", run, "--document", "wiki-0")
+    assert len(list(own.glob("*.tar"))) == count
+    far.reads.clear()
+    printed(command.main, "--run", run, "--step", 2)
+    assert far.reads == []
+    printed(command.main, "--run", run, "--document", "wiki-0", "--cache_folder", named)
+    assert len(list(named.glob("*.tar"))) == count
+    assert not (tmp_path / "default" / "megadec" / "shards").exists()
+
+
+def test_the_bounds_of_the_runs_cache_hold_in_a_folder_that_is_named_too(tiny_shards, tmp_path):
+    upload(tiny_shards, ADDRESS)
+    largest = max(shard["bytes"] for shard in DataSet.open(tiny_shards).index["shards"])
+    run = save(tmp_path, ADDRESS, 4, cache=ShardCacheOptions(str(tmp_path / "own"), bytes=largest))
+    named = tmp_path / "named"
+    printed(command.main, "--run", run, "--document", "wiki-0", "--cache_folder", named)
+    assert 0 < sum(path.stat().st_size for path in named.glob("*.tar")) <= largest

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megadec.common.errors import CheckpointError, ConfigError
+from megadec.common.errors import CheckpointError, ConfigError, ExportError
 from megadec.common.files import sha256_of, write_json
 from megadec.export.read.load import load_decoder, load_source
 from megadec.export.read.megadec import to_megadec
@@ -50,12 +50,25 @@ def source(tiny_tokenizer_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_checkpoint_gives_each_tensor_once(tmp_path, tiny_tokenizer_path, tied):
-    source = random_source(tiny_tokenizer_path, tied_embeddings=tied)
-    found = open_model(write_checkpoint(source, tmp_path / "step_00000012"))
-    assert (found.kind, found.shape, found.step, found.tokens) == ("checkpoint", source.shape, 12, 3456)
-    assert ("lm_head.weight" in found.names()) == (not tied)
-    assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
+def test_a_checkpoint_and_a_megadec_folder_give_each_tensor_once_bit_for_bit(tmp_path, tiny_tokenizer_path, tied):
+    source = random_source(tiny_tokenizer_path, tied_embeddings=tied, qk_norm=tied)
+    to_megadec(source, tmp_path / "m")
+    for kind, folder in (("checkpoint", write_checkpoint(source, tmp_path / "c")), ("megadec", tmp_path / "m")):
+        found = open_model(folder)
+        assert (found.kind, found.shape, found.step, found.tokens) == (kind, source.shape, 12, 3456)
+        assert found.dtype == torch.float32
+        assert ("lm_head.weight" in found.names()) == (not tied)
+        assert all(torch.equal(found.tensor(name), source.tensor(name)) for name in source.names())
+
+
+def test_the_weights_of_a_bfloat16_run_stay_float32_unless_asked(tmp_path, source):
+    source = replace(source, dtype=torch.bfloat16)
+    to_megadec(source, tmp_path / "masters")
+    to_megadec(source, tmp_path / "small", dtype=torch.bfloat16)
+    assert open_model(tmp_path / "masters").dtype == torch.float32
+    assert open_model(tmp_path / "small").dtype == torch.bfloat16
+    to_megadec(open_model(tmp_path / "small"), tmp_path / "again")
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "small/model.safetensors").read_bytes()
 
 
 def test_a_run_gives_its_newest_checkpoint_or_the_best_where_an_evaluation_chose_one(tmp_path, source):
@@ -79,11 +92,23 @@ def test_a_newer_checkpoint_that_is_damaged_is_passed_over_with_a_warning(tmp_pa
         open_model(tmp_path)
 
 
-def test_a_changed_file_and_another_tokenizer_than_the_runs_are_refused(tmp_path, source):
-    folder = write_checkpoint(source, tmp_path / "c")
-    data = bytearray((folder / STATE).read_bytes())
+def flip_a_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
-    (folder / STATE).write_bytes(bytes(data))
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "shape.json", "tokenizer.model"])
+def test_a_changed_file_of_a_megadec_folder_is_refused_by_name(tmp_path, source, name):
+    to_megadec(source, tmp_path / "m")
+    flip_a_bit(tmp_path / "m" / name)
+    with pytest.raises(ExportError, match=f"{name} was changed"):
+        open_model(tmp_path / "m")
+
+
+def test_a_changed_file_of_a_checkpoint_and_another_tokenizer_than_the_runs_are_refused(tmp_path, source):
+    folder = write_checkpoint(source, tmp_path / "c")
+    flip_a_bit(folder / STATE)
     with pytest.raises(CheckpointError, match="rank_00000"):
         open_model(folder)
     folder = write_checkpoint(source, tmp_path / "d")
