@@ -51,18 +51,18 @@ def test_a_block_that_is_computed_again_leaves_out_the_same(mode: str) -> None:
 def test_the_mean_over_many_draws_is_the_whole_embedding() -> None:
     made = decoder(0.25)
     with torch.no_grad():
-        seen = [made.embed_tokens(IDS).new_zeros(2, 24, TINY.hidden_size)]
+        seen: list[Tensor] = []
         made.layers[0].register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
         torch.manual_seed(0)
-        for _ in range(400):
+        for _ in range(100):
             made(IDS)
-        kept = torch.stack(seen[1:])
+        kept = torch.stack(seen)
         assert abs(float((kept == 0).float().mean()) - 0.25) < 0.01
         whole = made.embed_tokens(IDS)
-        assert float((kept.mean(0) - whole).norm() / whole.norm()) < 0.05
+        assert float((kept.mean(0) - whole).norm() / whole.norm()) < 0.1
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(ConfigError, match=r"model\.dropout=.* is not at least 0 and below 1"):
-        ModelOptions(dropout=share)
+def test_a_share_that_is_none_is_refused() -> None:
+    for share in (-0.1, 1.0):
+        with pytest.raises(ConfigError, match=r"model\.dropout=.* is not at least 0 and below 1"):
+            ModelOptions(dropout=share)

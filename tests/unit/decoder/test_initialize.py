@@ -15,15 +15,11 @@ from tests.support.decoders import decoder_of, tiny_shape
 TINY = tiny_shape(vocabulary_size=300, layers=3, tied_embeddings=False)
 
 
-def test_initializing_leaves_torchs_own_generator_alone() -> None:
+def test_every_tensor_starts_differently_and_torchs_own_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
-    initial_tensor(TINY, "lm_head.weight", (300, 64), 7)
+    one, other = (initial_tensor(TINY, f"layers.{i}.self_attn.q_proj.weight", (64, 64), 7) for i in range(2))
+    assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_every_tensor_starts_differently() -> None:
-    q = initial_tensor(TINY, "layers.0.self_attn.q_proj.weight", (64, 64), 7)
-    assert not torch.equal(q, initial_tensor(TINY, "layers.1.self_attn.q_proj.weight", (64, 64), 7))
 
 
 @pytest.mark.parametrize("name", parameter_table(TINY))
