@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,16 +30,6 @@ def test_a_long_stream_is_cut_into_row_groups(tmp_path: Path, monkeypatch: pytes
     write_documents(tmp_path / "d.parquet", [Document(str(n), "s", "字" * (12 if n == 1 else 1)) for n in range(6)])
     metadata = pq.read_metadata(tmp_path / "d.parquet")
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [2, 3, 1]
-
-
-def test_an_error_while_writing_leaves_no_file(tmp_path: Path) -> None:
-    def broken() -> Iterator[Document]:
-        yield FULL
-        raise InputError("cut")
-
-    with pytest.raises(InputError, match="cut"):
-        write_documents(tmp_path / "d.parquet", broken())
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_of_another_kind_is_refused_by_its_columns(tmp_path: Path) -> None:

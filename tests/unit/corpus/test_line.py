@@ -1,22 +1,16 @@
-"""Raw documents to those that are learned: cleaning, judging and duplicates, in one process or several."""
+"""Raw documents to those that are learned: cleaning, judging and duplicates."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
-from megadec.common.errors import InputError
 from megadec.corpus.dedup import digest_of
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.line import cleaned, without_duplicates
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.report import CorpusReport
-from megadec.corpus.sources import SOURCES, Source
+from megadec.corpus.sources import SOURCES
 
 COMMENTS = SOURCES["comments"]
 OPTIONS = PrepareOptions(source="comments", input=(), workers=1)
@@ -26,32 +20,9 @@ def comments(count: int) -> list[Document]:
     return [Document(str(n), "comments", "坏" if n % 10 == 0 else f"第{n}号菜很好吃，送餐也快。") for n in range(count)]
 
 
-def run(documents: list[Document], source: Source = COMMENTS, **changes: Any) -> tuple[list[Document], CorpusReport]:
+def run(documents: list[Document], **changes: Any) -> tuple[list[Document], CorpusReport]:
     report = CorpusReport()
-    return [document for document, _ in cleaned(documents, source, replace(OPTIONS, **changes), report)], report
-
-
-def test_the_number_of_workers_changes_nothing() -> None:
-    one, two = run(comments(1000), workers=1), run(comments(1000), workers=2)
-    assert one[0] == two[0]
-    assert one[1].to_dict() == two[1].to_dict()
-    assert one[1].dropped["too_short"] == 100
-
-
-def test_a_reader_s_error_comes_through_the_pool() -> None:
-    def broken() -> Iterator[Document]:
-        yield from comments(600)
-        raise InputError("dump.bz2: cut short")
-
-    with pytest.raises(InputError, match="cut short"):
-        list(cleaned(broken(), COMMENTS, replace(OPTIONS, workers=2), CorpusReport()))
-
-
-def test_a_stream_that_is_left_early_ends_its_processes() -> None:
-    with closing(cleaned(comments(5000), COMMENTS, replace(OPTIONS, workers=2), CorpusReport())) as documents:
-        next(documents)
-        assert multiprocessing.active_children()
-    assert not multiprocessing.active_children()
+    return [document for document, _ in cleaned(documents, COMMENTS, replace(OPTIONS, **changes), report)], report
 
 
 def test_every_part_of_a_document_becomes_uniform() -> None:
@@ -78,11 +49,6 @@ def test_the_text_changes_variant_and_the_label_keeps_the_original() -> None:
     assert (kept.text, kept.variant) == (raw[0].text, "zh-Hant")
     (converted,), _ = run(raw, variant="zh-Hans")
     assert (converted.text, converted.title, converted.variant) == ("这家饭馆的饭菜很便宜", "饭馆", "zh-Hant")
-
-
-def test_prepared_documents_are_not_judged_again() -> None:
-    raw = [Document("1", "titles", "短", variant="zh-Hans")]
-    assert run(raw, SOURCES["documents"])[0] == raw
 
 
 def test_duplicates_go_across_chunks_and_sources_and_so_do_excluded_texts() -> None:

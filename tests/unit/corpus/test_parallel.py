@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -45,7 +47,7 @@ def test_a_killed_worker_is_an_error_that_says_so() -> None:
         list(map_in_order(kill_itself, range(3), 2))
 
 
-def test_only_a_few_items_are_taken_before_their_results_are_wanted() -> None:
+def test_only_a_few_items_are_taken_ahead_and_leaving_early_ends_the_processes() -> None:
     taken = []
 
     def items() -> Iterator[int]:
@@ -53,7 +55,8 @@ def test_only_a_few_items_are_taken_before_their_results_are_wanted() -> None:
             taken.append(number)
             yield number
 
-    results = map_in_order(slow_square, items(), 2)
-    next(results)
-    assert len(taken) <= 2 * AHEAD_PER_WORKER
-    results.close()
+    with closing(map_in_order(slow_square, items(), 2)) as results:
+        next(results)
+        assert len(taken) <= 2 * AHEAD_PER_WORKER
+        assert multiprocessing.active_children()
+    assert not multiprocessing.active_children()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from megadec.common.errors import ConfigError, InputError, TokenizerError
+from megadec.common.errors import ConfigError, InputError, MegadecError
 from megadec.corpus.dedup import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.prepare import PrepareOptions, prepare
@@ -36,17 +36,31 @@ def visible(folder: Path) -> list[str]:
 
 
 def test_documents_and_their_report_are_written_together(tmp_path: Path, reviews: Path) -> None:
-    report = prepare(options(reviews, documents=tmp_path / "out", name="food", licence="CC0-1.0"))
+    (tmp_path / "dev.txt").write_text("第7次来这里吃饭，味道一直很好。\t1\n", encoding="utf-8")
+    names = {"name": "food", "licence": "CC0-1.0"}
+    report = prepare(options(reviews, documents=tmp_path / "out", exclude_texts=(tmp_path / "dev.txt",), **names))
     assert visible(tmp_path / "out") == ["food.parquet", "food.report.json"]
     documents = list(read_documents([tmp_path / "out" / "food.parquet"]))
-    assert len(documents) == 200
+    assert len(documents) == 199
     assert {(document.source, document.licence) for document in documents} == {("food", "CC0-1.0")}
     written = json.loads((tmp_path / "out" / "food.report.json").read_text(encoding="utf-8"))
     assert written["report"] == report.to_dict()
-    assert written["report"]["dropped"]["too_short"]["documents"] == 1
-    assert written["report"]["dropped"]["duplicate"]["documents"] == 1
-    assert written["report"]["read"] == 202
+    assert dict(report.dropped) == {"too_short": 1, "duplicate": 1, "excluded": 1}
+    assert report.documents_read == 202
     assert written["options"]["source"] == "comments"
+
+
+def test_the_number_of_workers_changes_no_byte(
+    tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("megadec.corpus.parallel.CHUNK_DOCUMENTS", 32)
+    places = {"documents": tmp_path / "made" / "a.parquet", "output": tmp_path / "made" / "shards"}
+    made = []
+    for workers in (1, 2):
+        prepare(options(reviews, tokenizer=tiny_tokenizer_path, workers=workers, overwrite=True, **places))
+        (tmp_path / "made" / "a.report.json").unlink()  # it says how many workers there were
+        made.append({name: (tmp_path / "made" / name).read_bytes() for name in visible(tmp_path / "made")})
+    assert made[0] == made[1]
 
 
 def test_the_held_out_share_is_a_function_of_the_text_and_missing_from_the_rest(tmp_path: Path, reviews: Path) -> None:
@@ -67,13 +81,6 @@ def test_a_folder_of_articles_and_title_lists_is_judged_each_by_its_own_rules(tm
     report = prepare(options(tmp_path / "raw", source="thucnews", documents=tmp_path / "out"))
     assert dict(report.kept) == {"titles": 1}
     assert dict(report.dropped) == {"too_short": 1}
-
-
-def test_excluded_texts_are_not_in_the_documents(tmp_path: Path, reviews: Path) -> None:
-    (tmp_path / "dev.txt").write_text("第7次来这里吃饭，味道一直很好。\t1\n", encoding="utf-8")
-    report = prepare(options(reviews, documents=tmp_path / "out", exclude_texts=(tmp_path / "dev.txt",)))
-    assert report.dropped["excluded"] == 1
-    assert report.kept.total() == 199
 
 
 def test_shards_come_with_the_report_and_the_held_out_shards(
@@ -136,12 +143,14 @@ def test_a_folder_that_is_no_data_set_is_never_overwritten(
         ({"held_out_fraction": 1.0, "held_out": Path("x")}, "held_out_fraction=1.0 is not at least 0 and below 1"),
         ({"workers": -1}, "workers=-1 is not at least 0"),
         ({"input": ()}, "no file was given"),
+        ({"input": (Path("none.csv"),)}, r"none\.csv: no such file"),
+        ({"tokenizer": Path("no.model"), "output": Path("x")}, r"no\.model does not exist"),
     ],
 )
 def test_options_that_do_not_fit_stop_before_anything_is_read(
     tmp_path: Path, reviews: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(MegadecError, match=message):
         prepare(options(reviews, **{"documents": tmp_path / "out", **change}))
     assert visible(tmp_path) == ["reviews.csv"]
 
@@ -155,23 +164,10 @@ def test_one_place_for_two_results_or_for_input_and_result_is_refused(tmp_path: 
         prepare(options(tmp_path / "a.parquet", source="parquet", documents=tmp_path / "a.parquet", overwrite=True))
 
 
-def test_a_missing_input_or_tokenizer_leaves_nothing(tmp_path: Path, reviews: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.csv: no such file"):
-        prepare(options(tmp_path / "none.csv", documents=tmp_path / "out"))
-    with pytest.raises(TokenizerError, match="does not exist"):
-        prepare(options(reviews, tokenizer=tmp_path / "no.model", output=tmp_path / "out"))
-    assert visible(tmp_path) == ["reviews.csv"]
-
-
-@pytest.mark.parametrize("with_shards", [False, True])
-def test_nothing_left_is_an_error_with_the_reasons_and_no_output(
-    tmp_path: Path, tiny_tokenizer_path: Path, with_shards: bool
-) -> None:
+def test_nothing_left_is_an_error_with_the_reasons_and_no_output(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("label,review\n1,好\n0,坏\n", encoding="utf-8")
-    places: dict[str, Any] = {"documents": tmp_path / "out"}
-    if with_shards:
-        places |= {"tokenizer": tiny_tokenizer_path, "output": tmp_path / "shards"}
+    places = {"documents": tmp_path / "out", "tokenizer": tiny_tokenizer_path, "output": tmp_path / "shards"}
     with pytest.raises(InputError, match=r"a\.csv: no documents to train on of 2 read \(too_short 2\)"):
         prepare(options(path, **places))
     assert visible(tmp_path) == ["a.csv"]

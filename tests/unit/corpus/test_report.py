@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from megadec.corpus.document import Document
 from megadec.corpus.report import SAMPLES_PER_REASON, CorpusReport
 
@@ -35,16 +33,7 @@ def test_a_report_keeps_a_few_short_samples_a_reason() -> None:
     report.drop(document("很长\n\x00的" * 500), "too_long")
     (sample,) = report.samples["too_long"]
     assert len(sample) < 100
-    assert "\x00" not in sample
-    assert "\n" not in sample
-
-
-def test_the_same_counts_in_another_order_give_the_same_dictionary() -> None:
-    one, two = CorpusReport(), CorpusReport()
-    for report, reasons in ((one, ["b", "a"]), (two, ["a", "b"])):
-        for reason in reasons:
-            report.drop(document("x"), reason)
-    assert json.dumps(one.to_dict()) == json.dumps(two.to_dict())
+    assert sample.isprintable()
 
 
 def test_the_table_shows_counts_reasons_and_samples() -> None:

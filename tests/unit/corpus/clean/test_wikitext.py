@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +18,8 @@ def page(text: str, title: str = "题") -> Document:
     return Document(id="zhwiki:1", source="zhwiki", text=text, title=title, url="u", licence="l")
 
 
-def cleaned(text: str, title: str = "题") -> str:
-    result = clean_wikitext(page(text, title))
+def cleaned(text: str) -> str:
+    result = clean_wikitext(page(text))
     return result if isinstance(result, str) else result.text
 
 
@@ -75,20 +77,15 @@ def test_inline_templates_keep_their_text_and_boxes_go(wikitext: str, text: str)
     assert cleaned(wikitext) == text
 
 
-def test_a_traditional_page_gets_its_own_branch_and_traditional_language_names() -> None:
-    result = clean_wikitext(page("這個-{zh-cn:软件;zh-tw:軟體}-（{{lang-en|software}}）很實用，專門設計給學習者。"))
-    assert isinstance(result, Document)
-    assert result.text == "這個軟體（英語：software）很實用，專門設計給學習者。"
-    assert result.variant == "zh-Hant"
+def test_a_traditional_page_gets_its_own_branch_and_language_names_and_keeps_its_other_fields() -> None:
+    raw = page("這個-{zh-cn:软件;zh-tw:軟體}-（{{lang-en|software}}）很實用，專門設計給學習者。")
+    text = "這個軟體（英語：software）很實用，專門設計給學習者。"
+    assert clean_wikitext(raw) == replace(raw, text=text, variant="zh-Hant")
 
 
-def test_conversion_inside_a_link_or_a_template_is_resolved() -> None:
+def test_conversion_is_resolved_inside_a_link_or_a_template_and_rules_for_the_page_change_no_word() -> None:
     assert cleaned("[[串流|-{zh-tw:串流;zh-cn:流传输}-]]的{{lang|en|-{x}-}}设计") == "流传输的x设计"
-
-
-def test_a_page_keeps_the_words_that_its_authors_typed_whatever_its_rules() -> None:
-    text = "{{noteTA|1=zh-cn:接口;zh-tw:介面}}这个接口由-{于}-尔班设计，经过许多人长时间的讨论。"
-    assert cleaned(text) == "这个接口由于尔班设计，经过许多人长时间的讨论。"
+    assert cleaned("{{noteTA|1=zh-cn:接口;zh-tw:介面}}接口由-{于}-尔班设计。") == "接口由于尔班设计。"
 
 
 def test_data_tables_become_rows_and_layout_tables_go() -> None:
@@ -139,14 +136,9 @@ def test_text_around_removed_and_broken_markup_stays_and_is_tidied(wikitext: str
     assert cleaned(wikitext) == text
 
 
-@pytest.mark.parametrize(
-    "template", ["{{disambig}}", "{{消歧义页}}", "{{Disambig|cat=x}}", "{{人名消歧義}}", "{{hndis}}"]
-)
-def test_disambiguation_pages_are_told_by_their_template(template: str) -> None:
-    assert clean_wikitext(page(f"'''甲'''可以指：\n* [[乙]]\n== 參見 ==\n{template}")) == "disambiguation"
-
-
-def test_disambiguation_pages_are_told_by_their_title_and_links_to_them_are_not() -> None:
+def test_disambiguation_pages_are_told_by_their_template_or_title_and_links_to_them_are_none() -> None:
+    for template in ("{{disambig}}", "{{消歧义页}}", "{{Disambig|cat=x}}", "{{人名消歧義}}", "{{hndis}}"):
+        assert clean_wikitext(page(f"'''甲'''可以指：\n* [[乙]]\n== 參見 ==\n{template}")) == "disambiguation", template
     assert clean_wikitext(page("* [[乙]]", title="甲 (消歧义)")) == "disambiguation"
     assert cleaned("{{消歧义链接}}正文。") == "正文。"
 
@@ -154,11 +146,6 @@ def test_disambiguation_pages_are_told_by_their_title_and_links_to_them_are_not(
 @pytest.mark.parametrize("wikitext", ["", "  \n", "{{Infobox|a=b}}", "[[Category:x]]", "== 标题 ==", "<ref>x</ref>"])
 def test_a_page_without_text_is_empty(wikitext: str) -> None:
     assert clean_wikitext(page(wikitext)) == "empty"
-
-
-def test_everything_but_text_and_variant_of_the_document_stays() -> None:
-    result = clean_wikitext(page("这是一段'''简体'''文字。"))
-    assert result == Document("zhwiki:1", "zhwiki", "这是一段简体文字。", "题", "", "u", "l", "zh-Hans")
 
 
 _PIECES = [
@@ -191,9 +178,7 @@ def test_a_page_of_one_open_mark_repeated_takes_no_more_than_a_moment(piece: str
 
 def test_text_nested_too_deeply_is_cleaned_by_rules() -> None:
     deep = "{{nowrap|" * 60 + "深" + "}}" * 60
-    text = cleaned(f"前{deep}后[[链接|词]]")
-    assert text.startswith("前")
-    assert text.endswith("后词")
+    assert re.fullmatch("前.*后词", cleaned(f"前{deep}后[[链接|词]]"))
 
 
 def test_a_section_on_sources_goes_when_it_lists_them_and_stays_when_it_is_prose() -> None:

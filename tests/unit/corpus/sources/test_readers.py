@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +26,10 @@ from tests.support.documents import write_documents
 PLAIN = ReadOptions()
 
 
+def read(reader: Read, path: Path, **options: Any) -> list[Document]:
+    return list(reader(path, CorpusReport(), ReadOptions(**options)))
+
+
 def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode(encoding))
@@ -37,7 +42,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
 def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path: Path) -> None:
     write(tmp_path / "体育" / "1.txt", "决赛今晚开战\n　　本报讯　球队已经到达。\n　　教练说。\n")
     write(tmp_path / "财 经" / "2.txt", "　　没有标题的文章。\n　　第二段。")
-    one, two = read_thucnews(tmp_path, CorpusReport(), PLAIN)
+    one, two = read(read_thucnews, tmp_path)
     assert (one.id, one.label, one.title) == ("体育/1", "体育", "决赛今晚开战")
     assert one.text.startswith("　　本报讯")
     assert (two.id, two.label, two.title) == ("财 经/2", "财 经", "")
@@ -45,7 +50,7 @@ def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path
 
 def test_the_mark_at_the_end_of_forum_posts_is_not_text(tmp_path: Path) -> None:
     write(tmp_path / "体育" / "1.txt", "坚持到了最后$LOTOzf$\n", "gb18030")
-    (document,) = read_thucnews(tmp_path, CorpusReport(), ReadOptions(encoding="auto"))
+    (document,) = read(read_thucnews, tmp_path, encoding="auto")
     assert document.text == "坚持到了最后"
 
 
@@ -54,7 +59,7 @@ def test_a_list_of_titles_takes_its_labels_from_class_txt(tmp_path: Path, classe
     write(tmp_path / "class.txt", classes)
     write(tmp_path / "train.txt", "\ufeff股价上涨\t0\n\n球队\t夺冠\t1\n")
     for path in (tmp_path / "train.txt", tmp_path):
-        titles = [(document.text, document.label) for document in read_thucnews(path, CorpusReport(), PLAIN)]
+        titles = [(document.text, document.label) for document in read(read_thucnews, path)]
         assert titles == [("股价上涨", "finance"), ("球队\t夺冠", "sports")]
 
 
@@ -65,7 +70,7 @@ def test_few_malformed_lines_are_dropped_and_many_are_an_error(tmp_path: Path) -
     assert report.dropped["malformed_line"] == MALFORMED_ALLOWED
     write(path, "标题\t0\n" + "没有制表符\n" * (MALFORMED_ALLOWED + 1))
     with pytest.raises(InputError, match=r"train\.txt: line 12: no title<TAB>label; 11 of 12 lines are malformed"):
-        list(read_thucnews(path, CorpusReport(), PLAIN))
+        read(read_thucnews, path)
 
 
 def test_a_first_line_is_a_title_only_before_indented_lines() -> None:
@@ -79,18 +84,17 @@ def test_a_first_line_is_a_title_only_before_indented_lines() -> None:
 
 def test_rows_may_hold_newlines_quotes_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", '\ufefflabel,review\r\n1,"很好，\n""真的"""\r\n0,\ufeff差\r\n')
-    documents = list(read_comments(path, CorpusReport(), PLAIN))
+    documents = read(read_comments, path)
     assert [(document.text, document.label) for document in documents] == [('很好，\n"真的"', "1"), ("\ufeff差", "0")]
     assert len({document.id for document in documents}) == 2
 
 
 def test_columns_are_named_by_options_and_a_wrong_name_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "cat,stars,words,more\n书,5,好,续\n")
-    chosen = ReadOptions(text_field="words,more", label_field="cat")
-    (document,) = read_comments(path, CorpusReport(), chosen)
+    (document,) = read(read_comments, path, text_field="words,more", label_field="cat")
     assert (document.text, document.label) == ("好\n续", "书")
     with pytest.raises(InputError, match=r"no column 'word' .did you mean 'words'.*it has cat, stars"):
-        list(read_comments(path, CorpusReport(), ReadOptions(text_field="word")))
+        read(read_comments, path, text_field="word")
 
 
 def test_a_row_of_another_length_is_dropped_with_its_line(tmp_path: Path) -> None:
@@ -117,12 +121,12 @@ def test_squad_form_gives_a_document_a_paragraph(tmp_path: Path) -> None:
     value = {"version": "1", "data": [{"title": "梵文", "paragraphs": paragraphs}]}
     for indent in (None, 2):
         path = write(tmp_path / "a.json", json.dumps(value, ensure_ascii=False, indent=indent))
-        found = [(document.title, document.text) for document in read_jsonl(path, CorpusReport(), PLAIN)]
+        found = [(document.title, document.text) for document in read(read_jsonl, path)]
         assert found == [("梵文", "第一段"), ("梵文", "第二段")]
 
 
 def test_a_list_of_objects_is_read(tmp_path: Path) -> None:
-    (document,) = read_jsonl(write(tmp_path / "a.json", '[\n{"content": "正文"}\n]'), CorpusReport(), PLAIN)
+    (document,) = read(read_jsonl, write(tmp_path / "a.json", '[\n{"content": "正文"}\n]'))
     assert document.text == "正文"
 
 
@@ -131,14 +135,14 @@ def test_a_list_of_objects_is_read(tmp_path: Path) -> None:
 
 def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> None:
     pq.write_table(pa.table({"content": ["甲", None], "label": [1, 2]}), tmp_path / "t.parquet")
-    found = list(read_parquet(tmp_path / "t.parquet", CorpusReport(), PLAIN))
+    found = read(read_parquet, tmp_path / "t.parquet")
     parts = [(document.text, document.label, document.id) for document in found]
     assert parts == [("甲", "1", "t:1"), ("", "2", "t:2")]
     assert not is_prepared(tmp_path / "t.parquet", PLAIN)
     (tmp_path / "ours").mkdir()
     write_documents(tmp_path / "ours" / "d.parquet", [Document("1", "wiki", "甲")])
     assert is_prepared(tmp_path / "ours", PLAIN)
-    assert list(read_prepared(tmp_path / "ours", CorpusReport(), PLAIN)) == [Document("1", "wiki", "甲")]
+    assert read(read_prepared, tmp_path / "ours") == [Document("1", "wiki", "甲")]
     with pytest.raises(InputError, match="holds both"):
         is_prepared(tmp_path, PLAIN)
 
@@ -148,9 +152,9 @@ def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> Non
 
 def test_a_text_file_is_a_document_or_so_many_lines_are(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "一\n\n二\n三\n四\n")
-    (whole,) = read_text(path, CorpusReport(), PLAIN)
+    (whole,) = read(read_text, path)
     assert whole == Document("a", "text", "一\n\n二\n三\n四\n")
-    grouped = list(read_text(path, CorpusReport(), ReadOptions(lines_per_document=3)))
+    grouped = read(read_text, path, lines_per_document=3)
     assert [(document.id, document.text) for document in grouped] == [("a:1", "一\n二\n三"), ("a:5", "四")]
 
 
@@ -159,7 +163,7 @@ def test_a_text_file_is_a_document_or_so_many_lines_are(tmp_path: Path) -> None:
 
 def test_a_markdown_file_is_a_document_with_its_first_heading(tmp_path: Path) -> None:
     write(tmp_path / "刑法" / "a.md", "前言\n# 某法\n正文\n## 第一章\n")
-    (document,) = read_markdown(tmp_path, CorpusReport(), PLAIN)
+    (document,) = read(read_markdown, tmp_path)
     assert (document.id, document.title, document.label) == ("刑法/a", "某法", "刑法")
     assert document.text.startswith("前言\n# 某法")
 
@@ -172,7 +176,7 @@ def test_sections_begin_at_headings_down_to_a_level_and_not_in_code() -> None:
 
 def test_split_level_makes_a_document_of_each_section(tmp_path: Path) -> None:
     path = write(tmp_path / "a.md", "# 日报\n\n## 甲\n新闻一\n## 乙\n新闻二\n")
-    found = list(read_markdown(path, CorpusReport(), ReadOptions(split_level=2)))
+    found = read(read_markdown, path, split_level=2)
     parts = [(document.id, document.title, document.text.strip()) for document in found]
     assert parts == [("a#0", "日报", ""), ("a#1", "甲", "新闻一"), ("a#2", "乙", "新闻二")]
 
@@ -189,22 +193,20 @@ DOC = """<doc>
 
 
 def test_sgml_without_a_root_and_with_bare_ampersands_is_read(tmp_path: Path) -> None:
-    (document,) = read_sgml(write(tmp_path / "a.dat", DOC), CorpusReport(), PLAIN)
+    (document,) = read(read_sgml, write(tmp_path / "a.dat", DOC))
     assert document == Document("x-1", "sgml", "第一段。\n第二段", title="题　目", url="http://e.org/?a=1&b=2")
 
 
 def test_an_sgml_element_that_begins_inside_of_one_without_an_end_replaces_it(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.dat", "<doc>\n<content>没有结尾\n <doc> \n" + DOC.removeprefix("<doc>\n"))
-    assert list(read_sgml(path, CorpusReport(), PLAIN)) == list(
-        read_sgml(write(tmp_path / "b.dat", DOC), CorpusReport(), PLAIN)
-    )
+    begun_twice = "<doc>\n<content>没有结尾\n <doc> \n" + DOC.removeprefix("<doc>\n")
+    assert read(read_sgml, write(tmp_path / "a.dat", begun_twice)) == read(read_sgml, write(tmp_path / "b.dat", DOC))
 
 
 # --- what is refused
 
 
 @pytest.mark.parametrize(
-    ("read", "name", "text", "message"),
+    ("reader", "name", "text", "message"),
     [
         (read_thucnews, "train.txt", "甲\t0\n乙\t7\n", r"line 2: label 7, but class\.txt has 1"),
         (read_comments, "a.csv", "cat,stars\n书,5\n", "no column of text among cat, stars; name it with --text_field"),
@@ -217,16 +219,16 @@ def test_an_sgml_element_that_begins_inside_of_one_without_an_end_replaces_it(tm
     ],
 )
 def test_what_a_reader_cannot_read_is_an_input_error(
-    tmp_path: Path, read: Read, name: str, text: str, message: str
+    tmp_path: Path, reader: Read, name: str, text: str, message: str
 ) -> None:
     write(tmp_path / "class.txt", "finance\n")
     path = write(tmp_path / name, text)
     with pytest.raises(InputError, match=message):
-        list(read(path if path.parent == tmp_path else path.parent, CorpusReport(), PLAIN))
+        read(reader, path if path.parent == tmp_path else path.parent)
 
 
-@pytest.mark.parametrize(("read", "name", "text"), [(read_comments, "a.csv", ""), (read_jsonl, "a.json", "\n")])
-def test_an_empty_file_is_noted(tmp_path: Path, read: Read, name: str, text: str) -> None:
+@pytest.mark.parametrize(("reader", "name", "text"), [(read_comments, "a.csv", ""), (read_jsonl, "a.json", "\n")])
+def test_an_empty_file_is_noted(tmp_path: Path, reader: Read, name: str, text: str) -> None:
     report = CorpusReport()
-    assert list(read(write(tmp_path / name, text), report, PLAIN)) == []
+    assert list(reader(write(tmp_path / name, text), report, PLAIN)) == []
     assert report.notes["empty files"] == 1
