@@ -166,7 +166,8 @@ def test_checkpoints_exports_and_further_runs_are_found_that_began_after_a_docum
     further = {one["path"]: one for one in asked(left, run, early)["runs"]}
     assert further.keys() == {str(child), str(branch)}
     # No checkpoint of it names the path any more.
-    assert further[str(branch)]["from"] == [{"name": "changed", "step": FIRST_STOP}]
+    origin = {"name": "changed", "step": FIRST_STOP}
+    assert further[str(branch)] == {"path": str(branch), "from": [origin], "assumed": False}
     assert left.runs.checkpoints("branch") == [STEPS]
     assert left.runs.manifest("branch", STEPS)["run"]["checkpoint"]["resume"] == "auto"
 
