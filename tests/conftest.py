@@ -29,15 +29,13 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 SLOW_FILES = (
     "e2e/test_line.py",
     "dist/test_ray.py",
-    "dist/test_compile.py",
-    "dist/test_interrupt.py",
     "dist/test_rehearsal.py",
+    "dist/test_interrupt.py",
+    "dist/test_execution.py",
     "e2e/test_service.py",
-    "dist/test_finetune.py",
-    "dist/test_resume.py",
+    "e2e/test_quick_start.py",
     "dist/test_resume_elsewhere.py",
-    "dist/test_zero_equivalence.py",
-    "dist/test_guard.py",
+    "dist/test_finetune.py",
 )
 
 

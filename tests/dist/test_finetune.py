@@ -9,24 +9,20 @@ import pytest
 import torch
 
 from megadec.common.config import from_yaml
-from megadec.common.errors import InputError
 from megadec.engine.early_stopping import read_best
 from megadec.engine.runs.common import Job
 from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read.model import open_model
 from megadec.finetune.adapt import METHODS, Method, trains
 from megadec.finetune.classify import load_classifier
-from megadec.finetune.commands import finetune
 from megadec.finetune.examples import read_labelled
 from megadec.finetune.task import FineTuneRun, open_finetune
-from tests.support import PROJECT
 from tests.support.decoders import initialize
 from tests.support.plain_training import train_plainly
-from tests.support.processes import launched, metrics_of
+from tests.support.processes import metrics_of
 from tests.support.tiny_runs import TinyRuns
 from tests.support.titles import fine_tuning
 
-FINETUNE = PROJECT / "launch" / "finetune.py"
 STEPS = 6
 # (name, method, ZeRO, how activations are recomputed, the step to stop at once). Sizes are odd: ranks do not share them
 # evenly.
@@ -113,14 +109,3 @@ def check_best(job: Job, folder: Path) -> None:
     assert sum(right) / len(right) == best["value"]
     [measured] = [line for line in metrics_of(folder, "evaluate") if line["step"] == best["step"]]
     assert measured["accuracy"] == best["value"]
-
-
-def test_the_command_fine_tunes_or_says_what_is_wrong_with_the_texts(tmp_path: Path, runs: TinyRuns) -> None:
-    """launch/finetune.py with an option behind the file."""
-    file = fine_tuning(runs.folder, runs.tokenizer)("titles")
-    arguments = ["--deepspeed", str(runs.zero("zero2")), "--config", str(file), "--method", "lora"]
-    launched(arguments, 1, tmp_path / "log", FINETUNE)
-    assert load_classifier(runs.of("titles")).labels == ["体育", "财经", "科技"]
-    (tmp_path / "titles" / "dev.txt").write_text("木匠\t3\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"dev\.txt: line 1: label 3"):
-        finetune(arguments)

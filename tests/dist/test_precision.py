@@ -1,4 +1,4 @@
-"""The precision that suits a machine, through the launcher: here a CPU that is told to have no bf16 instructions."""
+"""The precision that suits a machine: here a CPU that is told to have no bf16 instructions."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import platform
 
 import pytest
 
+from tests.support.processes import TRAIN_MANY, run_script
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 
 WITHOUT_BF16 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are of x86")
-def test_without_bf16_instructions_auto_trains_in_fp32_and_bf16_is_told_what_it_costs(
-    runs: TinyRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in WITHOUT_BF16.items():
-        monkeypatch.setenv(name, value)
-    plan = [
-        runs.training(precision, train={"steps": 4, "precision": precision}, evaluate=NO_EVALUATION)
-        for precision in ("auto", "bf16")
-    ]
-    before, warned, after = runs.launch(*plan).partition("train.precision=bf16: this machine has no bf16 instructions")
+def test_without_bf16_instructions_auto_trains_in_fp32_and_bf16_is_told_what_it_costs(runs: TinyRuns) -> None:
+    choices = ("auto", "bf16")
+    plan = [runs.training(name, train={"steps": 4, "precision": name}, evaluate=NO_EVALUATION) for name in choices]
+    done = run_script(TRAIN_MANY, runs.plan_file(plan), **WITHOUT_BF16)
+    assert done.returncode == 0, done.stderr[-4000:]
+    before, warned, after = done.stderr.partition("train.precision=bf16: this machine has no bf16 instructions")
     assert "fp32 (auto: this CPU has no bf16 instructions)" in before
     assert warned
     assert warned not in after, "it is said once"

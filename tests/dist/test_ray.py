@@ -14,17 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
 
+from megadec.common.errors import ConfigError
 from megadec.common.processes import free_port
-from tests.support import PROJECT
-from tests.support.processes import DEADLINE_SECONDS, environment, errors_of, run_script, running, wait_until
+from megadec.ray.submit import entrypoint
+from megadec.ray.submit import main as ray_submit
+from megadec.ray.train import main as ray_train
+from tests.support.processes import DEADLINE_SECONDS, environment, run_script, running, wait_until
 from tests.support.tiny_runs import ENDLESS, NO_EVALUATION, TinyRuns
 
-SUBMIT = PROJECT / "launch" / "submit.py"
-RAY_TRAIN = PROJECT / "launch" / "ray_train.py"
 # With tokens wanted by the one and not sent by the other, head and job server would not understand each other.
 RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -91,12 +93,8 @@ def listens(port: int) -> bool:
         return listener.connect_ex(("127.0.0.1", port)) == 0
 
 
-def submit(cluster: Cluster, *command: object, options: tuple[object, ...] = ()) -> tuple[object, ...]:
-    return (SUBMIT, "--address", cluster.job_server, *options, "--", *command)
-
-
-def run(script: object, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return run_script(str(script), *arguments, **RAY_ENVIRONMENT)
+def submit(cluster: Cluster, *command: object, options: tuple[str, ...] = ()) -> tuple[Any, ...]:
+    return ("launch/submit.py", "--address", cluster.job_server, *options, "--", *command)
 
 
 def begun(log: Path, script: object, *arguments: object, **options: Any) -> Any:
@@ -134,7 +132,7 @@ def test_a_signal_to_a_worker_or_to_the_command_ends_the_run_with_a_checkpoint_a
     cluster: Cluster, tmp_path: Path, runs: TinyRuns
 ) -> None:
     folder, log = runs.of("asked"), tmp_path / "log"
-    command = [RAY_TRAIN, *runs.command("asked", train=ENDLESS, evaluate=NO_EVALUATION), "--workers", "2"]
+    command = ["launch/ray_train.py", *runs.command("asked", train=ENDLESS, evaluate=NO_EVALUATION), "--workers", "2"]
     for asked, reason in (("worker", "SIGTERM"), ("command", f"{folder}/stop was made")):
         before = len(runs.metrics("asked"))
         with begun(log, *command, "--address", cluster.address) as process:
@@ -151,49 +149,42 @@ def test_a_signal_to_a_worker_or_to_the_command_ends_the_run_with_a_checkpoint_a
     assert not (folder / "stop").exists()
 
 
-def test_a_job_that_cannot_be_placed_says_what_it_asked_for_and_what_there_is_and_ends(
+def test_a_job_that_cannot_be_placed_shows_in_its_log_what_it_asked_for_and_its_status_is_passed_on(
     cluster: Cluster, runs: TinyRuns
 ) -> None:
     asked = ["--workers", "4", "--placement_seconds", "3"]
-    done = run(*submit(cluster, "launch/ray_train.py", *runs.command("large"), *asked))
+    done = run_script(*submit(cluster, "launch/ray_train.py", *runs.command("large"), *asked), **RAY_ENVIRONMENT)
     assert done.returncode == 2, done.stdout[-4000:] + done.stderr
-    assert "error: no room for --workers=4, each with 1 CPU on one node" in done.stdout
+    assert done.stdout.count("error: no room for --workers=4, each with 1 CPU on one node") == 1
     assert "the cluster of 2 node(s) has 2 CPU" in done.stdout
 
 
-def test_submitting_shows_the_log_passes_on_folder_and_variables_and_ends_with_the_status_of_the_job(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    program = "import os, sys; print(os.getcwd(), os.environ['A'] + os.environ['B'], '完'); sys.exit(7)"
+def test_a_job_gets_folder_and_variables_and_is_stopped_by_ctrl_c(cluster: Cluster, tmp_path: Path) -> None:
+    program = (
+        "import os, time; print(os.getcwd(), os.environ['A'] + os.environ['B'], '完', flush=True); time.sleep(999)"
+    )
     options = ("--working_dir", str(tmp_path), "--env", "A=x=1", "--env", "B=y z")
-    done = run(*submit(cluster, "-c", program, options=options))
-    assert done.returncode == 7, done.stdout + done.stderr
-    assert done.stdout.splitlines().count(f"{tmp_path} x=1y z 完") == 1
-
-    done = run(*submit(cluster, "-c", "pass", options=("--working_dir", "/nowhere/at all")))
-    assert done.returncode == 2
-    assert "error: /nowhere/at all does not exist on the cluster's head node" in done.stdout
-
     log = tmp_path / "log"
-    endless = submit(cluster, "-c", "import time; print('begun', flush=True); time.sleep(9999)")
     # A shell that runs the tests in the background lets them, and what they start, ignore it.
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    with begun(log, *endless, **heard) as process:
-        wait_until(lambda: "\nbegun\n" in log.read_text(), "the job's first line", log)
+    with begun(log, *submit(cluster, "-c", program, options=options), **heard) as process:
+        wait_until(lambda: f"\n{tmp_path} x=1y z 完\n" in log.read_text(), "the job's first line", log)
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_SECONDS) == 1, log.read_text()
     assert "was stopped" in log.read_text()
 
 
-def test_an_address_where_no_cluster_is_costs_one_clear_line(runs: TinyRuns) -> None:
-    usual = runs.command("lost")
-    nobody = f"127.0.0.1:{free_port()}"
-    submitted = [SUBMIT, "--address", f"http://{nobody}", "--", "launch/ray_train.py", *usual]
-    for command, words in [
-        ([RAY_TRAIN, *usual, "--address", nobody], f"--address={nobody}: no Ray cluster answers"),
-        (submitted, f"--address=http://{nobody}: no job server of a Ray cluster answers"),
-    ]:
-        done = run(*command)
-        assert done.returncode == 2, done.stderr
-        [line] = errors_of(done.stderr)
-        assert words in line
+def test_a_folder_that_the_head_node_does_not_have_is_one_line_and_status_2() -> None:
+    done = subprocess.run(["sh", "-c", entrypoint(Path("/nowhere/at all"), ["true"])], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout.startswith(b"error: /nowhere/at all does not exist on the cluster's head node")
+    assert not done.stderr
+
+
+@mock.patch.dict("os.environ")  # the commands set variables for Ray
+def test_an_address_where_no_cluster_is_is_named(runs: TinyRuns) -> None:
+    usual, nobody = runs.command("lost"), f"127.0.0.1:{free_port()}"
+    with pytest.raises(ConfigError, match=f"--address={nobody}: no Ray cluster answers"):
+        ray_train([*usual, "--address", nobody])
+    with pytest.raises(ConfigError, match=f"--address=http://{nobody}: no job server of a Ray cluster answers"):
+        ray_submit(["--address", f"http://{nobody}", "--", "launch/ray_train.py", *usual])

@@ -17,7 +17,7 @@ from megadec.common.files import sha256_of
 from megadec.engine.zero.state_files import MOMENTS, WEIGHT, StateFiles
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 
-SAVED, MORE = 3, 8
+SAVED, MORE = 3, 3
 STOP = f"--train.stop_at_step={SAVED}"
 
 

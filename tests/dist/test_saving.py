@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from megadec.engine.checkpoint.manifest import newest_whole
 from tests.support.disturb import on_full_disk, pretrain_halting, pretrain_rank
-from tests.support.processes import PRETRAIN, codes_of, errors_of, forked, run_ranks, running, wait_until
+from tests.support.processes import forked, run_ranks, wait_until
 from tests.support.tiny_runs import ENDLESS, NO_EVALUATION, TinyRuns
 from tests.support.train_many import do_plan
 
@@ -79,33 +75,14 @@ def test_a_kill_of_any_rank_at_any_moment_of_a_save_costs_no_checkpoint_and_the_
     assert runs.losses("killed") == runs.losses("whole")
 
 
-def train_on_full_disk(runs: TinyRuns, name: str, *freed: tuple[Path, int], **sections: Any) -> tuple[int | None, str]:
-    """The status of a rank of its own on such a disk, and what it said."""
-    arguments, log = runs.command(name, evaluate=NO_EVALUATION, **sections), runs.folder / "log"
-    with forked(on_full_disk, [pretrain_rank, arguments, 0, *freed], 1, log) as processes:
-        [status] = codes_of(processes, log)
-    return status, log.read_text()
-
-
-def test_a_full_disk_is_one_error_after_the_last_retry_and_leaves_no_checkpoint(runs: TinyRuns) -> None:
-    again = {"retries": 1, "retry_pause_seconds": 0.1}
-    status, said = train_on_full_disk(runs, "full", train={"stop_at_step": 1}, checkpoint=again)
-    assert status == 1, said
-    [error] = errors_of(said)
-    assert "cannot write" in error
-    assert said.count("The state stays in memory") == 1
-    assert not list((runs.of("full") / "checkpoints").iterdir())
-
-
-def test_when_one_rank_cannot_write_every_rank_ends_with_the_reason(runs: TinyRuns) -> None:
+def test_when_one_rank_cannot_write_it_tries_again_and_then_every_rank_ends_with_the_reason(runs: TinyRuns) -> None:
     plan = []
     for name, asynchronous in (("behind", True), ("waiting", False)):
-        saving = {"retries": 0, "asynchronous": asynchronous, "interval_steps": 1}
+        saving = {"retries": 1, "retry_pause_seconds": 0.1, "asynchronous": asynchronous, "interval_steps": 1}
         training = runs.training(name, train={"steps": 3}, evaluate=NO_EVALUATION, checkpoint=saving)
         plan.append({**training, "refused": "StorageError"})
-    file = runs.folder / "plan.json"
-    file.write_text(json.dumps(plan))
-    run_ranks(on_full_disk, [do_plan, file, 1], 2, runs.folder / "log")
+    run_ranks(on_full_disk, [do_plan, runs.plan_file(plan), 1], 2, log := runs.folder / "log")
+    assert log.read_text().count("The state stays in memory") == len(plan)
     for name in ("behind", "waiting"):
         first, second = runs.refusals(name, "StorageError")
         assert "rank 1 could not save" in first
@@ -116,48 +93,13 @@ def test_when_one_rank_cannot_write_every_rank_ends_with_the_reason(runs: TinyRu
 
 def test_a_disk_that_is_freed_in_time_costs_nothing(runs: TinyRuns) -> None:
     again = {"retries": 1000, "retry_pause_seconds": 0.1, "interval_steps": 2, "keep_last": 9}
-    status, said = train_on_full_disk(runs, "freed", (runs.of("freed"), 4), train={"steps": 6}, checkpoint=again)
-    assert status == 0, said
+    arguments = runs.command("freed", train={"steps": 6}, evaluate=NO_EVALUATION, checkpoint=again)
+    run_ranks(on_full_disk, [pretrain_rank, arguments, 0, (runs.of("freed"), 4)], 1, log := runs.folder / "log")
     # Training went on while the first save was refused, and waited for it when the next one was due.
-    assert "The state stays in memory" in said
+    assert "The state stays in memory" in log.read_text()
     assert runs.checkpoints("freed") == [2, 4, 6]
     assert not unfinished(runs, "freed")
     saves = {line["step"]: line for line in runs.metrics("freed", "checkpoint")}
     assert sorted(saves) == [2, 4, 6]
     assert saves[2]["seconds"] > saves[2]["stall_seconds"] > 0.4
     assert len(runs.losses("freed")) == 6
-
-
-@pytest.mark.slow
-def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(tmp_path: Path, runs: TinyRuns) -> None:
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may make a small disk")
-    try:
-        again = {"retries": 1000, "retry_pause_seconds": 0.1, "interval_steps": 3, "keep_last": 9}
-        command = runs.command("filled", train={"steps": 6}, evaluate=NO_EVALUATION, checkpoint=again)
-        log, ballast = tmp_path / "log", folder / "ballast"
-        with running([sys.executable, str(PRETRAIN), *command], log) as process:
-            wait_until(lambda: bool(runs.metrics("filled")), "the first step", log, pause=0.005)
-            fill(ballast)
-            wait_until(lambda: "The state stays in memory" in log.read_text(), "a refusal", log)
-            ballast.unlink()
-            assert process.wait(120) == 0, log.read_text()
-        assert runs.checkpoints("filled") == [3, 6]
-        assert newest_whole(runs.of("filled") / "checkpoints") is not None
-        assert not unfinished(runs, "filled")
-        assert len(runs.losses("filled")) == 6
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    """Take every byte that is left."""
-    with open(file, "wb", buffering=0) as stream:
-        try:
-            while True:
-                stream.write(bytes(4096))
-        except OSError:
-            pass

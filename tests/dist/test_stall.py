@@ -6,8 +6,8 @@ from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 
 
 def test_a_rank_that_waits_names_the_late_rank_with_its_step_and_the_line_where_it_is(runs: TinyRuns) -> None:
-    sleepy = runs.training("sleepy", train={"steps": 4}, evaluate=NO_EVALUATION, guard={"stall_seconds": 3.0})
-    runs.train({**sleepy, "sleep": {"rank": 1, "step": 3, "seconds": 10.0}})
+    sleepy = runs.training("sleepy", train={"steps": 4}, evaluate=NO_EVALUATION, guard={"stall_seconds": 1.5})
+    runs.train({**sleepy, "sleep": {"rank": 1, "step": 3, "seconds": 5.0}})
     stalls = runs.of("sleepy") / "stalls"
     waiting = (stalls / "step_00000003_rank_0000.txt").read_text()
     summary, _, stacks = waiting.partition("\n")

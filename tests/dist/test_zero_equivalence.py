@@ -1,4 +1,4 @@
-"""How a step is divided (ZeRO stage, ranks, micro-batches, recomputation) is not part of what it computes."""
+"""How a step is divided (ZeRO stage, ranks, micro-batches) is not part of what it computes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ def combinations(ranks: int) -> Iterator[tuple[str, str, str, str]]:
     """(precision, stage, how activations are recomputed, micro-batch)."""
     # A step of 8 sequences: all of a rank's at once, or one by one.
     at_once = str(SEQUENCES // ranks)
-    ways = (("none", at_once), ("none", "1"), ("full", at_once))
-    for stage, (recompute, micro) in product(STAGES, ways if ranks > 1 else ways[:1]):
-        yield "fp32", stage, recompute, micro
+    for stage, micro in product(STAGES, (at_once, "1") if ranks > 1 else (at_once,)):
+        yield "fp32", stage, "none", micro
     if ranks == 1:
         return
     yield "fp32", "zero3_offload", "selective", at_once
@@ -56,11 +55,11 @@ def test_the_loss_is_that_of_plain_torch_however_the_step_is_divided(runs: TinyR
             precisions[name] = precision
             model = {"execution": {"recompute": {"mode": recompute}}}
             train = {"global_batch_size": SEQUENCES, "micro_batch_size": int(micro), "precision": precision}
-            sections = {"model": model, "train": train, "optimizer": {"max_grad_norm": 0.5}}
+            sections = {"model": model, "train": {**train, "steps": 6}, "optimizer": {"max_grad_norm": 0.5}}
             plan.append(runs.training(name, stage, evaluate=NO_EVALUATION, **sections))
         runs.train(*plan, ranks=ranks)
     reference = plain_losses(runs.folder / "fp32-zero0-1-none-8.yaml")
-    assert reference[-1] < reference[0] - 0.5, "the decoder must learn something for the comparison to mean something"
+    assert reference[-1] < reference[0] - 0.3, "the decoder must learn something for the comparison to mean something"
     for name, precision in precisions.items():
         # bf16 rounds weights to 8 bits; what is asked there is that no stage trains another model.
         assert runs.losses(name) == pytest.approx(reference, rel=1e-5 if precision == "fp32" else 1e-2), name

@@ -59,7 +59,8 @@ def errors_of(said: str) -> list[str]:
 # safe because nothing was computed there (its only other thread is that of Arrow's allocator, which knows of forks) and
 # CUDA was only counted, through NVML (tests/conftest.py). What a test sets in its environment does not reach them.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.support.train_many"])
+# DeepSpeed imports its Muon, and with it torch's compiler, when it builds the first engine of a process.
+_FORKS.set_forkserver_preload(["tests.support.train_many", "deepspeed.runtime.zero.muon.muon_optimizer", "setuptools"])
 
 
 @contextmanager
@@ -137,12 +138,6 @@ def launched(arguments: list[str], ranks: int, log: Path, script: Path = PRETRAI
     with deepspeed(arguments, ranks, log, script) as launcher:
         assert launcher.wait(DEADLINE_SECONDS) == status, log.read_text()[-4000:]
     return log.read_text()
-
-
-def ranks_of(session: int) -> list[psutil.Process]:
-    """The training processes under a launcher, by rank."""
-    ranks = [p for p in session_of(session) if len(p.cmdline()) > 2 and p.cmdline()[2] == str(PRETRAIN)]
-    return sorted(ranks, key=lambda p: p.cmdline()[3])
 
 
 def wait_until(

@@ -75,16 +75,17 @@ class TinyRuns:
 
     def train(self, *plan: dict[str, Any], ranks: int = 2, do: Callable[[Path], None] = do_plan) -> str:
         """Do the trainings of a plan one after the other on all ranks: what they printed."""
-        file = self._plan_file(plan)
+        file = self.plan_file(plan)
         run_ranks(do, [file], ranks, log := file.with_suffix(".log"))
         return log.read_text()
 
     def launch(self, *plan: dict[str, Any]) -> str:
         """The same on two ranks of the deepspeed launcher, which hands a test's environment on."""
-        file = self._plan_file(plan)
+        file = self.plan_file(plan)
         return launched([str(file)], 2, file.with_suffix(".log"), TRAIN_MANY)
 
-    def _plan_file(self, plan: Sequence[dict[str, Any]]) -> Path:
+    def plan_file(self, plan: Sequence[dict[str, Any]]) -> Path:
+        """Write a plan."""
         file = self.folder / f"plan-{len(list(self.folder.glob('plan-*.json')))}.json"
         file.write_text(json.dumps(plan))
         return file
