@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from megadec.engine.checkpoint.manifest import newest_whole
 from tests.support.disturb import on_full_disk, pretrain_halting, pretrain_rank
-from tests.support.processes import forked, run_ranks, wait_until
+from tests.support.processes import PRETRAIN, forked, run_ranks, running, wait_until
 from tests.support.tiny_runs import ENDLESS, NO_EVALUATION, TinyRuns
 from tests.support.train_many import do_plan
 
@@ -103,3 +105,38 @@ def test_a_disk_that_is_freed_in_time_costs_nothing(runs: TinyRuns) -> None:
     assert sorted(saves) == [2, 4, 6]
     assert saves[2]["seconds"] > saves[2]["stall_seconds"] > 0.4
     assert len(runs.losses("freed")) == 6
+
+
+@pytest.mark.slow
+def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(tmp_path: Path, runs: TinyRuns) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may make a small disk")
+    try:
+        again = {"retries": 1000, "retry_pause_seconds": 0.1, "interval_steps": 3, "keep_last": 9}
+        command = runs.command("filled", train={"steps": 6}, evaluate=NO_EVALUATION, checkpoint=again)
+        log, ballast = tmp_path / "log", folder / "ballast"
+        with running([sys.executable, str(PRETRAIN), *command], log) as process:
+            wait_until(lambda: bool(runs.metrics("filled")), "the first step", log, pause=0.005)
+            fill(ballast)
+            wait_until(lambda: "The state stays in memory" in log.read_text(), "a refusal", log)
+            ballast.unlink()
+            assert process.wait(120) == 0, log.read_text()
+        assert runs.checkpoints("filled") == [3, 6]
+        assert newest_whole(runs.of("filled") / "checkpoints") is not None
+        assert not unfinished(runs, "filled")
+        assert len(runs.losses("filled")) == 6
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Take every byte that is left."""
+    with open(file, "wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(4096))
+        except OSError:
+            pass
