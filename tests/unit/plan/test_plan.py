@@ -184,14 +184,14 @@ def test_what_is_recommended_fits_and_what_is_said_of_a_run_that_cannot_fit_is_t
 ) -> None:
     setup = replace(setup, saves_behind=saves_behind)
     machines = Machines(setup.ranks, memory_gib, setup.device, host_memory_gib=host_memory_gib)
-    work = Work(16, setup.sequence_length, 10, 512.0)
+    work = Work(64, setup.sequence_length, 10, 512.0)
     plan = make_plan(setup, machines, work)
     if plan.choice is not None:
         taken = plan.choice.setup
         assert plan.choice.memory == memory_of(taken)
         assert plan.choice.memory.fits(machines)
         assert plan.choice.memory.peak_bytes <= memory_gib * GIB * (1 - machines.left_free)
-        assert 16 % (setup.ranks * taken.micro_batch_size) == 0
+        assert 64 % (setup.ranks * taken.micro_batch_size) == 0
         assert taken.saves_behind in (saves_behind, False)
         assert ("checkpoint.asynchronous=false" in plan.advice) == (saves_behind and not taken.saves_behind)
         return
