@@ -9,8 +9,6 @@ TFLOP/s over those of one document a row. Documents are drawn with lognormal len
 data is needed; real rows have about such lengths.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import statistics
@@ -24,9 +22,9 @@ from torch import Tensor
 from bench.measure import DTYPES, alternate, device, environment, product_flops, summary, top_operations
 from megadec.common.config import parse, to_dict
 from megadec.common.errors import ConfigError, run_main
-from megadec.decoder.attention import CAUSAL, Layout, attend, document_layout
-from megadec.decoder.documents import document_blocks, document_kernel, document_mask
-from megadec.engine.zero.settings import PrecisionChoice, resolve_precision
+from megadec.decoder.attention import CAUSAL, AttentionMask, attend, packed_mask
+from megadec.decoder.document_attention import document_blocks, document_kernel, document_mask
+from megadec.engine.train_options import PrecisionChoice, resolve_precision
 
 SPREAD_OF_LENGTHS = 1.0  # standard deviation of the logarithm
 ONE = "one_document"
@@ -98,15 +96,15 @@ def measure(options: AttentionOptions, sequence_length: int, first: bool) -> dic
     }
     whole_BS = torch.zeros(rows, sequence_length, dtype=torch.int32)
     shortest = next(iter(documents))
-    layouts = {name: layout_of(options, documents_BS) for name, documents_BS in documents.items()}
-    layouts |= {ONE: layout_of(options, whole_BS), "causal": CAUSAL}
-    layouts[MASKED] = Layout(mask_B1ST=document_mask(documents[shortest].to(device())))
+    masks = {name: mask_of(options, documents_BS) for name, documents_BS in documents.items()}
+    masks |= {ONE: mask_of(options, whole_BS), "causal": CAUSAL}
+    masks[MASKED] = AttentionMask(mask_B1ST=document_mask(documents[shortest].to(device())))
     if first and options.flex and device().type == "cuda" and document_kernel(device(), torch.float32, 64) == "flex":
-        layouts["flex"] = Layout(blocks=document_blocks(documents[shortest].to(device())))
+        masks["flex"] = AttentionMask(blocks=document_blocks(documents[shortest].to(device())))
     squares = {name: squared_lengths(documents_BS) for name, documents_BS in documents.items()}
     squares |= dict.fromkeys((ONE, "causal"), rows * sequence_length**2)
     squares |= dict.fromkeys((MASKED, "flex"), squares[shortest])
-    cases = {name: forward_and_backward(options, rows, sequence_length, layout) for name, layout in layouts.items()}
+    cases = {name: forward_and_backward(options, rows, sequence_length, mask) for name, mask in masks.items()}
     seconds = alternate(cases, options.rounds, warm_up=2)
     return {
         "rows": rows,
@@ -114,7 +112,7 @@ def measure(options: AttentionOptions, sequence_length: int, first: bool) -> dic
         "packed_per_flop": {
             name: ratio_per_flop(seconds[name], squares[name], seconds[ONE], squares[ONE]) for name in documents
         },
-        "error_against_mask": error(options, rows, sequence_length, layouts[shortest], layouts[MASKED]),
+        "error_against_mask": error(options, rows, sequence_length, masks[shortest], masks[MASKED]),
     }
 
 
@@ -139,8 +137,8 @@ def squared_lengths(documents_BS: Tensor) -> int:
     return sum(int(row_S.unique_consecutive(return_counts=True)[1].square().sum()) for row_S in documents_BS)
 
 
-def layout_of(options: AttentionOptions, documents_BS: Tensor) -> Layout:
-    return document_layout(documents_BS.to(device()), dtype_of(options), options.head_size or 0)
+def mask_of(options: AttentionOptions, documents_BS: Tensor) -> AttentionMask:
+    return packed_mask(documents_BS.to(device()), dtype_of(options), options.head_size or 0)
 
 
 def inputs(options: AttentionOptions, rows: int, sequence_length: int) -> list[Tensor]:
@@ -153,18 +151,18 @@ def inputs(options: AttentionOptions, rows: int, sequence_length: int) -> list[T
 
 
 def forward_and_backward(
-    options: AttentionOptions, rows: int, sequence_length: int, layout: Layout
+    options: AttentionOptions, rows: int, sequence_length: int, mask: AttentionMask
 ) -> Callable[[], tuple[Tensor, ...]]:
     *qkv, upstream = inputs(options, rows, sequence_length)
     q, k, v = (x.requires_grad_() for x in qkv)
-    return lambda: torch.autograd.grad(attend(q, k, v, layout), (q, k, v), upstream)
+    return lambda: torch.autograd.grad(attend(q, k, v, mask), (q, k, v), upstream)
 
 
 def packed_case(options: AttentionOptions) -> Callable[[], tuple[Tensor, ...]]:
     sequence_length = options.sequence_length[0]
     rows = max(1, (options.tokens or 0) // sequence_length)
     documents_BS = draw_documents(rows, sequence_length, measured(options)[0], options.seed)
-    return forward_and_backward(options, rows, sequence_length, layout_of(options, documents_BS))
+    return forward_and_backward(options, rows, sequence_length, mask_of(options, documents_BS))
 
 
 def table(
@@ -190,11 +188,13 @@ def ratio_per_flop(ours: Sequence[float], our_work: int, theirs: Sequence[float]
     return float(f"{ratio:.4g}")
 
 
-def error(options: AttentionOptions, rows: int, sequence_length: int, layout: Layout, masked: Layout) -> float:
+def error(
+    options: AttentionOptions, rows: int, sequence_length: int, mask: AttentionMask, masked: AttentionMask
+) -> float:
     """The largest difference between what our way and the mask give."""
     *qkv, _ = inputs(options, rows, sequence_length)
     q, k, v = qkv
-    return float((attend(q, k, v, layout).float() - attend(q, k, v, masked).float()).abs().max())
+    return float((attend(q, k, v, mask).float() - attend(q, k, v, masked).float()).abs().max())
 
 
 if __name__ == "__main__":

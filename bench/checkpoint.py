@@ -9,8 +9,6 @@ seconds of a step without a save and during one. Several ranks: start it with to
 the state is in the page cache when it is flushed, so a slower disk shows in the seconds until it is whole.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -6,8 +6,6 @@ Out: one JSON object: `packages` (code lines of each package, folder of tests or
 sums of megadec/ and tests/.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import json

@@ -9,8 +9,6 @@ the graph for the backward pass, as in training. Tensors are larger than the cac
 CPU is shown without what its caches would give; an operation whose turn comes after `seconds` is left out, and named.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +25,7 @@ from megadec.common.errors import ConfigError, run_main
 from megadec.decoder.compiled import missing_compiler
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.layers import rotations
-from megadec.engine.zero.settings import PrecisionChoice, resolve_precision
+from megadec.engine.train_options import PrecisionChoice, resolve_precision
 
 EPS = 1e-6
 FORMULA = "torch"

@@ -10,8 +10,6 @@ tars; mosaicml-streaming reads a window a sample (the usual layout for language 
 more processes multiply all of them alike.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import tempfile
@@ -37,7 +35,7 @@ from megadec.common.errors import ConfigError, TrainingError, run_main
 from megadec.common.files import write_json
 from megadec.corpus.shards import FORMAT, INDEX_NAME, VERSION
 from megadec.data.batch import TokenBatch
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.prefetch import Prefetcher
 from megadec.data.stream import TrainStream
 

@@ -5,8 +5,6 @@ as batches. The batch is made by `megadec.data.batch.assemble` for all, so that 
 its tokens; a peer that is not installed is left out, and the result says why.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 import os
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from megadec.data.batch import TokenBatch, assemble
-from megadec.data.index import DataSet, DocumentSpan
+from megadec.data.dataset import DataSet, DocumentSpan
 from megadec.data.windows import WindowPlan
 
 Batches = Callable[[], Iterator[TokenBatch]]

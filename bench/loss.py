@@ -9,8 +9,6 @@ its inputs at its peak, gradients included, as bytes and as a share of the plain
 for each case, which imports torch again each time.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,9 +23,10 @@ from torch.nn.functional import cross_entropy, linear
 from bench.measure import DTYPES, alternate, device, environment, fresh_process, summary
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
-from megadec.decoder.heads import PLAIN_LOSS, LanguageLoss, LanguageModelHead
+from megadec.decoder.chunked_loss import PLAIN_LOSS, LanguageLoss
+from megadec.decoder.heads import LanguageModelHead
 from megadec.decoder.layers import Embedding
-from megadec.engine.zero.settings import PrecisionChoice, resolve_precision
+from megadec.engine.train_options import PrecisionChoice, resolve_precision
 
 PLAIN = "plain"
 CASES = (PLAIN, "ours", "ours_smoothed", "torch", "liger")
@@ -78,7 +77,7 @@ class Inputs:
     targets_N: Tensor
 
     @staticmethod
-    def of(options: LossOptions) -> Inputs:
+    def of(options: LossOptions) -> "Inputs":
         """Random numbers of about a trained model's size, drawn without a larger copy."""
         dtype = DTYPES[resolve_precision(options.precision)]
         where = device()

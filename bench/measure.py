@@ -5,8 +5,6 @@ from the repository's root, `python -m bench.NAME`, so that it finds this one. C
 what else the machine does falls on all of them alike, which warms caches less than one at a time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -24,7 +22,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from megadec.common.errors import TrainingError
-from megadec.engine.zero.settings import Precision
+from megadec.engine.train_options import Precision
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "deepspeed", "transformers", "triton", "liger-kernel", "flash-attn")
@@ -104,7 +102,7 @@ def summary(seconds: Mapping[str, Sequence[float]], baseline: str | None = None)
 def fresh_process(module: str, arguments: Sequence[str], timeout_seconds: float = 600) -> Any:
     """What `python -m module arguments` prints last on standard output, read as JSON.
 
-    For peak memory (`megadec.engine.metrics.peak_memory_bytes` in the new process), which never goes down again.
+    For peak memory (`megadec.engine.metrics.device.peak_memory_bytes` in the new process), which never goes down again.
     Raises TrainingError with the end of what it said when it fails or takes too long.
     """
     command = [sys.executable, "-m", module, *arguments]

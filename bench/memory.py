@@ -9,8 +9,6 @@ learned here. On a CPU a process's memory never shrinks, so each policy has a pr
 turns in one process either way.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ interpolated with the unigram by absolute discounting (Ney, Essen and Kneser 199
 `train_tokens` bounds it.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ import numpy as np
 
 from megadec.common.config import parse
 from megadec.common.errors import run_main
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 
 DISCOUNT = 0.75
 UNSEEN_COUNT = 0.1

@@ -8,8 +8,6 @@ of benchmark (NAME up to the first hyphen). It knows no benchmark's format: what
 a table, and known fields are drawn, so a benchmark that says more needs no change here.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

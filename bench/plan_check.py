@@ -11,8 +11,6 @@ blocks back, beside what the plan counts as in use, and as a run has it, which k
 the whole plan.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -35,8 +33,9 @@ from megadec.decoder.initialize import initial_tensor
 from megadec.engine.checkpoint.checkpointer import Snapshot
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
+from megadec.engine.train_options import TrainOptions, resolve_precision
 from megadec.engine.zero.engine import build_engine, end_process_group, start_process_group
-from megadec.engine.zero.settings import TrainOptions, merge_settings, resolve_precision
+from megadec.engine.zero.settings import merge_settings
 from megadec.plan.memory import memory_of
 from megadec.plan.setup import Setup, Zero
 

@@ -4,8 +4,6 @@ In: a command. Out: what each rank wrote to standard output; their standard erro
 rank is told its place by the variables that every launcher sets.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import tempfile

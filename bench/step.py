@@ -10,8 +10,6 @@ own. On a CPU all live at once and step in turns; on a GPU, where they would not
 after another. What waits holds memory but no core, so a machine needs the memory of all of them together.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -31,7 +29,7 @@ from bench.trainers import IN_PRECISION, NAMES, PLAIN_LOOPS, TrainerOptions, Wor
 from megadec.common.config import parse, to_dict, to_yaml
 from megadec.common.errors import ConfigError, TrainingError, run_main
 from megadec.decoder.flops import model_flops, parameter_count
-from megadec.engine.zero.settings import resolve_precision
+from megadec.engine.train_options import resolve_precision
 
 BASELINE = "transformers"
 WARM_UP_STEPS = 2

@@ -12,8 +12,6 @@ held-out set also chooses each run's best checkpoint, which flatters the decoder
 SVM; figures of the last step are given beside it.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -35,10 +33,10 @@ from megadec.decoder.flops import sizes_of
 from megadec.decoder.model import Decoder
 from megadec.engine.metrics.options import FILE_NAME as METRICS_FILE
 from megadec.engine.metrics.plot import draw_confusion
-from megadec.export.read.model import open_model
-from megadec.finetune.adapt import METHODS, LoraOptions, Method, adapted, trains
+from megadec.export.read.open_model import open_model
 from megadec.finetune.examples import LabelledOptions, LabelledText, read_labelled
-from megadec.finetune.pseudo import PseudoOptions, label_texts
+from megadec.finetune.lora import METHODS, LoraOptions, Method, adapted, trains
+from megadec.finetune.pseudo_labels import PseudoOptions, label_texts
 from megadec.finetune.score import ClassifierScoreOptions, figures, label_numbers, score_classifier
 
 TRAIN, HELD_OUT, CLASSES = "train.txt", "dev.txt", "class.txt"

@@ -8,8 +8,6 @@ each, where the peers need no mask; packed documents are measured in attention.p
     python -m bench.trainers --name ours --steps 3     # one trainer alone, a line of JSON
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
@@ -34,8 +32,9 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.task import Task
+from megadec.engine.train_options import Precision, PrecisionChoice, TrainOptions, resolve_precision
 from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
-from megadec.engine.zero.settings import Precision, PrecisionChoice, TrainOptions, merge_settings, resolve_precision
+from megadec.engine.zero.settings import merge_settings
 
 DEEPSPEED = ("ours", "ours_compiled", "transformers", "transformers_compiled", "transformers_liger")
 PLAIN_LOOPS = ("plain", "plain_compiled")

@@ -10,8 +10,6 @@ first case's. Starts its own ranks over gloo, or nccl; under a launcher (RANK is
 live in one process, so that they can take turns, and the peak memory of each needs fresh processes (--memory).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -32,8 +30,8 @@ from megadec.common.files import read_json, write_json
 from megadec.decoder.flops import parameter_count
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.ranks import Ranks
+from megadec.engine.train_options import resolve_precision
 from megadec.engine.zero.engine import end_process_group, start_process_group
-from megadec.engine.zero.settings import resolve_precision
 
 COMPARISONS = {
     "stages": (PLAIN, "zero1", "zero2", "zero3"),

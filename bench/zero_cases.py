@@ -6,8 +6,6 @@ with AdamW's state, gradients summed over ranks in one message, clipping. It kee
 for its one message, so at several ranks it is the simplest loop that is right, not the fastest.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +25,9 @@ from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
+from megadec.engine.train_options import resolve_precision
 from megadec.engine.zero.optimizer import build_optimizer
-from megadec.engine.zero.settings import KNOWN_KEYS, read_settings, resolve_precision
+from megadec.engine.zero.settings import KNOWN_KEYS, read_settings
 
 __all__ = ["SEED", "ZeroWorkload", "build_step", "first_values", "settings_file", "task_of"]
 

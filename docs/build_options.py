@@ -5,8 +5,6 @@
 tests/rules/test_docs.py fails when a page is not what this writes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import types
@@ -19,12 +17,12 @@ from megadec.common.config import Option, options_of
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.train_tokenizer import TokenizerOptions
 from megadec.engine.metrics.plot import PlotOptions
-from megadec.engine.runs.pretrain import Run
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.seq2seq import PairsRun
 from megadec.export.commands import ConvertOptions, GenerateOptions
 from megadec.export.score import ScoreOptions
 from megadec.finetune.commands import PairScoreOptions, TranslateOptions
-from megadec.finetune.pseudo import PseudoOptions
+from megadec.finetune.pseudo_labels import PseudoOptions
 from megadec.finetune.score import ClassifierScoreOptions
 from megadec.finetune.task import FineTuneRun
 from megadec.lineage.command import LineageOptions
@@ -39,7 +37,7 @@ COMMANDS: list[tuple[str, type]] = [
     ("megadec prepare", PrepareOptions),
     ("megadec train-tokenizer", TokenizerOptions),
     ("megadec show", ShowOptions),
-    ("megadec pretrain", Run),
+    ("megadec pretrain", PretrainRun),
     ("megadec finetune", FineTuneRun),
     ("megadec seq2seq", PairsRun),
     ("megadec ray-train", RayRun),
@@ -81,7 +79,7 @@ HEADER = {"en": "| option | type | default | what it is |", "zh": "| 选项 | �
 
 def page(language: str) -> str:
     """The whole page."""
-    shared = {(option.name, option.help) for option in options_of(Run)}
+    shared = {(option.name, option.help) for option in options_of(PretrainRun)}
     parts = [INTRO[language]]
     for title, kind in COMMANDS:
         rows = [o for o in options_of(kind) if kind not in RUNS or (o.name, o.help) not in shared]

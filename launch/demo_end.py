@@ -3,8 +3,6 @@
 launch/demo.sh starts it with DEMO (the folder), SERVICE (the address) and SECONDS_BEFORE in the environment.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -4,7 +4,7 @@ deepspeed launch/pretrain.py --deepspeed ds_configs/zero3.json --config launch/r
 """
 
 from megadec.common.errors import run_main
-from megadec.export.commands import pretrain
+from megadec.pretrain.command import pretrain
 
 if __name__ == "__main__":
     run_main(pretrain)

@@ -7,8 +7,6 @@
 Options are the dataclasses that the command lines are made of; every function raises MegadecError for what is wrong.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -28,19 +26,19 @@ from megadec.corpus.train_tokenizer import TokenizerOptions, train_tokenizer
 from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
 from megadec.engine.runs.common import CommonRun
-from megadec.engine.runs.pretrain import Run
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.seq2seq import PairsRun
 from megadec.export.commands import ConvertOptions
 from megadec.export.commands import convert_model as convert
 from megadec.finetune.task import FineTuneRun
 from megadec.serve.limits import ServeOptions
-from megadec.serve.open import ServedClassifier, ServedModel, is_classifier, open_classifier, open_language_model
+from megadec.serve.load import ServedClassifier, ServedModel, is_classifier, open_classifier, open_language_model
 
 __all__ = [
-    "ConvertOptions", "FineTuneRun", "Model", "PairsRun", "PrepareOptions", "Run", "Sampling", "ServeOptions",
+    "ConvertOptions", "FineTuneRun", "Model", "PairsRun", "PrepareOptions", "PretrainRun", "Sampling", "ServeOptions",
     "TokenizerOptions", "convert", "load", "prepare", "run_server", "train", "train_tokenizer",
 ]  # fmt: skip
-VERBS: Mapping[type[CommonRun], str] = {Run: "pretrain", FineTuneRun: "finetune", PairsRun: "seq2seq"}
+VERBS: Mapping[type[CommonRun], str] = {PretrainRun: "pretrain", FineTuneRun: "finetune", PairsRun: "seq2seq"}
 
 
 class Model:
@@ -114,7 +112,7 @@ def load(folder: Path | str, *, dtype: torch.dtype = torch.float32, device: str 
 def train(run: CommonRun, deepspeed: Path | str | Mapping[str, Any], *, ranks: int = 1) -> Path:
     """Train on this machine with `ranks` processes of the deepspeed launcher, and return the run's folder.
 
-    run: a `Run` (pretraining), `FineTuneRun` or `PairsRun`. deepspeed: a DeepSpeed file, or what it would hold. Where
+    run: a `PretrainRun`, `FineTuneRun` or `PairsRun`. deepspeed: a DeepSpeed file, or what it would hold. Where
     the folder holds the same run already, it goes on from its newest checkpoint. Raises ConfigError for a run of
     another kind; TrainingError when the launcher ends with another status than 0, its messages on standard error.
     """

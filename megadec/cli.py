@@ -3,8 +3,6 @@
 The scripts of launch/ and tools/ call the same functions: `megadec prepare` is `python tools/prepare.py`.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ VERBS = {
     "prepare": "megadec.corpus.prepare:main",
     "show": "megadec.lineage.show:main",
     "train-tokenizer": "megadec.corpus.train_tokenizer:main",
-    "pretrain": "megadec.export.commands:pretrain",
+    "pretrain": "megadec.pretrain.command:pretrain",
     "ray-train": "megadec.ray.train:main",
     "submit": "megadec.ray.submit:main",
     "finetune": "megadec.finetune.commands:finetune",

@@ -6,8 +6,6 @@ Everything is held in memory and written in one go, which suits a corpus of some
 depend on nothing but the sources.
 """
 
-from __future__ import annotations
-
 import argparse
 import bz2
 import hashlib

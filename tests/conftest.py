@@ -1,7 +1,5 @@
 """What tests share: a tiny tokenizer, invented documents, and a data set made of them. Nothing here is copied text."""
 
-from __future__ import annotations
-
 import os
 import random
 from pathlib import Path

@@ -5,8 +5,6 @@
 In: a tokenizer.model (or its folder) and documents. Out: report.json and README.md in `output`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ and `--input a b c` fills a tuple. A command line is a dataclass, so options exi
 documentation.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

@@ -15,8 +15,6 @@ A message names the key or file, what was found, and the rule. Exit statuses liv
 needs no table of its own.
 """
 
-from __future__ import annotations
-
 import difflib
 import operator
 import os

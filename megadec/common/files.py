@@ -4,8 +4,6 @@ In comes a path, out goes a file or folder that is written under a hidden tempor
 last. An interrupted writer costs all of its work, never a half-written result.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

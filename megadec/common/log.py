@@ -4,8 +4,6 @@ Standard output stays free for results. Only rank 0 logs below WARNING, so a mes
 must be a warning or an error.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Iterable
@@ -45,7 +43,7 @@ def progress(
     total: float | None = None,
     unit: str = "it",
     initial: int = 0,
-) -> tqdm[Any]:
+) -> "tqdm[Any]":
     """A progress bar on rank 0: live on a terminal, a line every half minute in a log file, nothing on other ranks."""
     live = sys.stderr.isatty()
     return tqdm(

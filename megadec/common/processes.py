@@ -1,7 +1,5 @@
 """Processes that belong together: what a launcher has started, and whatever became of it."""
 
-from __future__ import annotations
-
 import os
 import socket
 

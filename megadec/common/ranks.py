@@ -4,8 +4,6 @@ deepspeed, torchrun and Ray Train all set RANK, LOCAL_RANK and WORLD_SIZE. Readi
 works before the process group exists and in packages that do not import torch.
 """
 
-from __future__ import annotations
-
 import os
 
 from megadec.common.errors import ConfigError

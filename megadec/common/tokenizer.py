@@ -4,15 +4,13 @@ In comes a `tokenizer.model` trained by tokenizer/train.py; out go ids and text.
 unless the caller adds them, so that text which spells "<s>" stays text.
 """
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import sentencepiece
@@ -47,12 +45,12 @@ class Tokenizer:
         self.bos_id: int = processor.bos_id()
         self.eos_id: int = processor.eos_id()
 
-    def __reduce__(self) -> tuple[Callable[[Path], Tokenizer], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], "Tokenizer"], tuple[Path]]:
         """Another process gets the path, and loads the model once."""
         return _load_once, (self.path,)
 
     @classmethod
-    def load(cls, path: Path | str) -> Tokenizer:
+    def load(cls, path: Path | str) -> Self:
         """Load a `tokenizer.model`, given as the file or as the folder that holds it.
 
         Raises TokenizerError when there is none, when it is not a sentencepiece model, or when it has no `<s>`, `</s>`.
@@ -143,7 +141,7 @@ class Tokenizer:
         """bool [vocabulary_size]: whether the id is one of the 256 byte pieces."""
         return np.asarray([self._processor.is_byte(i) for i in range(self.vocabulary_size)], dtype=bool)
 
-    def stream(self) -> TextStream:
+    def stream(self) -> "TextStream":
         """A decoder that takes ids one at a time and gives whole characters only."""
         return TextStream(self)
 

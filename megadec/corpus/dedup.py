@@ -3,8 +3,6 @@
 Two texts share one of 16 bytes with a probability of 1e-19 among a billion. Near duplicates are not seen.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Iterator

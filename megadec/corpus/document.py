@@ -4,12 +4,10 @@ Row groups are small, so that reading needs a few tens of megabytes whatever the
 a few percent better.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,7 +64,7 @@ class DocumentsWriter:
         if len(self._group) >= ROW_GROUP_DOCUMENTS or self._waiting_characters >= ROW_GROUP_CHARACTERS:
             self._write_group()
 
-    def __enter__(self) -> DocumentsWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

@@ -4,8 +4,6 @@ The rules are those of Gopher (Rae et al. 2021, appendix A) and RefinedWeb (Pene
 characters, so that no segmenter is needed. They look at the first 20,000 characters of a document.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass, fields, replace

@@ -1,10 +1,8 @@
-"""What a run of the corpus line is asked for, and the check that it fits together before any text is read.
+"""What a run of the corpus pipeline is asked for, and the check that it fits together before any text is read.
 
 One flat list of options for every source; the check finds those that contradict each other, not those that a source
 ignores.
 """
-
-from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ LARGEST_DEFAULT_WORKERS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions(ReadOptions):
-    """One run of the corpus line, beside how its files are read.
+    """One run of the corpus pipeline, beside how its files are read.
 
     Attributes:
         source: what the files are: zhwiki, wikiextractor, thucnews, comments, jsonl, parquet, text, markdown, sgml,

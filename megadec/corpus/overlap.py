@@ -5,8 +5,6 @@ The sample is the same whatever the order: the smallest of the documents' hashes
 off by a few hundredths of the documents of both, and a few common documents among millions are not seen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import combinations
 

@@ -3,8 +3,6 @@
 A slow item holds back those behind it, so that the output is the same for every number of workers.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor

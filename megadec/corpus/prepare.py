@@ -1,10 +1,8 @@
-"""The whole line: raw files -> clean -> judged -> no duplicates -> documents in Parquet -> token shards.
+"""The whole pipeline: raw files -> clean -> judged -> no duplicates -> documents in Parquet -> token shards.
 
 Documents go to disk once before they are tokenized, so that one pass feeds the training and the held-out set in
 constant memory.
 """
-
-from __future__ import annotations
 
 import shutil
 import tempfile
@@ -23,8 +21,8 @@ from megadec.common.log import progress
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.dedup import excluded_digests, is_held_out
 from megadec.corpus.document import DocumentsWriter, read_documents
-from megadec.corpus.line import cleaned, without_duplicates
 from megadec.corpus.options import PrepareOptions, check_options
+from megadec.corpus.pipeline import cleaned, without_duplicates
 from megadec.corpus.report import HELD_OUT, CorpusReport
 from megadec.corpus.shards import write_shards
 from megadec.corpus.sources import Source
@@ -33,7 +31,7 @@ __all__ = ["PrepareOptions", "prepare"]
 
 
 def prepare(options: PrepareOptions) -> CorpusReport:
-    """Run the line and write what `options` ask for; every result gets its name only when all of them are whole.
+    """Run the pipeline and write what `options` ask for; every result gets its name only when all of them are whole.
 
     Raises ConfigError for options that do not fit together or results that exist, InputError for input that cannot be
     read or of which nothing is left, StorageError for the disk; then no result is left under its name.

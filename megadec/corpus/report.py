@@ -3,12 +3,10 @@
 Each process fills a report of its own and the parent merges them.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from megadec.corpus.document import Document
 
@@ -34,7 +32,7 @@ class CorpusReport:
         return self.kept.total() + self.notes[HELD_OUT] + self.dropped.total()
 
     def keep(self, document: Document) -> None:
-        """Count a document that reached the end of the line."""
+        """Count a document that reached the end of the pipeline."""
         self.kept[document.source] += 1
         self.kept_characters[document.source] += len(document.text)
 
@@ -50,7 +48,7 @@ class CorpusReport:
         """Count something that changed no document's fate, for example the encoding that a file was found in."""
         self.notes[fact] += 1
 
-    def merge(self, other: CorpusReport) -> None:
+    def merge(self, other: Self) -> None:
         """Add the counts of `other`; its samples fill what room there is."""
         for name in ("kept", "kept_characters", "dropped", "dropped_characters", "notes"):
             getattr(self, name).update(getattr(other, name))

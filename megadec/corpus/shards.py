@@ -1,31 +1,28 @@
 """Writes documents as token shards: WebDataset tars of blocks of whole documents, and index.json, written last.
 
-A block holds about a megabyte of tokens, so that a reader maps the tar and takes windows without copying. A document is
-`<s> tokens </s>`, and `<s>` stands nowhere else. The same documents and tokenizer give the same bytes.
+A block holds about a megabyte of tokens, so that a reader maps the tar and takes windows without copying. The same
+documents and tokenizer give the same bytes.
 """
-
-from __future__ import annotations
 
 import io
 import json
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from functools import partial
-from itertools import chain, tee
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from megadec import __version__
-from megadec.common.errors import ConfigError, InputError, TokenizerError
+from megadec.common.errors import ConfigError, InputError
 from megadec.common.files import sha256_of, storage_errors, whole_folder, write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.overlap import Sketch
-from megadec.corpus.parallel import chunks_of, map_in_order
 from megadec.corpus.report import CorpusReport
+from megadec.corpus.tokenize import encode_in_order, token_dtype
 
 FORMAT = "megadec-shards"
 VERSION = 1
@@ -33,14 +30,8 @@ INDEX_NAME = "index.json"
 BLOCK_TOKENS = 524_288
 SHARD_BYTES = 256 * 2**20
 TAR_RECORD_BYTES = 512
-LARGEST_UINT16 = 65_535
 _Block = tuple[np.ndarray, list[dict[str, Any]]]
 """Tokens, and the entry of each document in documents.json."""
-
-
-def token_dtype(vocabulary_size: int) -> str:
-    """The stored type of a token: uint16, or uint32 for a vocabulary over 65,535."""
-    return "uint16" if vocabulary_size <= LARGEST_UINT16 else "uint32"
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
@@ -76,7 +67,7 @@ def write_shards(
     sketch = Sketch()
     with (
         whole_folder(folder, replace=overwrite) as partial_folder,
-        closing(_encode_in_order(documents, tokenizer, workers)) as encoded,
+        closing(encode_in_order(documents, tokenizer, workers)) as encoded,
     ):
         blocks = enumerate(_blocks(encoded, block_tokens, sources, licences, sketch))
         shards: list[dict[str, Any]] = []
@@ -173,26 +164,3 @@ def _write_tar(path: Path, blocks: Iterable[tuple[int, _Block]], shard_bytes: in
         **{name: sum(sample[name] for sample in samples) for name in ("tokens", "documents")},
         "samples": samples,
     }
-
-
-def encode_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """Tokens of each document as `<s> ... </s>`. Raises TokenizerError when a text itself gives one of these."""
-    dtype = token_dtype(tokenizer.vocabulary_size)
-    encoded = []
-    for document, ids in zip(documents, tokenizer.encode_many(list(map(full_text, documents))), strict=True):
-        for name, special in (("<s>", tokenizer.bos_id), ("</s>", tokenizer.eos_id)):
-            if special in ids:
-                found = f"document {document.id} encodes to {name}"
-                raise TokenizerError(f"{tokenizer.path}: {found}, which only marks boundaries")
-        encoded.append(np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype=dtype))
-    return encoded
-
-
-def _encode_in_order(
-    documents: Iterable[Document], tokenizer: Tokenizer, workers: int
-) -> Generator[tuple[Document, np.ndarray], None, None]:
-    """Each document with its tokens, in the order of the input."""
-    chunks, sent = tee(chunks_of(documents))
-    with closing(map_in_order(partial(encode_documents, tokenizer=tokenizer), sent, workers)) as encoded:
-        for chunk, tokens in zip(chunks, encoded, strict=True):
-            yield from zip(chunk, tokens, strict=True)

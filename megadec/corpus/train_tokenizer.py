@@ -1,8 +1,6 @@
 """The command train-tokenizer: files of documents in; a folder with tokenizer.model, training.json, report.json and
 README.md out, which gets its name when all four are whole."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path

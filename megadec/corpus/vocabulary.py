@@ -4,8 +4,6 @@ The chosen text is held in memory, tens of megabytes for 32,000 pieces; the file
 reach over punctuation (`，但是`, `。\n`), worth a tenth of the tokens in prose, but not over a newline.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import time

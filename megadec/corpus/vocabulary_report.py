@@ -3,8 +3,6 @@
 Every document is encoded and decoded, a minute or two for a hundred million characters.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ In: windows. Out: five tensors of one shape, a sequence for each. Three of the f
 from the ids; making them here, in the loader's thread, keeps the decoder free of rules about documents.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -68,7 +66,7 @@ class TokenBatch(Batch):
     """int32: running number of the document in the sequence, from 0; padding has a number of its own. Of the whole
     sequence also where the others are a part of it."""
 
-    def part_of_sequences(self, part: int, parts: int) -> TokenBatch:
+    def part_of_sequences(self, part: int, parts: int) -> "TokenBatch":
         """Part `part` of `parts` equal ones of each sequence, [B, S / parts]; only the documents stay whole.
 
         Targets, weights and positions are cut and not made anew: the last token of a part predicts the first of the
@@ -80,7 +78,7 @@ class TokenBatch(Batch):
         )
         return TokenBatch(ids_BP, targets_BP, weights_BP, positions_BP, self.documents_BS)
 
-    def sequences(self, first: int, stop: int) -> TokenBatch:
+    def sequences(self, first: int, stop: int) -> "TokenBatch":
         """Sequences first, ..., stop - 1, sharing memory with this batch."""
         return TokenBatch(*(tensor[first:stop] for tensor in self.tensors()))
 

@@ -4,13 +4,11 @@ In: an open data set, a plan and the number of a window, or a stream and a step.
 look into documents.json for each window, which is slow for many windows and costs nothing until somebody asks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.stream import TrainStream
 from megadec.data.windows import WindowPlan
 

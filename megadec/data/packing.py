@@ -4,8 +4,6 @@ All documents of one length are placed at once, in the sequences that the one-by
 documents take a second or so.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from typing import NamedTuple
 

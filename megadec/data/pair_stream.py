@@ -3,8 +3,6 @@
 Sequences are padded to the longest of their micro-batch, and sorted by length within a rank's share of the step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

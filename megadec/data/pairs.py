@@ -4,15 +4,13 @@ Files are two whose lines belong together, or one of `source<TAB>target` lines, 
 by a hash of its source. A million pairs are tokenized in about a minute.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -46,7 +44,7 @@ class PairOptions:
         check_range(self, "data.", "held_out_fraction", least=0, below=1)
         check_range(self, "data.", "max_source_tokens", "max_target_tokens", least=2)  # a token and </s>
 
-    def with_files(self, files: Sequence[str]) -> PairOptions:
+    def with_files(self, files: Sequence[str]) -> Self:
         """The same choice from other files: one with TABs, or one of sources and one of targets; these if none."""
         if len(files) > 2:
             raise ConfigError(f"{len(files)} files of pairs: give one with TABs, or one of sources and one of targets")
@@ -86,7 +84,7 @@ class Ragged:
         return found
 
     @classmethod
-    def of(cls, lists: Sequence[Sequence[int]], vocabulary_size: int) -> Ragged:
+    def of(cls, lists: Sequence[Sequence[int]], vocabulary_size: int) -> Self:
         """`lists` joined."""
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists], dtype=np.int64)])
         dtype = np.uint16 if vocabulary_size <= 2**16 else np.uint32

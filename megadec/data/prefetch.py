@@ -4,14 +4,13 @@ Threads, not processes: numpy releases the lock while it copies, and carrying a 
 One thread is enough for shards on a local disk; remote shards want more.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
+from typing import Self
 
 import torch
 
@@ -87,7 +86,7 @@ class Prefetcher(Iterator[Sequence[Batch]]):
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def __enter__(self) -> Prefetcher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,8 +4,6 @@ A tar is named by its contents, so runs share it; the ranks of a machine share t
 read in random order, so a folder that does not hold the whole set fetches shards again and again.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

@@ -3,8 +3,6 @@
 A remote folder is looked at in one listing; over http, which has none, a missing shard is found when it is wanted.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
@@ -26,7 +24,7 @@ LOCAL_SCHEME = "file://"
 UNLISTED = ("http", "https")
 
 
-def open_folder(folder: Path | str, cache: ShardCacheOptions | None = None) -> LocalFolder | RemoteFolder:
+def open_folder(folder: Path | str, cache: ShardCacheOptions | None = None) -> "LocalFolder | RemoteFolder":
     """The folder behind a path or an address. Raises ConfigError for an address that fsspec cannot read here."""
     address = str(folder).removeprefix(LOCAL_SCHEME)
     if "://" not in address:

@@ -1,7 +1,5 @@
 """What every stream of batches has in common: a rank's part of a step, and the state that a checkpoint keeps."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod

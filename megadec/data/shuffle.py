@@ -8,8 +8,6 @@ A set of weight w gives round(w x windows) windows to each epoch. It is gone thr
 its own, and an epoch goes on where the last one stopped: weight 0.5 sees all windows in two epochs, none twice.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ a shard that is left out become padding, and every other window keeps its step a
 change, so which shards are left out is a part of the fingerprint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -14,11 +12,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
-from megadec.data.index import DataSet, DocumentSpan
+from megadec.data.dataset import DataSet, DocumentSpan
 from megadec.data.sharding import ORDER_RULE, ResumableStream, fingerprint_of, rank_position, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
-from megadec.data.skip import SkippedDocuments, find_skipped, leave_out
+from megadec.data.skip_documents import SkippedDocuments, find_skipped, leave_out
 from megadec.data.windows import PLAN_VERSION, WindowPlan, plan_windows
 
 ORDER_CHUNK = 4096
@@ -37,9 +35,10 @@ class TrainStream(ResumableStream):
 
     A weight is how often the windows of a set are seen in an epoch. sequence_parallel_size: so many neighbouring ranks
     share sequences, each with a part of every one; skip_documents: ids of documents without weight in the loss
-    (`data/skip.py`); the order of windows does not depend on either. With packing="best_fit" the plan is built lazily,
-    on first use, so that damaged shards can be found and dropped (`DataSet.without`) before. Raises ConfigError for
-    sizes, weights or packing that cannot be, ShardError if the data sets were tokenized with different tokenizers.
+    (`data/skip_documents.py`); the order of windows does not depend on either. With packing="best_fit" the plan is
+    built lazily, on first use, so that damaged shards can be found and dropped (`DataSet.without`) before. Raises
+    ConfigError for sizes, weights or packing that cannot be, ShardError if the data sets were tokenized with different
+    tokenizers.
     """
 
     sets: Sequence[tuple[DataSet, float]]

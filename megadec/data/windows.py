@@ -7,8 +7,6 @@ A window is pieces of (first token, predictions): p predictions read the p + 1 t
   Modeling", ICML 2024), for some padding; only documents longer than a sequence are cut. Cached in a file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import zipfile
@@ -22,7 +20,7 @@ import numpy as np
 from megadec.common.errors import ConfigError, ShardError, StorageError
 from megadec.common.files import whole_file
 from megadec.common.log import logger
-from megadec.data.index import DataSet, DocumentSpan
+from megadec.data.dataset import DataSet, DocumentSpan
 from megadec.data.packing import Packed, pack
 
 Packing = Literal["cut", "best_fit"]

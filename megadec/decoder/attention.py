@@ -1,10 +1,8 @@
 """Grouped-query causal attention that does not cross documents.
 
-A `Layout` says which token sees which. It is made once a batch and holds what the device's kernel needs (documents.py),
-so that nothing is worked out again in each layer.
+An `AttentionMask` says which token sees which. It is made once a batch and holds what the device's kernel needs
+(document_attention.py), so that nothing is worked out again in each layer.
 """
-
-from __future__ import annotations
 
 import dataclasses
 from typing import Any
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from megadec.decoder.cache import KeyValueCache
-from megadec.decoder.documents import (
+from megadec.decoder.document_attention import (
     Documents,
     attend_blocks,
     attend_documents,
@@ -24,7 +22,7 @@ from megadec.decoder.documents import (
     locate_documents,
 )
 from megadec.decoder.kernels.choose import Kernels
-from megadec.decoder.kernels.precision import product_dtype
+from megadec.decoder.kernels.precision import matmul_dtype
 from megadec.decoder.kernels.rotary import rotate_pair
 from megadec.decoder.layers import Linear, RotaryNorm
 from megadec.decoder.sequence_parallel import SequenceRanks
@@ -35,7 +33,7 @@ from megadec.decoder.shape import DecoderShape
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class AttentionMask:
     """Which tokens a token sees. Of the first four at most one is set; with none, all earlier tokens and itself.
 
     documents: those of its document, by their lengths; blocks: the same, by FlexAttention's BlockMask.
@@ -56,43 +54,43 @@ class Layout:
         return self.documents is None and self.blocks is None and self.mask_B1ST is None and not self.everything
 
 
-CAUSAL = Layout()
+CAUSAL = AttentionMask()
 
 
-def document_layout(documents_BS: Tensor, dtype: torch.dtype, head_size: int) -> Layout:
-    """The layout of packed sequences: causal in each run of one document number, nothing across."""
+def packed_mask(documents_BS: Tensor, dtype: torch.dtype, head_size: int) -> AttentionMask:
+    """The mask of packed sequences: causal in each run of one document number, nothing across."""
     kernel = document_kernel(documents_BS.device, dtype, head_size)
     if kernel == "mask":
-        return Layout(mask_B1ST=document_mask(documents_BS))
+        return AttentionMask(mask_B1ST=document_mask(documents_BS))
     if kernel == "flex":
-        return Layout(blocks=document_blocks(documents_BS))
+        return AttentionMask(blocks=document_blocks(documents_BS))
     documents = locate_documents(documents_BS)
     if kernel == "varlen" and documents.starts.numel() == documents_BS.shape[0] + 1:
         return CAUSAL  # one document each: torch then chooses among its kernels for sequences of one length
-    return Layout(documents=documents)
+    return AttentionMask(documents=documents)
 
 
-def cached_layout(new_tokens: int, seen_tokens: int, device: torch.device) -> Layout:
-    """The layout of `new_tokens` behind `seen_tokens` in a cache."""
+def cached_mask(new_tokens: int, seen_tokens: int, device: torch.device) -> AttentionMask:
+    """The mask of `new_tokens` behind `seen_tokens` in a cache."""
     if seen_tokens == 0:
         return CAUSAL
     if new_tokens == 1:
-        return Layout(everything=True)
+        return AttentionMask(everything=True)
     ones_ST = torch.ones(new_tokens, seen_tokens + new_tokens, dtype=torch.bool, device=device)
-    return Layout(mask_B1ST=ones_ST.tril(diagonal=seen_tokens)[None, None])
+    return AttentionMask(mask_B1ST=ones_ST.tril(diagonal=seen_tokens)[None, None])
 
 
-def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v over what the layout lets each token see; [B, S, H * D]."""
-    if layout.sequence is not None:
-        whole = dataclasses.replace(layout, sequence=None)
-        return layout.sequence.attend(lambda q, k, v: attend(q, k, v, whole), q_BSHD, k_BTKD, v_BTKD)
-    if layout.documents is not None:
-        return attend_documents(q_BSHD, k_BTKD, v_BTKD, layout.documents)
-    if layout.blocks is not None:
-        return attend_blocks(q_BSHD, k_BTKD, v_BTKD, layout.blocks)
-    wide = product_dtype(q_BSHD)
-    if layout.causal and wide != q_BSHD.dtype:
+def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: AttentionMask) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v over what the mask lets each token see; [B, S, H * D]."""
+    if mask.sequence is not None:
+        whole = dataclasses.replace(mask, sequence=None)
+        return mask.sequence.attend(lambda q, k, v: attend(q, k, v, whole), q_BSHD, k_BTKD, v_BTKD)
+    if mask.documents is not None:
+        return attend_documents(q_BSHD, k_BTKD, v_BTKD, mask.documents)
+    if mask.blocks is not None:
+        return attend_blocks(q_BSHD, k_BTKD, v_BTKD, mask.blocks)
+    wide = matmul_dtype(q_BSHD)
+    if mask.causal and wide != q_BSHD.dtype:
         # Each sequence as a document, which keeps no wide copies for the backward pass.
         count, tokens = q_BSHD.shape[:2]
         starts = torch.arange(0, count * tokens + 1, tokens, dtype=torch.int32)
@@ -101,8 +99,8 @@ def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Te
         q_BSHD.transpose(1, 2).to(wide),
         k_BTKD.transpose(1, 2).to(wide),
         v_BTKD.transpose(1, 2).to(wide),
-        attn_mask=layout.mask_B1ST,
-        is_causal=layout.causal,
+        attn_mask=mask.mask_B1ST,
+        is_causal=mask.causal,
         enable_gqa=q_BSHD.shape[2] != k_BTKD.shape[2],
     )
     return mixed_BHSD.transpose(1, 2).flatten(2).to(q_BSHD.dtype)
@@ -125,7 +123,7 @@ class SelfAttention(nn.Module):
         self.k_norm = RotaryNorm(shape.head_size, shape.norm_eps, kernels) if shape.qk_norm else None
 
     def forward(
-        self, x_BSH: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, layout: Layout, cache: KeyValueCache | None = None
+        self, x_BSH: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, mask: AttentionMask, cache: KeyValueCache | None = None
     ) -> Tensor:
         q_BSHD, k_BSKD, v_BSKD = (
             projection(x_BSH).unflatten(-1, (-1, self.head_size))
@@ -139,5 +137,5 @@ class SelfAttention(nn.Module):
         if cache is not None:
             k_BKTD, v_BKTD = cache.append(self.layer, k_BSKD.transpose(1, 2), v_BSKD.transpose(1, 2))
             k_BSKD, v_BSKD = k_BKTD.transpose(1, 2), v_BKTD.transpose(1, 2)
-        out: Tensor = self.o_proj(self.attend(q_BSHD, k_BSKD, v_BSKD, layout))
+        out: Tensor = self.o_proj(self.attend(q_BSHD, k_BSKD, v_BSKD, mask))
         return out

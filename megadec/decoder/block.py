@@ -1,16 +1,14 @@
 """One layer of the decoder: attention, then feed-forward, each normalized before and added after (pre-norm)."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from megadec.decoder.attention import Layout, SelfAttention
+from megadec.decoder.attention import AttentionMask, SelfAttention
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.kernels.choose import Kernels
 from megadec.decoder.kernels.swiglu import swiglu
-from megadec.decoder.layers import Linear, StreamNorm
+from megadec.decoder.layers import AddRMSNorm, Linear
 from megadec.decoder.recompute import in_tiles
 from megadec.decoder.shape import DecoderShape
 
@@ -45,16 +43,16 @@ class Block(nn.Module):
     def __init__(self, shape: DecoderShape, layer: int, dropout: float = 0.0, execution: Execution = PLAIN) -> None:
         super().__init__()
         self.dropout = dropout
-        self.input_layernorm = StreamNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
+        self.input_layernorm = AddRMSNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
         self.self_attn = SelfAttention(shape, layer, execution.kernels)
-        self.post_attention_layernorm = StreamNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
+        self.post_attention_layernorm = AddRMSNorm(shape.hidden_size, shape.norm_eps, execution.kernels)
         self.mlp = SwiGLU(shape, execution.kernels, execution.mlp_tile_tokens)
 
     def forward(
-        self, x_BSH: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, layout: Layout, cache: KeyValueCache | None = None
+        self, x_BSH: Tensor, cos_BS1F: Tensor, sin_BS1F: Tensor, mask: AttentionMask, cache: KeyValueCache | None = None
     ) -> Tensor:
         x_BSH, normed_BSH = self.input_layernorm(x_BSH)
-        attended_BSH = self._dropout(self.self_attn(normed_BSH, cos_BS1F, sin_BS1F, layout, cache))
+        attended_BSH = self._dropout(self.self_attn(normed_BSH, cos_BS1F, sin_BS1F, mask, cache))
         x_BSH, normed_BSH = self.post_attention_layernorm(x_BSH, attended_BSH)
         return x_BSH + self._dropout(self.mlp(normed_BSH))
 

@@ -4,8 +4,6 @@ Room is allocated ahead and doubled when it is short (up to the context), so a s
 context and a long one is copied a few times only.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad

@@ -5,8 +5,6 @@ outside the compiled graphs, because the documents of a batch would be constants
 compilation; so does generation, whose lengths grow by one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

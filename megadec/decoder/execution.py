@@ -5,8 +5,6 @@ choices instead of an argument each, so that a new one does not pass through eve
 rounding whatever is chosen, which tests hold every choice to.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -6,8 +6,6 @@ tied or not; attention is counted as causal inside each document (half of PaLM's
 than those of projects that count the full square. Operations repeated by activation checkpointing are not counted.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

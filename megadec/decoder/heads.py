@@ -1,66 +1,22 @@
-"""From the last hidden states to logits, or to the loss without ever holding all logits.
+"""From the last hidden states to logits, or to the loss: of the next token, or of labels.
 
-A batch of 8 x 4,096 tokens with 32,000 ids is 4 GiB of float32 logits, and as much again for their gradient; here only
-a chunk of tokens exists at a time. The gradients are computed during the forward pass (they need nothing that comes
-later but one factor), which holds a float32 gradient of the weight until the backward pass.
+Under ZeRO-3 a head's weight is whole only inside its forward, so the loss is computed there.
 """
-
-from __future__ import annotations
-
-import math
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-from megadec.common.errors import check_range
-from megadec.decoder.kernels.choose import Kernels, module_for, pieces
-from megadec.decoder.kernels.precision import at_least_float32, product_dtype, wide_dtype
+from megadec.decoder.chunked_loss import PLAIN_LOSS, LanguageLoss, chunked_cross_entropy
+from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.kernels.precision import at_least_float32
 from megadec.decoder.layers import Embedding, linear
 
-# Shapes: B batch, S sequence, N tokens of the batch, C tokens of a chunk, H hidden size, V vocabulary, L labels.
-
-# A chunk's logits, in the dtype of their product, are at least so many bytes and so many tokens: every chunk adds its
-# product to the gradient of the whole weight, which costs as much as a few hundred tokens of the products themselves.
-CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
-CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
-
-
-@dataclass(frozen=True)
-class LanguageLoss:
-    """What a language model's training loss adds to plain nats; evaluation is in plain nats.
-
-    label_smoothing: the share of the target that is spread over the vocabulary (arXiv 1512.00567, section 7).
-    z_loss: times the squared logarithm of softmax's denominator, which keeps logits from drifting; 1e-4 is usual (PaLM,
-        arXiv 2204.02311, section 5).
-    """
-
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range(self, "loss.", "label_smoothing", least=0, below=1)
-        check_range(self, "loss.", "z_loss", least=0, below=math.inf)
-
-
-PLAIN_LOSS = LanguageLoss()
-
-
-def chunk_tokens(vocabulary_size: int, h_NH: Tensor) -> int:
-    """How many tokens' logits exist at a time on this kind of device."""
-    kind = h_NH.device.type if h_NH.device.type in CHUNK_BYTES else "cuda"
-    return max(1, CHUNK_TOKENS[kind], CHUNK_BYTES[kind] // (product_dtype(h_NH).itemsize * vocabulary_size))
+# Shapes: B batch, S sequence, N tokens of the batch, H hidden size, V vocabulary, L labels.
 
 
 class LanguageModelHead(nn.Module):
-    """logits = h weight^T; `tied`: the weight is the embedding's own parameter, else another of its size.
-
-    Under ZeRO-3 the weight is whole only inside this module's forward, so the loss is computed here.
-    """
+    """logits = h weight^T; `tied`: the weight is the embedding's own parameter, else another of its size."""
 
     def __init__(
         self, embedding: Embedding, tied: bool, loss: LanguageLoss = PLAIN_LOSS, kernels: Kernels = "auto"
@@ -82,17 +38,11 @@ class LanguageModelHead(nn.Module):
         h_NH = h_BSH.flatten(0, -2)
         weights_N = torch.ones_like(targets_BS, dtype=torch.float32) if weights_BS is None else weights_BS
         loss = self.loss if self.training else PLAIN_LOSS
-        chunk, module = chunk_tokens(self.weight.shape[0], h_NH), module_for("cross_entropy", self.kernels, h_NH)
-        inputs = (h_NH, self.weight, targets_BS.flatten(), weights_N.flatten())
-        total: Tensor = _ChunkedCrossEntropy.apply(*inputs, loss, chunk, module, torch.is_grad_enabled())
-        return total
+        return chunked_cross_entropy(h_NH, self.weight, targets_BS.flatten(), weights_N.flatten(), loss, self.kernels)
 
 
 class ClassifierHead(nn.Module):
-    """logits = h weight^T, one for each label; the weight is Hugging Face's `score.weight`, without a bias.
-
-    Under ZeRO-3 the weight is whole only inside this module's forward, so the loss is computed here.
-    """
+    """logits = h weight^T, one for each label; the weight is Hugging Face's `score.weight`, without a bias."""
 
     def __init__(self, hidden_size: int, classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -116,69 +66,3 @@ class ClassifierHead(nn.Module):
         targets_N, weights_N = targets_BS.flatten()[counted_N], weights_BS.flatten()[counted_N]
         nats_N = cross_entropy(logits_NL, targets_N, reduction="none", label_smoothing=self.label_smoothing)
         return (weights_N.to(nats_N.dtype) * nats_N).sum()
-
-
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """sum_n weight_n * nats_n, the nats of `kernels/cross_entropy.py`, `chunk` tokens at a time.
-
-    Saves the two gradients and neither the hidden states nor the weight, which ZeRO-3 may have given back by the time
-    of the backward pass.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, h_NH: Tensor, weight_VH: Tensor, targets_N: Tensor, weights_N: Tensor,
-        loss: LanguageLoss, chunk: int, module: ModuleType, gradients: bool,
-    ) -> Tensor:  # fmt: skip
-        wants_h, wants_weight = (gradients and ctx.needs_input_grad[i] for i in range(2))
-        ctx.dtypes = h_NH.dtype, weight_VH.dtype
-        h_NH, weight_VH = h_NH.to(product_dtype(h_NH)), weight_VH.to(product_dtype(weight_VH))
-        weights_N = weights_N.to(wide_dtype(h_NH))
-        targets_N = targets_N.masked_fill(weights_N == 0, 0)
-        h_gradient_NH = torch.empty_like(h_NH) if wants_h else None
-        weight_gradient = _WeightGradient(weight_VH, h_NH, chunk) if wants_weight else None
-        nats_N = torch.empty_like(weights_N)
-        logits_CV = h_NH.new_empty(min(chunk, h_NH.shape[0]), weight_VH.shape[0])
-        for start in range(0, h_NH.shape[0], chunk):
-            part = slice(start, start + chunk)
-            h_CH = h_NH[part]
-            chunk_CV = torch.mm(h_CH, weight_VH.T, out=logits_CV[: h_CH.shape[0]])
-            given = (chunk_CV, targets_N[part], weights_N[part], loss.label_smoothing, loss.z_loss)
-            nats_N[part] = module.losses(*given, wants_h or wants_weight)
-            if h_gradient_NH is not None:
-                torch.mm(chunk_CV, weight_VH, out=h_gradient_NH[part])
-            if weight_gradient is not None:
-                weight_gradient.add(chunk_CV, h_CH)
-        ctx.save_for_backward(h_gradient_NH, None if weight_gradient is None else weight_gradient.sum_VH)
-        return (weights_N * nats_N).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        h_gradient_NH, weight_gradient_VH = ctx.saved_tensors
-        # In their own memory: they are made for one backward pass, and autograd refuses a second one.
-        if h_gradient_NH is not None:
-            h_gradient_NH = h_gradient_NH.mul_(factor).to(ctx.dtypes[0])
-        if weight_gradient_VH is not None:
-            weight_gradient_VH = weight_gradient_VH.mul_(factor).to(ctx.dtypes[1])
-        return h_gradient_NH, weight_gradient_VH, *(None,) * 6
-
-
-class _WeightGradient:
-    """The sum over chunks of (gradient of the logits)^T h: at least float32, unless there is one chunk to sum."""
-
-    def __init__(self, weight_VH: Tensor, h_NH: Tensor, chunk: int) -> None:
-        one = h_NH.shape[0] <= chunk
-        self.sum_VH = torch.zeros_like(weight_VH, dtype=h_NH.dtype if one else wide_dtype(h_NH))
-        # The product that is added to a wider sum, in memory that is taken once.
-        self._product_VH = None if self.sum_VH.dtype == h_NH.dtype else torch.empty_like(weight_VH)
-
-    def add(self, gradient_CV: Tensor, h_CH: Tensor) -> None:
-        """sum += gradient^T h."""
-        if self._product_VH is None:
-            self.sum_VH.addmm_(gradient_CV.T, h_CH)
-            return
-        torch.mm(gradient_CV.T, h_CH, out=self._product_VH)
-        # In pieces: torch adds tensors of two dtypes ten times slower than it widens and adds.
-        for rows in pieces(self.sum_VH.shape[0], self.sum_VH.shape[1], self.sum_VH.device):
-            self.sum_VH[rows] += self._product_VH[rows].to(self.sum_VH.dtype)

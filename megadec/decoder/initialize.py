@@ -4,8 +4,6 @@ Each tensor is a pure function of (seed, name), so every rank, ZeRO stage and or
 decoder without communication. Every rank draws every tensor on its CPU, about a minute for billions of parameters.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 

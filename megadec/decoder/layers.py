@@ -4,8 +4,6 @@ Fresh matrices are zero: torch's own random start costs minutes for billions of 
 initialize.py or a checkpoint), and zeros make a forgotten initialization visible (uniform logits).
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -16,23 +14,23 @@ from torch.nn import functional as F
 
 from megadec.decoder.kernels.choose import Kernels
 from megadec.decoder.kernels.norm import rms_norm, stream_norm
-from megadec.decoder.kernels.precision import product_dtype
+from megadec.decoder.kernels.precision import matmul_dtype
 from megadec.decoder.kernels.rotary import norm_rotate
 
 # Shapes: B batch, S sequence, H heads, D head size, F head size / 2, T rows of a table.
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b in x's dtype, multiplied in `product_dtype(x)`. x: [..., inputs]; weight: [outputs, inputs]."""
-    if product_dtype(x) == x.dtype:
+    """x W^T + b in x's dtype, multiplied in `matmul_dtype(x)`. x: [..., inputs]; weight: [outputs, inputs]."""
+    if matmul_dtype(x) == x.dtype:
         return F.linear(x, weight, bias)
     y: Tensor = _WideLinear.apply(x, weight)
     return y if bias is None else y + bias
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in a's dtype, multiplied in `product_dtype(a)`."""
-    wide = product_dtype(a)
+    """a @ b in a's dtype, multiplied in `matmul_dtype(a)`."""
+    wide = matmul_dtype(a)
     return (a.to(wide) @ b.to(wide)).to(a.dtype)
 
 
@@ -99,7 +97,7 @@ class RMSNorm(_Norm):
         return rms_norm(x, self.weight, self.eps, self.kernels)
 
 
-class StreamNorm(_Norm):
+class AddRMSNorm(_Norm):
     """The residual stream and its norm: (x + added, norm(x + added)), or (x, norm(x)).
 
     What follows takes the first in place of x: the gradient of the stream is then added in the norm's own pass.

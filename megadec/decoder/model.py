@@ -3,21 +3,20 @@
 One forward serves training, scoring and generation. Parameter names are Hugging Face's without the leading "model.".
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 
-from megadec.decoder.attention import CAUSAL, Layout, cached_layout, document_layout
+from megadec.decoder.attention import CAUSAL, AttentionMask, cached_mask, packed_mask
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.chunked_loss import PLAIN_LOSS, LanguageLoss
 from megadec.decoder.compiled import compile_blocks
-from megadec.decoder.documents import document_starts
+from megadec.decoder.document_attention import document_starts
 from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.heads import PLAIN_LOSS, ClassifierHead, LanguageLoss, LanguageModelHead
+from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 from megadec.decoder.layers import Embedding, RMSNorm, rotations
 from megadec.decoder.recompute import run_block
 from megadec.decoder.sequence_parallel import SequenceRanks
@@ -87,7 +86,7 @@ class Decoder(nn.Module):
         last_only: logits of the last token of each sequence only, [B, 1, V].
         Raises InputError for more tokens than shape.max_position_embeddings.
         """
-        layout = self._layout(ids_BS, documents_BS, cache)
+        mask = self._mask(ids_BS, documents_BS, cache)
         if positions_BS is None:
             assert self.sequence is None, "a part of a sequence does not say where it begins"
             seen_tokens = 0 if cache is None else cache.length
@@ -102,9 +101,7 @@ class Decoder(nn.Module):
             x_BSH = drop(x_BSH, self.dropout)
         for layer, block in enumerate(self.layers):
             # By keyword what is no tensor: DeepSpeed warns of other types in positional arguments.
-            x_BSH = run_block(
-                self.execution.recompute, layer, block, x_BSH, cos_BS1F, sin_BS1F, layout=layout, cache=cache
-            )
+            x_BSH = run_block(self.execution.recompute, layer, block, x_BSH, cos_BS1F, sin_BS1F, mask=mask, cache=cache)
         if cache is not None:
             cache.advance(ids_BS.shape[1])
         h_BSH = self.norm(x_BSH)
@@ -112,16 +109,16 @@ class Decoder(nn.Module):
         out: Tensor = head(h_BSH[:, -1:] if last_only else h_BSH, targets_BS, weights_BS)
         return out
 
-    def _layout(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> Layout:
+    def _mask(self, ids_BS: Tensor, documents_BS: Tensor | None, cache: KeyValueCache | None) -> AttentionMask:
         """Which token sees which. Raises InputError for more tokens than the context."""
         tokens = ids_BS.shape[1]
         if cache is not None:
             assert documents_BS is None, "a cache holds one document a sequence"
             cache.reserve(tokens)
-            return cached_layout(tokens, cache.length, ids_BS.device)
+            return cached_mask(tokens, cache.length, ids_BS.device)
         tokens *= 1 if self.sequence is None else self.sequence.count
         check_context(tokens, self.shape.max_position_embeddings)
-        layout = CAUSAL
+        mask = CAUSAL
         if documents_BS is not None:
-            layout = document_layout(documents_BS, self.embed_tokens.weight.dtype, self.shape.head_size)
-        return layout if self.sequence is None else replace(layout, sequence=self.sequence)
+            mask = packed_mask(documents_BS, self.embed_tokens.weight.dtype, self.shape.head_size)
+        return mask if self.sequence is None else replace(mask, sequence=self.sequence)

@@ -23,8 +23,6 @@ or in the other, or ahead of both.
 With `offload` what a policy keeps waits for the backward pass in the host's memory (offload.py).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections import deque

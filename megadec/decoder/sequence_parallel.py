@@ -5,8 +5,6 @@ is done token by token and needs no message. That is two all-to-all messages a l
 packed into one, and the result. The ranks of a group cannot be more than the heads.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,13 +5,11 @@ source of every tensor's shape (a partitioned parameter does not know its own). 
 a size can be read, copied and changed without code; they are checked like any other input.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -30,13 +28,13 @@ class ModelShape:
         """Raise ConfigError: numbers are over zero. A text field's values are checked by the shape itself."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "bool" and not isinstance(value, bool):
+            if field.type is bool and not isinstance(value, bool):
                 raise ConfigError(f"model.shape.{field.name}={value!r} is not true or false")
-            if field.type not in ("int", "float"):
+            if field.type not in (int, float):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise ConfigError(f"model.shape.{field.name}={value!r} is not a number greater than zero")
-            if field.type == "int" and not isinstance(value, int):
+            if field.type is int and not isinstance(value, int):
                 raise ConfigError(f"model.shape.{field.name}={value!r} is not a whole number")
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,14 +93,14 @@ class DecoderShape(ModelShape):
         return self.layers * self.query_size
 
     @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> DecoderShape:
+    def from_preset(cls, name: str, **overrides: Any) -> Self:
         """The preset `name`, with the fields in `overrides` changed. Raises ConfigError on an unknown name or field."""
         check_choice("model.preset", name, preset_names())
         text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
         return cls.from_mapping({**yaml.safe_load(text), **overrides})
 
     @classmethod
-    def from_mapping(cls, values: dict[str, Any]) -> DecoderShape:
+    def from_mapping(cls, values: dict[str, Any]) -> Self:
         """A shape from plain values. Raises ConfigError on an unknown or a missing field."""
         check_names(cls, values, "decoder", f"give it, or name a preset ({', '.join(preset_names())})")
         return cls(**values)

@@ -6,8 +6,6 @@ cut, the highest log-probability divided by length ** length_penalty wins. The c
 on the CPU in float64; all hypotheses of all sources are computed as one batch that shrinks as they end.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A token is drawn on the CPU in float64, which moves the logits off the accelerat
 text for the same seed and logits on every device.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ Logits are on the CPU in float64, so any runtime fits and a text is the same wit
 are not computed in one batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -64,7 +62,7 @@ class DecoderModel:
         self.vocabulary_size: int = decoder.shape.vocabulary_size
         self.max_position_embeddings: int = decoder.shape.max_position_embeddings
 
-    def session(self) -> DecoderSession:
+    def session(self) -> "DecoderSession":
         """A new sequence with a cache of its own."""
         return DecoderSession(self.decoder)
 

@@ -5,8 +5,6 @@ the run's folder. All ranks parse and check the same request, so an error is kno
 says it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Gradients, random states and DeepSpeed's counters are dropped or put back, so no
 comes first in an update is not tried: at stage 0 the optimizer's moments, which other stages hold from the beginning.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ In come the figures of each evaluation, out go the best step so far and whether 
 what else was measured is in metrics.jsonl.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +60,7 @@ def after_evaluation(options: EarlyStopping, best: Best, step: int, evaluations:
     return Best(step, value) if gained else replace(best, waited=best.waited + 1)
 
 
-def exhausted(options: EarlyStopping, best: Best) -> bool:
+def should_stop(options: EarlyStopping, best: Best) -> bool:
     """Whether the run has waited long enough for a better figure."""
     return 0 < options.patience <= best.waited
 

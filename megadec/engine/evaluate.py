@@ -5,8 +5,6 @@ are measured, the same ones each time, so curves are smooth and short; the first
 which makes every figure a little worse than that of a sliding window.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +16,7 @@ import torch
 from megadec.common.errors import check_range
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import Batch, TokenBatch, assemble
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.pair_stream import PairBatch
 from megadec.data.sharding import RankPosition
 from megadec.data.windows import plan_windows

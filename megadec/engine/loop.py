@@ -4,8 +4,6 @@ Read this first: build the engine, go on where the run left off, then evaluate, 
 wish to stop. One plain loop and no callbacks: things happen in the order in which they are written.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from dataclasses import dataclass, replace
@@ -23,11 +21,12 @@ from megadec.decoder.kernels.precision import has_bf16
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.load import load_checkpoint, roll_back
 from megadec.engine.checkpoint.manifest import Progress
-from megadec.engine.checkpoint.resume import find_checkpoint, origins_at_start
+from megadec.engine.checkpoint.origins import origins_at_start
+from megadec.engine.checkpoint.resume import find_checkpoint
 from megadec.engine.checkpoint.save import begin_checkpoint
 from megadec.engine.checkpoint.skipped import RunStart, after_start
 from megadec.engine.dry_run import dry_run, memory_errors
-from megadec.engine.early_stopping import after_evaluation, exhausted
+from megadec.engine.early_stopping import after_evaluation, should_stop
 from megadec.engine.health.damaged_shards import report_damaged_shards
 from megadec.engine.health.guard import (
     after_good_step,
@@ -92,8 +91,8 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
 def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watchdog: Watchdog) -> tuple[Job, ZeroEngine, Progress] | None:
     """Agree with the other ranks, build the engine, and go on where the run left off; None at a wish to stop."""
     check_one_precision(job, ranks)
-    if job.task.agree is not None:
-        job = replace(job, task=replace(job.task, stream=job.task.agree(ranks)))
+    if job.task.agree_on_data is not None:
+        job = replace(job, task=replace(job.task, stream=job.task.agree_on_data(ranks)))
     found = find_checkpoint(job, ranks)
     [stops] = ranks.sum_over_ranks([float(interrupt.requested)])
     if stops:
@@ -131,7 +130,7 @@ def _loop(training: _Training, progress: Progress) -> Progress:
             _save(training, evaluated, best=True)
             saved_step = evaluated.step
         progress = evaluated
-        if exhausted(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
+        if should_stop(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
             break
         stepped = _step(training, progress)
         if stepped is None:
@@ -239,8 +238,8 @@ def _report_saved(training: _Training, saved: Saved | None) -> None:
         return
     log.info("saved %s: training waited %.2f s, whole after %.2f s", saved.path, saved.stall_seconds, saved.seconds)
     training.metrics.record_save(saved)
-    if training.job.saved is not None:
-        training.job.saved(saved)
+    if training.job.on_saved is not None:
+        training.job.on_saved(saved)
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
@@ -283,7 +282,7 @@ def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
 
 def _final_message(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
     best = progress.best
-    if exhausted(run.early_stopping, best):
+    if should_stop(run.early_stopping, best):
         return (
             f"stopped early at step {progress.step}: {run.early_stopping.metric} was best at step {best.step}"
             f" ({best.value}) and did not get better in {best.waited} evaluations"

@@ -1,7 +1,5 @@
 """The processes that train together, seen from one of them: sums and values over all ranks."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

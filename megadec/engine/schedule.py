@@ -5,8 +5,6 @@ state to save, so a resumed run cannot disagree with one that was never stopped;
 expressed.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

@@ -5,8 +5,6 @@ micro-batches, on one rank or two, are the same step. That needs the global numb
 pass: one all-reduce of three numbers, which also carries each rank's wish to stop.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ opened run (`runs/pretrain.py`, `finetune/task.py`, ...), out go the functions t
 frozen dataclass instead of a base class, so that a task is assembled in one place and there is nothing to override.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -79,9 +77,9 @@ class Task:
     sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
     flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate: None where nothing
     is held out, with evaluate_interval_steps 0. details: JSON that goes into the checkpoint's manifest. tied: names of
-    one and the same tensor. workers, prefetch_steps: how batches are made ahead, as `DataOptions` says. agree: compares
-    what the ranks found of the data and gives the stream of all; collective. largest_batch: the micro-batch of so many
-    sequences that takes the most memory; None where all have one size.
+    one and the same tensor. workers, prefetch_steps: how batches are made ahead, as `DataOptions` says. agree_on_data:
+    compares what the ranks found of the data and gives the stream of all; collective. largest_batch: the micro-batch of
+    so many sequences that takes the most memory; None where all have one size.
     """
 
     kind: Kind
@@ -97,7 +95,7 @@ class Task:
     tied: tuple[tuple[str, ...], ...] = ()
     workers: int = 1
     prefetch_steps: int = 2
-    agree: Callable[[Ranks], ResumableStream] | None = None
+    agree_on_data: Callable[[Ranks], ResumableStream] | None = None
     largest_batch: Callable[[int], Batch] | None = None
 
     @property

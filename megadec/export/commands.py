@@ -1,6 +1,4 @@
-"""The commands pretrain, convert and generate: an argument list in, one library call, the result printed."""
-
-from __future__ import annotations
+"""The commands convert and generate: an argument list in, one library call, the result printed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,28 +13,21 @@ from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
 from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
-from megadec.engine.command import train_command
-from megadec.engine.runs.pretrain import Run
-from megadec.export.gguf.writer import FORMATS, to_gguf
+from megadec.export.gguf.writer import GGUF_DTYPES, to_gguf
 from megadec.export.huggingface.export import MAX_SHARD_BYTES, to_hf
 from megadec.export.onnx.export import to_onnx
 from megadec.export.read.load import load_decoder
 from megadec.export.read.megadec import to_megadec
-from megadec.export.read.model import open_model, open_pretraining
+from megadec.export.read.open_model import open_model
 
 DTYPES = {
     "hf": ("auto", "bfloat16", "float32"),
-    "gguf": ("auto", *FORMATS),
+    "gguf": ("auto", *GGUF_DTYPES),
     "onnx": ("auto", "float32"),
     "megadec": ("auto", "bfloat16", "float32"),
 }
 
 log = logger(__name__)
-
-
-def pretrain(argv: Sequence[str]) -> None:
-    """Train as one rank of a launcher; metrics and checkpoints go to the run's folder."""
-    train_command(argv, Run, open_pretraining, description="Pretrain a decoder.", program="launch/pretrain.py")
 
 
 @dataclass(frozen=True)

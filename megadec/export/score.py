@@ -5,8 +5,6 @@ dictionary of figures. The numbers are those that the engine computes during tra
 without overlap, so the first tokens of a window have little context and every figure is a little worse than possible.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from megadec.common.errors import ConfigError, TrainingError
 from megadec.data.batch import Batch
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import folder_name
 from megadec.data.sharding import RankPosition
@@ -28,7 +26,7 @@ from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
 from megadec.engine.zero.engine import TARGETS
 from megadec.export.read.load import load_source
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,6 @@ Texts are packed as in training, and a text's answer may differ from that of the
 products of other sizes are added up in another order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
 from megadec.export.read.inputs import Form
 from megadec.export.read.load import load_source
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.export.read.source import ModelSource
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.packing import assemble_texts, pack_texts

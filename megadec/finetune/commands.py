@@ -4,8 +4,6 @@ How `evaluate` measures depends on what the model is; `evaluate --help` lists th
 --model those of that model's kind.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Sequence
@@ -20,12 +18,12 @@ from megadec.data.pairs import Part
 from megadec.decoding.beam import Beam
 from megadec.engine.command import train_command
 from megadec.engine.runs.common import CHECKPOINTS
-from megadec.export.read.model import MANIFEST_FILE, checkpoint_of, open_model
+from megadec.export.read.open_model import MANIFEST_FILE, checkpoint_of, open_model
 from megadec.export.read.seq2seq import KIND as SEQ2SEQ
 from megadec.export.read.seq2seq import load_seq2seq
 from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL
 from megadec.export.score import ScoreOptions, score
-from megadec.finetune.pseudo import PseudoOptions, label_texts
+from megadec.finetune.pseudo_labels import PseudoOptions, label_texts
 from megadec.finetune.score import ClassifierScoreOptions, score_classifier
 from megadec.finetune.task import FineTuneRun, open_finetune
 from megadec.finetune.translate import Tokenize, Translator, score_pairs

@@ -5,8 +5,6 @@ malformed line, an empty text and an unknown label are errors and not drops, bec
 is a figure that is wrong.
 """
 
-from __future__ import annotations
-
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +26,7 @@ from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.thucnews import class_names
 from megadec.export.read.inputs import TEXT, Cut, Form
-from megadec.finetune.soft import draw_labels, read_soft
+from megadec.finetune.soft_labels import draw_labels, read_soft
 
 ENCODED_AT_A_TIME = 4096
 SHOWN_LABELS = 12

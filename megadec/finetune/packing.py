@@ -5,8 +5,6 @@ would be alone. Texts are packed anew for each epoch, so that neighbors change, 
 every epoch has equally many sequences and step N needs no list of what came before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

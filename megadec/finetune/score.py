@@ -4,8 +4,6 @@ The means over labels ("macro") leave out a label that is neither true nor said 
 they compare between models on one set and not between sets with other labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from megadec.common.errors import ConfigError, InputError, needs_extra
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.engine.metrics.plot import draw_confusion
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.finetune.classify import classifier_of
 from megadec.finetune.examples import LabelledOptions, LabelledText, number_of, read_labelled
 

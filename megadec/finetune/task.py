@@ -4,8 +4,6 @@ Every rank reads and packs all texts before a process group exists: a moment for
 mistake is one message before anything costs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,20 +17,20 @@ from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.chunked_loss import LanguageLoss
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, sizes_of
-from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.runs.common import CommonRun, Job, open_settings
 from megadec.engine.task import Scorer, Task
-from megadec.export.read.model import LORA_A, LORA_B, open_model
+from megadec.export.read.open_model import LORA_A, LORA_B, open_model
 from megadec.export.read.source import SCORE, ModelSource
-from megadec.finetune.adapt import LoraOptions, Method, adapted, first_lora_value, trained_share
+from megadec.finetune.evaluate import MeasureOptions, evaluate_classes
 from megadec.finetune.examples import LabelledOptions, LabelledSet, label_weights, read_sets
-from megadec.finetune.measure import MeasureOptions, evaluate_classes
+from megadec.finetune.lora import LoraOptions, Method, adapted, first_lora_value, trained_share
 from megadec.finetune.packing import ClassifyStream
 
 log = logger(__name__)

@@ -4,8 +4,6 @@ Texts are sorted by length and searched some at a time, so that little is paddin
 the texts.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Any, Literal

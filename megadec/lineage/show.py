@@ -1,7 +1,5 @@
 """The command show: a data set, or a run and steps in; the index, windows or batches with their documents out."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +10,8 @@ from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import full_text, read_documents
 from megadec.corpus.overlap import Sketch, overlaps
+from megadec.data.dataset import DataSet
 from megadec.data.describe import describe_set, describe_step, describe_window
-from megadec.data.index import DataSet
 from megadec.data.windows import Packing, plan_windows
 
 

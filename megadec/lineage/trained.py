@@ -5,8 +5,6 @@ learn from: steps without an update, documents that were skipped, windows that t
 be there still, unchanged, under the paths that the run was started with; only one that no step has read may be missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -16,14 +14,14 @@ from typing import Any
 from megadec.common.config import from_yaml
 from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.files import read_json
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.shuffle import Shuffle
 from megadec.data.stream import TrainStream, Window
 from megadec.engine.checkpoint.manifest import MANIFEST, RUN_FILE, checkpoints_in
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
-from megadec.engine.runs.pretrain import Run, open_sets, stream_of
+from megadec.engine.runs.pretrain import PretrainRun, open_sets, stream_of
 
 NO_UPDATE = "no_update"
 SKIPPED = "skip_documents"
@@ -53,7 +51,7 @@ class Trained:
                 raise ConfigError(f"{path} was not trained on shards, and only these name their documents")
             self._skipped = Skipped.from_manifest(self._manifest)
             self._newest_shards: Shards = tuple(map(tuple, state["skipped"]))
-        run = from_yaml(Run, file)
+        run = from_yaml(PretrainRun, file)
         cache = run.data.cache if cache_folder is None else replace(run.data.cache, folder=str(cache_folder))
         # The checkpoint has the ids of skipped documents; the file that named them may be gone.
         data = replace(run.data, cache=cache, skip_documents=(), skip_documents_file=None)

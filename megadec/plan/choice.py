@@ -4,8 +4,6 @@ Every combination is counted, and the first by a stated order of preferences is 
 is judged by what is computed again and by what is sent, not by a measurement.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator, Sequence

@@ -5,13 +5,11 @@ keeps), the buffers in DeepSpeed 0.19's optimizers. Measured are only FRAMEWORK_
 bytes in use, as torch.cuda.max_memory_allocated counts them; a compiled block is counted like one that is not.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from megadec.decoder.heads import CHUNK_BYTES, CHUNK_TOKENS
+from megadec.decoder.chunked_loss import CHUNK_BYTES, CHUNK_TOKENS
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.plan.setup import FP32, Machines, Setup
@@ -99,7 +97,7 @@ def memory_of(setup: Setup) -> Memory:
     return Memory(whole, host, disk)
 
 
-def _held(setup: Setup, zero: _ZeroBytes) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+def _held(setup: Setup, zero: "_ZeroBytes") -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """What a rank holds all the time, by part: on the device, in the host's memory, on disk."""
     p, stage = setup.parameters, setup.zero.stage
     places: dict[str, dict[str, int]] = {"device": {}, "host": {}, "disk": {}}

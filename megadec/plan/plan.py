@@ -5,8 +5,6 @@ assumed stands in its notes. Time follows from one stated share of the devices' 
 `bench/plan_check.py` compares the memory with measured peaks.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -21,8 +19,9 @@ from megadec.corpus.shards import INDEX_NAME
 from megadec.data.sharding import check_groups
 from megadec.decoder.flops import flops_per_token
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.runs.pretrain import Run
-from megadec.engine.zero.settings import Precision, merge_settings, resolve_precision
+from megadec.engine.runs.pretrain import PretrainRun
+from megadec.engine.train_options import Precision, resolve_precision
+from megadec.engine.zero.settings import merge_settings
 from megadec.plan.choice import Choice, advice, again_fraction, choose, details
 from megadec.plan.memory import Memory, memory_of
 from megadec.plan.setup import GIB, Machines, Setup, Work, Zero, measured_flops
@@ -87,7 +86,7 @@ class PlanOptions(Machines):
         return Machines(**{field.name: getattr(self, field.name) for field in fields(Machines)})
 
 
-def plan_run(run: Run, options: PlanOptions) -> Plan:
+def plan_run(run: PretrainRun, options: PlanOptions) -> Plan:
     """The plan of a run.
 
     Raises ConfigError for a run that cannot be (unknown preset, a batch that does not divide), ShardError for an index
@@ -152,7 +151,7 @@ def speed_of(shape: DecoderShape, again: float, machines: Machines, work: Work) 
     }
 
 
-def _shape(run: Run, notes: list[str]) -> DecoderShape:
+def _shape(run: PretrainRun, notes: list[str]) -> DecoderShape:
     """The run's shape; its vocabulary is the tokenizer's where that exists, else what the run or the preset says."""
     if run.model.init_from is not None and run.model.preset is None:
         raise ConfigError(
@@ -166,7 +165,7 @@ def _shape(run: Run, notes: list[str]) -> DecoderShape:
     return shape
 
 
-def _zero(run: Run, file: Path | None, machines: Machines, precision: Precision, notes: list[str]) -> Zero:
+def _zero(run: PretrainRun, file: Path | None, machines: Machines, precision: Precision, notes: list[str]) -> Zero:
     if file is None:
         notes.append("assumed: ZeRO stage 3 with the buckets of ds_configs/zero3.json, as no --deepspeed was given")
         return Zero()
@@ -174,7 +173,7 @@ def _zero(run: Run, file: Path | None, machines: Machines, precision: Precision,
     return Zero.of(merge_settings(file, train, run.optimizer.max_grad_norm, machines.ranks).values)
 
 
-def _work(run: Run, options: PlanOptions, notes: list[str]) -> Work:
+def _work(run: PretrainRun, options: PlanOptions, notes: list[str]) -> Work:
     """The steps, and the mean length of documents in the shards that were named, else in the run's that exist."""
     tokens, epochs = options.tokens, options.epochs
     sets = {Path(folder): 1.0 for folder in options.data} or {Path(folder): w for folder, w in run.data.train.items()}
@@ -259,6 +258,6 @@ def main(argv: Sequence[str]) -> None:
     # A plan for a preset has no name and may have no tokenizer yet.
     if "config" not in given:
         rest = [*(word for n in ("name", "tokenizer") if n not in given for word in (f"--{n}", "plan")), *rest]
-    run = parse(Run, rest, description=DESCRIPTION)
+    run = parse(PretrainRun, rest, description=DESCRIPTION)
     plan = plan_run(run, options)
     print(json.dumps(plan.to_dict(), ensure_ascii=False, indent=1) if options.json else table(plan))

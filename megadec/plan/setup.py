@@ -1,11 +1,9 @@
 """What a plan is made of: the run as far as it takes memory, the machines, and the work to be done."""
 
-from __future__ import annotations
-
 import functools
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 
@@ -15,7 +13,7 @@ from megadec.decoder.flops import parameter_count
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics.device import PEAK_FLOPS_BY_NAME
-from megadec.engine.zero.settings import Precision
+from megadec.engine.train_options import Precision
 
 Location = Literal["device", "host", "disk"]
 LOCATIONS: dict[str, Location] = {"none": "device", "cpu": "host", "nvme": "disk"}
@@ -47,7 +45,7 @@ class Zero:
     """Bytes of host memory that wait between the device and a disk."""
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Zero:
+    def of(cls, values: dict[str, Any]) -> Self:
         """From a merged DeepSpeed dictionary."""
         zero = values.get("zero_optimization", {})
         optimizer, parameters = (zero.get(f"offload_{name}") or {} for name in ("optimizer", "param"))
@@ -90,7 +88,7 @@ class Setup:
         """What is computed again."""
         return self.execution.recompute
 
-    def with_recompute(self, recompute: Recompute) -> Setup:
+    def with_recompute(self, recompute: Recompute) -> Self:
         """The same under another policy."""
         return replace(self, execution=replace(self.execution, recompute=recompute))
 

@@ -1,7 +1,5 @@
 """Turns what Ray reports of lost workers into one line, and into the errors of megadec."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +32,7 @@ def failure_watch(max_failures: int) -> Any:
     return FailureWatch()
 
 
-def as_ours(error: Exception, workers: int, max_failures: int) -> Exception:
+def to_megadec_error(error: Exception, workers: int, max_failures: int) -> Exception:
     """The error that a user can act on; a defect of ours keeps Ray's error with its traceback."""
     inner = getattr(error, "controller_failure", None)
     if inner is not None:

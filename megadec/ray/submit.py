@@ -5,8 +5,6 @@ with shards and runs, lies on a file system that all nodes see under the same pa
 with the job, and its checkpoints with it. Ctrl-C stops the job; when this command is killed, the job goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import itertools
@@ -91,7 +89,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return [*ours, *(["--env", *pairs.env] if pairs.env else [])], list(argv[len(before) + 1 :])
 
 
-def connect(address: str) -> JobSubmissionClient:
+def connect(address: str) -> "JobSubmissionClient":
     """The job server at `address`. Raises MissingExtraError, ConfigError (nobody, or not a job server, answers)."""
     with needs_extra("ray", "ray"):
         from ray.job_submission import JobSubmissionClient
@@ -106,7 +104,7 @@ def connect(address: str) -> JobSubmissionClient:
         ) from error
 
 
-def start(client: JobSubmissionClient, command: str, variables: dict[str, str]) -> str:
+def start(client: "JobSubmissionClient", command: str, variables: dict[str, str]) -> str:
     """Hand the command to the cluster: the job's name. Raises TrainingError when it takes none."""
     deadline = time.monotonic() + START_SECONDS
     while True:
@@ -128,7 +126,7 @@ def entrypoint(folder: Path, command: Sequence[str]) -> str:
     )
 
 
-def follow(client: JobSubmissionClient, job: str) -> None:
+def follow(client: "JobSubmissionClient", job: str) -> None:
     """Print the log of a job, once however often the connection is lost, until the job has ended.
 
     Raises TrainingError when the job server stays away.
@@ -162,7 +160,7 @@ def follow(client: JobSubmissionClient, job: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def stop(client: JobSubmissionClient, job: str) -> None:
+def stop(client: "JobSubmissionClient", job: str) -> None:
     """Ask the job to stop, and wait until it has."""
     log.warning("asking job %s to stop; a second Ctrl-C leaves it to itself", job)
     client.stop_job(job)
@@ -173,7 +171,7 @@ def stop(client: JobSubmissionClient, job: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def status_of(client: JobSubmissionClient, job: str) -> int:
+def status_of(client: "JobSubmissionClient", job: str) -> int:
     """The exit status of an ended job's command. Raises TrainingError when the cluster could not run it."""
     from ray.job_submission import JobStatus
 

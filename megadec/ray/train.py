@@ -6,8 +6,6 @@ checkpoints/step_N. Which checkpoints exist is decided by the run's folder (chec
 deepspeed launcher can take turns with one run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -22,9 +20,9 @@ from megadec.common.config import parse, to_dict
 from megadec.common.errors import ConfigError, TrainingError, check_range, needs_extra
 from megadec.engine.checkpoint.manifest import checkpoints_in
 from megadec.engine.health.preemption import STOP_FILE
-from megadec.engine.runs.pretrain import Run
-from megadec.export.read.model import open_pretraining
-from megadec.ray.failures import as_ours, failure_watch, one_line
+from megadec.engine.runs.pretrain import PretrainRun
+from megadec.pretrain.command import open_pretraining
+from megadec.ray.failures import failure_watch, one_line, to_megadec_error
 from megadec.ray.worker import work
 
 CONNECT_SECONDS = 5.0
@@ -45,7 +43,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class RayRun(Run):
+class RayRun(PretrainRun):
     """A run, and what Ray is asked for.
 
     deepspeed: its DeepSpeed file. workers: processes that train together. address: HOST:PORT of a cluster's head; left
@@ -70,9 +68,9 @@ class RayRun(Run):
         check_range(self, "--", "max_failures", "placement_seconds", "replacement_seconds", least=0)
 
     @property
-    def run(self) -> Run:
+    def run(self) -> PretrainRun:
         """The run alone."""
-        return Run(**{field.name: getattr(self, field.name) for field in fields(Run)})
+        return PretrainRun(**{field.name: getattr(self, field.name) for field in fields(PretrainRun)})
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -93,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
     train_on_cluster(options)
 
 
-def check_request(run: Run, deepspeed_file: Path, workers: int) -> None:
+def check_request(run: PretrainRun, deepspeed_file: Path, workers: int) -> None:
     """Open the run as each of its workers will, so that a wrong request costs no worker. Raises MegadecError."""
     os.environ["WORLD_SIZE"] = str(workers)
     try:
@@ -192,13 +190,13 @@ def train_on_cluster(options: RayRun) -> None:
         with stop_file_for_signals(run):
             trainer.fit()
     except TrainingFailedError as error:
-        raise as_ours(error, options.workers, options.max_failures) from error
+        raise to_megadec_error(error, options.workers, options.max_failures) from error
     except SystemExit as error:  # Ray ends the process with 0 when Ctrl-C has ended the training
         raise TrainingError("interrupted; the same command goes on from the last checkpoint") from error
 
 
 @contextlib.contextmanager
-def stop_file_for_signals(run: Run) -> Iterator[None]:
+def stop_file_for_signals(run: PretrainRun) -> Iterator[None]:
     """SIGTERM and SIGUSR1 to this command, which trains nothing itself, become the run's file `stop`.
 
     The workers see it, save, and end; the command then ends with 0. Ctrl-C stays Ray's, which ends the workers at once.

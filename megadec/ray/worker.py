@@ -4,8 +4,6 @@ Ray imports this file before the worker knows its rank, and a module that logs w
 of megadec but its errors is imported inside the function.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import socket
@@ -42,13 +40,13 @@ def work(request: dict[str, Any]) -> None:
     from megadec.engine.health.preemption import Interrupt, listen_in_main_thread
     from megadec.engine.loop import train
     from megadec.engine.ranks import lost_ranks
-    from megadec.engine.runs.pretrain import Run
+    from megadec.engine.runs.pretrain import PretrainRun
     from megadec.engine.zero.engine import end_process_group, start_process_group
-    from megadec.export.read.model import open_pretraining
+    from megadec.pretrain.command import open_pretraining
 
     # The loop runs in a thread; signals reach the main thread, where Ray runs what an actor is asked for.
     ray.get(ray.get_runtime_context().current_actor.execute.remote(listen_in_main_thread))
-    run = from_dict(Run, request["run"])
+    run = from_dict(PretrainRun, request["run"])
     # A worker that replaces a lost one goes on from what this command has saved, whatever the first was told.
     newer = {path.name for path in checkpoints_in(run.checkpoints)} - set(request["known"])
     if newer or run.checkpoint.resume == "none":
@@ -59,11 +57,11 @@ def work(request: dict[str, Any]) -> None:
         raise ConfigError(f"on node {node}: {error}") from error
     with Interrupt() as interrupt, lost_ranks("training"):
         ranks = start_process_group()
-        train(replace(job, saved=report), interrupt, ranks)
+        train(replace(job, on_saved=report), interrupt, ranks)
         end_process_group(ranks)
 
 
-def report(saved: Saved) -> None:
+def report(saved: "Saved") -> None:
     """Tell Ray of a checkpoint where it lies. Collective."""
     from ray import train
 

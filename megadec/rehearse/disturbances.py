@@ -9,8 +9,6 @@ has started is in one session, by which it is found and ended. What a run is doi
 user would, so that the run is the one that users have, without a hook for rehearsals.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -26,7 +24,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import psutil
@@ -268,7 +266,7 @@ class Attempt:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Attempt:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,8 +5,6 @@ rules: a checkpoint that was whole is never lost, the next start goes on from th
 undisturbed run, nothing is left over.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re
@@ -32,8 +30,9 @@ from megadec.data.sharding import check_groups
 from megadec.engine.checkpoint.manifest import newest_whole
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
-from megadec.engine.runs.pretrain import ModelOptions, Run
-from megadec.engine.zero.settings import read_settings, resolve_precision
+from megadec.engine.runs.pretrain import ModelOptions, PretrainRun
+from megadec.engine.train_options import resolve_precision
+from megadec.engine.zero.settings import read_settings
 from megadec.rehearse.disturbances import (
     DAMAGE,
     EVALUATE_EVERY,
@@ -135,7 +134,7 @@ class RehearsalReport:
         return {**to_dict(self), "rows": rows, "problems": self.problems, "counts": self.counts}
 
 
-def rehearse(run: Run, deepspeed: Path, options: RehearsalOptions) -> RehearsalReport:
+def rehearse(run: PretrainRun, deepspeed: Path, options: RehearsalOptions) -> RehearsalReport:
     """Run it undisturbed, then with every disturbance, then to its end; a report of what happened.
 
     Raises ConfigError for a run or options that cannot be, TrainingError when the undisturbed run does not train.
@@ -167,7 +166,7 @@ class Rehearsal:
     for a run or options that cannot be.
     """
 
-    def __init__(self, run: Run, deepspeed: Path, options: RehearsalOptions, folder: Path) -> None:
+    def __init__(self, run: PretrainRun, deepspeed: Path, options: RehearsalOptions, folder: Path) -> None:
         self.run_file, self.logs, self.deepspeed_files = folder / "run.yaml", folder / "output", list[Path]()
         with storage_errors(folder):
             self.logs.mkdir(parents=True, exist_ok=True)
@@ -283,7 +282,7 @@ class Rehearsal:
         return newest[1]["step"] if newest else 0
 
 
-def scale(run: Run, options: RehearsalOptions) -> Run:
+def scale(run: PretrainRun, options: RehearsalOptions) -> PretrainRun:
     """The run with few steps, short sequences, a small batch that every number of ranks divides, and often a save."""
     shared_by = run.train.sequence_parallel_size
     for ranks in options.all_ranks:
@@ -311,7 +310,7 @@ def scale(run: Run, options: RehearsalOptions) -> Run:
     )
 
 
-def _small(run: Run, sequence_length: int) -> ModelOptions:
+def _small(run: PretrainRun, sequence_length: int) -> ModelOptions:
     """A small model of the same kind: what it computes with is kept, what it holds is not."""
     own = run.model.decoder_shape(Tokenizer.load(run.tokenizer)) if run.model.init_from is None else None
     heads = 2 * run.train.sequence_parallel_size
@@ -337,7 +336,7 @@ def _scaled_settings(file: Path, options: RehearsalOptions) -> dict[str, Any]:
     return values
 
 
-def _linked(run: Run, folder: Path) -> dict[str, float]:
+def _linked(run: PretrainRun, folder: Path) -> dict[str, float]:
     """Folders of links in place of the run's own, by weight; addresses stay as they are."""
     train = {}
     for number, (name, weight) in enumerate(run.data.train.items()):
@@ -442,7 +441,7 @@ def table(report: RehearsalReport) -> str:
 
 
 @dataclass(frozen=True)
-class RehearsedRun(Run):
+class RehearsedRun(PretrainRun):
     """A run, and how it is rehearsed: --rehearsal.kills 10 and --kills 10 are the same."""
 
     rehearsal: RehearsalOptions = field(default_factory=RehearsalOptions)
@@ -462,7 +461,7 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
     if not SCRIPT.is_file():
         raise ConfigError(f"{SCRIPT} does not exist; a rehearsal starts it: it needs megadec's source tree")
-    run = Run(**{field.name: getattr(parsed, field.name) for field in fields(Run)})
+    run = PretrainRun(**{field.name: getattr(parsed, field.name) for field in fields(PretrainRun)})
     report = rehearse(run, Path(taken["deepspeed"]), parsed.rehearsal)
     print(table(report))
     if parsed.rehearsal.output is not None:

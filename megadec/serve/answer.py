@@ -4,8 +4,6 @@ Text is held back while it is part of a character or may be the beginning of a s
 characters late and never takes anything back.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

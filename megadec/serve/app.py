@@ -3,8 +3,6 @@
 One process and one computing thread; more of them are more servers, behind a proxy that counts.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import math
@@ -17,7 +15,7 @@ import torch
 from megadec.common.errors import ConfigError, needs_extra
 from megadec.common.log import logger
 from megadec.serve.limits import ServeOptions
-from megadec.serve.open import open_classifier, open_language_model
+from megadec.serve.load import open_classifier, open_language_model
 from megadec.serve.routes import build_app
 from megadec.serve.service import Service
 

@@ -1,7 +1,5 @@
 """The command serve: options in, answers over HTTP until a signal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from megadec.common.config import parse

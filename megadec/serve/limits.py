@@ -4,8 +4,6 @@ Every refusal is made before anything is computed, so a request that was let in 
 or by a defect.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 They live in a registry of their own, so that two services in one process do not mix.
 """
 
-from __future__ import annotations
-
 import time
 from functools import partial
 

@@ -4,11 +4,9 @@ A parameter that would change the answer and is not supported is refused, never 
 it everywhere has to stop.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -127,7 +125,7 @@ class GenerateBody(Body):
     stream_options: StreamOptions | None = None
 
     @model_validator(mode="after")
-    def _check_stream_options(self) -> GenerateBody:
+    def _check_stream_options(self) -> Self:
         if self.stream_options and not self.stream:
             message = "stream_options is given without stream=true; it says how to stream"
             raise RequestError(message, parameter="stream_options")
@@ -162,7 +160,7 @@ class ChatBody(GenerateBody):
     max_completion_tokens: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _check_max_tokens(self) -> ChatBody:
+    def _check_max_tokens(self) -> Self:
         if self.max_tokens and self.max_completion_tokens:
             message = "max_tokens and max_completion_tokens are two names of one limit; give one of them"
             raise RequestError(message, parameter="max_tokens")

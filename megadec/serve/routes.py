@@ -3,8 +3,6 @@
 What Starlette lacks is written here: a limit for bodies, and work that ends with the client that wanted it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import secrets

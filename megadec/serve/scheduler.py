@@ -4,8 +4,6 @@ A request waits for a slot among the running ones, and keeps it until it leaves.
 longest one (a part of a prompt, a token, a few texts) is what the others wait for.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Callable
@@ -25,7 +23,7 @@ LONGEST_RETRY_SECONDS = 60
 
 @dataclass(eq=False)
 class Slot:
-    """A request in the line. Times are those of the event loop."""
+    """A request in the queue. Times are those of the event loop."""
 
     deadline: float
     started: float | None = None  # None while it waits

@@ -3,8 +3,6 @@
 Tokenizing happens in a thread of the pool and computing in the scheduler's, so that the event loop only moves messages.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -15,8 +13,8 @@ from megadec.common.errors import InputError
 from megadec.decoding.generate import Continuation, Sampling
 from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import Limits, RequestError
+from megadec.serve.load import ServedClassifier, ServedModel
 from megadec.serve.metrics import ServiceMetrics
-from megadec.serve.open import ServedClassifier, ServedModel
 from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody
 from megadec.serve.scheduler import Scheduler, Slot
 

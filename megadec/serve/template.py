@@ -10,8 +10,6 @@ on with the text rather than answers.
     助手：
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

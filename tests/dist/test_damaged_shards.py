@@ -1,7 +1,5 @@
 """Damaged shards: every rank goes on without the same ones, through stops too, within the limit, and says which."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from megadec.common.errors import MegadecError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
 from megadec.corpus.shards import write_shards
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.sharding import rank_position
 from megadec.data.stream import TrainStream
 from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches

@@ -1,7 +1,5 @@
 """A rank that has done its work ends with 0, whatever the threads of its collectives are still doing."""
 
-from __future__ import annotations
-
 import json
 
 from tests.support.processes import run_script

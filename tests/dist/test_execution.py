@@ -1,7 +1,5 @@
 """How blocks are executed (recomputed, in tiles, compiled) is not part of what a step computes: steps under ZeRO-3."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

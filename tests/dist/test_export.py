@@ -1,7 +1,5 @@
 """A checkpoint that the engine wrote gives the weights that it trained, at every ZeRO stage."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from megadec.export.huggingface.export import to_hf
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.export.score import ScoreOptions, score
 from tests.support.processes import metrics_of
 from tests.support.tiny_runs import TinyRuns

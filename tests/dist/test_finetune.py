@@ -1,7 +1,5 @@
 """Fine-tuning on two ranks: plain torch's losses, and what is frozen stays as it was."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,10 @@ from megadec.common.config import from_yaml
 from megadec.engine.early_stopping import read_best
 from megadec.engine.runs.common import Job
 from megadec.engine.zero.state_files import StateFiles
-from megadec.export.read.model import open_model
-from megadec.finetune.adapt import METHODS, Method, trains
+from megadec.export.read.open_model import open_model
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import read_labelled
+from megadec.finetune.lora import METHODS, Method, trains
 from megadec.finetune.task import FineTuneRun, open_finetune
 from tests.support.decoders import initialize
 from tests.support.plain_training import train_plainly

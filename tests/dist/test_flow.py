@@ -1,7 +1,5 @@
 """From the command line to the decoder it is a short way, which a reader can follow."""
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

@@ -6,8 +6,6 @@ On the kind of machine and with the torch that the file was recorded with, losse
 other kernels round otherwise, and losses are near.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A step that must not change the weights does not, on any rank, and is named: with two real ranks."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What happens to a run that is told to stop, or killed: through the real launcher, with real signals."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -1,14 +1,12 @@
 """A request that cannot be met costs one clear message and leaves nothing behind."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import pytest
 
 from megadec.common.errors import MegadecError
-from megadec.export.commands import pretrain
+from megadec.pretrain.command import pretrain
 from tests.support.processes import errors_of, launched
 from tests.support.tiny_runs import TinyRuns
 

@@ -3,8 +3,6 @@
 A document that a step read and no update learned from is told apart from one that it learned from.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass
@@ -14,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.stream import TrainStream
 from megadec.export.read.megadec import to_megadec
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.lineage.command import main
 from tests.support.commands import answer, printed
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns

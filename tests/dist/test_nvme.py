@@ -3,8 +3,6 @@
 Slow for DeepSpeed's async_io alone, which g++ builds when it is first used; skipped where libaio is missing.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The precision that suits a machine: here a CPU that is told to have no bf16 instructions."""
 
-from __future__ import annotations
-
 import platform
 
 import pytest

@@ -1,7 +1,5 @@
 """Training on a Ray cluster of two nodes, through its job server, as a user of a real cluster does it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal

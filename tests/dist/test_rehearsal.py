@@ -1,7 +1,5 @@
 """A rehearsal from the command line: real starts, real kills, and an exit status that says whether all is well."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

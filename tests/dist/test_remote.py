@@ -1,7 +1,5 @@
 """Two ranks that train on shards from afar share one folder of them, and learn what they would learn from a disk."""
 
-from __future__ import annotations
-
 import json
 
 from tests.support.tiny_runs import TinyRuns

@@ -1,7 +1,5 @@
 """A run that was stopped and went on is the run that never stopped."""
 
-from __future__ import annotations
-
 import re
 
 from tests.support.tiny_runs import TinyRuns

@@ -1,7 +1,5 @@
 """A checkpoint is not bound to the ranks and the ZeRO stage that wrote it, and what it does not prove is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from itertools import product

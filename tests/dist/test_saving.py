@@ -1,7 +1,5 @@
 """What happens to a save that is killed, or that the disk refuses: real processes, real signals, real errors."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

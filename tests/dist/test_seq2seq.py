@@ -1,7 +1,5 @@
 """Encoder-decoders through the engine: two ranks under ZeRO-3 are plain torch, and a stop changes nothing."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Rows cut along the sequence over several ranks are the same rows: equal losses, evaluations and checkpoints."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

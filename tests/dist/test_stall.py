@@ -1,7 +1,5 @@
 """A rank that waits says for whom."""
 
-from __future__ import annotations
-
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
 
 

@@ -1,7 +1,5 @@
 """How a step is divided (ZeRO stage, ranks, micro-batches) is not part of what it computes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -10,10 +8,10 @@ import pytest
 
 from megadec.common.config import from_yaml
 from megadec.common.tokenizer import Tokenizer
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.stream import TrainStream
 from megadec.decoder.model import Decoder
-from megadec.engine.runs.pretrain import Run
+from megadec.engine.runs.pretrain import PretrainRun
 from tests.support.decoders import initialize
 from tests.support.plain_training import train_plainly
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
@@ -37,7 +35,7 @@ def combinations(ranks: int) -> Iterator[tuple[str, str, str, str]]:
 
 def plain_losses(file: Path) -> list[float]:
     """The same run in plain torch."""
-    run = from_yaml(Run, file)
+    run = from_yaml(PretrainRun, file)
     tokenizer = Tokenizer.load(run.tokenizer)
     sets = [(DataSet.open(Path(folder)), weight) for folder, weight in run.data.train.items()]
     stream = TrainStream(sets, run.data.sequence_length, run.data.packing, run.seed, run.train.global_batch_size)

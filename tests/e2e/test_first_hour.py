@@ -1,7 +1,5 @@
 """What stood in the way of new users: each is said, read or refused by the command that they type."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What `make demo` does, shorter: from a raw dump to answers over HTTP through the commands that a user types."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

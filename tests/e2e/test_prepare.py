@@ -1,7 +1,5 @@
 """tools/prepare.py on a dump that is cut and on a full disk: one clear error, and nothing under a final name."""
 
-from __future__ import annotations
-
 import random
 import resource
 from pathlib import Path

@@ -1,28 +1,27 @@
 """The commands of docs/en/quick-start.md as they stand there, with fewer steps, on the sample corpus; then Python."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 import megadec
-from megadec.cli import run_verb
 from megadec.common.errors import ConfigError
+from megadec.common.processes import free_port
 from tests.support import PROJECT
-from tests.support.processes import run_ranks
+from tests.support.processes import environment
 
 PAGE = (PROJECT / "docs" / "en" / "quick-start.md").read_text(encoding="utf-8")
 SHORTER = {
-    "pretrain": "--train.steps 6 --schedule.warmup_steps 2 --evaluate.interval_steps 3",
-    "finetune": "--epochs 0.1",
+    "launch/pretrain.py": "--train.steps 6 --schedule.warmup_steps 2 --evaluate.interval_steps 3",
+    "launch/finetune.py": "--epochs 0.1",
 }
 TITLES = PROJECT / "samples" / "thucnews" / "titles"
 
@@ -34,14 +33,12 @@ def commands(page: str) -> list[list[str]]:
 
 
 def run_here(words: list[str]) -> None:
-    """Run a command in the current folder: inside this process, or in forked ranks, which have their imports already.
-
-    The launcher's own ranks are in tests/e2e/test_line.py.
-    """
+    """Run a command in the current folder: a Python script inside this process, which has its imports already."""
     if words[0] == "deepspeed":
-        ranks, script, *options = words[words.index("--num_accelerators") + 1 :]
-        verb = Path(script).stem
-        run_ranks(run_verb, [[verb, *options, *SHORTER[verb].split()]], int(ranks), Path(f"{verb}.log").absolute())
+        script = words[words.index("--num_accelerators") + 2]
+        launched = [words[0], "--master_port", str(free_port()), *words[1:], *SHORTER[script].split()]
+        done = subprocess.run(launched, env=environment(), capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return
     with mock.patch("sys.argv", words[1:]), pytest.raises(SystemExit) as ended:
         runpy.run_path(words[1], run_name="__main__")

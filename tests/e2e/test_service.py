@@ -1,7 +1,5 @@
 """The service as its clients see it: a real server process, OpenAI's own client, and clients that behave badly."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import re

@@ -1,7 +1,5 @@
 """An encoder-decoder from a file of pairs to translations, by the commands that a user types."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -3,9 +3,8 @@
 The environment finds the dependencies where the tests have them; megadec itself comes from the wheel alone.
 """
 
-from __future__ import annotations
-
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -30,23 +29,12 @@ train: {{steps: 4, global_batch_size: 4, micro_batch_size: 2}}
 schedule: {{warmup_steps: 2}}
 checkpoint: {{interval_steps: 0}}
 """
-FROM_PYTHON = """
-from pathlib import Path
-import megadec
-from megadec.api import ConvertOptions, PrepareOptions, Run, TokenizerOptions
-from megadec.common.config import from_yaml
-
-documents, tokenizer = Path("py/comments.parquet"), Path("py/words")
-comments = Path("samples/comments/comments.csv")
-megadec.prepare(PrepareOptions(source="comments", input=(comments,), documents=documents))
-megadec.train_tokenizer(TokenizerOptions(input=(documents,), vocab_size=1600, output=tokenizer))
-model = tokenizer / "tokenizer.model"
-megadec.prepare(PrepareOptions(source="documents", input=(documents,), tokenizer=model, output=Path("py/shards")))
-run = from_yaml(Run, Path("python.yaml"))
-folder = megadec.train(run, {"zero_optimization": {"stage": 3}}, ranks=2)
-megadec.convert(ConvertOptions(input=folder, to="hf", output=Path("py/hf")))
-text = megadec.load("py/hf").generate("房间", max_new_tokens=4)
-assert isinstance(text, str)
+# The whole way as the quick start has it, and what was installed.
+[_, FROM_PYTHON] = re.findall(
+    r"```python\n(.*?)```", (PROJECT / "docs" / "en" / "quick-start.md").read_text(), re.DOTALL
+)
+FROM_PYTHON += """
+assert isinstance(megadec.load("exports/mine-hf").generate("房间", max_new_tokens=4), str)
 assert "site-packages" in megadec.__file__, megadec.__file__
 """
 
@@ -71,9 +59,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     shutil.copytree(PROJECT / "samples", folder / "work" / "samples")
     (folder / "work" / "zero3.json").write_text('{"zero_optimization": {"stage": 3}}', encoding="utf-8")
     (folder / "work" / "run.yaml").write_text(RUN, encoding="utf-8")
-    (folder / "work" / "python.yaml").write_text(
-        RUN.replace("made/", "py/").replace("name: small", "name: from_python"), encoding="utf-8"
-    )
+    (folder / "work" / "my").mkdir()
+    run = RUN.replace("made/words", "tokenizer/mine").replace("made/shards", "shards/mine").replace("small", "mine")
+    (folder / "work" / "my" / "run.yaml").write_text(run, encoding="utf-8")
+    texts = sorted((PROJECT / "samples" / "thucnews").glob("*/[0-9]*.txt"))
+    lines = [json.dumps({"text": text.read_text(encoding="utf-8")}, ensure_ascii=False) for text in texts]
+    (folder / "work" / "my" / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return folder / "work", folder / "env" / "bin"
 
 

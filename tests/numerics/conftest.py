@@ -1,7 +1,5 @@
 """What is drawn is the same each time."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Attention against its definition, written out in float64."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable
@@ -12,9 +10,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
-from megadec.decoder.attention import CAUSAL, Layout, attend, cached_layout
-from megadec.decoder.attention import document_layout as layout_for
-from megadec.decoder.documents import (
+from megadec.decoder.attention import CAUSAL, AttentionMask, attend, cached_mask
+from megadec.decoder.attention import packed_mask as mask_for
+from megadec.decoder.document_attention import (
     Documents,
     attend_blocks,
     attend_documents,
@@ -55,14 +53,14 @@ def sees(documents_BS: Tensor) -> Tensor:
     return out
 
 
-def document_layout(documents_BS: Tensor) -> Layout:
+def packed_mask(documents_BS: Tensor) -> AttentionMask:
     """What this machine does."""
-    return layout_for(documents_BS, torch.float32, 16)
+    return mask_for(documents_BS, torch.float32, 16)
 
 
-def mask_layout(documents_BS: Tensor) -> Layout:
-    """What document_layout gives where there is nothing better."""
-    return Layout(mask_B1ST=document_mask(documents_BS))
+def dense_mask(documents_BS: Tensor) -> AttentionMask:
+    """What packed_mask gives where there is nothing better."""
+    return AttentionMask(mask_B1ST=document_mask(documents_BS))
 
 
 def tensors(tokens: int, heads: int, kv_heads: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -71,20 +69,20 @@ def tensors(tokens: int, heads: int, kv_heads: int, dtype: torch.dtype = torch.f
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (3, 1)])
-@pytest.mark.parametrize("make_layout", [document_layout, mask_layout])
+@pytest.mark.parametrize("make_mask", [packed_mask, dense_mask])
 def test_grouped_query_attention_within_documents_is_its_definition(
-    make_layout: Callable[[Tensor], Layout], heads: int, kv_heads: int
+    make_mask: Callable[[Tensor], AttentionMask], heads: int, kv_heads: int
 ) -> None:
-    errors = all_errors(DOCUMENTS, make_layout(DOCUMENTS), tensors(21, heads, kv_heads))
+    errors = all_errors(DOCUMENTS, make_mask(DOCUMENTS), tensors(21, heads, kv_heads))
     assert max(errors) < 1e-6, errors
 
 
 @pytest.mark.parametrize("kv_heads", [6, 2])
 def test_sequences_of_one_document_are_plainly_causal(kv_heads: int) -> None:
     q, k, v = tensors(21, 6, kv_heads)
-    layout = document_layout(torch.zeros(4, 21, dtype=torch.int32))
+    mask = packed_mask(torch.zeros(4, 21, dtype=torch.int32))
     expected = naive(q, k, v, torch.ones(4, 21, 21, dtype=torch.bool).tril())
-    for found in (attend(q, k, v, layout), attend(q, k, v, CAUSAL)):
+    for found in (attend(q, k, v, mask), attend(q, k, v, CAUSAL)):
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -92,23 +90,23 @@ def test_sequences_of_one_document_are_plainly_causal(kv_heads: int) -> None:
 def test_new_tokens_behind_a_cache_see_all_earlier_ones(new_tokens: int) -> None:
     q, k, v = tensors(21, 6, 2)
     whole = attend(q, k, v, CAUSAL)
-    layout = cached_layout(new_tokens, 21 - new_tokens, torch.device("cpu"))
-    torch.testing.assert_close(attend(q[:, -new_tokens:], k, v, layout), whole[:, -new_tokens:])
+    mask = cached_mask(new_tokens, 21 - new_tokens, torch.device("cpu"))
+    torch.testing.assert_close(attend(q[:, -new_tokens:], k, v, mask), whole[:, -new_tokens:])
 
 
 @pytest.mark.parametrize("tokens", [40, 700])  # short documents, and some that are attended by blocks
 def test_in_bfloat16_the_errors_are_those_of_rounding(tokens: int) -> None:
     """Of the result once; of the gradients, into which the rounded result and rounded probabilities go, some times."""
     documents_BS = (torch.arange(tokens) > tokens // 8).int().expand(4, tokens)
-    errors = all_errors(documents_BS, document_layout(documents_BS), tensors(tokens, 4, 2, torch.bfloat16))
+    errors = all_errors(documents_BS, packed_mask(documents_BS), tensors(tokens, 4, 2, torch.bfloat16))
     assert errors[0] < 2**-8, errors
     assert max(errors[1:]) < 2**-7, errors
 
 
-def all_errors(documents_BS: Tensor, layout: Layout, qkv: list[Tensor]) -> list[float]:
+def all_errors(documents_BS: Tensor, mask: AttentionMask, qkv: list[Tensor]) -> list[float]:
     """|x - exact| / |exact| of the result and of the gradients of q, k and v."""
     exact = [x.detach().double().requires_grad_() for x in qkv]
-    expected, mixed = naive(*exact, document_mask(documents_BS)[:, 0]), attend(*qkv, layout)
+    expected, mixed = naive(*exact, document_mask(documents_BS)[:, 0]), attend(*qkv, mask)
     assert mixed.dtype == qkv[0].dtype
     upstream = torch.randn_like(mixed)
     found = (mixed, *torch.autograd.grad(mixed, qkv, upstream))
@@ -125,10 +123,10 @@ def test_documents_are_found_where_their_numbers_change_and_end_with_their_rows(
     assert torch.equal(document_mask(DOCUMENTS)[:, 0], sees(DOCUMENTS))
 
 
-def squared_lengths(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> int:
+def squared_lengths(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> int:
     """Scores that torch's attention kernels are asked for, forward and backward, by the shapes that they are given."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as trace:
-        attend(q, k, v, layout).sum().backward()
+        attend(q, k, v, mask).sum().backward()
     total = 0
     for event in trace.key_averages(group_by_input_shape=True):
         if event.key.startswith("aten::_scaled_dot_product"):
@@ -141,8 +139,8 @@ def squared_lengths(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> int:
 def test_the_cost_follows_the_sum_of_squared_document_lengths() -> None:
     q, k, v = tensors(21, 6, 2)
     squares = sum(length**2 for length in locate_documents(DOCUMENTS).starts.diff().tolist())
-    assert squared_lengths(q, k, v, document_layout(DOCUMENTS)) == 2 * squares
-    assert squared_lengths(q, k, v, mask_layout(DOCUMENTS)) == 2 * 4 * 21**2
+    assert squared_lengths(q, k, v, packed_mask(DOCUMENTS)) == 2 * squares
+    assert squared_lengths(q, k, v, dense_mask(DOCUMENTS)) == 2 * 4 * 21**2
 
 
 def test_flex_attention_s_blocks_say_the_same_as_the_mask() -> None:
@@ -183,5 +181,5 @@ def test_on_a_gpu_packed_documents_are_attended_as_by_definition(dtype: torch.dt
     documents_BS = (torch.arange(700) > 200).int().expand(4, 700).to(device)
     torch.manual_seed(0)
     qkv = [torch.randn(4, 700, n, 64, device=device, dtype=dtype).requires_grad_() for n in (4, 2, 2)]
-    errors = all_errors(documents_BS, layout_for(documents_BS, dtype, 64), qkv)
+    errors = all_errors(documents_BS, mask_for(documents_BS, dtype, 64), qkv)
     assert max(errors) < (2e-2 if dtype == torch.bfloat16 else 1e-3), errors

@@ -1,7 +1,5 @@
 """Laws of the whole decoder: documents do not see each other, packing changes nothing, first values are sane."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The exact stream over three mixed sets: the same batches for any ranks and workers, wherever a run stops."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from megadec.common.errors import ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
 from megadec.data.batch import Batch, assemble
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.prefetch import Prefetcher
 from megadec.data.stream import TrainStream, Window
 

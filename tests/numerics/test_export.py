@@ -1,7 +1,5 @@
 """The export is the model: transformers gives our logits, ids and text, and whatever differs is refused."""
 
-from __future__ import annotations
-
 import json
 import resource
 from pathlib import Path
@@ -15,7 +13,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.export.huggingface.export import check_hf, to_hf
 from megadec.export.read.load import load_decoder
 from megadec.export.read.megadec import to_megadec
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.export.read.source import ModelSource
 from tests.support.sources import Unsteady, random_source
 

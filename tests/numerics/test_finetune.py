@@ -1,7 +1,5 @@
 """A packed text is learned as it would be alone; LoRA merged is LoRA; what is frozen changes no other gradient."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from megadec.decoder.chunked_loss import LanguageLoss
 from megadec.decoder.execution import Execution
-from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.model import MergedLora
-from megadec.finetune.adapt import LoraOptions, Method, adapted
+from megadec.export.read.open_model import MergedLora
 from megadec.finetune.examples import LabelledSet
+from megadec.finetune.lora import LoraOptions, Method, adapted
 from megadec.finetune.packing import assemble_texts, pack_texts
 from tests.support.sources import TINY_SHAPE
 

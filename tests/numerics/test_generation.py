@@ -1,7 +1,5 @@
 """Generation with a cache is the full forward pass, token by token."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The GGUF file is the model: llama.cpp gives our ids, logits and text, and whatever differs is refused."""
 
-from __future__ import annotations
-
 import json
 import resource
 import shutil
@@ -21,7 +19,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.decoding.generate import Continuation, Sampling
 from megadec.decoding.session import DecoderModel
 from megadec.export.gguf.llama_cpp import BATCH_TOKENS, LlamaCppModel
-from megadec.export.gguf.writer import FORMATS, MODEL_FILE, check_gguf, to_gguf, write_gguf
+from megadec.export.gguf.writer import GGUF_DTYPES, MODEL_FILE, check_gguf, to_gguf, write_gguf
 from megadec.export.parity.compare import TEXTS, compare_logits, compare_tokenizer
 from megadec.export.read.load import load_source
 from megadec.export.read.source import ModelSource
@@ -70,7 +68,7 @@ def test_the_folder_says_what_it_is_and_what_it_was_compared_on(exported):
     content = json.loads((folder / "megadec.json").read_text())
     assert content["source"] == source.provenance
     assert content["parity"]["runtime"] == "llama.cpp float32"
-    assert content["parity"]["tolerance"] == FORMATS["float32"].tolerance
+    assert content["parity"]["tolerance"] == GGUF_DTYPES["float32"].tolerance
     assert content["tokenizer"]["sha256"] == Tokenizer.load(folder).sha256
 
 
@@ -151,7 +149,7 @@ def fresh(tmp_path, tiny_tokenizer_path) -> Callable[[str], tuple[ModelSource, P
     return write
 
 
-@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("dtype", GGUF_DTYPES)
 def test_one_changed_weight_is_refused(fresh, dtype):
     source, folder = fresh(dtype)
     tensor = next(each for each in gguf.GGUFReader(folder / MODEL_FILE).tensors if each.name == "blk.1.attn_k.weight")

@@ -1,7 +1,5 @@
 """The Hugging Face export of a classifier is the classifier, in transformers and read back by us."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 from megadec.common.errors import ExportError
 from megadec.export.huggingface.export import check_hf, to_hf
 from megadec.export.read.load import load_source
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.export.read.source import ModelSource
 from tests.support.sources import random_classifier
 

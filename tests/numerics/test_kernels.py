@@ -1,7 +1,5 @@
 """Fused operations against float64: the torch ones in this process, the Triton ones in Triton's interpreter."""
 
-from __future__ import annotations
-
 from typing import Any
 from unittest import mock
 

@@ -1,7 +1,5 @@
 """Encoder-decoders learn to copy or to reverse, and what they say of sequences they never saw is exact."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The ONNX export is the decoder: whole prompts, steps with a cache and padded batches give our logits."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

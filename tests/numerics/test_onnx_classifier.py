@@ -1,7 +1,5 @@
 """The ONNX export of a classifier is the classifier, however its texts are batched."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Encoder-decoders: padding is nothing, the future unseen, the whole source seen, and a cache changes no number."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """What the documentation names exists, the options page is what the dataclasses give, every run file loads."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re
@@ -20,14 +18,14 @@ from megadec.decoder.shape import DecoderShape
 from megadec.decoder.textbook.rnn import RnnShape
 from megadec.decoder.textbook.seq2seq import Seq2SeqShape
 from megadec.engine.runs.common import CommonRun
-from megadec.engine.runs.pretrain import Run
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.seq2seq import PairsRun
 from megadec.engine.zero.settings import read_settings
 from megadec.finetune.task import FineTuneRun
 from tests.support import PROJECT
 
 RUNS: dict[str, type[CommonRun]] = {
-    "launch/pretrain.py": Run,
+    "launch/pretrain.py": PretrainRun,
     "launch/finetune.py": FineTuneRun,
     "launch/seq2seq.py": PairsRun,
 }

@@ -1,7 +1,5 @@
 """Every module imports with the base dependencies alone, or is a door that says which extra it needs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

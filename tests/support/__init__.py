@@ -1,7 +1,5 @@
 """What several folders of tests share: tiny models, runs and texts, and real processes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]

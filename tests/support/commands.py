@@ -1,7 +1,5 @@
 """What a command prints, asked in this process."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Tiny decoders that tests share, and models with first values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

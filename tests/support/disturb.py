@@ -5,8 +5,6 @@ gradient of one parameter, by a hook in the backward pass of these steps; "sleep
 waits there. "bare": true trains by DeepSpeed's own step, with no hook and no gate of ours.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -28,7 +26,7 @@ from megadec.common.errors import run_main
 from megadec.common.ranks import is_first, rank
 from megadec.engine.zero.engine import ZeroEngine, build_engine
 from megadec.engine.zero.gradients import GradientWatch
-from megadec.export.commands import pretrain
+from megadec.pretrain.command import pretrain
 from tests.support.processes import metrics_of, wait_until
 
 PARAMETER = "layers.1.mlp.down_proj.weight"

@@ -1,7 +1,5 @@
 """Files of documents for tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Argument: how many pairs, one after the other. Prints the exit codes of all ranks as a JSON list.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -5,8 +5,6 @@ with the Triton kernels on the CPU and prints everything as JSON. The interprete
 rounds to the nearest; that is put right here.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """Invented pairs that tests share: short texts of a few characters, and what a task makes of them."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

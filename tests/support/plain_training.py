@@ -1,7 +1,5 @@
 """The engine's training in plain torch: no DeepSpeed, no engine, one process, the whole step as one batch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

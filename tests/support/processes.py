@@ -1,7 +1,5 @@
 """Real processes for the distributed tests: forked ranks, the deepspeed launcher, and scripts."""
 
-from __future__ import annotations
-
 import gc
 import json
 import logging

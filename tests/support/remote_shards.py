@@ -1,7 +1,5 @@
 """A file system that fails as networks do, for tests of remote shards: fsspec's own memory with faults on request."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Tiny encoder-decoders that tests share: every architecture that reads pairs, in each of its variants."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

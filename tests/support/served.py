@@ -1,8 +1,7 @@
 """A stand-in for a model that is served."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ class Recited:
         self._ids = iter(ids)
         self._prompt_tokens = prompt_tokens
 
-    def session(self) -> Recited:
+    def session(self) -> Self:
         return self
 
     def feed(self, ids: Sequence[int]) -> Tensor:

@@ -1,7 +1,5 @@
 """Decoders with random weights, held in memory instead of in files."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path

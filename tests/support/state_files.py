@@ -1,7 +1,5 @@
 """The state files of one rank, made by hand: weights, and moments where there are some."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tiny runs of pretraining in one folder: their files, their trainings by forked ranks, and what they left."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Titles that a word gives away, as THUCNews titles come."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from pathlib import Path

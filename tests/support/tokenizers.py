@@ -1,7 +1,5 @@
 """Tiny tokenizers, with the settings of our real ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

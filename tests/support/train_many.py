@@ -9,8 +9,6 @@ checkpoint holds is loaded, and what DeepSpeed then has of it is written. What a
 is not looked at. What can be made to go wrong is in tests/support/disturb.py.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -26,16 +24,16 @@ from megadec.engine.health.preemption import Interrupt
 from megadec.engine.loop import train
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
-from megadec.engine.runs.pretrain import Run
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
 from megadec.engine.zero.engine import build_engine, end_process_group, start_process_group
 from megadec.engine.zero.state_files import MOMENTS, WEIGHT
-from megadec.export.read.model import open_pretraining
 from megadec.finetune.task import FineTuneRun, open_finetune
+from megadec.pretrain.command import open_pretraining
 from tests.support.disturb import disturbed
 
 KINDS = {
-    "pretrain": (Run, open_pretraining),
+    "pretrain": (PretrainRun, open_pretraining),
     "finetune": (FineTuneRun, open_finetune),
     "seq2seq": (PairsRun, open_pairs_run),
 }

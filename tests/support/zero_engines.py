@@ -1,7 +1,5 @@
 """Stand-ins for DeepSpeed's engines: tensors that lie where each ZeRO stage keeps them, on one of several ranks."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Laws of the `megadec` command."""
 
-from __future__ import annotations
-
 import importlib
 
 import pytest

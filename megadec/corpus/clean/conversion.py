@@ -6,8 +6,6 @@ the variant, we show the first branch there is, so no word is lost. Rules about 
 A and H) are not applied: a page keeps the words that its authors typed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ In: text in which most markup is resolved. Out: plain text, a paragraph, heading
 are rules over characters; they run on prose only (formulas and code are marks at this point).
 """
 
-from __future__ import annotations
-
 import re
 
 from megadec.corpus.clean.protect import LESS_THAN, LINE_BREAK, unescape_entities

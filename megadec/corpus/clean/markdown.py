@@ -4,8 +4,6 @@ In: Markdown of one file or section. Out: plain text. Patterns, not a parser. Wh
 which hurts a language model less than a paragraph lost.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from dataclasses import replace

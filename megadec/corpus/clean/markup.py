@@ -4,8 +4,6 @@ Braces are balanced in one linear pass first: mwparserfromhell tries again from 
 that nest too deeply or are too long are cleaned by rules alone.
 """
 
-from __future__ import annotations
-
 import re
 from functools import partial
 

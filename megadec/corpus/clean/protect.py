@@ -4,8 +4,6 @@ So `-{` in a formula and `[[` in code are not markup. Marks are Unicode nonchara
 keeps its lines; galleries, timelines, scores and maps go with their captions.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Callable

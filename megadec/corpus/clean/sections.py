@@ -4,8 +4,6 @@ Sections are cut by lines before anything is parsed, so an error of markup stays
 that reaches over a heading is joined again by counting braces.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Sequence

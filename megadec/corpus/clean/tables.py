@@ -3,8 +3,6 @@
 A table is kept if it has the class wikitable or header cells, and enough Han characters.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 

@@ -4,8 +4,6 @@ Names are in lower case with blanks, in Simplified and Traditional, separated by
 table are judged by their place in the text.
 """
 
-from __future__ import annotations
-
 
 def names(text: str) -> list[str]:
     """A table's names: split at commas and line ends."""

@@ -4,8 +4,6 @@ Templates of no table are judged by their place: alone on a line they are boxes 
 argument stays. {{convert}} keeps the number and the unit given.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ NFKC would also turn ，！？；：（） into ASCII, so only letters, digits a
 width. Cleaning twice changes nothing.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

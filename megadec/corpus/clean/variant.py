@@ -4,8 +4,6 @@ Only characters that belong to one script alone are counted (里, 后, 乾 stand
 have no variant at all.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

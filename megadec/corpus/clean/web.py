@@ -4,8 +4,6 @@ In: a document of mostly plain text. Out: the same with entities resolved and th
 numbered entities with a semicolon and a short list of tags, so that `a<b` and prices in `<>` stay.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

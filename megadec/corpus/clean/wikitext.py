@@ -4,8 +4,6 @@ Comments, formulas and footnotes are put aside, `-{ }-` is resolved for the scri
 sections are cut and parsed one by one, leftovers are tidied. A page costs milliseconds in mwparserfromhell.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ To add a source, write `read_NAME(path, report, options)` in a file of this fold
 slow to import is imported inside the function that needs it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ In: .csv files (quoted newlines, byte order mark), alone, in folders, compressed
 The columns are named by options or by their usual names; a file without a header line is not read.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator
 from pathlib import Path

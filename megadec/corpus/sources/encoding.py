@@ -4,8 +4,6 @@ Memory is constant. `auto` decides from the first megabyte whether a file is UTF
 file in two encodings is an error.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections.abc import Iterable, Iterator

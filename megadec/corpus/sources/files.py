@@ -4,8 +4,6 @@ In: a path. Out: its members one at a time, each an open stream of bytes. An arc
 in, so its members come in its own order and cannot be read twice.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import lzma

@@ -4,8 +4,6 @@ In: .jsonl and .json files, alone, in folders, compressed or in archives. Out: a
 .json file is, is decided by its first line: an object that is whole there begins a file of lines.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice

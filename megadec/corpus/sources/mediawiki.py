@@ -5,8 +5,6 @@ A pull parser is fed by hand, so that an error can name the last whole page and 
 Format: https://www.mediawiki.org/wiki/Help:Export and the schema export-0.11.xsd.
 """
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator

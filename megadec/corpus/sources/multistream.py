@@ -4,8 +4,6 @@ Each stream begins with a page (Wikimedia puts 100 pages in one). Streams are fo
 as through the index file that Wikimedia puts beside a dump.
 """
 
-from __future__ import annotations
-
 import bz2
 import mmap
 import re

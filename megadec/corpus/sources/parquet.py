@@ -4,8 +4,6 @@ In: .parquet files or folders of them. Out: a document a row. Rows are read in s
 columns and keeps memory constant.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

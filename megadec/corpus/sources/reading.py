@@ -4,8 +4,6 @@ In: options from the command line. Out: the same, checked where they are used. O
 most of which a given source ignores, so that a command line stays short.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

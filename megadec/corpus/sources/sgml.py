@@ -4,8 +4,6 @@ In: .dat, .txt or .sgml files. Out: a document an element, with its address and 
 pattern; an XML parser would refuse the files.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterator

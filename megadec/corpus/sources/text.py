@@ -4,8 +4,6 @@ In: .txt or .md files, alone, in folders, compressed or in archives. Out: docume
 plain by `clean.markdown`. A file that is one document is read whole, so there is a limit to its size.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import islice

@@ -4,8 +4,6 @@ In: a folder, .zip or .tar.xz of CATEGORY/NUMBER.txt, or list files. Out: a docu
 article's first line is taken as its title only where the lines after it are indented as that corpus does.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

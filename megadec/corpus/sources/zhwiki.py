@@ -3,8 +3,6 @@
 Redirects, other namespaces and pages without wikitext are dropped with a reason.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

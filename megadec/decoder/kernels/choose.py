@@ -4,8 +4,6 @@ In: the run's wish and a tensor. Out: the module that computes with it, and slic
 to Triton, so that tests in double precision mean what they say whatever the wish is.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import os

@@ -7,8 +7,6 @@ Scores and softmax are float32; probabilities and their gradients are rounded to
 the other factor. The backward pass computes probabilities again, a block's (heads x block x document) at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

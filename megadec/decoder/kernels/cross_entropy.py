@@ -4,8 +4,6 @@ By a Triton kernel, or by torch a few tokens at a time, so that the steps find t
 time of whole chunks). The logits are lost, which saves a second tensor of their size.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ for the backward pass: the stream (which the next layer keeps too) and a float32
 Face's order going forward; the gradient is rounded once, at its end.
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import Any
 

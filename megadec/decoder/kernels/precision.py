@@ -4,8 +4,6 @@ In: tensors of the model's dtype. Out: the same in float32, or the dtype to comp
 piece by piece and not for a whole tensor, which leaves the widening to those who call.
 """
 
-from __future__ import annotations
-
 import platform
 
 import torch
@@ -33,7 +31,7 @@ def has_bf16() -> bool:
     return CPU_HAS_BF16
 
 
-def product_dtype(x: Tensor) -> torch.dtype:
+def matmul_dtype(x: Tensor) -> torch.dtype:
     """The dtype to multiply x in: its own, but float32 for bfloat16 on a CPU that has no instructions for it.
 
     There torch's bfloat16 products take 5 to 15 times as long as float32's.

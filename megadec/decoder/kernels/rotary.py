@@ -5,8 +5,6 @@ float32 number a head. Between norm and rotation nothing is rounded to bfloat16,
 exact result than one after another.
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import Any
 

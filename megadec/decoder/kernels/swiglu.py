@@ -3,8 +3,6 @@
 Kept for the backward pass: gate and up, and not silu(gate), which is computed again.
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import Any
 

@@ -7,8 +7,6 @@ second time.
 # Triton has no types: kernels are functions of pointers and numbers.
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,8 +6,6 @@ Plain rules instead of autotuning, which would time every new shape and give oth
 follow from what keeps an H200's memory busy: about 30 KB on their way to each multiprocessor.
 """
 
-from __future__ import annotations
-
 import os
 from types import SimpleNamespace
 from typing import NamedTuple

@@ -8,8 +8,6 @@ the weight's gradient in registers. A small second pass adds the parts, in an or
 # Triton has no types: kernels are functions of pointers and numbers.
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,8 +6,6 @@ A row is one head of one token; its two halves are two tiles, so that the pair (
 # Triton has no types: kernels are functions of pointers and numbers.
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

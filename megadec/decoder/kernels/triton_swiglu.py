@@ -7,8 +7,6 @@ torch does; going backward only the results are rounded.
 # Triton has no types: kernels are functions of pointers and numbers.
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

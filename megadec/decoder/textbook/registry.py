@@ -3,8 +3,6 @@
 What they share is the call: forward(ids_BS, *, targets_BS, weights_BS, ...) -> logits or the summed loss.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping

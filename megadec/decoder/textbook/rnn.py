@@ -7,8 +7,6 @@ it, score h W m, the attentional vector is fed to the next token). Loops over ti
 slow as torch's on a CPU; in exchange ZeRO-3 gathers a loop's weights once for a sequence, as parameters of one module.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

@@ -5,8 +5,6 @@ as each target's cross-attention needs the memory of its own source. RoPE turns 
 only: a place in the source says nothing of a place in the target.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from megadec.common.errors import InputError
-from megadec.decoder.attention import Layout, SelfAttention, attend, cached_layout
+from megadec.decoder.attention import AttentionMask, SelfAttention, attend, cached_mask
 from megadec.decoder.block import Block, SwiGLU
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.heads import LanguageModelHead
@@ -81,11 +79,11 @@ def source_mask(source_lengths_B: Tensor, tokens: int) -> Tensor:
     return columns_T < source_lengths_B[:, None]
 
 
-def source_layout(source_lengths_B: Tensor, tokens: int) -> Layout:
-    """The layout by which any query sees the whole of its source, and no padding."""
+def source_attention_mask(source_lengths_B: Tensor, tokens: int) -> AttentionMask:
+    """The mask by which any query sees the whole of its source, and no padding."""
     if source_lengths_B.device.type == "cpu" and int(source_lengths_B.min()) == tokens:
-        return Layout(everything=True)  # without a mask the fused kernels are faster
-    return Layout(mask_B1ST=source_mask(source_lengths_B, tokens)[:, None, None])
+        return AttentionMask(everything=True)  # without a mask the fused kernels are faster
+    return AttentionMask(mask_B1ST=source_mask(source_lengths_B, tokens)[:, None, None])
 
 
 def check_source(source_ids_BT: Tensor, source_lengths_B: Tensor, max_position_embeddings: int) -> None:
@@ -115,9 +113,9 @@ class CrossAttention(nn.Module):
         k_BTKD, v_BTKD = (p(memory_BTH).unflatten(-1, (-1, self.head_size)) for p in (self.k_proj, self.v_proj))
         return self.k_norm(k_BTKD), v_BTKD
 
-    def forward(self, x_BSH: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x_BSH: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: AttentionMask) -> Tensor:
         q_BSHD = self.q_norm(self.q_proj(x_BSH).unflatten(-1, (-1, self.head_size)))
-        out: Tensor = self.o_proj(attend(q_BSHD, k_BTKD, v_BTKD, layout))
+        out: Tensor = self.o_proj(attend(q_BSHD, k_BTKD, v_BTKD, mask))
         return out
 
 
@@ -141,12 +139,12 @@ class CrossBlock(nn.Module):
         k_BTKD: Tensor,
         v_BTKD: Tensor,
         *,
-        layout: Layout,
-        source: Layout,
+        mask: AttentionMask,
+        source: AttentionMask,
         cache: KeyValueCache | None,
     ) -> Tensor:
-        x_BSH = x_BSH + self.self_attn(self.input_layernorm(x_BSH), cos_BS1F, sin_BS1F, layout=layout, cache=cache)
-        x_BSH = x_BSH + self.cross_attn(self.cross_attention_layernorm(x_BSH), k_BTKD, v_BTKD, layout=source)
+        x_BSH = x_BSH + self.self_attn(self.input_layernorm(x_BSH), cos_BS1F, sin_BS1F, mask=mask, cache=cache)
+        x_BSH = x_BSH + self.cross_attn(self.cross_attention_layernorm(x_BSH), k_BTKD, v_BTKD, mask=source)
         out: Tensor = x_BSH + self.mlp(self.post_attention_layernorm(x_BSH))
         return out
 
@@ -234,7 +232,7 @@ class Seq2SeqCache:
     """Keys and values of the sources for each layer and, for generation, those of the targets so far."""
 
     memory: list[KeysValues]
-    source: Layout
+    source: AttentionMask
     targets: KeyValueCache | None = None
 
     @property
@@ -246,7 +244,7 @@ class Seq2SeqCache:
         """Keep these sources, in this order; one may be taken more than once (int64)."""
         self.memory = [(k_BTKD[rows_N], v_BTKD[rows_N]) for k_BTKD, v_BTKD in self.memory]
         if self.source.mask_B1ST is not None:
-            self.source = Layout(mask_B1ST=self.source.mask_B1ST[rows_N])
+            self.source = AttentionMask(mask_B1ST=self.source.mask_B1ST[rows_N])
         if self.targets is not None:
             self.targets.select(rows_N)
 
@@ -267,8 +265,8 @@ class TransformerSeq2Seq(EncoderDecoder):
 
     def read(self, source_ids_BT: Tensor, source_lengths_B: Tensor, *, once: bool = False) -> Seq2SeqCache:
         check_source(source_ids_BT, source_lengths_B, self.shape.max_position_embeddings)
-        source = source_layout(source_lengths_B, source_ids_BT.shape[1])
-        memory_BTH = self.encoder(self.embed_tokens(source_ids_BT), layout=source)
+        source = source_attention_mask(source_lengths_B, source_ids_BT.shape[1])
+        memory_BTH = self.encoder(self.embed_tokens(source_ids_BT), mask=source)
         memory = [block.cross_attn.keys_values(memory_BTH) for block in cast(list[CrossBlock], self.decoder.layers)]
         if once:
             return Seq2SeqCache(memory, source)
@@ -279,8 +277,8 @@ class TransformerSeq2Seq(EncoderDecoder):
         tokens, targets = x_BSH.shape[1], cache.targets
         if targets is not None:
             targets.reserve(tokens)
-        layout = cached_layout(tokens, cache.length, x_BSH.device)
-        options = {"seen_tokens": cache.length, "layout": layout, "source": cache.source, "cache": targets}
+        mask = cached_mask(tokens, cache.length, x_BSH.device)
+        options = {"seen_tokens": cache.length, "mask": mask, "source": cache.source, "cache": targets}
         h_BSH: Tensor = self.decoder(x_BSH, cache.memory, **options)
         if targets is not None:
             targets.advance(tokens)

@@ -4,13 +4,12 @@ While a save is under way the ranks exchange two numbers a step, so that all of 
 is finished, or that a rank has given up. One save is under way at a time; the next one may have to wait.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -88,7 +87,7 @@ class AsyncCheckpointer:
         self._size_said = False
         self._pending: PendingSave | None = None
 
-    def __enter__(self) -> AsyncCheckpointer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

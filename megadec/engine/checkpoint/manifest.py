@@ -4,15 +4,13 @@
 with the hash of every file and a sum over the bits of every tensor. It is written under a hidden name and renamed last.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from megadec.common.errors import CheckpointError, MegadecError
 from megadec.common.files import read_json, sha256_of, sync_path, sync_tree, write_json
@@ -37,7 +35,7 @@ class Progress:
 
     `tokens`: valid targets seen; `evaluated_step`: of the last finished evaluation, -1 for none; `best`: of those;
     `guard`: what the guard remembers of losses, norms and skipped steps; `starts`: from which step on the run went
-    without which documents and shards; `origins`: the weights that the run began from (`resume.py`).
+    without which documents and shards; `origins`: the weights that the run began from (`origins.py`).
     """
 
     step: int = 0
@@ -50,7 +48,7 @@ class Progress:
     origins: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> Progress:
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
         """What a checkpoint keeps of it, but for the origins, which one of an earlier version does not state."""
         counts = {name: manifest[name] for name in ("step", "tokens", "loss", "evaluated_step")}
         guard = from_json(GuardState, manifest["guard"])

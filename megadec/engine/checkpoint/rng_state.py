@@ -6,8 +6,6 @@ there begin as any new process; what a step draws (dropout, where a model has so
 sequences.
 """
 
-from __future__ import annotations
-
 import io
 import random
 from pathlib import Path

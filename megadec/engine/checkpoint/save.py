@@ -3,8 +3,6 @@
 Rank 0 alone completes a checkpoint, so one process answers for its name.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict
 from importlib.metadata import version
@@ -17,9 +15,9 @@ import megadec
 from megadec.common.config import to_dict, to_yaml
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
-from megadec.engine.checkpoint.load import loss_check
 from megadec.engine.checkpoint.manifest import RUN_FILE, Progress, checkpoint_name, finalize, remove_old
 from megadec.engine.checkpoint.rng_state import random_file, random_state
+from megadec.engine.checkpoint.verify import measure_loss
 from megadec.engine.checkpoint.writer import write_small
 from megadec.engine.early_stopping import write_best
 from megadec.engine.metrics.reports import Saved
@@ -67,7 +65,7 @@ def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any
         "run": to_dict(job.run),
         "tokenizer": {"sha256": job.tokenizer.sha256, "vocabulary_size": job.tokenizer.vocabulary_size},
         "tied": [list(names) for names in job.task.tied],
-        "loss_check": loss_check(engine, job, progress.step),
+        "loss_check": measure_loss(engine, job, progress.step),
         "optimizer_step": engine.zero_state().optimizer_step,
         "versions": {"megadec": megadec.__version__, "torch": torch.__version__, "deepspeed": version("deepspeed")},
     }

@@ -4,13 +4,11 @@ It answers for any step, and gives a hash by which an export says which of two h
 whole list of skipped documents where it differs from the one before, which is rare.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from megadec.data.stream import TrainStream
 from megadec.engine.health.guard import GuardState
@@ -30,7 +28,7 @@ class RunStart:
     shards: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def of(cls, stream: TrainStream, step: int) -> RunStart:
+    def of(cls, stream: TrainStream, step: int) -> Self:
         """A start that goes on after `step`."""
         shards = tuple(tuple(found) for found in stream.skipped_shards())
         return cls(step + 1, tuple(sorted(stream.skip_documents)), shards)
@@ -71,7 +69,7 @@ class Skipped:
     starts: tuple[RunStart, ...] = ()
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> Skipped:
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
         """Of a checkpoint."""
         guard = from_json(GuardState, manifest.get("guard", {}))
         return cls(int(manifest["step"]), guard.skipped, starts_of(manifest))

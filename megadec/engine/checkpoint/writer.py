@@ -5,8 +5,6 @@ ranks, so a checkpoint that was begun is finished even when training has failed 
 the notes late, which makes the checkpoint late and never training.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

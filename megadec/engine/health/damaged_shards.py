@@ -6,8 +6,6 @@ run's folder. A shard that is damaged on one machine is left out on all, for the
 makes it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from megadec.common.errors import MegadecError, ShardError
 from megadec.common.files import read_json, write_json
 from megadec.common.log import logger
 from megadec.common.ranks import local_rank, local_world_size
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.shard_folders import Verify
 from megadec.data.stream import TrainStream

@@ -16,8 +16,6 @@ that were refused are not added, so a series of bad steps does not become the ne
 falling loss is above the loss, so a spike early in a run must be larger to be seen.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence

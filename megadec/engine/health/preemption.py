@@ -21,8 +21,6 @@ run handlers: `launch/ray_train.py` has Ray call `listen_in_main_thread` there. 
 time it looks after the worker (every half second), and only then a handler runs.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -31,7 +29,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -50,7 +48,7 @@ _WORLD_OPTION = "--world_info="
 _STOPPING = "the step under way is finished and saved; what the launcher prints meanwhile is no error of the run"
 
 log = logger(__name__)
-_in_threads: list[Interrupt] = []
+_in_threads: list["Interrupt"] = []
 
 
 def listen_in_main_thread() -> None:
@@ -79,7 +77,7 @@ class Interrupt:
         self._ancestors = _launcher_ancestors()
         self._file: Path | None = None
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
         else:

@@ -10,8 +10,6 @@ The thread needs Python's lock, so a rank that hangs inside a library which hold
 it. A report ends nothing: a slow file system looks like a lost rank, and PEERS_TIMEOUT ends what hangs.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import sys
@@ -21,7 +19,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.distributed import distributed_c10d
@@ -88,7 +86,7 @@ class Watchdog:
         """This rank begins `phase` of step `step`."""
         self._place = (phase, step, self._place[2] + 1)
 
-    def __enter__(self) -> Watchdog:
+    def __enter__(self) -> Self:
         if self._limit > 0:
             if self._world_size > 1:
                 # A connection of its own: a collective that waits in the common one would hold the thread up too.

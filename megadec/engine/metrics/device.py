@@ -1,7 +1,5 @@
 """What a device could do, and the most memory that was held on it."""
 
-from __future__ import annotations
-
 import resource
 import sys
 

@@ -4,12 +4,10 @@ In come step reports and evaluations, out goes one JSON line each, on rank 0. Li
 killed run has told everything; a resumed run cuts the lines of steps that it will do again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from megadec.common.errors import StorageError
 from megadec.common.files import storage_errors, whole_file
@@ -52,7 +50,7 @@ class MetricsLogger:
             self._writer = LineWriter(folder / FILE_NAME)
             self._trackers = open_trackers(folder, options, config, resumed_step)
 
-    def __enter__(self) -> MetricsLogger:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -1,7 +1,5 @@
 """Which metrics a run keeps, and where they go."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from megadec.common.errors import check_range

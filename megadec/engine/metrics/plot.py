@@ -5,8 +5,6 @@ In: run folders, or metrics.jsonl files; a matrix and its labels. Out: a PNG. Th
 neighbouring steps over the steps themselves in a pale line, so that both the trend and the noise can be seen.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

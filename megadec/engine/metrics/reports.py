@@ -1,7 +1,5 @@
 """What the parts of a training tell each other and the metrics: a step, an evaluation, a saved checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ for it, and its own environment variables (keys, addresses, proxies) are left to
 is a setting here, since a cluster without one would wait for it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

@@ -5,8 +5,6 @@ known to be possible. Each kind of run adds its own sections to `CommonRun` as f
 with all sections of all kinds would accept keys that do nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +19,13 @@ from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import check_trackers
 from megadec.engine.schedule import ScheduleOptions
 from megadec.engine.task import Task
+from megadec.engine.train_options import TrainOptions
 from megadec.engine.zero.engine import check_zero_section
 from megadec.engine.zero.optimizer import OptimizerOptions
-from megadec.engine.zero.settings import DeepSpeedSettings, TrainOptions, merge_settings
+from megadec.engine.zero.settings import DeepSpeedSettings, merge_settings
 
 CHECKPOINTS = "checkpoints"
+NO_PATH = ("auto", "none")  # what `checkpoint.resume` says beside the path of a checkpoint
 # `model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules.
 ShapeFields = dict[str, bool | int | float | str]
 
@@ -107,14 +107,14 @@ class CommonRun:
 class Job:
     """A run that has been found possible, with what it opened.
 
-    saved: called on every rank when a checkpoint is finished, so that a launcher such as Ray can be told.
+    on_saved: called on every rank when a checkpoint is finished, so that a launcher such as Ray can be told.
     """
 
     run: CommonRun
     settings: DeepSpeedSettings
     tokenizer: Tokenizer
     task: Task
-    saved: Callable[[Saved], None] | None = None
+    on_saved: Callable[[Saved], None] | None = None
 
 
 def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:

@@ -5,8 +5,6 @@ fit each other. Every data set is opened before a process group exists, which ta
 turns a mistake into one message instead of a crash on every rank.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +18,15 @@ from megadec.common.log import logger
 from megadec.common.ranks import is_first
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.overlap import overlaps
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import RemoteFolder, Verify
 from megadec.data.sharding import rank_position
-from megadec.data.skip import read_ids
+from megadec.data.skip_documents import read_ids
 from megadec.data.stream import TrainStream
+from megadec.decoder.chunked_loss import LanguageLoss
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, parameter_table
-from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
@@ -129,7 +127,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class Run(CommonRun):
+class PretrainRun(CommonRun):
     """Everything that `launch/pretrain.py` needs to know beside DeepSpeed's own file."""
 
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -138,7 +136,7 @@ class Run(CommonRun):
     loss: LanguageLoss = field(default_factory=LanguageLoss)
 
 
-def open_run(run: Run, deepspeed_file: Path, initial: InitialWeights | None = None) -> Job:
+def open_run(run: PretrainRun, deepspeed_file: Path, initial: InitialWeights | None = None) -> Job:
     """Check everything that can be wrong with the request before anything costs.
 
     initial: the opened model of `model.init_from`. Raises ConfigError (batch does not divide, sequences longer than the
@@ -178,7 +176,7 @@ def check_there(folders: Sequence[str]) -> None:
         )
 
 
-def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
+def open_sets(run: PretrainRun, tokenizer_sha256: str | None = None) -> list[DataSet]:
     """The sets of `data.train`, without what is damaged where `data.bad_shards` allows it.
 
     Raises ConfigError when none is named, ShardError as `DataSet.open` does.
@@ -202,7 +200,7 @@ def open_sets(run: Run, tokenizer_sha256: str | None = None) -> list[DataSet]:
     return sets
 
 
-def stream_of(run: Run, sets: Sequence[DataSet]) -> TrainStream:
+def stream_of(run: PretrainRun, sets: Sequence[DataSet]) -> TrainStream:
     """The run's sequence of steps over the opened sets of `data.train`. Raises ConfigError, ShardError."""
     return TrainStream(
         list(zip(sets, run.data.train.values(), strict=True)),
@@ -216,7 +214,12 @@ def stream_of(run: Run, sets: Sequence[DataSet]) -> TrainStream:
 
 
 def _task(
-    run: Run, tokenizer: Tokenizer, shape: DecoderShape, stream: TrainStream, held_out: Sets, first_value: FirstValue
+    run: PretrainRun,
+    tokenizer: Tokenizer,
+    shape: DecoderShape,
+    stream: TrainStream,
+    held_out: Sets,
+    first_value: FirstValue,
 ) -> Task:
     def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
         position = rank_position(scorer.ranks.rank, scorer.ranks.world_size, run.train.sequence_parallel_size)
@@ -224,7 +227,7 @@ def _task(
         sets = {name: window_batches(one, run.evaluate, length, bos_id, position) for name, one in held_out.items()}
         return evaluate_loss(scorer, sets, tokenizer, step, interrupt)
 
-    def agree(ranks: Ranks) -> TrainStream:
+    def agree_on_data(ranks: Ranks) -> TrainStream:
         before = [data for data, _ in stream.sets]
         sets = agree_on_sets(before, list(held_out.values()), run.data.verify, run.data.bad_shards, ranks)
         agreed = stream if sets == before else stream_of(run, sets)
@@ -245,11 +248,13 @@ def _task(
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
         workers=run.data.workers,
         prefetch_steps=run.data.prefetch_steps,
-        agree=agree,
+        agree_on_data=agree_on_data,
     )
 
 
-def first_values(run: Run, shape: DecoderShape, tokenizer: Tokenizer, initial: InitialWeights | None) -> FirstValue:
+def first_values(
+    run: PretrainRun, shape: DecoderShape, tokenizer: Tokenizer, initial: InitialWeights | None
+) -> FirstValue:
     """Name -> first value: random from the run's seed, or the tensor of the initial model.
 
     Raises ConfigError when the initial model has other tensors than `shape`, or another tokenizer.

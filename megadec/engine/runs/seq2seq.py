@@ -4,8 +4,6 @@ In come options, out comes a `Job` whose task is "seq2seq": one of the registry'
 training part of a file of pairs, and the loss on its held-out part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

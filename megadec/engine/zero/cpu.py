@@ -6,8 +6,6 @@ step. torch takes all cores for every process, so that two ranks on two cores ru
 at every product.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

@@ -3,8 +3,6 @@
 Whoever needs more of DeepSpeed adds it here, not beside it.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import logging
@@ -113,7 +111,7 @@ def end_process_group(ranks: Ranks) -> None:
 
 def build_engine(
     task: Task, optimizer_options: OptimizerOptions, settings: DeepSpeedSettings, ranks: Ranks
-) -> ZeroEngine:
+) -> "ZeroEngine":
     """The task's model with its first weights, partitioned as the settings say, with its optimizer.
 
     The weights are the same for every ZeRO stage and number of ranks. A parameter that does not require a gradient is

@@ -6,8 +6,6 @@ step whose norm is not finite at stages 1 to 3 and applies it at stage 0; it nev
 can be seen only before gradients are reduced.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

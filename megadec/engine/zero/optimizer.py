@@ -3,8 +3,6 @@
 Torch's own fused AdamW (one kernel on CPU and on CUDA) needs no compiler; DeepSpeed's fused Adam must be built first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

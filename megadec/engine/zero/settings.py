@@ -4,20 +4,15 @@ The three batch sizes, the precision and the clipping are derived from the run, 
 states one of those itself is accepted only when it says the same as the run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from megadec.common.errors import ConfigError, check_range, suggest
+from megadec.common.errors import ConfigError, suggest
 from megadec.common.files import read_json
 from megadec.data.sharding import check_groups, share_of_rank
-from megadec.decoder.kernels.precision import has_bf16
-
-Precision = Literal["bf16", "fp32"]
-PrecisionChoice = Literal["auto", "bf16", "fp32"]
+from megadec.engine.train_options import Precision, TrainOptions, resolve_precision
 
 # What DeepSpeed 0.19 reads at the top level and a pretraining run may set.
 KNOWN_KEYS = frozenset({
@@ -35,46 +30,6 @@ REMOVED_KEYS = frozenset({
 REMOVED_ZERO_KEYS = frozenset({"mics_shard_size", "mics_hierarchical_params_gather", "zeropp_loco_param"})
 # What the file may not state, and the run's keys for it.
 OWNED_ELSEWHERE = {"optimizer": "optimizer.*", "scheduler": "schedule.*"}
-
-
-def resolve_precision(choice: PrecisionChoice) -> Precision:
-    """`auto` is bf16 where this machine's devices multiply it in hardware, and fp32 elsewhere."""
-    if choice == "auto":
-        return "bf16" if has_bf16() else "fp32"
-    return choice
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """The size and the precision of a run.
-
-    steps: the last step; schedule and data depend on it.
-    global_batch_size: sequences of a step over all ranks.
-    micro_batch_size: sequences of one rank in one micro-step.
-    precision: `auto` is bf16 where the hardware multiplies it, and fp32 elsewhere.
-    stop_at_step: save and end there; a later start continues as if it had not stopped.
-    sequence_parallel_size: ranks that share each sequence, each with a part of its tokens (Ulysses), for sequences that
-        do not fit one device; micro_batch_size then counts the sequences of such a group.
-    dry_run: before the first step of a start, take the largest micro-batch forward and backward once, so that too
-        little memory is an error at once; no number depends on it.
-    """
-
-    steps: int = 1000
-    global_batch_size: int = 64
-    micro_batch_size: int = 8
-    precision: PrecisionChoice = "auto"
-    stop_at_step: int | None = None
-    sequence_parallel_size: int = 1
-    dry_run: bool = True
-
-    def __post_init__(self) -> None:
-        counts = ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size")
-        check_range(self, "train.", *counts, least=1)
-
-    @property
-    def last_step(self) -> int:
-        """The step after which this start of the run ends."""
-        return min(self.steps, self.stop_at_step or self.steps)
 
 
 @dataclass(frozen=True)
@@ -111,14 +66,14 @@ def read_settings(file: Path) -> dict[str, Any]:
     return values
 
 
-def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, ranks: int) -> DeepSpeedSettings:
+def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, world_size: int) -> DeepSpeedSettings:
     """Read `file` and write into it what the run decides.
 
     Raises ConfigError when the two say different things, and when the batch or the ranks do not divide.
     """
     parts, precision = train.sequence_parallel_size, resolve_precision(train.precision)
-    check_groups(ranks, parts)
-    own, micro = share_of_rank(train.global_batch_size, ranks, train.micro_batch_size, parts)
+    check_groups(world_size, parts)
+    own, micro = share_of_rank(train.global_batch_size, world_size, train.micro_batch_size, parts)
     values = read_settings(file)
     for key, owner in OWNED_ELSEWHERE.items():
         if key in values:
@@ -132,7 +87,7 @@ def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, ranks:
         # train_step divides by the global number of tokens and cancels DeepSpeed's mean over ranks.
         "gradient_allreduce_op": ("mean", "the division by the global number of tokens"),
         "sequence_parallel_size": (parts, "train.sequence_parallel_size"),
-        "data_parallel_size": (ranks // parts, "ranks / train.sequence_parallel_size"),
+        "data_parallel_size": (world_size // parts, "ranks / train.sequence_parallel_size"),
     }
     for key, (wanted, origin) in derived.items():
         if values.get(key, "auto") not in ("auto", wanted):
@@ -143,7 +98,7 @@ def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, ranks:
     _merge_precision(file, values, precision)
     values.setdefault("steps_per_print", 1_000_000_000)
     stage = int(values.setdefault("zero_optimization", {}).get("stage", 0))
-    if stage == 3 and ranks == 1:
+    if stage == 3 and world_size == 1:
         # Nothing is scattered, and the way without it copies the gradients twice less.
         values["zero_optimization"].setdefault("reduce_scatter", False)
     if stage == 0 and precision == "bf16":

@@ -4,8 +4,6 @@ DeepSpeed's own `safe_get_local_...` and `safe_set_full_...` reach the same tens
 copy for each, and without the moments that are not there before the first step.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,12 +36,12 @@ class Group(NamedTuple):
 class Stage0:
     """Every rank has everything; to save, it answers for the part that stage 3 would give it."""
 
-    def __init__(self, engine: Any, names: Mapping[nn.Parameter, str], rank: int, ranks: int) -> None:
+    def __init__(self, engine: Any, names: Mapping[nn.Parameter, str], rank: int, world_size: int) -> None:
         self._optimizer = engine.optimizer
         # Torch's AdamW, whose state holds the moments; inside DeepSpeed's optimizer at stages 1 to 3.
         self.adamw = getattr(engine.optimizer, "optimizer", engine.optimizer)
         self._names = names
-        self._rank, self._ranks = rank, ranks
+        self._rank, self._world_size = rank, world_size
 
     @property
     def on_disk(self) -> bool:
@@ -76,7 +74,7 @@ class Stage0:
 
     def _own(self, numel: int) -> tuple[int, int]:
         """(first element, elements) of this rank when the ranks have equal parts and the last what is left."""
-        part = math.ceil(numel / self._ranks)
+        part = math.ceil(numel / self._world_size)
         start = self._rank * part
         return start, max(0, min(part, numel - start))
 

@@ -4,8 +4,6 @@ What it gives are views of DeepSpeed's own tensors (`stages.py` knows where they
 state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -18,11 +16,11 @@ from megadec.engine.zero.state_files import MOMENTS, WEIGHT, ShardSlice, StateFi
 
 
 class ZeroState:
-    """The state of an engine. `rank`, `ranks`: this one among those that share it."""
+    """The state of an engine. `rank`, `world_size`: this one among those that share it."""
 
-    def __init__(self, engine: Any, stage: int, rank: int, ranks: int) -> None:
+    def __init__(self, engine: Any, stage: int, rank: int, world_size: int) -> None:
         self._names: dict[nn.Parameter, str] = {p: name for name, p in engine.module.named_parameters()}
-        self._stage = STAGES[stage](engine, self._names, rank, ranks)
+        self._stage = STAGES[stage](engine, self._names, rank, world_size)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

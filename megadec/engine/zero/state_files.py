@@ -5,8 +5,6 @@ stage takes the elements that it needs, whoever wrote them. DeepSpeed's own file
 them alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

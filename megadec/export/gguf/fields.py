@@ -4,15 +4,13 @@ Plain Python values, whose types say how they are stored (int: uint32, float: fl
 stored, so that they can be compared with what was read.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
 from megadec.common.tokenizer import Kind, Tokenizer
-from megadec.export.read.names import FIELDS, layout_of
 from megadec.export.read.source import ModelSource
+from megadec.export.read.tensor_names import FIELDS, layout_of
 
 Value = bool | int | float | str | list[str] | list[float] | list[int]
 

@@ -4,8 +4,6 @@ Keys and values are kept in float32, twice the memory of llama.cpp's habit: in f
 float32 model by 1e-3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +50,7 @@ class LlamaCppModel:
         self.eos_id: int = self._vocabulary.token_eos()
         self._fence = self.encode(FENCE)
 
-    def session(self) -> LlamaCppSession:
+    def session(self) -> "LlamaCppSession":
         """One sequence, empty so far. Sessions share the weights and nothing else."""
         return LlamaCppSession(self)
 

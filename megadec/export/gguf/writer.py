@@ -4,8 +4,6 @@ The folder has model.gguf, tokenizer.model and megadec.json. One file whatever i
 needs the memory of one tensor, the proof the model once in float32.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +23,8 @@ from megadec.export.gguf.llama_cpp import LlamaCppModel
 from megadec.export.parity.compare import Parity, compare_language_model, compare_tokenizer, greedy_text
 from megadec.export.parity.folder import write_proven
 from megadec.export.read.load import decoder_with
-from megadec.export.read.names import layout_of, rename
 from megadec.export.read.source import ModelSource, check_tokenizer
+from megadec.export.read.tensor_names import layout_of, rename
 
 MODEL_FILE = "model.gguf"
 ALIGNMENT_BYTES = 32
@@ -50,7 +48,7 @@ class Format:
 # llama.cpp rounds what a matrix is multiplied with to the matrix' own format, which we do not, so its logits are off by
 # about as much as that format is coarse. A trained model of 12.6M parameters (qwen3 layout) gave 2e-5, 4e-3, 3e-2 and
 # 8e-2 standard deviations of its logits; the tolerances leave room for deeper models.
-FORMATS: dict[str, Format] = {
+GGUF_DTYPES: dict[str, Format] = {
     "float32": Format("F32", 0, torch.float32, 1e-3),
     "float16": Format("F16", 1, torch.float16, 1e-2),
     "bfloat16": Format("BF16", 32, torch.bfloat16, 1e-1),
@@ -61,7 +59,7 @@ FORMATS: dict[str, Format] = {
 def to_gguf(source: ModelSource, output: Path, *, dtype: str | None = None) -> Parity:
     """Export to the folder `output`, which appears when llama.cpp's weights, ids, logits and greedy text equal ours.
 
-    dtype: one of FORMATS; None is what the weights were computed in. Raises ExportError for a mismatch or what GGUF
+    dtype: one of GGUF_DTYPES; None is what the weights were computed in. Raises ExportError for a mismatch or what GGUF
     cannot express, ConfigError when `output` exists, MissingExtraError without gguf and cyllama, StorageError.
     """
     chosen = dtype or str(source.dtype).removeprefix("torch.")
@@ -78,7 +76,7 @@ def _check_expressible(source: ModelSource, dtype: str) -> None:
             "convert it --to hf or --to onnx"
         )
     for name, size in source.sizes.items():
-        if FORMATS[dtype].dtype is None and len(size) > 1 and size[-1] % Q8_BLOCK_VALUES:
+        if GGUF_DTYPES[dtype].dtype is None and len(size) > 1 and size[-1] % Q8_BLOCK_VALUES:
             raise ExportError(
                 f"dtype=q8_0: a row of tensor {name!r} has {size[-1]} values; q8_0 packs blocks of {Q8_BLOCK_VALUES}"
             )
@@ -89,7 +87,7 @@ def write_gguf(folder: Path, tokenizer: Tokenizer, source: ModelSource, dtype: s
     library, path, sizes = _gguf(), folder / MODEL_FILE, source.sizes
     writer = library.GGUFWriter(path, layout_of(source.shape))
     types = library.GGUFValueType
-    for key, value in fields_of(source, tokenizer, FORMATS[dtype].file_type).items():
+    for key, value in fields_of(source, tokenizer, GGUF_DTYPES[dtype].file_type).items():
         if key != "general.architecture":  # the writer has added it
             writer.add_key_value(key, value, types.UINT32 if type(value) is int else types.get_type(value))
     for name, size in sizes.items():
@@ -117,7 +115,7 @@ def check_gguf(folder: Path, source: ModelSource, dtype: str) -> Parity:
     path = folder / MODEL_FILE
     check_tokenizer(folder, tokenizer.sha256)
     reader = _open(path)
-    for key, value in fields_of(source, tokenizer, FORMATS[dtype].file_type).items():
+    for key, value in fields_of(source, tokenizer, GGUF_DTYPES[dtype].file_type).items():
         field = reader.get_field(key)
         if field is None or field.contents() != value:
             raise ExportError(f"{path}: {key!r} is not what the model and its tokenizer have")
@@ -126,7 +124,7 @@ def check_gguf(folder: Path, source: ModelSource, dtype: str) -> Parity:
     model = LlamaCppModel(path)
     texts = compare_tokenizer(tokenizer, model.encode, model.decode, (model.bos_id, model.eos_id))
     generate = partial(greedy_text, model.session, tokenizer.eos_id)
-    runtime, tolerance = f"llama.cpp {dtype}", FORMATS[dtype].tolerance
+    runtime, tolerance = f"llama.cpp {dtype}", GGUF_DTYPES[dtype].tolerance
     return compare_language_model(decoder, tokenizer, [model.logits], generate, texts, runtime, tolerance)
 
 
@@ -184,7 +182,7 @@ def _rearranged(tensor: Tensor, name: str, shape: DecoderShape, back: bool = Fal
 
 
 def _format(size: Sequence[int], dtype: str) -> Format:
-    return FORMATS[dtype if len(size) > 1 else "float32"]
+    return GGUF_DTYPES[dtype if len(size) > 1 else "float32"]
 
 
 def _open(path: Path) -> Any:

@@ -5,8 +5,6 @@ of ours. Writing needs the memory of one tensor, but the proof holds the model o
 which our own decoder shares after they were found bit-equal to the source).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,8 +20,8 @@ from megadec.export.parity.compare import Ids, Parity, compare_classifier, compa
 from megadec.export.parity.folder import write_proven
 from megadec.export.read.huggingface_files import choose_layout, read_folder, write_model
 from megadec.export.read.load import decoder_with
-from megadec.export.read.names import rename
 from megadec.export.read.source import ModelSource, check_equal
+from megadec.export.read.tensor_names import rename
 
 MAX_SHARD_BYTES = 5_000_000_000
 GENERATED_AT_ONCE = 8

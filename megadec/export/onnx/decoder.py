@@ -6,8 +6,6 @@ that it can be compared with its source bit for bit. The comparison of logits ho
 to the first.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
@@ -55,7 +53,7 @@ def build_graph(shape: DecoderShape, classes: int | None = None) -> Graph:
     return graph
 
 
-def _language_head(body: _Body, x_NH: str) -> None:
+def _language_head(body: "_Body", x_NH: str) -> None:
     graph, shape = body.graph, body.shape
     h_NH = body.norm(x_NH, "norm")
     graph.scope = "lm_head"
@@ -66,7 +64,7 @@ def _language_head(body: _Body, x_NH: str) -> None:
         graph.output(name, "float", BATCH, shape.kv_heads, ALL, shape.head_size)
 
 
-def _score_head(body: _Body, x_NH: str, columns_S: str, mask_BS: str, classes: int) -> None:
+def _score_head(body: "_Body", x_NH: str, columns_S: str, mask_BS: str, classes: int) -> None:
     graph = body.graph
     x_BSH = graph.apply("Reshape", x_NH, body.sizes(body.shape.hidden_size))
     last_B1 = graph.apply("ReduceMax", graph.apply("Mul", columns_S, mask_BS), graph.integers(1), keepdims=1)

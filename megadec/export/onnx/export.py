@@ -5,8 +5,6 @@ computes as we do; a smaller file is for the runtime's own tools to make. A clas
 values, since a text is read once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

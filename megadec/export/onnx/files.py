@@ -4,8 +4,6 @@ Weights are always in a file of their own, also small ones: one way of writing, 
 tensor at a time, for the price of two files that must stay together.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A thin layer over onnx.helper instead of tracing by torch.onnx or a builder libr
 `decoder.py` says, with every version of torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ A prompt is fed in pieces, because the graph gives the logits of every new token
 memory is bounded by a piece, and a long prompt costs a few calls more.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,7 +62,7 @@ class OnnxModel:
         self.vocabulary_size = self.shape.vocabulary_size
         self.max_position_embeddings = self.shape.max_position_embeddings
 
-    def session(self) -> OnnxSession:
+    def session(self) -> "OnnxSession":
         """One sequence, empty so far. Sessions are independent; one may be fed while another waits."""
         return OnnxSession(self)
 

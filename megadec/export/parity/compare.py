@@ -5,8 +5,6 @@ The set is small, so that every export is compared on the same texts in seconds;
 kernels, and a format its own rounding, so each export states the tolerance that it was held to.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial

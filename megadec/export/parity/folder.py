@@ -1,7 +1,5 @@
 """An export's folder: written, compared in the format's own runtime, and only then named."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from collections.abc import Callable

@@ -5,8 +5,6 @@ agrees. RoPE's base stands twice in the config.json that we write, as `rope_para
 `rope_theta` (transformers 4, vLLM, llama.cpp), so that one folder serves them all; when read, the two must agree.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,6 @@ from megadec.common.files import read_json, write_json
 from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.names import FIELDS, LAYOUTS, Layout, layout_of, rename
 from megadec.export.read.safetensor_files import SafetensorFiles, files_in, write_files
 from megadec.export.read.source import (
     CLASSIFICATION,
@@ -32,6 +29,7 @@ from megadec.export.read.source import (
     checked,
     origin_of,
 )
+from megadec.export.read.tensor_names import FIELDS, LAYOUTS, Layout, layout_of, rename
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"

@@ -1,10 +1,8 @@
 """What a classifier is fed: texts as it was trained to see them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from megadec.common.errors import ConfigError, InputError, check_choice
 from megadec.common.tokenizer import Tokenizer
@@ -34,7 +32,7 @@ class Form:
         check_choice("data.cut", self.cut, ("head", "tail"))
 
     @classmethod
-    def of_task(cls, task: Mapping[str, Any], context: int) -> Form:
+    def of_task(cls, task: Mapping[str, Any], context: int) -> Self:
         """The form in which a classifier with this task and this context learned its texts."""
         longest_tokens = min(task.get("sequence_length", context), context)
         return cls(task.get("template", TEXT), longest_tokens, task.get("cut", "head"))

@@ -4,8 +4,6 @@ Tensors are read and converted one by one into a decoder that has no memory of i
 plus one tensor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.export.read.source import EMBEDDING, HEAD, ModelSource
 
 

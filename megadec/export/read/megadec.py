@@ -4,8 +4,6 @@ Training can start from it and generation can load it. One file whatever its siz
 reader needs no index.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

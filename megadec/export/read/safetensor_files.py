@@ -4,8 +4,6 @@ The writer is our own, because the library's `save_file` wants all tensors of a 
 through the library, so its checks apply to what we wrote.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence

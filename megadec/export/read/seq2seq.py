@@ -3,8 +3,6 @@
 No exported format holds an encoder-decoder yet, so only what the engine itself writes can be opened.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -21,7 +19,7 @@ from megadec.decoder.textbook.seq2seq import EncoderDecoder
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read.load import assign
-from megadec.export.read.model import MANIFEST_FILE, checkpoint_of
+from megadec.export.read.open_model import MANIFEST_FILE, checkpoint_of
 from megadec.export.read.source import check_tokenizer
 
 KIND = "seq2seq"

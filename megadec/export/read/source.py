@@ -3,8 +3,6 @@
 A tensor is read from the files each time it is asked for, so memory is bounded by a tensor and time by the disk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

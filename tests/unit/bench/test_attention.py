@@ -1,7 +1,5 @@
 """The benchmark of attention: its figures follow from its rows."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

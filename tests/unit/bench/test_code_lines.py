@@ -1,7 +1,5 @@
 """What counts as a line of code."""
 
-from __future__ import annotations
-
 from bench.code_lines import code_lines, main
 from tests.support.commands import answer
 

@@ -1,7 +1,5 @@
 """gpu.sh: what fails, hangs or is missing does not keep the others from running, nor the page from being written."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The bench of the operations between the products: a row for each, and what there was no time for."""
 
-from __future__ import annotations
-
 import pytest
 
 from bench.kernels import main

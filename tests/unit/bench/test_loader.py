@@ -1,7 +1,5 @@
 """The benchmark of the loader compares loaders that give the same windows."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +8,7 @@ import pytest
 
 from bench.loader import OURS, LoaderOptions, check_same_windows, loaders, write_sparse_set
 from megadec.common.errors import TrainingError
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.stream import TrainStream
 
 # webdataset leaves its tars open for the garbage collector, which must come while the warnings are off.

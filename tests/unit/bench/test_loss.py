@@ -1,7 +1,5 @@
 """The benchmarks of the loss and of memory compare the same computation."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The bench's n-grams against probabilities worked out by hand."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

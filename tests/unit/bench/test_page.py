@@ -1,7 +1,5 @@
 """The page of the benchmarks, from outputs as they were saved."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The plan beside what was measured: recorded peaks, and one measured anew."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

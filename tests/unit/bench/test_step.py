@@ -1,7 +1,5 @@
 """The benchmark of a training step, on a decoder that takes no time."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from functools import partial

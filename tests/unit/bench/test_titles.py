@@ -1,7 +1,5 @@
 """The table of fine-tuned decoders and the baseline beside them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The benchmark of ZeRO: its cases are the files that they name, and all of them train the same decoder."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

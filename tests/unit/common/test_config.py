@@ -1,7 +1,5 @@
 """Laws of the command line and the configuration files."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal

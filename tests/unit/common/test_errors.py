@@ -1,7 +1,5 @@
 """Laws of exit statuses and messages."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Laws of whole files and folders."""
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 import sys

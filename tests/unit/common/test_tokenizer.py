@@ -1,7 +1,5 @@
 """Laws of the tokenizer at run time."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

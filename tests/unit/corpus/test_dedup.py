@@ -1,7 +1,5 @@
 """Exact duplicates, excluded texts and the held-out share."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Documents and their Parquet file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """The quality rules for Chinese and the reasons they give."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import pytest

@@ -1,7 +1,5 @@
 """What two sets have in common, from their sketches."""
 
-from __future__ import annotations
-
 import pytest
 
 from megadec.corpus.overlap import SKETCH_HASHES, Sketch, overlaps, shared_documents

@@ -1,7 +1,5 @@
 """A function over a stream in processes: order, errors, and how far it runs ahead."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

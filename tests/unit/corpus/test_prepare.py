@@ -1,7 +1,5 @@
 """The whole line of a run: what it writes, what it refuses, and what it leaves behind."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Counts by reason: merging, samples, the table."""
 
-from __future__ import annotations
-
 from megadec.corpus.document import Document
 from megadec.corpus.report import SAMPLES_PER_REASON, CorpusReport
 

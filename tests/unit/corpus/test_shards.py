@@ -1,7 +1,5 @@
 """Shards: the bytes are a function of the documents, any reader opens them, and nothing is left half written."""
 
-from __future__ import annotations
-
 import gc
 import json
 from pathlib import Path
@@ -12,7 +10,8 @@ import webdataset
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.shards import token_dtype, write_shards
+from megadec.corpus.shards import write_shards
+from megadec.corpus.tokenize import token_dtype
 
 
 def index_of(folder: Path) -> dict:

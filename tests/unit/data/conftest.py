@@ -1,12 +1,10 @@
 """What several files here read: the tiny set, opened once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 
 
 @pytest.fixture(scope="module")

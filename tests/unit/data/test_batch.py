@@ -1,7 +1,5 @@
 """A batch says of every place what the documents say."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

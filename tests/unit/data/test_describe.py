@@ -1,7 +1,5 @@
 """What a person is shown of a data set."""
 
-from __future__ import annotations
-
 import pytest
 
 from megadec.common.errors import ConfigError

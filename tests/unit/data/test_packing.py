@@ -1,7 +1,5 @@
 """Packing: no prediction is lost or doubled, and rows are filled as the textbook rule fills them."""
 
-from __future__ import annotations
-
 import itertools
 import time
 

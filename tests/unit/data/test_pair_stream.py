@@ -1,7 +1,5 @@
 """Batches of pairs: what a row holds, and that a step is the same on any number of ranks and after any stop."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

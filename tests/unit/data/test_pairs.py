@@ -1,7 +1,5 @@
 """Files of pairs: what is read, what is refused and where, what is left out and counted, what is held out."""
 
-from __future__ import annotations
-
 import lzma
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Prefetching changes when batches are made, never what comes or which error."""
 
-from __future__ import annotations
-
 import threading
 import time
 

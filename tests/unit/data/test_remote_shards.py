@@ -1,7 +1,5 @@
 """A set behind an address is the set: fetched whole, checked, tried again, in a folder that stays within its bounds."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import ConfigError, ShardError
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError, ShardCache, ShardCacheOptions
 from megadec.data.shard_folders import open_folder
 from tests.support.remote_shards import FaultyFileSystem, upload

@@ -1,12 +1,10 @@
 """Ranks that share rows: who holds which part of which rows."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
 from megadec.common.errors import ConfigError
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.sharding import rank_position
 from megadec.data.stream import TrainStream
 

@@ -1,7 +1,5 @@
 """The order: any place is found at once, a window comes once a pass, and weights count exactly."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 

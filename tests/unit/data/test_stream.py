@@ -1,7 +1,5 @@
 """Streams refuse what cannot be, and a state that belongs to another sequence."""
 
-from __future__ import annotations
-
 import json
 import shutil
 
@@ -10,7 +8,7 @@ import pytest
 from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
-from megadec.data.index import DataSet, DocumentSpan
+from megadec.data.dataset import DataSet, DocumentSpan
 from megadec.data.shuffle import Shuffle
 from megadec.data.stream import TrainStream
 

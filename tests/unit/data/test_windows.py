@@ -1,7 +1,5 @@
 """Plans of windows: every prediction in one row, the cache never changes the rows."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How far the key-value cache grows; that what goes in comes back is in tests/numerics/test_generation.py."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

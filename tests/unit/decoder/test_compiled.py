@@ -1,7 +1,5 @@
 """Blocks under torch.compile: eager's losses, no compilation after the first step, and eager where nothing compiles."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Dropout in the decoder: in training only, drawn from torch's generator, the same when a block is computed again."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Parameter and operation counts against torch's own counter and the published convention."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

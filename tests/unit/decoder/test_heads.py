@@ -1,7 +1,5 @@
 """The chunked loss, and the classifier's, against cross_entropy in float64: values and gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -11,16 +9,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from megadec.common.errors import ConfigError
-from megadec.decoder import heads
-from megadec.decoder.heads import PLAIN_LOSS, ClassifierHead, LanguageLoss, LanguageModelHead
+from megadec.decoder import chunked_loss
+from megadec.decoder.chunked_loss import PLAIN_LOSS, LanguageLoss
+from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 from megadec.decoder.layers import Embedding
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 5 tokens for a vocabulary of 37, so that small batches have several and a shorter last one."""
-    monkeypatch.setitem(heads.CHUNK_BYTES, "cpu", 5 * 37 * 4)
-    monkeypatch.setitem(heads.CHUNK_TOKENS, "cpu", 1)
+    monkeypatch.setitem(chunked_loss.CHUNK_BYTES, "cpu", 5 * 37 * 4)
+    monkeypatch.setitem(chunked_loss.CHUNK_TOKENS, "cpu", 1)
 
 
 def batch(rows: int = 3, tokens: int = 11, hidden: int = 13) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +105,7 @@ def test_without_gradients_the_loss_is_the_same_and_no_gradient_is_computed(monk
     h, targets, weights = batch()
     head = head_of()
     expected = head(h, targets, weights).item()
-    monkeypatch.setattr(heads, "_WeightGradient", None)
+    monkeypatch.setattr(chunked_loss, "_WeightGradient", None)
     with torch.no_grad():
         loss = head(h, targets, weights)
     assert loss.item() == expected

@@ -1,7 +1,5 @@
 """First weights: a pure function of seed and name, with the spread that the table says."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Products in bfloat16, in hardware or in float32 where a CPU has no instructions for it; rotary positions."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
@@ -20,7 +18,7 @@ from tests.support.seq2seq_models import SHAPES as PAIR_SHAPES
 from tests.support.seq2seq_models import VOCABULARY
 
 ROUNDING = 2.0**-8  # of bfloat16 to the nearest: its significand has 8 bits
-PRODUCTS = ("aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm", "aten.linear", "aten.matmul", "attention")
+TARGET_MODULES = ("aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm", "aten.linear", "aten.matmul", "attention")
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +40,7 @@ class NoProductInBf16(TorchDispatchMode):
         self.products = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(name in str(func) for name in PRODUCTS):
+        if any(name in str(func) for name in TARGET_MODULES):
             self.products += 1
             for x in args:
                 assert not (isinstance(x, Tensor) and x.dtype == torch.bfloat16), func
@@ -70,12 +68,12 @@ def test_a_wide_product_is_the_exact_one_rounded_once() -> None:
 def test_what_is_no_bfloat16_is_multiplied_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for has in (True, False):
         monkeypatch.setattr(precision, "CPU_HAS_BF16", has)
-        assert precision.product_dtype(torch.ones(1, dtype=torch.float64)) == torch.float64
-        assert precision.product_dtype(torch.ones(1, dtype=torch.float32)) == torch.float32
+        assert precision.matmul_dtype(torch.ones(1, dtype=torch.float64)) == torch.float64
+        assert precision.matmul_dtype(torch.ones(1, dtype=torch.float32)) == torch.float32
         # The attention of blocks, which no dispatch mode looks into, is taken in hardware alone.
         assert cpu_attention.is_faster(torch.bfloat16, 512) is has
         wanted = torch.bfloat16 if has else torch.float32
-        assert precision.product_dtype(torch.ones(1, dtype=torch.bfloat16)) == wanted
+        assert precision.matmul_dtype(torch.ones(1, dtype=torch.bfloat16)) == wanted
 
 
 @pytest.mark.usefixtures("no_bf16")

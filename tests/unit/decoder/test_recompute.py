@@ -1,7 +1,5 @@
 """Activation checkpointing: the same numbers from less memory."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal

@@ -1,7 +1,5 @@
 """Shapes and presets: what is refused, and that every count written down is true."""
 
-from __future__ import annotations
-
 import re
 from importlib import resources
 

@@ -1,7 +1,5 @@
 """Beam search against the search of everything, greedy search and full passes."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """How tokens are drawn, when generation stops, and how text streams."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """The command line of a training: which rank says what is wrong."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

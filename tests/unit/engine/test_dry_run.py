@@ -1,9 +1,7 @@
 """The largest micro-batch is tried once, leaves nothing behind, and says what to do where memory is too small."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ from megadec.engine.runs.seq2seq import longest_pairs
 class Batch(str):
     """A batch that is known by its name."""
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Self:
         return self
 
 

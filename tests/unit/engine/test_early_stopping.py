@@ -1,13 +1,11 @@
 """Which step was the best, and when a run has waited long enough."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
 from megadec.common.errors import CheckpointError, ConfigError
-from megadec.engine.early_stopping import Best, EarlyStopping, after_evaluation, exhausted, read_best, write_best
+from megadec.engine.early_stopping import Best, EarlyStopping, after_evaluation, read_best, should_stop, write_best
 from megadec.engine.metrics.reports import Evaluation
 
 WATCH = EarlyStopping(metric="dev/accuracy", patience=2)
@@ -30,9 +28,9 @@ def test_the_best_step_is_the_first_of_the_highest_and_untrained_weights_are_nev
 
 
 def test_a_run_ends_after_as_many_evaluations_without_gain_as_its_patience() -> None:
-    assert not exhausted(WATCH, walk(WATCH, [0.0, 0.5, 0.4]))
-    assert exhausted(WATCH, walk(WATCH, [0.0, 0.5, 0.4, 0.5]))
-    assert not exhausted(EarlyStopping(metric="dev/accuracy"), walk(WATCH, [0.0, 0.5, 0.4, 0.5]))
+    assert not should_stop(WATCH, walk(WATCH, [0.0, 0.5, 0.4]))
+    assert should_stop(WATCH, walk(WATCH, [0.0, 0.5, 0.4, 0.5]))
+    assert not should_stop(EarlyStopping(metric="dev/accuracy"), walk(WATCH, [0.0, 0.5, 0.4, 0.5]))
     best = Best(10, 0.5)
     assert after_evaluation(WATCH, best, 10, measured(10, 0.5)) == best, "measured again after a resume"
 

@@ -1,7 +1,5 @@
 """Which windows of a held-out set are measured, and how ranks share them."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.sharding import rank_position
 from megadec.engine.evaluate import EvaluateOptions, evenly_spaced, window_batches
 

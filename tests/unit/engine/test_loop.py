@@ -1,7 +1,5 @@
 """What the loop asks of all ranks before it trains."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

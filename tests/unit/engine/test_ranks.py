@@ -1,7 +1,5 @@
 """A process alone is a group of one, and a lost peer is said to be lost."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

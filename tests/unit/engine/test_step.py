@@ -1,7 +1,5 @@
 """What a step asks of the engine, in which order, and when it asks nothing."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, cast
 

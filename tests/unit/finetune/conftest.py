@@ -1,7 +1,5 @@
 """What the fine-tuning tests share: titles, and a decoder with random weights in a folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A finished classifier gives each text the answer that it would get alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Labelled texts become ids and labels, and what is wrong with them is said with its file and line."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The stream of labelled rows: every text once an epoch, whole, the same batch for any number of ranks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

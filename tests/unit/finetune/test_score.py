@@ -1,7 +1,5 @@
 """What is said about a classifier follows from its answers, also for labels that it never gives."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A fine-tuning run is checked before anything costs, and begins from the pretrained values."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from megadec.common.config import from_dict
 from megadec.common.errors import ConfigError
 from megadec.engine.runs.common import Job
 from megadec.export.read.megadec import to_megadec
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.finetune.task import FineTuneRun, open_finetune
 from tests.support import PROJECT
 from tests.support.sources import random_classifier

@@ -1,7 +1,5 @@
 """What was made of weights: by runs and exports that say in their own files where they began."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,15 @@ from typing import Any
 import pytest
 
 from megadec.common.errors import CheckpointError, ConfigError, ExportError
-from megadec.lineage.command import FirstSteps, Origin, descendants, find_models, origin_of_path, read_export, read_run
+from megadec.lineage.descendants import (
+    FirstSteps,
+    Origin,
+    descendants,
+    find_models,
+    origin_of_path,
+    read_export,
+    read_run,
+)
 
 
 def write(path: Path, value: object) -> Path:

@@ -1,7 +1,5 @@
 """The plan's laws: parts add up, dividing never costs memory, and what is recommended fits."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace
@@ -19,7 +17,7 @@ from megadec.decoder.flops import model_flops
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.runs.pretrain import Run
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.plan.choice import POLICIES, again_fraction, choose
 from megadec.plan.memory import FRAMEWORK_BYTES, PARTS, activation_bytes, memory_of
 from megadec.plan.plan import PlanOptions, make_plan, plan_run, speed_of
@@ -232,9 +230,9 @@ def test_a_copy_for_saves_without_room_is_given_up_before_the_run_is(host_memory
     assert ("checkpoint.asynchronous=false" in plan.advice) == given_up
 
 
-def make_run(**sections: object) -> Run:
+def make_run(**sections: object) -> PretrainRun:
     run = {"name": "plan", "tokenizer": "none", "model": {"preset": "30m"}, "train": {"global_batch_size": 64}}
-    return from_dict(Run, {**run, **sections})
+    return from_dict(PretrainRun, {**run, **sections})
 
 
 def test_tokens_epochs_and_documents_come_from_the_shards(tiny_shards: Path) -> None:
@@ -277,7 +275,7 @@ FIGURES = [
 # Bytes of the device and of the host a rank: a plan that says others is a plan that was measured by nobody.
 @pytest.mark.parametrize(("file", "ranks", "device_bytes", "host_bytes"), FIGURES)
 def test_the_figures_of_a_run_stay_what_they_are(file: str, ranks: int, device_bytes: int, host_bytes: int) -> None:
-    run = from_yaml(Run, PROJECT / "launch" / "runs" / "gpu_124m.yaml")
+    run = from_yaml(PretrainRun, PROJECT / "launch" / "runs" / "gpu_124m.yaml")
     memory = plan_run(run, PlanOptions(ranks, deepspeed=PROJECT / "ds_configs" / file)).memory
     assert (memory.peak_bytes, memory.host_bytes) == (device_bytes, host_bytes)
 

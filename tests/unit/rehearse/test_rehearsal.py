@@ -1,7 +1,5 @@
 """The parts of a rehearsal that start no process: what is chosen, how it is judged, what is set up."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import replace
@@ -11,10 +9,10 @@ import pytest
 
 from megadec.common.config import from_yaml
 from megadec.common.errors import ConfigError, ShardError
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
-from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, Run
+from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, PretrainRun
 from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose, damaged, read_lines
 from megadec.rehearse.rehearsal import (
     Outcome,
@@ -168,10 +166,10 @@ def test_unfinished_files_are_found_in_the_run_and_among_its_checkpoints(tmp_pat
 
 
 @pytest.fixture
-def real_run(tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
+def real_run(tiny_tokenizer_path: Path, tiny_shards: Path) -> PretrainRun:
     model = ModelOptions(preset="10m", shape={"vocabulary_size": 32000, "qk_norm": False})
     data = DataOptions({str(tiny_shards): 2.0}, sequence_length=512, bad_shards=1)
-    return Run(
+    return PretrainRun(
         name="real",
         tokenizer=str(tiny_tokenizer_path),
         model=model,
@@ -181,7 +179,7 @@ def real_run(tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
     )
 
 
-def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: Run) -> None:
+def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: PretrainRun) -> None:
     scaled = scale(real_run, RehearsalOptions(rank_numbers=(2, 3)))
     shape = scaled.model.shape
     assert (shape["hidden_size"], shape["layers"], shape["qk_norm"]) == (32, 2, False)
@@ -198,13 +196,13 @@ def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: Run) -> None:
 
 
 def test_the_links_can_be_damaged_and_mended_and_the_users_shards_are_never_touched(
-    tmp_path: Path, real_run: Run, tiny_shards: Path
+    tmp_path: Path, real_run: PretrainRun, tiny_shards: Path
 ) -> None:
     before = {path.name: path.read_bytes() for path in tiny_shards.iterdir()}
     zero = tmp_path / "zero3.json"
     zero.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
     rehearsal = Rehearsal(real_run, zero, RehearsalOptions(other_deepspeed=(zero,)), tmp_path / "rehearsal")
-    assert from_yaml(Run, rehearsal.run_file) == rehearsal.run
+    assert from_yaml(PretrainRun, rehearsal.run_file) == rehearsal.run
     assert [json.loads(file.read_text()) for file in rehearsal.deepspeed_files] == [
         {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
     ] * 2

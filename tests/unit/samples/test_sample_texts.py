@@ -1,7 +1,5 @@
 """Laws of the sample news, titles, comments and encodings."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter

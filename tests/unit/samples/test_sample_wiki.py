@@ -1,7 +1,5 @@
 """Laws of the sample wiki: the committed dumps are what the sources give, and the sources hold every kind of markup."""
 
-from __future__ import annotations
-
 import bz2
 import re
 import xml.etree.ElementTree as ElementTree

@@ -1,7 +1,5 @@
 """Text is given whole: no half characters, nothing of a stop text, and the same in a stream as at once."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

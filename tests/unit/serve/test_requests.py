@@ -1,7 +1,5 @@
 """A request is taken as it was meant, or refused by the name of the parameter."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

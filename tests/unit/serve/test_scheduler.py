@@ -1,7 +1,5 @@
 """Requests advance in turn, wait in order, and leave when they are done, too late, or not wanted any more."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading

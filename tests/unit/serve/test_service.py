@@ -1,11 +1,9 @@
 """The application in this process: models that break, clients that go, and limits that the other tests do not set."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from megadec.common.tokenizer import Tokenizer
 from megadec.serve.limits import Limits
-from megadec.serve.open import ServedClassifier, ServedModel
+from megadec.serve.load import ServedClassifier, ServedModel
 from megadec.serve.template import PlainTemplate
 
 pytest.importorskip("prometheus_client")
@@ -33,7 +31,7 @@ class Counting:
     def __init__(self, vocabulary_size: int) -> None:
         self.vocabulary_size = vocabulary_size
 
-    def session(self) -> Counting:
+    def session(self) -> Self:
         return self
 
     def feed(self, ids: Sequence[int]) -> Tensor:

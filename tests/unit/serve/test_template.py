@@ -1,7 +1,5 @@
 """A chat becomes the ids that its template means, and nothing in a message can become more than text."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

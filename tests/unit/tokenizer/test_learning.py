@@ -1,7 +1,5 @@
 """Learning a vocabulary: which text, how it is cut, and what a model made of invented text keeps its promises about."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import replace

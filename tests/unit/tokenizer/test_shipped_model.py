@@ -1,7 +1,5 @@
 """The shipped vocabulary tokenizer/zh_32k: its promises to shards, decoders and exports."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

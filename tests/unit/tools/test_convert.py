@@ -4,14 +4,12 @@ What it converts is tested in tests/numerics/, a file for each format; that it w
 tests/unit/serve/test_open.py and tests/e2e/test_quick_start.py.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from megadec.common.errors import ConfigError, ExportError
 from megadec.export.commands import convert as main
 from megadec.export.read.megadec import to_megadec
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from tests.support.sources import random_classifier, random_source
 
 

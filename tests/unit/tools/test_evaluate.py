@@ -1,7 +1,5 @@
 """Scoring a model: that its numbers are those of training is tested in tests/dist/test_export.py."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Looking into a run: the documents of a step are those that the step was trained on, wherever the shards lie."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,12 +12,12 @@ from megadec.common.config import to_yaml
 from megadec.common.errors import CheckpointError, ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
 from megadec.data.stream import TrainStream
 from megadec.engine.checkpoint.skipped import RunStart
-from megadec.engine.runs.pretrain import DataOptions, Run, open_sets, stream_of
-from megadec.engine.zero.settings import TrainOptions
+from megadec.engine.runs.pretrain import DataOptions, PretrainRun, open_sets, stream_of
+from megadec.engine.train_options import TrainOptions
 from megadec.lineage import command, show
 from tests.support.commands import printed
 from tests.support.remote_shards import upload
@@ -35,7 +33,7 @@ def save(
     """A run on `shards` with checkpoints of these steps, as far as its documents are looked up by them."""
     data = DataOptions(train={str(shards): 1.0}, sequence_length=ROW_TOKENS, **options)
     sizes = TrainOptions(global_batch_size=ROWS)
-    run = Run(name="saved", tokenizer="t", output_folder=str(folder), seed=SEED, data=data, train=sizes)
+    run = PretrainRun(name="saved", tokenizer="t", output_folder=str(folder), seed=SEED, data=data, train=sizes)
     [opened] = open_sets(run)
     read = opened.without(dict.fromkeys(opened.numbers_of(starts[-1].shards[0]), ""))
     for step in steps:

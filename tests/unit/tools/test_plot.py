@@ -1,7 +1,5 @@
 """What the plot reads of metrics.jsonl, and that it draws it."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """Laws of `-{ }-`, as MediaWiki's ConverterRule defines them."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Markdown made plain, with code and formulas kept."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Characters, widths, blanks and newlines."""
 
-from __future__ import annotations
-
 import unicodedata
 
 import pytest

@@ -1,7 +1,5 @@
 """Laws of telling Simplified from Traditional and of converting."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Entities, layout tags and what extractors leave in text from web pages."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

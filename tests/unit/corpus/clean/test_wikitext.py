@@ -1,7 +1,5 @@
 """Laws of cleaning a page: what a reader sees stays, markup goes, and no page is too broken."""
 
-from __future__ import annotations
-
 import re
 import time
 from dataclasses import replace

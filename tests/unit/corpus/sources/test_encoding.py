@@ -1,7 +1,5 @@
 """Strict decoding, what auto finds, and lines."""
 
-from __future__ import annotations
-
 from io import BytesIO
 from pathlib import PurePosixPath
 

@@ -1,7 +1,5 @@
 """Members of folders, compressed files and archives."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import lzma

@@ -1,7 +1,5 @@
 """Each reader on small files with the quirks of the real ones."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

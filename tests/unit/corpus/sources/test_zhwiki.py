@@ -1,7 +1,5 @@
 """Laws of reading a dump: every form gives the same pages, nothing is lost silently, memory does not grow."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import tracemalloc

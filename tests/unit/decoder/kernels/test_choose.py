@@ -1,7 +1,5 @@
 """Who computes an operation, and in what pieces."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Attention by blocks of queries on a CPU, against float64 and against torch in the same precision."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +8,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from megadec.decoder.documents import Documents, attend_documents
+from megadec.decoder.document_attention import Documents, attend_documents
 from megadec.decoder.kernels.cpu_attention import (
     BLOCK_QUERIES,
     LEAST_TOKENS,

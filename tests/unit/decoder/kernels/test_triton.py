@@ -1,7 +1,5 @@
 """Triton kernels as machine code for Hopper: they compile where no GPU is, and read and write 16 bytes at a time."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

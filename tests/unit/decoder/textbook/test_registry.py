@@ -1,7 +1,5 @@
 """The architectures by name: what their shapes refuse, how they begin, what they are said to cost."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Our recurrent layers are torch's, without cuDNN's wish for one piece of memory."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

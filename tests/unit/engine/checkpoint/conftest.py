@@ -1,7 +1,5 @@
 """A run of one process whose engine is a stand-in: what saving and loading look at, and nothing that trains."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +17,7 @@ from megadec.engine.early_stopping import Best
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CheckpointOptions, Job
-from megadec.engine.runs.pretrain import Run
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.zero.engine import ZeroEngine
 from megadec.engine.zero.settings import DeepSpeedSettings
 from megadec.engine.zero.state import ZeroState
@@ -34,7 +32,9 @@ def make_job(tmp_path: Path, tiny_tokenizer_path: Path) -> Callable[..., Job]:
 
     def make(ids: tuple[int, ...] = (4, 5, 6), stage: int = 1, precision: Any = "fp32", **checkpoint: Any) -> Job:
         options = CheckpointOptions(**{"retry_pause_seconds": 0.0, **checkpoint})
-        run = Run(name="run", tokenizer=str(tiny_tokenizer_path), output_folder=str(tmp_path), checkpoint=options)
+        run = PretrainRun(
+            name="run", tokenizer=str(tiny_tokenizer_path), output_folder=str(tmp_path), checkpoint=options
+        )
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         batch: Any = SimpleNamespace(valid_tokens=2, ids_BS=torch.tensor([ids]))
         batch.to = lambda device: batch

@@ -1,7 +1,5 @@
 """A save in the background holds what was there when it began."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

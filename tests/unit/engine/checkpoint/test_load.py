@@ -1,7 +1,5 @@
 """What was saved is loaded, at another stage too, and what is not what was saved is refused."""
 
-from __future__ import annotations
-
 import json
 import logging
 import random
@@ -13,9 +11,10 @@ import pytest
 import torch
 
 from megadec.common.errors import CheckpointError
-from megadec.engine.checkpoint.load import check_bits, check_loss, load_checkpoint, loss_check
+from megadec.engine.checkpoint.load import load_checkpoint
 from megadec.engine.checkpoint.manifest import Progress, read_manifest
 from megadec.engine.checkpoint.rng_state import random_file, random_state, restore_random_state
+from megadec.engine.checkpoint.verify import measure_loss, verify_bits, verify_loss
 
 
 def values_of(engine: Any) -> set[float]:
@@ -59,7 +58,7 @@ SAVED = {"sequences": 1, "loss": 3.0, "tokens": 2, "sum_of_ids": 15, "precision"
 def test_the_loss_is_the_mean_over_the_first_sequence_which_is_known_by_its_ids(
     make_engine: Any, make_job: Any
 ) -> None:
-    assert loss_check(make_engine(loss=3.0), make_job(), 7) == SAVED
+    assert measure_loss(make_engine(loss=3.0), make_job(), 7) == SAVED
 
 
 @pytest.mark.parametrize(
@@ -79,17 +78,17 @@ def test_a_loss_is_the_same_within_what_the_wider_of_two_precisions_rounds(
     saved = SAVED | {"precision": saved_in}
     job = make_job(precision=now_in)
     if same:
-        check_loss(make_engine(loss=loss), job, 7, saved)
+        verify_loss(make_engine(loss=loss), job, 7, saved)
     else:
         with pytest.raises(CheckpointError, match="does not give the model that was trained"):
-            check_loss(make_engine(loss=loss), job, 7, saved)
+            verify_loss(make_engine(loss=loss), job, 7, saved)
 
 
 def test_the_loss_of_other_sequences_is_not_compared(
     make_engine: Any, make_job: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("megadec"), "propagate", True)
-    check_loss(make_engine(loss=9.0), make_job(ids=(4, 5, 7)), 7, SAVED)
+    verify_loss(make_engine(loss=9.0), make_job(ids=(4, 5, 7)), 7, SAVED)
     assert "step 8 has other sequences" in caplog.text
 
 
@@ -98,15 +97,15 @@ def test_a_changed_bit_is_found_and_that_of_a_frozen_weight_counts_in_one_precis
     live = engine.zero_state()
     sums = {name: {part: f"{value:016x}" for part, value in of.items()} for name, of in live.bit_sums().items()}
     manifest = {"optimizer_step": None, "bit_sums": sums}
-    check_bits(live, engine.ranks, manifest, same_precision=True)
+    verify_bits(live, engine.ranks, manifest, same_precision=True)
     tensors = {shard.name: tensor for shard, tensor in live.tensors()}
     tensors["frozen"][3] = 1.0
-    check_bits(live, engine.ranks, manifest, same_precision=False)
+    verify_bits(live, engine.ranks, manifest, same_precision=False)
     with pytest.raises(CheckpointError, match="weight of 'frozen' is not what was saved"):
-        check_bits(live, engine.ranks, manifest, same_precision=True)
+        verify_bits(live, engine.ranks, manifest, same_precision=True)
     tensors["matrix"][3] = 1.0
     with pytest.raises(CheckpointError, match="weight of 'matrix' is not what was saved"):
-        check_bits(live, engine.ranks, manifest, same_precision=False)
+        verify_bits(live, engine.ranks, manifest, same_precision=False)
 
 
 def draw() -> tuple[float, float, float]:

@@ -1,7 +1,5 @@
 """What is whole is found, what is damaged is named."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

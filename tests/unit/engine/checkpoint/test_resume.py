@@ -1,7 +1,5 @@
 """When a run may go on from a checkpoint and when it is another run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,22 +9,17 @@ import pytest
 
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError
-from megadec.engine.checkpoint.resume import (
-    Source,
-    check_fits,
-    check_same_run,
-    origins_at_start,
-    origins_of,
-)
+from megadec.engine.checkpoint.origins import Source, origins_at_start, origins_of
+from megadec.engine.checkpoint.resume import check_fits, check_same_run
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CheckpointOptions, Job
-from megadec.engine.runs.pretrain import ModelOptions, Run
+from megadec.engine.runs.pretrain import ModelOptions, PretrainRun
 
 HERE = Path("runs/x/checkpoints/step_00000010")
 
 
 def changed(**values: Any) -> dict[str, Any]:
-    run = to_dict(Run(name="x", tokenizer="t"))
+    run = to_dict(PretrainRun(name="x", tokenizer="t"))
     for name, value in values.items():
         section, _, key = name.partition("__")
         if key:
@@ -106,7 +99,9 @@ def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(job: Job, words: 
 def run_from(folder: Path, resume: str = "auto", initial: str | None = None, stated: Source | None = None) -> Job:
     options = CheckpointOptions(resume=resume)
     model = ModelOptions(init_from=initial)
-    run = Run(name=folder.name, tokenizer="t", output_folder=str(folder.parent), model=model, checkpoint=options)
+    run = PretrainRun(
+        name=folder.name, tokenizer="t", output_folder=str(folder.parent), model=model, checkpoint=options
+    )
     task = SimpleNamespace(manifest={"kind": "language_model", **({"initial": stated} if stated else {})})
     return cast(Job, SimpleNamespace(run=run, task=task))
 

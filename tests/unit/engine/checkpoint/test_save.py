@@ -1,7 +1,5 @@
 """A step becomes a whole checkpoint under its name, and what was there before goes after that."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

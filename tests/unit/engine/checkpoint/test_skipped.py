@@ -1,7 +1,5 @@
 """What a checkpoint says that its weights have not learned from, for any step, and whether two say the same."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from typing import Any

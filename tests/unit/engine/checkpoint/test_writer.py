@@ -1,7 +1,5 @@
 """One save on several ranks: what a rank meets at the worst moment."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,12 +1,10 @@
 """How many damaged shards a run goes on without: a number, or a share of its shards."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.health.damaged_shards import allowed_shards, check_limit
 

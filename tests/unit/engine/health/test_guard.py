@@ -1,7 +1,5 @@
 """What the guard makes of the numbers of a step."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -1,7 +1,5 @@
 """Signals become a flag and nothing else."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

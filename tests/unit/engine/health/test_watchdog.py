@@ -1,7 +1,5 @@
 """Who is late, and what a process alone reports."""
 
-from __future__ import annotations
-
 import threading
 import time
 from pathlib import Path

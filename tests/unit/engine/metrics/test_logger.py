@@ -1,7 +1,5 @@
 """One line a step, what a resumed run cuts, and an end that hides no error."""
 
-from __future__ import annotations
-
 import json
 import math
 import resource

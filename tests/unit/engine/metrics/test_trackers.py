@@ -1,7 +1,5 @@
 """Where figures go beside metrics.jsonl, and what is said where a library is missing."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,7 +1,5 @@
 """Numbers outside of their limits are refused by their key."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -15,8 +13,8 @@ from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.runs.pretrain import DataOptions
 from megadec.engine.schedule import ScheduleOptions
+from megadec.engine.train_options import TrainOptions
 from megadec.engine.zero.optimizer import OptimizerOptions
-from megadec.engine.zero.settings import TrainOptions
 
 WRONG: list[tuple[str, Any, dict[str, float]]] = [
     ("train", TrainOptions, {"steps": 0, "micro_batch_size": 0, "stop_at_step": 0, "sequence_parallel_size": 0}),

@@ -1,7 +1,5 @@
 """Runs as they ship, and options that cannot be."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from pathlib import Path
@@ -16,15 +14,15 @@ from megadec.common.config import from_dict, from_yaml, parse, to_dict
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.shard_cache import ShardCacheOptions
+from megadec.decoder.chunked_loss import LanguageLoss
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import parameter_table
-from megadec.decoder.heads import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.runs.pretrain import DataOptions, ModelOptions, Run, first_values, open_run, open_sets
+from megadec.engine.runs.pretrain import DataOptions, ModelOptions, PretrainRun, first_values, open_run, open_sets
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
-from megadec.engine.zero.settings import TrainOptions
+from megadec.engine.train_options import TrainOptions
 from tests.support import PROJECT
 from tests.support.decoders import TINY
 
@@ -37,7 +35,7 @@ SHARED = TrainOptions(sequence_parallel_size=2)
 
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
 def test_each_shipped_run_is_read_and_has_the_name_of_its_file(file: Path) -> None:
-    run = from_yaml(Run, file)
+    run = from_yaml(PretrainRun, file)
     assert run.name == file.stem
     assert set(run.evaluate.sets.values()).isdisjoint(run.data.train)
 
@@ -71,14 +69,14 @@ def test_a_run_that_begins_from_a_model_has_its_shape_and_its_weights_and_may_le
     model = ModelOptions(init_from="runs/before", shape={"max_position_embeddings": 128})
     shape = model.decoder_shape(tokenizer, initial)
     assert shape == dataclasses.replace(initial.shape, max_position_embeddings=128)
-    first = first_values(Run(name="x", tokenizer="t", model=model), shape, tokenizer, initial)("norm.weight")
+    first = first_values(PretrainRun(name="x", tokenizer="t", model=model), shape, tokenizer, initial)("norm.weight")
     assert (first.dtype, float(first.sum())) == (torch.float32, 32.0)
 
 
 def test_a_run_does_not_begin_from_a_model_of_another_size_or_tokenizer(
     tokenizer: Tokenizer, initial: Any, tmp_path: Path
 ) -> None:
-    run = Run(name="x", tokenizer="t")
+    run = PretrainRun(name="x", tokenizer="t")
     with pytest.raises(ConfigError, match=r"model\.init_from=runs/before: tensor 'layers\.2"):
         first_values(run, dataclasses.replace(initial.shape, layers=3), tokenizer, initial)
     initial.tokenizer_path = tmp_path / "tokenizer.model"
@@ -90,12 +88,12 @@ def test_a_run_does_not_begin_from_a_model_of_another_size_or_tokenizer(
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden"])
 def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="name="):
-        Run(name=name, tokenizer="t")
+        PretrainRun(name=name, tokenizer="t")
 
 
 @pytest.fixture
-def small(tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
-    return Run(
+def small(tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path) -> PretrainRun:
+    return PretrainRun(
         name="x",
         tokenizer=str(tiny_tokenizer_path),
         output_folder=str(tmp_path),
@@ -112,7 +110,7 @@ def small(tmp_path: Path, tiny_tokenizer_path: Path, tiny_shards: Path) -> Run:
     ],
 )
 def test_rows_that_the_ranks_cannot_share_are_refused(
-    monkeypatch: pytest.MonkeyPatch, small: Run, model: dict[str, int], sequence_length: int, words: str
+    monkeypatch: pytest.MonkeyPatch, small: PretrainRun, model: dict[str, int], sequence_length: int, words: str
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     run = dataclasses.replace(
@@ -132,7 +130,7 @@ def test_only_pretraining_shares_rows(monkeypatch: pytest.MonkeyPatch, tiny_toke
         open_pairs_run(run, ZERO3)
 
 
-def test_how_a_run_computes_and_what_it_adds_to_the_loss_reach_the_decoder(small: Run) -> None:
+def test_how_a_run_computes_and_what_it_adds_to_the_loss_reach_the_decoder(small: PretrainRun) -> None:
     execution = Execution(mlp_tile_tokens=100, recompute=Recompute("selective", keep=("attention", "gate_up")))
     model, loss = ModelOptions(shape=SMALL, execution=execution), LanguageLoss(label_smoothing=0.1, z_loss=0.0001)
     decoder = open_run(dataclasses.replace(small, model=model, loss=loss), ZERO3).task.build()
@@ -150,7 +148,7 @@ def test_a_cache_that_does_not_hold_the_remote_sets_is_warned_of(tiny_shards: Pa
     try:
         for place, said in (("memory://warned", True), (str(tiny_shards), False)):
             caplog.clear()
-            open_sets(Run(name="x", tokenizer="t", data=DataOptions(train={place: 1.0}, cache=cache)))
+            open_sets(PretrainRun(name="x", tokenizer="t", data=DataOptions(train={place: 1.0}, cache=cache)))
             assert ("fetched again and again" in caplog.text) == said
     finally:
         logging.getLogger("megadec").removeHandler(caplog.handler)
@@ -163,9 +161,9 @@ def test_bad_shards_is_a_number_of_shards_or_a_share_on_the_command_line_and_in_
 ) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(f"name: x\ntokenizer: t\ndata: {{bad_shards: {text}}}\n")
-    given = parse(Run, ["--name=x", "--tokenizer=t", f"--data.bad_shards={text}"], description="a test")
-    for run in (from_yaml(Run, file), given, from_dict(Run, to_dict(given))):
+    given = parse(PretrainRun, ["--name=x", "--tokenizer=t", f"--data.bad_shards={text}"], description="a test")
+    for run in (from_yaml(PretrainRun, file), given, from_dict(PretrainRun, to_dict(given))):
         assert run.data.bad_shards == value
         assert type(run.data.bad_shards) is type(value)
     with pytest.raises(ConfigError, match=r"data\.bad_shards=1\.5 is neither a whole number of shards nor a share"):
-        parse(Run, ["--name=x", "--tokenizer=t", "--data.bad_shards=1.5"], description="a test")
+        parse(PretrainRun, ["--name=x", "--tokenizer=t", "--data.bad_shards=1.5"], description="a test")

@@ -1,7 +1,5 @@
 """On a CPU a process keeps the memory that it freed and takes its part of the cores, unless its user says otherwise."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

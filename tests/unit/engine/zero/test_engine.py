@@ -1,15 +1,14 @@
 """What a DeepSpeed file asks of the machine is looked for before anything is started."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import pytest
 
 from megadec.common.errors import ConfigError
+from megadec.engine.train_options import TrainOptions
 from megadec.engine.zero import engine as zero
-from megadec.engine.zero.settings import DeepSpeedSettings, TrainOptions, merge_settings
+from megadec.engine.zero.settings import DeepSpeedSettings, merge_settings
 from tests.support import PROJECT
 
 SHIPPED = PROJECT / "ds_configs" / "zero3_nvme.json"

@@ -1,7 +1,5 @@
 """What the hooks see of a rank's own gradients."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

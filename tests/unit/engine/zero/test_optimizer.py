@@ -1,7 +1,5 @@
 """Which parameters decay, and that AdamW has no rate until a step gives it one."""
 
-from __future__ import annotations
-
 import torch
 
 from megadec.decoder.flops import parameter_table

@@ -1,7 +1,5 @@
 """The DeepSpeed file and the run: what is derived, what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path
@@ -10,14 +8,9 @@ from typing import Any
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.engine.zero import settings as settings_module
-from megadec.engine.zero.settings import (
-    DeepSpeedSettings,
-    TrainOptions,
-    merge_settings,
-    read_settings,
-    resolve_precision,
-)
+from megadec.engine import train_options
+from megadec.engine.train_options import TrainOptions, resolve_precision
+from megadec.engine.zero.settings import DeepSpeedSettings, merge_settings, read_settings
 from tests.support import PROJECT
 
 TRAIN = TrainOptions(global_batch_size=24, micro_batch_size=4, precision="bf16")
@@ -43,7 +36,7 @@ def test_each_shipped_file_holds_the_stage_of_its_name() -> None:
 def test_auto_is_bf16_where_the_hardware_has_it_and_what_was_asked_for_stays(
     monkeypatch: pytest.MonkeyPatch, has: bool, auto: str
 ) -> None:
-    monkeypatch.setattr(settings_module, "has_bf16", lambda: has)
+    monkeypatch.setattr(train_options, "has_bf16", lambda: has)
     assert [resolve_precision(choice) for choice in ("auto", "bf16", "fp32")] == [auto, "bf16", "fp32"]  # type: ignore[arg-type]
 
 

@@ -1,7 +1,5 @@
 """Whatever the stage and the number of ranks, what was loaded is what is saved again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

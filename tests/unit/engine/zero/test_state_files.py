@@ -1,7 +1,5 @@
 """What the ranks wrote is read by any others, and a sum over bits knows every change."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

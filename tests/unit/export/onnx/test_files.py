@@ -1,7 +1,5 @@
 """Weights beside a graph: written and read tensor by tensor, and found where the graph says."""
 
-from __future__ import annotations
-
 import weakref
 
 import pytest

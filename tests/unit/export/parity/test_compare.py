@@ -1,7 +1,5 @@
 """The comparisons find what they are there to find."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

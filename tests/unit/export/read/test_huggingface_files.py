@@ -1,7 +1,5 @@
 """config.json and the shape say the same, both ways."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Safetensors: what we stream is what the library reads."""
 
-from __future__ import annotations
-
 import math
 import weakref
 

@@ -1,7 +1,5 @@
 """Every exported folder can be served, found by its files alone, and says the same."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from megadec.export.read.huggingface_files import write_model
 from megadec.export.read.load import load_source
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.source import ModelSource
-from megadec.serve.open import open_classifier, open_language_model
+from megadec.serve.load import open_classifier, open_language_model
 from tests.support.sources import random_classifier, random_source
 
 SIZES = {"hidden_size": 64, "max_position_embeddings": 128}

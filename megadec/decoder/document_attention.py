@@ -10,8 +10,6 @@ The cost follows the sum of squared document lengths; nothing is padded. `docume
 The lengths of documents are needed on the host, which waits for the device once a batch.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import inspect

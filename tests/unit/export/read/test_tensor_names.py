@@ -1,7 +1,5 @@
 """The tables of names, read both ways."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from megadec.common.errors import ExportError
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.names import FIELDS, LAYOUTS, TENSORS, layout_of, rename
+from megadec.export.read.tensor_names import FIELDS, LAYOUTS, TENSORS, layout_of, rename
 from tests.support.sources import TINY_SHAPE
 
 

@@ -1,7 +1,5 @@
 """A data set is opened only if it is whole and of the right tokenizer, and gives back the tokens that were written."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 
 from megadec.common.errors import ShardError
 from megadec.corpus.document import full_text
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.windows import plan_windows
 
@@ -53,7 +51,7 @@ def test_tokens_within_a_block_are_a_read_only_view_of_the_map(data):
 
 
 def test_no_more_shards_are_mapped_than_allowed(tiny_shards, monkeypatch):
-    monkeypatch.setattr("megadec.data.index.MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("megadec.data.dataset.MAX_OPEN_SHARDS", 2)
     data = DataSet.open(tiny_shards)
     for block in range(data.blocks):
         data.tokens_at(data.block_starts[block], 1)

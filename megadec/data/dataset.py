@@ -4,8 +4,6 @@ Opening checks names, sizes and offsets; a flipped byte is found by `verify`, or
 shard may be left out; its tokens keep their numbers. Training finds documents by `<s>` and never reads documents.json.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import mmap
@@ -16,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
@@ -89,7 +87,7 @@ class DataSet:
         *,
         cache: ShardCacheOptions | None = None,
         skip_damaged: bool = False,
-    ) -> DataSet:
+    ) -> Self:
         """Open the data set in `folder` (a path, or an address); with `tokenizer_sha256`, only if it was written with
         that tokenizer.
 
@@ -115,7 +113,7 @@ class DataSet:
                     raise DamagedShardError(wrong)
         return cls(place, index, skipped)
 
-    def without(self, damaged: Mapping[int, str]) -> DataSet:
+    def without(self, damaged: Mapping[int, str]) -> "DataSet":
         """The same set with other shards left out. Raises DamagedShardError when none would be left."""
         if len(damaged) == len(self.index["shards"]):
             raise DamagedShardError(f"{self.folder}: every shard is damaged; the first: {next(iter(damaged.values()))}")

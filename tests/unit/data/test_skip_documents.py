@@ -1,15 +1,13 @@
 """Documents that are left out: without weight, and nothing else changes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 import torch
 
 from megadec.common.errors import ConfigError
-from megadec.data.index import DataSet
-from megadec.data.skip import find_skipped, read_ids
+from megadec.data.dataset import DataSet
+from megadec.data.skip_documents import find_skipped, read_ids
 from megadec.data.stream import TrainStream
 from megadec.data.windows import PLANS
 

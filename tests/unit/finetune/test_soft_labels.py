@@ -1,7 +1,5 @@
 """Texts labelled by classifiers: what is written is read again, labels are drawn by probability, mistakes are named."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +11,8 @@ from megadec.common.errors import ConfigError, InputError
 from megadec.export.read.megadec import to_megadec
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import LabelledOptions, read_sets
-from megadec.finetune.pseudo import PseudoOptions, label_texts
-from megadec.finetune.soft import draw_labels, read_soft
+from megadec.finetune.pseudo_labels import PseudoOptions, label_texts
+from megadec.finetune.soft_labels import draw_labels, read_soft
 from tests.support.sources import random_classifier
 from tests.support.titles import WORDS, titles
 

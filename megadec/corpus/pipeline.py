@@ -4,8 +4,6 @@ In: raw documents from a reader. Out: documents with the hash of their text, in 
 of documents rather than single ones, so the first result takes as long as a chunk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace

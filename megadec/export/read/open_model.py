@@ -4,8 +4,6 @@ The kind is found by the files that are there, so that a user names a place and 
 names are checked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import MANIFEST, checkpoint_name, newest_whole, read_manifest
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.early_stopping import read_best
-from megadec.engine.runs.common import CHECKPOINTS, Job
-from megadec.engine.runs.pretrain import Run, open_run
+from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.zero.state_files import FOLDER as STATE_FOLDER
 from megadec.engine.zero.state_files import StateFiles
 from megadec.export.read import huggingface_files, megadec
@@ -65,12 +62,6 @@ def open_model(path: Path) -> ModelSource:
         f"{path} holds no model: neither {CHECKPOINTS}/ (a run), {MANIFEST_FILE} (a checkpoint), {megadec.SHAPE_FILE} "
         f"(a megadec model) nor {CONFIG_FILE} (a Hugging Face model)"
     )
-
-
-def open_pretraining(run: Run, deepspeed_file: Path) -> Job:
-    """`open_run`, with the weights of `model.init_from` where the run names one. Raises as it and `open_model` do."""
-    initial = None if run.model.init_from is None else open_model(Path(run.model.init_from))
-    return open_run(run, deepspeed_file, initial)
 
 
 def checkpoint_of(path: Path) -> tuple[Path, dict[str, Any]]:

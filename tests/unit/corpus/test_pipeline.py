@@ -1,14 +1,12 @@
 """Raw documents to those that are learned: cleaning, judging and duplicates."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
 from megadec.corpus.dedup import digest_of
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.line import cleaned, without_duplicates
 from megadec.corpus.options import PrepareOptions
+from megadec.corpus.pipeline import cleaned, without_duplicates
 from megadec.corpus.report import CorpusReport
 from megadec.corpus.sources import SOURCES
 

@@ -1,10 +1,8 @@
-"""Texts with a probability for each label, as `finetune/pseudo.py` writes them, as labels for training.
+"""Texts with a probability for each label, as `finetune/pseudo_labels.py` writes them, as labels for training.
 
 A text's label is drawn by its probabilities. A drawn label is the probabilities' cross-entropy only in the mean over
 draws (every variant of a text draws anew), so that a batch holds one label a text wherever it comes from.
 """
-
-from __future__ import annotations
 
 import json
 import math

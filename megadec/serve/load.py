@@ -3,8 +3,6 @@
 A model imports its runtime when it is opened, so a server of one format does without the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from megadec.export.gguf.writer import MODEL_FILE as GGUF_FILE
 from megadec.export.onnx.files import MODEL_FILE as ONNX_FILE
 from megadec.export.onnx.runtime import OnnxClassifier, OnnxModel
 from megadec.export.read.load import load_source
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, PROVENANCE_FILE
 from megadec.finetune.classify import load_classifier
 from megadec.serve.template import ChatTemplate, read_template

@@ -1,7 +1,5 @@
 """Opening what a user names: the right reader, and a clear error for what is not whole."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil
@@ -15,7 +13,7 @@ from megadec.common.errors import CheckpointError, ConfigError, ExportError
 from megadec.common.files import sha256_of, write_json
 from megadec.export.read.load import load_decoder, load_source
 from megadec.export.read.megadec import to_megadec
-from megadec.export.read.model import open_model
+from megadec.export.read.open_model import open_model
 from megadec.export.read.source import ModelSource
 from tests.support.sources import random_classifier, random_source
 from tests.support.state_files import write_state_files

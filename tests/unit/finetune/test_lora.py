@@ -1,7 +1,5 @@
 """What each method trains, and LoRA's arithmetic."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn.functional import linear
@@ -9,7 +7,7 @@ from torch.nn.functional import linear
 from megadec.common.errors import ConfigError
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
-from megadec.finetune.adapt import METHODS, LoraLinear, LoraOptions, Method, adapted, first_lora_value
+from megadec.finetune.lora import METHODS, LoraLinear, LoraOptions, Method, adapted, first_lora_value
 from tests.support.sources import TINY_SHAPE
 
 SHAPE = DecoderShape.from_mapping({**TINY_SHAPE, "vocabulary_size": 60})

@@ -1,7 +1,5 @@
 """Figures on a held-out set: those of scikit-learn, and equal to the last bit for any number of ranks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -16,8 +14,8 @@ from torch import Tensor
 
 from megadec.data.batch import TokenBatch
 from megadec.engine.metrics.reports import Evaluation
+from megadec.finetune.evaluate import evaluate_classes, macro_f1
 from megadec.finetune.examples import LabelledSet
-from megadec.finetune.measure import evaluate_classes, macro_f1
 from tests.unit.finetune.test_packing import ROW_TOKENS, labelled
 
 

@@ -4,8 +4,6 @@ A window keeps its place and its other documents, so the order and every checkpo
 in documents.json at each start: about 8 million documents a second for one id, one million for ten or more.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from megadec.common.errors import ConfigError
-from megadec.data.index import DataSet
+from megadec.data.dataset import DataSet
 from megadec.data.windows import WindowPlan
 
 SHOWN_IDS = 5

@@ -1,10 +1,8 @@
-"""What of a pretrained decoder is trained for a task: all of it, its head, or low-rank parts beside its products.
+"""LoRA, and what else of a pretrained decoder may be trained for a task: all of it, or its head alone.
 
 Our own LoRA of a dozen lines instead of peft: a frozen weight and its low-rank parts belong to one module, so ZeRO-3
 gathers them together where they are used, and a checkpoint has them under the decoder's own names.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -18,12 +16,12 @@ from megadec.decoder.flops import FORWARD_AND_BACKWARD
 from megadec.decoder.initialize import normal_tensor
 from megadec.decoder.layers import Linear, linear
 from megadec.decoder.model import Decoder
-from megadec.export.read.model import LORA_A, LORA_B
+from megadec.export.read.open_model import LORA_A, LORA_B
 from megadec.export.read.source import SCORE
 
 Method = Literal["full", "frozen", "lora", "scratch"]
 METHODS: tuple[Method, ...] = get_args(Method)
-PRODUCTS = {
+TARGET_MODULES = {
     "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
     "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
 }  # fmt: skip
@@ -31,24 +29,24 @@ PRODUCTS = {
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """Low-rank products beside frozen ones (arXiv 2106.09685).
+    """Low-rank matrices beside frozen weights (arXiv 2106.09685).
 
-    rank: of the products.
+    rank: of the matrices.
     alpha: they are multiplied by alpha / rank.
     targets: the linear layers that get one.
     """
 
     rank: int = 8
     alpha: float = 16.0
-    targets: tuple[str, ...] = tuple(PRODUCTS)
+    targets: tuple[str, ...] = tuple(TARGET_MODULES)
 
     def __post_init__(self) -> None:
         check_range(self, "lora.", "rank", least=1)
         check_range(self, "lora.", "alpha", above=0)
         for target in self.targets:
-            check_choice("lora.targets", target, PRODUCTS)
+            check_choice("lora.targets", target, TARGET_MODULES)
         if not self.targets:
-            raise ConfigError("lora.targets is empty: name at least one product, such as q_proj")
+            raise ConfigError("lora.targets is empty: name at least one linear layer, such as q_proj")
 
     @property
     def scale(self) -> float:
@@ -79,7 +77,7 @@ def adapted(classifier: Decoder, method: Method, lora: LoraOptions) -> Decoder:
     if method == "lora":
         for block in classifier.layers:
             for target in lora.targets:
-                owner = block.get_submodule(PRODUCTS[target])
+                owner = block.get_submodule(TARGET_MODULES[target])
                 plain = cast(Linear, getattr(owner, target))
                 setattr(owner, target, LoraLinear(plain.in_features, plain.out_features, lora))
     for name, parameter in classifier.named_parameters():

@@ -5,8 +5,6 @@ cut into the same micro-batches whatever the number of ranks, and their losses a
 figures of one rank and of many are equal to the last bit; a last round may leave some ranks with padding.
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A layout is a transformers architecture: `llama` has no norm on queries and keys
 of a rule such as "put `model.` in front", so that a reader sees what exists and an unknown name is an error.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Literal, NamedTuple
 

@@ -6,8 +6,6 @@ has labelled become worth something. All texts are held in memory, so that each 
 at a time.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -25,7 +23,7 @@ from megadec.corpus.sources.files import reading
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import source_of
-from megadec.finetune.soft import PROBABILITIES, TEXT
+from megadec.finetune.soft_labels import PROBABILITIES, TEXT
 
 log = logger(__name__)
 

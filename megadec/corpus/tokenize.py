@@ -1,0 +1,43 @@
+"""Documents to tokens, in processes: a document is `<s> tokens </s>`, and `<s>` stands nowhere else."""
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import tee
+
+import numpy as np
+
+from megadec.common.errors import TokenizerError
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.document import Document, full_text
+from megadec.corpus.parallel import chunks_of, map_in_order
+
+LARGEST_UINT16 = 65_535
+
+
+def token_dtype(vocabulary_size: int) -> str:
+    """The stored type of a token: uint16, or uint32 for a vocabulary over 65,535."""
+    return "uint16" if vocabulary_size <= LARGEST_UINT16 else "uint32"
+
+
+def encode_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Tokens of each document as `<s> ... </s>`. Raises TokenizerError when a text itself gives one of these."""
+    dtype = token_dtype(tokenizer.vocabulary_size)
+    encoded = []
+    for document, ids in zip(documents, tokenizer.encode_many(list(map(full_text, documents))), strict=True):
+        for name, special in (("<s>", tokenizer.bos_id), ("</s>", tokenizer.eos_id)):
+            if special in ids:
+                found = f"document {document.id} encodes to {name}"
+                raise TokenizerError(f"{tokenizer.path}: {found}, which only marks boundaries")
+        encoded.append(np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype=dtype))
+    return encoded
+
+
+def encode_in_order(
+    documents: Iterable[Document], tokenizer: Tokenizer, workers: int
+) -> Generator[tuple[Document, np.ndarray], None, None]:
+    """Each document with its tokens, in the order of the input."""
+    chunks, sent = tee(chunks_of(documents))
+    with closing(map_in_order(partial(encode_documents, tokenizer=tokenizer), sent, workers)) as encoded:
+        for chunk, tokens in zip(chunks, encoded, strict=True):
+            yield from zip(chunk, tokens, strict=True)
