@@ -44,7 +44,7 @@ def wait_for(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Wait until all have ended; one that fails, or the time limit, ends all, for the others would wait for ever."""
     until = time.monotonic() + TIMEOUT_SECONDS
     try:
-        while any(process.poll() is None for process in processes):
+        while None in [process.poll() for process in processes]:  # all of them, so that each has its status
             if any(process.returncode for process in processes) or time.monotonic() > until:
                 break
             time.sleep(LOOK_SECONDS)
