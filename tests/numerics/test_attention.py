@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
-from megadec.decoder.attention import CAUSAL, AttentionMask, attend, cached_mask
+from megadec.decoder.attention import CAUSAL, AttentionMask, attend
 from megadec.decoder.attention import packed_mask as mask_for
 from megadec.decoder.document_attention import (
     Documents,
@@ -79,25 +79,17 @@ def test_grouped_query_attention_within_documents_is_its_definition(
 
 @pytest.mark.parametrize("kv_heads", [6, 2])
 def test_sequences_of_one_document_are_plainly_causal(kv_heads: int) -> None:
-    q, k, v = tensors(21, 6, kv_heads)
-    mask = packed_mask(torch.zeros(4, 21, dtype=torch.int32))
-    expected = naive(q, k, v, torch.ones(4, 21, 21, dtype=torch.bool).tril())
-    for found in (attend(q, k, v, mask), attend(q, k, v, CAUSAL)):
-        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    one = torch.zeros(4, 21, dtype=torch.int32)
+    for mask in (packed_mask(one), CAUSAL):
+        errors = all_errors(one, mask, tensors(21, 6, kv_heads))
+        assert max(errors) < 1e-6, errors
 
 
-@pytest.mark.parametrize("new_tokens", [1, 4, 21])
-def test_new_tokens_behind_a_cache_see_all_earlier_ones(new_tokens: int) -> None:
-    q, k, v = tensors(21, 6, 2)
-    whole = attend(q, k, v, CAUSAL)
-    mask = cached_mask(new_tokens, 21 - new_tokens, torch.device("cpu"))
-    torch.testing.assert_close(attend(q[:, -new_tokens:], k, v, mask), whole[:, -new_tokens:])
-
-
-@pytest.mark.parametrize("tokens", [40, 700])  # short documents, and some that are attended by blocks
+@pytest.mark.parametrize("tokens", [48, 720])  # short documents, and some that are attended by blocks
 def test_in_bfloat16_the_errors_are_those_of_rounding(tokens: int) -> None:
     """Of the result once; of the gradients, into which the rounded result and rounded probabilities go, some times."""
-    documents_BS = (torch.arange(tokens) > tokens // 8).int().expand(4, tokens)
+    # One document, and two of the same length, which go together.
+    documents_BS = ((torch.arange(tokens) - tokens // 8) // (tokens * 7 // 16)).int().expand(4, tokens)
     errors = all_errors(documents_BS, packed_mask(documents_BS), tensors(tokens, 4, 2, torch.bfloat16))
     assert errors[0] < 2**-8, errors
     assert max(errors[1:]) < 2**-7, errors
@@ -157,10 +149,6 @@ def test_the_operation_keeps_autograds_rules() -> None:
     qkv = (x.detach().double().flatten(0, 1).requires_grad_() for x in tensors(21, 2, 1))
     arguments = (*qkv, locate_documents(DOCUMENTS).starts)
     torch.library.opcheck(torch.ops.megadec.attend_each.default, arguments)
-
-
-def test_a_cpu_attends_document_by_document() -> None:
-    assert document_kernel(torch.device("cpu"), torch.bfloat16, 64) == "each"
 
 
 def test_a_gpu_is_asked_for_sequences_of_several_lengths_in_words_that_this_torch_knows() -> None:

@@ -69,20 +69,6 @@ def test_the_summed_loss_is_the_cross_entropy_of_the_logits(shape: DecoderShape)
     assert loss.item() == pytest.approx(float((nats * weights.flatten()).sum()), rel=1e-5)
 
 
-def test_gradients_do_not_flow_between_documents() -> None:
-    decoder = decoder_of(SHAPE)
-    ids = torch.arange(41)[None]  # each id once, so that each token has a row of the embedding to itself
-    weights = torch.zeros(1, 41)
-    weights[:, SPLIT:] = 1
-    untied = Decoder(replace(SHAPE, tied_embeddings=False))
-    untied.load_state_dict(decoder.state_dict())
-    untied(ids, documents_BS=DOCUMENTS, targets_BS=ids, weights_BS=weights).backward()
-    gradient = untied.embed_tokens.weight.grad
-    assert gradient is not None
-    assert not gradient[:SPLIT].any()
-    assert bool(gradient[SPLIT:41].any(dim=1).all())
-
-
 @pytest.mark.parametrize("name", ["1m", "5m", "10m"])
 def test_a_fresh_decoder_is_nearly_uniform(name: str) -> None:
     shape = DecoderShape.from_preset(name, vocabulary_size=2000)

@@ -1,7 +1,7 @@
 """The GGUF file is the model: llama.cpp gives our ids, logits and text, and whatever differs is refused."""
 
 import json
-import resource
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,15 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError, InputError, StorageError
+from megadec.common.errors import ExportError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
-from megadec.decoding.generate import Continuation, Sampling
-from megadec.decoding.session import DecoderModel
 from megadec.export.gguf.llama_cpp import BATCH_TOKENS, LlamaCppModel
 from megadec.export.gguf.writer import GGUF_DTYPES, MODEL_FILE, check_gguf, to_gguf, write_gguf
-from megadec.export.parity.compare import TEXTS, compare_logits, compare_tokenizer
+from megadec.export.parity.compare import TEXTS
 from megadec.export.read.load import load_source
 from megadec.export.read.source import ModelSource
 from tests.support.sources import InMemory, random_classifier, random_source
@@ -48,20 +46,6 @@ def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSourc
     return source, folder
 
 
-def test_llama_cpp_writes_our_greedy_text(exported):
-    source, folder = exported
-    decoder, tokenizer = load_source(source)
-    llama_cpp = LlamaCppModel(folder / MODEL_FILE)
-    for text in ("清晨，小林在河边", "老周\n", "𠮷"):
-        prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
-        sampling = Sampling(max_new_tokens=40, temperature=0)
-        wanted = list(Continuation(DecoderModel(decoder), prompt, sampling))
-        found = list(Continuation(llama_cpp, prompt, sampling))
-        assert found == wanted
-        written = b"".join(tokenizer.pieces[i] for i in wanted)
-        assert llama_cpp.decode(found) == written.decode("utf-8", errors="replace")
-
-
 def test_the_folder_says_what_it_is_and_what_it_was_compared_on(exported):
     source, folder = exported
     assert {file.name for file in folder.iterdir()} == {"model.gguf", "tokenizer.model", "megadec.json"}
@@ -72,33 +56,20 @@ def test_the_folder_says_what_it_is_and_what_it_was_compared_on(exported):
     assert content["tokenizer"]["sha256"] == Tokenizer.load(folder).sha256
 
 
-def test_a_session_fed_in_pieces_gives_the_logits_of_one_pass(exported):
-    _, folder = exported
+def test_a_session_fed_in_pieces_gives_our_logits_and_refuses_more_than_fits(exported):
+    source, folder = exported
     model = LlamaCppModel(folder / MODEL_FILE)
     ids = torch.randint(3, model.vocabulary_size, (BATCH_TOKENS + 20,)).tolist()
-    whole_SV = model.logits(ids)
+    with torch.inference_mode():
+        wanted_SV = load_source(source)[0](torch.tensor([ids]))[0]
     session, other = model.session(), model.session()
     for start, end in ((0, 1), (1, 9), (9, BATCH_TOKENS + 19), (BATCH_TOKENS + 19, BATCH_TOKENS + 20)):
         last_V = session.feed(ids[start:end])
-        assert (last_V - whole_SV[end - 1]).abs().max() < 1e-4
+        assert (last_V - wanted_SV[end - 1]).abs().max() < 1e-4
         other.feed([5])  # a session of its own: what one is fed, another does not see
     assert last_V.dtype == torch.float64
-
-
-def test_ids_that_cannot_be_fed_are_refused(exported):
-    _, folder = exported
-    model = LlamaCppModel(folder / MODEL_FILE)
-    session = model.session()
-    for ids, words in (
-        ([], "no tokens"),
-        ([model.vocabulary_size], "not one of"),
-        ([5] * 321, "321 tokens do not fit"),
-    ):
-        with pytest.raises(InputError, match=words):
-            session.feed(ids)
-    session.feed([5] * 320)
     with pytest.raises(InputError, match="321 tokens do not fit"):
-        session.feed([5])
+        session.feed([5] * (321 - len(ids)))
 
 
 def test_nothing_is_printed_by_llama_cpp(exported, capfd):
@@ -110,8 +81,9 @@ def test_nothing_is_printed_by_llama_cpp(exported, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "q8_0"])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [("float16", "qwen3-tied"), ("bfloat16", "llama-untied"), ("q8_0", "llama-untied")]
+)
 def test_every_format_passes_within_its_tolerance_and_the_smaller_ones_are_smaller(
     tmp_path, tiny_tokenizer_path, dtype, layout
 ):
@@ -162,68 +134,25 @@ def test_one_changed_weight_is_refused(fresh, dtype):
         check_gguf(folder, source, dtype)
 
 
-def swap_pieces(path: Path, one: int, other: int) -> None:
-    """Exchange the texts of two pieces in a file; they must be equally long."""
-    field = gguf.GGUFReader(path, "r+").get_field("tokenizer.ggml.tokens")
-    texts = [field.parts[field.data[i]] for i in (one, other)]
-    first = texts[0].copy()
-    assert len(first) == len(texts[1])
-    assert (first != texts[1]).any()
-    texts[0][:] = texts[1]
-    texts[1][:] = first
-
-
-def test_two_swapped_pieces_of_the_tokenizer_are_refused_by_what_was_read_and_by_llama_cpp(fresh):
+@pytest.mark.parametrize("key", ["tokenizer.ggml.tokens", "llama.rope.freq_base"])
+def test_another_piece_of_the_tokenizer_and_another_base_of_rope_are_refused(fresh, key):
     source, folder = fresh("float32")
-    tokenizer = Tokenizer.load(source.tokenizer_path)
-    lengths = [len(tokenizer.entry(i).text.encode()) for i in range(450, 480)]
-    other = next(i for i in range(451, 480) if lengths[i - 450] == lengths[0])
-    swap_pieces(folder / MODEL_FILE, 450, other)
-    with pytest.raises(ExportError, match=r"'tokenizer\.ggml\.tokens' is not what"):
-        check_gguf(folder, source, "float32")
-    model = LlamaCppModel(folder / MODEL_FILE)
-    with pytest.raises(ExportError, match="token ids of"):
-        compare_tokenizer(tokenizer, model.encode, model.decode, (1, 2))
-
-
-def test_another_tokenizer_beside_the_file_is_refused(fresh):
-    source, folder = fresh("float32")
-    (folder / "tokenizer.model").write_bytes((folder / "tokenizer.model").read_bytes() + b"\n")
-    with pytest.raises(ExportError, match=r"tokenizer\.model has sha256"):
+    field = gguf.GGUFReader(folder / MODEL_FILE, "r+").get_field(key)
+    field.parts[field.data[-1]][0] += 1
+    with pytest.raises(ExportError, match=f"'{re.escape(key)}' is not what"):
         check_gguf(folder, source, "float32")
 
 
-def test_another_base_of_rope_is_refused_by_what_was_read_and_by_the_logits(fresh):
-    source, folder = fresh("float32")
-    field = gguf.GGUFReader(folder / MODEL_FILE, "r+").get_field("llama.rope.freq_base")
-    field.parts[field.data[0]][0] = 20000.0
-    with pytest.raises(ExportError, match=r"'llama\.rope\.freq_base' is not what"):
-        check_gguf(folder, source, "float32")
-    decoder, tokenizer = load_source(source)
-    model = LlamaCppModel(folder / MODEL_FILE)
-    with pytest.raises(ExportError, match="logits of ids"):
-        compare_logits([tokenizer.encode("清晨，小林在河边。")], decoder, model.logits, 1e-3)
-
-
-def test_a_cut_file_is_refused(fresh):
+def test_a_cut_file_and_another_tokenizer_beside_it_are_refused(fresh):
     source, folder = fresh("float32")
     content = (folder / MODEL_FILE).read_bytes()
     for size in (0, 100, len(content) // 2, len(content) - 40):
         (folder / MODEL_FILE).write_bytes(content[:size])
         with pytest.raises(ExportError, match="is not a whole GGUF file"):
             check_gguf(folder, source, "float32")
-
-
-def test_a_full_disk_leaves_nothing_under_the_exports_name(tmp_path, tiny_tokenizer_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for room_bytes in (5_000, 100_000):  # in the vocabulary, in the weights
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
-        try:
-            with pytest.raises(StorageError, match="model-gguf: cannot write"):
-                to_gguf(random_source(tiny_tokenizer_path), tmp_path / "model-gguf")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert list(tmp_path.iterdir()) == []
+    (folder / "tokenizer.model").write_bytes(source.tokenizer_path.read_bytes() + b"\n")
+    with pytest.raises(ExportError, match=r"tokenizer\.model has sha256"):
+        check_gguf(folder, source, "float32")
 
 
 def test_what_gguf_cannot_express_is_refused_before_anything_is_written(tmp_path, tiny_tokenizer_path):

@@ -1,4 +1,4 @@
-"""Each fused operation beside its plain formula: their errors against float64, and losses of twenty steps.
+"""Each fused operation beside its plain formula: their errors against float64, and losses of five steps.
 
 As a program (with TRITON_INTERPRET=1 set before Python starts, because Triton reads it when it is imported) it computes
 with the Triton kernels on the CPU and prints everything as JSON. The interpreter cuts float32 to bfloat16 where a GPU
@@ -161,15 +161,15 @@ def _distance(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact).norm() / (size if size else 1.0))
 
 
-def twenty_losses(kernels: Kernels) -> list[float]:
-    """The losses of twenty steps of a tiny decoder in float32."""
+def five_losses(kernels: Kernels) -> list[float]:
+    """The losses of five steps of a tiny decoder in float32."""
     decoder = decoder_of(TINY, 3, execution=Execution(kernels=kernels))
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
     torch.manual_seed(0)
     ids_BS = torch.randint(0, TINY.vocabulary_size, (2, 13))
     documents_BS = torch.tensor([[0] * 13, [0] * 5 + [1] * 8])
     losses = []
-    for _ in range(20):
+    for _ in range(5):
         loss = decoder(ids_BS[:, :-1], documents_BS=documents_BS[:, :-1], targets_BS=ids_BS[:, 1:]) / 24
         loss.backward()
         optimizer.step()
@@ -217,7 +217,7 @@ def main() -> None:
             for dtype in DTYPES
         }
         entropies = [loss_errors(size, DTYPES[dtype], loss, triton=True) for size, dtype, loss in LOSS_CASES]
-        print(json.dumps({"errors": table, "losses": twenty_losses("triton"), "cross_entropy": entropies}))
+        print(json.dumps({"errors": table, "losses": five_losses("triton"), "cross_entropy": entropies}))
 
 
 if __name__ == "__main__":

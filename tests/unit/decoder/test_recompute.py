@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
 
 import pytest
 import torch
@@ -14,12 +13,17 @@ from megadec.decoder import recompute as recompute_module
 from megadec.decoder.block import SwiGLU
 from megadec.decoder.execution import Execution
 from megadec.decoder.model import Decoder
-from megadec.decoder.offload import HostCopy
-from megadec.decoder.recompute import KEEPABLE, Recompute, in_tiles
+from megadec.decoder.offload import HostCopy, can_offload
+from megadec.decoder.recompute import KEEP, KEEPABLE, Recompute, in_tiles
 from tests.support.decoders import decoder_of, tiny_shape
 
 TINY = tiny_shape(layers=3, intermediate_size=192)
-Mode = Literal["none", "full", "every_nth", "selective"]
+KEEPS = [(), ("attention",), ("output", "qkv"), ("gate_up",), tuple(KEEPABLE)]
+POLICIES = [
+    Recompute("every_nth", every=1),
+    *(Recompute("selective", keep=keep) for keep in KEEPS),
+    *(Recompute(mode, offload=on_host) for mode in ("full", "every_nth", "selective") for on_host in (False, True)),
+]
 
 
 def loss_and_gradients(recompute: Recompute, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -31,17 +35,15 @@ def loss_and_gradients(recompute: Recompute, dtype: torch.dtype = torch.float32)
     return [loss.detach(), *torch.autograd.grad(loss, list(decoder.parameters()))]
 
 
-def assert_numbers_of_none(recompute: Recompute, dtype: torch.dtype = torch.float32) -> None:
-    """The loss and all gradients are bit for bit those that are computed without a policy."""
-    assert all(map(torch.equal, loss_and_gradients(recompute, dtype), loss_and_gradients(Recompute(), dtype)))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("mode", "every"), [("full", 1), ("every_nth", 1), ("every_nth", 2), ("selective", 1)])
 def test_every_policy_gives_the_loss_and_gradients_of_none_bit_for_bit(
-    mode: Mode, every: int, dtype: torch.dtype
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_numbers_of_none(Recompute(mode, every), dtype)
+    """Activations go to the host as on a GPU, with a copy in the same memory in place of one over the bus."""
+    monkeypatch.setattr(recompute_module, "can_offload", lambda x: True)
+    expected = loss_and_gradients(Recompute(), dtype)
+    for recompute in POLICIES:
+        assert all(map(torch.equal, loss_and_gradients(recompute, dtype), expected)), recompute
 
 
 def kept_bytes(module: nn.Module, run: Callable[[], Tensor]) -> dict[int, int]:
@@ -69,44 +71,26 @@ def test_recomputing_more_keeps_less() -> None:
 
 
 def products(recompute: Recompute) -> Counter[str]:
+    """Operations of a step's products by their kind, and how often attention was computed forward."""
     decoder = Decoder(TINY, Execution(recompute=recompute))
     ids = torch.zeros(1, 16, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda *_shapes, **_out: 1}
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
         decoder(ids, targets_BS=ids).backward()
     counts = counter.get_flop_counts()["Global"]
     return Counter({str(operation).removeprefix("aten."): count for operation, count in counts.items()})
 
 
-def test_selective_computes_only_gate_and_up_again() -> None:
-    none, selective, full = products(Recompute()), products(Recompute("selective")), products(Recompute("full"))
-    gate_and_up = 2 * 2 * 16 * 64 * 192 * TINY.layers
-    assert selective - none == Counter({"mm": gate_and_up})
-    assert full.total() > selective.total()
-
-
-@pytest.mark.parametrize("keep", [(), ("attention",), ("output", "qkv"), ("gate_up",), tuple(KEEPABLE)])
-def test_whatever_selective_keeps_the_numbers_are_those_of_none(keep: tuple[str, ...]) -> None:
-    assert_numbers_of_none(Recompute("selective", keep=keep), torch.bfloat16)
-
-
-def test_what_is_named_is_not_computed_again() -> None:
+def test_selective_computes_again_exactly_what_is_not_named() -> None:
     tokens, hidden, query, key_value, wide = 16, 64, 64, 32, 192
     cost = {"qkv": hidden * (query + 2 * key_value), "output": query * hidden, "gate_up": 2 * hidden * wide}
-    none = products(Recompute())
-    for keep in ((), ("qkv",), ("output", "gate_up"), ("qkv", "output", "gate_up")):
-        again = products(Recompute("selective", keep=keep))["mm"] - none["mm"]
-        missing = sum(cost[name] for name in cost if name not in keep)
-        assert again == 2 * tokens * missing * TINY.layers, keep
     attention = "_scaled_dot_product_flash_attention_for_cpu"
-    assert products(Recompute("selective", keep=("attention",)))[attention] == none[attention]
-    assert products(Recompute("selective", keep=()))[attention] == 2 * none[attention]
-
-
-@pytest.mark.parametrize("mode", ["full", "every_nth", "selective"])
-def test_activations_that_wait_on_the_host_come_back_as_they_were(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, with a copy in the same memory in place of one over the bus."""
-    monkeypatch.setattr(recompute_module, "can_offload", lambda x: True)
-    assert_numbers_of_none(Recompute(mode, offload=True))
+    none = products(Recompute())
+    for keep in (KEEP, *KEEPS):
+        missing = sum(cost[name] for name in cost if name not in keep)
+        expected = {"mm": 2 * tokens * missing * TINY.layers, attention: TINY.layers * ("attention" not in keep)}
+        assert products(Recompute("selective", keep=keep)) - none == +Counter(expected), keep
+    assert products(Recompute("full")).total() > products(Recompute("selective")).total()
 
 
 def test_a_block_leaves_only_its_input_and_what_is_named_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,16 +112,9 @@ def test_a_block_leaves_only_its_input_and_what_is_named_on_the_host(monkeypatch
 
 
 def test_on_a_cpu_offloading_changes_nothing_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    from megadec.common.log import logger
-    from megadec.decoder import offload
-
-    offload.can_offload.cache_clear()
-    logger("megadec").addHandler(caplog.handler)
-    try:
+    can_offload.cache_clear()
+    for _ in range(2):
         loss_and_gradients(Recompute("full", offload=True))
-        loss_and_gradients(Recompute("full", offload=True))
-    finally:
-        logger("megadec").removeHandler(caplog.handler)
     assert caplog.text.count("has no effect on a CPU") == 1
 
 

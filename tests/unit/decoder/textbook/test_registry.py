@@ -7,30 +7,34 @@ import pytest
 import torch
 
 from megadec.common.errors import ConfigError
-from megadec.decoder.textbook.registry import ARCHITECTURES, architecture
+from megadec.decoder.textbook.registry import ARCHITECTURES, Architecture, architecture
 from megadec.engine.zero.optimizer import OptimizerOptions, decays
 from tests.support.decoders import TINY, fresh
 from tests.support.seq2seq_models import RNN, SHAPES, TRANSFORMER
 
 ALL = [("decoder", TINY), *SHAPES]
+Made = tuple[Architecture, Any]  # and a shape of it
 VALUES = {"decoder": TINY, "transformer_seq2seq": TRANSFORMER, "rnn_seq2seq": RNN}
+
+
+@pytest.fixture(params=ALL)
+def made(request: pytest.FixtureRequest) -> Made:
+    name, values = request.param
+    found = architecture(name)
+    return found, found.shape_from(values)
 
 
 def test_every_architecture_is_covered_here() -> None:
     assert {name for name, _ in ALL} == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize(("name", "values"), ALL)
-def test_a_shape_survives_being_written_and_read(name: str, values: dict[str, Any]) -> None:
-    found = architecture(name)
-    shape = found.shape_from(values)
+def test_a_shape_survives_being_written_and_read(made: Made) -> None:
+    found, shape = made
     assert found.shape_from(shape.to_dict()) == shape
 
 
-@pytest.mark.parametrize(("name", "values"), ALL)
-def test_first_values_are_a_function_of_seed_and_name_alone(name: str, values: dict[str, Any]) -> None:
-    found = architecture(name)
-    shape = found.shape_from(values)
+def test_first_values_are_a_function_of_seed_and_name_alone(made: Made) -> None:
+    found, shape = made
     sizes = found.sizes(shape)
     model = fresh(found, shape, 7)
     torch.manual_seed(123)
@@ -52,10 +56,9 @@ def test_an_lstms_forget_gates_begin_open_and_other_biases_at_zero() -> None:
             assert torch.equal(parameter, expected)
 
 
-@pytest.mark.parametrize(("name", "values"), ALL)
-def test_weight_decay_pulls_on_matrices_only(name: str, values: dict[str, Any]) -> None:
-    found = architecture(name)
-    for key, size in found.sizes(found.shape_from(values)).items():
+def test_weight_decay_pulls_on_matrices_only(made: Made) -> None:
+    found, shape = made
+    for key, size in found.sizes(shape).items():
         looked_up = key in ("embed_tokens.weight", "lm_head.weight")
         assert decays(key, OptimizerOptions()) == (len(size) == 2 and not looked_up), key
 
@@ -92,10 +95,8 @@ def test_a_missing_field_and_an_unknown_name_are_named() -> None:
         architecture("rnn_seq2sec")
 
 
-@pytest.mark.parametrize(("name", "values"), ALL)
-def test_operations_are_six_for_each_number_that_multiplies_a_token(name: str, values: dict[str, Any]) -> None:
-    found = architecture(name)
-    shape = found.shape_from(values)
+def test_operations_are_six_for_each_number_that_multiplies_a_token(made: Made) -> None:
+    found, shape = made
     sizes = found.sizes(shape)
     head = shape.vocabulary_size * shape.hidden_size
     matrices = sum(a * b for a, b in (size for size in sizes.values() if len(size) == 2))
