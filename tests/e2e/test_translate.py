@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from megadec.cli import run_verb
 from megadec.common.config import from_yaml
 from megadec.common.errors import ConfigError, InputError
 from megadec.data.pairs import PairOptions, choose_pairs
@@ -17,7 +16,7 @@ from megadec.finetune.commands import translate
 from megadec.finetune.translate import Translator
 from tests.support import PROJECT
 from tests.support.pair_texts import CHARACTERS, texts, write_pairs
-from tests.support.processes import metrics_of, run_ranks, write_run
+from tests.support.processes import launched, metrics_of, write_run
 from tests.support.tokenizers import train_tokenizer
 
 ZERO1 = PROJECT / "ds_configs" / "zero1.json"
@@ -54,11 +53,11 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(folder, "reverse", run, {})
 
 
-def test_a_trained_model_writes_99_of_100_unseen_texts_backwards(
+def test_a_model_trained_by_the_launcher_writes_99_of_100_unseen_texts_backwards(
     run_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = run_file.parent
-    run_ranks(run_verb, [["seq2seq", "--deepspeed", str(ZERO1), "--config", str(run_file)]], 1, folder / "log")
+    folder, script = run_file.parent, PROJECT / "launch" / "seq2seq.py"
+    launched(["--deepspeed", str(ZERO1), "--config", str(run_file)], 1, folder / "log", script)
     run = folder / "runs" / "reverse"
     evaluations = metrics_of(run, "evaluate")
     assert [line["set"] for line in evaluations] == ["held_out"] * 4
