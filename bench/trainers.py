@@ -31,9 +31,9 @@ from megadec.decoder.initialize import initial_tensor
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics.device import peak_memory_bytes
+from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.task import Task
 from megadec.engine.train_options import Precision, PrecisionChoice, TrainOptions, resolve_precision
-from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.zero.settings import merge_settings
 
 DEEPSPEED = ("ours", "ours_compiled", "transformers", "transformers_compiled", "transformers_liger")

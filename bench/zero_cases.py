@@ -23,10 +23,10 @@ from megadec.data.batch import TokenBatch
 from megadec.decoder.flops import model_flops
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.optimizer import build_optimizer
 from megadec.engine.ranks import Ranks
 from megadec.engine.step import train_step
 from megadec.engine.train_options import resolve_precision
-from megadec.engine.zero.optimizer import build_optimizer
 from megadec.engine.zero.settings import KNOWN_KEYS, read_settings
 
 __all__ = ["SEED", "ZeroWorkload", "build_step", "first_values", "settings_file", "task_of"]

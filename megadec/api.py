@@ -135,6 +135,6 @@ def train(run: CommonRun, deepspeed: Path | str | Mapping[str, Any], *, ranks: i
 
 def run_server(options: ServeOptions) -> None:
     """Answer over HTTP until SIGTERM or SIGINT; see `megadec serve`. Needs the extra `serve`."""
-    from megadec.serve.app import serve
+    from megadec.serve.server import serve
 
     serve(options)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from megadec.data.batch import PADDING_ID, Batch
 from megadec.data.pairs import PairSet
-from megadec.data.sharding import ResumableStream, share_of_rank
+from megadec.data.resumable import ResumableStream, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.dataset import DataSet, DocumentSpan
-from megadec.data.sharding import ORDER_RULE, ResumableStream, fingerprint_of, rank_position, share_of_rank
+from megadec.data.resumable import ORDER_RULE, ResumableStream, fingerprint_of, rank_position, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.data.skip_documents import SkippedDocuments, find_skipped, leave_out

@@ -18,7 +18,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import Batch, TokenBatch, assemble
 from megadec.data.dataset import DataSet
 from megadec.data.pair_stream import PairBatch
-from megadec.data.sharding import RankPosition
+from megadec.data.resumable import RankPosition
 from megadec.data.windows import plan_windows
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from megadec.data.batch import Batch
-from megadec.data.sharding import ResumableStream
+from megadec.data.resumable import ResumableStream
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
@@ -51,7 +51,7 @@ Evaluate = Callable[[Scorer, int, Interrupt], list[Evaluation] | None]
 
 
 class InitialWeights(Protocol):
-    """A model on disk to begin from; `export.read.model.open_model` opens one."""
+    """A model on disk to begin from; `export.read.open_model.open_model` opens one."""
 
     @property
     def path(self) -> Path:

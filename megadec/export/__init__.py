@@ -1,1 +1,1 @@
-"""Checkpoint -> files that others can load: Hugging Face folders and megadec folders, proved before they are named."""
+"""Checkpoint -> folders that others can load: Hugging Face, GGUF, ONNX, megadec; proved before they are named."""

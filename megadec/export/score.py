@@ -16,9 +16,9 @@ from torch import Tensor
 from megadec.common.errors import ConfigError, TrainingError
 from megadec.data.batch import Batch
 from megadec.data.dataset import DataSet
+from megadec.data.resumable import RankPosition
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import folder_name
-from megadec.data.sharding import RankPosition
 from megadec.decoder.model import Decoder
 from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.preemption import Interrupt

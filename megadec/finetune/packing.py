@@ -16,7 +16,7 @@ import torch
 from megadec.common.errors import InputError
 from megadec.data.batch import PADDING_ID, TokenBatch, boundaries
 from megadec.data.packing import pack
-from megadec.data.sharding import ORDER_RULE, ResumableStream, share_of_rank
+from megadec.data.resumable import ORDER_RULE, ResumableStream, share_of_rank
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.finetune.examples import LabelledSet

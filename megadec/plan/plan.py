@@ -16,7 +16,7 @@ from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import INDEX_NAME
-from megadec.data.sharding import check_groups
+from megadec.data.resumable import check_groups
 from megadec.decoder.flops import flops_per_token
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import PretrainRun

@@ -25,8 +25,8 @@ from megadec.common.errors import CheckpointError, ConfigError, TrainingError
 from megadec.common.files import storage_errors, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
+from megadec.data.resumable import check_groups
 from megadec.data.shard_folders import LocalFolder, open_folder
-from megadec.data.sharding import check_groups
 from megadec.engine.checkpoint.manifest import newest_whole
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions

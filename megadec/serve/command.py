@@ -9,6 +9,6 @@ from megadec.serve.limits import ServeOptions
 def main(argv: Sequence[str]) -> None:
     """Answer until a signal; the address is on standard error."""
     options = parse(ServeOptions, argv, description="Answer over HTTP from an exported model.")
-    from megadec.serve.app import serve  # needs the extra `serve`, which --help and a wrong option do not
+    from megadec.serve.server import serve  # needs the extra `serve`, which --help and a wrong option do not
 
     serve(options)

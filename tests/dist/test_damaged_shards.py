@@ -14,7 +14,7 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
 from megadec.corpus.shards import write_shards
 from megadec.data.dataset import DataSet
-from megadec.data.sharding import rank_position
+from megadec.data.resumable import rank_position
 from megadec.data.stream import TrainStream
 from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
 from megadec.engine.health.damaged_shards import agree_on_sets

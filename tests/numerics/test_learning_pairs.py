@@ -11,8 +11,8 @@ from megadec.data.pair_stream import PairStream
 from megadec.data.pairs import PairCounts, PairSet, Ragged
 from megadec.decoder.textbook.registry import architecture
 from megadec.decoding.beam import GREEDY, search
+from megadec.engine.optimizer import OptimizerOptions
 from megadec.engine.schedule import ScheduleOptions
-from megadec.engine.zero.optimizer import OptimizerOptions
 from tests.support.decoders import fresh
 from tests.support.plain_training import train_plainly
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.schedule import ScheduleOptions, learning_rate_factor
-from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
 
 
 def train_plainly(

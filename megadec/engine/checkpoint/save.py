@@ -1,6 +1,9 @@
 """Saves a step: writes beside the state what a checkpoint says of itself, and gives it its name last.
 
-Rank 0 alone completes a checkpoint, so one process answers for its name.
+The way of a save: `begin_checkpoint` measures the loss and gathers what the manifest says; `AsyncCheckpointer.start`
+(checkpointer.py) copies the state; `PendingSave` (writer.py) writes each rank's files in a thread; when those of all
+ranks are there, rank 0 calls `publish`, which writes the manifest and gives the name. Rank 0 alone completes a
+checkpoint, so one process answers for it.
 """
 
 import time

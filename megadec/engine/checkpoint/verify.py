@@ -10,7 +10,7 @@ from typing import Any
 
 from megadec.common.errors import CheckpointError
 from megadec.common.log import logger
-from megadec.data.sharding import rank_position
+from megadec.data.resumable import rank_position
 from megadec.decoder.compiled import is_compiled
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job

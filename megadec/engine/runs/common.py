@@ -17,11 +17,11 @@ from megadec.engine.health.guard import GuardOptions
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import check_trackers
+from megadec.engine.optimizer import OptimizerOptions
 from megadec.engine.schedule import ScheduleOptions
 from megadec.engine.task import Task
 from megadec.engine.train_options import TrainOptions
 from megadec.engine.zero.engine import check_zero_section
-from megadec.engine.zero.optimizer import OptimizerOptions
 from megadec.engine.zero.settings import DeepSpeedSettings, merge_settings
 
 CHECKPOINTS = "checkpoints"

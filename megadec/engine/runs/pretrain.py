@@ -19,9 +19,9 @@ from megadec.common.ranks import is_first
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.overlap import overlaps
 from megadec.data.dataset import DataSet
+from megadec.data.resumable import rank_position
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import RemoteFolder, Verify
-from megadec.data.sharding import rank_position
 from megadec.data.skip_documents import read_ids
 from megadec.data.stream import TrainStream
 from megadec.decoder.chunked_loss import LanguageLoss

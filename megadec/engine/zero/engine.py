@@ -40,11 +40,11 @@ from megadec.data.batch import Batch
 from megadec.decoder.compiled import is_compiled
 from megadec.decoder.model import Decoder
 from megadec.decoder.sequence_parallel import SequenceRanks
+from megadec.engine.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.ranks import Ranks, lost_ranks
 from megadec.engine.task import Task
 from megadec.engine.zero.cpu import keep_freed_memory, share_cores
 from megadec.engine.zero.gradients import GradientWatch, OwnGradients, gate_of, keep_in_place
-from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer
 from megadec.engine.zero.settings import DeepSpeedSettings
 from megadec.engine.zero.state import ZeroState
 

@@ -65,8 +65,8 @@ class GradientWatch:
 class PlainGate:
     """Stage 0 in fp32: torch's own optimizer, no norm of DeepSpeed's, and no check."""
 
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
+    def __init__(self, deepspeed_engine: Any) -> None:
+        self._engine = deepspeed_engine
 
     def norm(self) -> Tensor:
         """After the last backward every rank holds the whole mean gradient."""
@@ -81,8 +81,8 @@ class PlainGate:
 class Zero1Bf16Gate:
     """Stage 1 in bf16 with gradients in fp32, which DeepSpeed gives to another optimizer than the rest of stage 1."""
 
-    def __init__(self, engine: Any, global_norm: GlobalNorm) -> None:
-        self._optimizer, self._global_norm = engine.optimizer, global_norm
+    def __init__(self, deepspeed_engine: Any, global_norm: GlobalNorm) -> None:
+        self._optimizer, self._global_norm = deepspeed_engine.optimizer, global_norm
 
     def norm(self) -> Tensor:
         """Here the norm is computed twice: DeepSpeed computes it again in the middle of its step."""
@@ -102,8 +102,8 @@ class Zero1Bf16Gate:
 class Zero12Gate:
     """Stages 1 and 2."""
 
-    def __init__(self, engine: Any) -> None:
-        self._optimizer = engine.optimizer
+    def __init__(self, deepspeed_engine: Any) -> None:
+        self._optimizer = deepspeed_engine.optimizer
         self._skips = False
         self._norm = _Kept(self._optimizer, "scaled_global_norm")
         # Its own check reads all gradients once more before it takes their norm; ours has said already.
@@ -126,9 +126,9 @@ class Zero12Gate:
 class Zero3Gate:
     """Stage 3, whose step takes the way of an overflow when the norm of a group of parameters is invalid."""
 
-    def __init__(self, engine: Any, combine: GlobalNorm) -> None:
+    def __init__(self, deepspeed_engine: Any, combine: GlobalNorm) -> None:
         self._combine = combine
-        self._norms = _Kept(engine.optimizer, "_get_norm_groups")
+        self._norms = _Kept(deepspeed_engine.optimizer, "_get_norm_groups")
 
     def norm(self) -> Tensor:
         """The global norm; those of the groups are kept for DeepSpeed's step."""
@@ -142,15 +142,15 @@ class Zero3Gate:
 Gate = PlainGate | Zero1Bf16Gate | Zero12Gate | Zero3Gate
 
 
-def gate_of(engine: Any, stage: int, global_norm: GlobalNorm, combine: GlobalNorm) -> Gate:
+def gate_of(deepspeed_engine: Any, stage: int, global_norm: GlobalNorm, combine: GlobalNorm) -> Gate:
     """The gate before this engine's updates. global_norm, combine: DeepSpeed's own functions."""
     if stage == 3:
-        return Zero3Gate(engine, combine)
-    if hasattr(engine.optimizer, "scaled_global_norm"):
-        return Zero12Gate(engine)
-    if hasattr(engine.optimizer, "clear_hp_grads"):
-        return Zero1Bf16Gate(engine, global_norm)
-    return PlainGate(engine)
+        return Zero3Gate(deepspeed_engine, combine)
+    if hasattr(deepspeed_engine.optimizer, "scaled_global_norm"):
+        return Zero12Gate(deepspeed_engine)
+    if hasattr(deepspeed_engine.optimizer, "clear_hp_grads"):
+        return Zero1Bf16Gate(deepspeed_engine, global_norm)
+    return PlainGate(deepspeed_engine)
 
 
 class _Kept:

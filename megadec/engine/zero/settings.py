@@ -11,7 +11,7 @@ from typing import Any
 
 from megadec.common.errors import ConfigError, suggest
 from megadec.common.files import read_json
-from megadec.data.sharding import check_groups, share_of_rank
+from megadec.data.resumable import check_groups, share_of_rank
 from megadec.engine.train_options import Precision, TrainOptions, resolve_precision
 
 # What DeepSpeed 0.19 reads at the top level and a pretraining run may set.

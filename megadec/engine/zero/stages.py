@@ -1,7 +1,8 @@
 """Where DeepSpeed 0.19 keeps a rank's weights and AdamW's moments: a class for each ZeRO stage, one interface.
 
 DeepSpeed's own `safe_get_local_...` and `safe_set_full_...` reach the same tensors one at a time, with a message or a
-copy for each, and without the moments that are not there before the first step.
+copy for each, and without the moments that are not there before the first step. How a stage holds back an update is in
+gradients.py.
 """
 
 import math
@@ -36,10 +37,10 @@ class Group(NamedTuple):
 class Stage0:
     """Every rank has everything; to save, it answers for the part that stage 3 would give it."""
 
-    def __init__(self, engine: Any, names: Mapping[nn.Parameter, str], rank: int, world_size: int) -> None:
-        self._optimizer = engine.optimizer
+    def __init__(self, deepspeed_engine: Any, names: Mapping[nn.Parameter, str], rank: int, world_size: int) -> None:
+        self._optimizer = deepspeed_engine.optimizer
         # Torch's AdamW, whose state holds the moments; inside DeepSpeed's optimizer at stages 1 to 3.
-        self.adamw = getattr(engine.optimizer, "optimizer", engine.optimizer)
+        self.adamw = getattr(self._optimizer, "optimizer", self._optimizer)
         self._names = names
         self._rank, self._world_size = rank, world_size
 

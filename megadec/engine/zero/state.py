@@ -16,11 +16,11 @@ from megadec.engine.zero.state_files import MOMENTS, WEIGHT, ShardSlice, StateFi
 
 
 class ZeroState:
-    """The state of an engine. `rank`, `world_size`: this one among those that share it."""
+    """The state of a DeepSpeed engine. `rank`, `world_size`: this one among those that share it."""
 
-    def __init__(self, engine: Any, stage: int, rank: int, world_size: int) -> None:
-        self._names: dict[nn.Parameter, str] = {p: name for name, p in engine.module.named_parameters()}
-        self._stage = STAGES[stage](engine, self._names, rank, world_size)
+    def __init__(self, deepspeed_engine: Any, stage: int, rank: int, world_size: int) -> None:
+        self._names: dict[nn.Parameter, str] = {p: name for name, p in deepspeed_engine.module.named_parameters()}
+        self._stage = STAGES[stage](deepspeed_engine, self._names, rank, world_size)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

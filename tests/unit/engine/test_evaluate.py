@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megadec.data.dataset import DataSet
-from megadec.data.sharding import rank_position
+from megadec.data.resumable import rank_position
 from megadec.engine.evaluate import EvaluateOptions, evenly_spaced, window_batches
 
 

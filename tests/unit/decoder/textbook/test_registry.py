@@ -8,7 +8,7 @@ import torch
 
 from megadec.common.errors import ConfigError
 from megadec.decoder.textbook.registry import ARCHITECTURES, Architecture, architecture
-from megadec.engine.zero.optimizer import OptimizerOptions, decays
+from megadec.engine.optimizer import OptimizerOptions, decays
 from tests.support.decoders import TINY, fresh
 from tests.support.seq2seq_models import RNN, SHAPES, TRANSFORMER
 

@@ -10,11 +10,11 @@ from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.evaluate import EvaluateOptions
 from megadec.engine.health.guard import GuardOptions
 from megadec.engine.metrics.options import MetricsOptions
+from megadec.engine.optimizer import OptimizerOptions
 from megadec.engine.runs.common import CheckpointOptions
 from megadec.engine.runs.pretrain import DataOptions
 from megadec.engine.schedule import ScheduleOptions
 from megadec.engine.train_options import TrainOptions
-from megadec.engine.zero.optimizer import OptimizerOptions
 
 WRONG: list[tuple[str, Any, dict[str, float]]] = [
     ("train", TrainOptions, {"steps": 0, "micro_batch_size": 0, "stop_at_step": 0, "sequence_parallel_size": 0}),

@@ -5,7 +5,7 @@ import torch
 
 from megadec.common.errors import ConfigError
 from megadec.data.dataset import DataSet
-from megadec.data.sharding import rank_position
+from megadec.data.resumable import rank_position
 from megadec.data.stream import TrainStream
 
 SETTINGS = {"sequence_length": 60, "packing": "cut", "seed": 1, "global_batch_size": 12}

@@ -3,7 +3,7 @@
 import torch
 
 from megadec.decoder.flops import parameter_table
-from megadec.engine.zero.optimizer import OptimizerOptions, build_optimizer, decays
+from megadec.engine.optimizer import OptimizerOptions, build_optimizer, decays
 from tests.support.decoders import tiny_shape
 
 SHAPE = tiny_shape()
