@@ -16,6 +16,7 @@ needs no table of its own.
 """
 
 import difflib
+import gc
 import operator
 import os
 import sys
@@ -144,4 +145,6 @@ def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         # exit does not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED_ON_THE_WAY)
+    finally:
+        gc.freeze()  # else Python looks once more through all that torch and DeepSpeed imported: a second at the end
     sys.exit(0)

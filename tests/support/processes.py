@@ -57,8 +57,8 @@ def errors_of(said: str) -> list[str]:
 # safe because nothing was computed there (its only other thread is that of Arrow's allocator, which knows of forks) and
 # CUDA was only counted, through NVML (tests/conftest.py). What a test sets in its environment does not reach them.
 _FORKS = multiprocessing.get_context("forkserver")
-# DeepSpeed imports its Muon, and with it torch's compiler, when it builds the first engine of a process.
-_FORKS.set_forkserver_preload(["tests.support.train_many", "deepspeed.runtime.zero.muon.muon_optimizer", "setuptools"])
+# Building the first engine of a process imports the rest.
+_FORKS.set_forkserver_preload(["tests.support.train_many", "torch._dynamo", "setuptools"])
 
 
 @contextmanager

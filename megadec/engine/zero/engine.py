@@ -5,6 +5,7 @@ Whoever needs more of DeepSpeed adds it here, not beside it.
 
 import atexit
 import contextlib
+import importlib
 import logging
 import os
 import time
@@ -132,6 +133,7 @@ def build_engine(
         _require_embedding_gradient(model)
     watch = GradientWatch(model.named_parameters())
     optimizer = build_optimizer(model.named_parameters(), optimizer_options)
+    _import_muon_uncompiled()
     try:
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings.values)
     except (AssertionError, ValueError, deepspeed.DeepSpeedConfigError) as error:
@@ -139,6 +141,19 @@ def build_engine(
     if zero3:
         keep_in_place(engine.optimizer)
     return ZeroEngine(engine, settings, ranks, watch)
+
+
+def _import_muon_uncompiled() -> None:
+    """Import DeepSpeed's Muon, which it looks at with every optimizer, without compiling its kernels.
+
+    Compiling imports torch's inductor: two to three seconds a rank for a function that no run calls.
+    """
+    given = "TORCHDYNAMO_DISABLE" in os.environ
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    with contextlib.suppress(ImportError):  # DeepSpeed does without it, too
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    if not given:
+        del os.environ["TORCHDYNAMO_DISABLE"]
 
 
 def _require_embedding_gradient(model: Decoder) -> None:
