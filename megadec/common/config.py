@@ -9,6 +9,7 @@ documentation.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -137,13 +138,19 @@ def _add_help(parser: ArgumentParser, kind: Any) -> None:
             action.help = SUPPRESS
 
 
-def _build(kind: type[T], read: Any, description: str, program: str | None) -> T:
+@functools.lru_cache(maxsize=8)  # it takes a third of a second for a run
+def _parser(kind: type, description: str, program: str | None) -> ArgumentParser:
     parser = ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(f"--{CONFIG_OPTION}", action=ActionConfigFile, help="a YAML file with any of these keys")
+    parser.add_class_arguments(kind)
+    _add_help(parser, kind)
+    return parser
+
+
+def _build(kind: type[T], read: Any, description: str, program: str | None) -> T:
     noise = io.StringIO()
     try:
-        parser.add_class_arguments(kind)
-        _add_help(parser, kind)
+        parser = _parser(kind, description, program)
         with contextlib.redirect_stderr(noise):
             namespace = read(parser)
             built = parser.instantiate(namespace)

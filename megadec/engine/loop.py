@@ -20,7 +20,7 @@ from megadec.data.stream import TrainStream
 from megadec.decoder.kernels.precision import has_bf16
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.load import load_checkpoint, roll_back
-from megadec.engine.checkpoint.manifest import Progress
+from megadec.engine.checkpoint.manifest import Progress, checkpoint_name
 from megadec.engine.checkpoint.origins import origins_at_start
 from megadec.engine.checkpoint.resume import find_checkpoint
 from megadec.engine.checkpoint.save import begin_checkpoint
@@ -282,14 +282,11 @@ def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
 
 def _final_message(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
     best = progress.best
+    checkpoint = run.checkpoints / checkpoint_name(best.step)
+    found = f"{run.early_stopping.metric} was best at step {best.step}: {best.value} ({checkpoint})"
     if should_stop(run.early_stopping, best):
-        return (
-            f"stopped early at step {progress.step}: {run.early_stopping.metric} was best at step {best.step}"
-            f" ({best.value}) and did not get better in {best.waited} evaluations"
-        )
+        return f"stopped early at step {progress.step}: {found}; not better in {best.waited} evaluations since"
     if progress.step < run.train.last_step:
         return f"stopped at step {progress.step} ({interrupt.reason}); the same command goes on from there"
     done = f"done: step {progress.step}, {progress.tokens:,} tokens, loss {progress.loss}; saved in {run.checkpoints}"
-    if best.value is None:
-        return done
-    return f"{done}; {run.early_stopping.metric} was best at step {best.step}: {best.value}"
+    return done if best.value is None else f"{done}; {found}"

@@ -58,7 +58,7 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
     # What is frozen was kept in bf16, and is fp32 in the run that goes on.
     resume = f"--checkpoint.resume={runs.checkpoint('lora-zero3-bf16', STEPS)}"
     plan.append(training("finer", "zero1", resume, method="lora", train={"steps": STEPS + 2}))
-    runs.train(*plan)
+    said = runs.train(*plan)
     losses = {name: runs.losses(name) for name, *_ in CASES}
     for name, method, stage, *_ in CASES:
         job = open_finetune(from_yaml(FineTuneRun, runs.folder / f"{name}.yaml"), runs.zero(stage))
@@ -66,7 +66,9 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
         assert losses[name][-1] < losses[name][0] - 0.05, "the comparison means something if something is learned"
         check_checkpoint(job, runs.of(name), method)
         if "bf16" not in name:
-            check_best(job, runs.of(name))
+            step, value = check_best(job, runs.of(name))
+            best = f"dev/accuracy was best at step {step}: {value} ({runs.checkpoint(name, step)})"
+            assert f"saved in {runs.of(name)}/checkpoints; {best}" in said
     for name in ("lora-zero2", "lora-zero3", "frozen-zero3"):
         assert losses[f"{name}-stopped"] == losses[name], "a run that was stopped is one that was not"
     for name in ("lora-zero3-stopped-zero2", "lora-zero2-stopped-zero3"):
@@ -92,8 +94,8 @@ def check_checkpoint(job: Job, folder: Path, method: Method) -> None:
         assert torch.equal(files.read(name), first) != trains(method, name), name
 
 
-def check_best(job: Job, folder: Path) -> None:
-    """The run opens as the classifier that was measured best, and classifies as it did then."""
+def check_best(job: Job, folder: Path) -> tuple[int, float]:
+    """The run opens as the classifier that was measured best, and classifies as it did then: step and accuracy."""
     best = read_best(folder)
     assert best is not None
     assert isinstance(job.run, FineTuneRun)
@@ -107,3 +109,4 @@ def check_best(job: Job, folder: Path) -> None:
     assert sum(right) / len(right) == best["value"]
     [measured] = [line for line in metrics_of(folder, "evaluate") if line["step"] == best["step"]]
     assert measured["accuracy"] == best["value"]
+    return best["step"], best["value"]

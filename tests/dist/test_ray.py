@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +24,7 @@ from megadec.common.processes import free_port
 from megadec.ray.submit import entrypoint
 from megadec.ray.submit import main as ray_submit
 from megadec.ray.train import main as ray_train
-from tests.support.processes import DEADLINE_SECONDS, environment, run_script, running, wait_until
+from tests.support.processes import DEADLINE_SECONDS, environment, errors_of, run_script, running, wait_until
 from tests.support.tiny_runs import ENDLESS, NO_EVALUATION, TinyRuns
 
 # With tokens wanted by the one and not sent by the other, head and job server would not understand each other.
@@ -177,6 +179,28 @@ def test_a_folder_that_the_head_node_does_not_have_is_one_line_and_status_2() ->
     assert done.returncode == 2
     assert done.stdout.startswith(b"error: /nowhere/at all does not exist on the cluster's head node")
     assert not done.stderr
+
+
+class Locked(BaseHTTPRequestHandler):
+    """A job server that asks for a token, as Ray's does: its client makes the same error of it."""
+
+    def do_GET(self) -> None:
+        self.send_error(401, "Unauthorized: Missing authentication token")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_cluster_that_wants_a_token_is_told_to_the_last_word_of_the_remedy() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = run_script(*submit(Cluster((), "", f"http://127.0.0.1:{server.server_port}"), "x"), **RAY_ENVIRONMENT)
+        server.shutdown()
+    assert done.returncode == 2
+    [said] = errors_of(done.stderr)
+    assert "Authentication required" in said
+    assert "RAY_AUTH_TOKEN" in said
+    assert said.endswith("token-auth.html)")
 
 
 @mock.patch.dict("os.environ")  # the commands set variables for Ray

@@ -1,4 +1,7 @@
-"""What `make demo` does, shorter: from a raw dump to answers over HTTP through the commands that a user types."""
+"""What `make demo` does, shorter and on one rank: from a raw dump to answers over HTTP by the commands of a user.
+
+Two ranks by the launcher are in test_quick_start.py and in the whole demo.
+"""
 
 import json
 import re
@@ -13,10 +16,10 @@ from tests.support.processes import environment
 SHORT = ["--train.steps", "16", "--schedule.warmup_steps", "4", "--evaluate.interval_steps", "16"]
 
 
-def run_demo(folder: Path, *options: str, finetune: str = "") -> subprocess.CompletedProcess[str]:
+def run_demo(folder: Path, *options: str, finetune: str = "", ranks: int = 2) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", str(PROJECT / "launch" / "demo.sh"), *options],
-        env=environment(DEMO=str(folder), FINETUNE=finetune),
+        env=environment(DEMO=str(folder), FINETUNE=finetune, RANKS=str(ranks)),
         capture_output=True,
         text=True,
         timeout=850,
@@ -28,7 +31,7 @@ def run_demo(folder: Path, *options: str, finetune: str = "") -> subprocess.Comp
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The demo's folder and what it printed."""
     folder = tmp_path_factory.mktemp("line") / "demo"
-    done = run_demo(folder, *SHORT, finetune="--epochs 0.1")
+    done = run_demo(folder, *SHORT, finetune="--epochs 0.1", ranks=1)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "OVERFLOW" not in done.stdout + done.stderr, "the dry run is not to look like a step that went wrong"
     return folder, done.stdout

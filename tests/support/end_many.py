@@ -3,6 +3,7 @@
 Argument: how many pairs, one after the other. Prints the exit codes of all ranks as a JSON list.
 """
 
+import gc
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ def rank_of_two(rank: int, port: int) -> None:
 
 
 def main(pairs: int) -> None:
+    gc.freeze()  # as megadec.common.errors.run_main does at a program's end
     codes = []
     for _ in range(pairs):
         port = free_port()

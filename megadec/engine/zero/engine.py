@@ -98,6 +98,8 @@ def start_process_group() -> Ranks:
     else:
         keep_freed_memory()
         share_cores(local_world_size())
+        # Where a launcher has not said it, DeepSpeed asks numactl in a process of its own with every reduction.
+        os.environ.setdefault("LOCAL_SIZE", str(local_world_size()))
         atexit.register(time.sleep, EXIT_DELAY_SECONDS)
     backend = get_accelerator().communication_backend_name()
     deepspeed.init_distributed(dist_backend=backend, timeout=PEERS_TIMEOUT, verbose=False)
