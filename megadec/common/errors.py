@@ -146,5 +146,5 @@ def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED_ON_THE_WAY)
     finally:
-        gc.freeze()  # else Python looks once more through all that torch and DeepSpeed imported: a second at the end
+        gc.freeze()  # else Python looks once more through all that was imported, a second for torch
     sys.exit(0)

@@ -148,7 +148,7 @@ def build_engine(
 def _import_muon_uncompiled() -> None:
     """Import DeepSpeed's Muon, which it looks at with every optimizer, without compiling its kernels.
 
-    Compiling imports torch's inductor: two to three seconds a rank for a function that no run calls.
+    Compiling imports torch's inductor, which takes seconds on every rank, for a function that no run calls.
     """
     given = "TORCHDYNAMO_DISABLE" in os.environ
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
