@@ -33,6 +33,7 @@ def write_proven(
         log.info("writing %s to %s", what, output)
         shutil.copyfile(source.tokenizer_path, folder / TOKENIZER_FILE)
         write(folder, tokenizer)
+        log.info("comparing it with its source, in the runtime that it is for")
         parity = check(folder)
         stated = statement(source, tokenizer, "megadec-export")
         write_json(folder / PROVENANCE_FILE, {**stated, "parity": dataclasses.asdict(parity)})
