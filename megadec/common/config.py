@@ -150,7 +150,7 @@ def _parser(kind: type, description: str, program: str | None) -> ArgumentParser
 def _build(kind: type[T], read: Any, description: str, program: str | None) -> T:
     noise = io.StringIO()
     try:
-        parser = _parser(kind, description, program)
+        parser = _parser(cast(Any, kind), description, program)
         with contextlib.redirect_stderr(noise):
             namespace = read(parser)
             built = parser.instantiate(namespace)

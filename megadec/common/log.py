@@ -5,6 +5,7 @@ must be a warning or an error.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -46,6 +47,8 @@ def progress(
 ) -> "tqdm[Any]":
     """A progress bar on rank 0: live on a terminal, a line every half minute in a log file, nothing on other ranks."""
     live = sys.stderr.isatty()
+    # Some containers' terminals say that they are 0 columns wide, where tqdm would show nothing.
+    unsized = live and not os.get_terminal_size(sys.stderr.fileno()).columns
     return tqdm(
         items,
         desc=description,
@@ -55,6 +58,8 @@ def progress(
         initial=initial,
         disable=not is_first(),
         mininterval=0.5 if live else 30.0,
-        dynamic_ncols=live,
+        dynamic_ncols=live and not unsized,
+        ncols=100 if unsized else None,
+        nrows=24 if unsized else None,
         file=sys.stderr,
     )

@@ -41,8 +41,10 @@ def map_in_order(
         while ahead:
             yield ahead.popleft().result()
     except BrokenProcessPool as error:
-        found = "a worker process was killed, perhaps because memory ran out"
-        raise MegadecError(f"{found}: try fewer --workers") from error
+        raise MegadecError(
+            "a worker process ended: memory ran out (try fewer --workers), or a script of yours calls megadec outside of"
+            " `if __name__ == '__main__':`, which workers need because they import it"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -17,7 +17,7 @@ from megadec import __version__
 from megadec.common.config import parse, to_dict
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors, whole_file, write_json
-from megadec.common.log import progress
+from megadec.common.log import logger, progress
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.dedup import excluded_digests, is_held_out
 from megadec.corpus.document import DocumentsWriter, read_documents
@@ -28,6 +28,8 @@ from megadec.corpus.shards import write_shards
 from megadec.corpus.sources import Source
 
 __all__ = ["PrepareOptions", "prepare"]
+
+log = logger(__name__)
 
 
 def prepare(options: PrepareOptions) -> CorpusReport:
@@ -107,6 +109,7 @@ def _write_shards(
                 file.flush()
                 bar = progress(read_documents([Path(file.name)]), description=f"tokenize {folder.name}", unit="doc")
                 overwrite, workers = options.overwrite, options.processes
-                write_shards(bar, tokenizer, folder, report=report, overwrite=overwrite, workers=workers)
+                index = write_shards(bar, tokenizer, folder, report=report, overwrite=overwrite, workers=workers)
+                log.info(f"{folder}: {index['documents']:,} documents, {index['tokens']:,} tokens")
                 undo.callback(shutil.rmtree, folder, ignore_errors=True)
         undo.pop_all()

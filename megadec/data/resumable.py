@@ -46,8 +46,10 @@ def share_of_rank(
 ) -> tuple[int, int]:
     """(sequences of one rank in a step, sequences of a micro-batch); micro_batch_size None takes all sequences at once.
 
-    Raises ConfigError when the step does not divide by the micro-batch and the ranks (the groups that share sequences).
+    Raises ConfigError when the ranks are not whole groups that share sequences, and when the step does not divide by the
+    micro-batch and the groups.
     """
+    check_groups(world_size, sequence_parallel_size)
     groups = world_size // sequence_parallel_size
     own = global_batch_size // groups
     micro = own if micro_batch_size is None else micro_batch_size

@@ -269,6 +269,8 @@ def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
             "train.precision=bf16: this machine has no bf16 instructions, so a step takes as long as in fp32 or up to a"
             " fifth longer, and only weights and activations are smaller; train.precision=auto takes fp32 here"
         )
+    if (warmup := run.schedule.warmup_steps) >= run.train.steps:
+        log.warning(f"schedule.warmup_steps={warmup} of train.steps={run.train.steps}: the rate never reaches its peak")
     if run.train.precision == "auto":
         machine, has = "GPU" if torch.cuda.is_available() else "CPU", "has" if precision == "bf16" else "has no"
         why = f" (auto: this {machine} {has} bf16 instructions)"
@@ -283,10 +285,12 @@ def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
 def _final_message(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
     best = progress.best
     checkpoint = run.checkpoints / checkpoint_name(best.step)
-    found = f"{run.early_stopping.metric} was best at step {best.step}: {best.value} ({checkpoint})"
+    found = f"{run.early_stopping.metric} was best at step {best.step}: {best.value:.4f} ({checkpoint})"
     if should_stop(run.early_stopping, best):
         return f"stopped early at step {progress.step}: {found}; not better in {best.waited} evaluations since"
     if progress.step < run.train.last_step:
         return f"stopped at step {progress.step} ({interrupt.reason}); the same command goes on from there"
-    done = f"done: step {progress.step}, {progress.tokens:,} tokens, loss {progress.loss}; saved in {run.checkpoints}"
+    done = (
+        f"done: step {progress.step}, {progress.tokens:,} tokens, loss {progress.loss:.4f}; saved in {run.checkpoints}"
+    )
     return done if best.value is None else f"{done}; {found}"

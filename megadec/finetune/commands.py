@@ -6,6 +6,7 @@ How `evaluate` measures depends on what the model is; `evaluate --help` lists th
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,9 @@ def evaluate(argv: Sequence[str]) -> None:
     result = MEASURES[kind][1](options)
     if options.output is not None:
         write_json(options.output, result)
-    print(json.dumps(result, ensure_ascii=False, indent=1))
+    shown = json.dumps(result, ensure_ascii=False, indent=1)
+    # A row of a confusion matrix on a line.
+    print(re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda row: f"[{' '.join(row[1].split())}]", shown))
 
 
 def _parse(kind: str, argv: Sequence[str]) -> Any:

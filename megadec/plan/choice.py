@@ -128,11 +128,6 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
             f" {choice.again_fraction:.0%} of the model's operations computed again"
         )
     memories = [one.memory for one in _candidates(replace(setup, saves_behind=False), machines, work)]
-    if not memories:
-        return (
-            f"train.global_batch_size={work.global_batch_size} does not divide among {machines.ranks} rank(s)"
-            f" in groups of {setup.sequence_parallel_size}: no micro-batch can be planned"
-        )
     on_device = [memory.host_bytes for memory in memories if machines.has_room(memory.peak_bytes)]
     if on_device:
         short = f"what fits the device needs at least {min(on_device) / GIB:.2f} GiB of the host a rank, and it has"
@@ -153,7 +148,7 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
 def details(recompute: Recompute) -> str:
     """What a policy has beside its mode, as the user types it."""
     if recompute.mode == "selective":
-        return f" model.execution.recompute.keep=[{', '.join(recompute.keep)}]"
+        return f" model.execution.recompute.keep=[{','.join(recompute.keep)}]"
     return f" model.execution.recompute.every={recompute.every}" if recompute.mode == "every_nth" else ""
 
 

@@ -8,6 +8,7 @@ assumed stands in its notes. Time follows from one stated share of the devices' 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import INDEX_NAME
-from megadec.data.resumable import check_groups
+from megadec.data.resumable import share_of_rank
 from megadec.decoder.flops import flops_per_token
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import PretrainRun
@@ -24,7 +25,7 @@ from megadec.engine.train_options import Precision, resolve_precision
 from megadec.engine.zero.settings import merge_settings
 from megadec.plan.choice import Choice, advice, again_fraction, choose, details
 from megadec.plan.memory import Memory, memory_of
-from megadec.plan.setup import GIB, Machines, Setup, Work, Zero, measured_flops
+from megadec.plan.setup import GIB, MEMORY_GIB_BY_NAME, Machines, Setup, Work, Zero, measured_flops
 
 DESCRIPTION = """What a run will need: memory a rank, tokens a second, days; and which ZeRO stage, micro-batch,
 checkpointing to take. Options of launch/pretrain.py are taken too, --config FILE and --section.key VALUE."""
@@ -96,17 +97,18 @@ def plan_run(run: PretrainRun, options: PlanOptions) -> Plan:
     shape, machines = _shape(run, notes), options.machines
     if machines.kind == "cpu" and machines.peak is None:
         machines = replace(machines, peak_flops=measured_flops())
-    check_groups(machines.ranks, run.train.sequence_parallel_size)
+    train = run.train
+    share_of_rank(train.global_batch_size, machines.ranks, train.micro_batch_size, train.sequence_parallel_size)
     # `auto` is bf16 on GPUs, since all that a plan knows multiply it, and on a CPU what it is on this machine.
-    choice = run.train.precision
+    choice = train.precision
     precision = "bf16" if choice == "auto" and machines.kind == "cuda" else resolve_precision(choice)
     setup = Setup(
         shape=shape,
         zero=_zero(run, options.deepspeed, machines, precision, notes),
         precision=precision,
         ranks=machines.ranks,
-        sequence_parallel_size=run.train.sequence_parallel_size,
-        micro_batch_size=run.train.micro_batch_size,
+        sequence_parallel_size=train.sequence_parallel_size,
+        micro_batch_size=train.micro_batch_size,
         sequence_length=run.data.sequence_length,
         execution=run.model.execution,
         dropout=run.model.dropout,
@@ -237,9 +239,9 @@ def _speed_lines(plan: Plan) -> list[str]:
     speed, machines = plan.speed, plan.machines
     return [
         f"{speed['tokens_per_second']:,.0f} tokens/s and {speed['seconds_per_step']:.3g} s a step over"
-        f" {machines.ranks} rank(s) at {machines.utilization:.0%} of the peak"
-        f" ({speed['mfu']:.1%} of it for the model's own operations)",
-        f"{plan.work.tokens:,} tokens: {speed['days']:.3g} days ({speed['days'] * 24:.3g} hours)",
+        f" {machines.ranks} rank(s) at {machines.utilization:.0%} of the peak, what is computed again included"
+        f" (mfu {speed['mfu']:.1%})",
+        f"{plan.work.tokens:,} tokens in {timedelta(seconds=round(speed['days'] * 86400))} (days, h:mm:ss)",
     ]
 
 
@@ -251,6 +253,8 @@ def main(argv: Sequence[str]) -> None:
     own, rest = take_options(argv, names, several=("data",))
     if own.get("device") == "cpu":
         own["kind"] = own.pop("device")
+    if own.get("device") in MEMORY_GIB_BY_NAME:
+        own.setdefault("memory_gib", str(MEMORY_GIB_BY_NAME[own["device"]]))
     options = parse(PlanOptions, [f"--{k}={v}" for k, v in own.items()], description=DESCRIPTION)
     given = {argument.partition("=")[0].removeprefix("--") for argument in rest}
     if options.preset is not None:
@@ -260,4 +264,6 @@ def main(argv: Sequence[str]) -> None:
         rest = [*(word for n in ("name", "tokenizer") if n not in given for word in (f"--{n}", "plan")), *rest]
     run = parse(PretrainRun, rest, description=DESCRIPTION)
     plan = plan_run(run, options)
+    if options.tokens is None and options.epochs is None and not {"config", "train.steps"} & given:
+        plan.notes.append(f"assumed: train.steps={run.train.steps}, as neither --tokens nor --epochs was given")
     print(json.dumps(plan.to_dict(), ensure_ascii=False, indent=1) if options.json else table(plan))

@@ -22,6 +22,8 @@ GIB = 2**30
 FP32 = 4
 # What DeepSpeed 0.19 takes where the file does not say.
 REDUCE_BUCKET, MAX_LIVE, PREFETCH_BUCKET = 500_000_000, 1_000_000_000, 50_000_000
+# What nvidia-smi says, of devices that have another memory than the default.
+MEMORY_GIB_BY_NAME = {"H200": 140.0, "H20": 95.0, "L40S": 45.0}
 # Left free for what a plan does not count. CUDA: what its allocator keeps beside the bytes in use, a round number that
 # nobody has measured here. CPU: where the plan is too low. What glibc keeps is counted as bf16 runs kept it
 # (memory.KEPT_SHARE); their plans stood up to 5 % below the resident peak at one rank and up to 13 % at two, and fp32
@@ -130,7 +132,8 @@ def measured_flops(size: int = 1024, seconds: float = 0.5) -> float:
 
 @dataclass(frozen=True)
 class Machines:
-    """ranks: devices that train together. memory_gib: of one of them; of the share of the host's memory on a CPU.
+    """ranks: devices that train together. memory_gib: of one of them, for an H200, H20 or L40S its own; of the share of
+    the host's memory on a CPU.
 
     kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak, or cpu. peak_flops: the
     peak itself, in its place; left out for a CPU, a matrix product is measured on this machine.
@@ -154,9 +157,9 @@ class Machines:
         check_range(self, "", "margin", least=0, below=1)
         if not 0 < self.utilization <= 1:
             raise ConfigError(f"utilization={self.utilization} is not in (0, 1]: it is a share of the peak")
-        if self.device is not None and self.device not in PEAK_FLOPS_BY_NAME:
+        if self.device is not None and self.peak_flops is None and self.device not in PEAK_FLOPS_BY_NAME:
             known = ", ".join(PEAK_FLOPS_BY_NAME)
-            raise ConfigError(f"device={self.device!r} is none of {known}; state its peak_flops instead")
+            raise ConfigError(f"device={self.device!r} is none of {known}; state its --peak_flops and --memory_gib")
 
     @property
     def peak(self) -> float | None:

@@ -67,7 +67,7 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
         check_checkpoint(job, runs.of(name), method)
         if "bf16" not in name:
             step, value = check_best(job, runs.of(name))
-            best = f"dev/accuracy was best at step {step}: {value} ({runs.checkpoint(name, step)})"
+            best = f"dev/accuracy was best at step {step}: {value:.4f} ({runs.checkpoint(name, step)})"
             assert f"saved in {runs.of(name)}/checkpoints; {best}" in said
     for name in ("lora-zero2", "lora-zero3", "frozen-zero3"):
         assert losses[f"{name}-stopped"] == losses[name], "a run that was stopped is one that was not"

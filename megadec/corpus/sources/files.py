@@ -89,7 +89,7 @@ def _chosen(path: Path, found: Iterator[_Entry], suffixes: Sequence[str], option
         plain = PurePosixPath(_plain_name(inner.as_posix()))
         hidden = any(part.startswith(".") for part in inner.parts)
         if not hidden and (_TAR.search(inner.name) or inner.suffix.lower() == ".zip"):
-            log.warning("%s is an archive inside of %s and is not read; name it with --input", inner, path)
+            log.warning("%s is an archive inside of %s and is not read: name the archive itself", inner, path)
             continue
         if plain.suffix.lower() not in suffixes or hidden or not wanted(plain.as_posix(), options):
             continue

@@ -10,12 +10,7 @@ from typing import Any
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, MegadecError
 from megadec.common.files import remove_temporary, storage_errors
-from megadec.engine.checkpoint.manifest import (
-    checkpoints_in,
-    newest_whole,
-    read_manifest,
-    remove_partial,
-)
+from megadec.engine.checkpoint.manifest import checkpoints_in, newest_whole, read_manifest, remove_partial
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import NO_PATH, Job
 

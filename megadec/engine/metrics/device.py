@@ -7,8 +7,11 @@ import torch
 
 from megadec.engine.metrics.options import MetricsOptions
 
-# Dense bf16 peak of one device by its makers' data sheets, where the run does not state one. A CPU's is not known.
-PEAK_FLOPS_BY_NAME = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12}
+# Dense bf16 peak of one device by its makers' data sheets, where the run does not state one; the first whose name is in
+# the device's counts. A CPU's is not known.
+PEAK_FLOPS_BY_NAME = {
+    "H200": 989e12, "H100": 989e12, "H800": 989e12, "H20": 148e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12,
+}  # fmt: skip
 
 
 def peak_memory_bytes(device: torch.device) -> int:

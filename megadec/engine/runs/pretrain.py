@@ -35,14 +35,7 @@ from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
-from megadec.engine.runs.common import (
-    CommonRun,
-    Job,
-    ShapeFields,
-    check_length,
-    open_settings,
-    with_vocabulary,
-)
+from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_length, open_settings, with_vocabulary
 from megadec.engine.task import InitialWeights, Scorer, Task
 
 Sets = Mapping[str, DataSet]

@@ -82,7 +82,8 @@ def check_zero_section(settings: DeepSpeedSettings) -> None:
 def start_process_group() -> Ranks:
     """Join the other ranks over gloo (CPU) or nccl (CUDA). Without a launcher the process is a group of one.
 
-    A process group that exists already, as in a worker of Ray Train, is taken as it is.
+    A process group that exists already, as in a worker of Ray Train, is taken as it is. Raises ConfigError for a port
+    that is in use.
     """
     deepspeed_logger.setLevel(logging.WARNING)
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename.
@@ -102,7 +103,12 @@ def start_process_group() -> Ranks:
         os.environ.setdefault("LOCAL_SIZE", str(local_world_size()))
         atexit.register(time.sleep, EXIT_DELAY_SECONDS)
     backend = get_accelerator().communication_backend_name()
-    deepspeed.init_distributed(dist_backend=backend, timeout=PEERS_TIMEOUT, verbose=False)
+    try:
+        deepspeed.init_distributed(dist_backend=backend, timeout=PEERS_TIMEOUT, verbose=False)
+    except torch.distributed.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ConfigError(f"port {os.environ['MASTER_PORT']} is in use: --master_port names another") from error
     return Ranks(rank(), world_size(), device)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from megadec.common.errors import ConfigError, suggest
 from megadec.common.files import read_json
-from megadec.data.resumable import check_groups, share_of_rank
+from megadec.data.resumable import share_of_rank
 from megadec.engine.train_options import Precision, TrainOptions, resolve_precision
 
 # What DeepSpeed 0.19 reads at the top level and a pretraining run may set.
@@ -72,7 +72,6 @@ def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, world_
     Raises ConfigError when the two say different things, and when the batch or the ranks do not divide.
     """
     parts, precision = train.sequence_parallel_size, resolve_precision(train.precision)
-    check_groups(world_size, parts)
     own, micro = share_of_rank(train.global_batch_size, world_size, train.micro_batch_size, parts)
     values = read_settings(file)
     for key, owner in OWNED_ELSEWHERE.items():

@@ -56,7 +56,8 @@ class Parity:
     def __str__(self) -> str:
         return (
             f"{self.runtime}: largest logit difference {self.largest_logit_difference:.1e} (tolerance "
-            f"{self.tolerance:.0e} x their spread) over {self.prompts} prompts, {self.greedy_tokens} greedy tokens and "
+            f"{self.tolerance:.0e} x their spread) over {self.prompts} prompts, "
+            f"{f'{self.greedy_tokens} greedy tokens and ' * bool(self.greedy_tokens)}"
             f"{self.texts} texts equal"
         )
 
