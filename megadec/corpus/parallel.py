@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -22,12 +23,15 @@ CHUNK_DOCUMENTS, CHUNK_CHARACTERS = 256, 1 << 19
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[Result, None, None]:
-    """`function` of each item, in order; with one worker in this process, else in that many others.
+    """`function` of each item, in order; with one worker or one item in this process, else in that many others.
 
     At most `3 * workers` items are waiting or done. What a worker raises is raised here. Raises MegadecError when a
     worker was killed. Close it when it is left before its end: a collector would do so in any thread, even the pool's.
     """
-    if workers <= 1:
+    items = iter(items)
+    first = list(islice(items, 2))
+    items = chain(first, items)
+    if workers <= 1 or len(first) < 2:
         yield from map(function, items)
         return
     # spawn: a fork of a process that has threads (torch, pyarrow, a progress bar) may hang.
@@ -42,8 +46,8 @@ def map_in_order(
             yield ahead.popleft().result()
     except BrokenProcessPool as error:
         raise MegadecError(
-            "a worker process ended: memory ran out (try fewer --workers), or a script of yours calls megadec outside of"
-            " `if __name__ == '__main__':`, which workers need because they import it"
+            "a worker process ended: memory ran out (try fewer --workers), or a script of yours calls megadec"
+            " outside of `if __name__ == '__main__':`, which it needs as workers import it"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

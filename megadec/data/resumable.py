@@ -46,7 +46,7 @@ def share_of_rank(
 ) -> tuple[int, int]:
     """(sequences of one rank in a step, sequences of a micro-batch); micro_batch_size None takes all sequences at once.
 
-    Raises ConfigError when the ranks are not whole groups that share sequences, and when the step does not divide by the
+    Raises ConfigError when the ranks are not whole groups that share sequences, or the step does not divide by the
     micro-batch and the groups.
     """
     check_groups(world_size, sequence_parallel_size)

@@ -283,14 +283,13 @@ def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
 
 
 def _final_message(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
-    best = progress.best
-    checkpoint = run.checkpoints / checkpoint_name(best.step)
-    found = f"{run.early_stopping.metric} was best at step {best.step}: {best.value:.4f} ({checkpoint})"
+    best, found = progress.best, ""
+    if best.value is not None:
+        where = run.checkpoints / checkpoint_name(best.step)
+        found = f"; {run.early_stopping.metric} was best at step {best.step}: {best.value:.4f} ({where})"
     if should_stop(run.early_stopping, best):
-        return f"stopped early at step {progress.step}: {found}; not better in {best.waited} evaluations since"
+        return f"stopped early at step {progress.step}{found}; not better in {best.waited} evaluations since"
     if progress.step < run.train.last_step:
         return f"stopped at step {progress.step} ({interrupt.reason}); the same command goes on from there"
-    done = (
-        f"done: step {progress.step}, {progress.tokens:,} tokens, loss {progress.loss:.4f}; saved in {run.checkpoints}"
-    )
-    return done if best.value is None else f"{done}; {found}"
+    loss = "" if progress.loss is None else f", loss {progress.loss:.4f}"
+    return f"done: step {progress.step}, {progress.tokens:,} tokens{loss}; saved in {run.checkpoints}{found}"

@@ -1,13 +1,16 @@
 """A request that cannot be met costs one clear message and leaves nothing behind."""
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from megadec.common.errors import MegadecError
+from megadec.common.errors import ConfigError, MegadecError
+from megadec.engine.zero.engine import start_process_group
 from megadec.pretrain.command import pretrain
-from tests.support.processes import errors_of, launched
+from tests.support.processes import errors_of, launched, run_ranks
 from tests.support.tiny_runs import TinyRuns
 
 
@@ -36,3 +39,15 @@ def test_a_wrong_request_is_refused_with_the_key_or_file_and_what_was_found_befo
 def test_the_launcher_shows_one_message_for_all_ranks_and_passes_the_status_on(tmp_path: Path, runs: TinyRuns) -> None:
     [error] = errors_of(launched([*runs.command("odd"), "--train.micro_batch_size=8"], 2, tmp_path / "log", status=2))
     assert error == "error: train.global_batch_size=8 is not a multiple of 8 (train.micro_batch_size) x 2 (ranks)"
+
+
+def join_at(port: int) -> None:
+    """As a rank whose launcher was given this port."""
+    os.environ["MASTER_PORT"] = str(port)
+    with pytest.raises(ConfigError, match=f"port {port} is in use: --master_port names another"):
+        start_process_group()
+
+
+def test_a_port_that_another_run_has_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("", 0)) as taken:
+        run_ranks(join_at, [taken.getsockname()[1]], 1, tmp_path / "log")

@@ -31,6 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "shape": {**RNN, "cell": "lstm", "attention": "luong", "tied_embeddings": False},
     },
 }
+STOPPED = ("transformer", "lstm")
 
 
 def pairs_run(folder: Path, name: str, model: dict[str, Any], tokenizer: Path, **train: Any) -> Path:
@@ -51,7 +52,7 @@ def pairs_run(folder: Path, name: str, model: dict[str, Any], tokenizer: Path, *
 
 @pytest.fixture
 def trained(runs: TinyRuns) -> TinyRuns:
-    """Each model trained on two ranks under ZeRO-3, whole and in two parts, and one in bf16."""
+    """Each model trained on two ranks under ZeRO-3, two also in two parts, and one in bf16."""
 
     def training(name: str, model: str, *options: str, **train: Any) -> dict[str, Any]:
         run = pairs_run(runs.folder, name, MODELS[model], runs.tokenizer, **train)
@@ -59,8 +60,9 @@ def trained(runs: TinyRuns) -> TinyRuns:
 
     plan = []
     for name in MODELS:
-        plan += [training(name, name), training(f"{name}-parts", name, f"--train.stop_at_step={STOP}")]
-        plan.append(training(f"{name}-parts", name))
+        plan.append(training(name, name))
+    for name in STOPPED:
+        plan += [training(f"{name}-parts", name, f"--train.stop_at_step={STOP}"), training(f"{name}-parts", name)]
     runs.train(*plan, training("bf16", "gru", precision="bf16"))
     return runs
 
@@ -85,7 +87,8 @@ def test_two_ranks_under_zero_3_are_plain_torch_stopped_or_not_and_what_they_sav
         losses, held_out, model = plain(trained.folder / f"{name}.yaml")
         assert losses[-1] < losses[0] - 0.5, "a model must learn something for the comparison to mean something"
         assert trained.losses(name) == pytest.approx(losses, rel=1e-5), name
-        assert trained.losses(f"{name}-parts") == trained.losses(name), name
+        if name in STOPPED:
+            assert trained.losses(f"{name}-parts") == trained.losses(name), name
         evaluations = trained.metrics(name, "evaluate")
         assert [line["step"] for line in evaluations] == [0, 6, 12]
         assert evaluations[-1]["loss"] == pytest.approx(held_out, rel=1e-5)

@@ -34,8 +34,8 @@ checkpoint: {{interval_steps: 0}}
     r"```python\n(.*?)```", (PROJECT / "docs" / "en" / "quick-start.md").read_text(), re.DOTALL
 )
 FROM_PYTHON += """
-assert isinstance(megadec.load("exports/mine-hf").generate("房间", max_new_tokens=4), str)
-assert "site-packages" in megadec.__file__, megadec.__file__
+    assert isinstance(megadec.load("exports/mine-hf").generate("房间", max_new_tokens=4), str)
+    assert "site-packages" in megadec.__file__, megadec.__file__
 """
 
 
@@ -103,4 +103,5 @@ def test_every_verb_works_from_the_wheel(installed: tuple[Path, Path]) -> None:
 
 
 def test_python_does_the_same_from_the_wheel(installed: tuple[Path, Path]) -> None:
-    run_in(installed, "python", "-c", FROM_PYTHON)
+    (installed[0] / "way.py").write_text(FROM_PYTHON, encoding="utf-8")
+    run_in(installed, "python", "way.py")

@@ -290,3 +290,10 @@ def test_the_command_prints_a_table_or_json() -> None:
     for part in (*PARTS, "tokens/s", "days", values["advice"]):
         assert part in shown
     assert "it cannot fit" in printed(main, "--preset", "7b", "--ranks", 2, "--memory_gib", 3)
+    preset = ["--preset", "1b", "--ranks", "8"]
+    shown = printed(main, *preset, "--device", "H200")
+    assert "in 140 GiB" in shown
+    assert "assumed: train.steps=1000" in shown
+    assert "tokens/s" in printed(main, *preset, "--device", "B300", "--peak_flops", "2e15")
+    with pytest.raises(ConfigError, match=r"train\.global_batch_size=100 is not a multiple of 8"):
+        main([*preset, "--train.global_batch_size", "100", "--train.micro_batch_size", "8"])
