@@ -43,6 +43,7 @@ class ServedClassifier:
 
     name: str
     classifier: TextClassifier
+    provenance: Mapping[str, Any]
 
 
 def open_language_model(
@@ -74,7 +75,7 @@ def open_classifier(path: Path) -> ServedClassifier:
     if _provenance(path) and _provenance(path).get("task", {}).get("kind") != CLASSIFICATION:
         raise ConfigError(f"--classifier {path} continues text and has no labels; it is given as --model")
     classifier = OnnxClassifier(path) if (path / ONNX_FILE).is_file() else load_classifier(path)
-    return ServedClassifier(path.resolve().name, classifier)
+    return ServedClassifier(path.resolve().name, classifier, _provenance(path).get("source", {}))
 
 
 def _open(path: Path, dtype: torch.dtype, device: str | None) -> tuple[str, LanguageModel, Tokenizer]:

@@ -97,7 +97,8 @@ class Service:
             )
         if self.classifier is not None:
             labels = list(self.classifier.classifier.labels)
-            found.append({"id": self.classifier.name, **head, "task": "classification", "labels": labels})
+            task = {"task": "classification", "labels": labels, "source": dict(self.classifier.provenance)}
+            found.append({"id": self.classifier.name, **head, **task})
         return found
 
     def _context(self, served: ServedModel) -> int:

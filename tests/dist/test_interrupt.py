@@ -44,12 +44,11 @@ def test_ctrl_c_or_the_launchers_end_ends_the_run_with_a_checkpoint_and_the_next
     asked = runs.of("early") / "stop"
     asked.parent.mkdir()
     asked.touch()
-    said = runs.train(
+    runs.train(
         runs.training("whole", train={**ENDLESS, "stop_at_step": second}, evaluate=rare),
         runs.training("early", train={"steps": 1}),
     )
     assert runs.losses("stopped") == runs.losses("whole")
-    assert said.count("schedule.warmup_steps=3 of train.steps=1: the rate never reaches its peak") == 1
     assert runs.checkpoints("early") == []
     assert not asked.exists()
 

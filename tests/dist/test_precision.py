@@ -12,8 +12,8 @@ WITHOUT_BF16 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are of x86")
 def test_without_bf16_instructions_auto_trains_in_fp32_and_bf16_is_told_what_it_costs(runs: TinyRuns) -> None:
-    choices = ("auto", "bf16")
-    plan = [runs.training(name, train={"steps": 4, "precision": name}, evaluate=NO_EVALUATION) for name in choices]
+    usual = {"evaluate": NO_EVALUATION, "schedule": {"warmup_steps": 4}}
+    plan = [runs.training(name, train={"steps": 4, "precision": name}, **usual) for name in ("auto", "bf16")]
     done = run_script(TRAIN_MANY, runs.plan_file(plan), **WITHOUT_BF16)
     assert done.returncode == 0, done.stderr[-4000:]
     before, warned, after = done.stderr.partition("train.precision=bf16: this machine has no bf16 instructions")
@@ -21,6 +21,7 @@ def test_without_bf16_instructions_auto_trains_in_fp32_and_bf16_is_told_what_it_
     assert warned
     assert warned not in after, "it is said once"
     assert "done: step 4" in before, "not of the first run"
+    assert done.stderr.count("schedule.warmup_steps=4 of train.steps=4: the rate never reaches its peak") == 2
     fp32, bf16 = runs.losses("auto"), runs.losses("bf16")
     assert bf16 == pytest.approx(fp32, rel=2e-2)
     assert bf16 != fp32

@@ -58,8 +58,10 @@ def make(tokenizer: Tokenizer) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
 
     def start(model: bool = True, classifier: bool = True, **limits: Any) -> Service:
-        served = ServedModel("m", "megadec", Counting(tokenizer.vocabulary_size), tokenizer, PlainTemplate(), {})
-        labels = ServedClassifier("c", Lengths())
+        served = ServedModel(
+            "m", "megadec", Counting(tokenizer.vocabulary_size), tokenizer, PlainTemplate(), {"step": 3}
+        )
+        labels = ServedClassifier("c", Lengths(), {"step": 4})
         made.append(Service(Limits(**limits), served if model else None, labels if classifier else None))
         return made[-1]
 
@@ -97,6 +99,10 @@ def complete(service: Service, **body: Any) -> tuple[int, Any]:
 
 def counted(service: Service, path: str, status: int) -> bool:
     return f'megadec_requests_total{{route="{path}",status="{status}"}} 1.0' in service.metrics.text().decode()
+
+
+def test_each_model_says_where_it_came_from(make: Callable[..., Service]) -> None:
+    assert [(one["id"], one["source"]) for one in make().models()] == [("m", {"step": 3}), ("c", {"step": 4})]
 
 
 def test_prompt_and_answer_fill_the_context_and_no_more(make: Callable[..., Service]) -> None:
