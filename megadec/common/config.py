@@ -138,7 +138,7 @@ def _add_help(parser: ArgumentParser, kind: Any) -> None:
             action.help = SUPPRESS
 
 
-@functools.lru_cache(maxsize=8)  # it takes a third of a second for a run
+@functools.lru_cache(maxsize=8)  # a tenth of a second for a run
 def _parser(kind: type, description: str, program: str | None) -> ArgumentParser:
     parser = ArgumentParser(prog=program, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(f"--{CONFIG_OPTION}", action=ActionConfigFile, help="a YAML file with any of these keys")

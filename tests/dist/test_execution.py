@@ -1,5 +1,7 @@
 """How blocks are executed (recomputed, in tiles, compiled) is not part of what a step computes: steps under ZeRO-3."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from megadec.decoder.compiled import missing_compiler
 from tests.support.tiny_runs import NO_EVALUATION, TinyRuns
+from tests.support.train_many import do_plan
 
 STEPS = 6
 # Two rows of 32 tokens are a micro-batch: tiles of 24 tokens cut across rows, and the last one is shorter.
@@ -59,3 +62,13 @@ def test_steps_have_equal_losses_compiled_and_not(runs: TinyRuns, precision: str
     assert runs.losses("compiled") == pytest.approx(expected, rel=tolerance)
     eager, compiled = ([line["loss"] for line in runs.metrics(name, "evaluate")] for name in executions)
     assert compiled == pytest.approx(eager, rel=tolerance)
+
+
+def train_without_inductor(plan: Path) -> None:
+    do_plan(plan)
+    assert "torch._inductor.compile_fx" not in sys.modules
+
+
+def test_a_run_that_compiles_nothing_starts_without_the_compiler(runs: TinyRuns) -> None:
+    runs.train(runs.training("eager", train={"steps": 1}, evaluate=NO_EVALUATION), ranks=1, do=train_without_inductor)
+    assert len(runs.losses("eager")) == 1
