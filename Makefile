@@ -21,6 +21,8 @@ INSTALLED := $(VENV)/.installed
 # Two processes on two cores: one thread each, or they take turns.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Where Python is told to keep no bytecode, each of the many processes would compile the project anew.
+export PYTHONDONTWRITEBYTECODE =
 # DeepSpeed's launcher finds its own programs through PATH.
 WITH_PATH := PATH=$(abspath $(BIN)):$$PATH
 

@@ -4,7 +4,7 @@ import json
 
 from tests.support.processes import run_script
 
-PAIRS = 8
+PAIRS = 6
 
 
 def test_a_rank_that_ends_right_after_its_last_message_ends_with_0() -> None:

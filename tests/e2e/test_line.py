@@ -13,7 +13,7 @@ import pytest
 from tests.support import PROJECT
 from tests.support.processes import environment
 
-SHORT = ["--train.steps", "16", "--schedule.warmup_steps", "4", "--evaluate.interval_steps", "16"]
+SHORT = ["--train.steps", "10", "--schedule.warmup_steps", "3", "--evaluate.interval_steps", "10"]
 
 
 def run_demo(folder: Path, *options: str, finetune: str = "", ranks: int = 2) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ def test_the_line_ends_with_a_classified_title_and_an_answer_over_http(demo: tup
 def test_the_loss_falls_on_the_sample_corpus(demo: tuple[Path, str]) -> None:
     lines = (demo[0] / "runs" / "demo" / "metrics.jsonl").read_text().splitlines()
     losses = [record["loss"] for record in map(json.loads, lines) if record["kind"] == "train"]
-    assert len(losses) == 16
+    assert len(losses) == 10
     assert losses[-1] < losses[0] - 0.5
 
 
