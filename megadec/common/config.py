@@ -35,16 +35,18 @@ def parse(kind: type[T], argv: Sequence[str], *, description: str, program: str 
     key, or a configuration file that is missing or no YAML. `--help` prints the options and exits.
     """
     arguments = _normalize(kind, argv)
-    for name, _, file in (argument.partition("=") for argument in arguments):
+    for place, (name, _, file) in enumerate(argument.partition("=") for argument in list(arguments)):
         if name == f"--{CONFIG_OPTION}":
-            _check_keys(kind, _load_yaml(Path(file)), origin=file)
+            values = _checked(kind, _load_yaml(Path(file)), origin=file)
+            # jsonargparse takes the text of a file in its place, and so reads what was checked.
+            arguments[place] = f"{name}={yaml.safe_dump(values, default_flow_style=True, allow_unicode=True)}"
     return _build(kind, lambda parser: parser.parse_args(arguments), description, program)
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any], *, origin: str = "configuration") -> T:
     """Build `kind` from nested mappings as YAML and JSON give them. Raises ConfigError as `parse` does."""
-    _check_keys(kind, values, origin)
-    return _build(kind, lambda parser: parser.parse_object(dict(values)), origin, None)
+    checked = _checked(kind, values, origin)
+    return _build(kind, lambda parser: parser.parse_object(checked), origin, None)
 
 
 def from_yaml(kind: type[T], path: Path) -> T:
@@ -203,12 +205,34 @@ def _joined(name: str, values: list[str], annotation: Any) -> str:
         return "true"
     if len(values) != 1:
         raise ConfigError(f"--{name} takes one value, {len(values)} were given: {' '.join(values) or 'none'}")
+    if _bare(annotation) is int and re.fullmatch(r"\d+(\.\d*)?([eE]\d+)?", values[0]):
+        return str(_whole(float(values[0]))) if not values[0].isdecimal() else values[0]
     return values[0]
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML whose keys stand once, and where 1e3 is a number, as it is in YAML 1.2."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raise ConfigError for a key that stands twice: the first would be lost without a word."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                mark = key.start_mark
+                raise ConfigError(f"{mark.name}: the key {key.value!r} stands twice, again in line {mark.line + 1}")
+            seen.add(key.value)
+        return dict(super().construct_mapping(node, deep))
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def _load_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as stream:
+            values = yaml.load(stream, _Yaml)  # a SafeLoader
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; a configuration file was expected") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -218,19 +242,31 @@ def _load_yaml(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _check_keys(kind: Any, values: Any, origin: str, prefix: str = "") -> None:
-    """Raise ConfigError for the first key in `values` that `kind` does not have, at any depth."""
+def _checked(kind: Any, values: Any, origin: str, prefix: str = "") -> Any:
+    """The values as `kind` wants them: a section without keys is one of defaults, 1e3 is an integer where one belongs.
+
+    Raises ConfigError for the first key that `kind` does not have, at any depth, and for a section that is none.
+    """
     bare = _bare(kind)
     if _is_tuple(bare) and isinstance(values, list):
-        for number, item in enumerate(values):
-            _check_keys(typing.get_args(bare)[0], item, origin, f"{prefix}[{number}]")
-    elif dataclasses.is_dataclass(bare) and isinstance(values, Mapping):
-        hints = typing.get_type_hints(bare)
-        for key, value in values.items():
+        item = typing.get_args(bare)[0]
+        return [_checked(item, one, origin, f"{prefix}[{number}]") for number, one in enumerate(values)]
+    if dataclasses.is_dataclass(bare) and not (values is None and bare is not kind):
+        if not isinstance(values, Mapping | None):
+            raise ConfigError(f"{origin}: {prefix}={values!r} is not a section; `{prefix}:` wants keys below it")
+        hints, checked = typing.get_type_hints(bare), {}
+        for key, value in (values or {}).items():
             name = f"{prefix}.{key}".lstrip(".")
             if key not in hints:
                 raise ConfigError(f"{origin}: unknown key {name!r}{suggest(str(key), hints)}")
-            _check_keys(hints[key], value, origin, name)
+            checked[key] = _checked(hints[key], value, origin, name)
+        return checked
+    return _whole(values) if bare is int and isinstance(values, float) else values
+
+
+def _whole(value: float) -> float:
+    """1000.0 as 1000; what is no whole number stays, for jsonargparse to refuse."""
+    return int(value) if value.is_integer() else value
 
 
 def _bare(annotation: Any) -> Any:

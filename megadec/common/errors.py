@@ -17,6 +17,7 @@ needs no table of its own.
 
 import difflib
 import gc
+import math
 import operator
 import os
 import sys
@@ -112,6 +113,8 @@ def check_range(
     rules = [(f"{words} {limit:g}", holds, limit) for words, holds, limit in limits if limit is not None]
     for name in names:
         value = getattr(options, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{section}{name}={value} is not a finite number")
         if value is not None and not all(holds(value, limit) for _, holds, limit in rules):
             raise ConfigError(f"{section}{name}={value} is not {' and '.join(words for words, _, _ in rules)}")
 

@@ -25,6 +25,9 @@ _STORAGE_RULES = {
     errno.EPERM: "it may not be written; check its permissions",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a parent of it is a file, not a folder",
+    errno.EISDIR: "it is a folder, and a file of this name is to be written",
+    errno.ENAMETOOLONG: "the name is longer than this file system allows",
+    errno.ENOENT: "this file system makes no such folder",
     errno.EIO: "the disk failed",
 }
 HASH_CHUNK_BYTES = 1 << 20

@@ -271,6 +271,9 @@ def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
         )
     if (warmup := run.schedule.warmup_steps) >= run.train.steps:
         log.warning(f"schedule.warmup_steps={warmup} of train.steps={run.train.steps}: the rate never reaches its peak")
+    if (windows := job.task.stream.windows_per_epoch) < run.train.global_batch_size:
+        batch = f"train.global_batch_size={run.train.global_batch_size}"
+        log.warning(f"an epoch has {windows:,} sequences, fewer than {batch}: a step sees some of them twice")
     if run.train.precision == "auto":
         machine, has = "GPU" if torch.cuda.is_available() else "CPU", "has" if precision == "bf16" else "has no"
         why = f" (auto: this {machine} {has} bf16 instructions)"
@@ -278,7 +281,7 @@ def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
     log.info(
         f"{run.name}: {job.task.kind.replace('_', ' ')}, {parameters:,} parameters, ZeRO stage {job.settings.stage},"
         f" {precision}{why}, {ranks.world_size} rank(s), {run.train.global_batch_size} sequences a step,"
-        f" {job.task.stream.windows_per_epoch:,} sequences an epoch; step {progress.step} of {run.train.steps}"
+        f" {windows:,} sequences an epoch; step {progress.step} of {run.train.steps}"
     )
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError
+from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import full_text, read_documents
 from megadec.corpus.overlap import Sketch, overlaps
 from megadec.data.dataset import DataSet
 from megadec.data.describe import describe_set, describe_step, describe_window
 from megadec.data.windows import Packing, plan_windows
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,10 @@ def main(argv: Sequence[str]) -> None:
 
         trained = Trained(options.run)
         for step in options.step:
+            if trained.last_step is not None and step > trained.last_step:
+                log.warning(
+                    f"step {step} is behind the newest checkpoint ({trained.last_step}): shown as it would be now"
+                )
             print(describe_step(trained.stream_at(step), step, options.sequence, tokenizer))
     sketches: dict[str, Sketch] = {}
     for place in options.data:

@@ -60,6 +60,11 @@ class Trained:
         self._documents = {start.first_step: frozenset(start.documents) for start in self._skipped.starts}
         self._stream_without = lru_cache(KEPT_STREAMS)(self._open_stream)
 
+    @property
+    def last_step(self) -> int | None:
+        """Of the newest checkpoint, or None where there is none."""
+        return None if self._manifest is None else self._skipped.last_step
+
     def stream_at(self, step: int) -> TrainStream:
         """The sequence of steps as `step`, counted from 1, read it: without the shards that it went without.
 

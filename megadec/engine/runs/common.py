@@ -5,6 +5,7 @@ known to be possible. Each kind of run adds its own sections to `CommonRun` as f
 with all sections of all kinds would accept keys that do nothing.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from megadec.engine.zero.engine import check_zero_section
 from megadec.engine.zero.settings import DeepSpeedSettings, merge_settings
 
 CHECKPOINTS = "checkpoints"
+LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
 NO_PATH = ("auto", "none")  # what `checkpoint.resume` says beside the path of a checkpoint
 # `model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules.
 ShapeFields = dict[str, bool | int | float | str]
@@ -91,6 +93,9 @@ class CommonRun:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ConfigError(f"name={self.name!r} cannot name a folder: not empty, no '/', no leading '.'")
+        if (size := len(os.fsencode(self.name))) > LONGEST_NAME:
+            raise ConfigError(f"name has {size} bytes; a folder's name has at most {LONGEST_NAME}")
+        check_range(self, "", "seed", least=0, below=2**63)
 
     @property
     def folder(self) -> Path:
@@ -158,3 +163,5 @@ def _check_folder(run: CommonRun) -> None:
         raise ConfigError(f"{run.folder} already holds a run and checkpoint.resume=none: choose another name, or auto")
     if run.folder.exists() and not run.folder.is_dir():
         raise ConfigError(f"{run.folder} is a file; the run wants to make a folder of this name")
+    if (run.folder / FILE_NAME).is_dir():
+        raise ConfigError(f"{run.folder / FILE_NAME} is a folder; the run wants to write a file of this name")

@@ -5,7 +5,8 @@ fit each other. Every data set is opened before a process group exists, which ta
 turns a mistake into one message instead of a crash on every rank.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -144,6 +145,7 @@ def open_run(run: PretrainRun, deepspeed_file: Path, initial: InitialWeights | N
     if shape.heads % parts:  # each rank of a group attends with a share of the heads
         raise ConfigError(f"train.sequence_parallel_size={parts} does not divide model.shape.heads={shape.heads}")
     check_there([*run.data.train, *run.evaluate.sets.values()])
+    check_once(run.data.train)
     sets = open_sets(run, tokenizer.sha256)
     held_out = {
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
@@ -167,6 +169,16 @@ def check_there(folders: Sequence[str]) -> None:
         raise ShardError(
             f"{', '.join(missing)} do not exist; tools/prepare.py writes them, docs/en/own-data.md says how"
         )
+
+
+def check_once(folders: Iterable[str]) -> None:
+    """Raise ConfigError for a folder that stands twice under two spellings: its weight would be another than stated."""
+    seen: dict[str, str] = {}
+    for folder in folders:
+        place = folder.rstrip("/") if "://" in folder else os.path.realpath(folder)
+        if place in seen:
+            raise ConfigError(f"data.train: {seen[place]} and {folder} are one set; name it once, with one weight")
+        seen[place] = folder
 
 
 def open_sets(run: PretrainRun, tokenizer_sha256: str | None = None) -> list[DataSet]:

@@ -41,7 +41,10 @@ def test_a_defect_of_ours_keeps_its_traceback() -> None:
 def test_a_value_out_of_range_is_named_with_the_limits() -> None:
     for value in (0.0, 0.5, None):
         check_range(SimpleNamespace(share=value), "data.", "share", least=0, below=1)
-    for value in (-0.1, 1.0, math.nan):
+    for value in (math.nan, math.inf):
+        with pytest.raises(ConfigError, match=rf"data\.share={value} is not a finite number"):
+            check_range(SimpleNamespace(share=value), "data.", "share", least=0)
+    for value in (-0.1, 1.0):
         with pytest.raises(ConfigError, match=rf"data\.share={value} is not at least 0 and below 1"):
             check_range(SimpleNamespace(share=value), "data.", "share", least=0, below=1)
 
