@@ -1,6 +1,8 @@
 """A run that was stopped and went on is the run that never stopped."""
 
 import re
+import shutil
+from pathlib import Path
 
 from tests.support.tiny_runs import TinyRuns
 
@@ -27,6 +29,19 @@ def test_a_resumed_run_has_exactly_the_losses_of_one_never_stopped(runs: TinyRun
         assert not list(runs.of(parts).glob("checkpoints/.*")), "something is left over"
 
 
+def test_shards_and_tokenizer_may_lie_elsewhere_when_a_run_goes_on(runs: TinyRuns, tmp_path: Path) -> None:
+    moved, tokenizer = tmp_path / "mount" / "moved", tmp_path / "mount" / "words.model"
+    shutil.copytree(runs.shards, moved)
+    shutil.copyfile(runs.tokenizer, tokenizer)
+    there = [f"--tokenizer={tokenizer}", f"--data.train={{{moved}/: 1.0}}", f"--evaluate.sets={{tiny: {moved}}}"]
+    runs.train(
+        runs.training("whole", train={"steps": 4}),
+        runs.training("moved", "zero3", "--train.stop_at_step=2", train={"steps": 4}),
+        runs.training("moved", "zero3", *there, train={"steps": 4}),
+    )
+    assert runs.losses("moved") == runs.losses("whole")
+
+
 def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(runs: TinyRuns) -> None:
     def refused(*options: str, **more: str) -> dict[str, object]:
         return {**runs.training("refused", "zero3", *options, train={"steps": 4}), **more}
@@ -39,7 +54,9 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(run
         refused(),
         refused(first, refused="CheckpointError"),
         # From a checkpoint that is named, another course may begin: here under another name, so the first run stays.
-        refused(first, "--name=branch", "--train.steps=3"),
+        refused(first, "--name=branch", "--train.steps=4", "--train.stop_at_step=3"),
+        refused(first, "--name=branch", "--train.steps=4"),  # the same command again goes on
+        refused(f"--checkpoint.resume={runs.of('refused')}", "--name=newest", "--train.steps=5"),
         {**diverging, "refused": "TrainingError"},
     )
     for error, name, words in (
@@ -51,5 +68,6 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(run
         assert len(said) == 2
         assert all(re.search(words, one, re.DOTALL) for one in said), said
     assert len(runs.losses("refused")) == 4
-    assert [line["step"] for line in runs.metrics("branch")] == [3]
+    assert [line["step"] for line in runs.metrics("branch")] == [3, 4]
+    assert [line["step"] for line in runs.metrics("newest")] == [5]
     assert not list((runs.of("diverging") / "checkpoints").iterdir())

@@ -12,7 +12,7 @@ from megadec.common.errors import CheckpointError, ConfigError, MegadecError
 from megadec.common.files import remove_temporary, storage_errors
 from megadec.engine.checkpoint.manifest import checkpoints_in, newest_whole, read_manifest, remove_partial
 from megadec.engine.ranks import Ranks
-from megadec.engine.runs.common import NO_PATH, Job
+from megadec.engine.runs.common import CHECKPOINTS, NO_PATH, CommonRun, Job
 
 # A checkpoint and its manifest.
 Found = tuple[Path, dict[str, Any]]
@@ -24,6 +24,8 @@ MAY_DIFFER = (
     "data.prefetch_steps", "data.skip_documents", "data.skip_documents_file", "data.verify", "data.bad_shards",
     "data.cache",
 )  # fmt: skip
+# Where these lie is free: `check_fits` and the stream compare what they hold.
+KNOWN_BY_CONTENT = ("tokenizer", "data.train", "data.dev", "data.soft", "data.source")
 MAY_DIFFER_IF_NAMED = ("name", "train.steps", "train.precision", "schedule", "optimizer")
 
 
@@ -52,8 +54,8 @@ def _choose_checkpoint(job: Job) -> Found | None:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         remove_partial(run.checkpoints)
         remove_temporary(run.folder)
-    named, path = run.checkpoint.resume not in NO_PATH, Path(run.checkpoint.resume)
-    found = (path, read_manifest(path)) if named else newest_whole(run.checkpoints)
+    named = run.checkpoint.resume not in NO_PATH
+    found = _named_checkpoint(run) if named else newest_whole(run.checkpoints)
     if found is None:
         return None
     path, manifest = found
@@ -61,12 +63,30 @@ def _choose_checkpoint(job: Job) -> Found | None:
     check_same_run(path, manifest["run"], to_dict(run), defaults, named=named)
     check_fits(path, manifest, job)
     job.task.stream.check(manifest["data"])
-    newer = [p for p in checkpoints_in(run.checkpoints) if p.name > path.name]
-    if named and newer:
-        raise CheckpointError(
-            f"checkpoint.resume={path}, but {newer[-1]} is newer: remove that, or say checkpoint.resume=auto"
-        )
     return found
+
+
+def _named_checkpoint(run: CommonRun) -> Found:
+    """What `checkpoint.resume` names, or the newest checkpoint of the run that went on from there, so that the same
+    command goes on when it is given again.
+
+    Raises ConfigError when it names nothing, CheckpointError when the run has a newer checkpoint of another origin.
+    """
+    path = Path(run.checkpoint.resume)
+    if (path / CHECKPOINTS).is_dir() and (found := newest_whole(path / CHECKPOINTS)) is not None:
+        path = found[0]
+    if not path.is_dir():
+        raise ConfigError(f"checkpoint.resume={run.checkpoint.resume} is neither auto, none, a checkpoint nor a run")
+    if not any(one.name > path.name for one in checkpoints_in(run.checkpoints)):
+        return path, read_manifest(path)
+    newest = newest_whole(run.checkpoints)
+    assert newest is not None
+    if Path(newest[1]["run"]["checkpoint"]["resume"]).resolve() != Path(run.checkpoint.resume).resolve():
+        raise CheckpointError(
+            f"checkpoint.resume={path}, but {newest[0]} is newer and did not begin there: remove that, or say"
+            " checkpoint.resume=auto"
+        )
+    return newest
 
 
 def check_fits(path: Path, manifest: dict[str, Any], job: Job) -> None:
@@ -90,7 +110,7 @@ def check_same_run(
     Options added since the checkpoint was written have the value in `defaults` there. Raises ConfigError naming the
     keys that differ, unless they may.
     """
-    free = tuple(f"{name}." for name in MAY_DIFFER + (MAY_DIFFER_IF_NAMED if named else ()))
+    free = tuple(f"{name}." for name in MAY_DIFFER + KNOWN_BY_CONTENT + (MAY_DIFFER_IF_NAMED if named else ()))
     now = dict(_flat(wanted))
     before = {key: value for key, value in _flat(defaults) if key in now} | dict(_flat(saved))
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

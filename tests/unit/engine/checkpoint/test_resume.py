@@ -36,6 +36,8 @@ def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on() -> None
         train__stop_at_step=3,
         train__micro_batch_size=1,
         output_folder="elsewhere",
+        tokenizer="moved/tokenizer.model",
+        data__train={"moved/shards": 1.0},
         metrics__peak_flops=1e12,
         model__execution={"compile": "blocks", "recompute": {"mode": "full"}},
     )
@@ -50,7 +52,6 @@ def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on() -> None
         ("train__global_batch_size", 8),
         ("optimizer__learning_rate", 0.5),
         ("data__sequence_length", 8),
-        ("data__train", {"shards/other": 1.0}),
         ("model__shape", {"layers": 9}),
         ("seed", 1),
     ],
