@@ -54,20 +54,22 @@ class MetricsLogger:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Write what is left and close. Raises StorageError, unless the run ends with an error, which is to be seen."""
-        raised: Exception | None = None
+        """Write what is left and close. Raises StorageError when lines of metrics.jsonl would be lost, unless the run
+        ends with an error, which is to be seen.
+        """
         self._bar.close()
-        for one in (self._writer, *self._trackers):
+        for tracker in self._trackers:
             try:
-                if one is not None:
-                    one.close()
-            except Exception as problem:  # the next one is closed all the same
-                if error is None:
-                    error = raised = problem
-                else:
-                    log.error("at the end of the run's metrics: %s", problem)
-        if raised is not None:
-            raise raised
+                tracker.close()
+            except Exception as problem:  # of the library; the next one is closed all the same
+                log.warning("%s was not closed: %s", type(tracker).__name__, problem)
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except StorageError as problem:
+            if error is None:
+                raise
+            log.error("at the end of the run's metrics: %s", problem)
 
     def record_step(self, report: StepReport, *, tokens: int, seconds: float, data_seconds: float) -> None:
         """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before."""
@@ -119,7 +121,12 @@ class MetricsLogger:
             f"{kind}/{key}": value for key, value in values.items() if key != "step" and isinstance(value, int | float)
         }
         for tracker in self._trackers:
-            tracker.log(numbers, values["step"])
+            try:
+                tracker.log(numbers, values["step"])
+            except Exception as error:  # of the library: a dashboard may not end a run
+                name = type(tracker).__name__
+                log.warning("%s takes no more figures (%s); metrics.jsonl has them all", name, error or type(error))
+                self._trackers = tuple(one for one in self._trackers if one is not tracker)
 
 
 def keep_lines(path: Path, step: int, evaluated_step: int) -> None:

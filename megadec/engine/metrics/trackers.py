@@ -11,12 +11,16 @@ import importlib.util
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from megadec.common.errors import MissingExtraError
+from megadec.common.log import logger
 from megadec.engine.metrics.options import MetricsOptions
+
+log = logger(__name__)
 
 TENSORBOARD_FOLDER = "tensorboard"
 STEP_METRIC = "step"
@@ -44,13 +48,23 @@ def open_trackers(
 ) -> tuple[Tracker, ...]:
     """The trackers that the options ask for; a run that goes on writes on where it was.
 
-    config: the resolved run. The libraries are there: `check_trackers` has looked.
+    One that does not open is left out with a warning, a service that is not reached is written offline. config: the
+    resolved run. The libraries are there: `check_trackers` has looked.
     """
-    return (
-        *([TensorBoard(folder, resumed_step)] if options.tensorboard else []),
-        *([WeightsAndBiases(folder, options, config)] if options.wandb else []),
-        *([SwanLab(folder, options, config)] if options.swanlab else []),
-    )
+    makers: list[Callable[[MetricsOptions], Tracker]] = [
+        *([lambda _: TensorBoard(folder, resumed_step)] if options.tensorboard else []),
+        *([lambda how: WeightsAndBiases(folder, how, config)] if options.wandb else []),
+        *([lambda how: SwanLab(folder, how, config)] if options.swanlab else []),
+    ]
+    opened = []
+    for make in makers:
+        for how in (options, replace(options, offline=True)):
+            try:
+                opened.append(make(how))
+                break
+            except Exception as error:  # of the library, its network or its key: a dashboard may not end a run
+                log.warning(f"no dashboard {'offline' if how.offline else 'yet'}: {' '.join(str(error).split())[:300]}")
+    return tuple(opened)
 
 
 def identity(folder: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,22 @@ def test_every_line_is_there_once_when_the_disk_has_room_again(
     lines.close()
     assert (tmp_path / "lines").read_text() == "".join(f"line {number}\n" for number in range(30))
     assert capsys.readouterr().err.count("Its lines stay in memory") == 2
+
+
+# The library's own thread ends so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dashboard_that_finds_no_room_is_left_out_and_every_line_is_there_when_there_is_room_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_metrics(tmp_path, tensorboard=True) as metrics:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+            for step in range(1, 200):
+                metrics.record_anomaly({"step": step, "value": 0.5})
+                time.sleep(0.001)  # TensorBoard writes from a thread of its own
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 200))
+    assert capsys.readouterr().err.count("TensorBoard takes no more figures") == 1

@@ -114,6 +114,31 @@ def test_wandb_keeps_the_figures_of_a_save_that_is_whole_some_steps_later_and_of
     assert run.rows[4]["train/loss"] == 6.5
 
 
+def test_a_service_that_is_not_reached_is_written_offline_and_one_that_does_not_open_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, asked, broken = GrowingSteps(), list[str](), {"online"}
+
+    def init(mode: str, **_: Any) -> GrowingSteps:
+        asked.append(mode)
+        if mode in broken:
+            raise ConnectionError("api.wandb.ai: no route to host")
+        return run
+
+    library = SimpleNamespace(init=init, Settings=lambda **_: None)
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: library)
+    for rows in (1, 0):
+        asked.clear()
+        run.rows.clear()
+        (tmp_path / str(rows)).mkdir()
+        record(tmp_path / str(rows), wandb=True)
+        assert asked == ["online", "offline"]
+        assert len(run.rows) == rows
+        broken.add("offline")
+    assert capsys.readouterr().err.count("no route to host") == 3
+
+
 class TakesHooks:
     """SwanLab 0.10, as far as it matters here: a run of its takes two hooks, and ends itself when they are called."""
 
