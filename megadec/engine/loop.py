@@ -37,6 +37,7 @@ from megadec.engine.health.guard import (
     line_of,
     within_limits,
 )
+from megadec.engine.health.owner import owned
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.health.watchdog import Watchdog
 from megadec.engine.metrics.logger import MetricsLogger
@@ -70,7 +71,10 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
     """
     run = job.run
     interrupt.watch_stop_file(run.folder)
-    with Watchdog(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watchdog:
+    with (
+        owned(run.folder, ranks),
+        Watchdog(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watchdog,
+    ):
         begun = _begin(job, ranks, interrupt, watchdog)
         if begun is None:
             log.info("stopped before the first step (%s); the same command begins again", interrupt.reason)

@@ -96,3 +96,21 @@ def test_a_signal_in_an_evaluation_and_in_a_save_ends_the_run_within_the_grace_p
     assert last == len(runs.metrics("asked")) == runs.manifest("asked", last)["step"]
     assert log.read_text().count(f"saved {runs.checkpoint('asked', last)}") == 1
     assert not partial()
+
+
+def test_a_second_start_is_told_who_has_the_folder_and_takes_it_over_when_that_one_is_dead(
+    tmp_path: Path, runs: TinyRuns
+) -> None:
+    log = tmp_path / "log"
+    endless = runs.command("owned", train=ENDLESS, evaluate=NO_EVALUATION, checkpoint={"interval_steps": 2})
+    with forked(pretrain_rank, [endless], 2, log) as ranks:
+        wait_until(lambda: bool(runs.checkpoints("owned")), "a save", log)
+        with forked(pretrain_rank, [endless], 1, tmp_path / "second") as second:
+            assert codes_of(second, tmp_path / "second") == [2]
+        said = (tmp_path / "second").read_text()
+        assert f"error: {runs.of('owned')} belongs to a run that trains now" in said
+        assert f'"process": {ranks[0].pid}' in said
+    # Its ranks are killed here.
+    before = runs.checkpoints("owned")[-1]
+    runs.train(runs.training("owned", train={**ENDLESS, "stop_at_step": before + 20}, evaluate=NO_EVALUATION))
+    assert runs.checkpoints("owned")[-1] == before + 20
