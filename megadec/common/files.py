@@ -33,6 +33,11 @@ _STORAGE_RULES = {
 HASH_CHUNK_BYTES = 1 << 20
 
 
+def cache_folder(name: str) -> Path:
+    """`$XDG_CACHE_HOME/megadec/NAME`, or the same below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "megadec" / name
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into a StorageError that names `path`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, TypeVar
 
 from megadec.common.errors import ConfigError, MegadecError, ShardError, check_range
-from megadec.common.files import HASH_CHUNK_BYTES, storage_errors, sync_path
+from megadec.common.files import HASH_CHUNK_BYTES, cache_folder, storage_errors, sync_path
 from megadec.common.log import logger
 
 T = TypeVar("T")
@@ -55,9 +55,7 @@ class ShardCacheOptions:
     @property
     def path(self) -> Path:
         """The folder."""
-        if self.folder is not None:
-            return Path(self.folder)
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "megadec" / "shards"
+        return cache_folder("shards") if self.folder is None else Path(self.folder)
 
 
 class RemoteShard(NamedTuple):

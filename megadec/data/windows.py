@@ -8,7 +8,6 @@ A window is pieces of (first token, predictions): p predictions read the p + 1 t
 """
 
 import hashlib
-import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -18,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from megadec.common.errors import ConfigError, ShardError, StorageError
-from megadec.common.files import whole_file
+from megadec.common.files import cache_folder, whole_file
 from megadec.common.log import logger
 from megadec.data.dataset import DataSet, DocumentSpan
 from megadec.data.packing import Packed, pack
@@ -64,8 +63,8 @@ def plan_windows(data: DataSet, sequence_length: int, packing: str) -> WindowPla
 
 
 def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/megadec/windows`, or the same below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "megadec" / "windows"
+    """Where plans of best_fit are kept."""
+    return cache_folder("windows")
 
 
 class CutPlan(WindowPlan):

@@ -6,6 +6,7 @@ in, so its members come in its own order and cannot be read twice.
 
 import bz2
 import gzip
+import io
 import lzma
 import re
 import tarfile
@@ -146,7 +147,7 @@ _OPENERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys((".xz", ".txz"), lzma.LZMAFile),
     **dict.fromkeys((".bz2", ".tbz2"), bz2.BZ2File),
     **dict.fromkeys((".gz", ".tgz"), lambda file: gzip.GzipFile(fileobj=file)),
-    ".zst": lambda file: pa.CompressedInputStream(file, "zstd"),
+    ".zst": lambda file: io.BufferedReader(pa.CompressedInputStream(file, "zstd")),  # pyarrow's own has no lines
 }
 
 

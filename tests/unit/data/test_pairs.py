@@ -4,6 +4,7 @@ import lzma
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from megadec.common.errors import ConfigError, InputError
@@ -19,12 +20,12 @@ def options(source: Path, **more: Any) -> PairOptions:
 def test_one_file_with_tabs_and_two_files_of_lines_are_the_same_pairs(tmp_path: Path) -> None:
     sources = texts(50)
     tabs = write_pairs(tmp_path / "pairs.txt", sources, "reverse")
-    (tmp_path / "from.txt").write_text("\n".join(sources), encoding="utf-8")
+    (tmp_path / "from.txt.zst").write_bytes(pa.compress("\n".join(sources).encode(), codec="zstd", asbytes=True))
     with lzma.open(tmp_path / "to.txt.xz", "wt", encoding="utf-8", newline="\r\n") as file:
         file.write("".join(f"{text[::-1]}\n" for text in sources))
     expected = [(text, text[::-1]) for text in sources]
     assert list(read_pairs(options(tabs))) == expected
-    two = options(tmp_path / "from.txt", target=str(tmp_path / "to.txt.xz"))
+    two = options(tmp_path / "from.txt.zst", target=str(tmp_path / "to.txt.xz"))
     assert list(read_pairs(two)) == expected
     assert list(read_pairs(options(tabs, swap=True))) == [(target, source) for source, target in expected]
 
