@@ -107,7 +107,10 @@ def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, mask: AttentionMask) 
 
 
 class SelfAttention(nn.Module):
-    """q, k, v, o projections around `attend`; RMSNorm on each head of q and k when shape.qk_norm (Qwen3)."""
+    """q, k, v, o projections around `attend`, with biases where shape.attention_bias says so (Qwen2: q, k, v).
+
+    RMSNorm on each head of q and k when shape.qk_norm (Qwen3).
+    """
 
     def __init__(self, shape: DecoderShape, layer: int, kernels: Kernels = "auto") -> None:
         super().__init__()
@@ -115,10 +118,11 @@ class SelfAttention(nn.Module):
         self.kernels = kernels
         self.attend = attend  # compile_blocks puts one here that is not compiled
         self.head_size = shape.head_size
-        self.q_proj = Linear(shape.hidden_size, shape.query_size)
-        self.k_proj = Linear(shape.hidden_size, shape.key_value_size)
-        self.v_proj = Linear(shape.hidden_size, shape.key_value_size)
-        self.o_proj = Linear(shape.query_size, shape.hidden_size)
+        qkv_bias, o_bias = shape.attention_bias != "none", shape.attention_bias == "qkvo"
+        self.q_proj = Linear(shape.hidden_size, shape.query_size, qkv_bias)
+        self.k_proj = Linear(shape.hidden_size, shape.key_value_size, qkv_bias)
+        self.v_proj = Linear(shape.hidden_size, shape.key_value_size, qkv_bias)
+        self.o_proj = Linear(shape.query_size, shape.hidden_size, o_bias)
         self.q_norm = RotaryNorm(shape.head_size, shape.norm_eps, kernels) if shape.qk_norm else None
         self.k_norm = RotaryNorm(shape.head_size, shape.norm_eps, kernels) if shape.qk_norm else None
 

@@ -27,6 +27,8 @@ def initial_tensor(shape: DecoderShape, name: str, tensor_shape: tuple[int, ...]
     does not have.
     """
     kind = name.removesuffix(".weight").rsplit(".", 1)[-1]
+    if kind == "bias":
+        return torch.zeros(tensor_shape, device="cpu")
     if kind.endswith("norm"):
         return torch.ones(tensor_shape, device="cpu")
     if kind in _READERS:

@@ -16,6 +16,7 @@ from megadec.decoder.kernels.choose import Kernels
 from megadec.decoder.kernels.norm import rms_norm, stream_norm
 from megadec.decoder.kernels.precision import matmul_dtype
 from megadec.decoder.kernels.rotary import norm_rotate
+from megadec.decoder.rope_scaling import RopeScaling
 
 # Shapes: B batch, S sequence, H heads, D head size, F head size / 2, T rows of a table.
 
@@ -35,16 +36,17 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """y = x W^T, without a bias."""
+    """y = x W^T, and + b where there is a bias."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
+    def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, bias=bias)
 
     def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
+        return linear(x, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):
@@ -115,21 +117,31 @@ class RotaryNorm(_Norm):
 
 
 @functools.lru_cache(maxsize=16)
-def rope_table(head_size: int, theta: float, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rope_table(
+    head_size: int, theta: float, tokens: int, device: torch.device, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """cos_TF and sin_TF of rotary positions 0 .. tokens - 1 (arXiv 2104.09864), float32.
 
     The pair (i, i + head_size / 2) is rotated together, as in Hugging Face's layout. The tables lie outside the module,
-    so that a model cast to bfloat16 does not round its positions.
+    so that a model cast to bfloat16 does not round its positions. They are multiplied by `scaling.magnitude`, so what
+    they rotate is too.
     """
     # Computed in float64 on the host: the same table on every device. inference_mode(False) because a table that is
     # first made while generating must also serve training.
     with torch.inference_mode(False), torch.device("cpu"):
         frequencies_F = theta ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
+        magnitude = 1.0
+        if scaling is not None:
+            frequencies_F = torch.tensor(scaling.frequencies(frequencies_F.tolist(), theta), dtype=torch.float64)
+            magnitude = scaling.magnitude
         angles_TF = torch.outer(torch.arange(tokens, dtype=torch.float64), frequencies_F)
-        return angles_TF.cos().float().to(device), angles_TF.sin().float().to(device)
+        cos_TF, sin_TF = angles_TF.cos() * magnitude, angles_TF.sin() * magnitude
+        return cos_TF.float().to(device), sin_TF.float().to(device)
 
 
-def rotations(positions_BS: Tensor, head_size: int, theta: float, tokens: int) -> tuple[Tensor, Tensor]:
+def rotations(
+    positions_BS: Tensor, head_size: int, theta: float, tokens: int, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """cos_BS1F and sin_BS1F of each token's position, float32; made once a batch and shared by all layers."""
-    cos_TF, sin_TF = rope_table(head_size, theta, tokens, positions_BS.device)
+    cos_TF, sin_TF = rope_table(head_size, theta, tokens, positions_BS.device, scaling)
     return cos_TF[positions_BS].unsqueeze(2), sin_TF[positions_BS].unsqueeze(2)

@@ -95,7 +95,9 @@ class Decoder(nn.Module):
             if documents_BS is not None:
                 positions_BS = columns_S - document_starts(documents_BS)
         shape = self.shape
-        cos_BS1F, sin_BS1F = rotations(positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings)
+        cos_BS1F, sin_BS1F = rotations(
+            positions_BS, shape.head_size, shape.rope_theta, shape.max_position_embeddings, shape.rope_scaling
+        )
         x_BSH: Tensor = self.embed_tokens(ids_BS)
         if self.training and self.dropout:
             x_BSH = drop(x_BSH, self.dropout)

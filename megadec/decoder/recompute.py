@@ -48,7 +48,8 @@ KEEPABLE = {
 }
 KEEP = ("qkv", "attention", "output")
 
-_PRODUCT = "aten::mm"
+# Products by name, with where their arguments hold the weight: without and with a bias.
+_PRODUCTS = {"aten::mm": 1, "aten::addmm": 2}
 _ATTENTION = frozenset({
     "aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention",
     "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention",
@@ -139,7 +140,9 @@ def _chosen(keep: tuple[str, ...], block: nn.Module) -> Chosen:
         name = operation.name().partition(".")[0]
         if name in _ATTENTION:
             return "attention" in keep
-        return name == _PRODUCT and arguments[1].data_ptr() in (owner.weight.data_ptr() for owner in owners)
+        if name not in _PRODUCTS:
+            return False
+        return arguments[_PRODUCTS[name]].data_ptr() in (owner.weight.data_ptr() for owner in owners)
 
     return choose
 

@@ -9,14 +9,16 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
 
 from megadec.common.errors import ConfigError, InputError, check_choice, suggest
+from megadec.decoder.rope_scaling import RopeScaling, rope_scaling_of
 
 HEAD_SIZE_STEP = 8
 INTERMEDIATE_STEP = 64
+AttentionBias = Literal["none", "qkv", "qkvo"]
 PRESETS = resources.files("megadec.decoder") / "presets"
 
 
@@ -41,14 +43,22 @@ class ModelShape:
         """The fields as plain values."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The values of the fields that need not be given."""
+        fields = dataclasses.fields(cls)
+        return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderShape(ModelShape):
-    """What the Llama (`qk_norm=False`) and Qwen3 (`qk_norm=True`) layouts can express; ConfigError when it cannot be.
+    """What the Llama, Qwen2 (`attention_bias=qkv`) and Qwen3 (`qk_norm=True`) layouts can express; ConfigError else.
 
     hidden_size: width of the residual stream. heads x head_size: width of the queries, which need not be hidden_size.
     kv_heads: key and value heads, each shared by heads / kv_heads query heads (arXiv 2305.13245). intermediate_size:
     width inside the SwiGLU (arXiv 2002.05202). max_position_embeddings: longest sequence the decoder accepts.
+    rope_scaling: what made that longer than the context which the model first learned. attention_bias: which of the
+    products of attention add a vector (q, k, v and o).
     """
 
     vocabulary_size: int = 32000
@@ -60,8 +70,10 @@ class DecoderShape(ModelShape):
     intermediate_size: int
     max_position_embeddings: int
     rope_theta: float = 1e6
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-6
     qk_norm: bool = True
+    attention_bias: AttentionBias = "none"
     tied_embeddings: bool = True
     initializer_std: float = 0.02
 
@@ -76,6 +88,22 @@ class DecoderShape(ModelShape):
         ):
             if getattr(self, name) % factor:
                 raise ConfigError(f"model.shape.{name}={getattr(self, name)} is not a multiple of {words}")
+        check_choice("model.shape.attention_bias", self.attention_bias, get_args(AttentionBias))
+        if self.qk_norm and self.attention_bias != "none":
+            raise ConfigError(
+                f"model.shape.attention_bias={self.attention_bias} with model.shape.qk_norm=true: no layout has both"
+            )
+        if not isinstance(self.rope_scaling, RopeScaling | None):
+            raise ConfigError(
+                f"model.shape.rope_scaling={self.rope_scaling!r} is not keys such as {{rope_type: linear, factor: 2.0}}"
+            )
+        if self.rope_scaling is not None and self.rope_theta <= 1:
+            raise ConfigError(f"model.shape.rope_theta={self.rope_theta} is not more than 1; rope_scaling needs that")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values; `from_mapping` reads them."""
+        scaling = self.rope_scaling
+        return {**super().to_dict(), "rope_scaling": None if scaling is None else scaling.to_dict()}
 
     @property
     def query_size(self) -> int:
@@ -103,7 +131,10 @@ class DecoderShape(ModelShape):
     def from_mapping(cls, values: dict[str, Any]) -> Self:
         """A shape from plain values. Raises ConfigError on an unknown or a missing field."""
         check_names(cls, values, "decoder", f"give it, or name a preset ({', '.join(preset_names())})")
-        return cls(**values)
+        scaling = values.get("rope_scaling")
+        if not isinstance(scaling, Mapping):
+            return cls(**values)
+        return cls(**{**values, "rope_scaling": rope_scaling_of(scaling, "model.shape.rope_scaling")})
 
 
 def check_context(tokens: int, context: int, what: str = "a sequence") -> None:

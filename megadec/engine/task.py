@@ -28,6 +28,9 @@ class Shape(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, as they go into a checkpoint's manifest."""
 
+    def defaults(self) -> dict[str, Any]:
+        """The values of the fields that need not be given."""
+
 
 class Scorer(Protocol):
     """What an evaluator needs of a model: a ZeroEngine in training, a single process when scoring an export."""

@@ -15,6 +15,7 @@ from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
 from megadec.export.gguf.writer import GGUF_DTYPES, to_gguf
 from megadec.export.huggingface.export import MAX_SHARD_BYTES, to_hf
+from megadec.export.huggingface.foreign import proven
 from megadec.export.onnx.export import to_onnx
 from megadec.export.read.load import load_decoder
 from megadec.export.read.megadec import to_megadec
@@ -35,13 +36,14 @@ class ConvertOptions:
     """What to convert, and into what.
 
     input: a run (its best or newest whole checkpoint), a checkpoint, a megadec or a Hugging Face folder; a language
-        model or a classifier.
+        model or a classifier. A Hugging Face folder of other tools is first compared with transformers.
     to: `hf` (Hugging Face, what vLLM and SGLang read too), `gguf` (llama.cpp; language models only), `onnx`
         (onnxruntime) or `megadec` (initial weights of another run).
     output: the new folder; its name appears when it was read back and found equal to the input.
     dtype: of the weights. `auto` is what they were computed in for hf and gguf, float32 for onnx (its only one), and
         what the files hold for megadec. `float16` and `q8_0` (8 bits and a scale for each 32 values) are for gguf.
-    layout: of hf: `auto` is qwen3 where the model normalizes queries and keys, else llama.
+    layout: of hf: `auto` is qwen3 where the model normalizes queries and keys, qwen2 where queries, keys and values
+        have biases, else llama.
     max_shard_bytes: of hf: size of a safetensors file.
     """
 
@@ -49,7 +51,7 @@ class ConvertOptions:
     to: Literal["hf", "gguf", "onnx", "megadec"]
     output: Path
     dtype: Literal["auto", "bfloat16", "float16", "float32", "q8_0"] = "auto"
-    layout: Literal["auto", "llama", "qwen3"] = "auto"
+    layout: Literal["auto", "llama", "qwen2", "qwen3"] = "auto"
     max_shard_bytes: int = MAX_SHARD_BYTES
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ def convert_model(options: ConvertOptions) -> Path:
         raise ConfigError(f"--output {options.output} exists already; choose another folder, or remove it first")
     source = open_model(options.input)
     log.info("reading %s %s (%s)", source.kind, source.path, source.task["kind"])
+    source = proven(source)
     name = None if options.dtype == "auto" else options.dtype
     dtype: torch.dtype | None = getattr(torch, name) if name in ("bfloat16", "float32") else None
     if options.to == "hf":

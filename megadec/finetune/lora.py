@@ -55,10 +55,13 @@ class LoraOptions:
 
 
 class LoraLinear(Linear):
-    """y = x W^T + scale * x A^T B^T with W frozen (arXiv 2106.09685). A is [rank, inputs], B [outputs, rank]."""
+    """y = x W^T (+ b) + scale * x A^T B^T with W and b frozen (arXiv 2106.09685).
 
-    def __init__(self, inputs: int, outputs: int, options: LoraOptions) -> None:
-        super().__init__(inputs, outputs)
+    A is [rank, inputs], B [outputs, rank].
+    """
+
+    def __init__(self, inputs: int, outputs: int, options: LoraOptions, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, bias)
         self.scale = options.scale
         self.lora_a = nn.Parameter(torch.zeros(options.rank, inputs))
         self.lora_b = nn.Parameter(torch.zeros(outputs, options.rank))
@@ -79,7 +82,7 @@ def adapted(classifier: Decoder, method: Method, lora: LoraOptions) -> Decoder:
             for target in lora.targets:
                 owner = block.get_submodule(TARGET_MODULES[target])
                 plain = cast(Linear, getattr(owner, target))
-                setattr(owner, target, LoraLinear(plain.in_features, plain.out_features, lora))
+                setattr(owner, target, LoraLinear(plain.in_features, plain.out_features, lora, plain.bias is not None))
     for name, parameter in classifier.named_parameters():
         parameter.requires_grad_(trains(method, name))
     return classifier

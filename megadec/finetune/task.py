@@ -26,6 +26,7 @@ from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.runs.common import CommonRun, Job, open_settings
 from megadec.engine.task import Scorer, Task
+from megadec.export.huggingface.foreign import prove_before_training
 from megadec.export.read.open_model import LORA_A, LORA_B, open_model
 from megadec.export.read.source import SCORE, ModelSource
 from megadec.finetune.evaluate import MeasureOptions, evaluate_classes
@@ -101,7 +102,8 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
     """Check everything that can be wrong with the request before anything costs.
 
     Raises ConfigError (no model, another tokenizer, sequences longer than the context, settings that disagree),
-    CheckpointError or ExportError (the model is not whole), TokenizerError, InputError (the texts: see `read_sets`).
+    CheckpointError or ExportError (the model is not whole, or read wrong), TokenizerError, InputError (the texts: see
+    `read_sets`).
     """
     settings = open_settings(run, deepspeed_file)
     if not run.model.path:
@@ -131,6 +133,7 @@ def open_finetune(run: FineTuneRun, deepspeed_file: Path) -> Job:
         run = replace(run, train=replace(run.train, steps=steps))
     if dev is None and run.early_stopping.metric is not None:
         raise ConfigError(f"early_stopping.metric={run.early_stopping.metric} without data.dev to measure it on")
+    prove_before_training(source, run)
     return Job(run, settings, tokenizer, _task(run, source, stream, dev))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from megadec.engine.command import train_command
 from megadec.engine.runs.common import Job
 from megadec.engine.runs.pretrain import PretrainRun, open_run
+from megadec.export.huggingface.foreign import prove_before_training
 from megadec.export.read.open_model import open_model
 
 
@@ -18,6 +19,12 @@ def pretrain(argv: Sequence[str]) -> None:
 
 
 def open_pretraining(run: PretrainRun, deepspeed_file: Path) -> Job:
-    """`open_run`, with the weights of `model.init_from` where the run names one. Raises as it and `open_model` do."""
+    """`open_run`, with the weights of `model.init_from` where the run names one.
+
+    Raises as it, `open_model` and `prove_before_training` do.
+    """
     initial = None if run.model.init_from is None else open_model(Path(run.model.init_from))
-    return open_run(run, deepspeed_file, initial)
+    job = open_run(run, deepspeed_file, initial)
+    if initial is not None:
+        prove_before_training(initial, run)
+    return job

@@ -69,7 +69,8 @@ class Seq2SeqShape(ModelShape):
         return self.decoder.query_size * (2 * self.encoder_layers + 3 * self.decoder_layers)
 
     def _stack(self, layers: int) -> DecoderShape:
-        shared = {field.name for field in dataclasses.fields(DecoderShape)} - {"layers"}
+        of_decoder, own = ({field.name for field in dataclasses.fields(kind)} for kind in (DecoderShape, Seq2SeqShape))
+        shared = of_decoder & own
         return DecoderShape(layers=layers, **{name: getattr(self, name) for name in shared})
 
 

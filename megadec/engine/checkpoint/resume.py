@@ -95,7 +95,8 @@ def check_fits(path: Path, manifest: dict[str, Any], job: Job) -> None:
     Ranks, ZeRO stage, offload and precision may be others.
     """
     kind, shape = job.task.kind, job.task.shape.to_dict()
-    saved_kind, saved_shape = manifest["task"]["kind"], manifest["shape"]
+    # A field that came after the checkpoint was written has its default there.
+    saved_kind, saved_shape = manifest["task"]["kind"], {**job.task.shape.defaults(), **manifest["shape"]}
     if (saved_kind, saved_shape) != (kind, shape):
         raise CheckpointError(f"{path} holds another model: {saved_kind} {saved_shape}; this run has {kind} {shape}")
     if manifest["tokenizer"]["sha256"] != job.tokenizer.sha256:

@@ -29,7 +29,7 @@ CHECKPOINTS = "checkpoints"
 LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
 NO_PATH = ("auto", "none")  # what `checkpoint.resume` says beside the path of a checkpoint
 # `model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules.
-ShapeFields = dict[str, bool | int | float | str]
+ShapeFields = dict[str, bool | int | float | str | dict[str, bool | int | float | str] | None]
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ Plain Python values, whose types say how they are stored (int: uint32, float: fl
 stored, so that they can be compared with what was read.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from megadec.common.tokenizer import Kind, Tokenizer
+from megadec.decoder.rope_scaling import Llama3Scaling, RopeScaling, YarnScaling, yarn_magnitude
+from megadec.decoder.shape import DecoderShape
 from megadec.export.read.source import ModelSource
 from megadec.export.read.tensor_names import FIELDS, layout_of
 
@@ -34,8 +37,33 @@ def fields_of(source: ModelSource, tokenizer: Tokenizer, file_type: int) -> dict
         **{f"{layout}.{row.gguf}": getattr(shape, row.ours) for row in FIELDS if row.gguf is not None},
         f"{layout}.attention.value_length": shape.head_size,
         f"{layout}.rope.dimension_count": shape.head_size,
+        **{f"{layout}.rope.scaling.{key}": value for key, value in _scaling(shape.rope_scaling).items()},
         **_vocabulary(tokenizer, shape.vocabulary_size),
     }
+
+
+def derived_tensors(shape: DecoderShape) -> dict[str, np.ndarray]:
+    """What the file holds beside the model's own tensors, by name, float32: llama3's divisors of RoPE's frequencies."""
+    if not isinstance(shape.rope_scaling, Llama3Scaling):
+        return {}
+    plain = [shape.rope_theta ** -(index / shape.head_size) for index in range(0, shape.head_size, 2)]
+    scaled = shape.rope_scaling.frequencies(plain, shape.rope_theta)
+    divisors = [before / after for before, after in zip(plain, scaled, strict=True)]
+    return {"rope_freqs.weight": np.array(divisors, np.float32)}
+
+
+def _scaling(scaling: RopeScaling | None) -> dict[str, Value]:
+    """What stands behind `rope.scaling.`; of llama3 nothing, which is a tensor: `derived_tensors`."""
+    if scaling is None or isinstance(scaling, Llama3Scaling):
+        return {}
+    keys: dict[str, Value] = {"type": scaling.rope_type, "factor": _float32(scaling.factor)}
+    if isinstance(scaling, YarnScaling):
+        keys["original_context_length"] = scaling.original_max_position_embeddings
+        keys["yarn_beta_fast"], keys["yarn_beta_slow"] = _float32(scaling.beta_fast), _float32(scaling.beta_slow)
+        # llama.cpp multiplies it with what the paper has.
+        if not math.isclose(share := scaling.magnitude / yarn_magnitude(scaling.factor), 1.0):
+            keys["attn_factor"] = _float32(share)
+    return keys
 
 
 def _float32(value: float) -> float:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from megadec.common.errors import ExportError, needs_extra
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.rope_scaling import Llama3Scaling, YarnScaling
 from megadec.decoder.shape import DecoderShape
-from megadec.export.gguf.fields import fields_of
+from megadec.export.gguf.fields import derived_tensors, fields_of
 from megadec.export.gguf.llama_cpp import LlamaCppModel
 from megadec.export.parity.compare import Parity, compare_language_model, compare_tokenizer, greedy_text
 from megadec.export.parity.folder import write_proven
@@ -75,6 +76,13 @@ def _check_expressible(source: ModelSource, dtype: str) -> None:
             f"{source.path} is a classifier: llama.cpp's {layout_of(source.shape)} has no layer for its classes; "
             "convert it --to hf or --to onnx"
         )
+    shape, layout = source.shape, layout_of(source.shape)
+    if isinstance(shape.rope_scaling, Llama3Scaling) and layout != "llama":
+        raise ExportError(
+            f"rope_scaling.rope_type=llama3: llama.cpp's {layout} has no such scaling; convert it --to hf"
+        )
+    if isinstance(shape.rope_scaling, YarnScaling) and not shape.rope_scaling.truncate:
+        raise ExportError("rope_scaling.truncate=false: llama.cpp's ramp is truncated always; convert it --to hf")
     for name, size in source.sizes.items():
         if GGUF_DTYPES[dtype].dtype is None and len(size) > 1 and size[-1] % Q8_BLOCK_VALUES:
             raise ExportError(
@@ -92,9 +100,12 @@ def write_gguf(folder: Path, tokenizer: Tokenizer, source: ModelSource, dtype: s
             writer.add_key_value(key, value, types.UINT32 if type(value) is int else types.get_type(value))
     for name, size in sizes.items():
         kind = library.GGMLQuantizationType[_format(size, dtype).kind]
-        values, block_bytes = library.GGML_QUANT_SIZES[kind]
-        stored_bytes = math.prod(size) // values * block_bytes
+        block_values, block_bytes = library.GGML_QUANT_SIZES[kind]
+        stored_bytes = math.prod(size) // block_values * block_bytes
         writer.add_tensor_info(rename(name, to="gguf"), size, np.dtype(np.float32), stored_bytes, kind)
+    derived = derived_tensors(source.shape)
+    for name, values in derived.items():
+        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -106,6 +117,8 @@ def write_gguf(folder: Path, tokenizer: Tokenizer, source: ModelSource, dtype: s
         for name, size in sizes.items():
             stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES))
             stream.write(_encode(name, source.tensor(name), source.shape, _format(size, dtype)))
+        for values in derived.values():
+            stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES) + values.tobytes())
         stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES))
 
 
@@ -142,6 +155,10 @@ def _compared_tensors(reader: Any, source: ModelSource, dtype: str) -> Iterator[
         if encoded != tensor.data.tobytes() or not _is_rounded(found, wanted.float(), form):
             raise ExportError(f"tensor {name!r}: what the file holds is not what {source.path} holds, as {form.kind}")
         yield name, found
+    for name, values in derived_tensors(source.shape).items():
+        tensor = stored.pop(name, None)
+        if tensor is None or tensor.data.tobytes() != values.tobytes():
+            raise ExportError(f"tensor {name!r} is not in the file, or is not what {source.path} has")
     if stored:
         raise ExportError(f"the file has {len(stored)} tensors that {source.path} has not: {min(stored)!r}, ...")
 

@@ -16,9 +16,11 @@ from torch import Tensor
 from megadec.common.errors import ExportError, needs_extra
 from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoder.model import Decoder
 from megadec.export.parity.compare import Ids, Parity, compare_classifier, compare_language_model, compare_tokenizer
 from megadec.export.parity.folder import write_proven
-from megadec.export.read.huggingface_files import choose_layout, read_folder, write_model
+from megadec.export.read.huggingface_config import choose_layout
+from megadec.export.read.huggingface_files import read_folder, write_model
 from megadec.export.read.load import decoder_with
 from megadec.export.read.source import ModelSource, check_equal
 from megadec.export.read.tensor_names import rename
@@ -43,8 +45,8 @@ def to_hf(
     """Export to the folder `output`, which appears when transformers' weights, ids, logits and text equal ours.
 
     Of a classifier the labels are compared in place of greedy text. dtype: torch.float32 or torch.bfloat16; None is
-    what the weights were computed in. layout: auto, llama or qwen3. Raises ExportError for a mismatch or a shape that
-    the layout cannot express, ConfigError when `output` exists, MissingExtraError without transformers, StorageError.
+    what the weights were computed in. layout: auto, llama, qwen2 or qwen3. Raises ExportError for a mismatch or a shape
+    of another layout, ConfigError when `output` exists, MissingExtraError without transformers, StorageError.
     """
     chosen, rounded = choose_layout(source.shape, layout), dtype or source.dtype
     transformers = load_transformers()
@@ -69,16 +71,25 @@ def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
         lambda ids: str(theirs.decode(ids, skip_special_tokens=True)),
         (theirs.bos_token_id, theirs.eos_token_id),
     )
-    kind = "AutoModelForCausalLM" if source.classes is None else "AutoModelForSequenceClassification"
-    model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
-    found = {rename(name, of="hugging_face"): tensor.detach() for name, tensor in model.named_parameters()}
-    check_equal(source, found, lambda name: source.tensor(name).to(dtype), "transformers")
-    decoder = decoder_with(source.shape, found, source.classes)
+    model, decoder = load_both(folder, source, dtype)
     if source.classes is not None:
         _compare_labels(model.config, source)
         return compare_classifier(decoder, ours, partial(_classify, model, theirs), texts)
     generate = partial(_generate, model, ours.eos_id)
     return compare_language_model(decoder, ours, [lambda ids: model(torch.tensor([ids])).logits[0]], generate, texts)
+
+
+def load_both(folder: Path, source: ModelSource, dtype: torch.dtype | None) -> tuple[Any, Decoder]:
+    """transformers' float32 model of `folder`, and our decoder of the source on the very same weights.
+
+    dtype: what the folder's weights were rounded to; None: they are the source's own. Raises ExportError for a tensor
+    that is not the source's.
+    """
+    kind = "AutoModelForCausalLM" if source.classes is None else "AutoModelForSequenceClassification"
+    model = getattr(load_transformers(), kind).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    found = {rename(name, of="hugging_face"): tensor.detach() for name, tensor in model.named_parameters()}
+    check_equal(source, found, lambda name: source.tensor(name).to(dtype), "transformers")
+    return model.eval(), decoder_with(source.shape, found, source.classes)
 
 
 def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> None:

@@ -139,7 +139,7 @@ class _Body:
         return graph.apply("Mul", graph.apply("Div", x, root), graph.weight(f"{name}.weight"))
 
     def _linear(self, name: str, x_NI: str) -> str:
-        return self.graph.apply("Gemm", x_NI, self.graph.weight(f"{name}.weight"), transB=1)
+        return self.graph.apply("Gemm", x_NI, *self.graph.weights_of(name), transB=1)
 
     def _swiglu(self, name: str, h_NH: str) -> str:
         gate_NI = self._linear(f"{name}.gate_proj", h_NH)

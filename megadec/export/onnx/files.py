@@ -57,7 +57,7 @@ def _write_tensor(stream: IO[bytes], name: str, size: tuple[int, ...], read: Cal
 def _tensors_for(source: ModelSource) -> Callable[[str], Tensor]:
     """A source's tensors, and RoPE's tables [max_position_embeddings, head_size / 2] by the graph's names for them."""
     shape, cpu = source.shape, torch.device("cpu")
-    made = rope_table(shape.head_size, shape.rope_theta, shape.max_position_embeddings, cpu)
+    made = rope_table(shape.head_size, shape.rope_theta, shape.max_position_embeddings, cpu, shape.rope_scaling)
     tables = dict(zip((COSINES, SINES), made, strict=True))
     return lambda name: tables[name] if name in tables else source.tensor(name)
 

@@ -56,6 +56,11 @@ class Graph:
         self.weights[name] = self._sizes[name]
         return name
 
+    def weights_of(self, layer: str) -> list[str]:
+        """A linear layer's weight, and its bias where it has one."""
+        names = (f"{layer}.weight", f"{layer}.bias")
+        return [self.weight(name) for name in names if name in self._sizes]
+
     def constant(self, values: np.ndarray) -> str:
         """A small tensor inside the graph; equal ones are there once."""
         name = f"constant/{values.dtype}{list(values.shape)}/{'_'.join(str(value) for value in values.flat)}"

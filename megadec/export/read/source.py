@@ -48,6 +48,8 @@ class ModelSource:
     skipped_sha256: `Skipped.sha256` of the checkpoint, None where unknown.
     task: what it was trained for, as a checkpoint's manifest says it: its `kind`, and of a classifier its `labels` in
     the order of the logits and the `template` into which a text is put.
+    foreign: other tools wrote the folder, so that its reading is to be proven (`huggingface.foreign`). proof: how it
+    was, None where it was not.
     """
 
     path: Path
@@ -60,6 +62,8 @@ class ModelSource:
     tokens: int | None = None
     task: Mapping[str, Any] = field(default_factory=lambda: {"kind": LANGUAGE_MODEL})
     skipped_sha256: str | None = None
+    foreign: bool = False
+    proof: Mapping[str, Any] | None = None
 
     @property
     def classes(self) -> int | None:
@@ -98,6 +102,7 @@ class ModelSource:
             "step": self.step,
             "tokens": self.tokens,
             "skipped_sha256": self.skipped_sha256,
+            **({} if self.proof is None else {"compared_with_its_runtime": dict(self.proof)}),
         }
 
 

@@ -1,7 +1,8 @@
 """What our decoder's tensors and fields are called in other formats: two tables, each read both ways.
 
-A layout is a transformers architecture: `llama` has no norm on queries and keys, `qwen3` has. A line per tensor instead
-of a rule such as "put `model.` in front", so that a reader sees what exists and an unknown name is an error.
+A layout is a transformers architecture: `qwen3` has norms on queries and keys, `qwen2` biases on queries, keys and
+values, `llama` neither, or biases on all four products of attention. A line per tensor instead of a rule such as "put
+`model.` in front", so that a reader sees what exists and an unknown name is an error.
 """
 
 import re
@@ -10,8 +11,8 @@ from typing import Literal, NamedTuple
 from megadec.common.errors import ExportError, suggest
 from megadec.decoder.shape import DecoderShape
 
-Layout = Literal["llama", "qwen3"]
-LAYOUTS: tuple[Layout, ...] = ("llama", "qwen3")
+Layout = Literal["llama", "qwen2", "qwen3"]
+LAYOUTS: tuple[Layout, ...] = ("llama", "qwen2", "qwen3")
 Format = Literal["ours", "hugging_face", "gguf"]
 
 
@@ -23,7 +24,8 @@ class Names(NamedTuple):
     gguf: str | None = None
 
 
-# `N` stands for the number of the block; behind every name stands `.weight`. GGUF's names: gguf-py/gguf/constants.py.
+# `N` stands for the number of the block; behind every name stands `.weight`, behind those of BIASED also `.bias`.
+# GGUF's names: gguf-py/gguf/constants.py.
 TENSORS = (
     Names("embed_tokens", "model.embed_tokens", "token_embd"),
     Names("layers.N.input_layernorm", "model.layers.N.input_layernorm", "blk.N.attn_norm"),
@@ -42,7 +44,10 @@ TENSORS = (
     Names("score", "score"),
 )
 
-# The fields of DecoderShape but `qk_norm`, which is the layout. GGUF's keys stand behind the layout's name.
+BIASED = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+# The fields of DecoderShape but `qk_norm` and `attention_bias`, which are the layout, and `rope_scaling`, which is no
+# number. GGUF's keys stand behind the layout's name.
 FIELDS = (
     Names("vocabulary_size", "vocab_size", "vocab_size"),
     Names("hidden_size", "hidden_size", "embedding_length"),
@@ -62,14 +67,20 @@ _BLOCK = re.compile(r"(?:(?<=\blayers\.)|(?<=\bblk\.))(0|[1-9]\d*)(?=\.)")
 
 
 def layout_of(shape: DecoderShape) -> Layout:
-    """The layout that can express the shape: qwen3 where queries and keys are normalized, else llama."""
-    return "qwen3" if shape.qk_norm else "llama"
+    """The layout that can express the shape."""
+    if shape.qk_norm:
+        return "qwen3"
+    return "qwen2" if shape.attention_bias == "qkv" else "llama"
 
 
 def rename(name: str, *, of: Format = "ours", to: Format = "ours") -> str:
     """A tensor's name in the words of another format. Raises ExportError for one that a format does not have."""
-    pairs = [(getattr(row, of), getattr(row, to)) for row in TENSORS]
-    table = {f"{one}.weight": f"{other}.weight" for one, other in pairs if one and other}
+    table = {
+        f"{one}.{part}": f"{other}.{part}"
+        for row in TENSORS
+        for part in ("weight", "bias")
+        if (one := getattr(row, of)) and (other := getattr(row, to)) and (part == "weight" or row.ours.endswith(BIASED))
+    }
     kind, blocks = _BLOCK.sub("N", name), _BLOCK.findall(name)
     other = table.get(kind)
     if other is None:

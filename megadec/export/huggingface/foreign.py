@@ -1,0 +1,69 @@
+"""Proof that we read a Hugging Face folder of other tools as its own runtime does, before anything is made of it.
+
+An export is compared with our reading of its source, so a source that was read wrong would give an export that is wrong
+and passes. transformers computes what such a folder means; our decoder must give the same logits.
+"""
+
+from dataclasses import asdict, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from megadec.common.errors import ExportError
+from megadec.common.log import logger
+from megadec.common.ranks import is_first
+from megadec.common.tokenizer import Tokenizer
+from megadec.engine.checkpoint.manifest import checkpoints_in
+from megadec.engine.runs.common import CommonRun
+from megadec.export.huggingface.export import load_both, load_transformers
+from megadec.export.parity.compare import Ids, Parity, compare_logits, prompt_ids
+from megadec.export.read.source import ModelSource, check_vocabulary
+
+# One prompt is so long, or as the context: what is done to far positions shows there first.
+LONGEST_TOKENS = 1024
+
+log = logger(__name__)
+
+
+def proven(source: ModelSource) -> ModelSource:
+    """The source itself, or of a foreign folder the source with the proof that transformers computes the same.
+
+    Holds the model once in float32 meanwhile. Raises ExportError when logits differ or transformers cannot load the
+    folder, MissingExtraError without transformers.
+    """
+    if not source.foreign:
+        return source
+    version = load_transformers().__version__
+    log.info("comparing %s with transformers %s, its own runtime", source.path, version)
+    tokenizer = Tokenizer.load(source.tokenizer_path)
+    check_vocabulary(source, tokenizer)
+    try:
+        model, decoder = load_both(source.path, source, None)
+    except ExportError:
+        raise
+    except Exception as error:  # what transformers raises for a folder that it cannot read has no common base
+        raise ExportError(f"{source.path}: transformers cannot load it: {error}") from error
+    context = source.shape.max_position_embeddings
+    prompts = prompt_ids(tokenizer, context)
+    prompts.append([one for prompt in prompts for one in prompt][: min(context, LONGEST_TOKENS)])
+    ours = decoder if source.classes is None else partial(decoder, last_only=True)
+
+    def theirs(ids: Ids) -> Tensor:
+        """[S, V], or of a classifier [1, L]."""
+        logits: Tensor = model(torch.tensor([ids])).logits
+        return logits[0] if source.classes is None else logits
+
+    try:
+        difference = compare_logits(prompts, ours, theirs)
+    except ExportError as error:
+        raise ExportError(f"{source.path}: megadec does not compute what transformers does: {error}") from error
+    proof = Parity(difference, len(prompts), 0, 0, f"transformers {version}")
+    log.info("%s is read as it is meant: largest logit difference %.1e", source.path, difference)
+    return replace(source, proof=asdict(proof))
+
+
+def prove_before_training(source: ModelSource, run: CommonRun) -> None:
+    """`proven` before a run begins from the source's weights, on rank 0; a run that goes on has begun already."""
+    if is_first() and not checkpoints_in(run.checkpoints):
+        proven(source)
