@@ -116,7 +116,7 @@ def make_foreign(folder: Path, case: Foreign, tokenizer_path: Path) -> Path:
     torch.manual_seed(11)
     model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():  # transformers begins with norms of 1 and biases of 0
+        for parameter in model.parameters():  # transformers begins with norms of 1 and biases of 0
             if parameter.dim() == 1:
                 parameter += 0.3 * torch.randn_like(parameter)
     model.to(case.dtype).save_pretrained(folder, max_shard_size=case.shard_bytes)

@@ -17,13 +17,13 @@ from megadec.common.errors import ExportError, needs_extra
 from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
+from megadec.export.huggingface.layouts import in_layout
 from megadec.export.parity.compare import Ids, Parity, compare_classifier, compare_language_model, compare_tokenizer
 from megadec.export.parity.folder import write_proven
-from megadec.export.read.huggingface_config import choose_layout
 from megadec.export.read.huggingface_files import read_folder, write_model
 from megadec.export.read.load import decoder_with
 from megadec.export.read.source import ModelSource, check_equal
-from megadec.export.read.tensor_names import rename
+from megadec.export.read.tensor_names import layout_of, rename
 
 MAX_SHARD_BYTES = 5_000_000_000
 GENERATED_AT_ONCE = 8
@@ -48,7 +48,7 @@ def to_hf(
     what the weights were computed in. layout: auto, llama, qwen2 or qwen3. Raises ExportError for a mismatch or a shape
     of another layout, ConfigError when `output` exists, MissingExtraError without transformers, StorageError.
     """
-    chosen, rounded = choose_layout(source.shape, layout), dtype or source.dtype
+    source, rounded = in_layout(source, layout), dtype or source.dtype
     transformers = load_transformers()
 
     def write(folder: Path, tokenizer: Tokenizer) -> None:
@@ -56,7 +56,7 @@ def to_hf(
         write_tokenizer(transformers, folder, source)
 
     check = partial(check_hf, source=source, dtype=rounded)
-    return write_proven(source, output, f"{chosen} layout, {rounded},", write, check)
+    return write_proven(source, output, f"{layout_of(source.shape)} layout, {rounded},", write, check)
 
 
 def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:

@@ -86,17 +86,6 @@ WRITTEN: dict[Layout, dict[str, Any]] = {
 }
 
 
-def choose_layout(shape: DecoderShape, wanted: str) -> Layout:
-    """The layout of a shape. Raises ExportError when it is neither the wanted one nor that is `auto`."""
-    fitting = layout_of(shape)
-    if wanted not in ("auto", fitting):
-        raise ExportError(
-            f"--layout {wanted}: a model with qk_norm={str(shape.qk_norm).lower()} and attention_bias="
-            f"{shape.attention_bias} is of the {fitting} layout"
-        )
-    return fitting
-
-
 def config_of(
     shape: DecoderShape, dtype: torch.dtype, bos_id: int, eos_id: int, labels: Sequence[str] | None = None
 ) -> dict[str, Any]:
