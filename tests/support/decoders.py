@@ -21,6 +21,12 @@ TINY: dict[str, Any] = {
     "intermediate_size": 128,
     "max_position_embeddings": 64,
 }
+# A context of 64 positions after one of 16.
+LLAMA3: dict[str, Any] = {
+    "rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 16, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}  # fmt: skip
+YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 
 
 def tiny_shape(**changes: Any) -> DecoderShape:
@@ -49,8 +55,12 @@ def fresh(architecture: Architecture, shape: Any, seed: int) -> nn.Module:
 
 
 # With large first values, so that what should differ differs visibly: with and without QK-norm, tied and untied
-# embeddings, grouped and single heads.
+# embeddings, grouped and single heads, biases (first values of which are zero) and scaled RoPE.
 VARIANTS = [
     tiny_shape(hidden_size=96, layers=3, heads=6, initializer_std=0.2, **changes)
-    for changes in ({}, {"qk_norm": False, "tied_embeddings": False}, {"kv_heads": 6})
+    for changes in (
+        {"rope_scaling": YARN},
+        {"qk_norm": False, "tied_embeddings": False, "attention_bias": "qkvo"},
+        {"kv_heads": 6},
+    )
 ]

@@ -23,6 +23,7 @@ from megadec.decoder.execution import Execution
 from megadec.decoder.kernels import norm, rotary, swiglu
 from megadec.decoder.kernels.choose import Kernels, module_for
 from megadec.decoder.layers import rotations
+from megadec.decoder.rope_scaling import YarnScaling
 from tests.support import PROJECT
 from tests.support.decoders import decoder_of, tiny_shape
 
@@ -63,7 +64,9 @@ def operations(name: str, size: Sequence[int], kernels: Kernels) -> tuple[list[T
     batch, tokens, heads, kv_heads, head = size
     q, k = torch.randn(batch, tokens, heads, head).double(), torch.randn(batch, tokens, kv_heads, head).double()
     q[:, :1] = 0
-    turn = rotations(torch.randint(0, 900, (batch, tokens)), head, 1e4, 1000)
+    # YaRN's cosines and sines are no rotation alone: what is turned grows too.
+    scaling = YarnScaling(factor=8.0, original_max_position_embeddings=128)
+    turn = rotations(torch.randint(0, 900, (batch, tokens)), head, 1e4, 1000, scaling)
     if name == "rotate_pair":
         return (
             [q, k],

@@ -24,7 +24,7 @@ class InMemory:
         self.tensors: dict[str, Tensor] = {}
         for name, size in parameter_table(shape, classes).items():
             noise = torch.randn(size, generator=generator)
-            self.tensors[name] = 1 + 0.1 * noise if len(size) == 1 else 0.1 * noise
+            self.tensors[name] = 1 + 0.1 * noise if name.endswith("norm.weight") else 0.1 * noise
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ from megadec.decoder.initialize import initial_tensor
 from tests.support.decoders import decoder_of, tiny_shape
 
 TINY = tiny_shape(vocabulary_size=300, layers=3, tied_embeddings=False)
+BIASED = tiny_shape(qk_norm=False, attention_bias="qkvo")
 
 
 def test_every_tensor_starts_differently_and_torchs_own_generator_is_left_alone() -> None:
@@ -31,6 +32,12 @@ def test_each_tensor_has_the_spread_of_its_rule(name: str) -> None:
     # Five standard errors of a sample's mean and standard deviation.
     assert abs(float(value.mean())) < 5 * std / math.sqrt(value.numel())
     assert float(value.std()) == pytest.approx(std, rel=5 / math.sqrt(2 * value.numel()))
+
+
+def test_a_bias_starts_at_zero() -> None:
+    biases = {name: size for name, size in parameter_table(BIASED).items() if name.endswith(".bias")}
+    assert len(biases) == 4 * BIASED.layers
+    assert not any(initial_tensor(BIASED, name, size, 0).any() for name, size in biases.items())
 
 
 def test_a_parameter_without_a_rule_is_refused() -> None:

@@ -10,8 +10,10 @@ SHAPE = tiny_shape()
 
 
 def test_exactly_the_matrices_inside_the_layers_decay_and_embeddings_when_asked() -> None:
-    decaying = {name for name in parameter_table(SHAPE) if decays(name, OptimizerOptions())}
-    assert decaying == {name for name, size in parameter_table(SHAPE).items() if len(size) == 2 and "layers." in name}
+    for shape in (SHAPE, tiny_shape(qk_norm=False, attention_bias="qkvo")):
+        table = parameter_table(shape)
+        decaying = {name for name in table if decays(name, OptimizerOptions())}
+        assert decaying == {name for name, size in table.items() if len(size) == 2 and "layers." in name}
     for name in ("embed_tokens.weight", "lm_head.weight"):
         assert decays(name, OptimizerOptions(decay_embeddings=True))
 

@@ -10,7 +10,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.finetune.lora import METHODS, LoraLinear, LoraOptions, Method, adapted, first_lora_value
 from tests.support.sources import TINY_SHAPE
 
-SHAPE = DecoderShape.from_mapping({**TINY_SHAPE, "vocabulary_size": 60})
+SHAPE = DecoderShape.from_mapping({**TINY_SHAPE, "vocabulary_size": 60, "qk_norm": False, "attention_bias": "qkv"})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -30,17 +30,18 @@ def test_each_method_trains_what_it_says(method: Method) -> None:
 
 def test_a_lora_layer_begins_as_the_plain_one_and_adds_its_scaled_product() -> None:
     torch.manual_seed(0)
-    layer = LoraLinear(6, 4, LoraOptions(rank=2, alpha=5.0)).double()
-    weight, x = torch.randn(4, 6).double(), torch.randn(3, 6).double()
+    layer = LoraLinear(6, 4, LoraOptions(rank=2, alpha=5.0), bias=True).double()
+    weight, bias, x = (torch.randn(*size).double() for size in ((4, 6), (4,), (3, 6)))
     with torch.no_grad():
         layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
         layer.lora_a.copy_(first_lora_value("x.lora_a", (2, 6), 0))
         layer.lora_b.copy_(first_lora_value("x.lora_b", (4, 2), 0))
         assert layer.lora_a.any()
-        assert torch.equal(layer(x), linear(x, weight))
+        assert torch.equal(layer(x), linear(x, weight, bias))
         layer.lora_b.normal_()
         merged = weight + 2.5 * layer.lora_b @ layer.lora_a
-        torch.testing.assert_close(layer(x), linear(x, merged))
+        torch.testing.assert_close(layer(x), linear(x, merged, bias))
 
 
 @pytest.mark.parametrize(

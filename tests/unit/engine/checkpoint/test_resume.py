@@ -14,6 +14,7 @@ from megadec.engine.checkpoint.resume import check_fits, check_same_run
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CheckpointOptions, Job
 from megadec.engine.runs.pretrain import ModelOptions, PretrainRun
+from tests.support.decoders import tiny_shape
 
 HERE = Path("runs/x/checkpoints/step_00000010")
 
@@ -76,9 +77,9 @@ def test_an_option_that_came_after_the_checkpoint_counts_there_as_its_default() 
         check_same_run(HERE, old, changed(model__dropout=0.1), changed(), named=False)
 
 
-def model(kind: str = "language_model", tokenizer: str = "abc", **shape: int) -> Job:
+def model(kind: str = "language_model", tokenizer: str = "abc", **shape: float) -> Job:
     """A job as far as a checkpoint is compared with it."""
-    task = SimpleNamespace(kind=kind, shape=SimpleNamespace(to_dict=lambda: {"layers": 2, **shape}))
+    task = SimpleNamespace(kind=kind, shape=tiny_shape(**shape))
     return cast(Job, SimpleNamespace(task=task, tokenizer=SimpleNamespace(sha256=tokenizer, path="tokenizer.model")))
 
 
@@ -86,12 +87,15 @@ def model(kind: str = "language_model", tokenizer: str = "abc", **shape: int) ->
     ("job", "words"),
     [
         (model(layers=3), "another model"),
+        (model(rope_theta=500.0), "another model"),
         (model(kind="classification"), "another model: language_model"),
         (model(tokenizer="def"), "another tokenizer than tokenizer.model"),
     ],
 )
 def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(job: Job, words: str) -> None:
-    manifest = {"task": {"kind": "language_model"}, "shape": {"layers": 2}, "tokenizer": {"sha256": "abc"}}
+    shape = tiny_shape().to_dict()
+    del shape["attention_bias"], shape["rope_theta"]  # as if they had come after the checkpoint: they count as defaults
+    manifest = {"task": {"kind": "language_model"}, "shape": shape, "tokenizer": {"sha256": "abc"}}
     check_fits(HERE, manifest, model())
     with pytest.raises(CheckpointError, match=words):
         check_fits(HERE, manifest, job)

@@ -8,8 +8,10 @@ import torch
 
 from megadec.common.errors import ExportError
 from megadec.decoder.shape import DecoderShape, preset_names
-from megadec.export.read.huggingface_files import choose_layout, config_of, labels_of, shape_of
-from tests.support.sources import TINY_SHAPE
+from megadec.export.huggingface.layouts import in_layout
+from megadec.export.read.huggingface_config import config_of, labels_of, shape_of
+from tests.support.decoders import LLAMA3, YARN
+from tests.support.sources import TINY_SHAPE, random_source
 
 FILE = Path("model/config.json")
 
@@ -20,7 +22,14 @@ def config_for(labels: list[str] | None = None, **changes) -> dict:
     return json.loads(json.dumps(config_of(shape, torch.bfloat16, 1, 2, labels)))
 
 
-CHANGES = ({"tied_embeddings": False}, {"rope_theta": 123456.0}, {"qk_norm": False}, {"qk_norm": True})
+CHANGES: tuple[dict, ...] = (
+    {"tied_embeddings": False},
+    {"rope_theta": 123456.0},
+    {"qk_norm": False},
+    {"qk_norm": True, "rope_scaling": YARN},
+    {"qk_norm": False, "attention_bias": "qkv", "rope_scaling": LLAMA3},
+    {"qk_norm": False, "attention_bias": "qkvo", "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+)
 SHAPES = [DecoderShape.from_mapping({**TINY_SHAPE, **changes}) for changes in CHANGES]
 
 
@@ -28,31 +37,44 @@ SHAPES = [DecoderShape.from_mapping({**TINY_SHAPE, **changes}) for changes in CH
 def test_a_shape_comes_back_from_its_config(shape):
     config = config_for(**shape.to_dict())
     assert shape_of(config, FILE) == shape
-    # Old and new readers find the base of RoPE.
+    # Old and new readers find RoPE's base and scaling.
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == shape.rope_theta
+    wanted = config.get("rope_scaling", {"rope_type": "default"})
+    assert {**config["rope_parameters"], **wanted} == config["rope_parameters"]
 
 
-@pytest.mark.parametrize(("qk_norm", "wanted"), [(True, "llama"), (False, "qwen3")])
-def test_a_layout_that_cannot_express_the_shape_is_refused(qk_norm, wanted):
-    shape = DecoderShape.from_mapping({**TINY_SHAPE, "qk_norm": qk_norm})
-    with pytest.raises(ExportError, match=f"--layout {wanted}"):
-        choose_layout(shape, wanted)
+@pytest.mark.parametrize(
+    ("changes", "wanted", "words"),
+    [
+        ({}, "llama", "--layout llama"),
+        ({"qk_norm": False}, "qwen3", "--layout qwen3"),
+        ({"qk_norm": False, "attention_bias": "qkv"}, "qwen2", r"tokenizer\.model is a sentencepiece model"),
+    ],
+)
+def test_a_layout_that_cannot_express_the_model_is_refused(tiny_tokenizer_path, changes, wanted, words):
+    with pytest.raises(ExportError, match=words):
+        in_layout(random_source(tiny_tokenizer_path, **changes), wanted)
 
 
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling"),
-        ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn", "factor": 4.0}}, "rope_parameters"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.low_freq_factor is missing"),
+        ({"rope_scaling": "yarn"}, "rope_scaling='yarn'"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": "4"}}, "rope_scaling.factor='4'"),
+        ({"rope_scaling": {"rope_type": "linear", "type": "yarn", "factor": 4}}, "rope_scaling.rope_type"),
+        ({"rope_parameters": {"rope_theta": 1e4, "factor": 4.0}}, "rope_parameters.factor"),
         ({"rope_theta": 5e5}, "rope_theta"),
-        ({"attention_bias": True}, "attention_bias"),
+        ({"attention_bias": "yes"}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
-        ({"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window"),
+        ({"use_sliding_window": True, "sliding_window": 32}, "sliding_window=32"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"model_type": "mistral"}, "model_type"),
+        ({"model_type": "gemma"}, "model_type"),
+        ({"model_type": ["llama"]}, "model_type"),
+        ({"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),
         ({"intermediate_size": None}, "intermediate_size"),
         ({"intermediate_size": 65}, "intermediate_size"),
     ],
