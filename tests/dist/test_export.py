@@ -1,5 +1,6 @@
 """A checkpoint that the engine wrote gives the weights that it trained, at every ZeRO stage."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from megadec.export.huggingface.export import to_hf
 from megadec.export.read.open_model import open_model
 from megadec.export.score import ScoreOptions, score
+from tests.support.foreign_models import READ, make_foreign
 from tests.support.processes import metrics_of
 from tests.support.tiny_runs import TinyRuns
 
@@ -25,6 +27,10 @@ CASES = [
     ("zero3", "bf16", True, True),
 ]
 WINDOWS = {"windows": 9, "micro_batch_size": 4}
+SIZES_OF_RUNS = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 64,
+}  # fmt: skip
 
 
 def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(runs: TinyRuns) -> None:
@@ -36,13 +42,36 @@ def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(runs: TinyRuns) -> 
         name = name_of(stage, precision, tied, qk_norm)
         training = runs.training(name, stage, model={"shape": shape}, train=train, evaluate=WINDOWS)
         plan += [training, {**training, "gathers": str(runs.folder / f"{name}.safetensors")}]
-    runs.train(*plan)
+    # A model of other tools, of the sizes of these runs and with more rows than pieces, which pretraining goes on with.
+    foreign = make_foreign(
+        runs.folder / "foreign", replace(READ["qwen2-yarn-old"], config=SIZES_OF_RUNS, padded=7), runs.tokenizer
+    )
+    begun = {"init_from": str(foreign), "shape": {"heads": 2}}
+    plan.append(runs.training("from-qwen2", "zero3", model=begun, train={"steps": 4}, evaluate=WINDOWS))
+    plan.append({**plan[-1], "gathers": str(runs.folder / "from-qwen2.safetensors")})
+    said = runs.train(*plan)
+    assert said.count("is read as it is meant: largest logit difference") == 1, "by one rank, when the run begins"
+    check_went_on_from(runs, "from-qwen2", foreign)
     for case in CASES:
         name = name_of(*case)
         check_equals_what_deepspeed_says(runs.of(name), runs.folder / f"{name}.safetensors")
         if case[1] == "fp32":
             check_scores_what_training_last_recorded(runs.of(name), runs.shards)
     check_exports(runs.of(name), runs.folder / "model-hf")
+
+
+def check_went_on_from(runs: TinyRuns, name: str, foreign: Path) -> None:
+    """Shape, biases and scaled RoPE are the foreign model's, and so are the weights but for a few small updates."""
+    source, trained = open_model(foreign), open_model(runs.of(name))
+    assert trained.shape == replace(source.shape, initializer_std=trained.shape.initializer_std)
+    assert (trained.shape.attention_bias, trained.shape.rope_scaling.rope_type) == ("qkv", "yarn")
+    for tensor_name in source.names():
+        moved = (trained.tensor(tensor_name) - source.tensor(tensor_name)).abs().max()
+        assert 0 < moved < 0.02, tensor_name
+    check_equals_what_deepspeed_says(runs.of(name), runs.folder / f"{name}.safetensors")
+    check_scores_what_training_last_recorded(runs.of(name), runs.shards)
+    parity = to_hf(trained, runs.folder / f"{name}-hf")
+    assert parity.greedy_tokens > 50
 
 
 def name_of(stage: str, precision: str, tied: bool, qk_norm: bool) -> str:

@@ -16,6 +16,7 @@ from megadec.finetune.examples import read_labelled
 from megadec.finetune.lora import METHODS, Method, trains
 from megadec.finetune.task import FineTuneRun, open_finetune
 from tests.support.decoders import initialize
+from tests.support.foreign_models import READ, make_foreign
 from tests.support.plain_training import train_plainly
 from tests.support.processes import metrics_of
 from tests.support.tiny_runs import TinyRuns
@@ -32,6 +33,7 @@ CASES = [
     ("lora-zero3-selective", "lora", "zero3", "selective", None),
     ("lora-zero1", "lora", "zero1", "none", None),
     ("lora-zero3-bf16", "lora", "zero3", "none", None),
+    ("lora-zero3-qwen2", "lora", "zero3", "none", None),
     ("lora-zero2-stopped", "lora", "zero2", "none", 2),
     ("lora-zero3-stopped", "lora", "zero3", "none", 2),
     ("frozen-zero3-stopped", "frozen", "zero3", "none", 4),
@@ -48,7 +50,10 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
     plan = []
     for name, method, stage, recompute, stop in CASES:
         train = {"precision": "bf16"} if "bf16" in name else {}
-        sections = {"method": method, "model": {"execution": {"recompute": {"mode": recompute}}}, "train": train}
+        model: dict[str, Any] = {"execution": {"recompute": {"mode": recompute}}}
+        if "qwen2" in name:  # biases and scaled RoPE, from other tools
+            model["path"] = str(make_foreign(runs.folder / "foreign", READ["qwen2-yarn-old"], runs.tokenizer))
+        sections = {"method": method, "model": model, "train": train}
         if stop is not None:
             plan.append(training(name, stage, f"--train.stop_at_step={stop}", **sections))
         plan.append(training(name, stage, **sections))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from megadec.common.errors import ExportError
+from megadec.decoder.flops import parameter_count
 from megadec.decoder.shape import DecoderShape, preset_names
 from megadec.export.huggingface.layouts import in_layout
 from megadec.export.read.huggingface_config import config_of, labels_of, shape_of
@@ -102,6 +103,65 @@ def test_a_config_as_transformers_4_wrote_it_is_read():
     shape = shape_of(config, FILE)
     assert (shape.qk_norm, shape.head_size, shape.kv_heads, shape.rope_theta) == (False, 16, 4, 10000.0)
     assert (shape.norm_eps, shape.tied_embeddings) == (1e-05, False)
+
+
+# The sizes and peculiarities of published files; each as the library of its time wrote it.
+COMMON = {"architectures": ["X"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "initializer_range": 0.02}
+SAVED = {"torch_dtype": "bfloat16", "transformers_version": "4.43.1", "use_cache": True, "tie_word_embeddings": False}
+LLAMA_31 = {**LLAMA3, "factor": 8.0, "original_max_position_embeddings": 8192}
+PUBLISHED = {
+    "Llama-2-7b": {
+        "_name_or_path": "meta-llama/Llama-2-7b-hf", "model_type": "llama", "hidden_size": 4096, "vocab_size": 32000,
+        "intermediate_size": 11008, "max_position_embeddings": 4096, "num_attention_heads": 32, "rms_norm_eps": 1e-05,
+        "num_hidden_layers": 32, "num_key_value_heads": 32, "pretraining_tp": 1, "rope_scaling": None,
+    },
+    "Llama-3.1-8B": {
+        "model_type": "llama", "attention_bias": False, "attention_dropout": 0.0, "hidden_size": 4096, "mlp_bias": False,
+        "intermediate_size": 14336, "max_position_embeddings": 131072, "num_attention_heads": 32, "vocab_size": 128256,
+        "num_hidden_layers": 32, "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+        "rope_scaling": LLAMA_31, "rope_theta": 500000.0, "eos_token_id": [128001, 128008, 128009],
+    },
+    "Qwen2.5-7B": {
+        "model_type": "qwen2", "attention_dropout": 0.0, "hidden_size": 3584, "intermediate_size": 18944,
+        "max_position_embeddings": 131072, "max_window_layers": 28, "num_attention_heads": 28, "vocab_size": 152064,
+        "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+        "sliding_window": 131072, "use_mrope": False, "use_sliding_window": False,
+        "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"},
+    },
+    "Qwen3-0.6B": {
+        "model_type": "qwen3", "attention_bias": False, "attention_dropout": 0.0, "head_dim": 128, "hidden_size": 1024,
+        "intermediate_size": 3072, "max_position_embeddings": 40960, "max_window_layers": 28, "rms_norm_eps": 1e-06,
+        "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rope_scaling": None,
+        "rope_theta": 1000000, "sliding_window": None, "use_sliding_window": False, "vocab_size": 151936,
+    },
+    "Mistral-7B-v0.3": {
+        "model_type": "mistral", "attention_dropout": 0.0, "hidden_size": 4096, "intermediate_size": 14336,
+        "max_position_embeddings": 32768, "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "sliding_window": None, "vocab_size": 32768,
+    },
+    "MiniMind in the Llama layout": {
+        "model_type": "llama", "hidden_size": 768, "intermediate_size": 2048, "max_position_embeddings": 32768,
+        "num_attention_heads": 8, "num_hidden_layers": 16, "num_key_value_heads": 2, "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0, "vocab_size": 6400, "tie_word_embeddings": True, "dtype": "float16", "head_dim": 96,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_files_as_they_are_published_are_read(name):
+    config = {**COMMON, **SAVED, **PUBLISHED[name]}
+    shape = shape_of(config, FILE)
+    assert shape.attention_bias == ("qkv" if config["model_type"] == "qwen2" else "none")
+    assert (shape.rope_scaling is None) == (config.get("rope_scaling") is None)
+    assert shape.query_size == config.get("head_dim", shape.hidden_size // shape.heads) * shape.heads
+    assert parameter_count(shape) > 5e6
+
+
+def test_the_window_of_mistral_is_refused_where_it_hides_a_token_and_the_way_out_is_named():
+    config = {**COMMON, **SAVED, **PUBLISHED["Mistral-7B-v0.3"], "sliding_window": 4096}
+    with pytest.raises(ExportError, match=r"a copy of the folder with max_position_embeddings=4096 is the same model"):
+        shape_of(config, FILE)
+    assert shape_of({**config, "max_position_embeddings": 4096}, FILE).max_position_embeddings == 4096
 
 
 def test_qwen3_may_name_the_width_of_a_window_that_it_does_not_use():
