@@ -43,7 +43,7 @@ class ConvertOptions:
     dtype: of the weights. `auto` is what they were computed in for hf and gguf, float32 for onnx (its only one), and
         what the files hold for megadec. `float16` and `q8_0` (8 bits and a scale for each 32 values) are for gguf.
     layout: of hf: `auto` is qwen3 where the model normalizes queries and keys, qwen2 where queries, keys and values
-        have biases, else llama.
+        have biases and the vocabulary is no sentencepiece model, else llama.
     max_shard_bytes: of hf: size of a safetensors file.
     """
 

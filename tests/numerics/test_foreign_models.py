@@ -2,13 +2,14 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from megadec.common.errors import ExportError
+from megadec.common.errors import ExportError, MissingExtraError
 from megadec.export.commands import convert
 from megadec.export.gguf.llama_cpp import LlamaCppModel
 from megadec.export.gguf.writer import to_gguf
@@ -48,6 +49,22 @@ def test_a_foreign_folder_that_is_read_gives_the_logits_of_transformers(tmp_path
     with torch.inference_mode():
         assert (decoder(ids_BS) - wanted_BSV).abs().max() < TOLERANCE
     assert wanted_BSV.std() > 0.3
+
+
+def test_a_foreign_classifier_is_compared_by_the_logits_of_its_labels(tmp_path, tiny_tokenizer_path):
+    case = replace(READ["qwen2-tied"], labels=3)
+    source = open_model(make_foreign(tmp_path / "model", case, tiny_tokenizer_path))
+    assert source.classes == 3
+    assert proven(source).proof["largest_logit_difference"] < TOLERANCE
+    with pytest.raises(ExportError, match="does not compute what transformers does"):
+        proven(replace(source, shape=replace(source.shape, norm_eps=1e-2)))
+
+
+def test_without_transformers_the_extra_is_named(tmp_path, tiny_tokenizer_path, monkeypatch):
+    source = open_model(make_foreign(tmp_path / "model", READ["mistral"], tiny_tokenizer_path))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=r"megadec\[export\]"):
+        proven(source)
 
 
 @pytest.mark.parametrize("to", ["hf", "gguf", "onnx"])

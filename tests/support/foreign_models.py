@@ -33,7 +33,8 @@ EXTRAS = {
 class Foreign:
     """config: of transformers' class. written: keys changed in config.json after that, ABSENT for those taken away.
 
-    padded: rows of the embedding that no piece has. refused: what the refusal names; None where the folder is read.
+    padded: rows of the embedding that no piece has. labels: of a classifier, 0 for a language model. refused: what the
+    refusal names; None where the folder is read.
     """
 
     model_type: str
@@ -42,6 +43,7 @@ class Foreign:
     dtype: torch.dtype = torch.float32
     shard_bytes: int = 10**9
     padded: int = 0
+    labels: int = 0
     refused: str | None = None
 
 
@@ -114,7 +116,10 @@ def make_foreign(folder: Path, case: Foreign, tokenizer_path: Path) -> Path:
     rows = Tokenizer.load(tokenizer_path).vocabulary_size + case.padded
     config = transformers.AutoConfig.for_model(case.model_type, **{**SIZES, "vocab_size": rows, **case.config})
     torch.manual_seed(11)
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    if case.labels:
+        config.num_labels = case.labels
+    kind = transformers.AutoModelForSequenceClassification if case.labels else transformers.AutoModelForCausalLM
+    model = kind.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():  # transformers begins with norms of 1 and biases of 0
             if parameter.dim() == 1:

@@ -49,10 +49,12 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """preset: one of megadec/decoder/presets. shape: fields of `DecoderShape`, in place of the preset's.
+    """preset: one of megadec/decoder/presets. shape: fields of `DecoderShape`, in place of the preset's; rope_scaling
+    is keys of its own, as in a config.json.
 
-    init_from: a model whose weights the run begins from (a run, a checkpoint, a megadec or a Hugging Face folder)
-    instead of random ones; without a preset, the shape is that model's too. dropout: of embeddings and of what each
+    init_from: a model whose weights the run begins from (a run, a checkpoint, a megadec or a Hugging Face folder, which
+    is first compared with transformers where other tools wrote it) instead of random ones; without a preset, the shape
+    is that model's too. dropout: of embeddings and of what each
     half of a block adds, in training; helps where a text is seen many times. execution: how it is computed.
     """
 

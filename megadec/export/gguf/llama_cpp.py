@@ -25,8 +25,11 @@ _NO_FLASH_ATTENTION = 0
 class LlamaCppModel:
     """A language model in llama.cpp, on the CPU."""
 
-    def __init__(self, path: Path) -> None:
-        """Map the file. Raises ExportError, MissingExtraError."""
+    def __init__(self, path: Path, session_tokens: int | None = None) -> None:
+        """Map the file. session_tokens: room of a session, None: the whole context, whose keys may take gigabytes.
+
+        Raises ExportError, MissingExtraError.
+        """
         self.path = Path(path)
         if not self.path.is_file():
             raise ExportError(f"{path} does not exist; a GGUF file was expected")
@@ -45,7 +48,7 @@ class LlamaCppModel:
             raise ExportError(f"{path}: llama.cpp cannot load it: {error}") from error
         self._vocabulary = self.model.get_vocab()
         self.vocabulary_size: int = self._vocabulary.n_vocab
-        self.max_position_embeddings: int = self.model.n_ctx_train
+        self.max_position_embeddings: int = min(self.model.n_ctx_train, session_tokens or self.model.n_ctx_train)
         self.bos_id: int = self._vocabulary.token_bos()
         self.eos_id: int = self._vocabulary.token_eos()
         self._fence = self.encode(FENCE)

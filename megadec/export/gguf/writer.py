@@ -21,7 +21,14 @@ from megadec.decoder.rope_scaling import Llama3Scaling, YarnScaling
 from megadec.decoder.shape import DecoderShape
 from megadec.export.gguf.fields import derived_tensors, fields_of
 from megadec.export.gguf.llama_cpp import LlamaCppModel
-from megadec.export.parity.compare import Parity, compare_language_model, compare_tokenizer, greedy_text
+from megadec.export.parity.compare import (
+    GREEDY_TOKENS,
+    Parity,
+    compare_language_model,
+    compare_tokenizer,
+    greedy_text,
+    prompt_ids,
+)
 from megadec.export.parity.folder import write_proven
 from megadec.export.read.load import decoder_with
 from megadec.export.read.source import ModelSource, check_tokenizer
@@ -134,7 +141,8 @@ def check_gguf(folder: Path, source: ModelSource, dtype: str) -> Parity:
             raise ExportError(f"{path}: {key!r} is not what the model and its tokenizer have")
     # Our decoder computes on the weights as the file holds them, each of which was found to be the source's, rounded.
     decoder = decoder_with(source.shape, dict(_compared_tensors(reader, source, dtype)))
-    model = LlamaCppModel(path)
+    longest = max(map(len, prompt_ids(tokenizer, source.shape.max_position_embeddings))) + GREEDY_TOKENS
+    model = LlamaCppModel(path, longest)
     texts = compare_tokenizer(tokenizer, model.encode, model.decode, (model.bos_id, model.eos_id))
     generate = partial(greedy_text, model.session, tokenizer.eos_id)
     runtime, tolerance = f"llama.cpp {dtype}", GGUF_DTYPES[dtype].tolerance

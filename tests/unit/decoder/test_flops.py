@@ -21,6 +21,15 @@ def test_product_flops_are_those_torch_counts_in_one_forward_pass() -> None:
     assert 3 * products == 6 * product_parameter_count(TINY) * 3 * 16
 
 
+def test_biases_are_parameters_that_multiply_nothing() -> None:
+    plain = replace(TINY, qk_norm=False, hidden_size=64)
+    qkv = plain.query_size + 2 * plain.key_value_size
+    for bias, width in (("qkv", qkv), ("qkvo", qkv + plain.hidden_size)):
+        shape = replace(plain, attention_bias=bias)
+        assert parameter_count(shape) - parameter_count(plain) == shape.layers * width
+        assert product_parameter_count(shape) == product_parameter_count(plain)
+
+
 def test_attention_costs_half_of_palms_12_lhqt_as_it_is_causal() -> None:
     palm = 12 * TINY.layers * TINY.heads * TINY.head_size * 16
     assert flops_per_token(TINY, 16) == 6 * product_parameter_count(TINY) + palm / 2
