@@ -117,9 +117,9 @@ PUBLISHED = {
     },
     "Llama-3.1-8B": {
         "model_type": "llama", "attention_bias": False, "attention_dropout": 0.0, "hidden_size": 4096,
-        "mlp_bias": False, "intermediate_size": 14336, "max_position_embeddings": 131072, "num_attention_heads": 32,
-        "vocab_size": 128256, "num_hidden_layers": 32, "num_key_value_heads": 8, "pretraining_tp": 1,
-        "rms_norm_eps": 1e-05, "rope_scaling": LLAMA_31, "rope_theta": 500000.0, "eos_token_id": [128001, 128008, 128009],
+        "intermediate_size": 14336, "max_position_embeddings": 131072, "mlp_bias": False, "num_attention_heads": 32,
+        "num_hidden_layers": 32, "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+        "rope_scaling": LLAMA_31, "rope_theta": 500000.0, "vocab_size": 128256, "eos_token_id": [128001, 128009],
     },
     "Qwen2.5-7B": {
         "model_type": "qwen2", "attention_dropout": 0.0, "hidden_size": 3584, "intermediate_size": 18944,
