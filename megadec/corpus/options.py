@@ -30,7 +30,8 @@ class PrepareOptions(ReadOptions):
             documents.
         input: files or folders of that kind.
         documents: folder for NAME.parquet and NAME.report.json, or the .parquet file itself.
-        tokenizer: tokenizer.model; with it shards are written.
+        tokenizer: a tokenizer.model, or the folder of a model with a tokenizer of its own (added tokens,
+            tokenizer.json); with it shards are written.
         output: folder for the shards.
         held_out_fraction: share of the documents that is kept from training, chosen by a hash of their text.
         held_out: folder for that share: shards with a tokenizer, otherwise NAME.parquet.

@@ -6,7 +6,7 @@ text for the same seed and logits on every device.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -60,14 +60,14 @@ class Continuation:
     Raises InputError at once, before anything is computed, for an empty prompt, an id outside the vocabulary, or a
     prompt and max_new_tokens that do not fit the model's context together.
 
-    eos_id: the sequence ends before it ("stop"); otherwise after max_new_tokens ("length").
+    end_ids: the sequence ends before one of them ("stop"); otherwise after max_new_tokens ("length").
     drawn_ids: only ids below it are drawn, for a model with more rows than its tokenizer has pieces.
     """
 
     model: LanguageModel
     prompt_ids: Sequence[int]
     sampling: Sampling
-    eos_id: int | None = None
+    end_ids: Collection[int] = ()
     drawn_ids: int | None = None
     finished: Finish | None = dataclasses.field(default=None, init=False)
 
@@ -99,7 +99,7 @@ class Continuation:
         if self._fed_tokens < len(self._seen_ids):
             return None
         next_id = draw(logits_V[: self.drawn_ids], self._seen_ids, self.sampling, self._generator)
-        if next_id == self.eos_id:
+        if next_id in self.end_ids:
             self.finished = "stop"
             return None
         self._seen_ids.append(next_id)
@@ -109,13 +109,13 @@ class Continuation:
 
 
 def generate_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling) -> Iterator[str]:
-    """The continuation of `prompt` as pieces of whole characters, without the prompt; ends before `</s>`.
+    """The continuation of `prompt` as pieces of whole characters, without the prompt; ends before an end token.
 
     A last character that the token limit cut in the middle is left out. Raises InputError as `Continuation` does, at
     once.
     """
-    prompt_ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-    continuation = Continuation(model, prompt_ids, sampling, tokenizer.eos_id, tokenizer.vocabulary_size)
+    prompt_ids = tokenizer.prompt_ids(prompt)
+    continuation = Continuation(model, prompt_ids, sampling, tokenizer.end_ids, tokenizer.vocabulary_size)
     stream = tokenizer.stream()
     return filter(None, map(stream.push, continuation))
 

@@ -178,7 +178,7 @@ def read_sets(options: LabelledOptions, tokenizer: Tokenizer, seed: int = 0) -> 
             texts, probabilities = soft
             labels = draw_labels(probabilities, zlib.crc32(f"{seed} {number}".encode())).tolist()
             pairs = zip(texts, labels, strict=True)
-            sets.append(_encoded(Path(options.soft), pairs, train.names, options.form, tokenizer.bos_id, encode))
+            sets.append(_encoded(Path(options.soft), pairs, train.names, options.form, tokenizer.prefix_ids, encode))
     learned = joined(sets)
     if not options.dev:
         return learned, None
@@ -207,14 +207,19 @@ def _encode_variant(tokenizer: Tokenizer, options: LabelledOptions, seed: int, n
 
 
 def _encoded(
-    path: Path, texts: Iterable[tuple[str, int]], names: Sequence[str], form: Form, bos_id: int, encode: Encode
+    path: Path,
+    texts: Iterable[tuple[str, int]],
+    names: Sequence[str],
+    form: Form,
+    prefix_ids: Sequence[int],
+    encode: Encode,
 ) -> LabelledSet:
     """Texts with the numbers of their labels as a set; what is too long is cut and counted."""
     ids, labels, cut, texts = [], list[int](), 0, iter(texts)
     while some := list(islice(texts, ENCODED_AT_A_TIME)):
         for encoded in encode([form.put(text) for text, _ in some]):
-            ids.append(np.asarray(form.ids(bos_id, encoded), dtype=np.int32))
-            cut += len(ids[-1]) <= len(encoded)  # a whole text has one id more, `<s>`
+            ids.append(np.asarray(form.ids(prefix_ids, encoded), dtype=np.int32))
+            cut += len(ids[-1]) < len(prefix_ids) + len(encoded)
         labels += [label for _, label in some]
     if not ids:
         raise InputError(f"{path} has no labelled text at all")
@@ -248,7 +253,7 @@ def read_set(
                 numbers.setdefault(one.label, len(numbers))
             yield one.text, number_of(one, numbers)
 
-    found = _encoded(path, numbered(), names or (), options.form, tokenizer.bos_id, encode or tokenizer.encode_many)
+    found = _encoded(path, numbered(), names or (), options.form, tokenizer.prefix_ids, encode or tokenizer.encode_many)
     final = tuple(names or sorted(numbers, key=_by_number))
     places = np.asarray([final.index(name) for name in numbers], dtype=np.int64)
     return replace(found, names=final, labels=places[found.labels])

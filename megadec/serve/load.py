@@ -58,7 +58,7 @@ def open_language_model(
     _check_task(path, _provenance(path).get("task", {}))
     kind, model, tokenizer = _open(path, dtype, device)
     provenance = _provenance(path).get("source", {})
-    return ServedModel(name or path.resolve().name, kind, model, tokenizer, read_template(path), provenance)
+    return ServedModel(name or path.resolve().name, kind, model, tokenizer, read_template(tokenizer), provenance)
 
 
 def is_classifier(path: Path) -> bool:

@@ -46,7 +46,7 @@ class Service:
         tokenizer = served.tokenizer
         drawn_ids = min(tokenizer.vocabulary_size, served.model.vocabulary_size)
         try:
-            continuation = Continuation(served.model, ids, sampling, tokenizer.eos_id, drawn_ids)
+            continuation = Continuation(served.model, ids, sampling, tokenizer.end_ids, drawn_ids)
         except InputError as error:
             raise RequestError(str(error), parameter="prompt") from error
         self.metrics.prompt_tokens.inc(len(ids))
@@ -126,7 +126,7 @@ def _prompt(served: ServedModel, wanted: CompletionBody | ChatBody) -> tuple[lis
         return served.template.ids(wanted.messages, served.tokenizer), [*wanted.stop, *served.template.stops]
     if isinstance(wanted.prompt, list):
         return wanted.prompt, wanted.stop
-    return [served.tokenizer.bos_id, *served.tokenizer.encode(wanted.prompt)], wanted.stop
+    return served.tokenizer.prompt_ids(wanted.prompt), wanted.stop
 
 
 def _named(served: Any, asked: str | None, what: str, other_option: str) -> Any:

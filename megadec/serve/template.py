@@ -13,24 +13,23 @@ on with the text rather than answers.
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from megadec.common.errors import ExportError
-from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.serve.limits import RequestError
 from megadec.serve.requests import Message
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
 PLAIN_ROLES = {"system": "系统", "user": "用户", "assistant": "助手"}
 
 
@@ -44,7 +43,20 @@ class PlainTemplate:
     def ids(self, messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
         """The ids of `<s>`, a line for each message, and the assistant's role."""
         lines = [f"{PLAIN_ROLES[message.role]}：{message.content}\n" for message in messages]
-        return [tokenizer.bos_id, *tokenizer.encode(f"{''.join(lines)}{PLAIN_ROLES['assistant']}：")]
+        return tokenizer.prompt_ids(f"{''.join(lines)}{PLAIN_ROLES['assistant']}：")
+
+
+class Generation(Extension):
+    """`{% generation %}` around an answer, which transformers marks for training; here it stays as it is."""
+
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
+
+    def parse(self, parser: Parser) -> Node | list[Node]:
+        """What stands inside."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class OwnTemplate:
@@ -53,28 +65,33 @@ class OwnTemplate:
     name = "own"
     stops: tuple[str, ...] = ()
 
-    def __init__(self, source: str, file: Path) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    def __init__(self, source: str, folder: Path) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+        )
         environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
         environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
-            raise ExportError(f"{file}: chat_template is not a Jinja template: {error}") from error
+            raise ExportError(f"{folder}: chat_template is not a Jinja template: {error}") from error
 
     def ids(self, messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
-        """The ids of the rendered text; `bos_token` and `eos_token` become their ids, text that spells them does not.
+        """The ids of the rendered text, in which special tokens are themselves where the template wrote them.
 
-        Raises RequestError.
+        A message that spells one stays text: transformers does the same with `sanitize_control_tokens=True`. Raises
+        RequestError.
         """
-        # Texts that no message holds, since nobody can guess them.
-        bos_token, eos_token = secrets.token_hex(24), secrets.token_hex(24)
-        marks = {bos_token: tokenizer.bos_id, eos_token: tokenizer.eos_id}
+        # What stands for such a text meanwhile is held by no message, since nobody can guess it.
+        marks = {text: secrets.token_hex(24) for text in tokenizer.special_ids}
+        spelled = {mark: text for text, mark in marks.items()}
         try:
             rendered = self._template.render(
-                messages=[message.model_dump(include={"role", "content"}) for message in messages],
-                bos_token=bos_token,
-                eos_token=eos_token,
+                **tokenizer.names,
+                messages=[
+                    {"role": message.role, "content": _marked(message.content, tokenizer, marks)}
+                    for message in messages
+                ],
                 add_generation_prompt=True,
                 tools=None,
                 documents=None,
@@ -83,23 +100,23 @@ class OwnTemplate:
             message = f"messages: the model's chat template refuses them: {error}"
             raise RequestError(message, parameter="messages") from error
         ids: list[int] = []
-        for part in re.split(f"({bos_token}|{eos_token})", rendered):
-            ids += [marks[part]] if part in marks else tokenizer.encode(part)
+        for part in re.split(f"({'|'.join(spelled)})", rendered):
+            ids += tokenizer.encode(spelled[part]) if part in spelled else tokenizer.encode_template(part)
         return ids
 
 
 ChatTemplate: TypeAlias = PlainTemplate | OwnTemplate
 
 
-def read_template(folder: Path) -> ChatTemplate:
-    """The chat template of a model's folder, PLAIN where it has none. Raises ExportError."""
-    if (folder / TEMPLATE_FILE).is_file():
-        return OwnTemplate((folder / TEMPLATE_FILE).read_text(encoding="utf-8"), folder / TEMPLATE_FILE)
-    file = folder / TOKENIZER_CONFIG
-    source = read_json(file, ExportError).get("chat_template") if file.is_file() else None
-    if isinstance(source, list):
-        source = {item.get("name"): item.get("template") for item in source}.get("default")
-    return OwnTemplate(source, file) if isinstance(source, str) else PlainTemplate()
+def read_template(tokenizer: Tokenizer) -> ChatTemplate:
+    """The chat template that came with a tokenizer, PLAIN where there is none. Raises ExportError."""
+    source = tokenizer.templates.get("default")
+    return PlainTemplate() if source is None else OwnTemplate(source, tokenizer.path.parent)
+
+
+def _marked(text: str, tokenizer: Tokenizer, marks: Mapping[str, str]) -> str:
+    """A message with a mark in the place of each special token that it spells."""
+    return "".join(marks.get(part, part) for part in tokenizer.split_special(text))
 
 
 def _refuse(message: str) -> NoReturn:

@@ -1,7 +1,6 @@
 """Hugging Face folders as other tools write them: tiny models with random weights, made by transformers, in a table."""
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from megadec.common.tokenizer import Tokenizer
+from tests.support.foreign_tokenizers import SETTINGS, qwen, write_files
 
 # Four query heads share two key-value heads; 96 positions, of which the scaled ones have learned 24.
 SIZES = {
@@ -110,10 +110,17 @@ REFUSED = {
 
 
 def make_foreign(folder: Path, case: Foreign, tokenizer_path: Path) -> Path:
-    """Write the folder of a case: what transformers saves, the tokenizer.model beside it, and the changed keys."""
+    """Write the folder of a case: what transformers saves, its tokenizer, and the changed keys.
+
+    Qwen2 has byte-level BPE, which transformers takes it for whatever its files say; the others a tokenizer.model.
+    """
     import transformers
 
-    rows = Tokenizer.load(tokenizer_path).vocabulary_size + case.padded
+    files = {"tokenizer_config.json": SETTINGS}
+    if case.model_type == "qwen2":
+        tokenizer_path, files = qwen(folder, tokenizer_path)
+    write_files(folder, tokenizer_path, {name: files[name] for name in files if name != "config.json"})
+    rows = Tokenizer.load(folder).vocabulary_size + case.padded
     config = transformers.AutoConfig.for_model(case.model_type, **{**SIZES, "vocab_size": rows, **case.config})
     torch.manual_seed(11)
     if case.labels:
@@ -125,7 +132,6 @@ def make_foreign(folder: Path, case: Foreign, tokenizer_path: Path) -> Path:
             if parameter.dim() == 1:
                 parameter += 0.3 * torch.randn_like(parameter)
     model.to(case.dtype).save_pretrained(folder, max_shard_size=case.shard_bytes)
-    shutil.copyfile(tokenizer_path, folder / "tokenizer.model")
     file = folder / "config.json"
     content = {**json.loads(file.read_text()), **case.written}
     file.write_text(json.dumps({key: value for key, value in content.items() if value is not ABSENT}))

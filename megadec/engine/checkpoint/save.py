@@ -16,7 +16,6 @@ import torch
 
 import megadec
 from megadec.common.config import to_dict, to_yaml
-from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.manifest import RUN_FILE, Progress, checkpoint_name, finalize, remove_old
 from megadec.engine.checkpoint.rng_state import random_file, random_state
@@ -42,7 +41,7 @@ def begin_checkpoint(
 
     def publish(partial: Path, final: Path, files: dict[str, Any], sums: Sums) -> None:
         if partial.exists():  # not so when what comes after the name is tried again
-            small = {RUN_FILE: to_yaml(job.run).encode(), TOKENIZER_FILE: Path(job.tokenizer.path).read_bytes()}
+            small = {RUN_FILE: to_yaml(job.run).encode(), **job.tokenizer.carried_files()}
             files |= {name: write_small(partial / name, content) for name, content in small.items()}
             bits = {name: {part: f"{value:016x}" for part, value in of.items()} for name, of in sorted(sums.items())}
             finalize(partial, final, manifest | {"files": dict(sorted(files.items())), "bit_sums": bits})

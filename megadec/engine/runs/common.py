@@ -73,7 +73,7 @@ class CommonRun:
     """The sections that every kind of run has beside DeepSpeed's own file.
 
     name: of the run's folder, `output_folder`/`name`.
-    tokenizer: the tokenizer.model, or the folder that holds it.
+    tokenizer: the tokenizer.model, or the folder that holds it; of a model made elsewhere its folder.
     output_folder: where runs are kept.
     seed: of initial weights, the order of windows, dropout.
     """

@@ -9,7 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from megadec.common.tokenizer import Kind, Tokenizer
+from megadec.common.errors import ExportError
+from megadec.common.tokenizer import Tokenizer
+from megadec.common.tokenizer_files import steps_of
+from megadec.common.vocabularies import JsonPieces, Kind
 from megadec.decoder.rope_scaling import Llama3Scaling, RopeScaling, YarnScaling, yarn_magnitude
 from megadec.decoder.shape import DecoderShape
 from megadec.export.read.source import ModelSource
@@ -19,9 +22,20 @@ Value = bool | int | float | str | list[str] | list[float] | list[int]
 
 QUANTIZATION_VERSION = 2
 # llama.cpp's types of tokens.
-TOKEN_TYPES: dict[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "unused": 5, "byte": 6}
+TOKEN_TYPES: dict[Kind, int] = {"normal": 1, "unknown": 2, "control": 3, "user_defined": 4, "unused": 5, "byte": 6}
 # Below that of every piece, so that no text becomes a row that has no piece.
 UNUSED_SCORE = -1e6
+
+# The regular expression by which byte-level BPE first cuts a text -> llama.cpp's name of it. GPT-2's is in the library.
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRE_TOKENIZERS = {
+    None: "gpt-2",
+    rf"{_WORDS}|\p{{N}}|{_REST}": "qwen2",
+    rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}": "llama-bpe",
+}
+# Qwen's; llama.cpp does without it, so its ids are equal for texts that are composed already, as almost all are.
+NFC = {"type": "NFC"}
 
 
 def fields_of(source: ModelSource, tokenizer: Tokenizer, file_type: int) -> dict[str, Value]:
@@ -74,9 +88,11 @@ def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Value]:
     """The tokenizer, and a name for each row of the model that has no piece."""
     entries = [tokenizer.entry(i) for i in range(tokenizer.vocabulary_size)]
     spare = range(tokenizer.vocabulary_size, rows)
+    unknown = {"tokenizer.ggml.unknown_token_id": tokenizer.unk_id} if tokenizer.unk_id >= 0 else {}
+    # llama.cpp knows a second end by this key, and more by their names; which of them it ends at is compared.
+    others = [one for one in tokenizer.end_ids if one != tokenizer.eos_id]
     return {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.pre": "default",
+        **_pieces(tokenizer),
         "tokenizer.ggml.tokens": [*(entry.text for entry in entries), *(f"[PAD{i}]" for i in spare)],
         "tokenizer.ggml.scores": [*(_float32(entry.score) for entry in entries), *(UNUSED_SCORE for _ in spare)],
         "tokenizer.ggml.token_type": [
@@ -85,8 +101,39 @@ def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Value]:
         ],
         "tokenizer.ggml.bos_token_id": tokenizer.bos_id,
         "tokenizer.ggml.eos_token_id": tokenizer.eos_id,
-        "tokenizer.ggml.unknown_token_id": tokenizer.unk_id,
-        "tokenizer.ggml.add_bos_token": True,
+        **({"tokenizer.ggml.eot_token_id": others[0]} if others else {}),
+        **unknown,
+        "tokenizer.ggml.add_bos_token": bool(tokenizer.prefix_ids),
         "tokenizer.ggml.add_eos_token": False,
         "tokenizer.ggml.add_space_prefix": False,
+        **_templates(tokenizer),
+    }
+
+
+def _pieces(tokenizer: Tokenizer) -> dict[str, Value]:
+    """How text is cut into pieces. Raises ExportError for a way that llama.cpp has no name for."""
+    vocabulary = tokenizer.vocabulary
+    if not isinstance(vocabulary, JsonPieces) or not vocabulary.byte_level:
+        return {"tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "default"}
+    if vocabulary.normalizer not in (None, NFC):
+        raise ExportError(f"{tokenizer.path}: normalizer={vocabulary.normalizer!r}; llama.cpp has none")
+    *cuts, last = steps_of(vocabulary.pre_tokenizer, "pretokenizers")
+    regexes = [None] * bool(last.get("use_regex", True)) + [cut.get("pattern", {}).get("Regex") for cut in cuts]
+    known = PRE_TOKENIZERS.get(regexes[0]) if len(regexes) == 1 else None
+    if known is None:
+        raise ExportError(
+            f"{tokenizer.path}: pre_tokenizer={dict(vocabulary.pre_tokenizer)!r}; llama.cpp has a name for those of "
+            f"{', '.join(PRE_TOKENIZERS.values())} only; convert it --to hf or --to onnx"
+        )
+    return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": known, "tokenizer.ggml.merges": vocabulary.merges}
+
+
+def _templates(tokenizer: Tokenizer) -> dict[str, Value]:
+    """The chat templates; the usual one has no name."""
+    others = {name: text for name, text in tokenizer.templates.items() if name != "default"}
+    default = tokenizer.templates.get("default")
+    return {
+        **({} if default is None else {"tokenizer.chat_template": default}),
+        **({"tokenizer.chat_templates": sorted(others)} if others else {}),
+        **{f"tokenizer.chat_template.{name}": text for name, text in others.items()},
     }

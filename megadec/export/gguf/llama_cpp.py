@@ -65,6 +65,14 @@ class LlamaCppModel:
         """The ids of `text`, in which nothing is read as a special token; with `<s>` in front if `add_special`."""
         return list(self._vocabulary.tokenize(text, add_special, False))
 
+    def encode_template(self, text: str) -> list[int]:
+        """The ids of a text in which special tokens are themselves."""
+        return list(self._vocabulary.tokenize(text, False, True))
+
+    def ends(self, piece_id: int) -> bool:
+        """Whether llama.cpp ends an answer at this id."""
+        return bool(self._vocabulary.is_eog(piece_id))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; `<s>` and `</s>` give nothing, bytes that are no UTF-8 give U+FFFD."""
         # The binding strips blanks from both ends; between two full stops there are none.

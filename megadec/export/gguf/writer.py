@@ -143,8 +143,19 @@ def check_gguf(folder: Path, source: ModelSource, dtype: str) -> Parity:
     decoder = decoder_with(source.shape, dict(_compared_tensors(reader, source, dtype)))
     longest = max(map(len, prompt_ids(tokenizer, source.shape.max_position_embeddings))) + GREEDY_TOKENS
     model = LlamaCppModel(path, longest)
-    texts = compare_tokenizer(tokenizer, model.encode, model.decode, (model.bos_id, model.eos_id))
-    generate = partial(greedy_text, model.session, tokenizer.eos_id)
+    ends = (model.bos_id, model.eos_id)
+    form = tokenizer.normalize
+    texts = compare_tokenizer(
+        tokenizer,
+        lambda text, special: model.encode(form(text), special),
+        model.decode,
+        ends,
+        lambda text: model.encode_template(form(text)),
+    )
+    if unknown := [one for one in tokenizer.end_ids if not model.ends(one)]:
+        names = [tokenizer.entry(one).text for one in unknown]
+        raise ExportError(f"eos_token_id has {tokenizer.end_ids}; llama.cpp would not end an answer at {names}")
+    generate = partial(greedy_text, model.session, tokenizer.end_ids)
     runtime, tolerance = f"llama.cpp {dtype}", GGUF_DTYPES[dtype].tolerance
     return compare_language_model(decoder, tokenizer, [model.logits], generate, texts, runtime, tolerance)
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ExportError, needs_extra
-from megadec.common.files import write_json
+from megadec.common.files import read_json, write_json
 from megadec.common.tokenizer import Tokenizer
+from megadec.common.tokenizer_files import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from megadec.common.tokenizer_files import JSON_FILE as TOKENIZER_JSON_FILE
 from megadec.decoder.model import Decoder
 from megadec.export.huggingface.layouts import in_layout
 from megadec.export.parity.compare import Ids, Parity, compare_classifier, compare_language_model, compare_tokenizer
@@ -27,11 +29,14 @@ from megadec.export.read.tensor_names import layout_of, rename
 
 MAX_SHARD_BYTES = 5_000_000_000
 GENERATED_AT_ONCE = 8
-TOKENIZER_JSON_FILE = "tokenizer.json"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-# `</s>`, which no text holds, is a classifier's padding, so that no row is added to the embedding; transformers reads
-# the logits behind the last id that is not padding.
-PADDING = {"pad_token": "</s>", "padding_side": "right"}
+# What most often makes transformers give other ids than a tokenizer.model, for the message.
+DECISIVE_KEYS = ("add_prefix_space", "add_bos_token", "tokenizer_class")
+# Chats that a template is compared on; one that a template refuses, such as a system's message, is left out.
+CHATS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("user", "你好"),),
+    (("user", " 长江有多长？\n"), ("assistant", "约6300公里。"), ("user", "<s>黄河呢</s>")),
+    (("system", "你是一个助手。"), ("user", "Hello, 世界 🙂")),
+)
 
 
 def to_hf(
@@ -53,7 +58,7 @@ def to_hf(
 
     def write(folder: Path, tokenizer: Tokenizer) -> None:
         write_model(source, folder, rounded, tokenizer, max_shard_bytes)
-        write_tokenizer(transformers, folder, source)
+        write_tokenizer(transformers, folder, source, tokenizer)
 
     check = partial(check_hf, source=source, dtype=rounded)
     return write_proven(source, output, f"{layout_of(source.shape)} layout, {rounded},", write, check)
@@ -64,18 +69,17 @@ def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
     transformers = load_transformers()
     ours = Tokenizer.load(source.tokenizer_path)
     read_folder(folder)
-    theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    texts = compare_tokenizer(
-        ours,
-        lambda text, special: list(theirs(text, add_special_tokens=special)["input_ids"]),
-        lambda ids: str(theirs.decode(ids, skip_special_tokens=True)),
-        (theirs.bos_token_id, theirs.eos_token_id),
-    )
+    theirs, texts = compare_with_transformers(ours, folder, chats=source.classes is None)
     model, decoder = load_both(folder, source, dtype)
     if source.classes is not None:
         _compare_labels(model.config, source)
         return compare_classifier(decoder, ours, partial(_classify, model, theirs), texts)
-    generate = partial(_generate, model, ours.eos_id)
+    ends = model.generation_config.eos_token_id
+    if tuple(sorted(ends if isinstance(ends, list) else [ends])) != ours.end_ids:
+        raise ExportError(f"transformers ends an answer at {ends}; those of {source.path} are {list(ours.end_ids)}")
+    # Greedy, whatever the model's own generation_config.json says of sampling.
+    model.generation_config = transformers.GenerationConfig(eos_token_id=list(ours.end_ids), pad_token_id=ours.eos_id)
+    generate = partial(_generate, model, ours)
     return compare_language_model(decoder, ours, [lambda ids: model(torch.tensor([ids])).logits[0]], generate, texts)
 
 
@@ -92,8 +96,72 @@ def load_both(folder: Path, source: ModelSource, dtype: torch.dtype | None) -> t
     return model.eval(), decoder_with(source.shape, found, source.classes)
 
 
-def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> None:
-    """tokenizer.json and tokenizer_config.json, made of the tokenizer.model beside them."""
+def compare_with_transformers(ours: Tokenizer, folder: Path, *, chats: bool) -> tuple[Any, int]:
+    """AutoTokenizer's reading of `folder`, compared with ours on texts and `chats`; and how many of them there were.
+
+    In a text nothing is read as a special token (`split_special_tokens`), in a template all are. Raises ExportError,
+    MissingExtraError.
+    """
+    theirs = load_transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def encode(text: str, special: bool, split: bool = True) -> list[int]:
+        return list(theirs(text, add_special_tokens=special, split_special_tokens=split)["input_ids"])
+
+    try:
+        texts = compare_tokenizer(
+            ours,
+            encode,
+            lambda ids: str(theirs.decode(ids, skip_special_tokens=True)),
+            (ours.bos_id if "bos_token" not in ours.names else theirs.bos_token_id, theirs.eos_token_id),
+            lambda text: encode(text, False, False),
+        )
+    except ExportError as error:
+        stated = read_json(folder / TOKENIZER_CONFIG_FILE) if (folder / TOKENIZER_CONFIG_FILE).is_file() else {}
+        keys = ", ".join(f"{key}={stated.get(key)!r}" for key in DECISIVE_KEYS)
+        raise ExportError(f"{error}; {TOKENIZER_CONFIG_FILE} has {keys}") from error
+    return theirs, texts + (_compare_chats(ours, theirs, folder) if chats and "default" in ours.templates else 0)
+
+
+def _compare_chats(ours: Tokenizer, theirs: Any, folder: Path) -> int:
+    """Compare the ids of chats that the folder's template makes; gives how many it takes. Raises ExportError."""
+    compared, refusals = 0, []
+    for chat in CHATS:
+        messages = [{"role": role, "content": content} for role, content in chat]
+        make = partial(theirs.apply_chat_template, messages, add_generation_prompt=True)
+        try:
+            rendered = make(tokenize=False)
+        except Exception as error:  # Jinja's, and whatever a template runs into
+            refusals.append(str(error))
+            continue
+        if (wanted := list(make(return_dict=False))) != (found := ours.encode_template(rendered)):
+            split = "; its tokenizer_config.json has split_special_tokens=true" * theirs.split_special_tokens
+            raise ExportError(
+                f"{folder}: chat {rendered!r}: transformers gives the ids {wanted}, megadec {found}{split}"
+            )
+        compared += 1
+    if not compared:
+        raise ExportError(f"{folder}: chat_template makes none of the chats that it is compared on: {refusals[0]}")
+    return compared
+
+
+def write_tokenizer(transformers: Any, folder: Path, source: ModelSource, tokenizer: Tokenizer) -> None:
+    """tokenizer.json and tokenizer_config.json, made of the tokenizer.model beside them.
+
+    A tokenizer that came with files of its own keeps them. Of a language model a special token that stands in a text is
+    itself, as in every model that people chat with: transformers tokenizes a rendered template as a text, and knows no
+    difference. A classifier, which has no template, keeps such a text a text, as in training.
+    """
+    # `</s>`, which no text holds, is a classifier's padding, so that no row is added to the embedding; transformers
+    # reads the logits behind the last id that is not padding.
+    ends = tokenizer.entry(tokenizer.eos_id).text
+    padding = {} if source.classes is None else {"pad_token": ends, "padding_side": "right"}
+    strict = {"split_special_tokens": source.classes is not None}
+    config_file = folder / TOKENIZER_CONFIG_FILE
+    if not tokenizer.is_plain:
+        if source.classes is not None:
+            stated = read_json(config_file, ExportError) if config_file.is_file() else {}
+            write_json(config_file, {**stated, **strict, **padding})
+        return
     settings = {
         "add_bos_token": True,
         "add_eos_token": False,
@@ -101,8 +169,7 @@ def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> Non
         "clean_up_tokenization_spaces": False,
         "legacy": False,
         "model_max_length": source.shape.max_position_embeddings,
-        # Text that spells "<s>" stays text, as in training.
-        "split_special_tokens": True,
+        **strict,
     }
     # `vocab_file=` is silently ignored by transformers 5: from_pretrained on a folder is what reads the model.
     theirs = transformers.LlamaTokenizer.from_pretrained(folder, local_files_only=True, **settings)
@@ -110,11 +177,10 @@ def write_tokenizer(transformers: Any, folder: Path, source: ModelSource) -> Non
     # transformers 4 fails.
     (folder / TOKENIZER_JSON_FILE).write_text(theirs.backend_tokenizer.to_str(pretty=True), encoding="utf-8")
     named = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    padding = {} if source.classes is None else PADDING
-    write_json(folder / TOKENIZER_CONFIG_FILE, {**named, **settings, **padding})
+    write_json(config_file, {**named, **settings, **padding})
 
 
-def _generate(model: Any, eos_id: int, prompts: Sequence[Ids], tokens: int) -> list[list[int]]:
+def _generate(model: Any, tokenizer: Tokenizer, prompts: Sequence[Ids], tokens: int) -> list[list[int]]:
     """transformers' greedy text of all prompts, generated in left-padded batches."""
     made: dict[tuple[int, ...], list[int]] = {}
     ordered = sorted(prompts, key=len)
@@ -122,14 +188,14 @@ def _generate(model: Any, eos_id: int, prompts: Sequence[Ids], tokens: int) -> l
         rows = ordered[start : start + GENERATED_AT_ONCE]
         pads = [len(rows[-1]) - len(row) for row in rows]
         text_BS = model.generate(
-            torch.tensor([[eos_id] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]),
+            torch.tensor([[tokenizer.eos_id] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]),
             attention_mask=torch.tensor([[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]),
             do_sample=False,
             max_new_tokens=tokens,
-            pad_token_id=eos_id,
         )
         for row, new in zip(rows, text_BS[:, len(rows[-1]) :].tolist(), strict=True):
-            made[tuple(row)] = new[: new.index(eos_id) + 1] if eos_id in new else new
+            ends = [place for place, one in enumerate(new) if one in tokenizer.end_ids]
+            made[tuple(row)] = new[: ends[0] + 1] if ends else new
     return [made[tuple(prompt)] for prompt in prompts]
 
 

@@ -16,7 +16,7 @@ from megadec.common.ranks import is_first
 from megadec.common.tokenizer import Tokenizer
 from megadec.engine.checkpoint.manifest import checkpoints_in
 from megadec.engine.runs.common import CommonRun
-from megadec.export.huggingface.export import load_both, load_transformers
+from megadec.export.huggingface.export import compare_with_transformers, load_both, load_transformers
 from megadec.export.parity.compare import LOGIT_TOLERANCE, Ids, compare_logits, prompt_ids
 from megadec.export.read.source import ModelSource, check_vocabulary
 
@@ -30,8 +30,8 @@ log = logger(__name__)
 def proven(source: ModelSource) -> ModelSource:
     """The source itself, or of a foreign folder the source with the proof that transformers computes the same.
 
-    Holds the model once in float32 meanwhile. Raises ExportError when logits differ or transformers cannot load the
-    folder, MissingExtraError without transformers.
+    Holds the model once in float32 meanwhile. Raises ExportError when logits, or ids of texts and chats, differ or
+    transformers cannot load the folder, MissingExtraError without transformers.
     """
     if not source.foreign:
         return source
@@ -40,6 +40,7 @@ def proven(source: ModelSource) -> ModelSource:
     tokenizer = Tokenizer.load(source.tokenizer_path)
     check_vocabulary(source, tokenizer)
     try:
+        _, texts = compare_with_transformers(tokenizer, source.path, chats=source.classes is None)
         model, decoder = load_both(source.path, source, None)
     except ExportError:
         raise
@@ -60,7 +61,7 @@ def proven(source: ModelSource) -> ModelSource:
     except ExportError as error:
         raise ExportError(f"{source.path}: megadec does not compute what transformers does: {error}") from error
     log.info("%s is read as it is meant: largest logit difference %.1e", source.path, difference)
-    proof = {"runtime": f"transformers {version}", "tokens": len(ids), "tolerance": LOGIT_TOLERANCE}
+    proof = {"runtime": f"transformers {version}", "tokens": len(ids), "texts": texts, "tolerance": LOGIT_TOLERANCE}
     return replace(source, proof={**proof, "largest_logit_difference": difference})
 
 

@@ -55,7 +55,7 @@ def check_onnx(folder: Path, source: ModelSource) -> Parity:
     decoder = decoder_with(source.shape, compare_weights(folder, source), source.classes)
     if source.classes is None:
         model = OnnxModel(folder)
-        generate = partial(greedy_text, model.session, tokenizer.eos_id)
+        generate = partial(greedy_text, model.session, tokenizer.end_ids)
         logits: list[Logits] = [model.logits, partial(logits_in_steps, model)]
         return compare_language_model(decoder, tokenizer, logits, generate, runtime="onnxruntime")
     classifier = OnnxClassifier(folder)

@@ -5,10 +5,11 @@ The set is small, so that every export is compared on the same texts in seconds;
 kernels, and a format its own rounding, so each export states the tolerance that it was held to.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
+from itertools import cycle
 
 import torch
 import yaml
@@ -30,7 +31,7 @@ Ours = Callable[[Tensor], Tensor]
 Logits = Callable[[Ids], Tensor]
 # The ids of B texts -> logits [B, L] of each.
 Classify = Callable[[Sequence[Ids]], Tensor]
-# (prompts, tokens) -> the greedy text behind each prompt: so many tokens, or up to `</s>` with it.
+# (prompts, tokens) -> the greedy text behind each prompt: so many tokens, or up to an end token with it.
 Generate = Callable[[Sequence[Ids], int], list[list[int]]]
 
 _SET = yaml.safe_load((resources.files("megadec.export.parity") / "texts.yaml").read_text(encoding="utf-8"))
@@ -79,7 +80,7 @@ def compare_language_model(
     prompts = prompt_ids(tokenizer, context)
     difference = max(compare_logits(prompts, decoder, theirs, tolerance) for theirs in logits)
     made = generate(prompts, min(GREEDY_TOKENS, context - 1))
-    greedy = compare_greedy(prompts, decoder, made, tokenizer.eos_id, tolerance)
+    greedy = compare_greedy(prompts, decoder, made, tokenizer.end_ids, tolerance)
     return Parity(difference, len(prompts), greedy, texts, runtime, tolerance)
 
 
@@ -106,13 +107,14 @@ def compare_tokenizer(
     encode: Callable[[str, bool], list[int]],
     decode: Callable[[Ids], str],
     bos_and_eos: tuple[int, int],
+    encode_template: Callable[[str], list[int]],
 ) -> int:
     """Compare ids of the fixed texts and of every piece's own text, and the text of every id; gives how many texts.
 
-    `encode` is the other runtime's, with `<s>` in front where the second argument says so; `decode` shows no special
-    tokens. Raises ExportError.
+    `encode` is the other runtime's, with `<s>` in front where the second argument says so and the tokenizer has it
+    there; `decode` shows no special tokens; in `encode_template` they are themselves. Raises ExportError.
     """
-    specials = {ours.unk_id, ours.bos_id, ours.eos_id}
+    specials = set(ours.special_ids.values())
     singles = [[i] for i in range(ours.vocabulary_size) if i not in specials]
     pieces = [ours.decode(single) for single in singles]
     texts = [*TEXTS, *pieces]
@@ -121,8 +123,12 @@ def compare_tokenizer(
         if wanted != (found := encode(text, False)):
             raise ExportError(f"token ids of {text!r}: the export gives {found}, the model was trained with {wanted}")
     for text, wanted in zip(TEXTS, wanted_ids, strict=False):
-        if (found := encode(text, True)) != [ours.bos_id, *wanted]:
-            raise ExportError(f"the export gives {found} for {text!r}; <s> ({ours.bos_id}) and its ids are wanted")
+        if (found := encode(text, True)) != [*ours.prefix_ids, *wanted]:
+            front = f"<s> {list(ours.prefix_ids)}" if ours.prefix_ids else "no <s>"
+            raise ExportError(f"the export gives {found} for {text!r}; {front} and its ids are wanted")
+    for text in template_texts(ours):
+        if (found := encode_template(text)) != (wanted := ours.encode_template(text)):
+            raise ExportError(f"template {text!r}: the export gives the ids {found}, the tokenizer {wanted}")
     for ids in (*singles, *wanted_ids[: len(TEXTS)]):
         if (shown := decode(ids)) != (text := ours.decode(ids)):
             raise ExportError(f"text of ids {list(ids)}: the export gives {shown!r}, the tokenizer {text!r}")
@@ -131,10 +137,19 @@ def compare_tokenizer(
     return len(texts)
 
 
+def template_texts(tokenizer: Tokenizer) -> list[str]:
+    """Texts as a chat template writes them: every special token, side by side and between the fixed texts."""
+    specials = list(tokenizer.special_ids)
+    if not specials:
+        return []
+    between = zip(cycle(specials), TEXTS, strict=False)
+    return ["".join(specials), "".join(f"{special}{text}" for special, text in between)]
+
+
 def prompt_ids(tokenizer: Tokenizer, max_position_embeddings: int) -> list[list[int]]:
-    """The prompts as ids behind `<s>`, cut so that the greedy text still fits into the context."""
+    """The prompts as ids, cut so that the greedy text still fits into the context."""
     room = max(1, max_position_embeddings - GREEDY_TOKENS)
-    return [[tokenizer.bos_id, *ids][:room] for ids in tokenizer.encode_many(PROMPTS)]
+    return [([*tokenizer.prefix_ids, *ids] or [tokenizer.bos_id])[:room] for ids in tokenizer.encode_many(PROMPTS)]
 
 
 def compare_logits(prompts: Iterable[Ids], ours: Ours, theirs: Logits, tolerance: float = LOGIT_TOLERANCE) -> float:
@@ -163,7 +178,11 @@ def _scale(logits: Tensor) -> float:
 
 
 def compare_greedy(
-    prompts: Iterable[Ids], ours: Ours, theirs: Iterable[Ids], eos_id: int, tolerance: float = LOGIT_TOLERANCE
+    prompts: Iterable[Ids],
+    ours: Ours,
+    theirs: Iterable[Ids],
+    end_ids: Collection[int],
+    tolerance: float = LOGIT_TOLERANCE,
 ) -> int:
     """Compare what the other runtime wrote behind each prompt; gives how many tokens were equal.
 
@@ -186,17 +205,19 @@ def compare_greedy(
                     )
                 break
             compared += 1
-            if found == eos_id:
+            if found in end_ids:
                 break
     return compared
 
 
-def greedy_text(session: Callable[[], Session], eos_id: int, prompts: Sequence[Ids], tokens: int) -> list[list[int]]:
+def greedy_text(
+    session: Callable[[], Session], end_ids: Collection[int], prompts: Sequence[Ids], tokens: int
+) -> list[list[int]]:
     """`Generate` for a runtime with sessions: each token is fed behind the ones before it."""
     found: list[list[int]] = []
     for new in prompts:
         sequence, made = session(), list[int]()
-        while len(made) < tokens and eos_id not in made:
+        while len(made) < tokens and (not made or made[-1] not in end_ids):
             new = [int(sequence.feed(new).argmax())]
             made += new
         found.append(made)

@@ -1,16 +1,14 @@
 """An export's folder: written, compared in the format's own runtime, and only then named."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from megadec.common.files import whole_folder, write_json
 from megadec.common.log import logger
-from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.export.parity.compare import Parity
-from megadec.export.read.source import PROVENANCE_FILE, ModelSource, check_vocabulary, statement
+from megadec.export.read.source import PROVENANCE_FILE, ModelSource, check_vocabulary, statement, write_carried
 
 log = logger(__name__)
 
@@ -31,7 +29,7 @@ def write_proven(
     check_vocabulary(source, tokenizer)
     with whole_folder(output) as folder:
         log.info("writing %s to %s", what, output)
-        shutil.copyfile(source.tokenizer_path, folder / TOKENIZER_FILE)
+        write_carried(tokenizer, folder)
         write(folder, tokenizer)
         log.info("comparing it with its source, in the runtime that it is for")
         parity = check(folder)

@@ -87,9 +87,9 @@ WRITTEN: dict[Layout, dict[str, Any]] = {
 
 
 def config_of(
-    shape: DecoderShape, dtype: torch.dtype, bos_id: int, eos_id: int, labels: Sequence[str] | None = None
+    shape: DecoderShape, dtype: torch.dtype, bos_id: int, end: int | list[int], labels: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The content of config.json; with labels that of a classifier."""
+    """The content of config.json; with labels that of a classifier. end: the id or ids that end an answer."""
     layout = layout_of(shape)
     dtype_name = str(dtype).removeprefix("torch.")
     scaling = {} if shape.rope_scaling is None else {"rope_scaling": shape.rope_scaling.to_dict()}
@@ -105,7 +105,7 @@ def config_of(
         **scaling,
         "use_cache": labels is None,
         "bos_token_id": bos_id,
-        "eos_token_id": eos_id,
+        "eos_token_id": end,
         "torch_dtype": dtype_name,
         "dtype": dtype_name,
     }
@@ -113,7 +113,7 @@ def config_of(
         config["id2label"] = {str(number): label for number, label in enumerate(labels)}
         config["label2id"] = {label: number for number, label in enumerate(labels)}
         # transformers reads the logits behind the last id that is not this one; no text holds `</s>`.
-        config["pad_token_id"] = eos_id
+        config["pad_token_id"] = end
     return config
 
 

@@ -13,8 +13,8 @@ import torch
 
 from megadec.common.errors import ExportError
 from megadec.common.files import read_json, write_json
-from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
+from megadec.common.tokenizer_files import GENERATION_FILE
 from megadec.export.read.huggingface_config import config_of, labels_of, shape_of
 from megadec.export.read.safetensor_files import SafetensorFiles, files_in, write_files
 from megadec.export.read.source import (
@@ -31,7 +31,6 @@ from megadec.export.read.source import (
 from megadec.export.read.tensor_names import rename
 
 CONFIG_FILE = "config.json"
-GENERATION_FILE = "generation_config.json"
 
 # Old Llama folders store RoPE's frequencies, which follow from the configuration.
 DERIVED_TENSORS = ("rotary_emb.inv_freq",)
@@ -47,11 +46,12 @@ def write_model(
     shapes = {rename(name, to="hugging_face"): size for name, size in source.sizes.items()}
     write_files(folder, shapes, dtype, lambda name: source.tensor(rename(name, of="hugging_face")), max_shard_bytes)
     labels = source.task.get("labels")
-    write_json(folder / CONFIG_FILE, config_of(source.shape, dtype, tokenizer.bos_id, tokenizer.eos_id, labels))
+    end = tokenizer.stated_end if labels is None else tokenizer.eos_id
+    write_json(folder / CONFIG_FILE, config_of(source.shape, dtype, tokenizer.bos_id, end, labels))
     if labels is None:
-        # Greedy until `</s>`; a caller who wants to sample says so.
-        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.eos_id}
-        write_json(folder / GENERATION_FILE, {**ids, "do_sample": False})
+        # Greedy until an end token, where the model does not say otherwise; a caller who wants to sample says so.
+        ids = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.eos_id, "do_sample": False}
+        write_json(folder / GENERATION_FILE, {**ids, **tokenizer.generation, "eos_token_id": end})
 
 
 def read_folder(folder: Path) -> ModelSource:
@@ -63,12 +63,12 @@ def read_folder(folder: Path) -> ModelSource:
     shape = shape_of(config, folder / CONFIG_FILE)
     files = SafetensorFiles(files_in(folder), partial(rename, of="hugging_face"), DERIVED_TENSORS)
     stated = read_json(folder / PROVENANCE_FILE, ExportError) if (folder / PROVENANCE_FILE).is_file() else {}
-    check_tokenizer(folder, stated.get("tokenizer", {}).get("sha256"))
+    tokenizer_file = check_tokenizer(folder, stated.get("tokenizer", {}).get("sha256"))
     source = ModelSource(
         path=folder,
         kind="huggingface",
         shape=shape,
-        tokenizer_path=folder / TOKENIZER_FILE,
+        tokenizer_path=tokenizer_file,
         dtype=files.dtype,
         reader=files,
         task=_task(folder, labels_of(config, folder / CONFIG_FILE), stated.get("task", {})),

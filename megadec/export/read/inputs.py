@@ -41,10 +41,13 @@ class Form:
         """The text in the template."""
         return self.template.replace(TEXT, text)
 
-    def ids(self, bos_id: int, encoded: list[int]) -> list[int]:
-        """`<s>` and as many ids as fit; never `</s>`, as the last token of the text is what the label is read from."""
-        room = self.longest_tokens - 1
-        return [bos_id, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
+    def ids(self, prefix_ids: Sequence[int], encoded: list[int]) -> list[int]:
+        """What the tokenizer puts in front of a text (`<s>`, or nothing), and as many ids of the text as fit.
+
+        Never `</s>`: the last token of the text is what the label is read from.
+        """
+        room = self.longest_tokens - len(prefix_ids)
+        return [*prefix_ids, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
 
     def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts that are to be classified. Raises InputError for an empty one."""
@@ -52,4 +55,4 @@ class Form:
             if not text.strip():
                 raise InputError(f"text {number} is empty; there is nothing to classify")
         encoded = tokenizer.encode_many([self.put(text.strip()) for text in texts])
-        return [self.ids(tokenizer.bos_id, one) for one in encoded]
+        return [self.ids(tokenizer.prefix_ids, one) for one in encoded]

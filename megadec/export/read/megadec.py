@@ -4,7 +4,6 @@ Training can start from it and generation can load it. One file whatever its siz
 reader needs no index.
 """
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -12,12 +11,19 @@ import torch
 from megadec.common.errors import ConfigError, ExportError
 from megadec.common.files import read_json, sha256_of, whole_folder, write_json
 from megadec.common.log import logger
-from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import MANIFEST, read_manifest
 from megadec.export.read.safetensor_files import SINGLE_FILE, SafetensorFiles, write_tensors
-from megadec.export.read.source import LANGUAGE_MODEL, ModelSource, checked, origin_of, statement
+from megadec.export.read.source import (
+    LANGUAGE_MODEL,
+    ModelSource,
+    check_tokenizer,
+    checked,
+    origin_of,
+    statement,
+    write_carried,
+)
 
 FORMAT = "megadec-model"
 SHAPE_FILE = "shape.json"
@@ -37,8 +43,8 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
         log.info("writing megadec folder, %s, to %s", stored, output)
         write_tensors(folder / SINGLE_FILE, source.sizes, stored, source.tensor)
         write_json(folder / SHAPE_FILE, source.shape.to_dict())
-        shutil.copyfile(tokenizer.path, folder / TOKENIZER_FILE)
-        files = [folder / name for name in (SINGLE_FILE, SHAPE_FILE, TOKENIZER_FILE)]
+        carried = write_carried(tokenizer, folder)
+        files = [folder / name for name in (SINGLE_FILE, SHAPE_FILE, *carried)]
         hashes = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
         write_json(folder / MANIFEST, {**statement(source, tokenizer, FORMAT), "files": hashes})
         written = read_folder(folder)
@@ -51,11 +57,12 @@ def read_folder(folder: Path) -> ModelSource:
     """Open a megadec model folder and check its hashes and tensors. Raises ExportError."""
     manifest = read_manifest(folder, FORMAT, 1, ExportError)
     files = SafetensorFiles([folder / SINGLE_FILE])
+    tokenizer_file = check_tokenizer(folder, manifest["tokenizer"]["sha256"])
     source = ModelSource(
         path=folder,
         kind="megadec",
         shape=read_shape(folder),
-        tokenizer_path=folder / TOKENIZER_FILE,
+        tokenizer_path=tokenizer_file,
         dtype=files.dtype,
         reader=files,
         task=manifest.get("task", {"kind": LANGUAGE_MODEL}),

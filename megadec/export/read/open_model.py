@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import CheckpointError, ConfigError
-from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import MANIFEST, checkpoint_name, newest_whole, read_manifest
 from megadec.engine.checkpoint.skipped import Skipped
@@ -89,7 +88,7 @@ def _open_checkpoint(path: Path) -> ModelSource:
     task = manifest.get("task", {"kind": LANGUAGE_MODEL})
     if task["kind"] not in (LANGUAGE_MODEL, CLASSIFICATION):
         raise ConfigError(f"{folder} holds a {task['kind']} model; a decoder or a classifier was expected here")
-    check_tokenizer(folder, manifest["tokenizer"]["sha256"], CheckpointError)
+    tokenizer_file = check_tokenizer(folder, manifest["tokenizer"]["sha256"], CheckpointError)
     try:
         shape = DecoderShape.from_mapping(manifest["shape"])
     except ConfigError as error:
@@ -101,7 +100,7 @@ def _open_checkpoint(path: Path) -> ModelSource:
         path=folder,
         kind="checkpoint",
         shape=shape,
-        tokenizer_path=folder / TOKENIZER_FILE,
+        tokenizer_path=tokenizer_file,
         dtype=torch.bfloat16 if manifest["precision"] == "bf16" else torch.float32,
         reader=files,
         step=manifest["step"],

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from megadec import __version__
 from megadec.common.errors import ExportError, MegadecError
-from megadec.common.files import sha256_of
-from megadec.common.tokenizer import FILE_NAME as TOKENIZER_FILE
 from megadec.common.tokenizer import Tokenizer
+from megadec.common.tokenizer_files import content_sha256, vocabulary_file
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.common import CHECKPOINTS
@@ -124,23 +123,32 @@ def origin_of(stated: Mapping[str, Any]) -> dict[str, Any]:
     return {name: source.get(name) for name in ("step", "tokens", "skipped_sha256")}
 
 
+def write_carried(tokenizer: Tokenizer, folder: Path) -> list[str]:
+    """Write the tokenizer and what stands beside it into a folder; gives the files' names."""
+    carried = tokenizer.carried_files()
+    for name, content in carried.items():
+        (folder / name).write_bytes(content)
+    return list(carried)
+
+
 def check_vocabulary(source: ModelSource, tokenizer: Tokenizer) -> None:
     """Raise ExportError when the tokenizer has pieces that the model has no rows for."""
     if tokenizer.vocabulary_size > source.shape.vocabulary_size:
         raise ExportError(
-            f"{tokenizer.path} has {tokenizer.vocabulary_size} pieces; the model has rows for "
+            f"{tokenizer.path} has {tokenizer.vocabulary_size} pieces, added tokens among them; the model has rows for "
             f"{source.shape.vocabulary_size} only"
         )
 
 
-def check_tokenizer(folder: Path, wanted: str | None, error: type[MegadecError] = ExportError) -> None:
-    """Raise `error` when the folder's tokenizer is missing, or has another SHA-256 than `wanted` (None: unknown)."""
-    file = folder / TOKENIZER_FILE
+def check_tokenizer(folder: Path, wanted: str | None, error: type[MegadecError] = ExportError) -> Path:
+    """The folder's tokenizer; raises `error` when it is missing, or is another than `wanted` (None: unknown)."""
+    file = vocabulary_file(folder)
     if not file.is_file():
-        raise error(f"{file} does not exist; a model carries the sentencepiece tokenizer that its data were made with")
-    found = sha256_of(file)
+        raise error(f"{file} does not exist, nor a tokenizer.json; a model carries the tokenizer that its data had")
+    found = content_sha256(file)
     if wanted not in (None, found):
         raise error(f"{file} has sha256 {found}; the model was trained with {wanted}")
+    return file
 
 
 def check_equal(

@@ -100,7 +100,7 @@ def test_one_seed_gives_one_text_and_another_seed_another(model: DecoderModel) -
 
 def test_generation_ends_before_the_end_of_text_and_may_fill_the_context(model: DecoderModel) -> None:
     ids = list(Continuation(model, [5], Sampling(20, 0.0)))
-    ended = Continuation(model, [5], Sampling(20, 0.0), eos_id=ids[7])
+    ended = Continuation(model, [5], Sampling(20, 0.0), end_ids={ids[7]})
     assert list(ended) == ids[: ids.index(ids[7])]
     assert ended.finished == "stop"
     assert len(list(Continuation(model, [1] * 60, Sampling(4)))) == 4

@@ -38,7 +38,7 @@ def test_text_is_held_back_only_while_it_may_become_a_stop() -> None:
 
 def pieces_of(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str] = (), most: int = 40) -> list[Piece]:
     model = Recited(tokenizer.vocabulary_size, [*ids, tokenizer.eos_id])
-    continuation = Continuation(model, [1], Sampling(most, 0.0), tokenizer.eos_id)
+    continuation = Continuation(model, [1], Sampling(most, 0.0), tokenizer.end_ids)
     answer = Answer(continuation, tokenizer, stops, lambda: None)
     pieces = [answer.turn()]
     while pieces[-1].reason is None:

@@ -1,6 +1,7 @@
 """A chat becomes the ids that its template means, and nothing in a message can become more than text."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ TURNS = [("system", "简短。"), ("user", "你好"), ("assistant", "你好！")
 CHAT = [Message(role=role, content=content) for role, content in TURNS]
 OWN = (
     "{{ bos_token }}{% for message in messages %}\n"
-    "[{{ message['role'] }}] {{ message['content'] | trim }}{{ eos_token }}\n"
+    "[{{ message['role'] }}] {% generation %}{{ message['content'] | trim }}{% endgeneration %}{{ eos_token }}\n"
     "{% endfor %}\n{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 
@@ -31,7 +32,8 @@ def test_a_template_of_the_folder_is_found_in_each_of_its_places_and_without_one
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     config = tmp_path / "tokenizer_config.json"
-    assert read_template(tmp_path).name == "plain"
+    shutil.copyfile(tokenizer.path, tmp_path / "tokenizer.model")
+    assert read_template(Tokenizer.load(tmp_path)).name == "plain"
     found = []
     for file, text in (
         (config, json.dumps({"chat_template": OWN})),
@@ -40,7 +42,7 @@ def test_a_template_of_the_folder_is_found_in_each_of_its_places_and_without_one
         (tmp_path / "chat_template.jinja", OWN),
     ):
         file.write_text(text)
-        found.append(read_template(tmp_path))
+        found.append(read_template(Tokenizer.load(tmp_path)))
     assert [template.name for template in found] == ["own", "own", "plain", "own"]
     assert found[0].ids(CHAT, tokenizer) == found[1].ids(CHAT, tokenizer) == found[3].ids(CHAT, tokenizer)
 
@@ -73,7 +75,8 @@ def test_a_template_can_refuse_messages(tokenizer: Tokenizer, source: str, words
         OwnTemplate(source, Path("t")).ids(CHAT, tokenizer)
 
 
-def test_a_template_that_is_none_is_refused_when_it_is_read(tmp_path: Path) -> None:
+def test_a_template_that_is_none_is_refused_when_it_is_read(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    shutil.copyfile(tokenizer.path, tmp_path / "tokenizer.model")
     (tmp_path / "chat_template.jinja").write_text("{% for %}")
-    with pytest.raises(ExportError, match=r"chat_template.jinja: chat_template is not a Jinja template"):
-        read_template(tmp_path)
+    with pytest.raises(ExportError, match=r"chat_template is not a Jinja template"):
+        read_template(Tokenizer.load(tmp_path))

@@ -24,6 +24,7 @@ def compare(ours: Tokenizer, **changes) -> int:
         "encode": lambda text, special: [ours.bos_id] * special + ours.encode(text),
         "decode": ours.decode,
         "bos_and_eos": (ours.bos_id, ours.eos_id),
+        "encode_template": ours.encode_template,
     }
     return compare_tokenizer(ours, **{**theirs, **changes})
 
@@ -37,6 +38,7 @@ def test_one_other_id_a_missing_beginning_another_end_and_one_other_text_are_fou
         ({"encode": lambda text, special: tokenizer.encode(text) + [5] * (text == TEXTS[3])}, "token ids of"),
         ({"encode": lambda text, special: tokenizer.encode(text)}, r"<s> .* and its ids are wanted"),
         ({"bos_and_eos": (tokenizer.bos_id, 0)}, "the export has <s> and </s> at"),
+        ({"encode_template": tokenizer.encode}, "template '<unk>"),
         ({"decode": lambda ids: "?" if list(ids) == [400] else tokenizer.decode(ids)}, r"text of ids \[400\]"),
     ):
         with pytest.raises(ExportError, match=words):
@@ -70,18 +72,18 @@ def best_next(ids_BS):
 
 
 def test_equal_greedy_text_passes_to_the_end_of_the_document_and_one_other_token_is_found():
-    assert compare_greedy([[1], [40]], best_next, [range(2, 10), range(41, 60)], 45) == 8 + 5
+    assert compare_greedy([[1], [40]], best_next, [range(2, 10), range(41, 60)], [45, 90]) == 8 + 5
     with pytest.raises(ExportError, match="the export gives id 9, the model 3"):
-        compare_greedy([[1]], best_next, [[2, 9]], 45)
+        compare_greedy([[1]], best_next, [[2, 9]], [45])
 
 
 def test_a_tie_may_go_either_way_and_ends_the_comparison_of_its_prompt_but_not_to_a_third_token():
     def two_alike(ids_BS):
         return torch.tensor([1.0, 1.0, 0.5]).expand(1, ids_BS.shape[1], 3)
 
-    assert compare_greedy([[1], [1]], two_alike, [[0, 1, 2]] * 2, 9) == 2
+    assert compare_greedy([[1], [1]], two_alike, [[0, 1, 2]] * 2, [9]) == 2
     with pytest.raises(ExportError, match="the export gives id 2, the model 0"):
-        compare_greedy([[1]], two_alike, [[2]], 9)
+        compare_greedy([[1]], two_alike, [[2]], [9])
 
 
 def test_a_wider_tolerance_is_in_units_of_the_spread_of_the_logits():
@@ -102,7 +104,7 @@ def test_a_runtime_with_sessions_generates_until_the_end_of_the_document():
         def feed(self, ids):
             return torch.nn.functional.one_hot(torch.tensor(ids[-1] + 1), 50).double()
 
-    assert greedy_text(Counting, 9, [[3, 4], [7]], 3) == [[5, 6, 7], [8, 9]]
+    assert greedy_text(Counting, [9], [[3, 4], [7]], 3) == [[5, 6, 7], [8, 9]]
 
 
 def test_the_fifty_prompts_are_texts_too_and_leave_room_in_a_small_context(tokenizer):
