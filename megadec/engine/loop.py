@@ -4,7 +4,6 @@ Read this first: build the engine, go on where the run left off, then evaluate, 
 wish to stop. One plain loop and no callbacks: things happen in the order in which they are written.
 """
 
-import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from megadec.common.errors import ConfigError, TrainingError
 from megadec.common.log import logger
 from megadec.data.prefetch import Prefetcher
 from megadec.data.stream import TrainStream
-from megadec.decoder.kernels.precision import has_bf16
+from megadec.engine.banner import announce
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.load import load_checkpoint, roll_back
 from megadec.engine.checkpoint.manifest import Progress, checkpoint_name
@@ -80,7 +79,7 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
             log.info("stopped before the first step (%s); the same command begins again", interrupt.reason)
         else:
             job, engine, progress = begun
-            _announce(job, ranks, progress)
+            announce(job, ranks, progress)
             with (
                 _metrics(job, ranks, progress) as metrics,
                 _batches(job, ranks, progress.step) as batches,
@@ -263,29 +262,6 @@ def _metrics(job: Job, ranks: Ranks, progress: Progress) -> MetricsLogger:
         steps=job.run.train.steps,
         flops=job.task.flops,
         config=to_dict(job.run),
-    )
-
-
-def _announce(job: Job, ranks: Ranks, progress: Progress) -> None:
-    run, precision, why = job.run, job.settings.precision, ""
-    if precision == "bf16" and not has_bf16():
-        log.info(
-            "train.precision=bf16: this machine has no bf16 instructions, so a step takes as long as in fp32 or up to a"
-            " fifth longer, and only weights and activations are smaller; train.precision=auto takes fp32 here"
-        )
-    if (warmup := run.schedule.warmup_steps) >= run.train.steps:
-        log.warning(f"schedule.warmup_steps={warmup} of train.steps={run.train.steps}: the rate never reaches its peak")
-    if (windows := job.task.stream.windows_per_epoch) < run.train.global_batch_size:
-        batch = f"train.global_batch_size={run.train.global_batch_size}"
-        log.warning(f"an epoch has {windows:,} sequences, fewer than {batch}: a step sees some of them twice")
-    if run.train.precision == "auto":
-        machine, has = "GPU" if torch.cuda.is_available() else "CPU", "has" if precision == "bf16" else "has no"
-        why = f" (auto: this {machine} {has} bf16 instructions)"
-    parameters = sum(math.prod(size) for size in job.task.sizes.values())
-    log.info(
-        f"{run.name}: {job.task.kind.replace('_', ' ')}, {parameters:,} parameters, ZeRO stage {job.settings.stage},"
-        f" {precision}{why}, {ranks.world_size} rank(s), {run.train.global_batch_size} sequences a step,"
-        f" {windows:,} sequences an epoch; step {progress.step} of {run.train.steps}"
     )
 
 

@@ -1,0 +1,56 @@
+"""What a start says of its run before the first step: how large it is, where it goes, and what may not be meant."""
+
+import math
+
+import torch
+
+from megadec.common.log import logger
+from megadec.data.stream import TrainStream
+from megadec.decoder.kernels.precision import has_bf16
+from megadec.engine.checkpoint.manifest import Progress
+from megadec.engine.ranks import Ranks
+from megadec.engine.runs.common import Job
+
+log = logger(__name__)
+
+
+def announce(job: Job, ranks: Ranks, progress: Progress) -> None:
+    """Log the run's size, data, learning rate and folders; warn of settings that contradict each other."""
+    run, precision = job.run, job.settings.precision
+    if precision == "bf16" and not has_bf16():
+        log.info(
+            "train.precision=bf16: this machine has no bf16 instructions, so a step takes as long as in fp32 or up to a"
+            " fifth longer, and only weights and activations are smaller; train.precision=auto takes fp32 here"
+        )
+    if (warmup := run.schedule.warmup_steps) >= run.train.steps:
+        log.warning(f"schedule.warmup_steps={warmup} of train.steps={run.train.steps}: the rate never reaches its peak")
+    if (windows := job.task.stream.windows_per_epoch) < run.train.global_batch_size:
+        batch = f"train.global_batch_size={run.train.global_batch_size}"
+        log.warning(f"an epoch has {windows:,} sequences, fewer than {batch}: a step sees some of them twice")
+    for line in _lines(job, ranks, progress):
+        log.info(line)
+
+
+def _lines(job: Job, ranks: Ranks, progress: Progress) -> list[str]:
+    run, settings, why = job.run, job.settings, ""
+    if run.train.precision == "auto":
+        machine = "GPU" if torch.cuda.is_available() else "CPU"
+        why = f" (auto: this {machine} has {'' if settings.precision == 'bf16' else 'no '}bf16 instructions)"
+    parameters = sum(math.prod(size) for size in job.task.sizes.values())
+    return [
+        f"{run.name}: {job.task.kind.replace('_', ' ')}, {parameters:,} parameters, ZeRO stage {settings.stage},"
+        f" {settings.precision}{why}, {ranks.world_size} rank(s)",
+        f"step {progress.step} of {run.train.steps}, {_data(job)}; learning rate up to {run.optimizer.learning_rate:g}",
+        f"metrics in {run.folder}, checkpoints in {run.checkpoints}",
+    ]
+
+
+def _data(job: Job) -> str:
+    """How much a step and the whole run read, and how often they see what there is."""
+    stream, steps, batch = job.task.stream, job.run.train.steps, job.run.train.global_batch_size
+    epochs = steps * batch / stream.windows_per_epoch
+    if not isinstance(stream, TrainStream):
+        return f"{batch:,} sequences a step, {steps * batch:,} in all: {epochs:.3g} epochs"
+    tokens = batch * stream.sequence_length
+    seen = ", ".join(f"{data.folder} {weight * epochs:.3g}" for data, weight in stream.sets)
+    return f"{batch:,} sequences ({tokens:,} tokens) a step, {steps * tokens:,} tokens in all; epochs: {seen}"
