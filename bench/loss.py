@@ -23,9 +23,9 @@ from torch.nn.functional import cross_entropy, linear
 from bench.measure import DTYPES, alternate, device, environment, fresh_process, summary
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
-from megadec.decoder.chunked_loss import PLAIN_LOSS, LanguageLoss
 from megadec.decoder.heads import LanguageModelHead
 from megadec.decoder.layers import Embedding
+from megadec.decoder.loss_options import PLAIN_LOSS, LanguageLoss
 from megadec.engine.train_options import PrecisionChoice, resolve_precision
 
 PLAIN = "plain"

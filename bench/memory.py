@@ -20,9 +20,8 @@ from bench.measure import alternate, device, environment, fresh_process, summary
 from bench.trainers import Workload, engine_of, initial_values, task_of
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, run_main
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import KEEPABLE, Execution, Recompute
 from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.engine.metrics.device import peak_memory_bytes
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import start_process_group

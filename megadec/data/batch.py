@@ -16,6 +16,7 @@ from torch import Tensor
 from megadec.data.windows import WindowPlan
 
 PADDING_ID = 0
+TARGETS = ("targets_BS", "weights_BS")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Batch(ABC):
     def model_arguments(self) -> dict[str, Tensor]:
         """All but the ids, under the names of the model's keyword arguments."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ids_BS"}
+
+    def context_arguments(self) -> dict[str, Tensor]:
+        """`model_arguments` without what is predicted: the model then gives logits."""
+        return {name: value for name, value in self.model_arguments().items() if name not in TARGETS}
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from megadec.common.errors import ConfigError, ShardError
-from megadec.data.batch import Batch
 from megadec.data.shuffle import Shuffle
+
+if TYPE_CHECKING:  # a run's request is checked without torch
+    from megadec.data.batch import Batch
 
 ORDER_RULE = "the order of the sequences depends on it, so the run cannot go on from this state"
 
@@ -76,7 +78,7 @@ class ResumableStream(ABC):
         return self._order.windows_per_epoch
 
     @abstractmethod
-    def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> Sequence[Batch]:
+    def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> "Sequence[Batch]":
         """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` sequences (None: one)."""
 
     @abstractmethod

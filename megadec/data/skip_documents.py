@@ -7,12 +7,14 @@ in documents.json at each start: about 8 million documents a second for one id, 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from megadec.common.errors import ConfigError
 from megadec.data.dataset import DataSet
 from megadec.data.windows import WindowPlan
+
+if TYPE_CHECKING:  # a run's request is checked without torch
+    from torch import Tensor
 
 SHOWN_IDS = 5
 
@@ -63,7 +65,7 @@ def find_skipped(sets: Sequence[DataSet], ids: Collection[str]) -> list[SkippedD
 
 
 def leave_out(
-    weights_BS: Tensor, windows: Sequence[tuple[WindowPlan, int] | None], skipped: Sequence[SkippedDocuments]
+    weights_BS: "Tensor", windows: Sequence[tuple[WindowPlan, int] | None], skipped: Sequence[SkippedDocuments]
 ) -> None:
     """Take the weight in place from every prediction whose target belongs to a skipped document.
 

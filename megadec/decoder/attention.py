@@ -21,7 +21,7 @@ from megadec.decoder.document_attention import (
     document_mask,
     locate_documents,
 )
-from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.execution import Kernels
 from megadec.decoder.kernels.precision import matmul_dtype
 from megadec.decoder.kernels.rotary import rotate_pair
 from megadec.decoder.layers import Linear, RotaryNorm

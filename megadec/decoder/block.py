@@ -5,8 +5,7 @@ from torch.nn.functional import dropout
 
 from megadec.decoder.attention import AttentionMask, SelfAttention
 from megadec.decoder.cache import KeyValueCache
-from megadec.decoder.execution import PLAIN, Execution
-from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.execution import PLAIN, Execution, Kernels
 from megadec.decoder.kernels.swiglu import swiglu
 from megadec.decoder.layers import AddRMSNorm, Linear
 from megadec.decoder.recompute import in_tiles

@@ -5,8 +5,6 @@ a chunk of tokens exists at a time. The gradients are computed during the forwar
 later but one factor), which holds a float32 gradient of the weight until the backward pass.
 """
 
-import math
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -14,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from megadec.common.errors import check_range
-from megadec.decoder.kernels.choose import Kernels, module_for, pieces
+from megadec.decoder.execution import Kernels
+from megadec.decoder.kernels.choose import module_for, pieces
 from megadec.decoder.kernels.precision import matmul_dtype, wide_dtype
+from megadec.decoder.loss_options import LanguageLoss
 
 # Shapes: N tokens of the batch, C tokens of a chunk, H hidden size, V vocabulary.
 
@@ -24,26 +23,6 @@ from megadec.decoder.kernels.precision import matmul_dtype, wide_dtype
 # product to the gradient of the whole weight, which costs as much as a few hundred tokens of the products themselves.
 CHUNK_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
 CHUNK_TOKENS = {"cpu": 512, "cuda": 4096}
-
-
-@dataclass(frozen=True)
-class LanguageLoss:
-    """What a language model's training loss adds to plain nats; evaluation is in plain nats.
-
-    label_smoothing: the share of the target that is spread over the vocabulary (arXiv 1512.00567, section 7).
-    z_loss: times the squared logarithm of softmax's denominator, which keeps logits from drifting; 1e-4 is usual (PaLM,
-        arXiv 2204.02311, section 5).
-    """
-
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range(self, "loss.", "label_smoothing", least=0, below=1)
-        check_range(self, "loss.", "z_loss", least=0, below=math.inf)
-
-
-PLAIN_LOSS = LanguageLoss()
 
 
 def chunk_tokens(vocabulary_size: int, h_NH: Tensor) -> int:

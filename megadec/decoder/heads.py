@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from megadec.decoder.chunked_loss import PLAIN_LOSS, LanguageLoss, chunked_cross_entropy
-from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.chunked_loss import chunked_cross_entropy
+from megadec.decoder.execution import Kernels
 from megadec.decoder.kernels.precision import at_least_float32
 from megadec.decoder.layers import Embedding, linear
+from megadec.decoder.loss_options import PLAIN_LOSS, LanguageLoss
 
 # Shapes: B batch, S sequence, N tokens of the batch, H hidden size, V vocabulary, L labels.
 

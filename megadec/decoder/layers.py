@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from megadec.decoder.kernels.choose import Kernels
+from megadec.decoder.execution import Kernels
 from megadec.decoder.kernels.norm import rms_norm, stream_norm
 from megadec.decoder.kernels.precision import matmul_dtype
 from megadec.decoder.kernels.rotary import norm_rotate

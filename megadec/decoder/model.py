@@ -12,12 +12,12 @@ from torch.nn.functional import dropout as drop
 from megadec.decoder.attention import CAUSAL, AttentionMask, cached_mask, packed_mask
 from megadec.decoder.block import Block
 from megadec.decoder.cache import KeyValueCache
-from megadec.decoder.chunked_loss import PLAIN_LOSS, LanguageLoss
 from megadec.decoder.compiled import compile_blocks
 from megadec.decoder.document_attention import document_starts
 from megadec.decoder.execution import PLAIN, Execution
 from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 from megadec.decoder.layers import Embedding, RMSNorm, rotations
+from megadec.decoder.loss_options import PLAIN_LOSS, LanguageLoss
 from megadec.decoder.recompute import run_block
 from megadec.decoder.sequence_parallel import SequenceRanks
 from megadec.decoder.shape import DecoderShape, check_context

@@ -23,12 +23,11 @@ or in the other, or ahead of both.
 With `offload` what a policy keeps waits for the backward pass in the host's memory (offload.py).
 """
 
-import dataclasses
 import functools
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,17 +35,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
-from megadec.common.errors import ConfigError, check_choice, check_range
+from megadec.decoder.execution import KEEPABLE, Recompute
 from megadec.decoder.offload import HostCopy, can_offload, offloaded_input
-
-# What `keep` may name, and the products of a block behind each name; attention is no product.
-KEEPABLE = {
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attention": (),
-    "output": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-}
-KEEP = ("qkv", "attention", "output")
 
 # Products by name, with where their arguments hold the weight: without and with a bias.
 _PRODUCTS = {"aten::mm": 1, "aten::addmm": 2}
@@ -55,40 +45,6 @@ _ATTENTION = frozenset({
     "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention",
     "megadec::attend_each", "torch_attn::_varlen_attn",
 })  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Recompute:
-    """Which activations the backward pass computes again; the table above compares the modes.
-
-    mode: none, selective, every_nth or full.
-    every: with every_nth, blocks 0, every, 2 * every ... are computed again.
-    keep: with selective, what is kept.
-    offload: keep the rest in host memory until the backward pass; helps on a GPU only.
-    """
-
-    mode: Literal["none", "full", "every_nth", "selective"] = "none"
-    every: int = 2
-    keep: tuple[str, ...] = KEEP
-    offload: bool = False
-
-    def __post_init__(self) -> None:
-        check_range(self, "model.execution.recompute.", "every", least=1)
-        for name in self.keep:
-            check_choice("model.execution.recompute.keep", name, KEEPABLE)
-        if self.mode != "selective" and set(self.keep) != set(KEEP):
-            raise ConfigError(
-                f"model.execution.recompute.keep={list(self.keep)} is for mode=selective, and the mode is {self.mode}"
-            )
-        if self.offload and self.mode == "none":
-            raise ConfigError(
-                "model.execution.recompute.offload=true with mode=none: what goes to the host is what a policy keeps,"
-                " and none keeps everything; choose full, every_nth or selective"
-            )
-
-    def applies_to(self, layer: int) -> bool:
-        """Whether block `layer` is computed again, wholly or in part."""
-        return self.mode in ("full", "selective") or (self.mode == "every_nth" and layer % self.every == 0)
 
 
 def run_block(recompute: Recompute, layer: int, block: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -8,42 +8,22 @@ which makes every figure a little worse than that of a sliding window.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from megadec.common.errors import check_range
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.batch import Batch, TokenBatch, assemble
 from megadec.data.dataset import DataSet
 from megadec.data.pair_stream import PairBatch
 from megadec.data.resumable import RankPosition
 from megadec.data.windows import plan_windows
+from megadec.engine.evaluate_options import EvaluateOptions
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.task import Scorer
 
 HeldOut = Mapping[str, Iterable[TokenBatch | PairBatch]]
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Loss and bits per character on held-out shards, during pretraining.
-
-    sets: name -> folder of held-out shards.
-    interval_steps: evaluate every this many steps, and at the start and the end.
-    windows: at most this many windows of each set, evenly spaced over it.
-    micro_batch_size: sequences of one rank at a time.
-    """
-
-    sets: dict[str, str] = field(default_factory=dict)
-    interval_steps: int = 500
-    windows: int = 128
-    micro_batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        check_range(self, "evaluate.", "interval_steps", "windows", "micro_batch_size", least=1)
 
 
 def measure_rounds(

@@ -41,6 +41,7 @@ from megadec.engine.health.preemption import Interrupt
 from megadec.engine.health.watchdog import Watchdog
 from megadec.engine.metrics.logger import MetricsLogger
 from megadec.engine.metrics.reports import Anomaly, Saved, StepReport
+from megadec.engine.profiling import profiled
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job
 from megadec.engine.schedule import learning_rate_factor
@@ -73,6 +74,7 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
     with (
         owned(run.folder, ranks),
         Watchdog(run.guard.stall_seconds, run.folder, ranks.rank, ranks.world_size) as watchdog,
+        watchdog.naming_lost_ranks(),
     ):
         begun = _begin(job, ranks, interrupt, watchdog)
         if begun is None:
@@ -163,8 +165,15 @@ def _evaluate(training: _Training, progress: Progress) -> Progress | None:
     evaluations = task.evaluate(training.engine, step, training.interrupt)
     if evaluations is None:
         return None
+    samples = task.write_samples(training.engine, step, training.interrupt) if task.write_samples else []
+    if samples is None:
+        return None
     training.metrics.record_evaluations(evaluations)
-    log.info("evaluated step %d: %s", step, "; ".join(map(str, evaluations)))
+    training.metrics.record_samples(samples)
+    if evaluations:
+        log.info("evaluated step %d: %s", step, "; ".join(map(str, evaluations)))
+    for sample in samples:
+        log.info("step %d writes: [%s]%s", step, sample.prompt, sample.text)
     best = after_evaluation(training.job.run.early_stopping, progress.best, step, evaluations)
     return replace(progress, evaluated_step=step, best=best)
 
@@ -176,7 +185,7 @@ def _step(training: _Training, progress: Progress) -> Progress | None:
     _seed(run.seed, progress.step, engine.ranks.rank)
     training.watchdog.set_phase("data", step)
     rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
-    with memory_errors(training.job):
+    with memory_errors(training.job), profiled(run, step, engine.ranks):
         report = train_step(
             engine,
             next(batches),

@@ -5,11 +5,13 @@ Torch's own fused AdamW (one kernel on CPU and on CUDA) needs no compiler; DeepS
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from megadec.common.errors import check_range
+
+if TYPE_CHECKING:  # the options are read without torch
+    import torch
+    from torch import nn
 
 EMBEDDING_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
@@ -50,14 +52,16 @@ def decays(name: str, options: OptimizerOptions) -> bool:
     return not (name.rpartition(".")[2].startswith("bias") or "norm" in owner)
 
 
-def build_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], options: OptimizerOptions) -> torch.optim.AdamW:
+def build_optimizer(parameters: "Iterable[tuple[str, nn.Parameter]]", options: OptimizerOptions) -> "torch.optim.AdamW":
     """AdamW over what decays and what does not; an empty group is left out.
 
     Its rate is 0 until a step sets it, so an update that nobody asked for changes nothing.
     """
+    from torch.optim import AdamW
+
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in parameters:
         if parameter.requires_grad:
             groups[decays(name, options)].append(parameter)
     parts = [{"params": own, "weight_decay": options.weight_decay * decay} for decay, own in groups.items() if own]
-    return torch.optim.AdamW(parts, lr=0.0, betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True)
+    return AdamW(parts, lr=0.0, betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True)

@@ -11,6 +11,10 @@ from megadec.common.errors import TrainingError
 from megadec.common.ranks import rank
 
 
+class LostRankError(TrainingError):
+    """A peer has ended, or is not reached any more."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes that train together, seen from one of them. Every method is collective."""
@@ -22,7 +26,7 @@ class Ranks:
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         """The sums of each value over all ranks, in float64, in one message.
 
-        Raises TrainingError when a rank is lost.
+        Raises LostRankError when a rank is lost.
         """
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         if self.world_size > 1:
@@ -53,10 +57,11 @@ class Ranks:
 
 @contextlib.contextmanager
 def lost_ranks(doing: str) -> Iterator[None]:
-    """Turn the transport's complaint about a vanished peer into a TrainingError."""
+    """Turn the transport's complaint about a vanished peer into a LostRankError."""
     try:
         yield
     except RuntimeError as error:
         if not any(word in str(error) for word in ("Connection", "gloo", "NCCL")):
             raise
-        raise TrainingError(f"rank {rank()}: another rank was lost while {doing}; its own message says why") from error
+        words = f"rank {rank()}: another rank was lost while {doing}; its own message says why"
+        raise LostRankError(words) from error

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from megadec.data.batch import Batch
 from megadec.data.resumable import ResumableStream
+from megadec.decoder.cache import KeyValueCache
+from megadec.decoder.model import Decoder
 from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.reports import Evaluation
+from megadec.engine.metrics.reports import Evaluation, Sample
 from megadec.engine.ranks import Ranks
 
 Kind = Literal["language_model", "classification", "seq2seq"]
@@ -49,8 +51,21 @@ class Scorer(Protocol):
         """The model's logits, without targets."""
 
 
+class Writer(Scorer, Protocol):
+    """What writing texts needs of a language model in training."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model itself."""
+
+    def next_logits(self, ids_BS: Tensor, cache: KeyValueCache) -> Tensor:
+        """Logits [B, 1, V] behind the last of `ids_BS`, which follow what the cache holds and join it. Collective."""
+
+
 # (model, step, interrupt) -> the figures of every held-out set; None as soon as any rank wants to stop. Collective.
 Evaluate = Callable[[Scorer, int, Interrupt], list[Evaluation] | None]
+# (model, step, interrupt) -> what it writes; None as soon as any rank wants to stop. Collective.
+WriteSamples = Callable[[Writer, int, Interrupt], list[Sample] | None]
 
 
 class InitialWeights(Protocol):
@@ -79,10 +94,11 @@ class Task:
 
     sizes: every parameter's size by name, a tied one once. first_value: a parameter's first value, float32 on the CPU.
     flops: (tokens, sum of squared document lengths) -> operations of forward and backward. evaluate: None where nothing
-    is held out, with evaluate_interval_steps 0. details: JSON that goes into the checkpoint's manifest. tied: names of
-    one and the same tensor. workers, prefetch_steps: how batches are made ahead, as `DataOptions` says. agree_on_data:
-    compares what the ranks found of the data and gives the stream of all; collective. largest_batch: the micro-batch of
-    so many sequences that takes the most memory; None where all have one size.
+    is held out, with evaluate_interval_steps 0. write_samples: called with it, None where nothing is asked for.
+    details: JSON that goes into the checkpoint's manifest. tied: names of one and the same tensor. workers,
+    prefetch_steps: how batches are made ahead, as `DataOptions` says. agree_on_data: compares what the ranks found of
+    the data and gives the stream of all; collective. largest_batch: the micro-batch of so many sequences that takes the
+    most memory; None where all have one size.
     """
 
     kind: Kind
@@ -100,6 +116,7 @@ class Task:
     prefetch_steps: int = 2
     agree_on_data: Callable[[Ranks], ResumableStream] | None = None
     largest_batch: Callable[[int], Batch] | None = None
+    write_samples: WriteSamples | None = None
 
     @property
     def manifest(self) -> dict[str, Any]:

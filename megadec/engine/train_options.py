@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from megadec.common.errors import check_range
-from megadec.decoder.kernels.precision import has_bf16
+from megadec.common.errors import ConfigError, check_range
 
 Precision = Literal["bf16", "fp32"]
 PrecisionChoice = Literal["auto", "bf16", "fp32"]
@@ -13,6 +12,8 @@ PrecisionChoice = Literal["auto", "bf16", "fp32"]
 def resolve_precision(choice: PrecisionChoice) -> Precision:
     """`auto` is bf16 where this machine's devices multiply it in hardware, and fp32 elsewhere."""
     if choice == "auto":
+        from megadec.decoder.kernels.precision import has_bf16  # asks torch, which a wrong request need not wait for
+
         return "bf16" if has_bf16() else "fp32"
     return choice
 
@@ -30,6 +31,7 @@ class TrainOptions:
         do not fit one device; micro_batch_size then counts the sequences of such a group.
     dry_run: before the first step of a start, take the largest micro-batch forward and backward once, so that too
         little memory is an error at once; no number depends on it.
+    profile_steps: steps whose computation rank 0 writes as a trace into the run's folder `profiles`; they take longer.
     """
 
     steps: int = 1000
@@ -39,10 +41,14 @@ class TrainOptions:
     stop_at_step: int | None = None
     sequence_parallel_size: int = 1
     dry_run: bool = True
+    profile_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         counts = ("steps", "global_batch_size", "micro_batch_size", "stop_at_step", "sequence_parallel_size")
         check_range(self, "train.", *counts, least=1)
+        for step in self.profile_steps:
+            if not 1 <= step <= self.steps:
+                raise ConfigError(f"train.profile_steps has {step}, which is not from 1 to train.steps={self.steps}")
 
     @property
     def last_step(self) -> int:

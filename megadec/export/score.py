@@ -20,11 +20,11 @@ from megadec.data.resumable import RankPosition
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import folder_name
 from megadec.decoder.model import Decoder
-from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
+from megadec.engine.evaluate import evaluate_loss, window_batches
+from megadec.engine.evaluate_options import EvaluateOptions
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
-from megadec.engine.zero.engine import TARGETS
 from megadec.export.read.load import load_source
 from megadec.export.read.open_model import open_model
 
@@ -79,8 +79,7 @@ class _Alone:
         return loss
 
     def logits(self, batch: Batch) -> Tensor:
-        context = {name: value for name, value in batch.model_arguments().items() if name not in TARGETS}
-        logits: Tensor = self._decoder(batch.ids_BS, **context)
+        logits: Tensor = self._decoder(batch.ids_BS, **batch.context_arguments())
         return logits
 
 

@@ -17,10 +17,10 @@ from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.chunked_loss import LanguageLoss
 from megadec.decoder.execution import Execution
 from megadec.decoder.flops import model_flops, sizes_of
 from megadec.decoder.initialize import initial_tensor
+from megadec.decoder.loss_options import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from megadec.common.config import to_dict
+from megadec.decoder.execution import KEEPABLE, Recompute
 from megadec.decoder.flops import attention_flops, flops_per_token, parameter_table
-from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.plan.memory import Memory, memory_of
 from megadec.plan.setup import GIB, Machines, Setup, Work, Zero

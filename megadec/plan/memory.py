@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from megadec.decoder.chunked_loss import CHUNK_BYTES, CHUNK_TOKENS
-from megadec.decoder.recompute import Recompute
+from megadec.decoder.execution import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.plan.setup import FP32, Machines, Setup
 

@@ -8,9 +8,8 @@ from typing import Any, Literal, Self
 import torch
 
 from megadec.common.errors import ConfigError, check_range
-from megadec.decoder.execution import PLAIN, Execution
+from megadec.decoder.execution import PLAIN, Execution, Recompute
 from megadec.decoder.flops import parameter_count
-from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics.device import PEAK_FLOPS_BY_NAME
 from megadec.engine.train_options import Precision

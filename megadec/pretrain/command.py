@@ -9,8 +9,6 @@ from pathlib import Path
 from megadec.engine.command import train_command
 from megadec.engine.runs.common import Job
 from megadec.engine.runs.pretrain import PretrainRun, open_run
-from megadec.export.huggingface.foreign import prove_before_training
-from megadec.export.read.open_model import open_model
 
 
 def pretrain(argv: Sequence[str]) -> None:
@@ -23,8 +21,13 @@ def open_pretraining(run: PretrainRun, deepspeed_file: Path) -> Job:
 
     Raises as it, `open_model` and `prove_before_training` do.
     """
-    initial = None if run.model.init_from is None else open_model(Path(run.model.init_from))
+    if run.model.init_from is None:
+        return open_run(run, deepspeed_file)
+    # These import torch, which a wrong request need not wait for.
+    from megadec.export.huggingface.foreign import prove_before_training
+    from megadec.export.read.open_model import open_model
+
+    initial = open_model(Path(run.model.init_from))
     job = open_run(run, deepspeed_file, initial)
-    if initial is not None:
-        prove_before_training(initial, run)
+    prove_before_training(initial, run)
     return job

@@ -16,7 +16,8 @@ from megadec.corpus.shards import write_shards
 from megadec.data.dataset import DataSet
 from megadec.data.resumable import rank_position
 from megadec.data.stream import TrainStream
-from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
+from megadec.engine.evaluate import evaluate_loss, window_batches
+from megadec.engine.evaluate_options import EvaluateOptions
 from megadec.engine.health.damaged_shards import agree_on_sets
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.ranks import Ranks

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from megadec.common.errors import ConfigError, MegadecError
 from megadec.engine.zero.engine import start_process_group
 from megadec.pretrain.command import pretrain
-from tests.support.processes import errors_of, launched, run_ranks
+from tests.support.processes import environment, errors_of, launched, run_ranks
 from tests.support.tiny_runs import TinyRuns
 
 
@@ -27,6 +29,10 @@ def test_a_wrong_request_is_refused_with_the_key_or_file_and_what_was_found_befo
         (["--model.shape.vocabulary_size", "7"], ["model.shape.vocabulary_size=7"]),
         (["--deepspeed", "no.json"], ["no.json"]),
         (["--deepspeed", str(zero)], ["zero-key.json", "zero_optimization.stagee"]),
+        (["--train.profile_steps", "3", "13"], ["train.profile_steps has 13", "train.steps=12"]),
+        (["--evaluate.prompts_file", "none.txt"], ["evaluate.prompts_file=none.txt"]),
+        (["--evaluate.prompts", "今天", "--evaluate.prompt_tokens=64"], ["今天", "max_position_embeddings=64"]),
+        (["--evaluate.temperature=-1"], ["evaluate.temperature=-1"]),
     ):
         with pytest.raises(MegadecError) as refused:
             pretrain([*usual, *wrong])
@@ -34,6 +40,50 @@ def test_a_wrong_request_is_refused_with_the_key_or_file_and_what_was_found_befo
         for part in expected:
             assert part in str(refused.value), wrong
     assert not (tmp_path / "runs").exists()
+
+
+# Refuses each of the requests, given as JSON, and says what was imported for it.
+REFUSE = """
+import json, sys
+from megadec.common.errors import MegadecError
+from megadec.pretrain.command import pretrain
+for arguments in json.loads(sys.argv[1]):
+    try:
+        pretrain(arguments)
+    except MegadecError as error:
+        assert error.exit_status == 2, error
+        print(error)
+print(*(name for name in ("torch", "deepspeed") if name in sys.modules))
+from megadec.finetune.commands import finetune
+from megadec.engine.command import seq2seq
+for command in (finetune, seq2seq):
+    try:
+        command(["--seeed=3"])
+    except MegadecError:
+        print(*(name for name in ("deepspeed",) if name in sys.modules))
+"""
+
+
+def test_a_wrong_request_does_not_wait_for_torch_or_deepspeed(tmp_path: Path, runs: TinyRuns) -> None:
+    usual, zero = runs.command("wrong"), tmp_path / "zero-key.json"
+    zero.write_text(json.dumps({"zero_optimisation": {"stage": 3}}))
+    wrong = (
+        (["--seeed=3"], "--seeed"),
+        (["--train.steps=many"], "train.steps"),
+        (["--tokenizer=none.model"], "none.model"),
+        (["--data.train={none: 1.0}"], "none"),
+        (["--data.sequence_length=65"], "data.sequence_length=65"),
+        (["--train.global_batch_size=7"], "train.global_batch_size=7"),
+        (["--deepspeed", str(zero)], "zero_optimisation"),
+    )
+    command = [sys.executable, "-c", REFUSE, json.dumps([[*usual, *options] for options, _ in wrong])]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *said, imported, of_finetune, of_seq2seq = done.stdout.splitlines()
+    assert len(said) == len(wrong)
+    for line, (_, word) in zip(said, wrong, strict=True):
+        assert word in line
+    assert (imported, of_finetune, of_seq2seq) == ("", "", "")
 
 
 def test_the_launcher_shows_one_message_for_all_ranks_and_passes_the_status_on(tmp_path: Path, runs: TinyRuns) -> None:

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from megadec.decoder.chunked_loss import LanguageLoss
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import Execution, Recompute
+from megadec.decoder.loss_options import LanguageLoss
 from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.finetune.examples import LabelledSet
 from megadec.finetune.lora import LoraOptions, Method, adapted

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import Execution, Kernels
 from megadec.decoder.kernels import norm, rotary, swiglu
-from megadec.decoder.kernels.choose import Kernels, module_for
+from megadec.decoder.kernels.choose import module_for
 from megadec.decoder.layers import rotations
 from megadec.decoder.rope_scaling import YarnScaling
 from tests.support import PROJECT

@@ -61,14 +61,23 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.train_many", "torch._dynamo", "setuptools"])
 
 
+Launcher = Callable[[int, int], dict[str, str]]
+
+
 @contextmanager
-def forked(do: Callable[..., None], arguments: Sequence[Any], ranks: int, log: Path) -> Iterator[list[Rank]]:
-    """`do(*arguments)` in so many processes that find each other; they print into one file. None outlives it."""
+def forked(
+    do: Callable[..., None], arguments: Sequence[Any], ranks: int, log: Path, *, launcher: Launcher | None = None
+) -> Iterator[list[Rank]]:
+    """`do(*arguments)` in so many processes that find each other; they print into one file. None outlives it.
+
+    launcher: (rank, ranks) -> the variables that it sets; torchrun's where it is None.
+    """
     together = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = []
     try:
         for rank in range(ranks):
-            variables = {**together, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            usual = {**together, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            variables = usual if launcher is None else launcher(rank, ranks)
             process = _FORKS.Process(target=_be_rank, args=(variables, log, do, arguments), daemon=True)
             process.start()
             processes.append(process)

@@ -9,14 +9,12 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError
-
-Kernels = Literal["auto", "torch", "triton"]
+from megadec.decoder.execution import Kernels
 
 # On a CPU the intermediate float32 numbers of a piece, three buffers of 1 MiB, stay in the caches of two cores, and its
 # 2^18 elements are enough for several threads.

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from megadec.decoder.execution import Kernels
 from megadec.decoder.kernels import norm
-from megadec.decoder.kernels.choose import Kernels, module_for, pieces
+from megadec.decoder.kernels.choose import module_for, pieces
 from megadec.decoder.kernels.norm import differentiate_piece, normalized
 from megadec.decoder.kernels.precision import at_least_float32, wide_dtype
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from megadec.decoder.kernels.choose import Kernels, module_for, pieces
+from megadec.decoder.execution import Kernels
+from megadec.decoder.kernels.choose import module_for, pieces
 
 
 def swiglu(gate: Tensor, up: Tensor, kernels: Kernels = "auto") -> Tensor:

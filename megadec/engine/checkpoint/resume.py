@@ -20,9 +20,9 @@ Found = tuple[Path, dict[str, Any]]
 # What may differ when a run goes on by itself, and what may differ beside that when a checkpoint is named on purpose.
 MAY_DIFFER = (
     "output_folder", "model.execution", "checkpoint", "evaluate", "early_stopping", "metrics", "guard",
-    "train.stop_at_step", "train.dry_run", "train.micro_batch_size", "train.sequence_parallel_size", "data.workers",
-    "data.prefetch_steps", "data.skip_documents", "data.skip_documents_file", "data.verify", "data.bad_shards",
-    "data.cache",
+    "train.stop_at_step", "train.dry_run", "train.profile_steps", "train.micro_batch_size",
+    "train.sequence_parallel_size", "data.workers", "data.prefetch_steps", "data.skip_documents",
+    "data.skip_documents_file", "data.verify", "data.bad_shards", "data.cache",
 )  # fmt: skip
 # Where these lie is free: `check_fits` and the stream compare what they hold.
 KNOWN_BY_CONTENT = ("tokenizer", "data.train", "data.dev", "data.soft", "data.source")

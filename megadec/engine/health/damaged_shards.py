@@ -9,6 +9,7 @@ makes it.
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megadec.common.errors import MegadecError, ShardError
 from megadec.common.files import read_json, write_json
@@ -17,8 +18,10 @@ from megadec.common.ranks import local_rank, local_world_size
 from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.shard_folders import Verify
-from megadec.data.stream import TrainStream
-from megadec.engine.ranks import Ranks
+
+if TYPE_CHECKING:  # a run's request is checked without torch
+    from megadec.data.stream import TrainStream
+    from megadec.engine.ranks import Ranks
 
 REPORT = "damaged_shards.json"
 Sets = Sequence[DataSet]
@@ -26,7 +29,7 @@ Sets = Sequence[DataSet]
 log = logger(__name__)
 
 
-def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | float, ranks: Ranks) -> list[DataSet]:
+def agree_on_sets(sets: Sets, held_out: Sets, verify: Verify, bad_shards: int | float, ranks: "Ranks") -> list[DataSet]:
     """The sets of training without what any rank found damaged; those that lack nothing more are the same objects.
 
     verify: "hashes" reads every shard once a machine, shared among its ranks. Collective. Raises ShardError: other data
@@ -83,7 +86,7 @@ def check_limit(sets: Sets, bad_shards: int | float) -> None:
     )
 
 
-def report_damaged_shards(stream: TrainStream, folder: Path, step: int) -> None:
+def report_damaged_shards(stream: "TrainStream", folder: Path, step: int) -> None:
     """Add a line to the run's damaged_shards.json for a start at `step` that leaves shards out, and say so."""
     sets = [data for data, _ in stream.sets]
     shards = []

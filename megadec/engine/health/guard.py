@@ -20,11 +20,13 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from megadec.common.errors import ConfigError, check_range
 from megadec.engine.metrics.reports import Action, Anomaly, Kind, StepReport
-from megadec.engine.ranks import Ranks
+
+if TYPE_CHECKING:  # the options are read without torch
+    from megadec.engine.ranks import Ranks
 
 SpikeAction = Literal["off", "report", "skip", "roll_back", "stop"]
 
@@ -55,7 +57,8 @@ class GuardOptions:
     warmup_steps: nothing is a spike before this many values are known.
     loss_factor, gradient_factor: how far above, in spreads of the window.
     skips_in_a_row, skips, roll_backs: more than this many end the run.
-    stall_seconds: a rank that makes no progress for this long reports where it is and which rank is late; 0: never.
+    stall_seconds: a rank that makes no progress for this long reports where it is and which rank is late; 0: never,
+        and a rank that is killed is not named either.
     """
 
     non_finite: Action = "stop"
@@ -184,7 +187,7 @@ def within_limits(options: GuardOptions, state: GuardState, anomaly: Anomaly) ->
     return anomaly
 
 
-def documents_read(read: ReadDocuments, ranks: Ranks, anomaly: Anomaly) -> dict[int, list[str]]:
+def documents_read(read: ReadDocuments, ranks: "Ranks", anomaly: Anomaly) -> dict[int, list[str]]:
     """The documents of each rank that the anomaly names (of all, if it names none), on rank 0 and on those ranks."""
     if ranks.rank not in (0, *anomaly.ranks):
         return {}

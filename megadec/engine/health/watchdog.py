@@ -7,7 +7,9 @@ of that time, through the store that made the process group, over a connection o
 entered fewer phases, or in the same phase fewer collectives, than the rank that is furthest.
 
 The thread needs Python's lock, so a rank that hangs inside a library which holds it cannot speak; the others still name
-it. A report ends nothing: a slow file system looks like a lost rank, and PEERS_TIMEOUT ends what hangs.
+it, with the place that it published last, which it does in every phase. A report ends nothing: a slow file system looks
+like a lost rank, and PEERS_TIMEOUT ends what hangs. When the transport says that a peer has gone, `naming_lost_ranks`
+finds out which one: the rank whose heartbeat has stopped.
 """
 
 import faulthandler
@@ -16,8 +18,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,9 +30,12 @@ from torch.distributed import distributed_c10d
 from megadec.common.errors import StorageError
 from megadec.common.files import whole_file
 from megadec.common.log import logger
+from megadec.engine.ranks import LostRankError, lost_ranks
 
 FOLDER = "stalls"
-LONGEST_TICK_SECONDS = 5.0
+LONGEST_TICK_SECONDS = 2.0
+# Beyond a tick: a heartbeat that is not new after it has stopped.
+HEARTBEAT_MARGIN_SECONDS = 1.5
 JOIN_SECONDS = 10.0
 NAMED_RANKS = 8
 SHOWN_FRAMES = 3
@@ -42,7 +48,7 @@ log = logger(__name__)
 @dataclass(frozen=True)
 class Heartbeat:
     """Where a rank is. `phases`, `collectives`: entered so far; `seconds`: since one of them was new; `stack`: of its
-    training thread, the innermost call last, empty while it moves.
+    training thread, the innermost call last, empty while it moves; `sent`: when it said so, by its own clock.
     """
 
     rank: int
@@ -52,6 +58,7 @@ class Heartbeat:
     collectives: int
     seconds: float
     stack: str = ""
+    sent: float = 0.0
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -77,7 +84,7 @@ class Watchdog:
         self._tick = min(LONGEST_TICK_SECONDS, max(seconds / 4, 0.05))
         self._place = ("start", 0, 0)
         self._watched = threading.get_ident()
-        self._ended = threading.Event()
+        self._news, self._ended = threading.Event(), False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._store: Any = None
         self._moved = ((0, _collectives()), time.monotonic())
@@ -85,6 +92,7 @@ class Watchdog:
     def set_phase(self, phase: str, step: int) -> None:
         """This rank begins `phase` of step `step`."""
         self._place = (phase, step, self._place[2] + 1)
+        self._news.set()  # for the thread: a message here would hold training up
 
     def __enter__(self) -> Self:
         if self._limit > 0:
@@ -96,14 +104,65 @@ class Watchdog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
+        self._ended = True
+        self._news.set()
         if self._limit > 0:
             # Not for ever: a store whose process hangs does not answer, and the thread dies with this process.
             self._thread.join(JOIN_SECONDS)
 
+    @contextmanager
+    def naming_lost_ranks(self) -> Iterator[None]:
+        """Turn the transport's complaint about a lost peer into a LostRankError that names the rank and its place."""
+        try:
+            with lost_ranks("training"):
+                yield
+        except LostRankError as error:
+            lost = self._lost()
+            if not lost:
+                raise
+            words = f"{', '.join(lost.values())}: killed, out of reach, or ended by an error of its own"
+            survivors = (rank for rank in range(self._world_size) if rank not in lost)
+            if self._rank == next(survivors) != 0:
+                log.error(words)  # rank 0 speaks for all, and is not there
+            raise LostRankError(words) from error
+
+    def _lost(self) -> dict[int, str]:
+        """The ranks whose heartbeat has stopped, and where it was; none where nobody can know. Waits for a tick."""
+        if self._store is None:
+            return {}
+        try:
+            self._store.set(f"alive {self._rank}", "")  # and will end as soon as it has said so
+            before = self._published(range(self._world_size))
+        except RuntimeError:
+            return {0: "rank 0, which all others meet at, is lost"}
+        time.sleep(self._tick + HEARTBEAT_MARGIN_SECONDS)
+        try:
+            after = self._published(before)
+            silent = [
+                beat
+                for rank, beat in after.items()
+                if beat.sent == before[rank].sent and not self._store.check([f"alive {rank}"])
+            ]
+        except RuntimeError:  # rank 0 was there a moment ago: it has said who is lost, and ended
+            return {}
+        return {beat.rank: f"rank {beat.rank} is lost, last at step {beat.step} ({beat.phase})" for beat in silent}
+
+    def _published(self, ranks: Iterable[int]) -> dict[int, Heartbeat]:
+        """What these ranks have said last, as it is now if they have not moved since: one that is frozen says no more.
+
+        Raises RuntimeError where rank 0, which holds the store, has gone.
+        """
+        said = [self._store.get(f"{rank}") for rank in ranks if self._store.check([f"{rank}"])]
+        beats, now = [Heartbeat(**json.loads(text)) for text in said], time.time()
+        return {one.rank: replace(one, seconds=one.seconds + max(0.0, now - one.sent)) for one in beats}
+
     def _watch(self) -> None:
         patience, stalled = self._limit, 0.0
-        while not self._ended.wait(self._tick):
+        while True:
+            self._news.wait(self._tick)
+            self._news.clear()
+            if self._ended:
+                return
             beat = self._beat()
             if beat.seconds < stalled:
                 log.warning("rank %d: went on after %.0f s", self._rank, stalled)
@@ -124,7 +183,7 @@ class Watchdog:
             self._moved = (progress, now)
         seconds = round(now - self._moved[1], 2)
         stack = _stack_of(self._watched) if seconds >= self._limit / 2 else ""
-        return Heartbeat(self._rank, step, phase, *progress, seconds, stack)
+        return Heartbeat(self._rank, step, phase, *progress, seconds, stack, time.time())
 
     def _exchange(self, beat: Heartbeat) -> dict[int, Heartbeat]:
         """Tell the others where this rank is; where they are, as far as they have said and this rank does not move."""
@@ -132,13 +191,10 @@ class Watchdog:
             return {}
         try:
             self._store.set(f"{self._rank}", json.dumps(asdict(beat)))
-            asked = range(self._world_size) if beat.seconds >= self._limit else ()
-            said = [self._store.get(f"{rank}") for rank in asked if self._store.check([f"{rank}"])]
-        except RuntimeError as error:  # rank 0, which holds the store, has gone: its own message says why
+            return self._published(range(self._world_size) if beat.seconds >= self._limit else ())
+        except RuntimeError as error:  # `naming_lost_ranks` says that rank 0 has gone
             log.debug("the store does not answer: %s", error)
-            self._store = None
             return {}
-        return {one.rank: one for one in (Heartbeat(**json.loads(text)) for text in said)}
 
     def _report(self, own: Heartbeat, behind: list[Heartbeat]) -> None:
         others = [beat for beat in behind if beat.rank != own.rank]

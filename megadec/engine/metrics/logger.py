@@ -6,6 +6,7 @@ killed run has told everything; a resumed run cuts the lines of steps that it wi
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +15,8 @@ from megadec.common.files import storage_errors, whole_file
 from megadec.common.log import logger, progress
 from megadec.engine.metrics.device import peak_flops
 from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
-from megadec.engine.metrics.reports import Evaluation, Saved, StepReport
-from megadec.engine.metrics.trackers import Tracker, open_trackers
+from megadec.engine.metrics.reports import Evaluation, Sample, Saved, StepReport
+from megadec.engine.metrics.trackers import TensorBoard, Tracker, open_trackers
 from megadec.engine.ranks import Ranks
 
 log = logger(__name__)
@@ -44,7 +45,13 @@ class MetricsLogger:
         self._flops, self._peak = flops, None if peak is None else peak * ranks.world_size
         self._writer: LineWriter | None = None
         self._trackers: tuple[Tracker, ...] = ()
-        self._bar = progress(description=folder.name, total=steps, unit="step", initial=resumed_step)
+        self._bar = progress(
+            description=folder.name,
+            total=steps,
+            unit="step",
+            initial=resumed_step,
+            line_seconds=options.progress_seconds,
+        )
         if ranks.rank == 0:
             keep_lines(folder / FILE_NAME, resumed_step, evaluated_step)
             self._writer = LineWriter(folder / FILE_NAME)
@@ -91,7 +98,8 @@ class MetricsLogger:
                 "data_seconds": round(data_seconds, 4),
             },
         )
-        shown = {"loss": f"{report.loss:.3f}", "tokens_per_second": f"{rate:,.0f}"}
+        shown = {"loss": f"{report.loss:.3f}", "lr": f"{report.learning_rate:.2e}"}
+        shown |= {"grad_norm": f"{report.grad_norm:.2f}", "tokens_per_second": f"{rate:,.0f}"}
         if used is not None:
             shown["mfu"] = f"{used:.1%}"
         self._bar.set_postfix(shown, refresh=False)
@@ -102,6 +110,16 @@ class MetricsLogger:
         for one in evaluations:
             line = {"step": one.step, "set": one.name, **one.values, "seconds": round(one.seconds, 3)}
             self._write(f"evaluate/{one.name}", line)
+
+    def record_samples(self, samples: Sequence[Sample]) -> None:
+        """One line for each text that the model wrote; TensorBoard shows them beside each other by step."""
+        for number, one in enumerate(samples):
+            self._write("sample", {"step": one.step, "prompt": one.prompt, "text": one.text})
+            for tracker in self._trackers:
+                if isinstance(tracker, TensorBoard):
+                    self._track(
+                        tracker, partial(tracker.log_text, f"sample/{number}", f"[{one.prompt}]{one.text}", one.step)
+                    )
 
     def record_anomaly(self, values: Mapping[str, Any]) -> None:
         """One line for what the guard found at a step; it stands in place of the step's own when that was refused."""
@@ -121,12 +139,16 @@ class MetricsLogger:
             f"{kind}/{key}": value for key, value in values.items() if key != "step" and isinstance(value, int | float)
         }
         for tracker in self._trackers:
-            try:
-                tracker.log(numbers, values["step"])
-            except Exception as error:  # of the library: a dashboard may not end a run
-                name = type(tracker).__name__
-                log.warning("%s takes no more figures (%s); metrics.jsonl has them all", name, error or type(error))
-                self._trackers = tuple(one for one in self._trackers if one is not tracker)
+            self._track(tracker, partial(tracker.log, numbers, values["step"]))
+
+    def _track(self, tracker: Tracker, tell: Callable[[], None]) -> None:
+        """Tell a tracker, and leave it out from then on where that fails."""
+        try:
+            tell()
+        except Exception as error:  # of the library: a dashboard may not end a run
+            name = type(tracker).__name__
+            log.warning("%s takes no more figures (%s); metrics.jsonl has them all", name, error or type(error))
+            self._trackers = tuple(one for one in self._trackers if one is not tracker)
 
 
 def keep_lines(path: Path, step: int, evaluated_step: int) -> None:
@@ -137,7 +159,7 @@ def keep_lines(path: Path, step: int, evaluated_step: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    last = {"train": step, "evaluate": evaluated_step, "guard": step, "checkpoint": step}
+    last = {"train": step, "evaluate": evaluated_step, "sample": evaluated_step, "guard": step, "checkpoint": step}
     with whole_file(path, "w") as stream:
         for line in lines:
             if line.endswith("\n"):

@@ -15,6 +15,7 @@ class MetricsOptions:
     wandb, swanlab: log to Weights & Biases or SwanLab; each is an extra.
     project: the project name on those two.
     offline: they write to the run's folder and need no network.
+    progress_seconds: without a terminal, a line of progress at most every so many seconds.
     peak_flops: operations a second of one device at its peak, for `mfu`; known for common GPUs, unknown on a CPU.
     """
 
@@ -23,7 +24,9 @@ class MetricsOptions:
     swanlab: bool = False
     project: str = "megadec"
     offline: bool = False
+    progress_seconds: float = 30.0
     peak_flops: float | None = None
 
     def __post_init__(self) -> None:
         check_range(self, "metrics.", "peak_flops", above=0)
+        check_range(self, "metrics.", "progress_seconds", least=0)

@@ -69,6 +69,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What the model wrote behind a prompt at one step, up to the end of the text."""
+
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Saved:
     """A finished checkpoint.
 

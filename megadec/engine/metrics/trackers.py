@@ -84,6 +84,10 @@ class TensorBoard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """A text under a name, as `sample/0`."""
+        self._writer.add_text(name, text, step)
+
     def close(self) -> None:
         self._writer.close()
 

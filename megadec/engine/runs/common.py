@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.ranks import world_size
@@ -20,10 +21,11 @@ from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import check_trackers
 from megadec.engine.optimizer import OptimizerOptions
 from megadec.engine.schedule import ScheduleOptions
-from megadec.engine.task import Task
 from megadec.engine.train_options import TrainOptions
-from megadec.engine.zero.engine import check_zero_section
 from megadec.engine.zero.settings import DeepSpeedSettings, merge_settings
+
+if TYPE_CHECKING:  # a request is checked without torch, as far as that goes
+    from megadec.engine.task import Task
 
 CHECKPOINTS = "checkpoints"
 LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
@@ -118,7 +120,7 @@ class Job:
     run: CommonRun
     settings: DeepSpeedSettings
     tokenizer: Tokenizer
-    task: Task
+    task: "Task"
     on_saved: Callable[[Saved], None] | None = None
 
 
@@ -145,9 +147,11 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bo
     if parts > 1 and not sequence_parallel:
         raise ConfigError(f"train.sequence_parallel_size={parts}: only pretraining shares sequences among ranks")
     settings = merge_settings(deepspeed_file, run.train, run.optimizer.max_grad_norm, world_size())
-    check_zero_section(settings)
     check_trackers(run.metrics)
     _check_folder(run)
+    from megadec.engine.zero.engine import check_zero_section  # imports DeepSpeed: seconds, so it comes last
+
+    check_zero_section(settings)
     return settings
 
 

@@ -9,10 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.log import logger
@@ -24,24 +21,26 @@ from megadec.data.resumable import rank_position
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import RemoteFolder, Verify
 from megadec.data.skip_documents import read_ids
-from megadec.data.stream import TrainStream
-from megadec.decoder.chunked_loss import LanguageLoss
 from megadec.decoder.execution import Execution
-from megadec.decoder.flops import model_flops, parameter_table
-from megadec.decoder.initialize import initial_tensor
-from megadec.decoder.model import Decoder
+from megadec.decoder.loss_options import LanguageLoss
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.evaluate import EvaluateOptions, evaluate_loss, window_batches
+from megadec.engine.evaluate_options import EvaluateOptions
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
-from megadec.engine.health.preemption import Interrupt
-from megadec.engine.metrics.reports import Evaluation
-from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_length, open_settings, with_vocabulary
-from megadec.engine.task import InitialWeights, Scorer, Task
+
+# What imports torch is imported where a run that was found possible is put together: a wrong request does not wait.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from megadec.data.stream import TrainStream
+    from megadec.engine.health.preemption import Interrupt
+    from megadec.engine.metrics.reports import Evaluation, Sample
+    from megadec.engine.ranks import Ranks
+    from megadec.engine.task import InitialWeights, Scorer, Task, Writer
 
 Sets = Mapping[str, DataSet]
 # A parameter's first value by its name.
-FirstValue = Callable[[str], Tensor]
+FirstValue = Callable[[str], "Tensor"]
 TIED_NAMES = ("embed_tokens.weight", "lm_head.weight")
 
 log = logger(__name__)
@@ -67,7 +66,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         check_range(self, "model.", "dropout", least=0, below=1)
 
-    def decoder_shape(self, tokenizer: Tokenizer | None, initial: InitialWeights | None = None) -> DecoderShape:
+    def decoder_shape(self, tokenizer: Tokenizer | None, initial: "InitialWeights | None" = None) -> DecoderShape:
         """The decoder's shape. Without a tokenizer the vocabulary is the preset's, or the default.
 
         Raises ConfigError for an unknown preset, an unknown or missing field, a vocabulary that is too small.
@@ -132,20 +131,20 @@ class PretrainRun(CommonRun):
     loss: LanguageLoss = field(default_factory=LanguageLoss)
 
 
-def open_run(run: PretrainRun, deepspeed_file: Path, initial: InitialWeights | None = None) -> Job:
+def open_run(run: PretrainRun, deepspeed_file: Path, initial: "InitialWeights | None" = None) -> Job:
     """Check everything that can be wrong with the request before anything costs.
 
     initial: the opened model of `model.init_from`. Raises ConfigError (batch does not divide, sequences longer than the
     context, settings that disagree, a folder that holds a run while checkpoint.resume=none, initial weights of another
     size), TokenizerError, ShardError (no shards, a cut tar, another tokenizer).
     """
-    settings = open_settings(run, deepspeed_file, sequence_parallel=True)
     tokenizer = Tokenizer.load(run.tokenizer)
     shape = run.model.decoder_shape(tokenizer, initial)
     check_length("data.sequence_length", run.data.sequence_length, shape.max_position_embeddings)
     parts = run.train.sequence_parallel_size
     if shape.heads % parts:  # each rank of a group attends with a share of the heads
         raise ConfigError(f"train.sequence_parallel_size={parts} does not divide model.shape.heads={shape.heads}")
+    _check_prompts(run, tokenizer, shape)
     check_there([*run.data.train, *run.evaluate.sets.values()])
     check_once(run.data.train)
     sets = open_sets(run, tokenizer.sha256)
@@ -157,11 +156,25 @@ def open_run(run: PretrainRun, deepspeed_file: Path, initial: InitialWeights | N
         named |= {f"evaluate.sets.{name}": one for name, one in held_out.items()}
         for sentence in overlaps({name: one.sketch for name, one in named.items()}):
             log.warning(f"{sentence}; docs/en/own-data.md says how to leave them out of one")
+    settings = open_settings(run, deepspeed_file, sequence_parallel=True)
     stream = stream_of(run, sets)
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
         stream.find_skipped()
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
     return Job(run, settings, tokenizer, task)
+
+
+def _check_prompts(run: PretrainRun, tokenizer: Tokenizer, shape: DecoderShape) -> None:
+    """Raise ConfigError for a prompt that leaves no room in the context, and where sequences are shared by ranks."""
+    prompts, positions = run.evaluate.all_prompts(), shape.max_position_embeddings
+    if prompts and run.train.sequence_parallel_size > 1:
+        raise ConfigError("evaluate.prompts: ranks that share sequences (train.sequence_parallel_size) write no texts")
+    for prompt, ids in zip(prompts, tokenizer.encode_many(prompts), strict=True):
+        if (tokens := 1 + len(ids) + run.evaluate.prompt_tokens) > positions:
+            raise ConfigError(
+                f"evaluate.prompts: {prompt[:20]!r} and evaluate.prompt_tokens={run.evaluate.prompt_tokens} have"
+                f" {tokens} tokens together, more than model.shape.max_position_embeddings={positions}"
+            )
 
 
 def check_there(folders: Sequence[str]) -> None:
@@ -207,8 +220,10 @@ def open_sets(run: PretrainRun, tokenizer_sha256: str | None = None) -> list[Dat
     return sets
 
 
-def stream_of(run: PretrainRun, sets: Sequence[DataSet]) -> TrainStream:
+def stream_of(run: PretrainRun, sets: Sequence[DataSet]) -> "TrainStream":
     """The run's sequence of steps over the opened sets of `data.train`. Raises ConfigError, ShardError."""
+    from megadec.data.stream import TrainStream
+
     return TrainStream(
         list(zip(sets, run.data.train.values(), strict=True)),
         sequence_length=run.data.sequence_length,
@@ -224,17 +239,28 @@ def _task(
     run: PretrainRun,
     tokenizer: Tokenizer,
     shape: DecoderShape,
-    stream: TrainStream,
+    stream: "TrainStream",
     held_out: Sets,
     first_value: FirstValue,
-) -> Task:
-    def evaluate(scorer: Scorer, step: int, interrupt: Interrupt) -> list[Evaluation] | None:
+) -> "Task":
+    from megadec.decoder.flops import model_flops, parameter_table
+    from megadec.decoder.model import Decoder
+    from megadec.engine.evaluate import evaluate_loss, window_batches
+    from megadec.engine.samples import write_samples
+    from megadec.engine.task import Task
+
+    def evaluate(scorer: "Scorer", step: int, interrupt: "Interrupt") -> "list[Evaluation] | None":
         position = rank_position(scorer.ranks.rank, scorer.ranks.world_size, run.train.sequence_parallel_size)
         length, bos_id = run.data.sequence_length, tokenizer.bos_id
         sets = {name: window_batches(one, run.evaluate, length, bos_id, position) for name, one in held_out.items()}
         return evaluate_loss(scorer, sets, tokenizer, step, interrupt)
 
-    def agree_on_data(ranks: Ranks) -> TrainStream:
+    def samples(writer: "Writer", step: int, interrupt: "Interrupt") -> "list[Sample] | None":
+        return write_samples(writer, tokenizer, run.evaluate, run.seed, step, interrupt)
+
+    asked = bool(run.evaluate.all_prompts())
+
+    def agree_on_data(ranks: "Ranks") -> "TrainStream":
         before = [data for data, _ in stream.sets]
         sets = agree_on_sets(before, list(held_out.values()), run.data.verify, run.data.bad_shards, ranks)
         agreed = stream if sets == before else stream_of(run, sets)
@@ -250,22 +276,28 @@ def _task(
         flops=lambda tokens, squared_tokens: model_flops(shape, tokens, squared_tokens),
         stream=stream,
         evaluate=evaluate,
-        evaluate_interval_steps=run.evaluate.interval_steps if held_out else 0,
+        evaluate_interval_steps=run.evaluate.interval_steps if held_out or asked else 0,
         details={"skipped_documents": sorted(stream.skip_documents)},
         tied=(TIED_NAMES,) if shape.tied_embeddings else (),
         workers=run.data.workers,
         prefetch_steps=run.data.prefetch_steps,
         agree_on_data=agree_on_data,
+        write_samples=samples if asked else None,
     )
 
 
 def first_values(
-    run: PretrainRun, shape: DecoderShape, tokenizer: Tokenizer, initial: InitialWeights | None
+    run: PretrainRun, shape: DecoderShape, tokenizer: Tokenizer, initial: "InitialWeights | None"
 ) -> FirstValue:
     """Name -> first value: random from the run's seed, or the tensor of the initial model.
 
     Raises ConfigError when the initial model has other tensors than `shape`, or another tokenizer.
     """
+    import torch
+
+    from megadec.decoder.flops import parameter_table
+    from megadec.decoder.initialize import initial_tensor
+
     sizes = parameter_table(shape)
     if initial is None:
         return lambda name: initial_tensor(shape, name, sizes[name], run.seed)

@@ -36,8 +36,9 @@ from torch import Tensor, nn
 
 from megadec.common.errors import ConfigError
 from megadec.common.processes import free_port
-from megadec.common.ranks import local_rank, local_world_size, rank, world_size
+from megadec.common.ranks import adopt_launcher, local_rank, local_world_size, rank, world_size
 from megadec.data.batch import Batch
+from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.compiled import is_compiled
 from megadec.decoder.model import Decoder
 from megadec.decoder.sequence_parallel import SequenceRanks
@@ -49,7 +50,6 @@ from megadec.engine.zero.gradients import GradientWatch, OwnGradients, gate_of, 
 from megadec.engine.zero.settings import DeepSpeedSettings
 from megadec.engine.zero.state import ZeroState
 
-TARGETS = ("targets_BS", "weights_BS")
 PEERS_TIMEOUT = timedelta(minutes=30)
 # Gloo's threads wake the waiting rank before they let go of the tensors of its message, which takes Python's
 # lock. If the interpreter ends meanwhile, the process aborts in a destructor: at exit they get so long.
@@ -82,9 +82,11 @@ def check_zero_section(settings: DeepSpeedSettings) -> None:
 def start_process_group() -> Ranks:
     """Join the other ranks over gloo (CPU) or nccl (CUDA). Without a launcher the process is a group of one.
 
-    A process group that exists already, as in a worker of Ray Train, is taken as it is. Raises ConfigError for a port
-    that is in use.
+    A process group that exists already, as in a worker of Ray Train, is taken as it is. Raises ConfigError for a
+    launcher's variables that are half set, and for a port that is in use.
     """
+    if not torch.distributed.is_initialized():
+        adopt_launcher()
     deepspeed_logger.setLevel(logging.WARNING)
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to rename.
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\..*is deprecated", category=FutureWarning)
@@ -217,8 +219,18 @@ class ZeroEngine:
 
     def logits(self, batch: Batch) -> Tensor:
         """What the model says of the batch when it is given no targets."""
-        context = {name: value for name, value in batch.model_arguments().items() if name not in TARGETS}
-        logits: Tensor = self._engine(batch.ids_BS, **context)
+        logits: Tensor = self._engine(batch.ids_BS, **batch.context_arguments())
+        return logits
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model, where it is a decoder."""
+        assert isinstance(self.module, Decoder), type(self.module)
+        return self.module
+
+    def next_logits(self, ids_BS: Tensor, cache: KeyValueCache) -> Tensor:
+        """A decoder's logits [B, 1, V] behind the last of `ids_BS`, which follow what the cache holds and join it."""
+        logits: Tensor = self._engine(ids_BS, cache=cache, last_only=True)
         return logits
 
     def backward(self, loss: Tensor) -> None:

@@ -71,7 +71,7 @@ def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, world_
 
     Raises ConfigError when the two say different things, and when the batch or the ranks do not divide.
     """
-    parts, precision = train.sequence_parallel_size, resolve_precision(train.precision)
+    parts = train.sequence_parallel_size
     own, micro = share_of_rank(train.global_batch_size, world_size, train.micro_batch_size, parts)
     values = read_settings(file)
     for key, owner in OWNED_ELSEWHERE.items():
@@ -94,6 +94,7 @@ def merge_settings(file: Path, train: TrainOptions, max_grad_norm: float, world_
         values[key] = wanted
     # DeepSpeed would make groups of its own from these; those of the run are made in engine.py.
     del values["sequence_parallel_size"], values["data_parallel_size"]
+    precision = resolve_precision(train.precision)
     _merge_precision(file, values, precision)
     values.setdefault("steps_per_print", 1_000_000_000)
     stage = int(values.setdefault("zero_optimization", {}).get("stage", 0))

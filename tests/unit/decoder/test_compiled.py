@@ -19,8 +19,7 @@ from torch._dynamo.utils import counters
 from megadec.decoder import compiled
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.compiled import missing_compiler
-from megadec.decoder.execution import Execution
-from megadec.decoder.recompute import Recompute
+from megadec.decoder.execution import Execution, Recompute
 from tests.support import PROJECT
 from tests.support.decoders import decoder_of, tiny_shape
 
@@ -88,7 +87,7 @@ def test_compiled_blocks_have_eager_losses_and_compile_nothing_after_the_first_s
 COMPILE_ONCE = """
 import warnings
 warnings.simplefilter("ignore")
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import Execution, Recompute
 from tests.unit.decoder.test_compiled import losses
 print(losses(Execution(compile="blocks"), steps=2)[0])
 """

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ConfigError
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import Execution, Recompute
 from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import Recompute
 from megadec.engine.runs.pretrain import ModelOptions
 from tests.support.decoders import decoder_of, tiny_shape
 

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy, linear
 
 from megadec.common.errors import ConfigError
 from megadec.decoder import chunked_loss
-from megadec.decoder.chunked_loss import PLAIN_LOSS, LanguageLoss
 from megadec.decoder.heads import ClassifierHead, LanguageModelHead
 from megadec.decoder.layers import Embedding
+from megadec.decoder.loss_options import PLAIN_LOSS, LanguageLoss
 
 
 @pytest.fixture(autouse=True)

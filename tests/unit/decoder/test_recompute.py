@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from megadec.common.errors import ConfigError
 from megadec.decoder import recompute as recompute_module
 from megadec.decoder.block import SwiGLU
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import KEEP, KEEPABLE, Execution, Recompute
 from megadec.decoder.model import Decoder
 from megadec.decoder.offload import HostCopy, can_offload
-from megadec.decoder.recompute import KEEP, KEEPABLE, Recompute, in_tiles
+from megadec.decoder.recompute import in_tiles
 from megadec.decoder.shape import DecoderShape
 from tests.support.decoders import decoder_of, tiny_shape
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from megadec.data.dataset import DataSet
 from megadec.data.resumable import rank_position
-from megadec.engine.evaluate import EvaluateOptions, evenly_spaced, window_batches
+from megadec.engine.evaluate import evenly_spaced, window_batches
+from megadec.engine.evaluate_options import EvaluateOptions
 
 
 @given(st.integers(0, 10**9), st.integers(1, 500))

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from megadec.common.config import from_dict, from_yaml
 from megadec.common.errors import ConfigError, ShardError
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import KEEPABLE, Execution, Recompute
 from megadec.decoder.flops import model_flops
 from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import KEEPABLE, Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.plan.choice import POLICIES, again_fraction, choose

@@ -7,9 +7,9 @@ from torch import Tensor
 from megadec.common.errors import ConfigError
 from megadec.decoder.attention import CAUSAL
 from megadec.decoder.block import Block
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import Execution, Kernels
 from megadec.decoder.kernels import choose
-from megadec.decoder.kernels.choose import CPU_PIECE_ELEMENTS, Kernels, pieces, use_triton
+from megadec.decoder.kernels.choose import CPU_PIECE_ELEMENTS, pieces, use_triton
 from megadec.decoder.layers import rotations
 from tests.support.kernel_cases import TINY
 

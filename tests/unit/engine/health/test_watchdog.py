@@ -38,7 +38,9 @@ def test_a_step_that_takes_too_long_is_reported_with_its_phase_and_the_line_wher
 def test_what_gets_on_is_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The watch's clock goes as far as the loop does: a busy machine that holds up the loop holds up both.
     clock = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr("megadec.engine.health.watchdog.time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    monkeypatch.setattr(
+        "megadec.engine.health.watchdog.time", SimpleNamespace(monotonic=lambda: clock.seconds, time=time.time)
+    )
     with Watchdog(0.1, tmp_path, rank=0, world_size=1) as watch:
         for step in range(20):
             watch.set_phase("data", step)

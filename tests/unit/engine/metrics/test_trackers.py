@@ -54,8 +54,10 @@ def test_the_bar_shows_loss_rate_share_of_the_peak_and_the_time_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(tmp_path, peak_flops=model_flops(SHAPE, 1000, 16000))
-    shown = capsys.readouterr().err.split("\r")[-1]
-    for part in ("1.00/2.00", "loss=6.500", "tokens_per_second=500", "mfu=50.0%", "<"):
+    said = capsys.readouterr().err
+    assert "\r" not in said, "fragments, where there is no terminal"
+    [shown] = said.splitlines()
+    for part in ("1/2", "loss=6.500", "lr=1.00e-03", "grad_norm=2.00", "tokens_per_second=500", "mfu=50.0%", "<"):
         assert part in shown
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.engine.early_stopping import EarlyStopping
-from megadec.engine.evaluate import EvaluateOptions
+from megadec.engine.evaluate_options import EvaluateOptions
 from megadec.engine.health.guard import GuardOptions
 from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.optimizer import OptimizerOptions

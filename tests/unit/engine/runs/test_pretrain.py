@@ -14,11 +14,10 @@ from megadec.common.config import from_dict, from_yaml, parse, to_dict
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.data.shard_cache import ShardCacheOptions
-from megadec.decoder.chunked_loss import LanguageLoss
-from megadec.decoder.execution import Execution
+from megadec.decoder.execution import Execution, Recompute
 from megadec.decoder.flops import parameter_table
+from megadec.decoder.loss_options import LanguageLoss
 from megadec.decoder.model import Decoder
-from megadec.decoder.recompute import Recompute
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import DataOptions, ModelOptions, PretrainRun, first_values, open_run, open_sets
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run

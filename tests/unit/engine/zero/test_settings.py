@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.engine import train_options
+from megadec.decoder.kernels import precision
 from megadec.engine.train_options import TrainOptions, resolve_precision
 from megadec.engine.zero.settings import DeepSpeedSettings, merge_settings, read_settings
 from tests.support import PROJECT
@@ -36,7 +36,7 @@ def test_each_shipped_file_holds_the_stage_of_its_name() -> None:
 def test_auto_is_bf16_where_the_hardware_has_it_and_what_was_asked_for_stays(
     monkeypatch: pytest.MonkeyPatch, has: bool, auto: str
 ) -> None:
-    monkeypatch.setattr(train_options, "has_bf16", lambda: has)
+    monkeypatch.setattr(precision, "has_bf16", lambda: has)
     assert [resolve_precision(choice) for choice in ("auto", "bf16", "fp32")] == [auto, "bf16", "fp32"]  # type: ignore[arg-type]
 
 
