@@ -5,6 +5,7 @@ draw, and draw from generators of their own, so nothing that training draws depe
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -29,11 +30,9 @@ def write_samples(
             if stops:
                 return None
             sampling = Sampling(options.prompt_tokens, options.temperature, top_p=1.0, seed=seed + number)
-            prompt_ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
             # Without an end: one that a rank alone drew would leave the others waiting for it.
-            ids = list(Continuation(model, prompt_ids, sampling, None, tokenizer.vocabulary_size))
-            if tokenizer.eos_id in ids:
-                ids = ids[: ids.index(tokenizer.eos_id)]
+            written = Continuation(model, tokenizer.prompt_ids(prompt), sampling, (), tokenizer.vocabulary_size)
+            ids = list(takewhile(lambda one: one not in tokenizer.end_ids, list(written)))
             samples.append(Sample(step, prompt, "".join(map(tokenizer.stream().push, ids))))
     return samples
 
