@@ -103,6 +103,8 @@ def _kind(annotation: Any) -> str:
         return f"{_kind(arguments[0])} ..."
     if origin is dict:
         return f"{_kind(arguments[0])}: {_kind(arguments[1])}"
+    if dataclasses.is_dataclass(annotation):
+        return "section"
     return {"Path": "path", "str": "text", "bool": "true, false"}.get(annotation.__name__, annotation.__name__)
 
 

@@ -52,9 +52,10 @@ def describe_step(
     for sequence in sequences:
         if not 0 <= sequence < len(windows):
             raise ConfigError(f"sequence {sequence}: a step of this run has the sequences 0 to {len(windows) - 1}")
-    first = (step - 1) * stream.global_batch_size
+    first = stream.place_of(step - 1)
+    stage = f", stage {stream.stage}" if stream.first_step else ""
     lines = [
-        f"step {step}: places {first} to {first + len(windows) - 1} of the sequence, epoch"
+        f"step {step}{stage}: places {first} to {first + len(windows) - 1} of the sequence, epoch"
         f" {first // stream.windows_per_epoch} of {stream.windows_per_epoch} sequences"
     ]
     for sequence in sequences or range(len(windows)):

@@ -77,6 +77,14 @@ class ResumableStream(ABC):
         """How many sequences an epoch has: until each was seen as often as its weight says."""
         return self._order.windows_per_epoch
 
+    def at(self, step: int) -> "ResumableStream":
+        """The stream that step `step` (from 0) is read from: this one, unless the stream changes on the way."""
+        return self
+
+    def place_of(self, step: int) -> int:
+        """How many places of the sequence stand before those of step `step` (from 0)."""
+        return step * self.global_batch_size
+
     @abstractmethod
     def batch(self, step: int, rank: int, world_size: int, micro_batch_size: int | None) -> "Sequence[Batch]":
         """This rank's share of step `step` (from 0) as micro-batches of `micro_batch_size` sequences (None: one)."""
@@ -102,7 +110,7 @@ class ResumableStream(ABC):
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps before step `step`: integers, and what the order depends on; JSON."""
-        windows = step * self.global_batch_size
+        windows = self.place_of(step)
         return {
             "step": step,
             "windows": windows,

@@ -1,4 +1,4 @@
-"""The stream of batches: the batch of step N, on any number of ranks.
+"""The stream of batches: the batch of step N, on any number of ranks; `stages.py` puts several behind each other.
 
 The windows of a step are chosen for the whole job and cut into contiguous shares. With packing=cut, windows that touch
 a shard that is left out become padding, and every other window keeps its step and place. With best_fit the windows
@@ -6,9 +6,11 @@ change, so which shards are left out is a part of the fingerprint.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
 
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
@@ -20,6 +22,7 @@ from megadec.data.skip_documents import SkippedDocuments, find_skipped, leave_ou
 from megadec.data.windows import PLAN_VERSION, WindowPlan, plan_windows
 
 ORDER_CHUNK = 4096
+STAGE_RULE = f"{ORDER_RULE}, but with a new stage from there on: --checkpoint.resume=CHECKPOINT --stage=NAME"
 
 
 class Window(NamedTuple):
@@ -36,9 +39,10 @@ class TrainStream(ResumableStream):
     A weight is how often the windows of a set are seen in an epoch. sequence_parallel_size: so many neighbouring ranks
     share sequences, each with a part of every one; skip_documents: ids of documents without weight in the loss
     (`data/skip_documents.py`); the order of windows does not depend on either. With packing="best_fit" the plan is
-    built lazily, on first use, so that damaged shards can be found and dropped (`DataSet.without`) before. Raises
-    ConfigError for sizes, weights or packing that cannot be, ShardError if the data sets were tokenized with different
-    tokenizers.
+    built lazily, on first use, so that damaged shards can be found and dropped (`DataSet.without`) before. stage,
+    first_step, first_place: of a stream that another goes over to (`next_stage`): its name, the steps before it, and
+    where in its sequence it begins; steps are counted as in the whole run. Raises ConfigError for sizes, weights or
+    packing that cannot be, ShardError if the data sets were tokenized with different tokenizers.
     """
 
     sets: Sequence[tuple[DataSet, float]]
@@ -48,6 +52,9 @@ class TrainStream(ResumableStream):
     global_batch_size: int
     sequence_parallel_size: int = 1
     skip_documents: Collection[str] = ()
+    stage: str = ""
+    first_step: int = 0
+    first_place: int = 0
 
     def __post_init__(self) -> None:
         if self.sequence_length % self.sequence_parallel_size:
@@ -68,6 +75,42 @@ class TrainStream(ResumableStream):
         if self.packing != "best_fit":  # which reads every shard, and waits until somebody wants a window
             _ = self._order
 
+    def next_stage(
+        self,
+        stage: str,
+        first_step: int,
+        sets: Sequence[tuple[DataSet, float]],
+        *,
+        sequence_length: int,
+        packing: str,
+        global_batch_size: int,
+    ) -> "TrainStream":
+        """The stream that this one goes over to after `first_step` steps.
+
+        Where only the batch changes, it goes on in the same order from the same place. Else windows or their shares are
+        others, and the order is a new one: with that of the seed, a set that stays would begin with the windows that it
+        has just shown.
+        """
+        known = [(data.sha256, float(weight)) for data, weight in self.sets]
+        same = [(data.sha256, float(weight)) for data, weight in sets] == known
+        same = same and (sequence_length, packing) == (self.sequence_length, self.packing)
+        drawn = np.random.SeedSequence([self.seed, first_step]).generate_state(1, np.uint64)[0]
+        return replace(
+            self,
+            sets=sets,
+            sequence_length=sequence_length,
+            packing=packing,
+            global_batch_size=global_batch_size,
+            seed=self.seed if same else int(drawn >> np.uint64(1)),
+            stage=stage,
+            first_step=first_step,
+            first_place=self.place_of(first_step) if same else 0,
+        )
+
+    def place_of(self, step: int) -> int:
+        """How many places of the sequence stand before those of step `step` (from 0) of the run."""
+        return self.first_place + (step - self.first_step) * self.global_batch_size
+
     @cached_property
     def _skipped(self) -> list[SkippedDocuments]:
         return find_skipped([data for data, _ in self.sets], self.skip_documents)
@@ -77,6 +120,10 @@ class TrainStream(ResumableStream):
         ShardError for a shard that cannot be read.
         """
         _ = self._skipped
+
+    def take_skipped(self, found: list[SkippedDocuments]) -> None:
+        """Take what `find_skipped` would look up, of each set, from one who has looked already."""
+        self._skipped = found
 
     @cached_property
     def _plans(self) -> list[WindowPlan]:
@@ -96,7 +143,7 @@ class TrainStream(ResumableStream):
         """
         place = rank_position(rank, world_size, self.sequence_parallel_size)
         own, micro = share_of_rank(self.global_batch_size, world_size, micro_batch_size, self.sequence_parallel_size)
-        windows = self.windows_at(step * self.global_batch_size + place.group * own, own)
+        windows = self.windows_at(self.place_of(step) + place.group * own, own)
         rows = [None if self.is_lost(one) else (self._plans[one.data_set], one.window) for one in windows]
         whole = assemble(rows, self.sequence_length, self._bos_id)
         leave_out(whole.weights_BS, rows, [self._skipped[which] for which, _ in windows])
@@ -110,13 +157,13 @@ class TrainStream(ResumableStream):
         """
         place = rank_position(rank, world_size, self.sequence_parallel_size)
         own = self.global_batch_size // place.groups
-        windows = self.windows_at(step * self.global_batch_size + place.group * own, own)
+        windows = self.windows_at(self.place_of(step) + place.group * own, own)
         found = dict.fromkeys(span.id for window in windows for span in self.documents_of(window))
         return [one for one in found if one not in self.skip_documents]
 
     def windows_of(self, step: int) -> list[Window]:
         """The windows of a step, in their order over all ranks."""
-        return self.windows_at(step * self.global_batch_size, self.global_batch_size)
+        return self.windows_at(self.place_of(step), self.global_batch_size)
 
     def windows_at(self, first: int, count: int) -> list[Window]:
         """The windows at places first, ..., first + count - 1 of the sequence."""
@@ -146,11 +193,13 @@ class TrainStream(ResumableStream):
 
     def skipped_shards(self) -> list[list[str]]:
         """By set, the sha256 of each shard that is left out."""
-        return [_skipped_shards(data) for data, _ in self.sets]
+        return [shards_left_out(data) for data, _ in self.sets]
 
     def description(self) -> dict[str, Any]:
         """Everything the sequence is a function of, as a JSON value."""
+        begins = {"first_step": self.first_step, "first_place": self.first_place} if self.first_step else {}
         return {
+            **begins,
             "order_version": ORDER_VERSION,
             "plan_version": PLAN_VERSION,
             "sequence_length": self.sequence_length,
@@ -174,15 +223,15 @@ class TrainStream(ResumableStream):
         """Raise ShardError when the data sets are not the checkpoint's, ConfigError when a setting is another."""
         for key in now:
             if key != "sets" and saved.get(key) != now[key]:
-                raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {ORDER_RULE}")
+                raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {STAGE_RULE}")
         if (count := len(now["sets"])) != (before := len(saved["sets"])):
-            raise ConfigError(f"there are {count} data sets, the checkpoint has {before}: {ORDER_RULE}")
+            raise ConfigError(f"there are {count} data sets, the checkpoint has {before}: {STAGE_RULE}")
         for number, (was, current) in enumerate(zip(saved["sets"], now["sets"], strict=True)):
             name = f"data set {number} ({current['name']})"
             if was["sha256"] != current["sha256"]:
                 raise ShardError(
                     f"{name} has the contents {current['sha256'][:12]}..., the checkpoint was trained on"
-                    f" {was['sha256'][:12]}... ({was['name']}): {ORDER_RULE}"
+                    f" {was['sha256'][:12]}... ({was['name']}): {STAGE_RULE}"
                 )
             if (gone := was.get("skipped", [])) != (now_gone := current.get("skipped", [])):
                 raise ShardError(
@@ -191,18 +240,18 @@ class TrainStream(ResumableStream):
                     " with others; bring the shards back to what they were"
                 )
             if (weight := current["weight"]) != was["weight"]:
-                raise ConfigError(f"the weight of {name} is {weight}, the checkpoint has {was['weight']}: {ORDER_RULE}")
-        raise ConfigError(f"the stream of the checkpoint cannot be compared with this one: {ORDER_RULE}")
+                raise ConfigError(f"the weight of {name} is {weight}, the checkpoint has {was['weight']}: {STAGE_RULE}")
+        raise ConfigError(f"the stream of the checkpoint cannot be compared with this one: {STAGE_RULE}")
 
     def _description_of(self, data: DataSet, weight: float, plan: WindowPlan) -> dict[str, Any]:
         known = {"name": data.name, "sha256": data.sha256, "weight": float(weight), "windows": plan.windows}
-        return {**known, "skipped": _skipped_shards(data)} if self.packing == "best_fit" and data.skipped else known
+        return {**known, "skipped": shards_left_out(data)} if self.packing == "best_fit" and data.skipped else known
 
     def _order_chunk(self, number: int) -> list[Window]:
         sets, windows = self._order.at(number * ORDER_CHUNK, ORDER_CHUNK)
         return [Window(*pair) for pair in zip(sets.tolist(), windows.tolist(), strict=True)]
 
 
-def _skipped_shards(data: DataSet) -> list[str]:
+def shards_left_out(data: DataSet) -> list[str]:
     """The sha256 of each shard that is left out, as the index has it."""
     return [data.index["shards"][number]["sha256"] for number in data.skipped]

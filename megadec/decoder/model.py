@@ -67,6 +67,12 @@ class Decoder(nn.Module):
         """
         self.sequence = sequence
 
+    def change_course(self, shape: DecoderShape, dropout: float) -> None:
+        """From now on compute with this dropout, and a shape that differs in what no tensor is made of (rope_theta)."""
+        self.shape = shape
+        for module in (self, *self.layers):
+            module.dropout = dropout
+
     def forward(
         self,
         ids_BS: Tensor,

@@ -5,8 +5,8 @@ wish to stop. One plain loop and no callbacks: things happen in the order in whi
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ import torch
 from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, TrainingError
 from megadec.common.log import logger
+from megadec.data.batch import Batch
 from megadec.data.prefetch import Prefetcher
-from megadec.data.stream import TrainStream
+from megadec.data.stages import StagedStream
 from megadec.engine.banner import announce
 from megadec.engine.checkpoint.checkpointer import AsyncCheckpointer
 from megadec.engine.checkpoint.load import load_checkpoint, roll_back
@@ -24,6 +25,7 @@ from megadec.engine.checkpoint.origins import origins_at_start
 from megadec.engine.checkpoint.resume import find_checkpoint
 from megadec.engine.checkpoint.save import begin_checkpoint
 from megadec.engine.checkpoint.skipped import RunStart, after_start
+from megadec.engine.course import enter_stage
 from megadec.engine.dry_run import dry_run, memory_errors
 from megadec.engine.early_stopping import after_evaluation, should_stop
 from megadec.engine.health.damaged_shards import report_damaged_shards
@@ -43,8 +45,7 @@ from megadec.engine.metrics.logger import MetricsLogger
 from megadec.engine.metrics.reports import Anomaly, Saved, StepReport
 from megadec.engine.profiling import profiled
 from megadec.engine.ranks import Ranks
-from megadec.engine.runs.common import CommonRun, Job
-from megadec.engine.schedule import learning_rate_factor
+from megadec.engine.runs.common import Job
 from megadec.engine.step import train_step
 from megadec.engine.zero.engine import ZeroEngine, build_engine
 
@@ -89,7 +90,7 @@ def train(job: Job, interrupt: Interrupt, ranks: Ranks) -> None:
             ):
                 training = _Training(job, engine, batches, metrics, checkpointer, interrupt, watchdog)
                 progress = _loop(training, progress)
-            log.info(_final_message(run, progress, interrupt))
+            log.info(_final_message(job, progress, interrupt))
     interrupt.remove_stop_file()
 
 
@@ -106,11 +107,11 @@ def _begin(job: Job, ranks: Ranks, interrupt: Interrupt, watchdog: Watchdog) -> 
     engine = build_engine(job.task, job.run.optimizer, job.settings, ranks)
     progress = load_checkpoint(engine, job, *found) if found else Progress()
     progress = replace(progress, origins=origins_at_start(job, found))
-    if isinstance(job.task.stream, TrainStream):
+    if isinstance(job.task.stream, StagedStream):
         if ranks.rank == 0:
             report_damaged_shards(job.task.stream, job.run.folder, progress.step)
         progress = replace(progress, starts=after_start(progress.starts, RunStart.of(job.task.stream, progress.step)))
-    if job.run.train.dry_run and progress.step < job.run.train.last_step:
+    if job.run.train.dry_run and progress.step < job.last_step:
         watchdog.set_phase("dry run", progress.step + 1)
         dry_run(engine, job, progress.step)
     return job, engine, progress
@@ -135,7 +136,7 @@ def _loop(training: _Training, progress: Progress) -> Progress:
             _save(training, evaluated, best=True)
             saved_step = evaluated.step
         progress = evaluated
-        if should_stop(run.early_stopping, progress.best) or progress.step >= run.train.last_step:
+        if should_stop(run.early_stopping, progress.best) or progress.step >= training.job.last_step:
             break
         stepped = _step(training, progress)
         if stepped is None:
@@ -158,7 +159,7 @@ def _evaluate(training: _Training, progress: Progress) -> Progress | None:
     progress with what is best now, None when a rank wants to stop.
     """
     task, step, every = training.job.task, progress.step, training.job.task.evaluate_interval_steps
-    due = bool(every) and (step % every == 0 or step == training.job.run.train.steps)
+    due = bool(every) and (step % every == 0 or step == training.job.steps)
     if not due or task.evaluate is None or progress.evaluated_step == step:
         return progress
     training.watchdog.set_phase("evaluate", step)
@@ -180,17 +181,18 @@ def _evaluate(training: _Training, progress: Progress) -> Progress | None:
 
 def _step(training: _Training, progress: Progress) -> Progress | None:
     """Train on the next batch, do what the guard asks for, and record the step; None when a rank wants to stop."""
-    run, engine, batches = training.job.run, training.engine, training.batches
+    job, engine, batches = training.job, training.engine, training.batches
+    run = job.run
     step, began, waited = progress.step + 1, time.perf_counter(), batches.seconds_waited
     _seed(run.seed, progress.step, engine.ranks.rank)
     training.watchdog.set_phase("data", step)
-    rate = run.optimizer.learning_rate * learning_rate_factor(run.schedule, progress.step, run.train.steps)
-    with memory_errors(training.job), profiled(run, step, engine.ranks):
+    enter_stage(engine, job, step)
+    with memory_errors(job, step), profiled(run, step, engine.ranks):
         report = train_step(
             engine,
             next(batches),
             step=step,
-            learning_rate=rate,
+            learning_rate=job.stage_of(step).learning_rate(step),
             wants_stop=training.interrupt.requested,
             guard=run.guard,
             history=progress.guard,
@@ -205,7 +207,10 @@ def _step(training: _Training, progress: Progress) -> Progress | None:
     guard = after_good_step(run.guard, progress.guard, report.loss, report.grad_norm)
     progress = replace(progress, step=step, tokens=progress.tokens + report.tokens, loss=report.loss, guard=guard)
     seconds, data_seconds = time.perf_counter() - began, batches.seconds_waited - waited
-    training.metrics.record_step(report, tokens=progress.tokens, seconds=seconds, data_seconds=data_seconds)
+    stage = job.stage_of(step).name if job.changes else None
+    training.metrics.record_step(
+        report, stage=stage, tokens=progress.tokens, seconds=seconds, data_seconds=data_seconds
+    )
     return progress
 
 
@@ -255,10 +260,13 @@ def _report_saved(training: _Training, saved: Saved | None) -> None:
 
 
 def _batches(job: Job, ranks: Ranks, step: int) -> Prefetcher:
-    train, task = job.run.train, job.task
-    mine = {"rank": ranks.rank, "world_size": ranks.world_size, "micro_batch_size": train.micro_batch_size}
-    make = partial(task.stream.batch, **mine)
-    return Prefetcher(make, step, train.last_step, ranks.device, task.prefetch_steps, task.workers)
+    task = job.task
+
+    def make(step: int) -> Sequence[Batch]:
+        micro = job.stage_of(step + 1).run.train.micro_batch_size
+        return task.stream.batch(step, ranks.rank, ranks.world_size, micro)
+
+    return Prefetcher(make, step, job.last_step, ranks.device, task.prefetch_steps, task.workers)
 
 
 def _metrics(job: Job, ranks: Ranks, progress: Progress) -> MetricsLogger:
@@ -268,20 +276,20 @@ def _metrics(job: Job, ranks: Ranks, progress: Progress) -> MetricsLogger:
         ranks,
         resumed_step=progress.step,
         evaluated_step=progress.evaluated_step,
-        steps=job.run.train.steps,
+        steps=job.steps,
         flops=job.task.flops,
         config=to_dict(job.run),
     )
 
 
-def _final_message(run: CommonRun, progress: Progress, interrupt: Interrupt) -> str:
-    best, found = progress.best, ""
+def _final_message(job: Job, progress: Progress, interrupt: Interrupt) -> str:
+    run, best, found = job.run, progress.best, ""
     if best.value is not None:
         where = run.checkpoints / checkpoint_name(best.step)
         found = f"; {run.early_stopping.metric} was best at step {best.step}: {best.value:.4f} ({where})"
     if should_stop(run.early_stopping, best):
         return f"stopped early at step {progress.step}{found}; not better in {best.waited} evaluations since"
-    if progress.step < run.train.last_step:
+    if progress.step < job.last_step:
         return f"stopped at step {progress.step} ({interrupt.reason}); the same command goes on from there"
     loss = "" if progress.loss is None else f", loss {progress.loss:.4f}"
     return f"done: step {progress.step}, {progress.tokens:,} tokens{loss}; saved in {run.checkpoints}{found}"

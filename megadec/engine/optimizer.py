@@ -5,7 +5,7 @@ Torch's own fused AdamW (one kernel on CPU and on CUDA) needs no compiler; DeepS
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megadec.common.errors import check_range
 
@@ -55,7 +55,8 @@ def decays(name: str, options: OptimizerOptions) -> bool:
 def build_optimizer(parameters: "Iterable[tuple[str, nn.Parameter]]", options: OptimizerOptions) -> "torch.optim.AdamW":
     """AdamW over what decays and what does not; an empty group is left out.
 
-    Its rate is 0 until a step sets it, so an update that nobody asked for changes nothing.
+    Its rate is 0 until a step sets it, so an update that nobody asked for changes nothing. Each group says whether it
+    `decays`.
     """
     from torch.optim import AdamW
 
@@ -63,5 +64,14 @@ def build_optimizer(parameters: "Iterable[tuple[str, nn.Parameter]]", options: O
     for name, parameter in parameters:
         if parameter.requires_grad:
             groups[decays(name, options)].append(parameter)
-    parts = [{"params": own, "weight_decay": options.weight_decay * decay} for decay, own in groups.items() if own]
-    return AdamW(parts, lr=0.0, betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True)
+    parts = [{"params": own, "decays": decay} for decay, own in groups.items() if own]
+    optimizer = AdamW(parts, lr=0.0, fused=True)
+    set_options(optimizer.param_groups, options)
+    return optimizer
+
+
+def set_options(groups: Iterable[dict[str, Any]], options: OptimizerOptions) -> None:
+    """Have parameter groups of `build_optimizer` be updated by these options, but for the rate, which a step sets."""
+    for group in groups:
+        group["weight_decay"] = options.weight_decay * group["decays"]
+        group["betas"], group["eps"] = (options.beta1, options.beta2), options.epsilon

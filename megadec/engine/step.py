@@ -52,6 +52,7 @@ def train_step(
     # DeepSpeed takes the mean over ranks, so each rank's share is multiplied by their number.
     scale = engine.ranks.world_size / valid_tokens
     losses = []
+    engine.begin_step(len(batches))
     set_phase("forward/backward", step)
     for number, batch in enumerate(batches, start=1):
         loss = engine.loss_sum(batch)

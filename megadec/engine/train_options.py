@@ -49,8 +49,3 @@ class TrainOptions:
         for step in self.profile_steps:
             if not 1 <= step <= self.steps:
                 raise ConfigError(f"train.profile_steps has {step}, which is not from 1 to train.steps={self.steps}")
-
-    @property
-    def last_step(self) -> int:
-        """The step after which this start of the run ends."""
-        return min(self.steps, self.stop_at_step or self.steps)

@@ -11,17 +11,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from megadec.common.config import from_yaml
+from megadec.common.config import from_yaml, to_dict
 from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.files import read_json
-from megadec.data.dataset import DataSet
+from megadec.data.dataset import DataSet, DocumentSpan
 from megadec.data.shard_cache import DamagedShardError
 from megadec.data.shuffle import Shuffle
+from megadec.data.stages import StagedStream
 from megadec.data.stream import TrainStream, Window
 from megadec.engine.checkpoint.manifest import MANIFEST, RUN_FILE, checkpoints_in
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
-from megadec.engine.runs.pretrain import PretrainRun, open_sets, stream_of
+from megadec.engine.runs.pretrain import PretrainRun, folders_of, open_sets, stream_of
+from megadec.engine.runs.stages import stage_values
 
 NO_UPDATE = "no_update"
 SKIPPED = "skip_documents"
@@ -56,7 +58,7 @@ class Trained:
         # The checkpoint has the ids of skipped documents; the file that named them may be gone.
         data = replace(run.data, cache=cache, skip_documents=(), skip_documents_file=None)
         self._run = replace(run, data=data)
-        self._packs = run.data.packing == "best_fit"
+        self._packs = any(one.values["data"]["packing"] == "best_fit" for one in stage_values(to_dict(run)))
         self._documents = {start.first_step: frozenset(start.documents) for start in self._skipped.starts}
         self._stream_without = lru_cache(KEPT_STREAMS)(self._open_stream)
 
@@ -71,6 +73,9 @@ class Trained:
         A step behind the checkpoint is shown as the run would do it now. Raises ConfigError and ShardError where the
         shards are not those of the checkpoint, DamagedShardError where one is damaged that the step may have read.
         """
+        return self._whole_stream_at(step).at(step - 1)
+
+    def _whole_stream_at(self, step: int) -> StagedStream:
         if self._manifest is None or (step > self._skipped.last_step and not self._packs):
             return self._stream_without(None)
         if self._packs:  # a run goes without the same shards in all its steps
@@ -111,33 +116,47 @@ class Trained:
 
         A document that is in no set is found nowhere; `notes` say where the answer has limits.
         """
-        sets = [self._open_to_search(number, folder) for number, folder in enumerate(self._run.data.train)]
-        stream = self.stream_at(self._skipped.last_step)
+        sets = [self._open_to_search(number, folder) for number, folder in enumerate(folders_of(self._run))]
         until = self._skipped.last_step if until_step is None else until_step
-        plans = [stream.plan(number) for number in range(len(sets))]
-        order = Shuffle([plan.windows for plan in plans], [weight for _, weight in stream.sets], stream.seed)
         answers: dict[str, dict[str, Any]] = {
             id: {"id": id, "found": [], "seen": [], "skipped": [], "notes": []} for id in ids
         }
-        for number, data in enumerate(sets):
+        stream = self._whole_stream_at(self._skipped.last_step)
+        begun = stream.begun(until)
+        ends = [*(stage.first_step for stage in begun[1:]), until]
+        for data in sets:
             for id, spans in data.find_documents(ids).items():
                 for span in spans:
-                    windows = plans[number].windows_with(span)
                     place = {"set": data.folder, "first_token": span.first_token, "tokens": span.tokens}
-                    answers[id]["found"].append({**place, "source": span.source, "windows": windows})
-                    for window in windows:
-                        for position in order.places_of(number, window, until * stream.global_batch_size):
-                            done, sequence = divmod(position, stream.global_batch_size)
-                            one = {"step": done + 1, "sequence": sequence, "set": data.folder, "window": window}
-                            if why := self._why(done + 1, Window(number, window), id):
-                                answers[id]["skipped"].append({**one, "why": why})
-                            else:
-                                answers[id]["seen"].append(one)
+                    answers[id]["found"].append({**place, "source": span.source, "windows": []})
+                    for stage, end in zip(begun, ends, strict=True):
+                        for number, (known, _) in enumerate(stage.sets):
+                            if known.folder == data.folder:
+                                self._add_steps(answers[id], stage, end, number, span)
         for answer in answers.values():
             for name in ("seen", "skipped"):
                 answer[name].sort(key=lambda one: (one["step"], one["sequence"]))
             answer["notes"] += self._notes(answer, sets)
         return list(answers.values())
+
+    def _add_steps(self, answer: dict[str, Any], stage: TrainStream, end: int, number: int, span: DocumentSpan) -> None:
+        """Add the steps of a stage up to `end` with a part of a document, which lies so in the stage's set `number`."""
+        plans = [stage.plan(number) for number in range(len(stage.sets))]
+        order = Shuffle([plan.windows for plan in plans], [weight for _, weight in stage.sets], stage.seed)
+        windows = plans[number].windows_with(span)
+        found = answer["found"][-1]
+        found["windows"] = sorted({*found["windows"], *windows})
+        for window in windows:
+            for position in order.places_of(number, window, stage.place_of(end)):
+                done, sequence = divmod(position - stage.first_place, stage.global_batch_size)
+                if done < 0:  # before the stage began
+                    continue
+                step = stage.first_step + done + 1
+                one = {"step": step, "sequence": sequence, "set": found["set"], "window": window}
+                if why := self._why(step, Window(number, window), answer["id"]):
+                    answer["skipped"].append({**one, "why": why})
+                else:
+                    answer["seen"].append(one)
 
     def _why(self, step: int, window: Window, id: str | None = None) -> str | None:
         """Why the weights have not learned from a window, or from a document in it, at a step; None where they have."""
@@ -166,13 +185,16 @@ class Trained:
                 " as having learned from it"
             )
 
-    def _open_stream(self, skipped: Shards | None) -> TrainStream:
+    def _open_stream(self, skipped: Shards | None) -> StagedStream:
         """Without these shards; None: without those that are damaged now, where the run allows it."""
         if skipped is None:
             sets = open_sets(self._run)
         else:
-            folders = enumerate(self._run.data.train)
-            sets = [self._open_without(folder, skipped[number] if skipped else ()) for number, folder in folders]
+            # What was recorded before a stage was added does not speak of the sets that it brought.
+            known = dict(enumerate(skipped))
+            sets = [
+                self._open_without(folder, known.get(number, ())) for number, folder in enumerate(folders_of(self._run))
+            ]
         stream = stream_of(self._run, sets)
         if self._manifest is not None:
             stream.check(self._manifest["data"])
@@ -191,7 +213,7 @@ class Trained:
         data = DataSet.open(folder, cache=self._run.data.cache, skip_damaged=True)
         shards, damaged = data.index["shards"], dict(data.skipped)
         newest = self._newest_shards[data_set]
-        ever = {*newest, *(one for start in self._skipped.starts for one in start.shards[data_set])}
+        ever = {*newest, *(one for start in self._skipped.starts for one in start.shards_of(data_set))}
         for number in data.numbers_of(sorted(ever)):
             # Its size may be right and a byte of an id wrong.
             if number not in damaged and (wrong := data.place.examine(shards[number], "hashes")):

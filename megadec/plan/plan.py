@@ -20,7 +20,9 @@ from megadec.corpus.shards import INDEX_NAME
 from megadec.data.resumable import share_of_rank
 from megadec.decoder.flops import flops_per_token
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.runs.common import START, Stage
 from megadec.engine.runs.pretrain import PretrainRun
+from megadec.engine.runs.stages import changes_of
 from megadec.engine.train_options import Precision, resolve_precision
 from megadec.engine.zero.settings import merge_settings
 from megadec.plan.choice import Choice, advice, again_fraction, choose, details
@@ -32,8 +34,22 @@ checkpointing to take. Options of launch/pretrain.py are taken too, --config FIL
 
 
 @dataclass(frozen=True)
+class StagePlan:
+    """A stage of a run. steps: from `first_step` on, counted from 1; days: None where no peak is known."""
+
+    name: str
+    first_step: int
+    steps: int
+    tokens: int
+    peak_bytes: int
+    days: float | None
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What was asked about, and the answer. speed: None where no peak is known."""
+    """What was asked about, and the answer. speed: None where no peak is known. stages: of a run that has some; all
+    else is then of the stage that takes the most memory.
+    """
 
     setup: Setup
     memory: Memory
@@ -43,6 +59,7 @@ class Plan:
     choice: Choice | None
     advice: str
     notes: list[str] = field(default_factory=list)
+    stages: tuple[StagePlan, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -88,12 +105,45 @@ class PlanOptions(Machines):
 
 
 def plan_run(run: PretrainRun, options: PlanOptions) -> Plan:
-    """The plan of a run.
+    """The plan of a run; of one with stages, each is planned as a run of its own.
 
     Raises ConfigError for a run that cannot be (unknown preset, a batch that does not divide), ShardError for an index
     that was named and is not there.
     """
-    notes: list[str] = []
+    changes = changes_of(run)
+    if not changes:
+        return _plan_run(run, options)
+    if options.tokens is not None or options.epochs is not None:
+        raise ConfigError("tokens and epochs say how long to train, and so do the run's stages: leave them out")
+    stages, plans = (Stage(START, 1, run), *changes), []
+    ends = [*(stage.first_step - 1 for stage in changes), changes[-1].run.train.steps]
+    for stage, end in zip(stages, ends, strict=True):
+        assert isinstance(stage.run, PretrainRun)
+        train = replace(stage.run.train, steps=end - stage.first_step + 1)
+        try:
+            plans.append(_plan_run(replace(stage.run, train=train, stages=()), options))
+        except ConfigError as error:
+            raise ConfigError(f"stages: {stage.name}: {error}") from error
+    found = tuple(
+        StagePlan(
+            stage.name,
+            stage.first_step,
+            plan.work.steps,
+            plan.work.tokens,
+            plan.memory.peak_bytes,
+            None if plan.speed is None else plan.speed["days"],
+        )
+        for stage, plan in zip(stages, plans, strict=True)
+    )
+    largest = max(range(len(plans)), key=lambda number: plans[number].memory.peak_bytes)
+    notes = dict.fromkeys(note for plan in plans for note in plan.notes)
+    return replace(plans[largest], notes=list(notes), stages=found)
+
+
+def _plan_run(run: PretrainRun, options: PlanOptions) -> Plan:
+    notes = (
+        [f"not counted: what comes before the stage {run.stage}, as a plan opens no checkpoint"] if run.stage else []
+    )
     shape, machines = _shape(run, notes), options.machines
     if machines.kind == "cpu" and machines.peak is None:
         machines = replace(machines, peak_flops=measured_flops())
@@ -230,7 +280,27 @@ def table(plan: Plan) -> str:
             if name == "host" and machines.host_memory_gib is not None:
                 fits = verdict(machines.has_host_room(memory.host_bytes), machines.host_memory_gib)
                 lines[-1] += f": {fits}"
-    return "\n".join([*lines, "", *_speed_lines(plan), "", plan.advice, *plan.notes])
+    return "\n".join([*lines, "", *_speed_lines(plan), "", *_stage_lines(plan), plan.advice, *plan.notes])
+
+
+def _stage_lines(plan: Plan) -> list[str]:
+    """A line for each stage, and one for all; none of a run that has no stages."""
+    if not plan.stages:
+        return []
+    largest = max(plan.stages, key=lambda stage: stage.peak_bytes)
+    lines = [f"above is the stage that takes the most memory, {largest.name}; all stages:"]
+    for one in plan.stages:
+        lines.append(
+            f"  {one.name}: {one.steps:,} steps from {one.first_step}, {one.tokens:,} tokens, peak"
+            f" {one.peak_bytes / GIB:.3f} GiB{'' if one.days is None else f', {_duration(one.days)}'}"
+        )
+    days = [one.days for one in plan.stages if one.days is not None]
+    duration = f" in {_duration(sum(days))} (days, h:mm:ss)" if days else ""
+    return [*lines, f"{sum(one.tokens for one in plan.stages):,} tokens{duration} in all", ""]
+
+
+def _duration(days: float) -> timedelta:
+    return timedelta(seconds=round(days * 86400))
 
 
 def _speed_lines(plan: Plan) -> list[str]:
@@ -241,7 +311,7 @@ def _speed_lines(plan: Plan) -> list[str]:
         f"{speed['tokens_per_second']:,.0f} tokens/s and {speed['seconds_per_step']:.3g} s a step over"
         f" {machines.ranks} rank(s) at {machines.utilization:.0%} of the peak, what is computed again included"
         f" (mfu {speed['mfu']:.1%})",
-        f"{plan.work.tokens:,} tokens in {timedelta(seconds=round(speed['days'] * 86400))} (days, h:mm:ss)",
+        f"{plan.work.tokens:,} tokens in {_duration(speed['days'])} (days, h:mm:ss)",
     ]
 
 

@@ -17,10 +17,14 @@ def pretrain(argv: Sequence[str]) -> None:
 
 
 def open_pretraining(run: PretrainRun, deepspeed_file: Path) -> Job:
-    """`open_run`, with the weights of `model.init_from` where the run names one.
+    """`open_run`, with the weights of `model.init_from` and the new stage where the run names them.
 
-    Raises as it, `open_model` and `prove_before_training` do.
+    Raises as it, `open_model`, `prove_before_training` and `with_new_stage` do.
     """
+    if run.stage is not None:
+        from megadec.engine.checkpoint.new_stage import with_new_stage  # imports torch, for which no mistake waits
+
+        run = with_new_stage(run)
     if run.model.init_from is None:
         return open_run(run, deepspeed_file)
     # These import torch, which a wrong request need not wait for.

@@ -24,21 +24,14 @@ from megadec.common.config import parse, take_options, to_dict, to_yaml
 from megadec.common.errors import CheckpointError, ConfigError, TrainingError
 from megadec.common.files import storage_errors, write_json
 from megadec.common.log import logger
-from megadec.common.tokenizer import Tokenizer
-from megadec.data.resumable import check_groups
-from megadec.data.shard_folders import LocalFolder, open_folder
 from megadec.engine.checkpoint.manifest import newest_whole
-from megadec.engine.early_stopping import EarlyStopping
-from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
-from megadec.engine.runs.pretrain import ModelOptions, PretrainRun
+from megadec.engine.metrics.options import FILE_NAME
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.train_options import resolve_precision
-from megadec.engine.zero.settings import read_settings
 from megadec.rehearse.disturbances import (
     DAMAGE,
-    EVALUATE_EVERY,
     KINDS,
     LAUNCHER,
-    SAVE_EVERY,
     STARTING,
     Attempt,
     Disturbance,
@@ -50,6 +43,7 @@ from megadec.rehearse.disturbances import (
     disturb,
     read_lines,
 )
+from megadec.rehearse.scale import scale, scaled_settings, with_links
 
 SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "pretrain.py"
 OWN_NAMES = {field.name for field in fields(RehearsalOptions)}
@@ -59,8 +53,6 @@ HOPELESS = 3
 SHOWN_OUTPUT = 3000
 # A run whose launcher is gone does the step that is under way, and may have begun another before it looks.
 LAST_STEPS = 2
-SMALL_HEAD, SMALL_LAYERS, SMALL_INTERMEDIATE = 16, 2, 64
-WARMUP_STEPS, WINDOWS, MICRO_BATCH_SIZE = 5, 8, 1
 
 Losses = Mapping[tuple[str, int], float]
 """By what was measured (`train`, or the name of a held-out set) and step."""
@@ -171,12 +163,11 @@ class Rehearsal:
         with storage_errors(folder):
             self.logs.mkdir(parents=True, exist_ok=True)
             scaled = scale(run, options)
-            data = replace(scaled.data, train=_linked(run, folder / "shards"))
-            self.run = replace(scaled, output_folder=str(folder / "runs"), data=data)
+            self.run = replace(with_links(scaled, folder / "shards"), output_folder=str(folder / "runs"))
             self.run_file.write_text(to_yaml(self.run), encoding="utf-8")
             for number, file in enumerate((deepspeed, *options.other_deepspeed)):
                 self.deepspeed_files.append(folder / f"deepspeed-{number}-{file.name}")
-                write_json(self.deepspeed_files[-1], _scaled_settings(file, options))
+                write_json(self.deepspeed_files[-1], scaled_settings(file, options))
         self.shards = sorted(folder.glob("shards/*/*/*.tar"))
         self._options, self._steps, self._rows = options, self.run.train.steps, list[Outcome]()
         usual = TOLERANCES[resolve_precision(self.run.train.precision)]
@@ -280,77 +271,6 @@ class Rehearsal:
             log.error("%s", all_damaged)
             return 0
         return newest[1]["step"] if newest else 0
-
-
-def scale(run: PretrainRun, options: RehearsalOptions) -> PretrainRun:
-    """The run with few steps, short sequences, a small batch that every number of ranks divides, and often a save."""
-    shared_by = run.train.sequence_parallel_size
-    for ranks in options.all_ranks:
-        check_groups(ranks, shared_by)
-    sequence_length = min(options.sequence_length, run.data.sequence_length)
-    train = replace(
-        run.train,
-        steps=options.run_steps,
-        stop_at_step=None,
-        global_batch_size=2 * MICRO_BATCH_SIZE * math.lcm(*(ranks // shared_by for ranks in options.all_ranks)),
-        micro_batch_size=MICRO_BATCH_SIZE,
-    )
-    windows, micro = min(run.evaluate.windows, WINDOWS), MICRO_BATCH_SIZE
-    return replace(
-        run,
-        name="disturbed",
-        model=run.model if options.own_model else _small(run, sequence_length),
-        data=replace(run.data, sequence_length=sequence_length, bad_shards=0),
-        train=train,
-        schedule=replace(run.schedule, warmup_steps=min(run.schedule.warmup_steps, WARMUP_STEPS)),
-        evaluate=replace(run.evaluate, interval_steps=EVALUATE_EVERY, windows=windows, micro_batch_size=micro),
-        checkpoint=replace(run.checkpoint, interval_steps=SAVE_EVERY, keep_every=0, resume="auto"),
-        metrics=MetricsOptions(tensorboard=False),
-        early_stopping=EarlyStopping(),  # it would end the run before the disturbances are through
-    )
-
-
-def _small(run: PretrainRun, sequence_length: int) -> ModelOptions:
-    """A small model of the same kind: what it computes with is kept, what it holds is not."""
-    own = run.model.decoder_shape(Tokenizer.load(run.tokenizer)) if run.model.init_from is None else None
-    heads = 2 * run.train.sequence_parallel_size
-    shared = own is None or own.kv_heads < own.heads
-    small = {
-        "hidden_size": heads * SMALL_HEAD,
-        "layers": SMALL_LAYERS,
-        "heads": heads,
-        "kv_heads": heads // 2 if shared else heads,
-        "head_size": SMALL_HEAD,
-        "intermediate_size": SMALL_INTERMEDIATE,
-        "max_position_embeddings": sequence_length,
-    }
-    return replace(run.model, init_from=None, shape={**run.model.shape, **small})
-
-
-def _scaled_settings(file: Path, options: RehearsalOptions) -> dict[str, Any]:
-    """The DeepSpeed file; a small model's parameters are partitioned too, which stage 3 leaves out by default."""
-    values = read_settings(file)
-    zero = values.get("zero_optimization", {})
-    if not options.own_model and zero.get("stage") == 3:
-        zero["stage3_param_persistence_threshold"] = 0
-    return values
-
-
-def _linked(run: PretrainRun, folder: Path) -> dict[str, float]:
-    """Folders of links in place of the run's own, by weight; addresses stay as they are."""
-    train = {}
-    for number, (name, weight) in enumerate(run.data.train.items()):
-        place = open_folder(name, run.data.cache)
-        if not isinstance(place, LocalFolder):
-            train[name] = weight
-            continue
-        place.read_index()  # says so where there is none
-        links = folder / str(number) / place.name
-        links.mkdir(parents=True)
-        for file in place.path.resolve().iterdir():
-            (links / file.name).symlink_to(file)
-        train[str(links)] = weight
-    return train
 
 
 def losses_of(lines: Sequence[Mapping[str, Any]]) -> Losses:

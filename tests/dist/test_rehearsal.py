@@ -14,13 +14,25 @@ NO_OTHERS = ("--stops=0", "--damaged_shards=0", "--full_disks=0")
 Rehearse = Callable[..., tuple[int, dict[str, Any], str]]
 
 
+# What is killed crosses from one stage into the next.
+STAGES = [
+    {
+        "name": "other",
+        "first_step": 2,
+        "data": {"sequence_length": 64},
+        "train": {"global_batch_size": 16},
+        "optimizer": {"learning_rate": 0.001},
+    }
+]
+
+
 @pytest.fixture
 def rehearse(tmp_path: Path, runs: TinyRuns) -> Rehearse:
     """Takes options; gives the exit status, the report, and what was printed."""
 
     def ask(*options: str) -> tuple[int, dict[str, Any], str]:
         output = tmp_path / "rehearsal.json"
-        command = [*runs.command("real"), "--output", output, "--folder", tmp_path / "all", *options]
+        command = [*runs.command("real", stages=STAGES), "--output", output, "--folder", tmp_path / "all", *options]
         done = run_script("tools/rehearse.py", *command)
         assert output.exists(), done.stderr[-4000:]
         return done.returncode, json.loads(output.read_text()), done.stdout + done.stderr

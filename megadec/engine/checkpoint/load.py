@@ -12,6 +12,7 @@ from megadec.engine.checkpoint.manifest import Progress, newest_whole
 from megadec.engine.checkpoint.resume import chosen_by_rank_0
 from megadec.engine.checkpoint.rng_state import restore_random_state
 from megadec.engine.checkpoint.verify import verify_bits, verify_loss
+from megadec.engine.course import enter_stage
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import Job
 from megadec.engine.zero.engine import ZeroEngine
@@ -27,6 +28,7 @@ def load_checkpoint(engine: ZeroEngine, job: Job, path: Path, manifest: dict[str
     Raises CheckpointError on every rank when it cannot be read, or when what was loaded is not what was saved.
     """
     live, step = engine.zero_state(), manifest["step"]
+    enter_stage(engine, job, step)
     files = _open_on_every_rank(live, engine.ranks, path, step)
     before, now = manifest["precision"], job.settings.precision
     try:
@@ -74,5 +76,6 @@ def roll_back(engine: ZeroEngine, job: Job, step: int) -> Progress:
             f"step {step}: guard wants to roll back, and {job.run.checkpoints} holds no checkpoint yet: save more often"
         )
     saved = load_checkpoint(engine, job, *found)
+    enter_stage(engine, job, step)
     log.info("rolled back to %s; the batches of steps %d to %d are skipped", found[0], saved.step + 1, step)
     return saved

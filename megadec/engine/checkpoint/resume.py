@@ -3,7 +3,7 @@
 Rank 0 alone reads and hashes, so a shared file system has one reader; the others wait for its answer.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from megadec.common.files import remove_temporary, storage_errors
 from megadec.engine.checkpoint.manifest import checkpoints_in, newest_whole, read_manifest, remove_partial
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CHECKPOINTS, NO_PATH, CommonRun, Job
+from megadec.engine.runs.stages import flat, may_change, stage_values
 
 # A checkpoint and its manifest.
 Found = tuple[Path, dict[str, Any]]
@@ -60,7 +61,7 @@ def _choose_checkpoint(job: Job) -> Found | None:
         return None
     path, manifest = found
     defaults = to_dict(type(run)(name=run.name, tokenizer=run.tokenizer))
-    check_same_run(path, manifest["run"], to_dict(run), defaults, named=named)
+    check_same_run(path, manifest["run"], to_dict(run), defaults, manifest["step"], named=named)
     check_fits(path, manifest, job)
     job.task.stream.check(manifest["data"])
     return found
@@ -94,9 +95,10 @@ def check_fits(path: Path, manifest: dict[str, Any], job: Job) -> None:
 
     Ranks, ZeRO stage, offload and precision may be others.
     """
-    kind, shape = job.task.kind, job.task.shape.to_dict()
+    kind, made = job.task.kind, job.shape_of(manifest["step"])
+    shape = made.to_dict()
     # A field that came after the checkpoint was written has its default there.
-    saved_kind, saved_shape = manifest["task"]["kind"], {**job.task.shape.defaults(), **manifest["shape"]}
+    saved_kind, saved_shape = manifest["task"]["kind"], {**made.defaults(), **manifest["shape"]}
     if (saved_kind, saved_shape) != (kind, shape):
         raise CheckpointError(f"{path} holds another model: {saved_kind} {saved_shape}; this run has {kind} {shape}")
     if manifest["tokenizer"]["sha256"] != job.tokenizer.sha256:
@@ -104,29 +106,47 @@ def check_fits(path: Path, manifest: dict[str, Any], job: Job) -> None:
 
 
 def check_same_run(
-    path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any], *, named: bool
+    path: Path,
+    saved: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    step: int,
+    *,
+    named: bool,
 ) -> None:
-    """Compare the run in a checkpoint with the one that wants to go on from it.
+    """Compare the run in a checkpoint of step `step` with the one that wants to go on from it, in every stage that had
+    begun by then; what comes later is free.
 
     Options added since the checkpoint was written have the value in `defaults` there. Raises ConfigError naming the
     keys that differ, unless they may.
     """
-    free = tuple(f"{name}." for name in MAY_DIFFER + KNOWN_BY_CONTENT + (MAY_DIFFER_IF_NAMED if named else ()))
-    now = dict(_flat(wanted))
-    before = {key: value for key, value in _flat(defaults) if key in now} | dict(_flat(saved))
-    differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    differing = [key for key in differing if not f"{key}.".startswith(free)]
-    if differing:
-        listed = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in differing[:5])
+    there, here = (
+        [stage for stage in stage_values(run) if stage.first_step <= max(step, 1)] for run in (saved, wanted)
+    )
+    found, now = ([f"{stage.name} (from step {stage.first_step})" for stage in stages] for stages in (there, here))
+    if found != now:
         raise ConfigError(
-            f"{path} is of a run with another configuration ({listed}): give the keys as they were, or choose another"
-            f" name{f', which --model.init_from={path} begins from these weights' if 'model.init_from' in now else ''}"
+            f"{path} was trained in the stages {', '.join(found)}; this run has {', '.join(now)} up to there. Stages"
+            " that have begun stay as they were; others may be added or changed"
         )
+    free = tuple(f"{name}." for name in MAY_DIFFER + KNOWN_BY_CONTENT + (MAY_DIFFER_IF_NAMED if named else ()))
+    for was, wants in zip(there, here, strict=True):
+        new = dict(flat(wants.values))
+        old = {key: value for key, value in flat(defaults) if key in new} | dict(flat(was.values))
+        differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        differing = [key for key in differing if not f"{key}.".startswith(free)]
+        if differing:
+            listed = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in differing[:5])
+            stage = f", in stage {was.name}" if len(there) > 1 else ""
+            raise ConfigError(
+                f"{path} is of a run with another configuration ({listed}{stage}): give the keys as they were"
+                f"{_ways_out(path, differing) if 'stages' in wanted else ', or choose another name'}"
+            )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _ways_out(path: Path, differing: Sequence[str]) -> str:
+    """What else a pretraining can do that wants other keys than its checkpoint has."""
+    new_run = f", or choose another name, which --model.init_from={path} begins from these weights"
+    if not all(map(may_change, differing)):
+        return new_run
+    return f", or go on with others as a new stage: --checkpoint.resume={path} --stage NAME{new_run}"

@@ -63,7 +63,7 @@ def _manifest(engine: ZeroEngine, job: Job, progress: Progress) -> dict[str, Any
         "precision": job.settings.precision,
         "data": job.task.stream.state(progress.step),
         "task": job.task.manifest,
-        "shape": job.task.shape.to_dict(),
+        "shape": job.shape_of(progress.step).to_dict(),
         "run": to_dict(job.run),
         "tokenizer": {"sha256": job.tokenizer.sha256, "vocabulary_size": job.tokenizer.vocabulary_size},
         "tied": [list(names) for names in job.task.tied],

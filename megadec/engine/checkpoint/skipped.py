@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self, TypeVar
 
-from megadec.data.stream import TrainStream
+from megadec.data.stages import StagedStream
 from megadec.engine.health.guard import GuardState
 
 T = TypeVar("T")
@@ -20,7 +20,8 @@ T = TypeVar("T")
 class RunStart:
     """A run went without these from `first_step` on, counted from 1, up to the next start.
 
-    documents: the ids of `data.skip_documents`, sorted. shards: by data set, the sha256 of those that were damaged.
+    documents: the ids of `data.skip_documents`, sorted. shards: by data set, over all stages, the sha256 of those that
+    were damaged.
     """
 
     first_step: int
@@ -28,10 +29,14 @@ class RunStart:
     shards: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
-    def of(cls, stream: TrainStream, step: int) -> Self:
+    def of(cls, stream: StagedStream, step: int) -> Self:
         """A start that goes on after `step`."""
         shards = tuple(tuple(found) for found in stream.skipped_shards())
         return cls(step + 1, tuple(sorted(stream.skip_documents)), shards)
+
+    def shards_of(self, data_set: int) -> tuple[str, ...]:
+        """Those of one set; none of a set that came with a later stage."""
+        return self.shards[data_set] if data_set < len(self.shards) else ()
 
 
 def after_start(starts: Sequence[RunStart], start: RunStart) -> tuple[RunStart, ...]:
@@ -86,7 +91,7 @@ class Skipped:
     def always_without(self, data_set: int, shard_sha256: str) -> bool:
         """Whether every step up to the last is known to have gone without a shard."""
         known = bool(self.starts) and self.starts[0].first_step == 1
-        return known and all(shard_sha256 in start.shards[data_set] for start in self.starts)
+        return known and all(shard_sha256 in start.shards_of(data_set) for start in self.starts)
 
     def sha256(self, step: int) -> str | None:
         """Of all that is said of the steps up to `step`, the same from any later checkpoint of the same history; None

@@ -29,17 +29,19 @@ def measure_loss(engine: ZeroEngine, job: Job, step: int, sequences: int | None 
     """Measure the weights as they are before step `step` (from 0). Collective.
 
     Returns the mean `loss` of the first `sequences` sequences of that step, in nats a token, and their `tokens` and
-    `sum_of_ids`, by which they are known again; they are the same for any number of ranks, which all measure them.
+    `sum_of_ids`, by which they are known again; they are the same for any number of ranks, which all measure them. At
+    the end of a stage they are those that it would go on with: what comes after it may still change.
     sequences: None for one, or as many as a micro-batch has where the model is compiled, which would be compiled anew
     for another size.
     """
+    stage = job.stage_of(step).run.train
     if sequences is None:
-        sequences = job.run.train.micro_batch_size if any(map(is_compiled, engine.module.modules())) else 1
+        sequences = stage.micro_batch_size if any(map(is_compiled, engine.module.modules())) else 1
     parts = job.run.train.sequence_parallel_size
     part = rank_position(engine.ranks.rank, engine.ranks.world_size, parts).part
     # As if there were so many ranks that each had these few sequences: the first of them.
-    groups = job.run.train.global_batch_size // sequences
-    [batch] = job.task.stream.batch(step, part, groups * parts, sequences)
+    groups = stage.global_batch_size // sequences
+    [batch] = job.task.stream.at(max(step - 1, 0)).batch(step, part, groups * parts, sequences)
     with engine.evaluating():
         nats = float(engine.loss_sum(batch.to(engine.ranks.device)))
     sums = engine.ranks.sum_over_ranks([nats, float(batch.valid_tokens), float(batch.ids_BS.sum())])

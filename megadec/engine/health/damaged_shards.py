@@ -20,7 +20,7 @@ from megadec.data.shard_cache import DamagedShardError
 from megadec.data.shard_folders import Verify
 
 if TYPE_CHECKING:  # a run's request is checked without torch
-    from megadec.data.stream import TrainStream
+    from megadec.data.stages import StagedStream
     from megadec.engine.ranks import Ranks
 
 REPORT = "damaged_shards.json"
@@ -86,11 +86,10 @@ def check_limit(sets: Sets, bad_shards: int | float) -> None:
     )
 
 
-def report_damaged_shards(stream: "TrainStream", folder: Path, step: int) -> None:
+def report_damaged_shards(stream: "StagedStream", folder: Path, step: int) -> None:
     """Add a line to the run's damaged_shards.json for a start at `step` that leaves shards out, and say so."""
-    sets = [data for data, _ in stream.sets]
     shards = []
-    for data in sets:
+    for data in stream.sets:
         for number, found in data.skipped.items():
             shard = data.index["shards"][number]
             known = {key: shard[key] for key in ("sha256", "documents", "tokens")}
@@ -98,7 +97,7 @@ def report_damaged_shards(stream: "TrainStream", folder: Path, step: int) -> Non
     if not shards:
         return
     path = folder / REPORT
-    windows = sum(len(stream.plan(number).lost) for number in range(len(sets)))
+    windows = sum(len(stage.plan(number).lost) for stage in stream.stages for number in range(len(stage.sets)))
     totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens")}
     now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     start = {"from_step": step, "time": now, **totals, "windows": windows, "shards": shards}

@@ -78,8 +78,12 @@ class MetricsLogger:
                 raise
             log.error("at the end of the run's metrics: %s", problem)
 
-    def record_step(self, report: StepReport, *, tokens: int, seconds: float, data_seconds: float) -> None:
-        """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before."""
+    def record_step(
+        self, report: StepReport, *, tokens: int, seconds: float, data_seconds: float, stage: str | None = None
+    ) -> None:
+        """One line for a step. `tokens`: seen since the run began; `seconds`: from the end of the step before; stage:
+        of a run that has some.
+        """
         rate, used = report.tokens / seconds, None
         if self._peak:
             used = self._flops(report.tokens, report.squared_document_tokens) / seconds / self._peak
@@ -87,6 +91,7 @@ class MetricsLogger:
             "train",
             {
                 "step": report.step,
+                **({} if stage is None else {"stage": stage}),
                 "tokens": tokens,
                 "loss": report.loss,
                 "learning_rate": report.learning_rate,

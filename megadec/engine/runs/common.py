@@ -20,14 +20,15 @@ from megadec.engine.metrics.options import FILE_NAME, MetricsOptions
 from megadec.engine.metrics.reports import Saved
 from megadec.engine.metrics.trackers import check_trackers
 from megadec.engine.optimizer import OptimizerOptions
-from megadec.engine.schedule import ScheduleOptions
+from megadec.engine.schedule import ScheduleOptions, learning_rate_factor
 from megadec.engine.train_options import TrainOptions
 from megadec.engine.zero.settings import DeepSpeedSettings, merge_settings
 
 if TYPE_CHECKING:  # a request is checked without torch, as far as that goes
-    from megadec.engine.task import Task
+    from megadec.engine.task import Shape, Task
 
 CHECKPOINTS = "checkpoints"
+START = "start"  # the stage that every run begins with
 LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
 NO_PATH = ("auto", "none")  # what `checkpoint.resume` says beside the path of a checkpoint
 # `model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules.
@@ -111,10 +112,31 @@ class CommonRun:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A run from step `first_step` on, counted from 1, until its next stage begins.
+
+    run: with what the stage changes, and without stages. schedule_first_step: where the schedule begins to count.
+    """
+
+    name: str
+    first_step: int
+    run: CommonRun
+    schedule_first_step: int = 1
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the update of step `step`, counted from 1."""
+        run, before = self.run, self.schedule_first_step - 1
+        return run.optimizer.learning_rate * learning_rate_factor(
+            run.schedule, step - 1 - before, run.train.steps - before
+        )
+
+
+@dataclass(frozen=True)
 class Job:
     """A run that has been found possible, with what it opened.
 
-    on_saved: called on every rank when a checkpoint is finished, so that a launcher such as Ray can be told.
+    on_saved: called on every rank when a checkpoint is finished, so that a launcher such as Ray can be told. changes:
+    the stages after the first, and shapes: of each, where the run has any.
     """
 
     run: CommonRun
@@ -122,6 +144,34 @@ class Job:
     tokenizer: Tokenizer
     task: "Task"
     on_saved: Callable[[Saved], None] | None = None
+    changes: tuple[Stage, ...] = ()
+    shapes: "tuple[Shape, ...]" = ()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, of which every run has at least one."""
+        return (Stage(START, 1, self.run), *self.changes)
+
+    @property
+    def steps(self) -> int:
+        """The last step of the run."""
+        return self.stages[-1].run.train.steps
+
+    @property
+    def last_step(self) -> int:
+        """The step after which this start of the run ends."""
+        return min(self.steps, self.run.train.stop_at_step or self.steps)
+
+    def stage_of(self, step: int) -> Stage:
+        """The stage that step `step`, counted from 1, belongs to; the first one for step 0, before which it begins."""
+        return self.stages[self._number_of(step)]
+
+    def shape_of(self, step: int) -> "Shape":
+        """The model's shape in that stage."""
+        return self.shapes[self._number_of(step)] if self.shapes else self.task.shape
+
+    def _number_of(self, step: int) -> int:
+        return sum(stage.first_step <= step for stage in self.changes)
 
 
 def with_vocabulary(fields: ShapeFields, tokenizer: Tokenizer) -> ShapeFields:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from megadec.common.config import to_dict
 from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.log import logger
-from megadec.common.ranks import is_first
+from megadec.common.ranks import is_first, world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.overlap import overlaps
 from megadec.data.dataset import DataSet
@@ -26,13 +27,24 @@ from megadec.decoder.loss_options import LanguageLoss
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate_options import EvaluateOptions
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
-from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_length, open_settings, with_vocabulary
+from megadec.engine.runs.common import (
+    START,
+    CommonRun,
+    Job,
+    ShapeFields,
+    Stage,
+    check_length,
+    open_settings,
+    with_vocabulary,
+)
+from megadec.engine.runs.stages import StageOptions, changes_of, check_order, stage_values
+from megadec.engine.zero.settings import merge_settings
 
 # What imports torch is imported where a run that was found possible is put together: a wrong request does not wait.
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from megadec.data.stream import TrainStream
+    from megadec.data.stages import StagedStream
     from megadec.engine.health.preemption import Interrupt
     from megadec.engine.metrics.reports import Evaluation, Sample
     from megadec.engine.ranks import Ranks
@@ -123,12 +135,24 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class PretrainRun(CommonRun):
-    """Everything that `launch/pretrain.py` needs to know beside DeepSpeed's own file."""
+    """Everything that `launch/pretrain.py` needs to know beside DeepSpeed's own file.
+
+    stages: what changes on the way, each with a `name`, its `first_step` and the keys that are others from there on, in
+        the order of their steps; docs/en/training.md has an example.
+    stage: go on from the checkpoint of checkpoint.resume as a new stage of this name, with the keys as they are given
+        now; the stages before it are those of the checkpoint.
+    """
 
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     loss: LanguageLoss = field(default_factory=LanguageLoss)
+    stages: tuple[StageOptions, ...] = ()
+    stage: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_order(self.stages)
 
 
 def open_run(run: PretrainRun, deepspeed_file: Path, initial: "InitialWeights | None" = None) -> Job:
@@ -141,18 +165,19 @@ def open_run(run: PretrainRun, deepspeed_file: Path, initial: "InitialWeights | 
     tokenizer = Tokenizer.load(run.tokenizer)
     shape = run.model.decoder_shape(tokenizer, initial)
     check_length("data.sequence_length", run.data.sequence_length, shape.max_position_embeddings)
+    changes = changes_of(run)
+    shapes = (shape, *(_shape_in(stage, run, deepspeed_file, tokenizer, initial) for stage in changes))
     parts = run.train.sequence_parallel_size
     if shape.heads % parts:  # each rank of a group attends with a share of the heads
         raise ConfigError(f"train.sequence_parallel_size={parts} does not divide model.shape.heads={shape.heads}")
     _check_prompts(run, tokenizer, shape)
-    check_there([*run.data.train, *run.evaluate.sets.values()])
-    check_once(run.data.train)
+    check_there([*folders_of(run), *run.evaluate.sets.values()])
     sets = open_sets(run, tokenizer.sha256)
     held_out = {
         name: DataSet.open(folder, tokenizer.sha256, cache=run.data.cache) for name, folder in run.evaluate.sets.items()
     }
     if is_first():
-        named = dict(zip(run.data.train, sets, strict=True))
+        named = dict(zip(folders_of(run), sets, strict=True))
         named |= {f"evaluate.sets.{name}": one for name, one in held_out.items()}
         for sentence in overlaps({name: one.sketch for name, one in named.items()}):
             log.warning(f"{sentence}; docs/en/own-data.md says how to leave them out of one")
@@ -161,7 +186,23 @@ def open_run(run: PretrainRun, deepspeed_file: Path, initial: "InitialWeights | 
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
         stream.find_skipped()
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
-    return Job(run, settings, tokenizer, task)
+    return Job(run, settings, tokenizer, task, changes=changes, shapes=shapes)
+
+
+def _shape_in(
+    stage: Stage, run: PretrainRun, deepspeed_file: Path, tokenizer: Tokenizer, initial: "InitialWeights | None"
+) -> DecoderShape:
+    """The model's shape in a stage of the run. Raises ConfigError for a batch or sequences that do not fit."""
+    changed = stage.run
+    assert isinstance(changed, PretrainRun)
+    try:
+        merge_settings(deepspeed_file, changed.train, changed.optimizer.max_grad_norm, world_size())
+        shape = changed.model.decoder_shape(tokenizer, initial)
+        for one in (changed, run):  # held-out sets are measured at the run's own length throughout
+            check_length("data.sequence_length", one.data.sequence_length, shape.max_position_embeddings)
+    except ConfigError as error:
+        raise ConfigError(f"stages: {stage.name}: {error}") from error
+    return shape
 
 
 def _check_prompts(run: PretrainRun, tokenizer: Tokenizer, shape: DecoderShape) -> None:
@@ -169,8 +210,8 @@ def _check_prompts(run: PretrainRun, tokenizer: Tokenizer, shape: DecoderShape) 
     prompts, positions = run.evaluate.all_prompts(), shape.max_position_embeddings
     if prompts and run.train.sequence_parallel_size > 1:
         raise ConfigError("evaluate.prompts: ranks that share sequences (train.sequence_parallel_size) write no texts")
-    for prompt, ids in zip(prompts, tokenizer.encode_many(prompts), strict=True):
-        if (tokens := 1 + len(ids) + run.evaluate.prompt_tokens) > positions:
+    for prompt in prompts:
+        if (tokens := len(tokenizer.prompt_ids(prompt)) + run.evaluate.prompt_tokens) > positions:
             raise ConfigError(
                 f"evaluate.prompts: {prompt[:20]!r} and evaluate.prompt_tokens={run.evaluate.prompt_tokens} have"
                 f" {tokens} tokens together, more than model.shape.max_position_embeddings={positions}"
@@ -196,17 +237,31 @@ def check_once(folders: Iterable[str]) -> None:
         seen[place] = folder
 
 
+def folders_of(run: PretrainRun) -> list[str]:
+    """The folders of `data.train` in all stages, each once. Raises ConfigError where one names none, or one twice."""
+    named: dict[str, None] = {}
+    for train in mixtures_of(run):
+        if not train:
+            raise ConfigError("data.train names no shards: give a folder with its weight, `{shards/zhwiki: 1.0}`")
+        check_once(train)
+        named |= dict.fromkeys(train)
+    return list(named)
+
+
+def mixtures_of(run: PretrainRun) -> list[Mapping[str, float]]:
+    """`data.train` of every stage."""
+    return [one.values["data"]["train"] for one in stage_values(to_dict(run))]
+
+
 def open_sets(run: PretrainRun, tokenizer_sha256: str | None = None) -> list[DataSet]:
-    """The sets of `data.train`, without what is damaged where `data.bad_shards` allows it.
+    """The sets of `folders_of`, without what is damaged where `data.bad_shards` allows it.
 
     Raises ConfigError when none is named, ShardError as `DataSet.open` does.
     """
     data = run.data
-    if not data.train:
-        raise ConfigError("data.train names no shards: give a folder with its weight, `{shards/zhwiki: 1.0}`")
     sets = [
         DataSet.open(folder, tokenizer_sha256, cache=data.cache, skip_damaged=data.bad_shards > 0)
-        for folder in data.train
+        for folder in folders_of(run)
     ]
     check_limit(sets, data.bad_shards)
     remote_bytes = sum(
@@ -220,26 +275,47 @@ def open_sets(run: PretrainRun, tokenizer_sha256: str | None = None) -> list[Dat
     return sets
 
 
-def stream_of(run: PretrainRun, sets: Sequence[DataSet]) -> "TrainStream":
-    """The run's sequence of steps over the opened sets of `data.train`. Raises ConfigError, ShardError."""
+def stream_of(run: PretrainRun, sets: Sequence[DataSet]) -> "StagedStream":
+    """The run's sequence of steps over the opened sets of `folders_of`. Raises ConfigError, ShardError."""
+    from megadec.data.stages import StagedStream
     from megadec.data.stream import TrainStream
 
-    return TrainStream(
-        list(zip(sets, run.data.train.values(), strict=True)),
-        sequence_length=run.data.sequence_length,
-        packing=run.data.packing,
-        seed=run.seed,
-        global_batch_size=run.train.global_batch_size,
-        sequence_parallel_size=run.train.sequence_parallel_size,
-        skip_documents=read_ids(run.data.skip_documents, run.data.skip_documents_file),
-    )
+    opened = dict(zip(folders_of(run), sets, strict=True))
+    stages = [
+        TrainStream(
+            [(opened[folder], weight) for folder, weight in run.data.train.items()],
+            sequence_length=run.data.sequence_length,
+            packing=run.data.packing,
+            seed=run.seed,
+            global_batch_size=run.train.global_batch_size,
+            sequence_parallel_size=run.train.sequence_parallel_size,
+            skip_documents=read_ids(run.data.skip_documents, run.data.skip_documents_file),
+            stage=START,
+        )
+    ]
+    for one in changes_of(run):
+        assert isinstance(one.run, PretrainRun)
+        data = one.run.data
+        try:
+            stage = stages[-1].next_stage(
+                one.name,
+                one.first_step - 1,
+                [(opened[folder], weight) for folder, weight in data.train.items()],
+                sequence_length=data.sequence_length,
+                packing=data.packing,
+                global_batch_size=one.run.train.global_batch_size,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"stages: {one.name}: {error}") from error
+        stages.append(stage)
+    return StagedStream(sets, stages)
 
 
 def _task(
     run: PretrainRun,
     tokenizer: Tokenizer,
     shape: DecoderShape,
-    stream: "TrainStream",
+    stream: "StagedStream",
     held_out: Sets,
     first_value: FirstValue,
 ) -> "Task":
@@ -260,10 +336,9 @@ def _task(
 
     asked = bool(run.evaluate.all_prompts())
 
-    def agree_on_data(ranks: "Ranks") -> "TrainStream":
-        before = [data for data, _ in stream.sets]
-        sets = agree_on_sets(before, list(held_out.values()), run.data.verify, run.data.bad_shards, ranks)
-        agreed = stream if sets == before else stream_of(run, sets)
+    def agree_on_data(ranks: "Ranks") -> "StagedStream":
+        sets = agree_on_sets(stream.sets, list(held_out.values()), run.data.verify, run.data.bad_shards, ranks)
+        agreed = stream if sets == stream.sets else stream_of(run, sets)
         agreed.find_skipped()
         return agreed
 

@@ -42,7 +42,7 @@ from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.compiled import is_compiled
 from megadec.decoder.model import Decoder
 from megadec.decoder.sequence_parallel import SequenceRanks
-from megadec.engine.optimizer import OptimizerOptions, build_optimizer
+from megadec.engine.optimizer import OptimizerOptions, build_optimizer, set_options
 from megadec.engine.ranks import Ranks, lost_ranks
 from megadec.engine.task import Task
 from megadec.engine.zero.cpu import keep_freed_memory, share_cores
@@ -240,6 +240,25 @@ class ZeroEngine:
     def end_micro_step(self) -> None:
         """Tell DeepSpeed that a micro-step which is not the last one of its step is over."""
         self._engine.step()
+
+    def begin_step(self, micro_steps: int) -> None:
+        """Tell DeepSpeed after how many micro-steps to update, where that is not what it was in the step before."""
+        engine = self._engine
+        if micro_steps == engine.gradient_accumulation_steps():
+            return
+        per_micro_step = engine.train_batch_size() // engine.gradient_accumulation_steps()
+        # DeepSpeed's own set_train_batch_size leaves the counter, whose remainder says where a step ends.
+        engine.micro_steps = 0
+        engine.set_train_batch_size(per_micro_step * micro_steps)
+        if hasattr(engine.optimizer, "gradient_accumulation_steps"):
+            engine.optimizer.gradient_accumulation_steps = micro_steps
+
+    def change_course(self, options: OptimizerOptions) -> None:
+        """Have the next updates made by these options; weights and moments stay."""
+        set_options(self._engine.optimizer.param_groups, options)
+        self._engine._config.gradient_clipping = options.max_grad_norm
+        if hasattr(self._engine.optimizer, "clip_grad"):  # not torch's own, at stage 0
+            self._engine.optimizer.clip_grad = options.max_grad_norm
 
     def dry_run(self, batch: Batch) -> None:
         """Take one micro-batch forward and backward, and drop its gradients: no weight, moment or counter changes."""

@@ -17,6 +17,8 @@ from megadec.engine.runs.seq2seq import longest_pairs
 class Batch(str):
     """A batch that is known by its name."""
 
+    ids_BS = torch.zeros(1, 1)
+
     def to(self, device: torch.device) -> Self:
         return self
 
@@ -38,8 +40,8 @@ def try_out(engine: Engine, kind: str = "language_model", largest: bool = False)
     stream = SimpleNamespace(batch=lambda *where: [Batch(f"batch {where}"), Batch("the next")])
     largest_batch = (lambda micro: Batch(f"largest {micro}")) if largest else None
     task = SimpleNamespace(stream=stream, largest_batch=largest_batch, kind=kind)
-    job = SimpleNamespace(task=task, run=SimpleNamespace(train=SimpleNamespace(micro_batch_size=4)))
-    dry_run(cast(Any, engine), cast(Job, job), 5)
+    run = SimpleNamespace(train=SimpleNamespace(micro_batch_size=4))
+    dry_run(cast(Any, engine), Job(cast(Any, run), cast(Any, None), cast(Any, None), cast(Any, task)), 5)
 
 
 def test_it_takes_the_first_micro_batch_of_the_step_or_the_largest_where_they_differ() -> None:

@@ -18,6 +18,9 @@ class Engine:
         self.ranks = Ranks(0, 1, torch.device("cpu"))
         self.calls: list[Any] = []
 
+    def begin_step(self, micro_steps: int) -> None:
+        self.micro_steps = micro_steps
+
     def loss_sum(self, batch: Any) -> Tensor:
         return torch.tensor(2.0 * batch.valid_tokens)
 

@@ -19,7 +19,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.plan.choice import POLICIES, again_fraction, choose
 from megadec.plan.memory import FRAMEWORK_BYTES, PARTS, activation_bytes, memory_of
-from megadec.plan.plan import PlanOptions, make_plan, plan_run, speed_of
+from megadec.plan.plan import PlanOptions, make_plan, plan_run, speed_of, table
 from megadec.plan.setup import GIB, Machines, Setup, Work, Zero
 from tests.support import PROJECT
 from tests.support.commands import answer, printed
@@ -240,6 +240,25 @@ def test_tokens_epochs_and_documents_come_from_the_shards(tiny_shards: Path) -> 
     assert plan.work.document_tokens == pytest.approx(min(512, index["tokens"] / index["documents"]))
     assert plan.work.steps == max(1, round(3 * index["tokens"] / (64 * 512)))
     assert not [note for note in plan.notes if "documents" in note]
+
+
+def test_each_stage_is_planned_and_the_memory_is_that_of_the_largest_and_the_time_that_of_all() -> None:
+    sections = {"data": {"sequence_length": 512}, "train": {"global_batch_size": 64, "steps": 100}}
+    long = {"name": "long", "first_step": 81, "data": {"sequence_length": 1024}, "train": {"global_batch_size": 32}}
+    plan = plan_run(make_run(**sections, stages=[long]), PlanOptions(device="H100"))
+    whole = plan_run(make_run(**sections), PlanOptions(device="H100"))
+    assert [(one.name, one.first_step, one.steps) for one in plan.stages] == [("start", 1, 80), ("long", 81, 20)]
+    assert [one.tokens for one in plan.stages] == [80 * 64 * 512, 20 * 32 * 1024]
+    assert plan.memory.peak_bytes == plan.stages[1].peak_bytes > plan.stages[0].peak_bytes == whole.memory.peak_bytes
+    assert whole.speed is not None
+    assert plan.stages[0].days == pytest.approx(0.8 * whole.speed["days"])
+    shown = table(plan)
+    for words in ("the stage that takes the most memory, long", "long: 20 steps from 81", "3,276,800 tokens in 0:0"):
+        assert words in shown
+    with pytest.raises(ConfigError, match=r"stages: long: train\.global_batch_size=32 is not a multiple of"):
+        plan_run(make_run(**sections, stages=[long]), PlanOptions(ranks=8))
+    with pytest.raises(ConfigError, match="leave them out"):
+        plan_run(make_run(**sections, stages=[long]), PlanOptions(epochs=1))
 
 
 def test_a_plan_says_what_it_assumed_and_refuses_what_cannot_be(tmp_path: Path) -> None:

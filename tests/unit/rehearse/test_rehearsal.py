@@ -13,6 +13,7 @@ from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, PretrainRun
+from megadec.engine.runs.stages import StageOptions, changes_of
 from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose, damaged, read_lines
 from megadec.rehearse.rehearsal import (
     Outcome,
@@ -21,11 +22,11 @@ from megadec.rehearse.rehearsal import (
     difference,
     judge,
     losses_of,
-    scale,
     table,
     unfinished_in,
     went_on_from,
 )
+from megadec.rehearse.scale import scale
 
 LAST = 20
 GOOD = Outcome(
@@ -193,6 +194,27 @@ def test_a_run_is_scaled_down_and_keeps_its_kind(real_run: PretrainRun) -> None:
     assert scale(shared, RehearsalOptions(ranks=4)).model.shape["heads"] == 4
     with pytest.raises(ConfigError, match=r"does not divide the 3 rank\(s\)"):
         scale(shared, RehearsalOptions(ranks=3))
+
+
+def test_the_stages_of_a_run_are_scaled_with_it_and_spread_over_its_steps(real_run: PretrainRun) -> None:
+    [folder] = real_run.data.train
+    longer = {"sequence_length": 1024, "train": {folder: 1.0}}
+    context = {"shape": {"max_position_embeddings": 1024, "rope_theta": 1e7}}
+    stages = (
+        StageOptions("ramp", 1001, train={"global_batch_size": 512, "steps": 9000}, schedule={"warmup_steps": 100}),
+        StageOptions("long", 5001, data=longer, train={"micro_batch_size": 1}, model=context),
+    )
+    scaled = scale(replace(real_run, stages=stages), RehearsalOptions(rank_numbers=(2, 3), steps=120))
+    ramp, long = scaled.stages
+    assert (ramp.first_step, long.first_step, scaled.train.steps) == (41, 81, 120)
+    assert (ramp.train, ramp.schedule) == ({"global_batch_size": 24}, {"warmup_steps": 5})
+    assert (scaled.data.sequence_length, long.data["sequence_length"]) == (32, 64)
+    assert (long.train, long.model) == ({}, {"shape": {"rope_theta": 1e7}})
+    assert scaled.model.shape["max_position_embeddings"] == 64
+    assert len(changes_of(scaled)) == 2
+    with pytest.raises(ConfigError, match="too few for 120 stages"):
+        many = tuple(StageOptions(f"number {number}", number + 2) for number in range(120))
+        scale(replace(real_run, stages=many), RehearsalOptions(steps=120))
 
 
 def test_the_links_can_be_damaged_and_mended_and_the_users_shards_are_never_touched(

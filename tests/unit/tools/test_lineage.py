@@ -3,8 +3,9 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,10 @@ from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
 from megadec.data.stream import TrainStream
 from megadec.engine.checkpoint.skipped import RunStart
 from megadec.engine.runs.pretrain import DataOptions, PretrainRun, open_sets, stream_of
+from megadec.engine.runs.stages import StageOptions
 from megadec.engine.train_options import TrainOptions
 from megadec.lineage import command, show
+from megadec.lineage.trained import Trained
 from tests.support.commands import printed
 from tests.support.remote_shards import upload
 
@@ -28,19 +31,25 @@ WHOLE = RunStart(1, (), ((),))
 
 
 def save(
-    folder: Path, shards: Path | str, *steps: int, starts: Sequence[RunStart] = (WHOLE,), **options: object
+    folder: Path,
+    shards: Path | str,
+    *steps: int,
+    starts: Sequence[RunStart] = (WHOLE,),
+    stages: Sequence[dict[str, Any]] = (),
+    **options: object,
 ) -> Path:
     """A run on `shards` with checkpoints of these steps, as far as its documents are looked up by them."""
     data = DataOptions(train={str(shards): 1.0}, sequence_length=ROW_TOKENS, **options)
     sizes = TrainOptions(global_batch_size=ROWS)
     run = PretrainRun(name="saved", tokenizer="t", output_folder=str(folder), seed=SEED, data=data, train=sizes)
-    [opened] = open_sets(run)
+    run = replace(run, stages=tuple(StageOptions(**stage) for stage in stages))
+    opened, *others = open_sets(run)
     read = opened.without(dict.fromkeys(opened.numbers_of(starts[-1].shards[0]), ""))
     for step in steps:
         checkpoint = run.checkpoints / f"step_{step:08d}"
         checkpoint.mkdir(parents=True)
         (checkpoint / "run.yaml").write_text(to_yaml(run), encoding="utf-8")
-        state = stream_of(run, [read]).state(step)
+        state = stream_of(run, [read, *others]).state(step)
         manifest = {"step": step, "data": state, "starts": [asdict(start) for start in starts], "origins": []}
         (checkpoint / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return run.folder
@@ -148,3 +157,33 @@ def test_the_bounds_of_the_runs_cache_hold_in_a_folder_that_is_named_too(tiny_sh
     named = tmp_path / "named"
     printed(command.main, "--run", run, "--document", "wiki-0", "--cache_folder", named)
     assert 0 < sum(path.stat().st_size for path in named.glob("*.tar")) <= largest
+
+
+def test_a_run_of_stages_tells_of_each_step_what_its_stage_read(tmp_path, tiny_shards, tiny_documents, tokenizer):
+    good = tmp_path / "good"
+    write_shards(tiny_documents[:30], tokenizer, good, block_tokens=2000)
+    stages = (
+        {"name": "mixed", "first_step": 4, "data": {"train": {str(good): 1.0, str(tiny_shards): 0.5}}},
+        {"name": "long", "first_step": 7, "data": {"sequence_length": 128}, "train": {"global_batch_size": 8}},
+    )
+    run = save(tmp_path, tiny_shards, 3, 9, starts=(RunStart(1, (), ((),)),), stages=stages)
+    trained, read = Trained(run), dict[str, set[tuple[int, int]]]()
+    for step in range(1, 10):
+        stream = trained.stream_at(step)
+        sizes = stream.sequence_length, stream.global_batch_size, len(stream.sets)
+        assert sizes == ((64, 16, 1) if step < 4 else (64, 16, 2) if step < 7 else (128, 8, 2))
+        for sequence, window in enumerate(stream.windows_of(step - 1)):
+            for span in stream.documents_of(window):
+                read.setdefault(span.id, set()).add((step, sequence))
+    ids = [document.id for document in tiny_documents]
+    found = trained.steps_of_documents(ids)
+    assert {one["id"]: {(s["step"], s["sequence"]) for s in one["seen"]} for one in found if one["seen"]} == read
+    until = Trained(run).steps_of_documents(ids, until_step=5)
+    kept = {id: {place for place in places if place[0] <= 5} for id, places in read.items()}
+    assert {one["id"]: {(s["step"], s["sequence"]) for s in one["seen"]} for one in until if one["seen"]} == {
+        id: places for id, places in kept.items() if places
+    }
+    assert "step 3: places" in shown(run, 3)
+    assert "step 8, stage long: places 8 to 15" in shown(run, 8)
+    # What has not begun by a checkpoint is free, so an earlier one is looked into by its own stages.
+    assert shown(run / "checkpoints" / "step_00000003", 2) == shown(run, 2)

@@ -38,11 +38,13 @@ def make_job(tmp_path: Path, tiny_tokenizer_path: Path) -> Callable[..., Job]:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         batch: Any = SimpleNamespace(valid_tokens=2, ids_BS=torch.tensor([ids]))
         batch.to = lambda device: batch
+        stream = SimpleNamespace(batch=lambda *_: [batch], state=lambda step: {"step": step}, check=lambda _: None)
+        stream.at = lambda step: stream
         task = SimpleNamespace(
             kind="language_model",
             manifest={"kind": "language_model"},
             shape=SimpleNamespace(to_dict=lambda: {"layers": 2}),
-            stream=SimpleNamespace(batch=lambda *_: [batch], state=lambda step: {"step": step}, check=lambda _: None),
+            stream=stream,
             tied=(),
         )
         settings = DeepSpeedSettings(Path("zero.json"), {}, stage, precision)

@@ -42,7 +42,7 @@ def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on() -> None
         metrics__peak_flops=1e12,
         model__execution={"compile": "blocks", "recompute": {"mode": "full"}},
     )
-    check_same_run(HERE, changed(), now, changed(), named=False)
+    check_same_run(HERE, changed(), now, changed(), 10, named=False)
 
 
 @pytest.mark.parametrize(
@@ -59,28 +59,29 @@ def test_what_does_not_change_the_course_may_differ_when_a_run_goes_on() -> None
 )
 def test_what_changes_the_course_is_refused_by_its_key(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=key.replace("__", ".")):
-        check_same_run(HERE, changed(), changed(**{key: value}), changed(), named=False)
+        check_same_run(HERE, changed(), changed(**{key: value}), changed(), 10, named=False)
 
 
 def test_a_checkpoint_named_on_purpose_may_begin_another_course_of_the_same_model() -> None:
     now = changed(train__steps=5, optimizer__learning_rate=0.5, schedule__warmup_steps=0, name="y")
-    check_same_run(HERE, changed(), now, changed(), named=True)
+    check_same_run(HERE, changed(), now, changed(), 10, named=True)
     with pytest.raises(ConfigError, match=r"model\.shape\.layers"):
-        check_same_run(HERE, changed(), changed(model__shape={"layers": 9}), changed(), named=True)
+        check_same_run(HERE, changed(), changed(model__shape={"layers": 9}), changed(), 10, named=True)
 
 
 def test_an_option_that_came_after_the_checkpoint_counts_there_as_its_default() -> None:
     old = changed()
     del old["model"]["dropout"]
-    check_same_run(HERE, old, changed(), changed(), named=False)
+    check_same_run(HERE, old, changed(), changed(), 10, named=False)
     with pytest.raises(ConfigError, match=r"model\.dropout: 0\.0 there, 0\.1 here"):
-        check_same_run(HERE, old, changed(model__dropout=0.1), changed(), named=False)
+        check_same_run(HERE, old, changed(model__dropout=0.1), changed(), 10, named=False)
 
 
 def model(kind: str = "language_model", tokenizer: str = "abc", **shape: float) -> Job:
     """A job as far as a checkpoint is compared with it."""
-    task = SimpleNamespace(kind=kind, shape=tiny_shape(**shape))
-    return cast(Job, SimpleNamespace(task=task, tokenizer=SimpleNamespace(sha256=tokenizer, path="tokenizer.model")))
+    made = tiny_shape(**shape)
+    known = SimpleNamespace(sha256=tokenizer, path="tokenizer.model")
+    return cast(Job, SimpleNamespace(task=SimpleNamespace(kind=kind), shape_of=lambda _: made, tokenizer=known))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def model(kind: str = "language_model", tokenizer: str = "abc", **shape: float) 
 def test_a_checkpoint_of_another_model_or_tokenizer_is_refused(job: Job, words: str) -> None:
     shape = tiny_shape().to_dict()
     del shape["attention_bias"], shape["rope_theta"]  # as if they had come after the checkpoint: they count as defaults
-    manifest = {"task": {"kind": "language_model"}, "shape": shape, "tokenizer": {"sha256": "abc"}}
+    manifest = {"step": 10, "task": {"kind": "language_model"}, "shape": shape, "tokenizer": {"sha256": "abc"}}
     check_fits(HERE, manifest, model())
     with pytest.raises(CheckpointError, match=words):
         check_fits(HERE, manifest, job)
