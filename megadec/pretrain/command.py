@@ -21,13 +21,13 @@ def open_pretraining(run: PretrainRun, deepspeed_file: Path) -> Job:
 
     Raises as it, `open_model`, `prove_before_training` and `with_new_stage` do.
     """
+    # What is imported here brings torch, which a wrong request need not wait for.
     if run.stage is not None:
-        from megadec.engine.checkpoint.new_stage import with_new_stage  # imports torch, for which no mistake waits
+        from megadec.engine.checkpoint.new_stage import with_new_stage
 
         run = with_new_stage(run)
     if run.model.init_from is None:
         return open_run(run, deepspeed_file)
-    # These import torch, which a wrong request need not wait for.
     from megadec.export.huggingface.foreign import prove_before_training
     from megadec.export.read.open_model import open_model
 

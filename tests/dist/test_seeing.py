@@ -30,8 +30,7 @@ def test_texts_traces_and_lines_tell_of_a_run_and_change_no_loss(runs: TinyRuns)
         assert runs.losses(name) == runs.losses("plain"), name
 
     # The banner.
-    assert "step 0 of 6" in said
-    assert "8 sequences (256 tokens) a step, 1,536 tokens in all; epochs: " in said
+    assert "step 0 of 6, 8 sequences (256 tokens) a step, 1,536 tokens in all; epochs: " in said
     assert f"{runs.shards} " in said
     assert "learning rate up to 0.003" in said
     assert f"metrics in {runs.of('seen')}, checkpoints in {runs.of('seen') / 'checkpoints'}" in said
