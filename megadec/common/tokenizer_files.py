@@ -7,6 +7,7 @@ together, and must agree. What megadec cannot do as transformers does is refused
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,14 +113,15 @@ def read_companions(file: Path) -> Companions:
     named = {**config, **older, "additional_special_tokens": config.get("additional_special_tokens")}
     if named.get("add_eos_token"):
         raise TokenizerError(f"{folder / CONFIG_FILE}: add_eos_token=true would end each prompt; megadec cannot do so")
-    names = {key: text for key, value in named.items() if key.endswith("_token") and (text := _text(value))}
-    listed = [item for key in EXTRA_KEYS if isinstance(named.get(key), list) for item in named[key]]
-    extra = tuple(dict.fromkeys(text for item in listed if (text := _text(item))))
+    names = _names({key: value for key, value in named.items() if key.endswith("_token")}, folder)
+    listed = {key: named[key] for key in EXTRA_KEYS if isinstance(named.get(key), list)}
+    texts = (_text(item, f"{folder / CONFIG_FILE}: {key}") for key, items in listed.items() for item in items)
+    extra = tuple(dict.fromkeys(text for text in texts if text is not None))
     # The keys of a mapping `extra_special_tokens` are names; its values are the tokens.
     for key in EXTRA_KEYS:
         if isinstance(named.get(key), Mapping):
-            names |= {name: text for name, value in named[key].items() if (text := _text(value))}
-            extra = tuple(names[name] for name in named[key] if name in names)
+            names |= (more := _names(named[key], folder))
+            extra = tuple(more.values())
     generation, model = _mapping(folder / GENERATION_FILE), _mapping(folder / MODEL_CONFIG_FILE)
     stated = ((generation, folder / GENERATION_FILE), (model, folder / MODEL_CONFIG_FILE))
     bos_ids, end_ids = (
@@ -148,10 +150,27 @@ def _mapping(file: Path) -> dict[str, Any]:
     return found
 
 
-def _text(value: Any) -> str | None:
-    """A token as a text, or as the object that transformers writes of one."""
+def _names(named: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The named tokens, without switches such as `add_bos_token` and names that are left open."""
+    texts = {
+        key: _text(value, f"{folder / CONFIG_FILE}: {key}")
+        for key, value in named.items()
+        if not isinstance(value, bool)
+    }
+    return {key: text for key, text in texts.items() if text is not None}
+
+
+def _text(value: Any, where: str) -> str | None:
+    """A token as a text, or as the object that transformers writes of one; None for none. Raises TokenizerError."""
     text = value.get("content") if isinstance(value, Mapping) else value
-    return text if isinstance(text, str) and text else None
+    if text is not None and not (isinstance(text, str) and is_text(text)):
+        raise TokenizerError(f"{where}={str(value)[:80]!r} is not the text of a token")
+    return text or None
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8, as half of a surrogate pair cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _ids(config: Mapping[str, Any], key: str, file: Path) -> tuple[int, ...]:
@@ -194,9 +213,9 @@ def _stated(
         *((ADDED_FILE, text, {"content": text}, number) for text, number in _mapping(folder / ADDED_FILE).items()),
     ]
     for name, key, token, stated in listed:
-        text = _text(token)
+        text = _text(token, f"{folder / name}: {key}")
         number = str(token.get("id") if stated is None and isinstance(token, Mapping) else stated)
-        if not isinstance(token, Mapping) or text is None or not (number.isascii() and number.isdigit()):
+        if not isinstance(token, Mapping) or text is None or not re.fullmatch("[0-9]{1,9}", number):
             raise TokenizerError(f"{folder / name}: {key} has {token!r} at {number}; a token has an id and a content")
         if wrong := [how for how in MATCHING_KEYS if token.get(how)]:
             raise TokenizerError(
@@ -236,7 +255,7 @@ def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
         stated = [stated]
     for item in stated or ():
         name, template = (item.get(key) if isinstance(item, Mapping) else None for key in ("name", "template"))
-        if not isinstance(name, str) or not isinstance(template, str):
+        if not isinstance(name, str) or not isinstance(template, str) or not is_text(name + template):
             raise TokenizerError(
                 f"{folder / CONFIG_FILE}: chat_template is neither a text nor a list of name, template"
             )
