@@ -44,14 +44,16 @@ def test_a_checkpoint_of_two_ranks_gives_the_trained_weights(runs: TinyRuns) -> 
         plan += [training, {**training, "gathers": str(runs.folder / f"{name}.safetensors")}]
     # A model of other tools, of the sizes of these runs and with more rows than pieces, which pretraining goes on with.
     foreign = make_foreign(
-        runs.folder / "foreign", replace(READ["qwen2-yarn-old"], config=SIZES_OF_RUNS, padded=7), runs.tokenizer
+        runs.folder / "foreign",
+        replace(READ["llama-yarn-old"], config={**SIZES_OF_RUNS, "attention_bias": True}, padded=7),
+        runs.tokenizer,
     )
     begun = {"init_from": str(foreign), "shape": {"heads": 2}}
-    plan.append(runs.training("from-qwen2", "zero3", model=begun, train={"steps": 4}, evaluate=WINDOWS))
-    plan.append({**plan[-1], "gathers": str(runs.folder / "from-qwen2.safetensors")})
+    plan.append(runs.training("from-foreign", "zero3", model=begun, train={"steps": 4}, evaluate=WINDOWS))
+    plan.append({**plan[-1], "gathers": str(runs.folder / "from-foreign.safetensors")})
     said = runs.train(*plan)
     assert said.count("is read as it is meant: largest logit difference") == 1, "by one rank, when the run begins"
-    check_went_on_from(runs, "from-qwen2", foreign)
+    check_went_on_from(runs, "from-foreign", foreign)
     for case in CASES:
         name = name_of(*case)
         check_equals_what_deepspeed_says(runs.of(name), runs.folder / f"{name}.safetensors")
@@ -64,7 +66,7 @@ def check_went_on_from(runs: TinyRuns, name: str, foreign: Path) -> None:
     """Shape, biases and scaled RoPE are the foreign model's, and so are the weights but for a few small updates."""
     source, trained = open_model(foreign), open_model(runs.of(name))
     assert trained.shape == replace(source.shape, initializer_std=trained.shape.initializer_std)
-    assert (trained.shape.attention_bias, trained.shape.rope_scaling.rope_type) == ("qkv", "yarn")
+    assert (trained.shape.attention_bias, trained.shape.rope_scaling.rope_type) == ("qkvo", "yarn")
     for tensor_name in source.names():
         moved = (trained.tensor(tensor_name) - source.tensor(tensor_name)).abs().max()
         assert 0 < moved < 0.02, tensor_name

@@ -23,10 +23,18 @@ from tests.support.sources import Unsteady, random_source
 transformers = pytest.importorskip("transformers")
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["qwen3-tied", "llama-untied"])
+LAYOUTS = {
+    "qwen3-tied": {},
+    "llama-untied": {"qk_norm": False, "tied_embeddings": False},
+    # Its vocabulary is a sentencepiece model, so it is written as llama.
+    "qwen2-as-llama": {"qk_norm": False, "attention_bias": "qkv"},
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=LAYOUTS)
 def exported(request, tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
     """A random decoder with grouped-query attention and its float32 export in several files."""
-    source = random_source(tiny_tokenizer_path, qk_norm=request.param, tied_embeddings=request.param)
+    source = random_source(tiny_tokenizer_path, **request.param)
     folder = tmp_path_factory.mktemp("exports") / "model-hf"
     parity = to_hf(source, folder, max_shard_bytes=60_000)
     assert parity.greedy_tokens > 50
@@ -43,6 +51,7 @@ def test_transformers_finds_every_tensor_of_its_own_and_no_other_and_gives_our_l
     with torch.no_grad():
         assert (theirs.eval()(ids_BS).logits - ours(ids_BS)).abs().max() < 1e-4
         assert ours(ids_BS).std() > 0.1
+    assert theirs.config.model_type in ("llama", "qwen3")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -73,6 +73,7 @@ READ = {
     "llama-linear-old": Foreign("llama", written=old({"type": "linear", "factor": 4.0})),
     "llama-llama3": Foreign("llama", rope(**LLAMA3)),
     "llama-llama3-old": Foreign("llama", written={**old(LLAMA3), "rope_scaling": LLAMA3}),
+    "llama-yarn-old": Foreign("llama", written=old(YARN)),
     "llama-yarn-untruncated": Foreign("llama", rope(**YARN, truncate=False)),
     "llama-yarn-mscale": Foreign("llama", rope(**YARN, mscale=1.0, mscale_all_dim=0.8)),
     "mistral": Foreign("mistral", {"sliding_window": None}),
