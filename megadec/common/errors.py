@@ -10,6 +10,7 @@
     ├── CheckpointError    1  a checkpoint is not whole or does not fit the run
     ├── TrainingError      1  training cannot go on
     └── ExportError        1  an export differs from its source or cannot be expressed
+        └── ModelFolderError  2  a model's folder is malformed, was changed, or holds what we cannot read
 
 A message names the key or file, what was found, and the rule. Exit statuses live on the classes, so that a command line
 needs no table of its own.
@@ -27,6 +28,7 @@ from typing import ClassVar, NoReturn
 
 REQUEST_WRONG = 2
 FAILED_ON_THE_WAY = 1
+LONGEST_MESSAGE = 4000
 
 
 class MegadecError(Exception):
@@ -84,6 +86,12 @@ class ExportError(MegadecError):
     """An export differs from its source, or the format cannot express the model."""
 
 
+class ModelFolderError(ExportError):
+    """A model's folder that was given is malformed, was changed, or holds what we cannot read."""
+
+    exit_status = REQUEST_WRONG
+
+
 @contextmanager
 def needs_extra(package: str, extra: str) -> Iterator[None]:
     """Around the import of an optional package: raises MissingExtraError where it is not installed."""
@@ -91,6 +99,15 @@ def needs_extra(package: str, extra: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingExtraError(package, extra) from error
+
+
+@contextmanager
+def opening_folder() -> Iterator[None]:
+    """Around what opens a model's folder that a user named: what is wrong with it is wrong with the request."""
+    try:
+        yield
+    except ExportError as error:
+        raise ModelFolderError(str(error)) from error
 
 
 def check_range(
@@ -131,6 +148,12 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def _one_line(message: str) -> str:
+    """A message without what a file of others could make of it: further lines, or millions of characters."""
+    line, half = " ".join(message.splitlines()), LONGEST_MESSAGE // 2
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:half]} ... {line[-half:]}"
+
+
 def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> NoReturn:
     """Call `main` with the arguments and exit: 0 done, 2 the request was wrong, 1 it failed on the way.
 
@@ -141,7 +164,7 @@ def run_main(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
     except MegadecError as error:
         # Launchers print lines of their own around this one: at a terminal it is the red one.
         red, plain = ("\033[1;31m", "\033[0m") if sys.stderr.isatty() else ("", "")
-        print(f"{red}error: {error}{plain}", file=sys.stderr, flush=True)
+        print(f"{red}error: {_one_line(str(error))}{plain}", file=sys.stderr, flush=True)
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone. Point stdout at nothing so that the interpreter's own flush at

@@ -31,6 +31,7 @@ _STORAGE_RULES = {
     errno.EIO: "the disk failed",
 }
 HASH_CHUNK_BYTES = 1 << 20
+LONGEST_NAME_BYTES = 255
 
 
 def cache_folder(name: str) -> Path:
@@ -128,6 +129,12 @@ def sync_tree(folder: Path) -> None:
             sync_path(path)
 
 
+def stays_inside(name: str) -> bool:
+    """Whether a name that a file of others gives is that of a file in its own folder, or in one below it."""
+    parts = name.split("/")
+    return name.isprintable() and len(name.encode()) <= LONGEST_NAME_BYTES and not {"", ".", ".."} & set(parts)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file as hex."""
     with open(path, "rb") as stream:
@@ -141,15 +148,24 @@ def write_json(path: Path, value: Any) -> None:
         stream.write("\n")
 
 
-def read_json(path: Path, error: type[MegadecError] = ConfigError) -> Any:
-    """Read a JSON file; what is missing or is no JSON is raised as `error`, naming the file and the place in it."""
+def read_text(path: Path, error: type[MegadecError] = ConfigError) -> str:
+    """Read a UTF-8 file; what is missing or is none is raised as `error`, naming the file."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as missing:
         raise error(f"{path} does not exist") from missing
     except (OSError, UnicodeDecodeError) as unreadable:
         raise error(f"{path} cannot be read as UTF-8 text: {unreadable}") from unreadable
+
+
+def read_json(path: Path, error: type[MegadecError] = ConfigError) -> Any:
+    """Read a JSON file; what is missing or is no JSON is raised as `error`, naming the file and the place in it."""
+    text = read_text(path, error)
     try:
         return json.loads(text)
     except json.JSONDecodeError as broken:
         raise error(f"{path} is not JSON: {broken.msg} at line {broken.lineno}, column {broken.colno}") from broken
+    except RecursionError as deep:
+        raise error(f"{path} is not read: its brackets are nested too deeply") from deep
+    except ValueError as long:  # a number of more digits than Python converts
+        raise error(f"{path} is not read: {long}") from long

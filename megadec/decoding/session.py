@@ -39,6 +39,9 @@ class TextClassifier(Protocol):
     def labels(self) -> Sequence[str]:
         """The labels in the model's order."""
 
+    def truncated(self, texts: Sequence[str]) -> Sequence[bool]:
+        """Whether a part of each text is left out, as the model does not read so many tokens."""
+
     def classify(self, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:
         """For each text, label -> probability. Raises InputError for a text that the model cannot take."""
 

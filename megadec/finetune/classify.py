@@ -33,6 +33,10 @@ class Classifier:
         self.labels = list(labels)
         self.form = form
 
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Whether a part of each text is left out, as it is longer than what the classifier was trained on."""
+        return self.form.truncated(self.tokenizer, texts)
+
     def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """The probability of each label, by its name, for each text. Raises InputError for an empty text."""
         return [dict(zip(self.labels, row, strict=True)) for row in self.probabilities(texts).tolist()]
@@ -47,6 +51,7 @@ class Classifier:
         found = torch.empty(len(texts), len(self.labels))
         if not texts:
             return found
+        device = self.decoder.embed_tokens.weight.device
         ids = self.form.encode(self.tokenizer, texts)
         starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         unknown = np.zeros(len(ids), dtype=np.int64)
@@ -56,8 +61,11 @@ class Classifier:
         for first in range(0, len(sequences), SEQUENCES_AT_A_TIME):
             part = sequences[first : first + SEQUENCES_AT_A_TIME]
             batch = assemble_texts(data, part, sequence_length)
-            logits_BSL = self.decoder(batch.ids_BS, positions_BS=batch.positions_BS, documents_BS=batch.documents_BS)
-            found[torch.from_numpy(np.concatenate(part))] = logits_BSL[batch.weights_BS > 0].float()
+            ids_BS, positions_BS, documents_BS = (
+                one.to(device) for one in (batch.ids_BS, batch.positions_BS, batch.documents_BS)
+            )
+            logits_BSL = self.decoder(ids_BS, positions_BS=positions_BS, documents_BS=documents_BS).float().cpu()
+            found[torch.from_numpy(np.concatenate(part))] = logits_BSL[batch.weights_BS > 0]
         return found
 
 
@@ -69,10 +77,10 @@ def load_classifier(path: Path) -> Classifier:
     return classifier_of(open_model(path))
 
 
-def classifier_of(source: ModelSource, dtype: torch.dtype = torch.float32) -> Classifier:
-    """`load_classifier` for a model that is open already."""
+def classifier_of(source: ModelSource, dtype: torch.dtype = torch.float32, device: str | None = "cpu") -> Classifier:
+    """`load_classifier` for a model that is open already; device: None is cuda where there is one."""
     if source.classes is None:
         raise ConfigError(f"{source.path} holds a {source.task['kind'].replace('_', ' ')}, not a classifier")
-    decoder, tokenizer = load_source(source, dtype)
+    decoder, tokenizer = load_source(source, dtype, device)
     form = Form.of_task(source.task, source.shape.max_position_embeddings)
     return Classifier(decoder, tokenizer, source.task["labels"], form)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from megadec.common.config import parse, take_options
-from megadec.common.errors import CheckpointError, ConfigError, check_range
-from megadec.common.files import read_json, write_json
+from megadec.common.errors import ConfigError, ModelFolderError, check_range
+from megadec.common.files import write_json
+from megadec.common.schema import read_object, without_null
 from megadec.data.pairs import Part
 from megadec.decoding.beam import Beam
 from megadec.engine.command import train_command
@@ -128,10 +129,8 @@ def kind_of(path: Path) -> str:
     manifest = folder / MANIFEST_FILE
     if not manifest.is_file():
         return str(open_model(path).task["kind"])
-    try:
-        return str(read_json(manifest, CheckpointError).get("task", {}).get("kind", LANGUAGE_MODEL))
-    except AttributeError as error:
-        raise CheckpointError(f"{manifest} is not a checkpoint's manifest: {error}") from error
+    stated = without_null(read_object(manifest, {"task": {"kind": str}}, ModelFolderError))
+    return str(stated.get("task", {}).get("kind", LANGUAGE_MODEL))
 
 
 def evaluate(argv: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from megadec.common.errors import ExportError, StorageError
+from megadec.common.errors import ExportError, ModelFolderError, StorageError
 from megadec.common.tokenizer import Tokenizer
 from megadec.export.gguf.writer import to_gguf
 from megadec.export.huggingface.export import check_hf, to_hf
@@ -18,7 +18,7 @@ from megadec.export.read.load import load_decoder
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.open_model import open_model
 from megadec.export.read.source import ModelSource
-from tests.support.sources import Unsteady, random_source
+from tests.support.sources import Unsteady, random_source, without_hashes
 
 transformers = pytest.importorskip("transformers")
 
@@ -72,7 +72,7 @@ def whole(tmp_path_factory, tiny_tokenizer_path) -> tuple[ModelSource, Path]:
 
 @pytest.fixture
 def copy(whole, tmp_path) -> tuple[ModelSource, Path]:
-    return whole[0], shutil.copytree(whole[1], tmp_path / "copy")
+    return whole[0], without_hashes(shutil.copytree(whole[1], tmp_path / "copy"))
 
 
 def test_one_changed_weight_is_refused(copy):
@@ -131,6 +131,16 @@ def test_a_full_disk_leaves_nothing_under_the_exports_name(tmp_path, tiny_tokeni
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "generation_config.json"])
+def test_a_flipped_bit_in_any_file_of_an_export_is_found_when_it_is_opened(whole, tmp_path, name):
+    folder = shutil.copytree(whole[1], tmp_path / "copy")
+    content = bytearray((folder / name).read_bytes())
+    content[-3] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelFolderError, match=f"{name} was changed: its hash is not the one"):
+        open_model(folder)
 
 
 def test_a_folder_with_another_tokenizer_than_it_was_exported_with_is_refused(copy):

@@ -1,6 +1,7 @@
 """Decoders with random weights, held in memory instead of in files."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
-from megadec.export.read.source import CLASSIFICATION, ModelSource
+from megadec.export.read.source import CLASSIFICATION, PROVENANCE_FILE, ModelSource
 from tests.support.decoders import TINY
 
 TINY_SHAPE = {**TINY, "hidden_size": 48, "intermediate_size": 64, "max_position_embeddings": 48, "rope_theta": 10000.0}
@@ -57,6 +58,14 @@ def random_source(tokenizer_path: Path, **changes: object) -> ModelSource:
         step=12,
         tokens=3456,
     )
+
+
+def without_hashes(folder: Path) -> Path:
+    """An export as earlier ones are, and as it is while it is compared: its files are known by their content alone."""
+    file = folder / PROVENANCE_FILE
+    stated = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({key: value for key, value in stated.items() if key != "files"}), encoding="utf-8")
+    return folder
 
 
 def random_classifier(tokenizer_path: Path, task: Mapping[str, object] | None = None, **changes: object) -> ModelSource:

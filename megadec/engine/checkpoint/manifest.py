@@ -7,14 +7,15 @@ with the hash of every file and a sum over the bits of every tensor. It is writt
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from megadec.common.errors import CheckpointError, MegadecError
-from megadec.common.files import read_json, sha256_of, sync_path, sync_tree, write_json
+from megadec.common.files import read_json, sha256_of, stays_inside, sync_path, sync_tree, write_json
 from megadec.common.log import logger
+from megadec.common.schema import check_schema, shown
 from megadec.engine.checkpoint.skipped import RunStart, from_json, starts_of
 from megadec.engine.early_stopping import Best
 from megadec.engine.health.guard import GuardState
@@ -24,6 +25,8 @@ FORMAT = "megadec-checkpoint"
 VERSION = 2
 MANIFEST = "manifest.json"
 RUN_FILE = "run.yaml"
+# What a manifest says of its files: name -> size and hash.
+FILES: dict[Any, Any] = {str: {"bytes": int, "sha256": str}}
 _NAME = re.compile(r"step_(\d{8,})")
 
 log = logger(__name__)
@@ -126,15 +129,28 @@ def read_manifest(
     manifest = read_json(path / MANIFEST, error)
     if not isinstance(manifest, dict) or manifest.get("format") != kind or manifest.get("version") != version:
         raise error(f"{path / MANIFEST} is not the manifest of a {kind} of version {version}")
-    for name, stated in manifest["files"].items():
-        file = path / name
+    check_schema(manifest, {"files": FILES}, str(path / MANIFEST), error)
+    check_files(path, manifest.get("files") or {}, error)
+    return manifest
+
+
+def file_hashes(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """What `check_files` wants to know of each file, by its name."""
+    return {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(files)}
+
+
+def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], error: type[MegadecError]) -> None:
+    """Compare the size and the hash of each file with those stated. Raises `error` naming the first that differs."""
+    for name, stated in files.items():
+        if not stays_inside(name) or not {"bytes", "sha256"} <= stated.keys():
+            raise error(f"{folder}: {shown(name)} with {shown(dict(stated))} is not a file of it with bytes and sha256")
+        file = folder / name
         if not file.is_file():
             raise error(f"{file} is missing; the manifest names it")
         if file.stat().st_size != stated["bytes"]:
             raise error(f"{file} has {file.stat().st_size} bytes; the manifest says {stated['bytes']}")
         if sha256_of(file) != stated["sha256"]:
             raise error(f"{file} was changed: its hash is not the one in the manifest")
-    return manifest
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:

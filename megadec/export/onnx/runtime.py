@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from megadec.common.errors import ExportError, needs_extra
+from megadec.common.schema import check_schema, shown, without_null
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
 from megadec.decoding.session import check_ids
@@ -21,7 +22,7 @@ from megadec.export.onnx.decoder import caches
 from megadec.export.onnx.files import MODEL_FILE, TASK_NOTE
 from megadec.export.read.inputs import Form
 from megadec.export.read.megadec import read_shape
-from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, TASK
 
 PIECE_TOKENS = 256
 BATCH_TEXTS = 16
@@ -47,10 +48,25 @@ def _open(folder: Path, kind: str) -> tuple[DecoderShape, Any, dict[str, Any]]:
         runtime = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base and are not public
         raise ExportError(f"{file}: onnxruntime cannot load it: {error}") from error
-    task: dict[str, Any] = json.loads(runtime.get_modelmeta().custom_metadata_map.get(TASK_NOTE, "{}"))
+    task = _task(file, runtime.get_modelmeta().custom_metadata_map.get(TASK_NOTE, "{}"))
     if task.get("kind") != kind:
         raise ExportError(f"{file} is for {task.get('kind')}; a {kind} was wanted")
+    inputs = len(runtime.get_inputs())
+    if kind == LANGUAGE_MODEL and inputs != 3 + 2 * shape.layers:  # ids, mask, positions; keys and values of each layer
+        raise ExportError(f"{folder}: shape.json states {shape.layers} layers, and the graph has {inputs} inputs")
     return shape, runtime, task
+
+
+def _task(file: Path, note: str) -> dict[str, Any]:
+    """The task that a graph states. Raises ExportError."""
+    try:
+        task: dict[str, Any] = without_null(json.loads(note))
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{file}: its {TASK_NOTE} is not JSON: {shown(note)}") from error
+    check_schema(task, TASK, f"{file}: {TASK_NOTE}", ExportError)
+    if task.get("kind") == CLASSIFICATION and not task.get("labels"):
+        raise ExportError(f"{file}: its {TASK_NOTE} names no labels")
+    return task
 
 
 class OnnxModel:
@@ -116,6 +132,10 @@ class OnnxClassifier:
         self.labels: list[str] = self.task["labels"]
         self.form = Form.of_task(self.task, self.shape.max_position_embeddings)
         self.tokenizer = Tokenizer.load(folder)
+
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Whether a part of each text is left out, as it is longer than what the classifier was trained on."""
+        return self.form.truncated(self.tokenizer, texts)
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """The probability of each label, by its name, for each text. Raises InputError for an empty text."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from megadec.common.files import whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
+from megadec.engine.checkpoint.manifest import file_hashes
 from megadec.export.parity.compare import Parity
 from megadec.export.read.source import PROVENANCE_FILE, ModelSource, check_vocabulary, statement, write_carried
 
@@ -22,8 +23,9 @@ def write_proven(
 ) -> Parity:
     """The folder `output`, which appears when `check` has found it equal to its source.
 
-    `write` writes the model beside the tokenizer, which is there already; megadec.json then says where it comes from
-    and what it was compared on. Raises ExportError, ConfigError when `output` exists, StorageError.
+    `write` writes the model beside the tokenizer, which is there already; megadec.json then says where it comes from,
+    what it was compared on, and the size and hash of each file. Raises ExportError, ConfigError when `output` exists,
+    StorageError.
     """
     tokenizer = Tokenizer.load(source.tokenizer_path)
     check_vocabulary(source, tokenizer)
@@ -34,6 +36,7 @@ def write_proven(
         log.info("comparing it with its source, in the runtime that it is for")
         parity = check(folder)
         stated = statement(source, tokenizer, "megadec-export")
-        write_json(folder / PROVENANCE_FILE, {**stated, "parity": dataclasses.asdict(parity)})
+        more = {"parity": dataclasses.asdict(parity), "files": file_hashes(folder.iterdir())}
+        write_json(folder / PROVENANCE_FILE, {**stated, **more})
     log.info("%s: %s", output, parity)
     return parity

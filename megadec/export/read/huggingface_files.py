@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from megadec.common.errors import ExportError
-from megadec.common.files import read_json, write_json
+from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
-from megadec.common.tokenizer_files import GENERATION_FILE
+from megadec.common.tokenizer_files import GENERATION_FILE, vocabulary_file
 from megadec.export.read.huggingface_config import config_of, labels_of, shape_of
+from megadec.export.read.huggingface_schema import read_config
 from megadec.export.read.safetensor_files import SafetensorFiles, files_in, write_files
 from megadec.export.read.source import (
     CLASSIFICATION,
@@ -24,7 +25,7 @@ from megadec.export.read.source import (
     LANGUAGE_MODEL,
     PROVENANCE_FILE,
     ModelSource,
-    check_tokenizer,
+    check_export,
     checked,
     origin_of,
 )
@@ -59,16 +60,15 @@ def read_folder(folder: Path) -> ModelSource:
 
     Raises ExportError naming the file or key that does not fit.
     """
-    config = read_json(folder / CONFIG_FILE, ExportError)
+    config = read_config(folder / CONFIG_FILE)
     shape = shape_of(config, folder / CONFIG_FILE)
     files = SafetensorFiles(files_in(folder), partial(rename, of="hugging_face"), DERIVED_TENSORS)
-    stated = read_json(folder / PROVENANCE_FILE, ExportError) if (folder / PROVENANCE_FILE).is_file() else {}
-    tokenizer_file = check_tokenizer(folder, stated.get("tokenizer", {}).get("sha256"))
+    stated = check_export(folder)
     source = ModelSource(
         path=folder,
         kind="huggingface",
         shape=shape,
-        tokenizer_path=tokenizer_file,
+        tokenizer_path=vocabulary_file(folder),
         dtype=files.dtype,
         reader=files,
         task=_task(folder, labels_of(config, folder / CONFIG_FILE), stated.get("task", {})),

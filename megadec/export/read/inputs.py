@@ -49,6 +49,11 @@ class Form:
         room = self.longest_tokens - len(prefix_ids)
         return [*prefix_ids, *(encoded[:room] if self.cut == "head" else encoded[-room:])]
 
+    def truncated(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[bool]:
+        """Whether a part of each text is left out, as it does not fit."""
+        encoded = tokenizer.encode_many([self.put(text.strip()) for text in texts])
+        return [len(one) > self.longest_tokens - 1 for one in encoded]
+
     def encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts that are to be classified. Raises InputError for an empty one."""
         for number, text in enumerate(texts):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
@@ -32,10 +33,20 @@ def load_source(
     source: ModelSource, dtype: torch.dtype = torch.float32, device: str | None = "cpu"
 ) -> tuple[Decoder, Tokenizer]:
     """`load_decoder` for a model that is open already; a classifier gets its score."""
-    tokenizer = Tokenizer.load(source.tokenizer_path)
+    tokenizer, place = Tokenizer.load(source.tokenizer_path), _device(device)
     tensors = {name: source.tensor(name).to(dtype) for name in source.names()}
     decoder = decoder_with(source.shape, tensors, source.classes)
-    return decoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
+    return decoder.to(place), tokenizer
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of this name; None is cuda where there is one. Raises ConfigError where it is not to be had."""
+    try:
+        place = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"--device {name} is not to be had here: {str(error).splitlines()[0]}") from error
+    return place
 
 
 def decoder_with(shape: DecoderShape, tensors: Mapping[str, Tensor], classes: int | None = None) -> Decoder:

@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 
 from megadec.common.errors import ConfigError, ExportError
-from megadec.common.files import read_json, sha256_of, whole_folder, write_json
+from megadec.common.files import whole_folder, write_json
 from megadec.common.log import logger
+from megadec.common.schema import check_schema, read_object, without_null
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.checkpoint.manifest import MANIFEST, read_manifest
+from megadec.engine.checkpoint.manifest import MANIFEST, file_hashes, read_manifest
 from megadec.export.read.safetensor_files import SINGLE_FILE, SafetensorFiles, write_tensors
 from megadec.export.read.source import (
     LANGUAGE_MODEL,
+    STATEMENT,
     ModelSource,
     check_tokenizer,
     checked,
@@ -43,10 +45,8 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
         log.info("writing megadec folder, %s, to %s", stored, output)
         write_tensors(folder / SINGLE_FILE, source.sizes, stored, source.tensor)
         write_json(folder / SHAPE_FILE, source.shape.to_dict())
-        carried = write_carried(tokenizer, folder)
-        files = [folder / name for name in (SINGLE_FILE, SHAPE_FILE, *carried)]
-        hashes = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files}
-        write_json(folder / MANIFEST, {**statement(source, tokenizer, FORMAT), "files": hashes})
+        files = [folder / name for name in (SINGLE_FILE, SHAPE_FILE, *write_carried(tokenizer, folder))]
+        write_json(folder / MANIFEST, {**statement(source, tokenizer, FORMAT), "files": file_hashes(files)})
         written = read_folder(folder)
         for name in source.names():
             if not torch.equal(written.tensor(name), source.tensor(name).to(stored)):
@@ -55,7 +55,8 @@ def to_megadec(source: ModelSource, output: Path, *, dtype: torch.dtype | None =
 
 def read_folder(folder: Path) -> ModelSource:
     """Open a megadec model folder and check its hashes and tensors. Raises ExportError."""
-    manifest = read_manifest(folder, FORMAT, 1, ExportError)
+    manifest = without_null(read_manifest(folder, FORMAT, 1, ExportError))
+    check_schema(manifest, STATEMENT, str(folder / MANIFEST), ExportError)
     files = SafetensorFiles([folder / SINGLE_FILE])
     tokenizer_file = check_tokenizer(folder, manifest["tokenizer"]["sha256"])
     source = ModelSource(
@@ -74,6 +75,6 @@ def read_folder(folder: Path) -> ModelSource:
 def read_shape(folder: Path) -> DecoderShape:
     """The shape that a megadec or an ONNX folder states. Raises ExportError."""
     try:
-        return DecoderShape.from_mapping(read_json(folder / SHAPE_FILE, ExportError))
+        return DecoderShape.from_mapping(read_object(folder / SHAPE_FILE, {}, ExportError))
     except ConfigError as error:
         raise ExportError(f"{folder / SHAPE_FILE}: {error}") from error

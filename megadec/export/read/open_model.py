@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megadec.common.errors import CheckpointError, ConfigError
+from megadec.common.errors import CheckpointError, ConfigError, opening_folder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import MANIFEST, checkpoint_name, newest_whole, read_manifest
 from megadec.engine.checkpoint.skipped import Skipped
@@ -35,10 +35,11 @@ MANIFEST_FILE = MANIFEST
 LORA_A, LORA_B = ".lora_a", ".lora_b"
 
 
+@opening_folder()
 def open_model(path: Path) -> ModelSource:
     """Open a run (its best checkpoint, or the newest whole one), a checkpoint, a megadec or a Hugging Face folder.
 
-    Raises ConfigError when `path` is none of them, CheckpointError or ExportError when it is one and not whole.
+    Raises ConfigError when `path` is none of them, CheckpointError or ModelFolderError when it is one and not whole.
     """
     path = Path(path)
     if not path.is_dir():

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megadec.common.errors import ExportError
-from megadec.common.files import read_json, write_json
+from megadec.common.files import stays_inside, write_json
+from megadec.common.schema import read_object, shown
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -81,10 +82,12 @@ def write_files(
 def files_in(folder: Path) -> list[Path]:
     """The files of a folder, as its index names them. Raises ExportError."""
     if (folder / INDEX_FILE).is_file():
-        index = read_json(folder / INDEX_FILE, ExportError)
-        if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+        names = read_object(folder / INDEX_FILE, {"weight_map": {str: str}}, ExportError).get("weight_map")
+        if not names:
             raise ExportError(f"{folder / INDEX_FILE} has no 'weight_map' from tensor to file")
-        return [folder / name for name in sorted(set(index["weight_map"].values()))]
+        if wrong := [name for name in names.values() if not stays_inside(name)]:
+            raise ExportError(f"{folder / INDEX_FILE}: weight_map names {shown(wrong[0])}, no file of this folder")
+        return [folder / name for name in sorted(set(names.values()))]
     if not (folder / SINGLE_FILE).is_file():
         raise ExportError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; megadec reads safetensors only")
     return [folder / SINGLE_FILE]

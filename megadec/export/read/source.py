@@ -3,6 +3,7 @@
 A tensor is read from the files each time it is asked for, so memory is bounded by a tensor and time by the disk.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +13,20 @@ import torch
 from torch import Tensor
 
 from megadec import __version__
-from megadec.common.errors import ExportError, MegadecError
+from megadec.common.errors import ExportError, MegadecError, ModelFolderError
+from megadec.common.schema import read_object, without_null
 from megadec.common.tokenizer import Tokenizer
 from megadec.common.tokenizer_files import content_sha256, vocabulary_file
 from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.checkpoint.manifest import FILES, check_files
 from megadec.engine.runs.common import CHECKPOINTS
 
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
 SCORE = "score.weight"
 PROVENANCE_FILE = "megadec.json"
+MOST_POSITIONS = 2**24  # tables of angles are made for all of them
 
 Kind = Literal["checkpoint", "megadec", "huggingface"]
 LANGUAGE_MODEL = "language_model"
@@ -84,8 +88,14 @@ class ModelSource:
         return list(self.sizes)
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor in the dtype in which the files hold it (float32 master weights from a checkpoint)."""
-        return self.reader.read(name)
+        """One tensor in the dtype in which the files hold it (float32 master weights from a checkpoint).
+
+        Raises ModelFolderError for a value that is not finite: what is made of it would be silent, or break.
+        """
+        tensor = self.reader.read(name)
+        if not all(map(math.isfinite, torch.aminmax(tensor))):  # NaN goes through both
+            raise ModelFolderError(f"{self.path}: tensor {name!r} holds a value that is infinite or not a number")
+        return tensor
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -115,6 +125,30 @@ def statement(source: ModelSource, tokenizer: Tokenizer, kind: str) -> dict[str,
         "task": dict(source.task),
         "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
     }
+
+
+# What such a file, and a graph of ours, may say.
+TASK = {"kind": str, "labels": [str], "template": str, "sequence_length": int, "cut": str}
+STATEMENT = {
+    "source": {"step": int, "tokens": int, "skipped_sha256": str},
+    "task": TASK,
+    "tokenizer": {"sha256": str},
+    "files": FILES,
+}
+
+
+def read_statement(folder: Path) -> dict[str, Any]:
+    """What an export's megadec.json says; empty where there is none, as in a foreign folder. Raises ExportError."""
+    stated: dict[str, Any] = without_null(read_object(folder / PROVENANCE_FILE, STATEMENT, ExportError))
+    return stated
+
+
+def check_export(folder: Path) -> dict[str, Any]:
+    """`read_statement`, with the files that it names and the tokenizer compared by their hashes. Raises ExportError."""
+    stated = read_statement(folder)
+    check_files(folder, stated.get("files", {}), ExportError)
+    check_tokenizer(folder, stated.get("tokenizer", {}).get("sha256"))
+    return stated
 
 
 def origin_of(stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +201,22 @@ def check_equal(
             raise ExportError(f"{held}: tensor {name!r} is not what {source.path} holds")
 
 
+def _check_bounds(
+    path: Path, shape: DecoderShape, found: Mapping[str, tuple[int, ...]], error: type[MegadecError]
+) -> None:
+    """Raise `error` where a number of the shape is beyond the weights: a table of such tensors could not be made."""
+    largest = max((max(size) for size in found.values() if size and all(size)), default=0)
+    stated = {name: getattr(shape, name) for name in ("vocabulary_size", "hidden_size", "intermediate_size")}
+    stated["heads x head_size"] = shape.query_size
+    if shape.layers > len(found):
+        raise error(f"{path}: {shape.layers} layers are stated; the weights are {len(found)} tensors in all")
+    for name, value in stated.items():
+        if value > largest:
+            raise error(f"{path}: {name} is {value}; no tensor of the weights has a side above {largest}")
+    if shape.max_position_embeddings > MOST_POSITIONS:
+        raise error(f"{path}: max_position_embeddings is {shape.max_position_embeddings}, above {MOST_POSITIONS}")
+
+
 def checked(
     source: ModelSource, error: type[MegadecError] = ExportError, theirs: Callable[[str], str] = str
 ) -> ModelSource:
@@ -174,7 +224,9 @@ def checked(
 
     `theirs` gives the file's name of one of our tensors, for the message.
     """
-    wanted, found = source.sizes, source.reader.shapes
+    found = source.reader.shapes
+    _check_bounds(source.path, source.shape, found, error)
+    wanted = source.sizes
     missing = [theirs(name) for name in wanted if name not in found]
     left_over = [theirs(name) for name in found if name not in wanted and not (source.ties_head and name == HEAD)]
     for names, what in ((missing, "is missing"), (left_over, "is left over")):
