@@ -31,7 +31,7 @@ from megadec.plan.plan import PlanOptions
 from megadec.ray.submit import SubmitOptions
 from megadec.ray.train import RayRun
 from megadec.rehearse.rehearsal import RehearsedRun
-from megadec.serve.limits import ServeOptions
+from megadec.serve.options import ServeOptions
 
 COMMANDS: list[tuple[str, type]] = [
     ("megadec prepare", PrepareOptions),

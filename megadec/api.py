@@ -31,8 +31,8 @@ from megadec.engine.runs.seq2seq import PairsRun
 from megadec.export.commands import ConvertOptions
 from megadec.export.commands import convert_model as convert
 from megadec.finetune.task import FineTuneRun
-from megadec.serve.limits import ServeOptions
 from megadec.serve.load import ServedClassifier, ServedModel, is_classifier, open_classifier, open_language_model
+from megadec.serve.options import ServeOptions
 
 __all__ = [
     "ConvertOptions", "FineTuneRun", "Model", "PairsRun", "PrepareOptions", "PretrainRun", "Sampling", "ServeOptions",
@@ -99,13 +99,13 @@ class Model:
 def load(folder: Path | str, *, dtype: torch.dtype = torch.float32, device: str | None = None) -> Model:
     """The model of a run, a checkpoint, or a Hugging Face, megadec, GGUF or ONNX folder.
 
-    dtype and device are those of our own decoder where it continues text, cuda where there is one; a classifier is in
-    float32 on the CPU, and GGUF and ONNX hold theirs. Raises ConfigError, CheckpointError, ExportError, TokenizerError,
-    and MissingExtraError for a runtime that is missing.
+    dtype and device (cuda where there is one) are those of our own decoder; GGUF and ONNX hold theirs, and others are
+    refused. Raises ConfigError, CheckpointError, ModelFolderError, TokenizerError, and MissingExtraError for a runtime
+    that is missing.
     """
     path = Path(folder)
     if is_classifier(path):
-        return Model(open_classifier(path))
+        return Model(open_classifier(path, dtype, device))
     return Model(open_language_model(path, None, dtype, device))
 
 

@@ -12,9 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ConfigError, InputError, check_range
+from megadec.common.errors import ConfigError, ExportError, InputError, check_range
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.session import LanguageModel, Session, check_ids
+
+# Beyond them a logit can overflow.
+LEAST_PENALTY, MOST_PENALTY = 1e-9, 1e9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Sampling:
         check_range(self, "sampling.", "temperature", least=0, below=math.inf)
         check_range(self, "sampling.", "top_k", least=0)
         check_range(self, "sampling.", "top_p", above=0, most=1)
-        check_range(self, "sampling.", "repetition_penalty", above=0, below=math.inf)
+        check_range(self, "sampling.", "repetition_penalty", least=LEAST_PENALTY, most=MOST_PENALTY)
 
 
 Finish = Literal["stop", "length"]
@@ -121,11 +124,18 @@ def generate_text(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampl
 
 
 def draw(logits_V: Tensor, seen_ids: Sequence[int], sampling: Sampling, generator: torch.Generator) -> int:
-    """One id drawn from the logits."""
+    """One id drawn from the logits. Raises ExportError for logits that are not finite: no id would mean anything."""
+    if not math.isfinite(logits_V.max()):  # NaN is the maximum of what holds it
+        raise ExportError(
+            "the model's logits are not numbers: its weights, or the dtype that it is computed in, are wrong"
+        )
     logits_V = penalize(logits_V, seen_ids, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return int(logits_V.argmax())
-    probabilities_V = kept_probabilities(logits_V / sampling.temperature, sampling.top_k, sampling.top_p)
+    scaled_V = logits_V / sampling.temperature
+    if not math.isfinite(scaled_V.max()):  # a temperature so near to 0 is greedy
+        return int(logits_V.argmax())
+    probabilities_V = kept_probabilities(scaled_V, sampling.top_k, sampling.top_p)
     return int(torch.multinomial(probabilities_V, 1, generator=generator))
 
 

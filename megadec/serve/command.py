@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from megadec.common.config import parse
-from megadec.serve.limits import ServeOptions
+from megadec.serve.options import ServeOptions
 
 
 def main(argv: Sequence[str]) -> None:

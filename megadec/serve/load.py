@@ -10,18 +10,24 @@ from typing import Any
 
 import torch
 
-from megadec.common.errors import ConfigError
-from megadec.common.files import read_json
+from megadec.common.errors import ConfigError, ModelFolderError, opening_folder
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.session import DecoderModel, LanguageModel, TextClassifier
 from megadec.export.gguf.llama_cpp import LlamaCppModel
 from megadec.export.gguf.writer import MODEL_FILE as GGUF_FILE
 from megadec.export.onnx.files import MODEL_FILE as ONNX_FILE
 from megadec.export.onnx.runtime import OnnxClassifier, OnnxModel
+from megadec.export.parity.compare import TEXTS
 from megadec.export.read.load import load_source
 from megadec.export.read.open_model import open_model
-from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, PROVENANCE_FILE
-from megadec.finetune.classify import load_classifier
+from megadec.export.read.source import (
+    CLASSIFICATION,
+    LANGUAGE_MODEL,
+    PROVENANCE_FILE,
+    check_export,
+    read_statement,
+)
+from megadec.finetune.classify import classifier_of
 from megadec.serve.template import ChatTemplate, read_template
 
 
@@ -46,47 +52,74 @@ class ServedClassifier:
     provenance: Mapping[str, Any]
 
 
+@opening_folder()
 def open_language_model(
     path: Path, name: str | None = None, dtype: torch.dtype = torch.float32, device: str | None = None
 ) -> ServedModel:
     """Open a run, a checkpoint, or a Hugging Face, megadec, GGUF or ONNX folder.
 
-    dtype and device are those of our own decoder; GGUF and ONNX hold theirs. Raises ConfigError, CheckpointError,
-    ExportError, TokenizerError, or MissingExtraError for a runtime that is not installed.
+    dtype and device are those of our own decoder; GGUF and ONNX hold theirs, and others are refused. Raises
+    ConfigError, CheckpointError, ModelFolderError, TokenizerError, or MissingExtraError for a runtime that is missing.
     """
     path = _folder(path)
-    _check_task(path, _provenance(path).get("task", {}))
+    stated = read_statement(path)
+    _check_task(path, stated.get("task", {}))
     kind, model, tokenizer = _open(path, dtype, device)
-    provenance = _provenance(path).get("source", {})
+    provenance = stated.get("source", {})
     return ServedModel(name or path.resolve().name, kind, model, tokenizer, read_template(tokenizer), provenance)
 
 
+@opening_folder()
 def is_classifier(path: Path) -> bool:
     """Whether a folder, run or checkpoint holds a classifier. Raises what opening it raises."""
-    task = _provenance(_folder(path)).get("task")
-    if task is None and any((path / name).is_file() for name in (GGUF_FILE, ONNX_FILE)):
-        return False
-    return bool((task or open_model(path).task)["kind"] == CLASSIFICATION)
-
-
-def open_classifier(path: Path) -> ServedClassifier:
-    """Open a classifier: a run, a checkpoint, a Hugging Face or an ONNX folder. Raises as above."""
     path = _folder(path)
-    if _provenance(path) and _provenance(path).get("task", {}).get("kind") != CLASSIFICATION:
+    kind = read_statement(path).get("task", {}).get("kind")
+    if kind is None and any((path / name).is_file() for name in (GGUF_FILE, ONNX_FILE)):
+        return False
+    return bool((kind or open_model(path).task["kind"]) == CLASSIFICATION)
+
+
+@opening_folder()
+def open_classifier(path: Path, dtype: torch.dtype = torch.float32, device: str | None = None) -> ServedClassifier:
+    """Open a classifier: a run, a checkpoint, a Hugging Face or an ONNX folder. dtype, device, errors: as above."""
+    path = _folder(path)
+    stated = read_statement(path)
+    if stated and stated.get("task", {}).get("kind") != CLASSIFICATION:
         raise ConfigError(f"--classifier {path} continues text and has no labels; it is given as --model")
-    classifier = OnnxClassifier(path) if (path / ONNX_FILE).is_file() else load_classifier(path)
-    return ServedClassifier(path.resolve().name, classifier, _provenance(path).get("source", {}))
+    classifier: TextClassifier
+    if (path / ONNX_FILE).is_file():
+        _check_exported(path, "ONNX", dtype, device)
+        classifier = OnnxClassifier(path)
+    else:
+        classifier = classifier_of(open_model(path), dtype, device)
+    return ServedClassifier(path.resolve().name, classifier, stated.get("source", {}))
 
 
 def _open(path: Path, dtype: torch.dtype, device: str | None) -> tuple[str, LanguageModel, Tokenizer]:
     if (path / GGUF_FILE).is_file():
-        return "gguf", LlamaCppModel(path / GGUF_FILE), Tokenizer.load(path)
+        _check_exported(path, "GGUF", dtype, device)
+        llama_cpp, tokenizer = LlamaCppModel(path / GGUF_FILE), Tokenizer.load(path)
+        # A file that others made states no hash, but holds the vocabulary once more.
+        if [llama_cpp.encode(tokenizer.normalize(text)) for text in TEXTS] != tokenizer.encode_many(TEXTS):
+            raise ModelFolderError(f"{tokenizer.path} gives other ids than the vocabulary in {GGUF_FILE}")
+        return "gguf", llama_cpp, tokenizer
     if (path / ONNX_FILE).is_file():
+        _check_exported(path, "ONNX", dtype, device)
         return "onnx", OnnxModel(path), Tokenizer.load(path)
     source = open_model(path)
     _check_task(path, source.task)
     decoder, tokenizer = load_source(source, dtype, device)
     return source.kind, DecoderModel(decoder), tokenizer
+
+
+def _check_exported(path: Path, kind: str, dtype: torch.dtype, device: str | None) -> None:
+    """Compare the folder with what it states of itself, and what is asked for with what its runtime does here."""
+    stated = check_export(path)
+    if kind == "ONNX" and not stated:
+        raise ModelFolderError(f"{path} has no {PROVENANCE_FILE}; a folder that --to onnx wrote has one")
+    if dtype != torch.float32 or device not in (None, "cpu"):
+        asked = f"--device {device}" if dtype == torch.float32 else f"--dtype {str(dtype).removeprefix('torch.')}"
+        raise ConfigError(f"{asked}: {path} is {kind}, which runs on the CPU here as it was written; leave it out")
 
 
 def _folder(path: Path) -> Path:
@@ -101,8 +134,3 @@ def _check_task(path: Path, task: Mapping[str, Any]) -> None:
     kind = task.get("kind", LANGUAGE_MODEL)
     if kind != LANGUAGE_MODEL:
         raise ConfigError(f"--model {path} is a model for {kind}; a classifier is given as --classifier")
-
-
-def _provenance(path: Path) -> Mapping[str, Any]:
-    found = read_json(path / PROVENANCE_FILE) if (path / PROVENANCE_FILE).is_file() else {}
-    return found if isinstance(found, Mapping) else {}

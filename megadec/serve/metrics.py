@@ -31,6 +31,9 @@ class ServiceMetrics:
         self.prompt_tokens = counter("megadec_prompt_tokens_total", "Prompt tokens.")
         self.generated_tokens = counter("megadec_generated_tokens_total", "Tokens generated.")
         self.texts = counter("megadec_classified_texts_total", "Texts classified.")
+        self.truncated_texts = counter(
+            "megadec_truncated_texts_total", "Texts classified of which a part was left out."
+        )
         self._first_token = seconds("megadec_time_to_first_token_seconds", "Request to first token.")
         self._rate = seconds("megadec_tokens_per_second", "Of one answer, behind its first token.", buckets=RATES)
         gauge("megadec_running", "Answers that are being computed.").set_function(lambda: scheduler.running)

@@ -41,6 +41,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "suffix": ("",),
 }
+MOST_COUNT = 2**31 - 1
 COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 
 
@@ -114,11 +115,11 @@ class GenerateBody(Body):
     """What completions and chats share. max_tokens: None fills the context, within the server's limit."""
 
     model: str | None = None
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MOST_COUNT)
     temperature: float = Field(1.0, ge=0, le=2)
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0, le=MOST_COUNT)
     top_p: float = Field(1.0, gt=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
     seed: int = Field(default_factory=lambda: secrets.randbits(62), ge=-(2**63), le=2**63 - 1)
     stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed), Field(max_length=4)] = []
     stream: bool = False
@@ -136,7 +137,7 @@ class CompletionBody(GenerateBody):
     """A body of /v1/completions. prompt: a text or ids."""
 
     prompt: Annotated[str | list[int], PlainValidator(_one_prompt)]
-    max_tokens: int = Field(COMPLETION_TOKENS, ge=1)
+    max_tokens: int = Field(COMPLETION_TOKENS, ge=1, le=MOST_COUNT)
 
 
 class Message(BaseModel):
@@ -157,7 +158,7 @@ class ChatBody(GenerateBody):
     """A body of /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_COUNT)
 
     @model_validator(mode="after")
     def _check_max_tokens(self) -> Self:

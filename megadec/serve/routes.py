@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from megadec.common.errors import needs_extra
+from megadec.serve.access import Access
 from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import RequestError
 from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody, parse
@@ -24,8 +25,10 @@ from megadec.serve.service import Service
 with needs_extra("starlette", "serve"):
     import anyio
     from starlette.applications import Starlette
+    from starlette.datastructures import Headers
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
+    from starlette.middleware.cors import CORSMiddleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
@@ -53,11 +56,16 @@ PAGE_HEADERS = {
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-def build_app(service: Service) -> Starlette:
+def build_app(service: Service, access: Access) -> Starlette:
     """The application in front of `service`."""
+    cors = Middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=["*"], allow_headers=["*"])
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(RequestMiddleware, service=service)],
+        middleware=[
+            Middleware(RequestMiddleware, service=service),
+            Middleware(AccessMiddleware, access=access),
+            *([cors] if access.origins else []),  # what a browser has to be told
+        ],
         exception_handlers={RequestError: _refused, HTTPException: _unrouted, Exception: _failed},
     )
     app.state.service = service
@@ -69,7 +77,7 @@ async def generate(request: Request, kind: type[CompletionBody | ChatBody]) -> R
     service = request.app.state.service
     wanted = await _read(request, kind)
     slot = request.scope[SLOT] = service.scheduler.admit()
-    answer = await service.answer(wanted)
+    answer = await service.answer(slot, wanted)
     pieces = service.pieces(slot, answer)
     is_chat = isinstance(wanted, ChatBody)
     head = {
@@ -94,8 +102,8 @@ async def classify(request: Request) -> Response:
     slot = request.scope[SLOT] = service.scheduler.admit()
     found = await _unless_gone(request, service.classify(slot, wanted))
     data = [
-        {"index": index, "label": max(one, key=one.__getitem__), "probabilities": dict(one)}
-        for index, one in enumerate(found)
+        {"index": index, "label": max(one, key=one.__getitem__), "probabilities": dict(one), "truncated": truncated}
+        for index, (one, truncated) in enumerate(found)
     ]
     return JSONResponse({"object": "list", "model": service.classifier.name, "data": data})
 
@@ -115,11 +123,15 @@ async def model(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """200 while requests are taken on."""
-    scheduler = request.app.state.service.scheduler
-    status = "ok" if scheduler.healthy else "stopping"
-    shown = {"status": status, "running": scheduler.running, "waiting": scheduler.waiting}
-    return JSONResponse(shown, 200 if scheduler.healthy else 503)
+    """200 while requests are taken on and a token can be made."""
+    service = request.app.state.service
+    status, reason = 200, "ok"
+    try:
+        await service.check()
+    except RequestError as error:
+        status, reason = error.status, "stopping" if error.code == "shutting_down" else error.message
+    shown = {"status": reason, "running": service.scheduler.running, "waiting": service.scheduler.waiting}
+    return JSONResponse(shown, status)
 
 
 async def metrics(request: Request) -> Response:
@@ -150,14 +162,14 @@ async def _read(request: Request, kind: type[T]) -> T:
     limits = request.app.state.service.limits
     body, size = bytearray(), int(request.headers.get("content-length", 0))
     try:
-        async with asyncio.timeout(limits.request_seconds):
+        async with asyncio.timeout(limits.read_seconds):
             if size <= limits.body_bytes:
                 async for part in request.stream():
                     body += part
                     if len(body) > limits.body_bytes:
                         break
     except TimeoutError as error:
-        message = f"the body did not arrive within {limits.request_seconds:.3g} seconds"
+        message = f"the body did not arrive within {limits.read_seconds:.3g} seconds"
         raise RequestError(message, 408, "timeout") from error
     if max(size, len(body)) > limits.body_bytes:
         message = f"the body has {max(size, len(body))} bytes or more; this server reads at most {limits.body_bytes}"
@@ -236,18 +248,41 @@ async def _refused(request: Request, error: Any) -> Response:
     """A RequestError as OpenAI's API gives errors."""
     if error.status == 413:
         return TooLarge(error.body(), error.status, {"connection": "close"})
-    wait = error.retry_after_seconds
-    return JSONResponse(error.body(), error.status, None if wait is None else {"retry-after": str(wait)})
+    headers = {} if error.retry_after_seconds is None else {"retry-after": str(error.retry_after_seconds)}
+    if error.status == 408:  # the rest of the body may still come, and is no request
+        headers["connection"] = "close"
+    return JSONResponse(error.body(), error.status, headers)
 
 
 async def _unrouted(request: Request, error: Any) -> Response:
-    what = {404: "is no route of this server", 405: f"does not take {request.method}"}
+    headers = error.headers or {}
+    refused = f"does not take {request.method}; it takes {headers.get('Allow')}"
+    what = {404: "is no route of this server", 405: refused}
     message = f"{request.url.path} {what.get(error.status_code, error.detail)}"
-    return await _refused(request, RequestError(message, error.status_code, "unknown_route"))
+    answer = await _refused(request, RequestError(message, error.status_code, "unknown_route"))
+    answer.headers.update(headers)
+    return answer
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     return await _refused(request, RequestError("the server failed", 500, "internal_error"))
+
+
+@dataclass(frozen=True)
+class AccessMiddleware:
+    """Before all routes: a request that a page of elsewhere made a browser send is refused."""
+
+    app: ASGIApp
+    access: Access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers, answer = Headers(scope=scope), self.app
+        try:
+            self.access.check(headers.get("host"), headers.get("origin"))
+        except RequestError as error:
+            answer = await _refused(Request(scope), error)
+        await answer(scope, receive, send)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ longest one (a part of a prompt, a token, a few texts) is what the others wait f
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from megadec.common.errors import REQUEST_WRONG, MegadecError
 from megadec.common.log import logger
@@ -40,6 +40,8 @@ class Scheduler:
         self._slots: set[Slot] = set()
         self._ends_at = float("inf")
         self._mean_seconds = 1.0
+        self._computing = 0
+        self._heard_at = self._succeeded_at = float("-inf")
 
     @property
     def running(self) -> int:
@@ -55,6 +57,38 @@ class Scheduler:
     def healthy(self) -> bool:
         """Whether requests are taken on: no shutdown has begun."""
         return self._ends_at == float("inf")
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the thread has been at one piece of work; 0 where it has none."""
+        return asyncio.get_running_loop().time() - self._heard_at if self._computing else 0.0
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long nothing was computed with success; 0 while something is being computed."""
+        return 0.0 if self._computing else asyncio.get_running_loop().time() - self._succeeded_at
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """What a short piece of work gives, behind all that the thread was given before."""
+        loop = asyncio.get_running_loop()
+        if not self._computing:
+            self._heard_at = loop.time()
+        self._computing += 1
+
+        def computed(future: Future[T]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._computed, future)
+
+        future = self._thread.submit(work)
+        # Of the thread's own future: that of the loop is cancelled while the thread still computes.
+        future.add_done_callback(computed)
+        return await asyncio.wrap_future(future)
+
+    def _computed(self, future: Future[Any]) -> None:
+        self._computing -= 1
+        self._heard_at = asyncio.get_running_loop().time()
+        if not future.cancelled() and future.exception() is None:
+            self._succeeded_at = self._heard_at
 
     def admit(self) -> Slot:
         """Take on a request, which must `leave` in the end. Raises RequestError 503 when it cannot wait here."""
@@ -85,13 +119,23 @@ class Scheduler:
         Raises RequestError when the request's time is over, the server ends, or the work fails: whatever is wrong with
         one request, the others go on. A client is told what is wrong with its request, and of a defect no details.
         """
+
+        async def computed() -> T:
+            if slot.started is None:
+                await self._free.acquire()
+                slot.started = asyncio.get_running_loop().time()
+            return await self.compute(work)
+
+        return await self.in_time(slot, computed())
+
+    async def in_time(self, slot: Slot, work: Awaitable[T]) -> T:
+        """The result of `work` within the request's time. Raises RequestError as `turn` does."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(min(slot.deadline, self._ends_at)) as slot.timeout:
-                if slot.started is None:
-                    await self._free.acquire()
-                    slot.started = loop.time()
-                return await loop.run_in_executor(self._thread, work)
+                return await work
+        except RequestError:
+            raise
         except TimeoutError as error:
             if loop.time() >= self._ends_at:
                 raise RequestError("the server is shutting down and ended this answer", 503, "shutting_down") from error

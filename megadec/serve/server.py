@@ -8,19 +8,24 @@ import errno
 import math
 import signal
 import socket
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import torch
 
 from megadec.common.errors import ConfigError, needs_extra
 from megadec.common.log import logger
-from megadec.serve.limits import ServeOptions
+from megadec.serve.access import Access
+from megadec.serve.connections import ACCEPTED_AT_ONCE, Connection, Connections, bound_logs, most_connections
 from megadec.serve.load import open_classifier, open_language_model
+from megadec.serve.options import ServeOptions
 from megadec.serve.routes import build_app
 from megadec.serve.service import Service
 
 log = logger(__name__)
 
+WAITING_CONNECTIONS = 1024  # in the operating system, before they are accepted
 CLOSING_SECONDS = 2.0  # to write the ends of answers after the grace time
 
 
@@ -34,17 +39,19 @@ def serve(options: ServeOptions) -> None:
         model = classifier = None
         if options.model is not None:
             model = open_language_model(options.model, options.name, getattr(torch, options.dtype), options.device)
-            # What a model cannot do shall be seen here and not by the first client.
-            model.model.session().feed([model.tokenizer.bos_id])
         if options.classifier is not None:
-            classifier = open_classifier(options.classifier)
-            classifier.classifier.classify(["。"])
+            classifier = open_classifier(options.classifier, getattr(torch, options.dtype), options.device)
         service = Service(options.limits, model, classifier)
-        with contextlib.closing(service.scheduler):
+        with contextlib.closing(service):
+            # What a model cannot do shall be seen here and not by the first client.
+            service.probe()
+            if model is not None:
+                model.template.check(model.tokenizer)
             names = " and ".join(found["id"] for found in service.models())
             host, port = listener.getsockname()[:2]
             log.info("serving %s at http://%s:%d", names, f"[{host}]" if ":" in host else host, port)
-            _run(service, listener)
+            own = () if ":" in options.host else (options.host,)  # an address is never refused
+            _run(service, listener, replace(options.access, hosts=(*options.access.hosts, *own)))
     log.info("ended")
 
 
@@ -64,7 +71,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(rules.get(error.errno or 0, f"cannot listen on {host}:{port}: {error.strerror}")) from error
 
 
-def _run(service: Service, listener: socket.socket) -> None:
+def _run(service: Service, listener: socket.socket, access: Access) -> None:
     with needs_extra("uvicorn", "serve"):
         import uvicorn
     grace = service.limits.grace_seconds
@@ -75,10 +82,16 @@ def _run(service: Service, listener: socket.socket) -> None:
             service.scheduler.drain(grace)
             await super().shutdown(sockets)
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            listener.listen(WAITING_CONNECTIONS)  # asyncio took the few that it accepts at once for this number too
+
     config = uvicorn.Config(
-        build_app(service),
-        http="h11",
+        build_app(service, access),
+        http=partial(Connection, connections=Connections(service.limits, most_connections(service.limits))),  # type: ignore[arg-type]
         ws="none",
+        loop="asyncio",
+        backlog=ACCEPTED_AT_ONCE,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -86,6 +99,7 @@ def _run(service: Service, listener: socket.socket) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(grace + CLOSING_SECONDS),
     )
+    bound_logs()
     server = Server(config)
 
     def stop(number: int, frame: FrameType | None) -> None:

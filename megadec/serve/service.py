@@ -4,12 +4,15 @@ Tokenizing happens in a thread of the pool and computing in the scheduler's, so 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from megadec.common.errors import InputError
+from megadec.common.errors import ExportError, InputError
+from megadec.common.log import logger
 from megadec.decoding.generate import Continuation, Sampling
 from megadec.serve.answer import Answer, Piece
 from megadec.serve.limits import Limits, RequestError
@@ -18,7 +21,14 @@ from megadec.serve.metrics import ServiceMetrics
 from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody
 from megadec.serve.scheduler import Scheduler, Slot
 
+log = logger(__name__)
+
 TEXTS_PER_TURN = 8
+PROBE = "。"
+# A model that has worked so shortly ago is not asked for a token only to know that it works.
+PROBED_SECONDS = 5.0
+# What takes longer is not slow any more.
+TURN_SECONDS, TOKENIZING_SECONDS = 60.0, 10.0
 CHAT_NOTES = {
     "plain": "a base model: it continues text and is not tuned for chat; /v1/chat/completions writes the messages as "
     "lines (系统：, 用户：, 助手：) and lets it continue the last",
@@ -27,20 +37,58 @@ CHAT_NOTES = {
 
 
 class Service:
-    """What a server does; its scheduler is to be closed in the end."""
+    """What a server does; it is to be closed in the end."""
 
     def __init__(self, limits: Limits, model: ServedModel | None, classifier: ServedClassifier | None) -> None:
         self.limits = limits
         self.model = model
         self.classifier = classifier
         self.scheduler = Scheduler(limits)
+        self._templates = ThreadPoolExecutor(1, "templates")
         self.metrics = ServiceMetrics(self.scheduler)
         self._started = int(time.time())
 
-    async def answer(self, wanted: CompletionBody | ChatBody) -> Answer:
+    def close(self) -> None:
+        """End what computes, with the turn and the template that it is at."""
+        self.scheduler.close()
+        self._templates.shutdown(cancel_futures=True)
+        if self.model is not None:
+            self.model.template.close()
+
+    async def check(self) -> None:
+        """Return when a token (or a label) was made a moment ago, or can be made now. Raises RequestError 503."""
+        if not self.scheduler.healthy:
+            raise RequestError("the server is shutting down", 503, "shutting_down")
+        try:
+            if self.model is not None:
+                await asyncio.wait_for(asyncio.to_thread(self.model.tokenizer.encode, PROBE), TOKENIZING_SECONDS)
+            if self.scheduler.silent_seconds > TURN_SECONDS:
+                raise TimeoutError
+            if self.scheduler.idle_seconds > PROBED_SECONDS:
+                await asyncio.wait_for(self.scheduler.compute(self.probe), TURN_SECONDS)
+        except TimeoutError as error:
+            raise RequestError("nothing is computed any more", 503, "stalled") from error
+        except Exception as error:
+            log.exception("the model does not work")
+            raise RequestError("the model does not work", 503, "internal_error") from error
+
+    def probe(self) -> None:
+        """Make a token and a label. Raises what making them raises, and MegadecError for a token that is no number."""
+        if self.model is not None:
+            ids, how = [self.model.tokenizer.bos_id], Sampling(1, 0)
+            Continuation(self.model.model, ids, how).advance()
+        if self.classifier is not None:
+            [found] = self.classifier.classifier.classify([PROBE])
+            if not all(map(math.isfinite, found.values())):
+                raise ExportError(f"{self.classifier.name}: probabilities are not numbers, but {dict(found)}")
+
+    async def answer(self, slot: Slot, wanted: CompletionBody | ChatBody) -> Answer:
         """What was asked for, before its first turn. Raises RequestError when it does not fit the model."""
         served = _named(self.model, wanted.model, "language model", "--classifier")
-        ids, stops = await asyncio.to_thread(_prompt, served, wanted)
+        # A chat's template is a program that came with the model: what it holds up are other chats alone.
+        pool = self._templates if isinstance(wanted, ChatBody) else None
+        prompt = asyncio.get_running_loop().run_in_executor(pool, _prompt, served, wanted)
+        ids, stops = await self.scheduler.in_time(slot, prompt)
         how = wanted.model_dump(include={"temperature", "top_k", "top_p", "repetition_penalty", "seed"})
         sampling = Sampling(self._max_new_tokens(served, wanted, len(ids)), **how)
         tokenizer = served.tokenizer
@@ -64,19 +112,21 @@ class Service:
         finally:
             self.metrics.answer(answer)
 
-    async def classify(self, slot: Slot, wanted: ClassifyBody) -> list[Mapping[str, float]]:
-        """For each text, label -> probability. Raises RequestError."""
+    async def classify(self, slot: Slot, wanted: ClassifyBody) -> list[tuple[Mapping[str, float], bool]]:
+        """For each text, label -> probability, and whether a part of it was left out. Raises RequestError."""
         served = _named(self.classifier, wanted.model, "classifier", "--model")
         texts = wanted.texts
         if len(texts) > self.limits.texts:
             message = f"texts holds {len(texts)} texts; at most {self.limits.texts} are classified in one request"
             raise RequestError(message, parameter="texts")
         found: list[Mapping[str, float]] = []
+        truncated = await self.scheduler.in_time(slot, asyncio.to_thread(served.classifier.truncated, texts))
         for first in range(0, len(texts), TEXTS_PER_TURN):
             part = texts[first : first + TEXTS_PER_TURN]
             found += await self.scheduler.turn(slot, partial(served.classifier.classify, part))
         self.metrics.texts.inc(len(texts))
-        return found
+        self.metrics.truncated_texts.inc(sum(truncated))
+        return list(zip(found, truncated, strict=True))
 
     def models(self) -> list[dict[str, Any]]:
         """The entries of /v1/models."""

@@ -1,116 +1,30 @@
 """The service as its clients see it: a real server process, OpenAI's own client, and clients that behave badly."""
 
-import http.client
 import json
 import re
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from megadec.cli import run_verb
 from megadec.common.errors import ConfigError
-from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
 from megadec.export.read.load import load_source
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.source import ModelSource
-from tests.support import PROJECT
-from tests.support.processes import running, wait_until
-from tests.support.sources import random_source
+from tests.support.processes import wait_until
+from tests.support.services import CONTEXT_TOKENS, PATIENCE_SECONDS, RECITED, Server, post, reciting_source, serving
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("starlette")
 
-PATIENCE_SECONDS = 240.0
-CONTEXT_TOKENS = 8192
-# Characters of four, two and three bytes, none of them a piece of the tokenizer, no byte twice.
-RECITED = "𠮷é骉"
 RUNNING, WAITING = 16, 4
 BODY_BYTES = 100_000
-
-
-def reciting_source(tokenizer_path: Path) -> ModelSource:
-    """A model that most likely goes round RECITED byte by byte, and draws anything else at times.
-
-    Its layers add nothing, so the state is the embedding of the last id, and the output layer maps that to the next.
-    """
-    source = random_source(tokenizer_path, tied_embeddings=False, max_position_embeddings=CONTEXT_TOKENS)
-    tokenizer = Tokenizer.load(tokenizer_path)
-    by_byte = {tokenizer.piece_bytes(i): i for i in range(tokenizer.vocabulary_size) if tokenizer.is_byte[i]}
-    circle = [by_byte[bytes([byte])] for byte in RECITED.encode("utf-8")]
-    tensors = source.reader.tensors  # type: ignore[attr-defined]
-    for name in tensors:
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            tensors[name] = torch.zeros_like(tensors[name])
-    embedding = torch.nn.functional.normalize(tensors["embed_tokens.weight"], dim=1)
-    head = torch.zeros_like(embedding)
-    for here, there in zip([*circle, circle[-1]], [*circle[1:], circle[0], circle[0]], strict=True):
-        head[there] = embedding[here]
-    tensors.update({"embed_tokens.weight": embedding, "lm_head.weight": head, "norm.weight": torch.ones(48)})
-    # A text may begin in any way: what comes behind `<s>` or a full stop begins the circle.
-    for first in (tokenizer.bos_id, *tokenizer.encode("。")):
-        head[circle[0]] += embedding[first]
-    return source
-
-
-@dataclass
-class Server:
-    """A running launch/serve.py."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    port: int
-
-    @cached_property
-    def client(self) -> Any:
-        return openai.OpenAI(
-            base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0, timeout=PATIENCE_SECONDS
-        )
-
-    def ask(self, path: str, body: bytes | None = None) -> tuple[int, Any, Any]:
-        """(status, headers, JSON or text) of one request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
-        with closing(connection):
-            connection.request("GET" if body is None else "POST", path, body)
-            answer = connection.getresponse()
-            content = answer.read().decode("utf-8")
-        kind = answer.headers["content-type"] or ""
-        return answer.status, answer.headers, json.loads(content) if "json" in kind else content
-
-    def connect(self, request: bytes) -> socket.socket:
-        """A connection on which `request` was sent and nothing was read."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_SECONDS)
-        connection.sendall(request)
-        return connection
-
-    def metric(self, name: str) -> float:
-        found = re.search(rf"^{re.escape(name)} (\S+)$", self.ask("/metrics")[2], re.MULTILINE)
-        return float(found[1]) if found else 0.0
-
-    def until_idle(self) -> None:
-        wait_until(lambda: self.ask("/healthz")[2] == {"status": "ok", "running": 0, "waiting": 0}, "idleness")
-
-
-@contextmanager
-def serving(folder: Path, log: Path, *options: str) -> Iterator[Server]:
-    command = [sys.executable, str(PROJECT / "launch" / "serve.py"), "--model", str(folder), "--port", "0", *options]
-    with running(command, log) as process:
-        address = re.compile(r"http://127\.0\.0\.1:(\d+)")
-        wait_until(lambda: bool(address.search(log.read_text())) or process.poll() is not None, "the address", log)
-        assert process.poll() is None, log.read_text()
-        yield Server(process, log, int(address.findall(log.read_text())[0]))
 
 
 @pytest.fixture(scope="module")
@@ -127,17 +41,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, source: ModelSource) -> Pat
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Server]:
-    limits = {"running": RUNNING, "waiting": WAITING, "body_bytes": BODY_BYTES, "grace_seconds": 0.5}
+    limits = {
+        "running": RUNNING,
+        "waiting": WAITING,
+        "body_bytes": BODY_BYTES,
+        "grace_seconds": 0.5,
+    }
     options = [word for name, value in limits.items() for word in (f"--limits.{name}", str(value))]
     with serving(folder, tmp_path_factory.mktemp("log") / "server.log", *options) as started:
         yield started
         assert started.process.poll() in (None, 0), started.log.read_text()
         assert "Traceback" not in started.log.read_text()
-
-
-def post(path: str, body: dict[str, Any]) -> bytes:
-    content = json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 ENDLESS = {"prompt": "。", "max_tokens": CONTEXT_TOKENS - 100, "temperature": 0}
@@ -238,10 +152,14 @@ def test_a_full_queue_refuses_and_is_open_again_when_clients_have_left(server: S
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(server: Server) -> None:
-    declared = server.connect(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n{")
+    declared = server.connect(
+        b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000000\r\n\r\n{"
+    )
     assert declared.recv(12) == b"HTTP/1.1 413"
     declared.close()
-    undeclared = server.connect(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    undeclared = server.connect(
+        b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     with pytest.raises((BrokenPipeError, ConnectionResetError, TimeoutError)):
         undeclared.settimeout(60)
         for _ in range(20_000):

@@ -25,4 +25,4 @@ for name in names:
 def test_every_module_imports_without_the_extras() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, *EXTRAS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["megadec.serve.routes", "megadec.serve.server"]
+    assert done.stdout.split() == ["megadec.serve.connections", "megadec.serve.routes", "megadec.serve.server"]

@@ -34,7 +34,7 @@ DOORS = {
     "gguf": ["export/gguf/"],
     "cyllama": ["export/gguf/llama_cpp.py"],
     "starlette": ["serve/routes.py"],
-    "uvicorn": ["serve/server.py"],
+    "uvicorn": ["serve/server.py", "serve/connections.py"],
     "prometheus_client": ["serve/metrics.py"],
     "sklearn": ["finetune/score.py"],
     "sacrebleu": ["finetune/translate.py"],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megadec.common.errors import ConfigError
+from megadec.common.errors import ConfigError, ModelFolderError
 from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Sampling, generate_text
@@ -17,9 +17,11 @@ from megadec.export.read.load import load_source
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.source import ModelSource
 from megadec.serve.load import open_classifier, open_language_model
+from tests.support import PROJECT
 from tests.support.sources import random_classifier, random_source
 
 SIZES = {"hidden_size": 64, "max_position_embeddings": 128}
+ZH_8K = PROJECT / "tokenizer" / "zh_8k" / "tokenizer.model"
 HOW = Sampling(30, 1.0, seed=3)
 
 
@@ -50,6 +52,34 @@ def test_each_format_is_found_and_gives_the_same_text(tmp_path: Path, tiny_token
     for prompt in ("", "清晨，小林在河边", "𠮷"):
         wanted = "".join(generate_text(DecoderModel(decoder), tokenizer, prompt, HOW))
         assert "".join(generate_text(served.model, served.tokenizer, prompt, HOW)) == wanted
+    if kind in ("gguf", "onnx"):
+        check_is_compared(tmp_path / "model", kind, tiny_tokenizer_path)
+
+
+def check_is_compared(folder: Path, kind: str, tokenizer_path: Path) -> None:
+    """A folder that a runtime loads without us is what its export wrote, or is refused."""
+    for options in ({"device": "cuda"}, {"dtype": torch.bfloat16}):
+        with pytest.raises(ConfigError, match=rf"--d\w+ \w+: .* is {kind.upper()}, which runs on the CPU"):
+            open_language_model(folder, **options)
+    weights = max(folder.glob("model.*"), key=lambda file: file.stat().st_size)
+    content = bytearray(weights.read_bytes())
+    content[-40] ^= 1
+    for file, wrong in ((weights, bytes(content)), (folder / "tokenizer.model", ZH_8K.read_bytes())):
+        right = file.read_bytes()
+        file.write_bytes(wrong)
+        with pytest.raises(ModelFolderError, match=rf"{file.name} (was changed|has \d+ bytes)"):
+            open_language_model(folder)
+        if file is not weights and kind == "gguf":  # as one that others made, which states nothing
+            (folder / "megadec.json").rename(folder / "stated")
+            with pytest.raises(ModelFolderError, match=r"gives other ids than the vocabulary in model\.gguf"):
+                open_language_model(folder)
+            (folder / "stated").rename(folder / "megadec.json")
+        file.write_bytes(right)
+    assert open_language_model(folder).kind == kind
+    if kind == "onnx":
+        (folder / "megadec.json").unlink()
+        with pytest.raises(ModelFolderError, match=r"has no megadec\.json"):
+            open_language_model(folder)
 
 
 def test_a_classifier_gives_the_same_labels_in_onnxruntime(tmp_path: Path, tiny_tokenizer_path: Path) -> None:

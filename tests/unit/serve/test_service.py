@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from megadec.common.tokenizer import Tokenizer
+from megadec.serve.access import Access
 from megadec.serve.limits import Limits
 from megadec.serve.load import ServedClassifier, ServedModel
 from megadec.serve.template import PlainTemplate
@@ -47,6 +48,9 @@ class Lengths:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        return [len(text) > 28 for text in texts]
 
     def classify(self, texts: Sequence[str]) -> list[Mapping[str, float]]:
         self.batches.append(len(texts))
@@ -88,7 +92,7 @@ def ask(service: Service, path: str, messages: list[dict[str, Any]], send: Any =
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
-    asyncio.run(routes.build_app(service)(scope, receive, send or keep))
+    asyncio.run(routes.build_app(service, Access())(scope, receive, send or keep))
     body = b"".join(message.get("body", b"") for message in sent)
     return (sent[0]["status"], json.loads(body)) if sent else (0, None)
 
@@ -165,6 +169,8 @@ def test_texts_are_classified_a_few_a_turn_and_come_back_in_order_up_to_the_limi
     service = make(texts=30)
     _, body = ask(service, "/v1/classify", [part({"texts": ["字" * size for size in range(1, 31)], "model": "c"})])
     assert [one["probabilities"]["长"] for one in body["data"]] == [size / 100 for size in range(1, 31)]
+    assert [one["truncated"] for one in body["data"]] == [False] * 28 + [True] * 2, "what was left out is said"
+    assert "megadec_truncated_texts_total 2.0" in service.metrics.text().decode()
     assert len(service.classifier.classifier.batches) > 2
     status, body = ask(service, "/v1/classify", [part({"texts": ["一"] * 31})])
     assert (status, body["error"]["param"]) == (400, "texts")
@@ -172,7 +178,7 @@ def test_texts_are_classified_a_few_a_turn_and_come_back_in_order_up_to_the_limi
 
 
 def test_a_body_must_arrive_in_time(make: Callable[..., Service]) -> None:
-    status, body = ask(make(request_seconds=0.05), "/v1/completions", [part({}, more=True)])
+    status, body = ask(make(read_seconds=0.05), "/v1/completions", [part({}, more=True)])
     assert (status, body["error"]["code"]) == (408, "timeout")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megadec.common.errors import ExportError
+from megadec.common.errors import ExportError, ModelFolderError
 from megadec.common.tokenizer import Tokenizer
 from megadec.serve.limits import RequestError
 from megadec.serve.requests import Message
@@ -73,6 +73,41 @@ def test_begin_and_end_of_text_are_ids_where_the_template_says_so_and_text_in_a_
 def test_a_template_can_refuse_messages(tokenizer: Tokenizer, source: str, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         OwnTemplate(source, Path("t")).ids(CHAT, tokenizer)
+
+
+LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+LONG = "{% for i in range(9999) %}{{ messages[0].content * 999 }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (LOOP, "does not end within 1 second"),
+        ("{{ (9 + messages | length) ** 999999999 }}", "does not end within 1 second"),
+        ("{{ messages[0].content * 9999999999 }}", "more than 1073741824 bytes of memory"),
+        (LONG, "writes more than 4194304 characters"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ messages | nothing }}", "No filter named 'nothing'"),
+    ],
+)
+def test_a_template_that_does_not_end_or_breaks_is_an_error_and_the_next_text_is_rendered(
+    tokenizer: Tokenizer, source: str, words: str
+) -> None:
+    template = OwnTemplate("{% if messages[0].content == '好' %}好{% else %}" + source + "{% endif %}", Path("t"))
+    with pytest.raises(RequestError, match=words) as refused:
+        template.ids(CHAT, tokenizer)
+    assert (refused.value.status, refused.value.parameter) == (400, "messages")
+    assert template.ids([Message(role="user", content="好")], tokenizer) == tokenizer.encode("好")
+
+
+@pytest.mark.parametrize("source", [LOOP, "{% block a %}{% endblock %}{% block a %}{% endblock %}"])
+def test_a_template_that_cannot_be_rendered_at_all_is_refused_before_anything_is_served(
+    tokenizer: Tokenizer, source: str
+) -> None:
+    OwnTemplate("{{ raise_exception('there is no system message') }}", Path("t")).check(tokenizer)
+    with pytest.raises(ModelFolderError, match=r"folder: .*the model's chat template (does not end|is none)"):
+        OwnTemplate(source, Path("folder")).check(tokenizer)
 
 
 def test_a_template_that_is_none_is_refused_when_it_is_read(tmp_path: Path, tokenizer: Tokenizer) -> None:
