@@ -1,9 +1,9 @@
-"""Rehearse what can happen to a run: kills, stops, damaged shards, full disks; on its own configuration, scaled down.
+"""Rehearse what can happen to a run: kills, stops, damaged and moved shards, full disks, second starts; scaled down.
 
     python tools/rehearse.py --config launch/runs/NAME.yaml --deepspeed ds_configs/zero3.json [--section.key value ...]
         [--ranks 2] [--rank_numbers 1 2 3] [--other_deepspeed ds_configs/zero1.json] [--seed 0]
         [--kills 10] [--share_in_saves 0.4] [--share_in_evaluations 0.2]
-        [--stops 2] [--damaged_shards 2] [--full_disks 2]
+        [--stops 2] [--damaged_shards 2] [--full_disks 3] [--moves 1] [--requeues 1] [--second_starts 1]
         [--steps 200] [--sequence_length 64] [--own_model true] [--tolerance 1e-5] [--patience_seconds 900]
         [--folder FOLDER] [--output rehearsal.json]
 

@@ -261,6 +261,9 @@ def _checked(kind: Any, values: Any, origin: str, prefix: str = "") -> Any:
                 raise ConfigError(f"{origin}: unknown key {name!r}{suggest(str(key), hints)}")
             checked[key] = _checked(hints[key], value, origin, name)
         return checked
+    if kind is str and (values is None or isinstance(values, bool)):
+        found = "empty" if values is None else f"{values}, a truth value"
+        raise ConfigError(f"{origin}: {prefix} is {found}; text belongs there: write it in quotes if it is meant so")
     return _whole(values) if bare is int and isinstance(values, float) else values
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from megadec.common.errors import ConfigError, MegadecError, StorageError
+from megadec.common.log import logger
+
+log = logger(__name__)
 
 _STORAGE_RULES = {
     errno.EEXIST: "a parent of it is a file, not a folder",
@@ -49,6 +52,15 @@ def storage_errors(path: Path) -> Iterator[None]:
         if rule is None:
             raise
         raise StorageError(f"{path}: cannot write ({error.strerror}): {rule}") from error
+
+
+@contextmanager
+def may_fail(what: str) -> Iterator[None]:
+    """Around the writing of a file that a run can do without: a refusal of the disk is a warning. what: the loss."""
+    try:
+        yield
+    except (MegadecError, OSError) as error:
+        log.warning("%s: %s; the run goes on", what, error)
 
 
 @contextmanager

@@ -99,12 +99,8 @@ class DataSet:
         index = place.read_index()
         path = f"{place}/{INDEX_NAME}"
         _check_index(path, index)
-        found = index["tokenizer"]["sha256"]
-        if tokenizer_sha256 is not None and found != tokenizer_sha256:
-            raise ShardError(
-                f"{path}: tokenizer.sha256 is {found[:12]}..., the run's tokenizer is {tokenizer_sha256[:12]}...:"
-                " shards are read only with the tokenizer that wrote them; prepare them again or name that tokenizer"
-            )
+        if tokenizer_sha256 is not None:
+            check_tokenizer(path, index, tokenizer_sha256)
         skipped = {}
         for number, shard in enumerate(index["shards"]):
             if (wrong := place.examine(shard, "sizes")) is not None:
@@ -250,6 +246,16 @@ def _content_hash(index: Mapping[str, Any]) -> str:
 
 
 _SAMPLE_FIELDS = ("tokens", "tokens_offset", "documents", "documents_offset", "documents_bytes")
+
+
+def check_tokenizer(path: str, index: Mapping[str, Any], tokenizer_sha256: str) -> None:
+    """Raise ShardError unless the shards of the index at `path` were written with this tokenizer."""
+    found = index["tokenizer"]["sha256"]
+    if found != tokenizer_sha256:
+        raise ShardError(
+            f"{path}: tokenizer.sha256 is {found[:12]}..., the run's tokenizer is {tokenizer_sha256[:12]}...:"
+            " shards are read only with the tokenizer that wrote them; prepare them again or name that tokenizer"
+        )
 
 
 def _check_index(path: str, index: Any) -> None:

@@ -43,6 +43,15 @@ def check_groups(world_size: int, sequence_parallel_size: int) -> None:
         )
 
 
+def check_parts(sequence_length: int, sequence_parallel_size: int) -> None:
+    """Raise ConfigError unless each rank of a group can hold an equal part of a sequence."""
+    if sequence_length % sequence_parallel_size:
+        raise ConfigError(
+            f"data.sequence_length={sequence_length} is not a multiple of"
+            f" train.sequence_parallel_size={sequence_parallel_size}: each rank of a group holds an equal part"
+        )
+
+
 def share_of_rank(
     global_batch_size: int, world_size: int, micro_batch_size: int | None, sequence_parallel_size: int = 1
 ) -> tuple[int, int]:

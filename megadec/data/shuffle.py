@@ -9,7 +9,7 @@ its own, and an epoch goes on where the last one stopped: weight 0.5 sees all wi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -24,6 +24,13 @@ _EPOCH_DOMAIN = 1
 _SET_DOMAIN = 2
 
 
+def check_weights(weights: Iterable[float]) -> None:
+    """Raise ConfigError for a weight that is negative or not finite."""
+    for weight in weights:
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ConfigError(f"data weight {weight}: a weight is a number from 0 up, how often a set is seen an epoch")
+
+
 class Shuffle:
     """The sequence for `windows[i]` windows of each set i, of weight `weights[i]`, under `seed`.
 
@@ -31,11 +38,7 @@ class Shuffle:
     """
 
     def __init__(self, windows: Sequence[int], weights: Sequence[float], seed: int) -> None:
-        for weight in weights:
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ConfigError(
-                    f"data weight {weight}: a weight is a number from 0 up, how often a set is seen an epoch"
-                )
+        check_weights(weights)
         self.windows = tuple(windows)
         self.seed = seed
         self.draws = tuple(round(weight * count) for count, weight in zip(windows, weights, strict=True))

@@ -15,7 +15,14 @@ import numpy as np
 from megadec.common.errors import ConfigError, ShardError
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.dataset import DataSet, DocumentSpan
-from megadec.data.resumable import ORDER_RULE, ResumableStream, fingerprint_of, rank_position, share_of_rank
+from megadec.data.resumable import (
+    ORDER_RULE,
+    ResumableStream,
+    check_parts,
+    fingerprint_of,
+    rank_position,
+    share_of_rank,
+)
 from megadec.data.shuffle import VERSION as ORDER_VERSION
 from megadec.data.shuffle import Shuffle
 from megadec.data.skip_documents import SkippedDocuments, find_skipped, leave_out
@@ -57,11 +64,7 @@ class TrainStream(ResumableStream):
     first_place: int = 0
 
     def __post_init__(self) -> None:
-        if self.sequence_length % self.sequence_parallel_size:
-            raise ConfigError(
-                f"data.sequence_length={self.sequence_length} is not a multiple of"
-                f" train.sequence_parallel_size={self.sequence_parallel_size}: each rank of a group holds an equal part"
-            )
+        check_parts(self.sequence_length, self.sequence_parallel_size)
         first = self.sets[0][0]
         for other, _ in self.sets:
             if other.tokenizer_sha256 != first.tokenizer_sha256:

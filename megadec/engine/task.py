@@ -76,6 +76,10 @@ class InitialWeights(Protocol):
         """Where it lies, for messages."""
 
     @property
+    def content(self) -> str:
+        """What identifies it, wherever it lies."""
+
+    @property
     def shape(self) -> Any:
         """The numbers that made it."""
 

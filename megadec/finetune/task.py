@@ -24,7 +24,7 @@ from megadec.decoder.loss_options import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
-from megadec.engine.runs.common import CommonRun, Job, open_settings
+from megadec.engine.runs.common import INITIAL_CONTENT, CommonRun, Job, open_settings
 from megadec.engine.task import Scorer, Task
 from megadec.export.huggingface.foreign import prove_before_training
 from megadec.export.read.open_model import LORA_A, LORA_B, open_model
@@ -147,6 +147,7 @@ def _task(run: FineTuneRun, source: ModelSource, stream: ClassifyStream, dev: La
         "sequence_length": run.data.sequence_length,
         "cut": run.data.cut,
         "initial": None if method == "scratch" else source.provenance,
+        INITIAL_CONTENT: source.content,
         "method": method,
         **({"lora": to_dict(run.lora)} if method == "lora" else {}),
     }

@@ -29,7 +29,8 @@ class LineageOptions:
 
     json: print JSON in place of lines. search: folders with exports and other runs, looked through with all below them.
     until_step: look at the steps up to this one, in place of the newest checkpoint's. cache_folder: where remote shards
-    are kept, in place of the run's own `data.cache.folder`, which may be a disk of another machine.
+    are kept, in place of the run's own `data.cache.folder`, which may be a disk of another machine. data: where the
+    runs' shards are now, if not where they read them: folders of shards, or ones that hold some, known by contents.
     """
 
     run: tuple[Path, ...]
@@ -38,6 +39,7 @@ class LineageOptions:
     search: tuple[Path, ...] = ()
     until_step: int | None = None
     cache_folder: Path | None = None
+    data: tuple[str, ...] = ()
     json: bool = False
 
     def __post_init__(self) -> None:
@@ -53,7 +55,10 @@ def main(argv: Sequence[str]) -> None:
     options = parse(LineageOptions, argv, description="Which weights saw which documents.")
     found: dict[str, Any]
     if options.step is not None:
-        runs = {str(run): Trained(run, options.cache_folder).documents_of_step(options.step) for run in options.run}
+        runs = {
+            str(run): Trained(run, options.cache_folder, options.data).documents_of_step(options.step)
+            for run in options.run
+        }
         found = {"step": options.step, "runs": runs}
     else:
         found = withdrawal(options)
@@ -66,7 +71,8 @@ def withdrawal(options: LineageOptions) -> dict[str, Any]:
     own, models = [read_run(folder) for folder in options.run], find_models(options.search)
     documents, first = {}, {}
     for run in own:
-        answers = Trained(run.folder, options.cache_folder).steps_of_documents(options.document, options.until_step)
+        trained = Trained(run.folder, options.cache_folder, options.data)
+        answers = trained.steps_of_documents(options.document, options.until_step)
         documents[str(run.folder)] = answers
         learned = [one["step"] for document in answers for one in document["seen"]]
         skipped = [one["step"] for document in answers for one in document["skipped"]]

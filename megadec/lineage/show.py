@@ -21,7 +21,8 @@ log = logger(__name__)
 @dataclass(frozen=True)
 class ShowOptions:
     """data: folders of shards, their addresses, or .parquet files of documents; several are also told apart by how many
-        documents they have in common.
+        documents they have in common. With --run: where its shards are now, if not where it read them (folders of
+        shards or ones that hold some, known by their contents).
     window: show the documents of these windows instead of the index.
     sequence_length, packing: what a window is. tokenizer: shows how the text of each piece begins. verify: read all
     shards and compare their hashes with the index. run, step: show the batch of these steps of a run, the first of
@@ -39,8 +40,8 @@ class ShowOptions:
     sequence: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if (not self.data) == (self.run is None):
-            raise ConfigError("give either --data, a folder of shards, or --run with --step")
+        if not self.data and self.run is None:
+            raise ConfigError("give --data, a folder of shards, or --run with --step")
         if self.run is not None and (not self.step or min(self.step) < 1):
             raise ConfigError("--run needs --step with the steps to show; the first step of a run is 1")
 
@@ -68,13 +69,14 @@ def main(argv: Sequence[str]) -> None:
     if options.run is not None:
         from megadec.lineage.trained import Trained  # brings DeepSpeed, which takes seconds
 
-        trained = Trained(options.run)
+        trained = Trained(options.run, data=options.data)
         for step in options.step:
             if trained.last_step is not None and step > trained.last_step:
                 log.warning(
                     f"step {step} is behind the newest checkpoint ({trained.last_step}): shown as it would be now"
                 )
             print(describe_step(trained.stream_at(step), step, options.sequence, tokenizer))
+        return
     sketches: dict[str, Sketch] = {}
     for place in options.data:
         if place.endswith(".parquet"):

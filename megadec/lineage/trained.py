@@ -2,7 +2,7 @@
 
 Worked out from the data state in a checkpoint (data/shuffle.py), not replayed, and so is what the weights did not
 learn from: steps without an update, documents that were skipped, windows that touch a damaged shard. The shards must
-be there still, unchanged, under the paths that the run was started with; only one that no step has read may be missing.
+be there still, unchanged, where the run read them or where `data` says; only one that no step has read may be missing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from megadec.common.config import from_yaml, to_dict
+from megadec.common.config import from_dict, from_yaml, to_dict
 from megadec.common.errors import CheckpointError, ConfigError
 from megadec.common.files import read_json
 from megadec.data.dataset import DataSet, DocumentSpan
@@ -24,6 +24,7 @@ from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.engine.runs.pretrain import PretrainRun, folders_of, open_sets, stream_of
 from megadec.engine.runs.stages import stage_values
+from megadec.lineage.moved import moved_sets, renamed
 
 NO_UPDATE = "no_update"
 SKIPPED = "skip_documents"
@@ -37,11 +38,12 @@ class Trained:
     """What one run was trained on, open for questions.
 
     path: its folder, one of its checkpoints, or a YAML file, which says nothing of steps that were done. cache_folder:
-    where remote shards are kept, in place of the run's own `data.cache.folder`. Raises CheckpointError where there is
-    no run, ConfigError for one that reads no shards.
+    where remote shards are kept, in place of the run's own `data.cache.folder`. data: where its shards are now, if not
+    where it read them (`moved_sets`). Raises CheckpointError where there is no run, ConfigError for one that reads no
+    shards, ShardError for shards that are not found.
     """
 
-    def __init__(self, path: Path, cache_folder: Path | None = None) -> None:
+    def __init__(self, path: Path, cache_folder: Path | None = None, data: Sequence[str] = ()) -> None:
         file = _run_file(path)
         self._folder = path
         self._manifest: Mapping[str, Any] | None = None
@@ -55,9 +57,21 @@ class Trained:
             self._newest_shards: Shards = tuple(map(tuple, state["skipped"]))
         run = from_yaml(PretrainRun, file)
         cache = run.data.cache if cache_folder is None else replace(run.data.cache, folder=str(cache_folder))
+        if self._manifest is not None:
+            begun = self._manifest["data"].get("stages", [self._manifest["data"]])
+            mixtures = [stage.values["data"]["train"] for stage in stage_values(to_dict(run))]
+            recorded = {
+                folder: one["sha256"]
+                for train, stage in zip(mixtures, begun, strict=False)  # later stages have not begun
+                for folder, one in zip(train, stage["stream"]["sets"], strict=True)
+            }
+            run = from_dict(PretrainRun, renamed(to_dict(run), moved_sets(recorded, data, cache)))
+        elif data:
+            raise ConfigError(
+                f"--data with {path}: without a checkpoint nothing says what its shards held; edit the file"
+            )
         # The checkpoint has the ids of skipped documents; the file that named them may be gone.
-        data = replace(run.data, cache=cache, skip_documents=(), skip_documents_file=None)
-        self._run = replace(run, data=data)
+        self._run = replace(run, data=replace(run.data, cache=cache, skip_documents=(), skip_documents_file=None))
         self._packs = any(one.values["data"]["packing"] == "best_fit" for one in stage_values(to_dict(run)))
         self._documents = {start.first_step: frozenset(start.documents) for start in self._skipped.starts}
         self._stream_without = lru_cache(KEPT_STREAMS)(self._open_stream)

@@ -124,7 +124,7 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
             f"take ds_configs/{file}, train.micro_batch_size={choice.setup.micro_batch_size},"
             f" model.execution.recompute.mode={choice.setup.recompute.mode}{details(choice.setup.recompute)}"
             f"{_given_up(setup, choice, ', ')}:"
-            f" {choice.memory.peak_bytes / GIB:.2f} GiB of {machines.memory_gib:g} a rank,"
+            f" {choice.memory.peak_bytes / GIB:.2f} GiB of {machines.capacity_gib:g} a rank,"
             f" {choice.again_fraction:.0%} of the model's operations computed again"
         )
     memories = [one.memory for one in _candidates(replace(setup, saves_behind=False), machines, work)]
@@ -134,7 +134,7 @@ def advice(setup: Setup, machines: Machines, work: Work, choice: Choice | None) 
         short += f" {machines.host_memory_gib:g}"
     else:
         least = min(memory.peak_bytes for memory in memories)
-        short = f"the least that a rank needs is {least / GIB:.2f} GiB, and it has {machines.memory_gib:g}"
+        short = f"the least that a rank needs is {least / GIB:.2f} GiB, and it has {machines.capacity_gib:g}"
     even = f", even with {SAVES_IN_FRONT}" if setup.saves_behind else ""
     answers = [*_more_ranks(setup, machines, work), *_more_memory(machines, memories)]
     shared = setup.sequence_parallel_size * 2

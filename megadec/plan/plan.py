@@ -1,8 +1,7 @@
 """What a run will need before it runs: memory a rank, tokens a second, days, and the settings to choose.
 
 Nothing is opened but the shards' index.json, so a plan can be made before there is a tokenizer or a shard; what is then
-assumed stands in its notes. Time follows from one stated share of the devices' peak and knows nothing of a network;
-`bench/plan_check.py` compares the memory with measured peaks.
+assumed stands in its notes. `bench/plan_check.py` compares the memory with measured peaks.
 """
 
 import json
@@ -17,17 +16,20 @@ from megadec.common.errors import ConfigError, ShardError, check_range
 from megadec.common.files import read_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import INDEX_NAME
+from megadec.data.dataset import check_tokenizer
 from megadec.data.resumable import share_of_rank
-from megadec.decoder.flops import flops_per_token
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.metrics.devices import device_table
 from megadec.engine.runs.common import START, Stage
-from megadec.engine.runs.pretrain import PretrainRun
+from megadec.engine.runs.pretrain import PretrainRun, check_sizes
 from megadec.engine.runs.stages import changes_of
 from megadec.engine.train_options import Precision, resolve_precision
+from megadec.engine.zero.engine import check_zero_section
 from megadec.engine.zero.settings import merge_settings
 from megadec.plan.choice import Choice, advice, again_fraction, choose, details
 from megadec.plan.memory import Memory, memory_of
-from megadec.plan.setup import GIB, MEMORY_GIB_BY_NAME, Machines, Setup, Work, Zero, measured_flops
+from megadec.plan.setup import GIB, Machines, Setup, Work, Zero, measured_flops
+from megadec.plan.speed import Speed, speed_of
 
 DESCRIPTION = """What a run will need: memory a rank, tokens a second, days; and which ZeRO stage, micro-batch,
 checkpointing to take. Options of launch/pretrain.py are taken too, --config FILE and --section.key VALUE."""
@@ -55,7 +57,7 @@ class Plan:
     memory: Memory
     machines: Machines
     work: Work
-    speed: dict[str, float] | None
+    speed: Speed | None
     choice: Choice | None
     advice: str
     notes: list[str] = field(default_factory=list)
@@ -73,6 +75,13 @@ class Plan:
                 **to_dict(self.memory),
                 "fits": self.memory.fits(self.machines),
             },
+            "machines": {
+                **to_dict(self.machines),
+                "memory_gib": self.machines.capacity_gib,
+                "peak_flops": self.machines.peak,
+                "memory_bandwidth": self.machines.bandwidth,
+            },
+            "speed": None if self.speed is None else self.speed._asdict(),
             "work": {**to_dict(self.work), "tokens": self.work.tokens},
             "choice": None if self.choice is None else self.choice.to_dict(),
         }
@@ -84,7 +93,8 @@ class PlanOptions(Machines):
 
     deepspeed: the DeepSpeed file of the run; zero3.json when left out. preset: a model in place of a run file. data:
     folders of shards; those of the run when left out, where they exist. tokens: how much to train, in place of
-    train.steps. epochs: the same, in passes over the data. json: print JSON in place of a table.
+    train.steps. epochs: the same, in passes over the data. devices: print the devices that are known by name, with
+    their figures and where these stand. json: print JSON in place of a table.
     """
 
     deepspeed: Path | None = None
@@ -92,6 +102,7 @@ class PlanOptions(Machines):
     data: tuple[Path, ...] = ()
     tokens: float | None = None
     epochs: float | None = None
+    devices: bool = False
     json: bool = False
 
     def __post_init__(self) -> None:
@@ -107,8 +118,11 @@ class PlanOptions(Machines):
 def plan_run(run: PretrainRun, options: PlanOptions) -> Plan:
     """The plan of a run; of one with stages, each is planned as a run of its own.
 
-    Raises ConfigError for a run that cannot be (unknown preset, a batch that does not divide), ShardError for an index
-    that was named and is not there.
+    It makes the checks that a start makes of numbers, of the DeepSpeed file and of the shards' index; what only the
+    machine of the start can tell (its folders, its disks) is not looked at.
+
+    Raises ConfigError for a run that cannot be, ShardError for an index that was named and is not there, and for one of
+    another tokenizer.
     """
     changes = changes_of(run)
     if not changes:
@@ -131,7 +145,7 @@ def plan_run(run: PretrainRun, options: PlanOptions) -> Plan:
             plan.work.steps,
             plan.work.tokens,
             plan.memory.peak_bytes,
-            None if plan.speed is None else plan.speed["days"],
+            None if plan.speed is None else plan.speed.days,
         )
         for stage, plan in zip(stages, plans, strict=True)
     )
@@ -144,17 +158,22 @@ def _plan_run(run: PretrainRun, options: PlanOptions) -> Plan:
     notes = (
         [f"not counted: what comes before the stage {run.stage}, as a plan opens no checkpoint"] if run.stage else []
     )
-    shape, machines = _shape(run, notes), options.machines
+    tokenizer = Tokenizer.load(run.tokenizer) if Path(run.tokenizer).exists() else None
+    shape, machines = _shape(run, tokenizer, notes), options.machines
+    check_sizes(run, shape)
+    if machines.device is None and machines.memory_gib is None:
+        notes.append(f"assumed: {machines.capacity_gib:g} GiB a rank, as neither --device nor --memory_gib was given")
     if machines.kind == "cpu" and machines.peak is None:
         machines = replace(machines, peak_flops=measured_flops())
     train = run.train
     share_of_rank(train.global_batch_size, machines.ranks, train.micro_batch_size, train.sequence_parallel_size)
-    # `auto` is bf16 on GPUs, since all that a plan knows multiply it, and on a CPU what it is on this machine.
-    choice = train.precision
-    precision = "bf16" if choice == "auto" and machines.kind == "cuda" else resolve_precision(choice)
+    precision = _precision(run, machines, notes)
+    zero = _zero(run, options.deepspeed, machines, precision, notes)
+    if "disk" in zero.places:
+        notes.append("not counted: the time of a disk")
     setup = Setup(
         shape=shape,
-        zero=_zero(run, options.deepspeed, machines, precision, notes),
+        zero=zero,
         precision=precision,
         ranks=machines.ranks,
         sequence_parallel_size=train.sequence_parallel_size,
@@ -166,7 +185,7 @@ def _plan_run(run: PretrainRun, options: PlanOptions) -> Plan:
         saves_behind=run.checkpoint.asynchronous,
         snapshot_bytes=run.checkpoint.snapshot_bytes,
     )
-    work = _work(run, options, notes)
+    work = _work(run, options, tokenizer, notes)
     if machines.kind == "cpu":
         notes.append(
             "kept: freed blocks that glibc keeps (zero/cpu.py), 8 to 17 % of what is in use by measurement"
@@ -180,41 +199,33 @@ def make_plan(setup: Setup, machines: Machines, work: Work, notes: Sequence[str]
     """The plan of one setup on these machines."""
     choice = choose(setup, machines, work)
     again = again_fraction(setup.shape, setup.recompute, work.document_tokens)
-    speed = speed_of(setup.shape, again, machines, work)
+    speed = speed_of(setup, again, machines, work)
     sentence = advice(setup, machines, work, choice)
     return Plan(setup, memory_of(setup), machines, work, speed, choice, sentence, list(notes))
 
 
-def speed_of(shape: DecoderShape, again: float, machines: Machines, work: Work) -> dict[str, float] | None:
-    """Tokens a second over all ranks, seconds a step, days, and the share of the peak that is the model's own work.
-
-    again: operations that are computed again, as a share of the model's.
-    """
-    if machines.peak is None:
-        return None
-    useful = flops_per_token(shape, work.document_tokens)
-    rate = machines.ranks * machines.peak * machines.utilization / (useful * (1 + again))
-    return {
-        "model_flops_per_token": useful,
-        "tokens_per_second": rate,
-        "seconds_per_step": work.global_batch_size * work.sequence_length / rate,
-        "days": work.tokens / rate / 86400,
-        "mfu": machines.utilization / (1 + again),
-    }
-
-
-def _shape(run: PretrainRun, notes: list[str]) -> DecoderShape:
+def _shape(run: PretrainRun, tokenizer: Tokenizer | None, notes: list[str]) -> DecoderShape:
     """The run's shape; its vocabulary is the tokenizer's where that exists, else what the run or the preset says."""
     if run.model.init_from is not None and run.model.preset is None:
         raise ConfigError(
             f"model.init_from={run.model.init_from}: a plan opens no weights; state the shape (--model.preset, or"
             " --model.shape.FIELD for each)"
         )
-    tokenizer = Tokenizer.load(run.tokenizer) if Path(run.tokenizer).exists() else None
     shape = run.model.decoder_shape(tokenizer)
     if tokenizer is None and "vocabulary_size" not in run.model.shape:
         notes.append(f"assumed: a vocabulary of {shape.vocabulary_size:,}, as there is no tokenizer {run.tokenizer}")
     return shape
+
+
+def _precision(run: PretrainRun, machines: Machines, notes: list[str]) -> Precision:
+    """`auto` is what the devices multiply best: on a CPU, this machine."""
+    choice = run.train.precision
+    if machines.kind == "cpu":
+        return resolve_precision(choice)
+    precision = machines.precision if choice == "auto" else choice
+    if machines.known and machines.peak_flops is None and precision != machines.precision:
+        notes.append(f"not counted: the peak is that of {machines.precision}, and the run trains in {precision}")
+    return precision
 
 
 def _zero(run: PretrainRun, file: Path | None, machines: Machines, precision: Precision, notes: list[str]) -> Zero:
@@ -222,10 +233,12 @@ def _zero(run: PretrainRun, file: Path | None, machines: Machines, precision: Pr
         notes.append("assumed: ZeRO stage 3 with the buckets of ds_configs/zero3.json, as no --deepspeed was given")
         return Zero()
     train = replace(run.train, precision=precision)
-    return Zero.of(merge_settings(file, train, run.optimizer.max_grad_norm, machines.ranks).values)
+    settings = merge_settings(file, train, run.optimizer.max_grad_norm, machines.ranks)
+    check_zero_section(settings)
+    return Zero.of(settings.values)
 
 
-def _work(run: PretrainRun, options: PlanOptions, notes: list[str]) -> Work:
+def _work(run: PretrainRun, options: PlanOptions, tokenizer: Tokenizer | None, notes: list[str]) -> Work:
     """The steps, and the mean length of documents in the shards that were named, else in the run's that exist."""
     tokens, epochs = options.tokens, options.epochs
     sets = {Path(folder): 1.0 for folder in options.data} or {Path(folder): w for folder, w in run.data.train.items()}
@@ -238,6 +251,8 @@ def _work(run: PretrainRun, options: PlanOptions, notes: list[str]) -> Work:
         index = read_json(file, ShardError)
         if not isinstance(index, dict) or not index.get("tokens") or not index.get("documents"):
             raise ShardError(f"{file} states no tokens or no documents; it is no index of shards")
+        if tokenizer is not None:
+            check_tokenizer(str(file), index, tokenizer.sha256)
         seen += int(index["tokens"]) * weight
         documents += int(index["documents"]) * weight
     sequences, length = run.train.global_batch_size, run.data.sequence_length
@@ -271,7 +286,7 @@ def table(plan: Plan) -> str:
     columns = [{**parts, "total": sum(parts.values())} for parts in memory.moments.values()]
     for part in columns[0]:
         lines.append(f"{part:<14}" + "".join(f"{column[part] / GIB:>11.3f}" for column in columns))
-    fits = verdict(machines.has_room(memory.peak_bytes), machines.memory_gib)
+    fits = verdict(machines.has_room(memory.peak_bytes), machines.capacity_gib)
     lines.append(f"peak {memory.peak_bytes / GIB:.3f} GiB ({memory.peak_moment}): {fits}")
     for name, elsewhere in (("host", memory.host), ("disk", memory.disk)):
         if elsewhere:
@@ -307,11 +322,13 @@ def _speed_lines(plan: Plan) -> list[str]:
     if plan.speed is None:
         return ["no peak is known: state --device or --peak_flops for tokens a second and days"]
     speed, machines = plan.speed, plan.machines
+    counted = {"updates": speed.update_seconds, "what is offloaded": speed.host_seconds}
+    beside = "".join(f", {name} {seconds:.3g} s of it" for name, seconds in counted.items() if seconds)
     return [
-        f"{speed['tokens_per_second']:,.0f} tokens/s and {speed['seconds_per_step']:.3g} s a step over"
+        f"{speed.tokens_per_second:,.0f} tokens/s and {speed.seconds_per_step:.3g} s a step{beside}, over"
         f" {machines.ranks} rank(s) at {machines.utilization:.0%} of the peak, what is computed again included"
-        f" (mfu {speed['mfu']:.1%})",
-        f"{plan.work.tokens:,} tokens in {_duration(speed['days'])} (days, h:mm:ss)",
+        f" (mfu {speed.mfu:.1%})",
+        f"{plan.work.tokens:,} tokens in {_duration(speed.days)} (days, h:mm:ss)",
     ]
 
 
@@ -323,9 +340,10 @@ def main(argv: Sequence[str]) -> None:
     own, rest = take_options(argv, names, several=("data",))
     if own.get("device") == "cpu":
         own["kind"] = own.pop("device")
-    if own.get("device") in MEMORY_GIB_BY_NAME:
-        own.setdefault("memory_gib", str(MEMORY_GIB_BY_NAME[own["device"]]))
     options = parse(PlanOptions, [f"--{k}={v}" for k, v in own.items()], description=DESCRIPTION)
+    if options.devices:
+        print(device_table())
+        return
     given = {argument.partition("=")[0].removeprefix("--") for argument in rest}
     if options.preset is not None:
         rest += ["--model.preset", options.preset]

@@ -7,11 +7,11 @@ from typing import Any, Literal, Self
 
 import torch
 
-from megadec.common.errors import ConfigError, check_range
+from megadec.common.errors import ConfigError, check_range, suggest
 from megadec.decoder.execution import PLAIN, Execution, Recompute
 from megadec.decoder.flops import parameter_count
 from megadec.decoder.shape import DecoderShape
-from megadec.engine.metrics.device import PEAK_FLOPS_BY_NAME
+from megadec.engine.metrics.devices import DEVICES, Device, find_device
 from megadec.engine.train_options import Precision
 
 Location = Literal["device", "host", "disk"]
@@ -21,8 +21,8 @@ GIB = 2**30
 FP32 = 4
 # What DeepSpeed 0.19 takes where the file does not say.
 REDUCE_BUCKET, MAX_LIVE, PREFETCH_BUCKET = 500_000_000, 1_000_000_000, 50_000_000
-# What nvidia-smi says, of devices that have another memory than the default.
-MEMORY_GIB_BY_NAME = {"H200": 140.0, "H20": 95.0, "L40S": 45.0}
+# Of a device that nobody named.
+USUAL_MEMORY_GIB = 80.0
 # Left free for what a plan does not count. CUDA: what its allocator keeps beside the bytes in use, a round number that
 # nobody has measured here. CPU: where the plan is too low. What glibc keeps is counted as bf16 runs kept it
 # (memory.KEPT_SHARE); their plans stood up to 5 % below the resident peak at one rank and up to 13 % at two, and fp32
@@ -44,6 +44,11 @@ class Zero:
     parameters_at: Location = "device"
     swap_buffers: int = 0
     """Bytes of host memory that wait between the device and a disk."""
+
+    @property
+    def places(self) -> set[Location]:
+        """Where weights and optimizer state are."""
+        return {self.optimizer_at, self.parameters_at}
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
@@ -131,39 +136,68 @@ def measured_flops(size: int = 1024, seconds: float = 0.5) -> float:
 
 @dataclass(frozen=True)
 class Machines:
-    """ranks: devices that train together. memory_gib: of one of them, for an H200, H20 or L40S its own; of the share of
-    the host's memory on a CPU.
+    """ranks: devices that train together. device: a name that --devices lists (H100, RTX-4090, ...), or cpu.
+    memory_gib: of one device, in place of the named one's (80 where none is named); of the share of the host's memory
+    on a CPU.
+    peak_flops: operations a second of one device at its peak, in place of the named one's; left out for a CPU, a matrix
+    product is measured on this machine. memory_bandwidth: bytes a second of one device's memory, in place of the named
+    one's; where it is known, the time of an update is counted.
 
-    kind: cuda or cpu. device: a name that the metrics know (H100, A100, ...), for its peak, or cpu. peak_flops: the
-    peak itself, in its place; left out for a CPU, a matrix product is measured on this machine.
-    utilization: the share of the peak that a rank reaches in all that it computes, what it computes again included.
-    margin: the share of the memory to leave free; a tenth, on a CPU a quarter, when left out. host_memory_gib: of the
-    host for each of its ranks, for what is offloaded; not looked at where it is left out.
+    kind: cuda or cpu. utilization: the share of the peak that a rank reaches in all that it computes, what it computes
+    again included. margin: the share of the memory to leave free; a tenth, on a CPU a quarter, when left out.
+    host_memory_gib: of the host for each of its ranks, for what is offloaded; not looked at where it is left out.
+    host_bandwidth: bytes a second that a rank sends to its host, gets from it, and reads and writes there, for the time
+    of what is offloaded (about 25e9 over PCIe 4.0 x16).
     """
 
     ranks: int = 1
-    memory_gib: float = 80.0
+    memory_gib: float | None = None
     kind: Literal["cuda", "cpu"] = "cuda"
     device: str | None = None
     peak_flops: float | None = None
+    memory_bandwidth: float | None = None
     utilization: float = 0.4
     margin: float | None = None
     host_memory_gib: float | None = None
+    host_bandwidth: float = 25e9
 
     def __post_init__(self) -> None:
+        numbers = ("memory_gib", "peak_flops", "memory_bandwidth", "host_memory_gib", "host_bandwidth")
         check_range(self, "", "ranks", least=1)
-        check_range(self, "", "memory_gib", "peak_flops", "host_memory_gib", above=0)
+        check_range(self, "", *numbers, above=0)
         check_range(self, "", "margin", least=0, below=1)
         if not 0 < self.utilization <= 1:
             raise ConfigError(f"utilization={self.utilization} is not in (0, 1]: it is a share of the peak")
-        if self.device is not None and self.peak_flops is None and self.device not in PEAK_FLOPS_BY_NAME:
-            known = ", ".join(PEAK_FLOPS_BY_NAME)
-            raise ConfigError(f"device={self.device!r} is none of {known}; state its --peak_flops and --memory_gib")
+        if self.device is not None and self.peak_flops is None and self.known is None:
+            raise ConfigError(
+                f"device={self.device!r} is none of {', '.join(DEVICES)}{suggest(self.device, DEVICES)}; state its"
+                " --peak_flops and --memory_gib"
+            )
+
+    @property
+    def known(self) -> Device | None:
+        """What the table says of the named device."""
+        return find_device(self.device) if self.device else None
+
+    @property
+    def capacity_gib(self) -> float:
+        """Memory of one device."""
+        return self.memory_gib or (self.known.memory_gib if self.known else USUAL_MEMORY_GIB)
 
     @property
     def peak(self) -> float | None:
         """Operations a second of one device at its peak, or None where nobody said."""
-        return self.peak_flops or (PEAK_FLOPS_BY_NAME[self.device] if self.device else None)
+        return self.peak_flops or (self.known.peak_flops if self.known else None)
+
+    @property
+    def precision(self) -> Precision:
+        """What `auto` is on these GPUs: all that a plan knows have bf16, but for those that the table says have not."""
+        return "fp32" if self.known and not self.known.bf16 else "bf16"
+
+    @property
+    def bandwidth(self) -> float | None:
+        """Bytes a second of one device's memory, or None where nobody said."""
+        return self.memory_bandwidth or (self.known.memory_bandwidth if self.known else None)
 
     @property
     def left_free(self) -> float:
@@ -172,7 +206,7 @@ class Machines:
 
     def has_room(self, device_bytes: int) -> bool:
         """Whether so much fits on a device with the margin."""
-        return device_bytes <= int(self.memory_gib * GIB * (1 - self.left_free))
+        return device_bytes <= int(self.capacity_gib * GIB * (1 - self.left_free))
 
     def has_host_room(self, host_bytes: int) -> bool:
         """Whether so much fits in the host's memory with the margin; where that is not stated, it does."""

@@ -2,7 +2,8 @@
 
 The job server starts the command on the head node in `--working_dir`. Nothing is uploaded: the project folder,
 with shards and runs, lies on a file system that all nodes see under the same path, because a copy would be taken away
-with the job, and its checkpoints with it. Ctrl-C stops the job; when this command is killed, the job goes on.
+with the job, and its checkpoints with it. Ctrl-C stops the job, which saves first if it trains; when this command is
+killed, the job goes on.
 """
 
 import argparse
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+# So long a job that is stopped may save; Ray's own 3 seconds are too few for a step and a save.
+STOP_SECONDS = 600
+GRACE_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 LOST_SECONDS = 60.0
 # The supervisor of a job says how it ended a moment after its log has ended.
 POLL_SECONDS = 0.2
@@ -68,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError("no command: `-- launch/ray_train.py --config ...` is expected after the options")
     client = connect(options.address)
     folder = Path(options.working_dir or ".").absolute()
-    variables = dict(pair.split("=", 1) for pair in options.env)
+    variables = {GRACE_VARIABLE: str(STOP_SECONDS), **dict(pair.split("=", 1) for pair in options.env)}
     job = start(client, entrypoint(folder, [options.python, *command]), variables)
     log.info("job %s runs at %s", job, options.address)
     try:
@@ -167,7 +170,7 @@ def stop(client: "JobSubmissionClient", job: str) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while not client.get_job_status(job).is_terminal():
         if time.monotonic() > deadline:
-            raise TrainingError(f"job {job} has not stopped within {STOP_SECONDS:g} s; `ray job status {job}` shows it")
+            raise TrainingError(f"job {job} has not stopped within {STOP_SECONDS} s; `ray job status {job}` shows it")
         time.sleep(POLL_SECONDS)
 
 

@@ -7,19 +7,23 @@ deepspeed launcher can take turns with one run.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
 
 from megadec.common.config import parse, to_dict
 from megadec.common.errors import ConfigError, TrainingError, check_range, needs_extra
+from megadec.common.files import may_fail, storage_errors
+from megadec.common.log import logger
 from megadec.engine.checkpoint.manifest import checkpoints_in
-from megadec.engine.health.preemption import STOP_FILE
+from megadec.engine.health.preemption import STOP_FILE, STOP_SIGNALS
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.pretrain.command import open_pretraining
 from megadec.ray.failures import failure_watch, one_line, to_megadec_error
@@ -40,6 +44,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ def train_on_cluster(options: RayRun) -> None:
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    run = options.run
+    run, name = options.run, ray_name(options.run)
     (run.folder / SNAPSHOT).unlink(missing_ok=True)
     trainer = TorchTrainer(
         work,
@@ -163,6 +169,7 @@ def train_on_cluster(options: RayRun) -> None:
             "run": to_dict(run),
             "deepspeed": str(options.deepspeed),
             "folder": str(Path.cwd()),
+            "ray_folder": str(run.folder.absolute().with_name(name)),
             "known": [path.name for path in checkpoints_in(run.checkpoints)],
         },
         # Ray makes the process group: only then does every worker of a node see all GPUs of the node's workers, which
@@ -173,7 +180,7 @@ def train_on_cluster(options: RayRun) -> None:
         ),
         # To a type checker RunConfig and FailureConfig are those of Ray Train's first version.
         run_config=RunConfig(  # type: ignore[call-arg]
-            name=run.name,
+            name=name,
             storage_path=str(Path(run.output_folder).absolute()),
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=options.max_failures,
@@ -186,27 +193,71 @@ def train_on_cluster(options: RayRun) -> None:
             logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
     )
+    # In a thread of its own, where Ray cannot take Ctrl-C: it would end the workers before they have saved.
+    fitting = Fitting(trainer.fit)
     try:
         with stop_file_for_signals(run):
-            trainer.fit()
+            fitting.wait()
     except TrainingFailedError as error:
         raise to_megadec_error(error, options.workers, options.max_failures) from error
-    except SystemExit as error:  # Ray ends the process with 0 when Ctrl-C has ended the training
-        raise TrainingError("interrupted; the same command goes on from the last checkpoint") from error
+    except KeyboardInterrupt as error:
+        raise TrainingError("interrupted twice; the same command goes on from the last checkpoint") from error
+
+
+class Fitting(threading.Thread):
+    """A call that runs in a thread which no exit waits for."""
+
+    def __init__(self, fit: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._fit = fit
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Of the thread itself."""
+        try:
+            self._fit()
+        except BaseException as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Until the call has returned; raises what it has raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+
+def ray_name(run: PretrainRun) -> str:
+    """The run's name for Ray, which wants ASCII: where it is not, that of a link beside the run's folder, through which
+    Ray finds the checkpoints. Raises StorageError."""
+    if run.name.isascii():
+        return run.name
+    alias = f".ray-{hashlib.sha256(run.name.encode()).hexdigest()[:16]}"
+    link = run.folder.with_name(alias)
+    with storage_errors(link):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(run.name)
+    return alias
 
 
 @contextlib.contextmanager
 def stop_file_for_signals(run: PretrainRun) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 to this command, which trains nothing itself, become the run's file `stop`.
+    """SIGTERM, SIGUSR1 and Ctrl-C to this command, which trains nothing itself, become the run's file `stop`.
 
-    The workers see it, save, and end; the command then ends with 0. Ctrl-C stays Ray's, which ends the workers at once.
+    The workers see it, save, and end; the command then ends with 0. A second Ctrl-C ends the command, and with it the
+    workers, at once.
     """
 
     def tell(number: int, frame: FrameType | None) -> None:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / STOP_FILE).touch()
+        with may_fail(f"{run.folder / STOP_FILE} was not made, so the workers do not hear of it"):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            (run.folder / STOP_FILE).touch()
+            log.info("%s: the workers finish the step under way and save", signal.Signals(number).name)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    former = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    former = {number: signal.signal(number, tell) for number in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ def work(request: dict[str, Any]) -> None:
     """Train as one of the workers.
 
     request: `run` as plain values, `deepspeed` (a file), `folder` (where relative paths begin), `known` (the names of
-    the checkpoints that were there before). Raises MegadecError.
+    the checkpoints that were there before), `ray_folder` (the run's folder as Ray calls it). Raises MegadecError.
     """
     node = socket.gethostname()
     try:
@@ -57,17 +58,17 @@ def work(request: dict[str, Any]) -> None:
         raise ConfigError(f"on node {node}: {error}") from error
     with Interrupt() as interrupt, lost_ranks("training"):
         ranks = start_process_group()
-        train(replace(job, on_saved=report), interrupt, ranks)
+        train(replace(job, on_saved=partial(report, Path(request["ray_folder"]))), interrupt, ranks)
         end_process_group(ranks)
 
 
-def report(saved: "Saved") -> None:
-    """Tell Ray of a checkpoint where it lies. Collective."""
+def report(folder: Path, saved: "Saved") -> None:
+    """Tell Ray of a checkpoint where it lies, by the name that it has for the run's folder. Collective."""
     from ray import train
 
     train.report(
         {"step": saved.step, "tokens": saved.tokens, "loss": saved.loss},
-        checkpoint=train.Checkpoint.from_directory(str(saved.path.absolute())),
+        checkpoint=train.Checkpoint.from_directory(str(folder / saved.path.parent.name / saved.path.name)),
         checkpoint_upload_mode=train.CheckpointUploadMode.NO_UPLOAD,
         delete_local_checkpoint_after_upload=False,
     )

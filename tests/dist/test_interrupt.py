@@ -12,11 +12,14 @@ from tests.support.tiny_runs import ENDLESS, NO_EVALUATION, TinyRuns
 GRACE_SECONDS = 30.0
 
 
-def test_ctrl_c_or_the_launchers_end_ends_the_run_with_a_checkpoint_and_the_next_start_goes_on_exactly(
+def test_ctrl_c_or_the_launchers_end_ends_the_run_with_a_checkpoint_and_the_same_command_goes_on_exactly(
     tmp_path: Path, runs: TinyRuns
 ) -> None:
     log, rare = tmp_path / "log", {"interval_steps": 1000}
-    arguments = runs.command("stopped", train=ENDLESS, evaluate=rare)
+    runs.train(runs.training("before", train={**ENDLESS, "stop_at_step": 1}, evaluate=rare))
+    # It begins from a checkpoint of another run, and goes on from its own when it is given again.
+    named = f"--checkpoint.resume={runs.checkpoint('before', 1)}"
+    arguments = [*runs.command("stopped", train=ENDLESS, evaluate=rare), named]
 
     # As a terminal sends it: to every process.
     with deepspeed(arguments, 2, log) as launcher:
@@ -24,7 +27,7 @@ def test_ctrl_c_or_the_launchers_end_ends_the_run_with_a_checkpoint_and_the_next
         os.killpg(launcher.pid, signal.SIGINT)
         wait_until(lambda: not session_of(launcher.pid), "the end of every rank", log)
     [first] = runs.checkpoints("stopped")
-    assert first == len(runs.metrics("stopped")) >= 3
+    assert first == 1 + len(runs.metrics("stopped")) >= 3
     said = log.read_text()
     assert said.count("stopping (SIGINT)") == 1
     # Not where it stands: the launcher's own traceback may come before it or after it.
@@ -32,13 +35,13 @@ def test_ctrl_c_or_the_launchers_end_ends_the_run_with_a_checkpoint_and_the_next
 
     # SIGTERM to `deepspeed` kills it alone and tells nobody: the ranks find out that they are orphans.
     with deepspeed(arguments, 2, log) as launcher:
-        wait_until(lambda: len(runs.metrics("stopped")) >= first + 3, "three steps more", log)
+        wait_until(lambda: len(runs.metrics("stopped")) >= first + 2, "three steps more", log)
         launcher.send_signal(signal.SIGTERM)
         assert launcher.wait(60) == -signal.SIGTERM
         wait_until(lambda: not session_of(launcher.pid), "the end of every rank", log)
     assert "the launcher is gone" in log.read_text()
     second = runs.checkpoints("stopped")[-1]
-    assert second == len(runs.metrics("stopped")) >= first + 3
+    assert second == 1 + len(runs.metrics("stopped")) >= first + 3
 
     # Asked before its first step, a run ends at once, and only once.
     asked = runs.of("early") / "stop"
@@ -48,7 +51,7 @@ def test_ctrl_c_or_the_launchers_end_ends_the_run_with_a_checkpoint_and_the_next
         runs.training("whole", train={**ENDLESS, "stop_at_step": second}, evaluate=rare),
         runs.training("early", train={"steps": 1}),
     )
-    assert runs.losses("stopped") == runs.losses("whole")
+    assert [line["loss"] for line in runs.metrics("stopped")] == runs.losses("whole")[1:]
     assert runs.checkpoints("early") == []
     assert not asked.exists()
 

@@ -1,6 +1,7 @@
 """Training on a Ray cluster of two nodes, through its job server, as a user of a real cluster does it."""
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -10,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.common.processes import free_port
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.ray.submit import entrypoint
 from megadec.ray.submit import main as ray_submit
+from megadec.ray.train import RayRun
 from megadec.ray.train import main as ray_train
 from tests.support.processes import DEADLINE_SECONDS, environment, errors_of, run_script, running, wait_until
 from tests.support.tiny_runs import ENDLESS, NO_EVALUATION, TinyRuns
@@ -37,6 +40,7 @@ RAY_ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "60",
 }
 STEPS = 24
+CHINESE = "云上试验"  # which Ray cannot be told
 SECTIONS = {"train": {"steps": STEPS}, "checkpoint": {"interval_steps": 4, "keep_last": 9}}
 
 
@@ -108,23 +112,23 @@ def test_a_cluster_trains_with_the_losses_of_ranks_without_one_and_a_killed_work
 ) -> None:
     log = tmp_path / "log"
     # What refuses a folder that holds a run must not refuse the run's own when a worker begins again.
-    request = [*runs.command("on-ray", **SECTIONS), "--workers", 2, "--checkpoint.resume", "none"]
+    request = [*runs.command(CHINESE, **SECTIONS), "--workers", 2, "--checkpoint.resume", "none"]
     with begun(log, *submit(cluster, "launch/ray_train.py", *request)) as process:
-        wait_until(lambda: len(runs.metrics("on-ray")) >= 10 or process.poll() is not None, "the tenth step", log)
+        wait_until(lambda: len(runs.metrics(CHINESE)) >= 10 or process.poll() is not None, "the tenth step", log)
         victims = cluster.workers()
         assert len(victims) == 2, log.read_text()[-4000:]
         victims[1].send_signal(signal.SIGKILL)
         assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
-    said, folder, last = log.read_text(), runs.of("on-ray"), runs.checkpoint("on-ray", STEPS)
+    said, folder, last = log.read_text(), runs.of(CHINESE), runs.checkpoint(CHINESE, STEPS)
     assert "restart 1 of 3" in said
     assert f"going on from {folder}/checkpoints/step_" in said
     assert f"saved {last}" in said
     runs.train(runs.training("without", **SECTIONS))
-    assert runs.losses("on-ray") == runs.losses("without")
+    assert runs.losses(CHINESE) == runs.losses("without")
     # What Ray knows is our own checkpoint where it lies, not a copy.
     known = json.loads((folder / "checkpoint_manager_snapshot.json").read_text())["latest_checkpoint_result"]
     assert known["checkpoint_dir_name"] == f"checkpoints/{last.name}"
-    assert known["metrics"]["loss"] == runs.losses("on-ray")[-1]
+    assert known["metrics"]["loss"] == runs.losses(CHINESE)[-1]
 
 
 @pytest.mark.slow
@@ -132,16 +136,23 @@ def test_a_signal_to_a_worker_or_to_the_command_ends_the_run_with_a_checkpoint_a
     cluster: Cluster, tmp_path: Path, runs: TinyRuns
 ) -> None:
     folder, log = runs.of("asked"), tmp_path / "log"
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     command = ["launch/ray_train.py", *runs.command("asked", train=ENDLESS, evaluate=NO_EVALUATION), "--workers", "2"]
-    for asked, reason in (("worker", "SIGTERM"), ("command", f"{folder}/stop was made")):
+    told = f"{folder}/stop was made"
+    for asked, number, reason in (
+        ("worker", signal.SIGTERM, "SIGTERM"),
+        ("command", signal.SIGTERM, told),
+        ("command", signal.SIGINT, told),
+    ):
         before = len(runs.metrics("asked"))
-        with begun(log, *command, "--address", cluster.address) as process:
+        with begun(log, *command, "--address", cluster.address, **heard) as process:
             wait_until(lambda n=before: len(runs.metrics("asked")) >= n + 3, "three steps", log)  # type: ignore[misc]
             victim = cluster.workers()[1] if asked == "worker" else process
-            victim.send_signal(signal.SIGTERM)
+            victim.send_signal(number)
             assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()[-4000:]
         said = log.read_text()
         assert "restart" not in said
+        assert not re.search(r"^\S*\(RayTrainWorker[^)]*\)\S*\s*$", said, re.MULTILINE), "a worker's empty line"
         assert reason in said or "another rank asked" in said
         last = len(runs.metrics("asked"))
         assert f"saved {runs.checkpoint('asked', last)}" in said
@@ -159,9 +170,11 @@ def test_a_job_that_cannot_be_placed_shows_in_its_log_what_it_asked_for_and_its_
     assert "the cluster of 2 node(s) has 2 CPU" in done.stdout
 
 
-def test_a_job_gets_folder_and_variables_and_is_stopped_by_ctrl_c(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_gets_folder_and_variables_and_may_save_when_ctrl_c_stops_it(cluster: Cluster, tmp_path: Path) -> None:
     program = (
-        "import os, time; print(os.getcwd(), os.environ['A'] + os.environ['B'], '完', flush=True); time.sleep(999)"
+        "import os, signal, sys, time; print(os.getcwd(), os.environ['A'] + os.environ['B'], '完', flush=True);"
+        # Longer than the three seconds that Ray would give it to save.
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(4), open('saved', 'w'), sys.exit())); time.sleep(999)"
     )
     options = ("--working_dir", str(tmp_path), "--env", "A=x=1", "--env", "B=y z")
     log = tmp_path / "log"
@@ -172,6 +185,7 @@ def test_a_job_gets_folder_and_variables_and_is_stopped_by_ctrl_c(cluster: Clust
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE_SECONDS) == 1, log.read_text()
     assert "was stopped" in log.read_text()
+    assert (tmp_path / "saved").exists()
 
 
 def test_a_folder_that_the_head_node_does_not_have_is_one_line_and_status_2() -> None:
@@ -201,6 +215,19 @@ def test_a_cluster_that_wants_a_token_is_told_to_the_last_word_of_the_remedy() -
     assert "Authentication required" in said
     assert "RAY_AUTH_TOKEN" in said
     assert said.endswith("token-auth.html)")
+
+
+def test_the_help_has_rays_own_options_and_a_slip_is_told_the_nearest_of_them(
+    runs: TinyRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        ray_train(["--help"])
+    listed = capsys.readouterr().out
+    for field in fields(RayRun):
+        if field.name not in {one.name for one in fields(PretrainRun)}:
+            assert f"\n  --{field.name} " in listed
+    with pytest.raises(ConfigError, match=r"--worker \(did you mean 'workers'"):
+        ray_train([*runs.command("slip"), "--worker", "2"])
 
 
 @mock.patch.dict("os.environ")  # the commands set variables for Ray

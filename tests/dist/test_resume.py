@@ -29,16 +29,27 @@ def test_a_resumed_run_has_exactly_the_losses_of_one_never_stopped(runs: TinyRun
         assert not list(runs.of(parts).glob("checkpoints/.*")), "something is left over"
 
 
-def test_shards_and_tokenizer_may_lie_elsewhere_when_a_run_goes_on(runs: TinyRuns, tmp_path: Path) -> None:
-    moved, tokenizer = tmp_path / "mount" / "moved", tmp_path / "mount" / "words.model"
+def test_shards_tokenizer_and_initial_weights_may_lie_elsewhere_when_a_run_goes_on(
+    runs: TinyRuns, tmp_path: Path
+) -> None:
+    moved, tokenizer, weights = (tmp_path / "mount" / name for name in ("moved", "words.model", "weights"))
     shutil.copytree(runs.shards, moved)
     shutil.copyfile(runs.tokenizer, tokenizer)
     there = [f"--tokenizer={tokenizer}", f"--data.train={{{moved}/: 1.0}}", f"--evaluate.sets={{tiny: {moved}}}"]
+    base = runs.checkpoint("base", 1)
+    sections = {"train": {"steps": 4}, "model": {"init_from": str(base)}}
     runs.train(
-        runs.training("whole", train={"steps": 4}),
-        runs.training("moved", "zero3", "--train.stop_at_step=2", train={"steps": 4}),
-        runs.training("moved", "zero3", *there, train={"steps": 4}),
+        runs.training("base", train={"steps": 1}),
+        runs.training("whole", **sections),
+        runs.training("moved", "zero3", "--train.stop_at_step=2", **sections),
     )
+    base.rename(weights)
+    other = f"--model.init_from={runs.checkpoint('moved', 2)}"
+    runs.train(
+        {**runs.training("moved", "zero3", *there, other, **sections), "refused": "ConfigError"},
+        runs.training("moved", "zero3", *there, f"--model.init_from={weights}", **sections),
+    )
+    assert all(f"model.init_from: '{base}' there" in said for said in runs.refusals("moved", "ConfigError"))
     assert runs.losses("moved") == runs.losses("whole")
 
 
@@ -56,6 +67,8 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(run
         # From a checkpoint that is named, another course may begin: here under another name, so the first run stays.
         refused(first, "--name=branch", "--train.steps=4", "--train.stop_at_step=3"),
         refused(first, "--name=branch", "--train.steps=4"),  # the same command again goes on
+        refused("--name=branch", "--checkpoint.resume=latest", "--train.steps=4"),
+        refused(first, "--name=branch", "--train.steps=5"),  # and so it does after another start
         refused(f"--checkpoint.resume={runs.of('refused')}", "--name=newest", "--train.steps=5"),
         {**diverging, "refused": "TrainingError"},
     )
@@ -68,6 +81,6 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(run
         assert len(said) == 2
         assert all(re.search(words, one, re.DOTALL) for one in said), said
     assert len(runs.losses("refused")) == 4
-    assert [line["step"] for line in runs.metrics("branch")] == [3, 4]
+    assert [line["step"] for line in runs.metrics("branch")] == [3, 4, 5]
     assert [line["step"] for line in runs.metrics("newest")] == [5]
     assert not list((runs.of("diverging") / "checkpoints").iterdir())

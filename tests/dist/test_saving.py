@@ -114,7 +114,8 @@ def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(tmp_path:
         pytest.skip("only root may make a small disk")
     try:
         again = {"retries": 1000, "retry_pause_seconds": 0.1, "interval_steps": 3, "keep_last": 9}
-        command = runs.command("filled", train={"steps": 6}, evaluate=NO_EVALUATION, checkpoint=again)
+        board = {"tensorboard": True}
+        command = runs.command("filled", train={"steps": 6}, evaluate=NO_EVALUATION, checkpoint=again, metrics=board)
         log, ballast = tmp_path / "log", folder / "ballast"
         with running([sys.executable, str(PRETRAIN), *command], log) as process:
             wait_until(lambda: bool(runs.metrics("filled")), "the first step", log, pause=0.005)
@@ -122,6 +123,7 @@ def test_a_disk_without_a_byte_left_stops_nothing_until_the_last_retry(tmp_path:
             wait_until(lambda: "The state stays in memory" in log.read_text(), "a refusal", log)
             ballast.unlink()
             assert process.wait(120) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
         assert runs.checkpoints("filled") == [3, 6]
         assert newest_whole(runs.of("filled") / "checkpoints") is not None
         assert not unfinished(runs, "filled")

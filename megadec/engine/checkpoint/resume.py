@@ -10,9 +10,10 @@ from typing import Any
 from megadec.common.config import to_dict
 from megadec.common.errors import CheckpointError, ConfigError, MegadecError
 from megadec.common.files import remove_temporary, storage_errors
-from megadec.engine.checkpoint.manifest import checkpoints_in, newest_whole, read_manifest, remove_partial
+from megadec.engine.checkpoint.manifest import newest_whole, read_manifest, remove_partial
+from megadec.engine.checkpoint.origins import run_folder_of
 from megadec.engine.ranks import Ranks
-from megadec.engine.runs.common import CHECKPOINTS, NO_PATH, CommonRun, Job
+from megadec.engine.runs.common import CHECKPOINTS, INITIAL_CONTENT, NO_PATH, CommonRun, Job
 from megadec.engine.runs.stages import flat, may_change, stage_values
 
 # A checkpoint and its manifest.
@@ -27,6 +28,7 @@ MAY_DIFFER = (
 )  # fmt: skip
 # Where these lie is free: `check_fits` and the stream compare what they hold.
 KNOWN_BY_CONTENT = ("tokenizer", "data.train", "data.dev", "data.soft", "data.source")
+INITIAL_WEIGHTS = ("init_from", "path")  # of `model`: `_with_moved_weights` compares what they hold
 MAY_DIFFER_IF_NAMED = ("name", "train.steps", "train.precision", "schedule", "optimizer")
 
 
@@ -61,33 +63,54 @@ def _choose_checkpoint(job: Job) -> Found | None:
         return None
     path, manifest = found
     defaults = to_dict(type(run)(name=run.name, tokenizer=run.tokenizer))
-    check_same_run(path, manifest["run"], to_dict(run), defaults, manifest["step"], named=named)
+    check_same_run(path, _with_moved_weights(manifest, job), to_dict(run), defaults, manifest["step"], named=named)
     check_fits(path, manifest, job)
     job.task.stream.check(manifest["data"])
     return found
+
+
+def _with_moved_weights(manifest: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """The run in a checkpoint, its initial weights where this start has them if they are the same."""
+    saved, content = dict(manifest["run"]), job.task.manifest.get(INITIAL_CONTENT)
+    if content is None or manifest["task"].get(INITIAL_CONTENT) != content:
+        return saved
+    here = to_dict(job.run)["model"]
+    return {**saved, "model": saved["model"] | {key: here[key] for key in INITIAL_WEIGHTS if key in here}}
 
 
 def _named_checkpoint(run: CommonRun) -> Found:
     """What `checkpoint.resume` names, or the newest checkpoint of the run that went on from there, so that the same
     command goes on when it is given again.
 
-    Raises ConfigError when it names nothing, CheckpointError when the run has a newer checkpoint of another origin.
+    Raises ConfigError for a run without checkpoints, CheckpointError when the run has a newer checkpoint of another
+    origin.
     """
-    path = Path(run.checkpoint.resume)
-    if (path / CHECKPOINTS).is_dir() and (found := newest_whole(path / CHECKPOINTS)) is not None:
+    named = path = Path(run.checkpoint.resume)
+    if (named / CHECKPOINTS).is_dir():
+        if (found := newest_whole(named / CHECKPOINTS)) is None:
+            raise ConfigError(f"checkpoint.resume={named}: {named / CHECKPOINTS} has no checkpoint")
         path = found[0]
-    if not path.is_dir():
-        raise ConfigError(f"checkpoint.resume={run.checkpoint.resume} is neither auto, none, a checkpoint nor a run")
-    if not any(one.name > path.name for one in checkpoints_in(run.checkpoints)):
-        return path, read_manifest(path)
-    newest = newest_whole(run.checkpoints)
-    assert newest is not None
-    if Path(newest[1]["run"]["checkpoint"]["resume"]).resolve() != Path(run.checkpoint.resume).resolve():
+    own = newest_whole(run.checkpoints)
+    if own is not None and _went_on_from(own[1], named):
+        return own
+    if own is not None and own[0].name > path.name:
         raise CheckpointError(
-            f"checkpoint.resume={path}, but {newest[0]} is newer and did not begin there: remove that, or say"
+            f"checkpoint.resume={path}, but {own[0]} is newer and did not begin there: remove that, or say"
             " checkpoint.resume=auto"
         )
-    return newest
+    return path, read_manifest(path)
+
+
+def _went_on_from(manifest: Mapping[str, Any], named: Path) -> bool:
+    """Whether a checkpoint is of a start that went on from what is named, a checkpoint or a run, or of a later one.
+
+    Within a run only the start itself counts: whoever names an earlier checkpoint after that may mean to go back.
+    """
+    named = named.resolve()
+    if Path(manifest["run"]["checkpoint"]["resume"]).resolve() == named:
+        return True
+    origins = (Path(one["path"]) for one in manifest.get("origins", ()) if "path" in one)
+    return any(named in (path, run_folder_of(path)) for path in origins)
 
 
 def check_fits(path: Path, manifest: dict[str, Any], job: Job) -> None:

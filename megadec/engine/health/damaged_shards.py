@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megadec.common.errors import MegadecError, ShardError
-from megadec.common.files import read_json, write_json
+from megadec.common.files import may_fail, read_json, write_json
 from megadec.common.log import logger
 from megadec.common.ranks import local_rank, local_world_size
 from megadec.data.dataset import DataSet
@@ -101,8 +101,9 @@ def report_damaged_shards(stream: "StagedStream", folder: Path, step: int) -> No
     totals = {key: sum(shard[key] for shard in shards) for key in ("documents", "tokens")}
     now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     start = {"from_step": step, "time": now, **totals, "windows": windows, "shards": shards}
-    before = read_json(path, ShardError)["starts"] if path.exists() else []
-    write_json(path, {"starts": [*before, start]})
+    with may_fail("the report of damaged shards is not written"):
+        before = read_json(path, ShardError)["starts"] if path.exists() else []
+        write_json(path, {"starts": [*before, start]})
     for shard in shards:
         log.warning("going on without %s/%s: %s", shard["set"], shard["shard"], shard["found"])
     log.warning(f"{len(shards)} damaged shard(s) left out: {totals['documents']} documents, {windows} windows: {path}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from megadec.common.errors import ConfigError
-from megadec.common.files import storage_errors
+from megadec.common.files import may_fail, storage_errors
 from megadec.common.log import logger
 from megadec.engine.ranks import Ranks
 
@@ -63,7 +63,10 @@ def _take(folder: Path) -> tuple[IO[str] | None, str | None]:
         except OSError as error:
             log.warning("%s: this file system locks nothing (%s), so a second start would not be seen", folder, error)
             break
-    stream.truncate(0)
-    stream.write(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%F %T")}))
-    stream.flush()
+    with may_fail(f"{folder / OWNER_FILE} does not say who owns the folder"):
+        stream.truncate(0)
+        stream.write(
+            json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%F %T")})
+        )
+        stream.flush()
     return stream, None

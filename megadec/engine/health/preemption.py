@@ -33,6 +33,7 @@ from typing import Any, Self
 
 import psutil
 
+from megadec.common.files import may_fail
 from megadec.common.log import logger
 from megadec.common.ranks import is_first
 
@@ -97,7 +98,8 @@ class Interrupt:
     def remove_stop_file(self) -> None:
         """The run has stopped: the file, if that was it, is not to stop the next start."""
         if self._file is not None:
-            self._file.unlink(missing_ok=True)
+            with may_fail(f"{self._file} stays there, and will stop the next start"):
+                self._file.unlink(missing_ok=True)
 
     @property
     def requested(self) -> bool:
@@ -112,7 +114,7 @@ class Interrupt:
     def _wish(self) -> str | None:
         if self._signal is not None:
             return self._signal.name
-        if self._file is not None and self._file.exists():
+        if self._file is not None and os.path.exists(self._file):  # Path.exists raises what a sick disk says
             return f"{self._file} was made"
         return "the launcher is gone" if self._ancestors not in (None, _ancestors()) else None
 
@@ -121,7 +123,8 @@ class Interrupt:
             self._signal = signal.Signals(number)
             if is_first():
                 # A handler may run inside a write of the logger, which cannot be entered twice.
-                os.write(2, f"\nstopping ({self._signal.name}): {_STOPPING}\n".encode())
+                begin = "\n" if os.isatty(2) else ""  # there, a progress bar stands in the line
+                os.write(2, f"{begin}stopping ({self._signal.name}): {_STOPPING}\n".encode())
         if number == signal.SIGINT:
             # A second Ctrl-C ends the process at once, as a person at a terminal expects.
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,7 +12,8 @@ class MetricsOptions:
     """Where the figures of metrics.jsonl go beside the file.
 
     tensorboard: write TensorBoard events into the run's folder.
-    wandb, swanlab: log to Weights & Biases or SwanLab; each is an extra.
+    wandb, swanlab: log to Weights & Biases or SwanLab; each is an extra. Without a key on the machine of rank 0, or
+        where the service is not reached, the figures stay in the run's folder for `wandb sync` or `swanlab sync`.
     project: the project name on those two.
     offline: they write to the run's folder and need no network.
     progress_seconds: without a terminal, a line of progress at most every so many seconds.

@@ -8,22 +8,45 @@ is a setting here, since a cluster without one would wait for it.
 import contextlib
 import hashlib
 import importlib.util
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from megadec.common.errors import MissingExtraError
 from megadec.common.log import logger
+from megadec.common.ranks import is_first
 from megadec.engine.metrics.options import MetricsOptions
 
 log = logger(__name__)
 
 TENSORBOARD_FOLDER = "tensorboard"
 STEP_METRIC = "step"
+
+
+class Service(NamedTuple):
+    """Where a service's key may be: variables (the last names a server of one's own, which may want another), and files
+    in the form of ~/.netrc with an entry for the host."""
+
+    variables: tuple[str, ...]
+    files: tuple[str, ...]
+    host: str
+
+
+SERVICES = {
+    "wandb": Service(
+        ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"), ("$NETRC", "~/.netrc", "~/_netrc"), "wandb"
+    ),
+    "swanlab": Service(
+        ("SWANLAB_API_KEY", "SWANLAB_API_HOST"),
+        ("$SWANLAB_SAVE_DIR/.netrc", "~/.swanlab/.netrc", ".swanlab/.netrc"),
+        "swanlab",
+    ),
+}
 
 
 class Tracker(Protocol):
@@ -37,10 +60,35 @@ class Tracker(Protocol):
 
 
 def check_trackers(options: MetricsOptions) -> None:
-    """Raise MissingExtraError for a library that the options ask for and that is not installed, before a step."""
-    for name in ("wandb", "swanlab"):
-        if getattr(options, name) and importlib.util.find_spec(name) is None:
+    """Say at the opening of a run which service it will not reach for want of a key, so that it is written offline.
+
+    Raises MissingExtraError for a library that the options ask for and that is not installed.
+    """
+    for name in SERVICES:
+        if not getattr(options, name):
+            continue
+        if importlib.util.find_spec(name) is None:
             raise MissingExtraError(name, name)
+        if not options.offline and not has_key(name) and is_first():
+            log.warning(
+                f"metrics.{name}: this machine has no key for it (set {SERVICES[name].variables[0]} or `{name} login`),"
+                f" so its figures stay in the run's folder {name}, from where `{name} sync` sends them"
+            )
+
+
+def has_key(service: str) -> bool:
+    """Whether this machine has a key for the service: in a variable, or where its login writes one."""
+    known = SERVICES[service]
+    files = (os.path.expandvars(os.path.expanduser(file)) for file in known.files)
+    return any(map(os.environ.get, known.variables)) or any(_holds_key(Path(file), known.host) for file in files)
+
+
+def _holds_key(netrc: Path, host: str) -> bool:
+    try:
+        text = netrc.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return "password" in text and host in text
 
 
 def open_trackers(
@@ -51,14 +99,16 @@ def open_trackers(
     One that does not open is left out with a warning, a service that is not reached is written offline. config: the
     resolved run. The libraries are there: `check_trackers` has looked.
     """
-    makers: list[Callable[[MetricsOptions], Tracker]] = [
-        *([lambda _: TensorBoard(folder, resumed_step)] if options.tensorboard else []),
-        *([lambda how: WeightsAndBiases(folder, how, config)] if options.wandb else []),
-        *([lambda how: SwanLab(folder, how, config)] if options.swanlab else []),
+    offline = replace(options, offline=True)
+    ways = {name: (options, offline) if has_key(name) else (offline,) for name in SERVICES}  # without one it would ask
+    makers: list[tuple[Callable[[MetricsOptions], Tracker], Sequence[MetricsOptions]]] = [
+        *([(lambda _: TensorBoard(folder, resumed_step), (options,))] if options.tensorboard else []),
+        *([(lambda how: WeightsAndBiases(folder, how, config), ways["wandb"])] if options.wandb else []),
+        *([(lambda how: SwanLab(folder, how, config), ways["swanlab"])] if options.swanlab else []),
     ]
     opened = []
-    for make in makers:
-        for how in (options, replace(options, offline=True)):
+    for make, hows in makers:
+        for how in hows:
             try:
                 opened.append(make(how))
                 break
@@ -78,6 +128,7 @@ class TensorBoard:
     def __init__(self, folder: Path, resumed_step: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
+        self._former_hook, threading.excepthook = threading.excepthook, self._on_thread_error
         self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resumed_step + 1)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -90,6 +141,11 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+    def _on_thread_error(self, error: threading.ExceptHookArgs) -> None:
+        """Print no traceback of a writer's thread: `log` and `close` raise what has ended it."""
+        if not type(error.thread).__module__.startswith("tensorboard."):
+            self._former_hook(error)
 
 
 class WeightsAndBiases:

@@ -31,6 +31,10 @@ CHECKPOINTS = "checkpoints"
 START = "start"  # the stage that every run begins with
 LONGEST_NAME = 255  # bytes; what Linux's and macOS's file systems allow
 NO_PATH = ("auto", "none")  # what `checkpoint.resume` says beside the path of a checkpoint
+# What other tools say for these.
+RESUME_WORDS = {"auto": "auto", "latest": "auto", "true": "auto", "none": "none", "false": "none"}
+# In a task's details: what the weights that the run began from hold; they may lie elsewhere when it goes on.
+INITIAL_CONTENT = "initial_content"
 # `model.shape`: fields of the shape's dataclass, which alone knows their names, types and rules.
 ShapeFields = dict[str, bool | int | float | str | dict[str, bool | int | float | str] | None]
 
@@ -42,8 +46,9 @@ class CheckpointOptions:
     interval_steps: save every this many steps; 0: at the end only.
     keep_last: how many of the newest are kept.
     keep_every: keep those of every this many steps for good; 0: none.
-    resume: `auto` continues from the newest whole checkpoint of the run, or begins; `none` refuses a folder that holds
-        a run; anything else is the path of a checkpoint.
+    resume: `auto` (or `true`, `latest`) continues from the newest whole checkpoint of the run, or begins; `none` (or
+        `false`) refuses a folder that holds a run; anything else is the path of a checkpoint, or of a run, whose newest
+        is taken. Given again, the same path goes on from what the run has saved since.
     asynchronous: each rank copies its part of the state into host memory and writes it while training continues; false:
         training waits.
     snapshot_bytes: train on only while a rank's part is at most this large; null: unless DeepSpeed keeps it on NVMe for
@@ -64,6 +69,8 @@ class CheckpointOptions:
         counts = ("interval_steps", "keep_every", "snapshot_bytes", "retries", "retry_pause_seconds")
         check_range(self, "checkpoint.", *counts, least=0)
         check_range(self, "checkpoint.", "keep_last", least=1)
+        if self.resume.lower() in RESUME_WORDS and not Path(self.resume).exists():
+            object.__setattr__(self, "resume", RESUME_WORDS[self.resume.lower()])
         if self.keep_every and (not self.interval_steps or self.keep_every % self.interval_steps):
             raise ConfigError(
                 f"checkpoint.keep_every={self.keep_every} is not a multiple of interval_steps={self.interval_steps},"
@@ -199,9 +206,13 @@ def open_settings(run: CommonRun, deepspeed_file: Path, *, sequence_parallel: bo
     settings = merge_settings(deepspeed_file, run.train, run.optimizer.max_grad_norm, world_size())
     check_trackers(run.metrics)
     _check_folder(run)
-    from megadec.engine.zero.engine import check_zero_section  # imports DeepSpeed: seconds, so it comes last
+    from megadec.engine.zero.engine import (  # imports DeepSpeed: seconds, so it comes last
+        check_nvme,
+        check_zero_section,
+    )
 
     check_zero_section(settings)
+    check_nvme(settings)
     return settings
 
 
@@ -215,6 +226,10 @@ def _check_folder(run: CommonRun) -> None:
     """Raise ConfigError when the run's folder cannot be used as the run says."""
     if run.checkpoint.resume == "none" and (run.checkpoints.exists() or (run.folder / FILE_NAME).exists()):
         raise ConfigError(f"{run.folder} already holds a run and checkpoint.resume=none: choose another name, or auto")
+    if run.checkpoint.resume not in NO_PATH and not Path(run.checkpoint.resume).is_dir():
+        raise ConfigError(
+            f"checkpoint.resume={run.checkpoint.resume} is neither auto nor none, nor a folder of a checkpoint or run"
+        )
     if run.folder.exists() and not run.folder.is_dir():
         raise ConfigError(f"{run.folder} is a file; the run wants to make a folder of this name")
     if (run.folder / FILE_NAME).is_dir():

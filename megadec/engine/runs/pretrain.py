@@ -7,7 +7,7 @@ turns a mistake into one message instead of a crash on every rank.
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,9 +18,10 @@ from megadec.common.ranks import is_first, world_size
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.overlap import overlaps
 from megadec.data.dataset import DataSet
-from megadec.data.resumable import rank_position
+from megadec.data.resumable import check_parts, rank_position
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import RemoteFolder, Verify
+from megadec.data.shuffle import check_weights
 from megadec.data.skip_documents import read_ids
 from megadec.decoder.execution import Execution
 from megadec.decoder.loss_options import LanguageLoss
@@ -28,6 +29,7 @@ from megadec.decoder.shape import DecoderShape
 from megadec.engine.evaluate_options import EvaluateOptions
 from megadec.engine.health.damaged_shards import agree_on_sets, check_limit
 from megadec.engine.runs.common import (
+    INITIAL_CONTENT,
     START,
     CommonRun,
     Job,
@@ -164,12 +166,9 @@ def open_run(run: PretrainRun, deepspeed_file: Path, initial: "InitialWeights | 
     """
     tokenizer = Tokenizer.load(run.tokenizer)
     shape = run.model.decoder_shape(tokenizer, initial)
-    check_length("data.sequence_length", run.data.sequence_length, shape.max_position_embeddings)
+    check_sizes(run, shape)
     changes = changes_of(run)
     shapes = (shape, *(_shape_in(stage, run, deepspeed_file, tokenizer, initial) for stage in changes))
-    parts = run.train.sequence_parallel_size
-    if shape.heads % parts:  # each rank of a group attends with a share of the heads
-        raise ConfigError(f"train.sequence_parallel_size={parts} does not divide model.shape.heads={shape.heads}")
     _check_prompts(run, tokenizer, shape)
     check_there([*folders_of(run), *run.evaluate.sets.values()])
     sets = open_sets(run, tokenizer.sha256)
@@ -186,6 +185,8 @@ def open_run(run: PretrainRun, deepspeed_file: Path, initial: "InitialWeights | 
     if run.data.verify == "sizes":  # else damaged shards are not known yet, and a table may be one of theirs
         stream.find_skipped()
     task = _task(run, tokenizer, shape, stream, held_out, first_values(run, shape, tokenizer, initial))
+    if initial is not None:
+        task = replace(task, details={**task.details, INITIAL_CONTENT: initial.content})
     return Job(run, settings, tokenizer, task, changes=changes, shapes=shapes)
 
 
@@ -216,6 +217,17 @@ def _check_prompts(run: PretrainRun, tokenizer: Tokenizer, shape: DecoderShape) 
                 f"evaluate.prompts: {prompt[:20]!r} and evaluate.prompt_tokens={run.evaluate.prompt_tokens} have"
                 f" {tokens} tokens together, more than model.shape.max_position_embeddings={positions}"
             )
+
+
+def check_sizes(run: PretrainRun, shape: DecoderShape) -> None:
+    """Raise ConfigError where the run's numbers do not fit each other or the shape. Nothing is opened for it."""
+    parts, length = run.train.sequence_parallel_size, run.data.sequence_length
+    check_length("data.sequence_length", length, shape.max_position_embeddings)
+    if shape.heads % parts:  # each rank of a group attends with a share of the heads
+        raise ConfigError(f"train.sequence_parallel_size={parts} does not divide model.shape.heads={shape.heads}")
+    check_parts(length, parts)
+    check_once(run.data.train)
+    check_weights(run.data.train.values())
 
 
 def check_there(folders: Sequence[str]) -> None:

@@ -65,6 +65,9 @@ def check_zero_section(settings: DeepSpeedSettings) -> None:
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{settings.file}: zero_optimization.{key}: {first['msg']}") from error
 
+
+def check_nvme(settings: DeepSpeedSettings) -> None:
+    """Raise ConfigError where the file wants a disk that this machine does not have, or cannot use."""
     for name in ("offload_param", "offload_optimizer"):
         section = settings.values["zero_optimization"].get(name) or {}
         if section.get("device") != "nvme":

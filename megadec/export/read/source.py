@@ -21,6 +21,7 @@ from megadec.decoder.flops import parameter_table
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.checkpoint.manifest import FILES, check_files
 from megadec.engine.runs.common import CHECKPOINTS
+from megadec.export.read.content import content_of
 
 EMBEDDING = "embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -67,6 +68,11 @@ class ModelSource:
     skipped_sha256: str | None = None
     foreign: bool = False
     proof: Mapping[str, Any] | None = None
+
+    @property
+    def content(self) -> str:
+        """What identifies it, wherever it lies."""
+        return content_of(self.path)
 
     @property
     def classes(self) -> int | None:

@@ -16,11 +16,13 @@ from megadec.decoder.execution import KEEPABLE, Execution, Recompute
 from megadec.decoder.flops import model_flops
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.metrics.devices import DEVICES, find_device
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.plan.choice import POLICIES, again_fraction, choose
 from megadec.plan.memory import FRAMEWORK_BYTES, PARTS, activation_bytes, memory_of
-from megadec.plan.plan import PlanOptions, make_plan, plan_run, speed_of, table
+from megadec.plan.plan import PlanOptions, make_plan, plan_run, table
 from megadec.plan.setup import GIB, Machines, Setup, Work, Zero
+from megadec.plan.speed import speed_of
 from tests.support import PROJECT
 from tests.support.commands import answer, printed
 from tools.plan import main
@@ -123,16 +125,33 @@ def test_the_activations_are_those_that_autograd_keeps() -> None:
 def test_an_operation_that_is_done_again_takes_its_time() -> None:
     work = Work(8, 1024, 100, 1024.0)
     machines = Machines(ranks=4, peak_flops=1e12, utilization=0.5)
-    plain = speed_of(SMALL, 0.0, machines, work)
+    setup = Setup(SMALL, ranks=4, micro_batch_size=1)
+    plain = speed_of(setup, 0.0, machines, work)
     assert plain is not None
     # A step's operations over what four devices do in a second at half of their peak.
     flops = model_flops(SMALL, 8 * 1024, 8 * 1024 * 1024)
-    assert plain["seconds_per_step"] == pytest.approx(flops / (4 * 1e12 * 0.5))
-    assert plain["days"] == pytest.approx(100 * plain["seconds_per_step"] / 86400)
-    slower = speed_of(SMALL, 0.25, machines, work)
+    assert plain.seconds_per_step == pytest.approx(flops / (4 * 1e12 * 0.5))
+    assert plain.days == pytest.approx(100 * plain.seconds_per_step / 86400)
+    slower = speed_of(setup, 0.25, machines, work)
     assert slower is not None
-    assert slower["tokens_per_second"] == pytest.approx(plain["tokens_per_second"] / 1.25)
-    assert slower["mfu"] == pytest.approx(0.4)
+    assert slower.tokens_per_second == pytest.approx(plain.tokens_per_second / 1.25)
+    assert slower.mfu == pytest.approx(0.4)
+
+
+def test_what_is_offloaded_takes_the_time_that_its_bytes_take() -> None:
+    work, machines = Work(8, 1024, 100, 1024.0), Machines(ranks=2, device="H100", host_bandwidth=1e9)
+    here = Setup(SMALL, ranks=2, micro_batch_size=2)
+    away = replace(here, zero=replace(here.zero, optimizer_at="host", parameters_at="host"))
+    kept, moved = (speed_of(one, 0.0, machines, work) for one in (here, away))
+    assert kept is not None
+    assert moved is not None
+    own = here.parameters / 2
+    # AdamW reads 16 bytes of a number and writes 12.
+    assert kept.update_seconds == pytest.approx(28 * own / 3.35e12, rel=1e-6)
+    assert (kept.host_seconds, moved.update_seconds) == (0, 0)
+    # Two micro-steps, each with a gradient out and two fetches in, AdamW, a new weight.
+    assert moved.host_seconds == pytest.approx(own * (2 * 2 + 28 + 2 + 2 * 2 * 2) / 1e9, rel=1e-6)
+    assert moved.seconds_per_step == pytest.approx(kept.seconds_per_step - kept.update_seconds + moved.host_seconds)
 
 
 def test_full_recomputation_is_the_block_but_its_last_product() -> None:
@@ -272,8 +291,66 @@ def test_a_plan_says_what_it_assumed_and_refuses_what_cannot_be(tmp_path: Path) 
         plan_run(run, PlanOptions(epochs=2))
     with pytest.raises(ConfigError, match=r"not a multiple of 8 .* x 3"):
         plan_run(run, PlanOptions(ranks=3, deepspeed=PROJECT / "ds_configs" / "zero1.json"))
-    with pytest.raises(ConfigError, match="none of H200"):
+    with pytest.raises(ConfigError, match=r"none of GB200.*did you mean 'H100'"):
         Machines(device="H1000")
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"data": {"sequence_length": 4096}}, r"data\.sequence_length=4096 is more than model\.shape\.max_position"),
+        ({"train": {"sequence_parallel_size": 6}, "data": {"sequence_length": 768}}, "=6 does not divide the 2 rank"),
+        ({"data": {"sequence_length": 1023}, "train": {"sequence_parallel_size": 2}}, "1023 is not a multiple of"),
+        ({"data": {"train": {"here": 1.0, "./here": 1.0}}}, "are one set"),
+        ({"data": {"train": {"here": -1.0}}}, "data weight -1"),
+        ({"train": {"global_batch_size": 20}}, "global_batch_size=20 is not a multiple"),
+    ],
+)
+def test_a_plan_refuses_what_a_start_refuses(sections: dict[str, object], words: str, tiny_shards: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        plan_run(make_run(**sections), PlanOptions(ranks=2))
+
+
+def test_a_plan_reads_the_deepspeed_file_and_the_index_as_a_start_does(tiny_shards: Path, tmp_path: Path) -> None:
+    file = tmp_path / "zero.json"
+    for zero, words in (
+        ({"stage": 3, "reduce_bucket_size": "big"}, "reduce_bucket_size"),
+        ({"stage": 0}, "stage 0 in bf16"),
+    ):
+        file.write_text(json.dumps({"zero_optimization": zero}))
+        with pytest.raises(ConfigError, match=words):
+            plan_run(make_run(train={"global_batch_size": 64, "precision": "bf16"}), PlanOptions(deepspeed=file))
+    other = make_run(tokenizer=str(PROJECT / "tokenizer" / "zh_8k"))
+    with pytest.raises(ShardError, match="shards are read only with the tokenizer that wrote them"):
+        plan_run(other, PlanOptions(data=(tiny_shards,)))
+
+
+DRIVER_NAMES = {
+    "NVIDIA H100 80GB HBM3": "H100", "NVIDIA H100 PCIe": "H100-PCIe", "NVIDIA H200 NVL": "H200-NVL",
+    "NVIDIA H20": "H20",
+    "NVIDIA A100-SXM4-40GB": "A100-40GB", "NVIDIA A800-SXM4-80GB": "A800", "NVIDIA GeForce RTX 4090 D": "RTX-4090-D",
+    "NVIDIA GeForce RTX 4090": "RTX-4090", "NVIDIA A10": "A10", "Tesla V100-SXM2-32GB": "V100", "NVIDIA GB200": "GB200",
+    "NVIDIA GeForce RTX 4090 Laptop GPU": None, "NVIDIA A100-SXM4-80GB MIG 1g.10gb": None, "NVIDIA A10G": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "known"), DRIVER_NAMES.items())
+def test_a_device_is_known_by_the_name_of_its_driver_and_no_other_is_taken_for_it(name: str, known: str | None) -> None:
+    assert find_device(name) is (DEVICES[known] if known else None)
+
+
+def test_every_device_is_printed_with_its_source_and_can_be_planned_for() -> None:
+    shown = printed(main, "--devices", "true")
+    for name, one in DEVICES.items():
+        assert one is find_device(name)
+        assert one.source in shown
+        assert Machines(device=name).capacity_gib == one.memory_gib
+    v100 = plan_run(make_run(), PlanOptions(device="V100"))
+    assert (v100.setup.precision, v100.machines.peak) == ("fp32", 15.7e12)
+    offloaded = printed(main, "--preset", "1b", "--device", "B9", "--peak_flops", 1e15, "--memory_gib", 64,
+        "--memory_bandwidth", 3e12, "--deepspeed", PROJECT / "ds_configs" / "zero3_offload.json")  # fmt: skip
+    assert re.search(r"what is offloaded \d", offloaded)
+    assert "in 64 GiB" in offloaded
 
 
 FIGURES = [
@@ -312,6 +389,6 @@ def test_the_command_prints_a_table_or_json() -> None:
     shown = printed(main, *preset, "--device", "H200")
     assert "in 140 GiB" in shown
     assert "assumed: train.steps=1000" in shown
-    assert "tokens/s" in printed(main, *preset, "--device", "B300", "--peak_flops", "2e15")
+    assert "tokens/s" in printed(main, *preset, "--device", "B9", "--peak_flops", "2e15")
     with pytest.raises(ConfigError, match=r"train\.global_batch_size=100 is not a multiple of 8"):
         main([*preset, "--train.global_batch_size", "100", "--train.micro_batch_size", "8"])

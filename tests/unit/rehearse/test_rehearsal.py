@@ -14,10 +14,12 @@ from megadec.data.shard_cache import DamagedShardError
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.runs.pretrain import DataOptions, EvaluateOptions, ModelOptions, PretrainRun
 from megadec.engine.runs.stages import StageOptions, changes_of
-from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose, damaged, read_lines
-from megadec.rehearse.rehearsal import (
+from megadec.rehearse.acts import damaged
+from megadec.rehearse.attempt import read_lines
+from megadec.rehearse.disturbances import ALL_RANKS, LAUNCHER, RehearsalOptions, choose
+from megadec.rehearse.rehearsal import Rehearsal
+from megadec.rehearse.report import (
     Outcome,
-    Rehearsal,
     RehearsalReport,
     difference,
     judge,
@@ -41,6 +43,7 @@ def test_a_seed_decides_everything_and_the_counts_are_those_asked_for() -> None:
     assert chosen != choose(replace(options, seed=1), evaluates=True)
     assert Counter(what.kind for what in chosen) == {
         "kill": 30, "stop": 2, "cut shard": 1, "flipped byte": 1, "full disk": 1, "full disk for a while": 1,
+        "full disk between saves": 1, "moved shards": 1, "second start": 1, "named resume": 2,
     }  # fmt: skip
     moments = Counter(what.moment for what in chosen if what.kind == "kill")
     assert moments == {"save": 12, "evaluation": 6, "start": 3, "step": 9}
@@ -54,7 +57,7 @@ def test_a_seed_decides_everything_and_the_counts_are_those_asked_for() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_no_start_needs_more_steps_than_it_is_given(seed: int) -> None:
     options = RehearsalOptions(kills=10, seed=seed)
-    assert options.run_steps == options.steps_needed == 6 * 17
+    assert options.run_steps == options.steps_needed == 6 * 22
     for what in choose(options, evaluates=False):
         assert what.moment != "evaluation", "there is nothing to evaluate"
         # `after` steps, and one in which it happens; `after` saves two steps apart, and two more that a miss costs.
@@ -94,6 +97,10 @@ def test_options_that_cannot_be_are_refused() -> None:
         ({"kind": "full disk", "status": 1, "left": ()}, None),
         ({"kind": "full disk", "status": 1}, "left .a on the full disk"),
         ({"kind": "full disk for a while", "status": 1, "at_step": 6}, "ended with 1"),
+        ({"kind": "full disk between saves", "status": 0}, "was asked to stop at step 7, and saved step 6"),
+        ({"kind": "moved shards", "status": 2, "at_step": 6}, "ended with 2"),
+        ({"kind": "named resume", "status": 0, "at_step": 6}, None),
+        ({"kind": "second start", "status": 0, "at_step": 6, "said": False}, "did not say what was wrong"),
         ({"kind": None, "status": 0, "at_step": LAST, "whole": LAST, "went_on_from": LAST}, None),
         ({"kind": None, "status": 0}, "ended at step 7 with the checkpoint of step 6, not at step 20"),
     ],

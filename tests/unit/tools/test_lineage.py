@@ -72,11 +72,30 @@ def test_the_batch_of_a_step_is_shown_from_the_runs_newest_checkpoint(tmp_path, 
     assert shown(run / "checkpoints" / "step_00000002", 5) == shown(run, 5)
 
 
+def test_shards_that_moved_are_found_by_what_they_hold(tmp_path, shards, tiny_documents, tiny_tokenizer_path):
+    write_shards(tiny_documents[:9], Tokenizer.load(tiny_tokenizer_path), tmp_path / "other")
+    run = save(tmp_path, shards, 10)
+    before, id = shown(run, 5), DataSet.open(shards).documents_between(0, 1)[0].id
+    asked = printed(command.main, "--run", run, "--document", id)
+    moved = tmp_path / "mount" / "elsewhere"
+    moved.parent.mkdir()
+    shards.rename(moved)
+    for main, question in ((show.main, ("--step", 5)), (command.main, ("--document", id))):
+        with pytest.raises(ShardError, match=r"shards, which the run was trained on, is not there: --data FOLDER says"):
+            main(["--run", str(run), *map(str, question)])
+    for there in (moved, moved.parent):
+        now = printed(show.main, "--run", run, "--step", 5, "--data", there)
+        assert now.replace(str(moved), str(shards)) == before
+    now = printed(command.main, "--run", run, "--document", id, "--data", moved)
+    assert now.replace(str(moved), str(shards)) == asked
+    with pytest.raises(ShardError, match="holds none of the data sets that the run was trained on"):
+        show.main(["--run", str(run), "--step", "5", "--data", str(tmp_path / "other")])
+
+
 @pytest.mark.parametrize(
     ("main", "arguments", "words"),
     [
-        (show.main, [], "either --data"),
-        (show.main, ["--run", "x", "--data", "y"], "either --data"),
+        (show.main, [], "give --data"),
         (show.main, ["--run", "x"], "--run needs --step"),
         (show.main, ["--run", "x", "--step", "0"], "--run needs --step"),
         (command.main, ["--run", "x", "--step", "3", "--search", "y", "--until_step", "2"], "--search, --until_step"),

@@ -1,5 +1,6 @@
 """Where figures go beside metrics.jsonl, and what is said where a library is missing."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -15,13 +16,14 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from megadec.common.errors import MissingExtraError
 from megadec.decoder.flops import model_flops
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.options import MetricsOptions
 from megadec.engine.metrics.reports import Saved
-from megadec.engine.metrics.trackers import SwanLab, check_trackers, identity
+from megadec.engine.metrics.trackers import SERVICES, SwanLab, check_trackers, identity
 from tests.support import PROJECT
 from tests.support.processes import environment
 from tests.unit.engine.metrics.test_logger import REPORT, SHAPE, open_metrics, record
@@ -116,6 +118,58 @@ def test_wandb_keeps_the_figures_of_a_save_that_is_whole_some_steps_later_and_of
     assert run.rows[4]["train/loss"] == 6.5
 
 
+@pytest.mark.parametrize("name", ["wandb", "swanlab"])
+def test_a_missing_key_is_told_at_the_opening_and_the_service_is_not_asked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, asked = GrowingSteps(), list[str]()
+
+    def init(mode: str, **_: Any) -> GrowingSteps:
+        asked.append(mode)
+        return run
+
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(init=init, Settings=lambda **_: None, finish=lambda: None))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: SimpleNamespace())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in (*SERVICES[name].variables, "NETRC", "SWANLAB_SAVE_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    variable = SERVICES[name].variables[0]
+    netrc = Path(SERVICES[name].files[1]).expanduser()
+    netrc.parent.mkdir(exist_ok=True)
+    for how in ("nothing", "variable", "login"):
+        if how == "variable":
+            monkeypatch.setenv(variable, "secret")
+        if how == "login":
+            monkeypatch.delenv(variable)
+            netrc.write_text(f"machine api.{name}.ai login user password secret")
+        (tmp_path / how).mkdir()
+        check_trackers(MetricsOptions(**{name: True}))
+        said = capsys.readouterr().err
+        assert (f"metrics.{name}: this machine has no key for it (set {variable} or `{name} login`)" in said) == (
+            how == "nothing"
+        )
+        record(tmp_path / how, **{name: True})
+    assert asked == ["offline", "online", "online"]
+
+
+def test_a_full_disk_under_tensorboard_is_one_warning_without_a_traceback_and_the_lines_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class OnFullDisk(RecordWriter):  # type: ignore[misc]
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.RecordWriter", OnFullDisk)
+    printed = list[threading.ExceptHookArgs]()
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    with open_metrics(tmp_path, tensorboard=True) as metrics:
+        for step in range(1, 100):
+            metrics.record_step(replace(REPORT, step=step), tokens=1000, seconds=2.0, data_seconds=0.25)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 99
+    assert capsys.readouterr().err.count("No space left") == 1
+    assert not printed
+
+
 def test_a_service_that_is_not_reached_is_written_offline_and_one_that_does_not_open_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +184,7 @@ def test_a_service_that_is_not_reached_is_written_offline_and_one_that_does_not_
     library = SimpleNamespace(init=init, Settings=lambda **_: None)
     monkeypatch.setitem(sys.modules, "wandb", library)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: library)
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
     for rows in (1, 0):
         asked.clear()
         run.rows.clear()

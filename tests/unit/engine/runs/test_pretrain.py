@@ -19,6 +19,7 @@ from megadec.decoder.flops import parameter_table
 from megadec.decoder.loss_options import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
+from megadec.engine.runs.common import CheckpointOptions, open_settings
 from megadec.engine.runs.pretrain import DataOptions, ModelOptions, PretrainRun, first_values, open_run, open_sets
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
 from megadec.engine.train_options import TrainOptions
@@ -166,3 +167,25 @@ def test_bad_shards_is_a_number_of_shards_or_a_share_on_the_command_line_and_in_
         assert type(run.data.bad_shards) is type(value)
     with pytest.raises(ConfigError, match=r"data\.bad_shards=1\.5 is neither a whole number of shards nor a share"):
         parse(PretrainRun, ["--name=x", "--tokenizer=t", "--data.bad_shards=1.5"], description="a test")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("Auto", "auto"), ("true", "auto"), ("True", "auto"), ("latest", "auto"), ("false", "none"), ("NONE", "none")],
+)
+def test_what_other_tools_say_for_resuming_is_understood_and_a_path_stays_one(said: str, meant: str) -> None:
+    def asked(value: str | bool | None) -> str:
+        run = from_dict(PretrainRun, {"name": "x", "tokenizer": "t", "checkpoint": {"resume": value}})
+        return run.checkpoint.resume
+
+    assert asked(said) == meant
+    with pytest.raises(ConfigError, match="resume is True, a truth value; text belongs there"):
+        asked(True)
+    with pytest.raises(ConfigError, match="resume is empty"):
+        asked(None)
+
+
+def test_a_place_to_resume_from_that_is_none_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    run = PretrainRun(name="x", tokenizer="t", output_folder=str(tmp_path), checkpoint=CheckpointOptions(resume="neu"))
+    with pytest.raises(ConfigError, match=r"checkpoint\.resume=neu is neither auto nor none, nor a folder"):
+        open_settings(run, ZERO3)

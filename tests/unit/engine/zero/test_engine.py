@@ -28,7 +28,7 @@ def test_a_disk_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"nvme\.json: zero_optimization\.offload_param\.nvme_path='.*/none' is no folder"
     ):
-        zero.check_zero_section(settings(tmp_path, str(tmp_path / "none")))
+        zero.check_nvme(settings(tmp_path, str(tmp_path / "none")))
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -41,7 +41,7 @@ def test_without_libaio_the_message_says_what_to_install(
 
     monkeypatch.setattr(zero, "AsyncIOBuilder", Builder)
     if there:
-        zero.check_zero_section(settings(tmp_path, str(tmp_path)))
+        zero.check_nvme(settings(tmp_path, str(tmp_path)))
     else:
         with pytest.raises(ConfigError, match=r"offload_param\.device=nvme needs .*libaio-dev"):
-            zero.check_zero_section(settings(tmp_path, str(tmp_path)))
+            zero.check_nvme(settings(tmp_path, str(tmp_path)))
