@@ -270,7 +270,7 @@ def test_each_stage_is_planned_and_the_memory_is_that_of_the_largest_and_the_tim
     assert [one.tokens for one in plan.stages] == [80 * 64 * 512, 20 * 32 * 1024]
     assert plan.memory.peak_bytes == plan.stages[1].peak_bytes > plan.stages[0].peak_bytes == whole.memory.peak_bytes
     assert whole.speed is not None
-    assert plan.stages[0].days == pytest.approx(0.8 * whole.speed["days"])
+    assert plan.stages[0].days == pytest.approx(0.8 * whole.speed.days)
     shown = table(plan)
     for words in ("the stage that takes the most memory, long", "long: 20 steps from 81", "3,276,800 tokens in 0:0"):
         assert words in shown

@@ -211,7 +211,7 @@ def test_the_stages_of_a_run_are_scaled_with_it_and_spread_over_its_steps(real_r
         StageOptions("ramp", 1001, train={"global_batch_size": 512, "steps": 9000}, schedule={"warmup_steps": 100}),
         StageOptions("long", 5001, data=longer, train={"micro_batch_size": 1}, model=context),
     )
-    scaled = scale(replace(real_run, stages=stages), RehearsalOptions(rank_numbers=(2, 3), steps=120))
+    scaled = scale(replace(real_run, stages=stages), RehearsalOptions(rank_numbers=(2, 3), kills=8, steps=120))
     ramp, long = scaled.stages
     assert (ramp.first_step, long.first_step, scaled.train.steps) == (41, 81, 120)
     assert (ramp.train, ramp.schedule) == ({"global_batch_size": 24}, {"warmup_steps": 5})
@@ -221,7 +221,7 @@ def test_the_stages_of_a_run_are_scaled_with_it_and_spread_over_its_steps(real_r
     assert len(changes_of(scaled)) == 2
     with pytest.raises(ConfigError, match="too few for 120 stages"):
         many = tuple(StageOptions(f"number {number}", number + 2) for number in range(120))
-        scale(replace(real_run, stages=many), RehearsalOptions(steps=120))
+        scale(replace(real_run, stages=many), RehearsalOptions(kills=8, steps=120))
 
 
 def test_the_links_can_be_damaged_and_mended_and_the_users_shards_are_never_touched(
