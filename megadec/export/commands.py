@@ -11,20 +11,23 @@ import torch
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
+from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.generate import Sampling, generate_text
-from megadec.decoding.session import DecoderModel
+from megadec.decoding.session import DecoderModel, LanguageModel
 from megadec.export.gguf.writer import GGUF_DTYPES, to_gguf
 from megadec.export.huggingface.export import MAX_SHARD_BYTES, to_hf
 from megadec.export.huggingface.foreign import proven
 from megadec.export.onnx.export import to_onnx
+from megadec.export.parity.compare import Mode
 from megadec.export.read.load import load_decoder
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.open_model import open_model
+from megadec.export.runtimes import open_runtime, runtime_of
 
 DTYPES = {
     "hf": ("auto", "bfloat16", "float32"),
     "gguf": ("auto", *GGUF_DTYPES),
-    "onnx": ("auto", "float32"),
+    "onnx": ("auto", "float32", "int8"),
     "megadec": ("auto", "bfloat16", "float32"),
 }
 
@@ -40,19 +43,23 @@ class ConvertOptions:
     to: `hf` (Hugging Face, what vLLM and SGLang read too), `gguf` (llama.cpp; language models only), `onnx`
         (onnxruntime) or `megadec` (initial weights of another run).
     output: the new folder; its name appears when it was read back and found equal to the input.
-    dtype: of the weights. `auto` is what they were computed in for hf and gguf, float32 for onnx (its only one), and
-        what the files hold for megadec. `float16` and `q8_0` (8 bits and a scale for each 32 values) are for gguf.
+    dtype: of the weights. `auto` is what they were computed in for hf and gguf, float32 for onnx, and what
+        the files hold for megadec. For gguf also `float16`, and llama.cpp's own `q8_0` (8 bits a value) and
+        `q4_k_m` (about 4.8), and for onnx `int8`; the loss of these three is measured.
     layout: of hf: `auto` is qwen3 where the model normalizes queries and keys, qwen2 where queries, keys and values
         have biases and the vocabulary is no sentencepiece model, else llama.
     max_shard_bytes: of hf: size of a safetensors file.
+    parity: how the result is compared with its source before it has its name: every tensor and every token in both;
+        `full` fifty prompts and 16 tokens behind each, `quick` eight and 4. A megadec folder has tensors alone.
     """
 
     input: Path
     to: Literal["hf", "gguf", "onnx", "megadec"]
     output: Path
-    dtype: Literal["auto", "bfloat16", "float16", "float32", "q8_0"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "q8_0", "q4_k_m", "int8"] = "auto"
     layout: Literal["auto", "llama", "qwen2", "qwen3"] = "auto"
     max_shard_bytes: int = MAX_SHARD_BYTES
+    parity: Mode = "full"
 
     def __post_init__(self) -> None:
         check_range(self, "", "max_shard_bytes", least=1)
@@ -73,11 +80,12 @@ def convert_model(options: ConvertOptions) -> Path:
     name = None if options.dtype == "auto" else options.dtype
     dtype: torch.dtype | None = getattr(torch, name) if name in ("bfloat16", "float32") else None
     if options.to == "hf":
-        to_hf(source, options.output, dtype=dtype, layout=options.layout, max_shard_bytes=options.max_shard_bytes)
+        shard = options.max_shard_bytes
+        to_hf(source, options.output, dtype=dtype, layout=options.layout, max_shard_bytes=shard, parity=options.parity)
     elif options.to == "gguf":
-        to_gguf(source, options.output, dtype=name)
+        to_gguf(source, options.output, dtype=name, parity=options.parity)
     elif options.to == "onnx":
-        to_onnx(source, options.output)
+        to_onnx(source, options.output, dtype="int8" if name == "int8" else "float32", parity=options.parity)
     else:
         to_megadec(source, options.output, dtype=dtype)
     return options.output
@@ -90,9 +98,10 @@ def convert(argv: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """model: a run, checkpoint, megadec or Hugging Face folder. prompt: one or more texts to continue.
+    """model: a run, checkpoint, or a megadec, Hugging Face, GGUF or ONNX folder. prompt: one or more texts to continue.
 
-    dtype: of the weights while generating. device: such as cpu or cuda; without, cuda where there is one.
+    dtype: of the weights while generating. device: such as cpu or cuda; without, cuda where there is one. GGUF and ONNX
+        folders run on the CPU as they were written.
     """
 
     model: Path
@@ -105,9 +114,18 @@ class GenerateOptions:
 def generate(argv: Sequence[str]) -> None:
     """Print each prompt and what follows it, as it is drawn."""
     options = parse(GenerateOptions, argv, description="Continue a text with a trained decoder.")
-    decoder, tokenizer = load_decoder(options.model, getattr(torch, options.dtype), options.device)
+    model, tokenizer = _open(options)
     for prompt in options.prompt:
         # Asked for first: a prompt that does not fit is refused before anything is printed.
-        continuation = generate_text(DecoderModel(decoder), tokenizer, prompt, options.sampling)
+        continuation = generate_text(model, tokenizer, prompt, options.sampling)
         for text in chain((prompt,), continuation, ("\n",)):
             print(text, end="", flush=True)
+
+
+def _open(options: GenerateOptions) -> tuple[LanguageModel, Tokenizer]:
+    dtype = getattr(torch, options.dtype)
+    if runtime_of(options.model) is not None:
+        opened = open_runtime(options.model, dtype, options.device)
+        return opened.model, opened.tokenizer
+    decoder, tokenizer = load_decoder(options.model, dtype, options.device)
+    return DecoderModel(decoder), tokenizer

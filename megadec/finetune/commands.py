@@ -24,6 +24,7 @@ from megadec.export.read.open_model import MANIFEST_FILE, checkpoint_of, open_mo
 from megadec.export.read.seq2seq import KIND as SEQ2SEQ
 from megadec.export.read.seq2seq import load_seq2seq
 from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL
+from megadec.export.runtimes import runtime_of, task_of_export
 from megadec.export.score import ScoreOptions, score
 from megadec.finetune.pseudo_labels import PseudoOptions, label_texts
 from megadec.finetune.score import ClassifierScoreOptions, score_classifier
@@ -125,6 +126,8 @@ MEASURES: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
 
 def kind_of(path: Path) -> str:
     """What the model at `path` was trained for. Raises what opening it raises."""
+    if runtime_of(path) is not None:
+        return task_of_export(path)
     folder = checkpoint_of(path)[0] if (path / CHECKPOINTS).is_dir() else path
     manifest = folder / MANIFEST_FILE
     if not manifest.is_file():

@@ -10,23 +10,15 @@ from typing import Any
 
 import torch
 
-from megadec.common.errors import ConfigError, ModelFolderError, opening_folder
+from megadec.common.errors import ConfigError, opening_folder
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.session import DecoderModel, LanguageModel, TextClassifier
-from megadec.export.gguf.llama_cpp import LlamaCppModel
 from megadec.export.gguf.writer import MODEL_FILE as GGUF_FILE
-from megadec.export.onnx.files import MODEL_FILE as ONNX_FILE
-from megadec.export.onnx.runtime import OnnxClassifier, OnnxModel
-from megadec.export.parity.compare import TEXTS
+from megadec.export.onnx.runtime import OnnxClassifier
 from megadec.export.read.load import load_source
 from megadec.export.read.open_model import open_model
-from megadec.export.read.source import (
-    CLASSIFICATION,
-    LANGUAGE_MODEL,
-    PROVENANCE_FILE,
-    check_export,
-    read_statement,
-)
+from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, read_statement
+from megadec.export.runtimes import check_exported, open_runtime, runtime_of
 from megadec.finetune.classify import classifier_of
 from megadec.serve.template import ChatTemplate, read_template
 
@@ -74,7 +66,7 @@ def is_classifier(path: Path) -> bool:
     """Whether a folder, run or checkpoint holds a classifier. Raises what opening it raises."""
     path = _folder(path)
     kind = read_statement(path).get("task", {}).get("kind")
-    if kind is None and any((path / name).is_file() for name in (GGUF_FILE, ONNX_FILE)):
+    if kind is None and runtime_of(path) is not None:
         return False
     return bool((kind or open_model(path).task["kind"]) == CLASSIFICATION)
 
@@ -87,8 +79,8 @@ def open_classifier(path: Path, dtype: torch.dtype = torch.float32, device: str 
     if stated and stated.get("task", {}).get("kind") != CLASSIFICATION:
         raise ConfigError(f"--classifier {path} continues text and has no labels; it is given as --model")
     classifier: TextClassifier
-    if (path / ONNX_FILE).is_file():
-        _check_exported(path, "ONNX", dtype, device)
+    if runtime_of(path) == "onnx":
+        check_exported(path, "ONNX", dtype, device)
         classifier = OnnxClassifier(path)
     else:
         classifier = classifier_of(open_model(path), dtype, device)
@@ -96,30 +88,13 @@ def open_classifier(path: Path, dtype: torch.dtype = torch.float32, device: str 
 
 
 def _open(path: Path, dtype: torch.dtype, device: str | None) -> tuple[str, LanguageModel, Tokenizer]:
-    if (path / GGUF_FILE).is_file():
-        _check_exported(path, "GGUF", dtype, device)
-        llama_cpp, tokenizer = LlamaCppModel(path / GGUF_FILE), Tokenizer.load(path)
-        # A file that others made states no hash, but holds the vocabulary once more.
-        if [llama_cpp.encode(tokenizer.normalize(text)) for text in TEXTS] != tokenizer.encode_many(TEXTS):
-            raise ModelFolderError(f"{tokenizer.path} gives other ids than the vocabulary in {GGUF_FILE}")
-        return "gguf", llama_cpp, tokenizer
-    if (path / ONNX_FILE).is_file():
-        _check_exported(path, "ONNX", dtype, device)
-        return "onnx", OnnxModel(path), Tokenizer.load(path)
+    if runtime_of(path) is not None:
+        opened = open_runtime(path, dtype, device)
+        return opened.kind, opened.model, opened.tokenizer
     source = open_model(path)
     _check_task(path, source.task)
     decoder, tokenizer = load_source(source, dtype, device)
     return source.kind, DecoderModel(decoder), tokenizer
-
-
-def _check_exported(path: Path, kind: str, dtype: torch.dtype, device: str | None) -> None:
-    """Compare the folder with what it states of itself, and what is asked for with what its runtime does here."""
-    stated = check_export(path)
-    if kind == "ONNX" and not stated:
-        raise ModelFolderError(f"{path} has no {PROVENANCE_FILE}; a folder that --to onnx wrote has one")
-    if dtype != torch.float32 or device not in (None, "cpu"):
-        asked = f"--device {device}" if dtype == torch.float32 else f"--dtype {str(dtype).removeprefix('torch.')}"
-        raise ConfigError(f"{asked}: {path} is {kind}, which runs on the CPU here as it was written; leave it out")
 
 
 def _folder(path: Path) -> Path:

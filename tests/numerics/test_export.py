@@ -92,7 +92,7 @@ def test_two_swapped_pieces_of_the_tokenizer_are_refused(copy):
     pieces[one], pieces[other] = pieces[other], pieces[one]
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(ExportError, match="ids"):
-        check_hf(folder, source, torch.float32)
+        check_hf(folder, source, torch.float32, "quick")
 
 
 def test_another_base_of_rope_is_refused_by_the_logits(copy):
@@ -100,8 +100,9 @@ def test_another_base_of_rope_is_refused_by_the_logits(copy):
     config = json.loads((folder / "config.json").read_text())
     config["rope_theta"] = config["rope_parameters"]["rope_theta"] = 20000.0
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ExportError, match=r"logits of ids .* differ"):
-        check_hf(folder, source, torch.float32)
+    for mode in ("quick", "full"):
+        with pytest.raises(ExportError, match=r"logits of ids .* differ"):
+            check_hf(folder, source, torch.float32, mode)
 
 
 def test_an_export_that_differs_leaves_nothing_under_its_name(tmp_path, tiny_tokenizer_path):

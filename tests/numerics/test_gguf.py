@@ -3,25 +3,24 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from megadec.common.errors import ExportError, InputError
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoder.flops import parameter_table
-from megadec.decoder.shape import DecoderShape
+from megadec.engine.zero.state_files import StateFiles
 from megadec.export.gguf.llama_cpp import BATCH_TOKENS, LlamaCppModel
 from megadec.export.gguf.writer import GGUF_DTYPES, MODEL_FILE, check_gguf, to_gguf, write_gguf
 from megadec.export.parity.compare import TEXTS
 from megadec.export.read.load import load_source
 from megadec.export.read.source import ModelSource
 from tests.support.sources import InMemory, random_classifier, random_source
+from tests.support.state_files import write_state_files
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("cyllama")
@@ -81,19 +80,36 @@ def test_nothing_is_printed_by_llama_cpp(exported, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+# Bytes of a matrix beside float32: q8_0 has a scale for 32 numbers of a byte; q4_k_m of rows of 64, which no block of
+# 256 divides, has Q5_0 and, of the embedding and of some others, Q8_0.
+SHARES = {"float16": 0.5, "bfloat16": 0.5, "q8_0": 34 / 128, "q4_k_m": 0.23}
+
+
 @pytest.mark.parametrize(
-    ("dtype", "layout"), [("float16", "qwen3-tied"), ("bfloat16", "llama-untied"), ("q8_0", "llama-untied")]
+    ("dtype", "layout"),
+    [("float16", "qwen3-tied"), ("bfloat16", "llama-untied"), ("q8_0", "llama-untied"), ("q4_k_m", "qwen3-tied")],
 )
-def test_every_format_passes_within_its_tolerance_and_the_smaller_ones_are_smaller(
+def test_every_format_passes_within_its_tolerance_and_the_smaller_ones_are_smaller_and_say_what_they_lost(
     tmp_path, tiny_tokenizer_path, dtype, layout
 ):
     source = random_source(tiny_tokenizer_path, **SIZES, **LAYOUTS[layout])
-    parity = to_gguf(source, tmp_path / "model-gguf", dtype=dtype)
-    assert parity.runtime == f"llama.cpp {dtype}"
-    assert parity.greedy_tokens > 100
+    parity = to_gguf(source, tmp_path / "model-gguf", dtype=dtype, parity="quick")
+    assert (parity.runtime, parity.mode, parity.prompts) == (f"llama.cpp {dtype}", "quick", 8)
+    assert parity.greedy_tokens > 8
+    assert parity.bits_per_character > 1
+    if dtype in ("q8_0", "q4_k_m"):
+        assert parity.source_bits_per_character == pytest.approx(parity.bits_per_character, rel=0.1)
+        assert parity.source_bits_per_character != parity.bits_per_character
+    else:
+        assert parity.source_bits_per_character is None
     whole_bytes = sum(4 * np.prod(size) for size in source.sizes.values())
     stored = sum(tensor.n_bytes for tensor in gguf.GGUFReader(tmp_path / "model-gguf" / MODEL_FILE).tensors)
-    assert stored / whole_bytes == pytest.approx({"q8_0": 34 / 128}.get(dtype, 0.5), rel=0.05)
+    assert stored / whole_bytes == pytest.approx(SHARES[dtype], rel=0.05)
+    assert {file.name for file in (tmp_path / "model-gguf").iterdir()} == {
+        MODEL_FILE,
+        "tokenizer.model",
+        "megadec.json",
+    }
 
 
 def test_rows_without_a_piece_are_never_a_text(tmp_path, tiny_tokenizer_path):
@@ -121,7 +137,7 @@ def fresh(tmp_path, tiny_tokenizer_path) -> Callable[[str], tuple[ModelSource, P
     return write
 
 
-@pytest.mark.parametrize("dtype", GGUF_DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "q8_0"])
 def test_one_changed_weight_is_refused(fresh, dtype):
     source, folder = fresh(dtype)
     tensor = next(each for each in gguf.GGUFReader(folder / MODEL_FILE).tensors if each.name == "blk.1.attn_k.weight")
@@ -132,6 +148,20 @@ def test_one_changed_weight_is_refused(fresh, dtype):
         stream.write(bytes([byte ^ 1]))  # the last bit of one number
     with pytest.raises(ExportError, match=r"'layers.1.self_attn.k_proj.weight': what the file holds is not what"):
         check_gguf(folder, source, dtype)
+
+
+def test_a_wrong_scale_of_one_block_of_4_bits_is_refused(tmp_path, tiny_tokenizer_path):
+    source = random_source(tiny_tokenizer_path, **{**SIZES, "hidden_size": 256, "intermediate_size": 256})
+    write_gguf(tmp_path, Tokenizer.load(tiny_tokenizer_path), source, "q4_k_m")
+    shutil.copyfile(tiny_tokenizer_path, tmp_path / "tokenizer.model")
+    tensors = gguf.GGUFReader(tmp_path / MODEL_FILE).tensors
+    tensor = next(each for each in tensors if each.name == "blk.1.attn_k.weight")
+    assert tensor.tensor_type.name == "Q4_K"
+    with open(tmp_path / MODEL_FILE, "r+b") as stream:
+        stream.seek(tensor.data_offset + 1)  # the exponent of the first block's scale
+        stream.write(bytes([tensor.data.reshape(-1)[1] ^ 0x0C]))
+    with pytest.raises(ExportError, match=r"k_proj.weight': what the file holds is not what .* Q4_K"):
+        check_gguf(tmp_path, source, "q4_k_m", "quick")
 
 
 @pytest.mark.parametrize("key", ["tokenizer.ggml.tokens", "llama.rope.freq_base"])
@@ -160,6 +190,7 @@ def test_what_gguf_cannot_express_is_refused_before_anything_is_written(tmp_path
     cases = [
         (random_classifier(tiny_tokenizer_path), "float32", r"is a classifier: .* --to hf or --to onnx"),
         (source, "q8_0", r"a row of tensor 'embed_tokens.weight' has 48 values; q8_0 packs blocks of 32"),
+        (source, "q4_k_m", r"dtype=q4_k_m: a row of tensor 'embed_tokens.weight' has 48 values"),
     ]
     for model, dtype, words in cases:
         with pytest.raises(ExportError, match=words):
@@ -175,20 +206,11 @@ def test_a_weight_beyond_float16_is_refused(tmp_path, tiny_tokenizer_path):
         to_gguf(replace(source, reader=reader), tmp_path / "model-gguf", dtype="float16")
 
 
-class _Drawn:
-    """Tensors that exist only while somebody holds them."""
-
-    def __init__(self, shape: DecoderShape) -> None:
-        self.shapes: Mapping[str, tuple[int, ...]] = parameter_table(shape)
-
-    def read(self, name: str) -> Tensor:
-        return torch.full(self.shapes[name], 0.5)
-
-
-def test_writing_takes_the_memory_of_a_few_tensors(tmp_path, tiny_tokenizer_path):
+def test_writing_a_checkpoint_takes_the_memory_of_a_few_tensors(tmp_path, tiny_tokenizer_path):
     sizes = {"hidden_size": 512, "head_size": 128, "intermediate_size": 2048, "layers": 10}
     source = random_source(tiny_tokenizer_path, **sizes)
-    source = replace(source, reader=_Drawn(source.shape))
+    write_state_files(tmp_path, {name: torch.full(size, 0.5) for name, size in source.sizes.items()})
+    source = replace(source, reader=StateFiles(tmp_path))
     tokenizer = Tokenizer.load(tiny_tokenizer_path)
     largest_bytes, whole_bytes = 4 * 512 * 2048, 4 * sum(np.prod(size) for size in source.sizes.values())
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew

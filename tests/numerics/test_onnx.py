@@ -12,7 +12,7 @@ from megadec.export.onnx.export import check_onnx, to_onnx
 from megadec.export.onnx.runtime import OnnxModel
 from megadec.export.read.load import load_source
 from megadec.export.read.source import ModelSource
-from tests.support.sources import random_source
+from tests.support.sources import random_classifier, random_source
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -134,8 +134,9 @@ def test_a_graph_with_another_constant_is_refused_by_the_logits(copy):
     eps = next(entry for entry in model.graph.initializer if entry.name.endswith("1e-06"))
     eps.CopyFrom(onnx.numpy_helper.from_array(np.array(1.0, np.float32), eps.name))
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ExportError, match=r"logits of ids .* differ"):
-        check_onnx(folder, source)
+    for mode in ("quick", "full"):
+        with pytest.raises(ExportError, match=r"logits of ids .* differ"):
+            check_onnx(folder, source, parity=mode)
 
 
 def test_a_cut_file_of_weights_is_refused(copy):
@@ -146,3 +147,36 @@ def test_a_cut_file_of_weights_is_refused(copy):
         check_onnx(folder, source)
     with pytest.raises(ExportError, match="onnxruntime cannot load it"):
         OnnxModel(folder)
+
+
+@pytest.mark.parametrize("layout", [True, False], ids=["qwen3-tied", "llama-untied"])
+def test_int8_is_a_quarter_loses_little_and_says_so_and_a_changed_number_is_refused(
+    tmp_path, tiny_tokenizer_path, layout
+):
+    source = random_source(tiny_tokenizer_path, qk_norm=layout, tied_embeddings=layout, hidden_size=64)
+    folder = tmp_path / "model-onnx"
+    parity = to_onnx(source, folder, dtype="int8", parity="quick")
+    assert (parity.runtime, parity.prompts) == ("onnxruntime int8", 8)
+    assert parity.source_bits_per_character == pytest.approx(parity.bits_per_character, rel=0.01)
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    kinds = {entry.name: entry.data_type for entry in model.graph.initializer}
+    quantized = {name for name, kind in kinds.items() if kind == onnx.TensorProto.UINT8}
+    assert quantized == {name for name, size in source.sizes.items() if len(size) > 1}
+    place = {
+        item.key: item.value for item in next(e for e in model.graph.initializer if e.name in quantized).external_data
+    }
+    data = bytearray((folder / "model.onnx.data").read_bytes())
+    data[int(place["offset"]) + 40] ^= 1
+    (folder / "model.onnx.data").write_bytes(data)
+    with pytest.raises(ExportError, match=r"model.onnx: tensor '.*' is not what .* as int8"):
+        check_onnx(folder, source, "int8", "quick")
+
+
+def test_int8_is_refused_where_rows_are_no_whole_blocks_and_of_a_classifier(tmp_path, tiny_tokenizer_path):
+    for source, words in (
+        (random_source(tiny_tokenizer_path), "a row of tensor 'embed_tokens.weight' has 48 values"),
+        (random_classifier(tiny_tokenizer_path, hidden_size=64), "is a classifier, whose loss by it is not measured"),
+    ):
+        with pytest.raises(ExportError, match=words):
+            to_onnx(source, tmp_path / "model-onnx", dtype="int8")
+    assert list(tmp_path.iterdir()) == []

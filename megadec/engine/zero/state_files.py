@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,6 +144,7 @@ class StateFiles:
         files = sorted(self.folder.glob("rank_*.safetensors"))
         if not files:
             raise CheckpointError(f"{self.folder} holds no rank_*.safetensors")
+        self._files = files
         self._open = [_open(file) for file in files]
         first, *others = [file.metadata() or {} for file in self._open]
         for file, metadata in zip(files, (first, *others), strict=True):
@@ -168,20 +169,33 @@ class StateFiles:
         return tuple(part for part in (WEIGHT, *MOMENTS) if (name, part) in self._pieces)
 
     def read(self, name: str) -> Tensor:
-        """One weight in float32."""
+        """One weight in float32, in memory of its own.
+
+        Its files are mapped for this read alone: an export reads all weights, and the pages of a mapping that stays
+        count as the process's memory.
+        """
         size = self.shapes[name]
-        return self.read_range(name, WEIGHT, 0, math.prod(size)).view(size).float()
+        pieces = [
+            _open(self._files[number]).get_slice(key)[first:last]
+            for number, key, first, last in self._slices(name, WEIGHT, 0, math.prod(size))
+        ]
+        return torch.cat(pieces).view(size).float()
 
     def read_range(self, name: str, part: str, start: int, length: int) -> Tensor:
         """Elements [start, start + length) of a flattened parameter's part, in the dtype in which they were saved."""
-        found = []
+        found = [
+            self._open[number].get_slice(key)[first:last]
+            for number, key, first, last in self._slices(name, part, start, length)
+        ]
+        tensor: Tensor = found[0] if len(found) == 1 else torch.cat(found)
+        return tensor
+
+    def _slices(self, name: str, part: str, start: int, length: int) -> Iterator[tuple[int, str, int, int]]:
+        """Where these elements lie: the file's number, a tensor in it, its first element to take and the end."""
         for begin, size, number in self._pieces[name, part]:
             first, last = max(start, begin), min(start + length, begin + size)
             if first < last:
-                stored = self._open[number].get_slice(ShardSlice(name, part, begin, size, torch.float32).key)
-                found.append(stored[first - begin : last - begin])
-        tensor: Tensor = found[0] if len(found) == 1 else torch.cat(found)
-        return tensor
+                yield number, ShardSlice(name, part, begin, size, torch.float32).key, first - begin, last - begin
 
     def _check_whole(self) -> None:
         for name, size in self.shapes.items():

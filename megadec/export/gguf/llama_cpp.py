@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from megadec.decoding.session import check_ids
 
 # Tokens that one call of llama.cpp computes; its buffer holds so many rows of logits.
 BATCH_TOKENS = 256
+# llama.cpp rounds the room of a sequence up to it.
+CONTEXT_STEP = 256
 FENCE = "。"
 
 _FLOAT32 = 0  # GGML_TYPE_F32
@@ -25,11 +28,8 @@ _NO_FLASH_ATTENTION = 0
 class LlamaCppModel:
     """A language model in llama.cpp, on the CPU."""
 
-    def __init__(self, path: Path, session_tokens: int | None = None) -> None:
-        """Map the file. session_tokens: room of a session, None: the whole context, whose keys may take gigabytes.
-
-        Raises ExportError, MissingExtraError.
-        """
+    def __init__(self, path: Path) -> None:
+        """Map the file. Raises ExportError, MissingExtraError."""
         self.path = Path(path)
         if not self.path.is_file():
             raise ExportError(f"{path} does not exist; a GGUF file was expected")
@@ -48,18 +48,18 @@ class LlamaCppModel:
             raise ExportError(f"{path}: llama.cpp cannot load it: {error}") from error
         self._vocabulary = self.model.get_vocab()
         self.vocabulary_size: int = self._vocabulary.n_vocab
-        self.max_position_embeddings: int = min(self.model.n_ctx_train, session_tokens or self.model.n_ctx_train)
+        self.max_position_embeddings: int = self.model.n_ctx_train
         self.bos_id: int = self._vocabulary.token_bos()
         self.eos_id: int = self._vocabulary.token_eos()
         self._fence = self.encode(FENCE)
 
     def session(self) -> "LlamaCppSession":
         """One sequence, empty so far. Sessions share the weights and nothing else."""
-        return LlamaCppSession(self)
+        return LlamaCppSession(self, 1, self.max_position_embeddings)
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits [S, V] behind each of `ids`, float32. Raises InputError."""
-        return torch.stack(self.session().feed_all(ids)).float()
+        return LlamaCppSession(self, 1, len(ids)).feed_rows([ids])[0]
 
     def encode(self, text: str, add_special: bool = False) -> list[int]:
         """The ids of `text`, in which nothing is read as a special token; with `<s>` in front if `add_special`."""
@@ -81,14 +81,15 @@ class LlamaCppModel:
 
 
 class LlamaCppSession:
-    """One sequence: the keys and values of the tokens that it was fed."""
+    """Some sequences, one where a text is generated: the keys and values of the tokens that each was fed."""
 
-    def __init__(self, model: LlamaCppModel) -> None:
-        """Raises ExportError where there is no memory for the keys and values."""
+    def __init__(self, model: LlamaCppModel, sequences: int, tokens: int) -> None:
+        """tokens: the most that a sequence will hold. Raises ExportError where there is no memory for them."""
         self._model = model
-        self.length = 0
+        self._lengths = [0] * sequences
         options = model.library.LlamaContextParams()
-        options.n_ctx = model.max_position_embeddings
+        options.n_seq_max = sequences
+        options.n_ctx = sequences * (tokens + -tokens % CONTEXT_STEP)
         options.n_batch = options.n_ubatch = BATCH_TOKENS
         options.n_threads = options.n_threads_batch = torch.get_num_threads()
         options.type_k = options.type_v = _FLOAT32
@@ -101,27 +102,50 @@ class LlamaCppSession:
 
     def feed(self, ids: Sequence[int]) -> Tensor:
         """Logits [V] behind the last of `ids`, float64; they follow what was fed before. Raises InputError."""
-        return self.feed_all(ids, every=False)[-1]
+        return torch.from_numpy(self._feed([ids], every=False)[0][-1])
 
-    def feed_all(self, ids: Sequence[int], every: bool = True) -> list[Tensor]:
-        """Logits [V] behind each of `ids`, float64, or only behind the last of each piece. Raises InputError."""
-        check_ids(ids, self._model.vocabulary_size, self._model.max_position_embeddings, self.length)
-        found: list[Tensor] = []
-        for start in range(0, len(ids), BATCH_TOKENS):
-            piece = ids[start : start + BATCH_TOKENS]
-            wanted = range(len(piece)) if every else [len(piece) - 1]
+    def feed_rows(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Logits [S, V] behind each id of each sequence's row, float32. Raises InputError."""
+        return [torch.from_numpy(np.array(found, dtype=np.float32)) for found in self._feed(rows, every=True)]
+
+    def _feed(self, rows: Sequence[Sequence[int]], every: bool) -> list[list[np.ndarray]]:
+        """Logits [V] behind each id of each row, float64, or behind its last one alone."""
+        for ids, length in zip(rows, self._lengths, strict=True):
+            check_ids(ids, self._model.vocabulary_size, self._model.max_position_embeddings, length)
+        tokens = [(row, place, one) for row, ids in enumerate(rows) for place, one in enumerate(ids)]
+        found: list[list[np.ndarray]] = [[] for _ in rows]
+        for start in range(0, len(tokens), BATCH_TOKENS):
+            piece = tokens[start : start + BATCH_TOKENS]
+            wanted = [every or place == len(rows[row]) - 1 for row, place, _ in piece]
             self._batch.clear()
-            for place, piece_id in enumerate(piece):
-                self._batch.add(int(piece_id), self.length + place, [0], place in wanted)
+            for (row, place, one), is_wanted in zip(piece, wanted, strict=True):
+                self._batch.add(int(one), self._lengths[row] + place, [row], is_wanted)
             try:
                 self._context.decode(self._batch)
             except (ValueError, RuntimeError) as error:
                 raise ExportError(
-                    f"{self._model.path}: llama.cpp failed after {self.length} tokens: {error}"
+                    f"{self._model.path}: llama.cpp failed after {max(self._lengths)} tokens: {error}"
                 ) from error
-            self.length += len(piece)
-            found += [torch.tensor(self._context.get_logits_ith(place), dtype=torch.float64) for place in wanted]
+            for number, (row, _, _) in enumerate(piece):
+                if wanted[number]:
+                    found[row].append(np.array(self._context.get_logits_ith(number)))
+        self._lengths = [length + len(ids) for ids, length in zip(rows, self._lengths, strict=True)]
         return found
+
+
+def quantize(whole: Path, output: Path, file_type: int) -> None:
+    """Write the float32 file `whole` again as `output` in one of llama.cpp's quantized formats (`llama_ftype`).
+
+    Raises ExportError, also where the disk is full, and MissingExtraError.
+    """
+    library: Any = _llama_cpp()
+    options = library.LlamaModelQuantizeParams()
+    options.ftype = file_type
+    options.nthread = torch.get_num_threads()
+    try:
+        library.model_quantize(str(whole), str(output), options)
+    except (ValueError, RuntimeError) as error:
+        raise ExportError(f"{whole}: llama.cpp cannot quantize it: {error}") from error
 
 
 def _llama_cpp() -> Any:

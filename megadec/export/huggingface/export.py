@@ -20,7 +20,15 @@ from megadec.common.tokenizer_files import CONFIG_FILE as TOKENIZER_CONFIG_FILE
 from megadec.common.tokenizer_files import JSON_FILE as TOKENIZER_JSON_FILE
 from megadec.decoder.model import Decoder
 from megadec.export.huggingface.layouts import in_layout
-from megadec.export.parity.compare import Ids, Parity, compare_classifier, compare_language_model, compare_tokenizer
+from megadec.export.parity.compare import (
+    Ids,
+    Mode,
+    Parity,
+    compare_classifier,
+    compare_language_model,
+    compare_tokenizer,
+    until_end,
+)
 from megadec.export.parity.folder import write_proven
 from megadec.export.read.huggingface_files import read_folder, write_model
 from megadec.export.read.load import decoder_with
@@ -28,7 +36,6 @@ from megadec.export.read.source import ModelSource, check_equal
 from megadec.export.read.tensor_names import layout_of, rename
 
 MAX_SHARD_BYTES = 5_000_000_000
-GENERATED_AT_ONCE = 8
 # What most often makes transformers give other ids than a tokenizer.model, for the message.
 DECISIVE_KEYS = ("add_prefix_space", "add_bos_token", "tokenizer_class")
 # Chats that a template is compared on; one that a template refuses, such as a system's message, is left out.
@@ -46,6 +53,7 @@ def to_hf(
     dtype: torch.dtype | None = None,
     layout: str = "auto",
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    parity: Mode = "full",
 ) -> Parity:
     """Export to the folder `output`, which appears when transformers' weights, ids, logits and text equal ours.
 
@@ -60,11 +68,11 @@ def to_hf(
         write_model(source, folder, rounded, tokenizer, max_shard_bytes)
         write_tokenizer(transformers, folder, source, tokenizer)
 
-    check = partial(check_hf, source=source, dtype=rounded)
+    check = partial(check_hf, source=source, dtype=rounded, parity=parity)
     return write_proven(source, output, f"{layout_of(source.shape)} layout, {rounded},", write, check)
 
 
-def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
+def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype, parity: Mode = "full") -> Parity:
     """Load `folder` with transformers and compare it with its source. Raises ExportError naming what differs."""
     transformers = load_transformers()
     ours = Tokenizer.load(source.tokenizer_path)
@@ -73,14 +81,13 @@ def check_hf(folder: Path, source: ModelSource, dtype: torch.dtype) -> Parity:
     model, decoder = load_both(folder, source, dtype)
     if source.classes is not None:
         _compare_labels(model.config, source)
-        return compare_classifier(decoder, ours, partial(_classify, model, theirs), texts)
+        return compare_classifier(decoder, ours, partial(_classify, model, theirs), parity, texts=texts)
     ends = model.generation_config.eos_token_id
     if tuple(sorted(ends if isinstance(ends, list) else [ends])) != ours.end_ids:
         raise ExportError(f"transformers ends an answer at {ends}; those of {source.path} are {list(ours.end_ids)}")
     # Greedy, whatever the model's own generation_config.json says of sampling.
     model.generation_config = transformers.GenerationConfig(eos_token_id=list(ours.end_ids), pad_token_id=ours.eos_id)
-    generate = partial(_generate, model, ours)
-    return compare_language_model(decoder, ours, [lambda ids: model(torch.tensor([ids])).logits[0]], generate, texts)
+    return compare_language_model(decoder, ours, partial(_continue, model, ours), parity, texts=texts)
 
 
 def load_both(folder: Path, source: ModelSource, dtype: torch.dtype | None) -> tuple[Any, Decoder]:
@@ -180,23 +187,32 @@ def write_tokenizer(transformers: Any, folder: Path, source: ModelSource, tokeni
     write_json(config_file, {**named, **settings, **padding})
 
 
-def _generate(model: Any, tokenizer: Tokenizer, prompts: Sequence[Ids], tokens: int) -> list[list[int]]:
-    """transformers' greedy text of all prompts, generated in left-padded batches."""
-    made: dict[tuple[int, ...], list[int]] = {}
-    ordered = sorted(prompts, key=len)
-    for start in range(0, len(ordered), GENERATED_AT_ONCE):
-        rows = ordered[start : start + GENERATED_AT_ONCE]
-        pads = [len(rows[-1]) - len(row) for row in rows]
-        text_BS = model.generate(
-            torch.tensor([[tokenizer.eos_id] * pad + list(row) for pad, row in zip(pads, rows, strict=True)]),
-            attention_mask=torch.tensor([[0] * pad + [1] * len(row) for pad, row in zip(pads, rows, strict=True)]),
-            do_sample=False,
-            max_new_tokens=tokens,
-        )
-        for row, new in zip(rows, text_BS[:, len(rows[-1]) :].tolist(), strict=True):
-            ends = [place for place, one in enumerate(new) if one in tokenizer.end_ids]
-            made[tuple(row)] = new[: ends[0] + 1] if ends else new
-    return [made[tuple(prompt)] for prompt in prompts]
+def _continue(model: Any, tokenizer: Tokenizer, prompts: Sequence[Ids], tokens: int) -> list[tuple[list[int], Tensor]]:
+    """`Continue` by transformers: the logits of the prompts padded behind, then `generate`, which wants padding in
+    front, with the logits that it chose from."""
+    longest, eos_id = max(map(len, prompts)), tokenizer.eos_id
+    pads = [longest - len(ids) for ids in prompts]
+    sizes = list(zip(pads, prompts, strict=True))
+    with torch.inference_mode():
+        logits_BSV = model(
+            torch.tensor([[*ids, *[eos_id] * pad] for pad, ids in sizes]),
+            attention_mask=torch.tensor([[1] * len(ids) + [0] * pad for pad, ids in sizes]),
+            use_cache=False,
+        ).logits
+    found = model.generate(
+        torch.tensor([[eos_id] * pad + list(ids) for pad, ids in sizes]),
+        attention_mask=torch.tensor([[0] * pad + [1] * len(ids) for pad, ids in sizes]),
+        do_sample=False,
+        max_new_tokens=tokens,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    steps_BTV = torch.stack(found.logits, dim=1)
+    continued = []
+    for row, (ids, new) in enumerate(zip(prompts, found.sequences[:, longest:].tolist(), strict=True)):
+        made = until_end(new, tokenizer.end_ids)
+        continued.append((made, torch.cat([logits_BSV[row, : len(ids) - 1], steps_BTV[row, : len(made)]])))
+    return continued
 
 
 def _classify(model: Any, tokenizer: Any, rows: Sequence[Ids]) -> Tensor:

@@ -28,8 +28,8 @@ LEAST = torch.finfo(torch.float32).min
 # one of them, D head size, F = D / 2, V vocabulary, L labels.
 
 
-def build_graph(shape: DecoderShape, classes: int | None = None) -> Graph:
-    """The graph of a decoder with a cache of keys and values, or with `classes` of a classifier.
+def build_graph(shape: DecoderShape, classes: int | None = None, int8: bool = False) -> Graph:
+    """The graph of a decoder with a cache of keys and values, or with `classes` of a classifier. int8: of the matrices.
 
     Inputs of both: input_ids [B, S], attention_mask [B, T] (1 for tokens, 0 for padding, past ones too). More of a
     decoder: position_ids [B, S], past_key_values.N.key and .value [B, K, T - S, D], T = S for a first call; outputs:
@@ -37,7 +37,7 @@ def build_graph(shape: DecoderShape, classes: int | None = None) -> Graph:
     the output is logits [B, L] behind the last token of each sequence that is not padding.
     """
     tables = dict.fromkeys((COSINES, SINES), (shape.max_position_embeddings, shape.head_size // 2))
-    graph = Graph({**parameter_table(shape, classes), **tables})
+    graph = Graph({**parameter_table(shape, classes), **tables}, int8)
     ids_BS = graph.input("input_ids", "int64", BATCH, NEW)
     mask_BT = graph.input("attention_mask", "int64", BATCH, ALL if classes is None else NEW)
     if classes is None:
@@ -57,7 +57,7 @@ def _language_head(body: "_Body", x_NH: str) -> None:
     graph, shape = body.graph, body.shape
     h_NH = body.norm(x_NH, "norm")
     graph.scope = "lm_head"
-    logits_NV = graph.apply("Gemm", h_NH, graph.weight(EMBEDDING if shape.tied_embeddings else HEAD), transB=1)
+    logits_NV = graph.linear(EMBEDDING if shape.tied_embeddings else HEAD, h_NH)
     graph.output("logits", "float", BATCH, NEW, shape.vocabulary_size)
     graph.apply("Reshape", logits_NV, body.sizes(shape.vocabulary_size), to="logits")
     for name in caches(shape).values():
@@ -116,7 +116,7 @@ class _Body:
         """The embedding and all layers: x [N, H]."""
         graph = self.graph
         graph.scope = "embed_tokens"
-        x_NH = graph.apply("Gather", graph.weight(EMBEDDING), graph.apply("Reshape", self._ids_BS, graph.integers(-1)))
+        x_NH = graph.rows(EMBEDDING, graph.apply("Reshape", self._ids_BS, graph.integers(-1)))
         for layer in range(self.shape.layers):
             x_NH = self._block(layer, x_NH)
         return x_NH
@@ -139,7 +139,7 @@ class _Body:
         return graph.apply("Mul", graph.apply("Div", x, root), graph.weight(f"{name}.weight"))
 
     def _linear(self, name: str, x_NI: str) -> str:
-        return self.graph.apply("Gemm", x_NI, *self.graph.weights_of(name), transB=1)
+        return self.graph.linear(f"{name}.weight", x_NI)
 
     def _swiglu(self, name: str, h_NH: str) -> str:
         gate_NI = self._linear(f"{name}.gate_proj", h_NH)

@@ -11,9 +11,12 @@ import numpy as np
 
 from megadec import __version__
 from megadec.common.errors import needs_extra
+from megadec.export.onnx.int8 import BLOCK_VALUES, SCALES, ZERO, block_sizes
 
 # Opset 18 is the first with all operators that are needed, and so runs in the most runtimes.
 OPSET = 18
+# The domain of onnxruntime's own operators.
+MICROSOFT = "com.microsoft"
 
 Number = Literal["float", "int64"]
 
@@ -28,13 +31,14 @@ def onnx_library() -> Any:
 class Graph:
     """Operators in the order in which they are applied; a value is its name. `scope` goes in front of new names.
 
-    sizes: of every weight that there may be, by name.
+    sizes: of every weight that there may be, by name. int8: matrices are stored as `int8.py` has it.
     """
 
-    def __init__(self, sizes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, sizes: Mapping[str, tuple[int, ...]], int8: bool = False) -> None:
         self.onnx = onnx_library()
         self.scope = ""
         self._sizes = sizes
+        self._int8 = int8
         self.weights: dict[str, tuple[int, ...]] = {}
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
@@ -56,10 +60,32 @@ class Graph:
         self.weights[name] = self._sizes[name]
         return name
 
-    def weights_of(self, layer: str) -> list[str]:
-        """A linear layer's weight, and its bias where it has one."""
-        names = (f"{layer}.weight", f"{layer}.bias")
-        return [self.weight(name) for name in names if name in self._sizes]
+    def linear(self, name: str, x: str) -> str:
+        """x [N, I] times the matrix [O, I] of this name, and the bias beside it where there is one: [N, O]."""
+        bias_name = name.removesuffix("weight") + "bias"
+        bias = [self.weight(bias_name)] if bias_name in self._sizes else []
+        if not self._int8:
+            return self.apply("Gemm", x, self.weight(name), *bias, transB=1)
+        rows, columns = self._sizes[name]
+        # Level 4 rounds what is multiplied with the weights to 8 bits too; without it a product takes 15 times as long.
+        blocks: dict[str, Any] = {"K": columns, "N": rows, "bits": 8, "block_size": BLOCK_VALUES, "accuracy_level": 4}
+        product = self.apply("MatMulNBits", x, *self._blocks(name), domain=MICROSOFT, **blocks)
+        return self.apply("Add", product, *bias) if bias else product
+
+    def rows(self, name: str, ids_N: str) -> str:
+        """The rows of a matrix [V, H] of these numbers: [N, H]."""
+        if not self._int8:
+            return self.apply("Gather", self.weight(name), ids_N)
+        numbers, scales = (self.apply("Gather", one, ids_N) for one in self._blocks(name))
+        # CastLike, as an attribute of Cast has the name of `to`.
+        steps = self.apply("Sub", self.apply("CastLike", numbers, scales), self.number(ZERO))
+        values = self.apply("Mul", steps, self.apply("Unsqueeze", scales, self.integers(-1)))
+        return self.apply("Reshape", values, self.integers(-1, self._sizes[name][1]))
+
+    def _blocks(self, name: str) -> tuple[str, str]:
+        size = block_sizes(self._sizes[name])
+        self.weights[name], self.weights[name + SCALES] = size, size[:2]
+        return name, name + SCALES
 
     def constant(self, values: np.ndarray) -> str:
         """A small tensor inside the graph; equal ones are there once."""
@@ -100,11 +126,14 @@ class Graph:
         tensors = [*self._constants.values(), *weights]
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, initializer=tensors)
         opsets = [helper.make_opsetid("", OPSET)]
+        oldest = helper.find_min_ir_version_for(opsets)
+        if self._int8:
+            opsets.append(helper.make_opsetid(MICROSOFT, 1))
         # The oldest version of the file format that has this opset: a runtime refuses one newer than itself.
         model = helper.make_model(
             graph,
             opset_imports=opsets,
-            ir_version=helper.find_min_ir_version_for(opsets),
+            ir_version=oldest,
             producer_name="megadec",
             producer_version=__version__,
         )

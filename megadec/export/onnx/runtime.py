@@ -80,47 +80,58 @@ class OnnxModel:
 
     def session(self) -> "OnnxSession":
         """One sequence, empty so far. Sessions are independent; one may be fed while another waits."""
-        return OnnxSession(self)
+        return OnnxSession(self, 1)
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits [S, V] behind each of `ids`, float32. Raises InputError."""
-        return torch.cat(list(self.session().feed_pieces(ids)))
+        return self.session().feed_rows([ids])[0]
 
 
 class OnnxSession:
-    """One sequence: the keys and values of the tokens that it was fed."""
+    """Some sequences, one where a text is generated: the keys and values of the tokens that each was fed."""
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(self, model: OnnxModel, sequences: int) -> None:
         self._model = model
-        self.length = 0
         shape = model.shape
-        empty = np.zeros((1, shape.kv_heads, 0, shape.head_size), np.float32)
+        # 1 for a token, 0 for padding, which stands in front of what a shorter row was fed.
+        self._mask_BT = np.zeros((sequences, 0), np.int64)
+        empty = np.zeros((sequences, shape.kv_heads, 0, shape.head_size), np.float32)
         self._cache = dict.fromkeys(caches(shape), empty)
         self._presents = list(caches(shape).values())
 
     def feed(self, ids: Sequence[int]) -> Tensor:
         """Logits [V] behind the last of `ids`, float64; they follow what was fed before. Raises InputError."""
-        for logits_SV in self.feed_pieces(ids):
-            last_V = logits_SV[-1]
+        for logits_BSV in self._feed([ids]):
+            last_V = logits_BSV[0, -1]
         return last_V.to(torch.float64)
 
-    def feed_pieces(self, ids: Sequence[int]) -> Iterator[Tensor]:
-        """Logits [S, V] of at most PIECE_TOKENS tokens at a time."""
-        check_ids(ids, self._model.vocabulary_size, self._model.max_position_embeddings, self.length)
-        for start in range(0, len(ids), PIECE_TOKENS):
-            yield self._feed_piece(ids[start : start + PIECE_TOKENS])
+    def feed_rows(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Logits [S, V] behind each id of each sequence's row, float32. Raises InputError."""
+        logits_BSV = torch.cat(list(self._feed(rows)), dim=1)
+        return [logits_SV[-len(ids) :] for ids, logits_SV in zip(rows, logits_BSV, strict=True)]
 
-    def _feed_piece(self, ids: Sequence[int]) -> Tensor:
-        end = self.length + len(ids)
+    def _feed(self, rows: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Logits [B, S, V] of at most PIECE_TOKENS tokens of each row at a time."""
+        for ids, length in zip(rows, self._mask_BT.sum(1).tolist(), strict=True):
+            check_ids(ids, self._model.vocabulary_size, self._model.max_position_embeddings, length)
+        padding = [max(map(len, rows)) - len(ids) for ids in rows]
+        ids_BS = np.asarray([[0] * pad + list(ids) for pad, ids in zip(padding, rows, strict=True)], np.int64)
+        new_BS = np.asarray([[0] * pad + [1] * len(ids) for pad, ids in zip(padding, rows, strict=True)], np.int64)
+        for start in range(0, ids_BS.shape[1], PIECE_TOKENS):
+            piece = slice(start, start + PIECE_TOKENS)
+            yield self._feed_piece(ids_BS[:, piece], new_BS[:, piece])
+
+    def _feed_piece(self, ids_BS: np.ndarray, new_BS: np.ndarray) -> Tensor:
+        self._mask_BT = np.concatenate([self._mask_BT, new_BS], axis=1)
+        positions_BT = np.maximum(self._mask_BT.cumsum(1) - 1, 0)
         tokens = {
-            "input_ids": np.asarray([ids], np.int64),
-            "attention_mask": np.ones((1, end), np.int64),
-            "position_ids": np.arange(self.length, end, dtype=np.int64)[None],
+            "input_ids": ids_BS,
+            "attention_mask": self._mask_BT,
+            "position_ids": positions_BT[:, -ids_BS.shape[1] :],
         }
         logits_BSV, *presents = self._model.runtime.run(["logits", *self._presents], {**tokens, **self._cache})
         self._cache = dict(zip(self._cache, presents, strict=True))
-        self.length = end
-        return torch.from_numpy(logits_BSV[0])
+        return torch.from_numpy(logits_BSV)
 
 
 class OnnxClassifier:

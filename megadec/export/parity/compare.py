@@ -3,36 +3,41 @@
 The set is small, so that every export is compared on the same texts in seconds; it was written for what breaks exports
 (leading blanks, newlines, rare characters, text that looks like a special token, long prompts). A runtime has its own
 kernels, and a format its own rounding, so each export states the tolerance that it was held to.
+
+A runtime continues the prompts in groups, and our decoder then reads each prompt and what the runtime wrote behind it
+once: every logit of the prompt and of the text is compared, so the runtime's cache of keys and values is too.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import cycle
+from typing import Literal
 
 import torch
 import yaml
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from megadec.common.errors import ExportError
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.model import Decoder
-from megadec.decoding.session import Session
 
 LOGIT_TOLERANCE = 1e-4
-GREEDY_TOKENS = 16
-CLASSIFIED_AT_ONCE = 8
+AT_ONCE = 8
+# Of a group of prompts, padding and greedy text with them: its logits are held, twice.
+GROUP_TOKENS = 512
 
+Mode = Literal["quick", "full"]
 Ids = Sequence[int]
-# Our decoder: ids [1, S] -> logits [1, S, V].
-Ours = Callable[[Tensor], Tensor]
-# The ids of a text -> logits [S, V] behind each of them.
-Logits = Callable[[Ids], Tensor]
+# (prompts of about a length, tokens) -> the greedy text behind each, so many tokens or up to an end token with it, and
+# the logits [S + T - 1, V] behind each id of the prompt and of the text but its last.
+Continue = Callable[[Sequence[Ids], int], list[tuple[list[int], Tensor]]]
+# A row of ids for each sequence, behind what it was fed before -> the logits [S, V] behind each of them.
+Feed = Callable[[Sequence[Ids]], Sequence[Tensor]]
 # The ids of B texts -> logits [B, L] of each.
 Classify = Callable[[Sequence[Ids]], Tensor]
-# (prompts, tokens) -> the greedy text behind each prompt: so many tokens, or up to an end token with it.
-Generate = Callable[[Sequence[Ids], int], list[list[int]]]
 
 _SET = yaml.safe_load((resources.files("megadec.export.parity") / "texts.yaml").read_text(encoding="utf-8"))
 PROMPTS: tuple[str, ...] = tuple(_SET["prompts"])
@@ -40,11 +45,25 @@ TEXTS: tuple[str, ...] = (*PROMPTS, *_SET["texts"])
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """What of the set is computed: every `every`-th prompt, the longest one with them, and tokens behind each."""
+
+    every: int
+    greedy_tokens: int
+
+
+# Tensors, settings and token ids are compared whole in both; what is left to find is a graph that computes something
+# else, which shows in any prompt that is long enough.
+EFFORTS: dict[Mode, Effort] = {"quick": Effort(7, 4), "full": Effort(1, 16)}
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
     """What was compared: the largest logit difference, and how many prompts, greedy tokens and texts.
 
     runtime: what the export was loaded in. tolerance: what the logits were allowed to differ by, in units of their
-    standard deviation where that is above 1 (`compare_logits`).
+    standard deviation where that is above 1 (`check_logits`). bits_per_character: of the prompts, as the export has
+    them; None of a classifier. source_bits_per_character: as the source has them, where the export is quantized.
     """
 
     largest_logit_difference: float
@@ -53,53 +72,109 @@ class Parity:
     texts: int
     runtime: str = "transformers"
     tolerance: float = LOGIT_TOLERANCE
+    mode: Mode = "full"
+    bits_per_character: float | None = None
+    source_bits_per_character: float | None = None
 
     def __str__(self) -> str:
-        return (
+        said = (
             f"{self.runtime}: largest logit difference {self.largest_logit_difference:.1e} (tolerance "
             f"{self.tolerance:.0e} x their spread) over {self.prompts} prompts, "
             f"{f'{self.greedy_tokens} greedy tokens and ' * bool(self.greedy_tokens)}"
             f"{self.texts} texts equal"
         )
+        if self.source_bits_per_character is not None:
+            said += f"; {self.bits_per_character:.4f} bits per character, {self.source_bits_per_character:.4f} before"
+        return said
 
 
 def compare_language_model(
     decoder: Decoder,
     tokenizer: Tokenizer,
-    logits: Sequence[Logits],
-    generate: Generate,
+    continued: Continue,
+    mode: Mode = "full",
+    *,
     texts: int = 0,
     runtime: str = "transformers",
     tolerance: float = LOGIT_TOLERANCE,
 ) -> Parity:
-    """Compare the logits, in each of the ways in which the runtime gives them, and the greedy text of the prompts.
+    """Compare the logits of the prompts and of the greedy text behind them, and the text itself.
 
     texts: how many `compare_tokenizer` has compared. Raises ExportError.
     """
-    context = decoder.shape.max_position_embeddings
-    prompts = prompt_ids(tokenizer, context)
-    difference = max(compare_logits(prompts, decoder, theirs, tolerance) for theirs in logits)
-    made = generate(prompts, min(GREEDY_TOKENS, context - 1))
-    greedy = compare_greedy(prompts, decoder, made, tokenizer.end_ids, tolerance)
-    return Parity(difference, len(prompts), greedy, texts, runtime, tolerance)
+    prompts = prompt_ids(tokenizer, decoder.shape.max_position_embeddings, mode)
+    tokens = min(EFFORTS[mode].greedy_tokens, decoder.shape.max_position_embeddings - 1)
+    difference, greedy, nats = 0.0, 0, 0.0
+    for group in _groups(prompts, tokens):
+        theirs = continued(group, tokens)
+        ours = logits_of(decoder, [[*ids, *made[:-1]] for ids, (made, _) in zip(group, theirs, strict=True)])
+        for ids, (made, found_SV), wanted_SV in zip(group, theirs, ours, strict=True):
+            difference = max(difference, check_logits(ids, wanted_SV, found_SV, tolerance))
+            greedy += check_greedy(ids, made, wanted_SV[len(ids) - 1 :], tolerance)
+            nats += _nats(ids, found_SV)
+    bits = _bits(nats, prompts, tokenizer)
+    return Parity(difference, len(prompts), greedy, texts, runtime, tolerance, mode, bits)
+
+
+def bits_per_character(decoder: Decoder, tokenizer: Tokenizer, mode: Mode = "full") -> float:
+    """What our decoder gives for the prompts of `compare_language_model`; 0.0 where a context holds no second token."""
+    prompts = prompt_ids(tokenizer, decoder.shape.max_position_embeddings, mode)
+    groups = _groups(prompts, 0)
+    nats = sum(
+        _nats(ids, found) for group in groups for ids, found in zip(group, logits_of(decoder, group), strict=True)
+    )
+    return _bits(nats, prompts, tokenizer)
+
+
+def check_loss(parity: Parity, before: float, largest_share: float) -> Parity:
+    """The comparison of a quantized export beside its source's bits per character.
+
+    Raises ExportError when the export's are higher by more than this share.
+    """
+    after = parity.bits_per_character
+    # `not <=` so that NaN is a loss too.
+    if after is None or not after <= before * (1 + largest_share):
+        raise ExportError(
+            f"{parity.runtime}: {after:.4f} bits per character of the fixed prompts, {before:.4f} before; at most "
+            f"{largest_share:.0%} more are allowed: the model loses too much in this dtype"
+        )
+    return replace(parity, source_bits_per_character=before)
+
+
+def _nats(ids: Ids, logits_SV: Tensor) -> float:
+    return float(
+        cross_entropy(logits_SV[: len(ids) - 1].float(), torch.tensor(ids[1:], dtype=torch.int64), reduction="sum")
+    )
+
+
+def _bits(nats: float, prompts: Sequence[Ids], tokenizer: Tokenizer) -> float:
+    characters = sum(int(tokenizer.characters_per_id[list(ids[1:])].sum()) for ids in prompts)
+    return nats / math.log(2) / max(characters, 1)
 
 
 def compare_classifier(
-    decoder: Decoder, tokenizer: Tokenizer, theirs: Classify, texts: int = 0, runtime: str = "transformers"
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    theirs: Classify,
+    mode: Mode = "full",
+    *,
+    texts: int = 0,
+    runtime: str = "transformers",
+    tolerance: float = LOGIT_TOLERANCE,
 ) -> Parity:
     """Compare the logits of each prompt alone and beside longer and shorter ones, which `theirs` pads by itself.
 
     Raises ExportError.
     """
-    prompts = prompt_ids(tokenizer, decoder.shape.max_position_embeddings)
-    batched: dict[tuple[int, ...], Tensor] = {}
+    prompts, difference = prompt_ids(tokenizer, decoder.shape.max_position_embeddings, mode), 0.0
     with torch.inference_mode():
-        for start in range(0, len(prompts), CLASSIFIED_AT_ONCE):
-            part = prompts[start : start + CLASSIFIED_AT_ONCE]
-            batched.update(zip(map(tuple, part), theirs(part)[:, None], strict=True))
-    ours = partial(decoder, last_only=True)
-    ways: tuple[Logits, ...] = (lambda ids: theirs([ids]), lambda ids: batched[tuple(ids)])
-    return Parity(max(compare_logits(prompts, ours, way) for way in ways), len(prompts), 0, texts, runtime)
+        for start in range(0, len(prompts), AT_ONCE):
+            part = prompts[start : start + AT_ONCE]
+            for ids, beside_L in zip(part, theirs(part), strict=True):
+                wanted_1L = decoder(torch.tensor([ids]), last_only=True)[0].float()
+                for found_1L in (beside_L[None], theirs([ids])):
+                    difference = max(difference, check_logits(ids, wanted_1L, found_1L, tolerance))
+    return Parity(difference, len(prompts), 0, texts, runtime, tolerance, mode)
 
 
 def compare_tokenizer(
@@ -146,79 +221,93 @@ def template_texts(tokenizer: Tokenizer) -> list[str]:
     return ["".join(specials), "".join(f"{special}{text}" for special, text in between)]
 
 
-def prompt_ids(tokenizer: Tokenizer, max_position_embeddings: int) -> list[list[int]]:
+def prompt_ids(tokenizer: Tokenizer, max_position_embeddings: int, mode: Mode = "full") -> list[list[int]]:
     """The prompts as ids, cut so that the greedy text still fits into the context."""
-    room = max(1, max_position_embeddings - GREEDY_TOKENS)
-    return [([*tokenizer.prefix_ids, *ids] or [tokenizer.bos_id])[:room] for ids in tokenizer.encode_many(PROMPTS)]
+    effort = EFFORTS[mode]
+    room = max(1, max_position_embeddings - effort.greedy_tokens)
+    encoded = tokenizer.encode_many(PROMPTS[:: effort.every])
+    return [([*tokenizer.prefix_ids, *ids] or [tokenizer.bos_id])[:room] for ids in encoded]
 
 
-def compare_logits(prompts: Iterable[Ids], ours: Ours, theirs: Logits, tolerance: float = LOGIT_TOLERANCE) -> float:
-    """The largest difference of two models' logits over all positions.
+def _groups(prompts: Sequence[Ids], tokens: int) -> Iterator[list[Ids]]:
+    """Prompts of about a length together, `tokens` more behind each."""
+    group: list[Ids] = []
+    for ids in sorted(prompts, key=len):
+        if group and (len(group) == AT_ONCE or (len(group) + 1) * (len(ids) + tokens) > GROUP_TOKENS):
+            yield group
+            group = []
+        group.append(ids)
+    yield group
+
+
+def logits_of(decoder: Decoder, rows: Sequence[Ids]) -> list[Tensor]:
+    """Our logits [S, V] behind each id of each row, float32. Rows are padded behind, where no token looks."""
+    longest = max(map(len, rows))
+    ids_BS = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in rows])
+    with torch.inference_mode():
+        logits_BSV = decoder(ids_BS).float()
+    return [logits_SV[: len(ids)] for ids, logits_SV in zip(rows, logits_BSV, strict=True)]
+
+
+def check_logits(ids: Ids, wanted_SV: Tensor, found_SV: Tensor, tolerance: float = LOGIT_TOLERANCE) -> float:
+    """The largest difference of two models' logits of `ids`.
 
     tolerance: in units of the standard deviation of our logits where that is above 1, because rounding grows with the
     numbers that are rounded. Raises ExportError when a difference is above it, or not finite.
     """
-    largest = 0.0
-    for ids in prompts:
-        with torch.inference_mode():
-            wanted_SV = ours(torch.tensor([list(ids)]))[0].float()
-            difference = float((wanted_SV - theirs(ids).float()).abs().max())
-        allowed = tolerance * _scale(wanted_SV)
-        # `not <=` so that NaN is a mismatch too.
-        if not difference <= allowed:
-            raise ExportError(
-                f"logits of ids {list(ids)[:8]}... differ by {difference:.2e}; at most {allowed:.1e} is allowed"
-            )
-        largest = max(largest, difference)
-    return largest
+    difference = float((wanted_SV - found_SV.float()).abs().max())
+    allowed = tolerance * _scale(wanted_SV)
+    # `not <=` so that NaN is a mismatch too.
+    if not difference <= allowed:
+        raise ExportError(
+            f"logits of ids {list(ids)[:8]}... differ by {difference:.2e}; at most {allowed:.1e} is allowed"
+        )
+    return difference
 
 
 def _scale(logits: Tensor) -> float:
     return max(1.0, float(logits.std()))
 
 
-def compare_greedy(
-    prompts: Iterable[Ids],
-    ours: Ours,
-    theirs: Iterable[Ids],
-    end_ids: Collection[int],
-    tolerance: float = LOGIT_TOLERANCE,
-) -> int:
-    """Compare what the other runtime wrote behind each prompt; gives how many tokens were equal.
+def check_greedy(prompt: Ids, made: Ids, wanted_TV: Tensor, tolerance: float = LOGIT_TOLERANCE) -> int:
+    """How many of the tokens that a runtime wrote behind `prompt` are our likeliest; the others are ties.
 
-    Raises ExportError at the first other token, unless our logit of it is within the tolerance (in the units of
-    `compare_logits`) of the best one; such a tie ends the comparison of its prompt.
+    wanted_TV: our logits in front of each of them. Raises ExportError at a token whose logit is further from the
+    likeliest one's than the tolerance, in the units of `check_logits`.
     """
-    compared = 0
-    for prompt, made in zip(prompts, theirs, strict=True):
-        # One pass over prompt and text gives what each token would have been, as long as all before it are equal.
-        with torch.inference_mode():
-            logits_TV = ours(torch.tensor([[*prompt, *made]]))[0, len(prompt) - 1 : -1].float()
-        allowed = tolerance * _scale(logits_TV)
-        for found, logits_V in zip(made, logits_TV, strict=True):
-            wanted = int(logits_V.argmax())
-            if found != wanted:
-                # `not <=` so that NaN is a mismatch too.
-                if not float(logits_V[wanted] - logits_V[found]) <= allowed:
-                    raise ExportError(
-                        f"greedy text after {list(prompt)}: the export gives id {found}, the model {wanted}"
-                    )
-                break
-            compared += 1
-            if found in end_ids:
-                break
-    return compared
+    equal, allowed = 0, tolerance * _scale(wanted_TV)
+    for found, logits_V in zip(made, wanted_TV, strict=True):
+        wanted = int(logits_V.argmax())
+        # `not <=` so that NaN is a mismatch too.
+        if not float(logits_V[wanted] - logits_V[found]) <= allowed:
+            raise ExportError(f"greedy text after {list(prompt)}: the export gives id {found}, the model {wanted}")
+        equal += found == wanted
+    return equal
 
 
-def greedy_text(
-    session: Callable[[], Session], end_ids: Collection[int], prompts: Sequence[Ids], tokens: int
-) -> list[list[int]]:
-    """`Generate` for a runtime with sessions: each token is fed behind the ones before it."""
-    found: list[list[int]] = []
-    for new in prompts:
-        sequence, made = session(), list[int]()
-        while len(made) < tokens and (not made or made[-1] not in end_ids):
-            new = [int(sequence.feed(new).argmax())]
-            made += new
-        found.append(made)
-    return found
+def continue_greedily(
+    feed: Feed, end_ids: Collection[int], prompts: Sequence[Ids], tokens: int
+) -> list[tuple[list[int], Tensor]]:
+    """`Continue` for a runtime with a cache: the prompts but their last two ids at once, those two, then one by one."""
+    cut = min(map(len, prompts)) > 2
+    parts: list[Sequence[Ids]] = [[ids[:-2] for ids in prompts], [ids[-2:] for ids in prompts]] if cut else [prompts]
+    logits: list[list[Tensor]] = [[] for _ in prompts]
+    made: list[list[int]] = [[] for _ in prompts]
+    while parts:
+        for found, logits_SV in zip(logits, feed(parts.pop(0)), strict=True):
+            found.append(logits_SV)
+        if parts:
+            continue
+        for ids, found in zip(made, logits, strict=True):
+            ids.append(int(found[-1][-1].argmax()))
+        if len(made[0]) < tokens:
+            parts = [[ids[-1:] for ids in made]]
+    made = [until_end(ids, end_ids) for ids in made]
+    whole = (torch.cat(found)[: len(ids) + len(new) - 1] for ids, new, found in zip(prompts, made, logits, strict=True))
+    return list(zip(made, whole, strict=True))
+
+
+def until_end(ids: list[int], end_ids: Collection[int]) -> list[int]:
+    """The ids up to the first end token, with it."""
+    ends = [place for place, one in enumerate(ids) if one in end_ids]
+    return ids[: ends[0] + 1] if ends else ids

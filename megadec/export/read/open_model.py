@@ -47,8 +47,9 @@ def open_model(path: Path) -> ModelSource:
     for name, runtime in (("model.gguf", "llama.cpp"), ("model.onnx", "onnxruntime")):
         if (path / name).is_file():
             raise ConfigError(
-                f"{path} holds {name}, which {runtime} runs: launch/serve.py and megadec.load take it;"
-                " give the run or its Hugging Face export here"
+                f"{path} holds {name}, which {runtime} runs: launch/serve.py, megadec.load, and of a"
+                " language model tools/generate.py and tools/evaluate.py take it; give the run or its Hugging Face"
+                " export here"
             )
     if (path / CHECKPOINTS).is_dir():
         return _open_checkpoint(path)

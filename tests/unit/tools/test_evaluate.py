@@ -10,6 +10,7 @@ import pytest
 from megadec.common.errors import ConfigError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
+from megadec.export.commands import convert, generate
 from megadec.export.read.megadec import to_megadec
 from megadec.finetune.commands import evaluate as main
 from tests.support.commands import answer
@@ -100,3 +101,35 @@ def test_shards_behind_an_address_give_the_figures_of_local_ones_and_are_fetched
         sets_of(*usual, ADDRESS, "--cache.folder", tmp_path / "none", "--cache.bytes", 1000)
     with pytest.raises(ShardError, match=r"/none/index\.json is missing"):
         sets_of(*usual, "faulty://bucket/none", "--cache.folder", tmp_path, "--cache.attempts", 1)
+
+
+@pytest.mark.parametrize(
+    ("to", "dtype", "runtime"), [("gguf", "q8_0", "llama.cpp q8_0"), ("onnx", "int8", "onnxruntime int8")]
+)
+def test_a_quantized_export_is_evaluated_and_continues_a_text_and_its_folder_says_what_it_lost_and_took(
+    tmp_path, tiny_tokenizer_path, tiny_shards, capsys, to, dtype, runtime
+):
+    pytest.importorskip({"gguf": "cyllama", "onnx": "onnxruntime"}[to])
+    model, folder = tmp_path / "model", tmp_path / "export"
+    to_megadec(random_source(tiny_tokenizer_path, hidden_size=64), model)
+    asked = ["--to", to, "--dtype", dtype, "--parity", "quick", "--output", str(folder)]
+    convert(["--input", str(model), *asked])
+    stated = json.loads((folder / "megadec.json").read_text())
+    assert (stated["parity"]["runtime"], stated["parity"]["mode"]) == (runtime, "quick")
+    assert set(stated["seconds"]) == {"writing", "parity"}
+    assert stated["parity"]["source_bits_per_character"] > 1
+
+    windows = ("--data", tiny_shards, "--windows", 6, "--micro_batch_size", 2)
+    ours, theirs = (answer(main, "--model", path, *windows) for path in (model, folder))
+    assert (theirs["step"], theirs["trained_tokens"], theirs["dtype"]) == (12, 3456, runtime)
+    before, after = ours["sets"]["tiny"], theirs["sets"]["tiny"]
+    assert (after["tokens"], after["characters"]) == (before["tokens"], before["characters"])
+    assert after["bits_per_character"] == pytest.approx(before["bits_per_character"], rel=0.01)
+
+    capsys.readouterr()
+    generate(
+        ["--model", str(folder), "--prompt", "小林", "--sampling.max_new_tokens", "8", "--sampling.temperature", "0"]
+    )
+    assert capsys.readouterr().out.startswith("小林")
+    with pytest.raises(ConfigError, match=rf"dtype bfloat16: .* is {to.upper()}, which runs on the CPU here"):
+        main(["--model", str(folder), "--data", str(tiny_shards), "--dtype", "bfloat16"])
