@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -98,9 +100,17 @@ class SentencePieces:
 
     def entry(self, piece_id: int) -> Entry:
         """A row; sentencepiece writes a blank as U+2581."""
-        processor = self._processor
-        kinds = (kind for kind in SPECIAL_KINDS if getattr(processor, f"is_{kind}")(piece_id))
-        return Entry(processor.id_to_piece(piece_id), processor.get_score(piece_id), next(kinds, "normal"))
+        return self._entries[piece_id]
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        """All rows: one call of sentencepiece for a column, not one for a cell."""
+        processor, ids = self._processor, list(range(self.size))
+        kinds: list[Kind] = ["normal"] * self.size
+        for kind in reversed(SPECIAL_KINDS):  # the first that holds counts
+            for number in compress(ids, getattr(processor, f"is_{kind}")(ids)):
+                kinds[number] = kind
+        return list(map(Entry, processor.id_to_piece(ids), processor.get_score(ids), kinds))
 
     def id_of(self, text: str) -> int | None:
         """The id of a piece."""

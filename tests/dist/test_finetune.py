@@ -1,6 +1,7 @@
 """Fine-tuning on two ranks: plain torch's losses, and what is frozen stays as it was."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ CASES = [
     ("lora-zero3-selective", "lora", "zero3", "selective", None),
     ("lora-zero1", "lora", "zero1", "none", None),
     ("lora-zero3-bf16", "lora", "zero3", "none", None),
-    ("lora-zero3-qwen2", "lora", "zero3", "none", None),
+    ("lora-zero3-foreign", "lora", "zero3", "none", None),
     ("lora-zero2-stopped", "lora", "zero2", "none", 2),
     ("lora-zero3-stopped", "lora", "zero3", "none", 2),
     ("frozen-zero3-stopped", "frozen", "zero3", "none", 4),
@@ -53,8 +54,9 @@ def test_every_method_and_stage_trains_as_plain_torch_and_leaves_the_frozen_as_i
     for name, method, stage, recompute, stop in CASES:
         train = {"precision": "bf16"} if "bf16" in name else {}
         model: dict[str, Any] = {"execution": {"recompute": {"mode": recompute}}}
-        if "qwen2" in name:  # biases and scaled RoPE, from other tools
-            model["path"] = str(make_foreign(runs.folder / "foreign", READ["qwen2-yarn-old"], runs.tokenizer))
+        if "foreign" in name:  # biases and scaled RoPE, from other tools
+            foreign = replace(READ["llama-yarn-old"], config={"attention_bias": True})
+            model["path"] = str(make_foreign(runs.folder / "foreign", foreign, runs.tokenizer))
         sections = {"method": method, "model": model, "train": train}
         if stop is not None:
             plan.append(training(name, stage, f"--train.stop_at_step={stop}", **sections))

@@ -61,11 +61,10 @@ def test_label_reads_a_text_a_line_and_overwrites_nothing(
 
 
 @pytest.mark.parametrize("name", ["model.gguf", "model.onnx"])
-@pytest.mark.parametrize("verb", [["evaluate", "--data", "x"], ["generate", "--prompt", "x"]])
-def test_what_another_runtime_runs_is_called_so(tmp_path: Path, name: str, verb: list[str]) -> None:
+def test_what_another_runtime_runs_is_called_so(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(ConfigError, match=f"{name}, which .* runs: launch/serve.py"):
-        run_verb([verb[0], "--model", str(tmp_path), *verb[1:]])
+        run_verb(["convert", "--input", str(tmp_path), "--to", "hf", "--output", str(tmp_path / "out")])
 
 
 def test_plan_takes_several_sets_and_measures_a_cpu(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,9 +96,9 @@ def test_labels_without_names_are_said(
 
 
 def test_another_number_of_steps_says_how_to_go_on() -> None:
-    saved, wanted = ({"train": {"steps": steps}, "model": {"init_from": None}} for steps in (10, 20))
+    saved, wanted = ({"train": {"steps": steps}, "stages": []} for steps in (10, 20))
     with pytest.raises(ConfigError, match=r"train\.steps: 10 there, 20 here.*--model\.init_from=runs/x begins from"):
-        check_same_run(Path("runs/x"), saved, wanted, saved, named=False)
+        check_same_run(Path("runs/x"), saved, wanted, saved, 10, named=False)
 
 
 def test_sets_that_share_documents_are_told_by_show_and_at_the_start_of_a_run(

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -149,8 +150,11 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], error: typ
             raise error(f"{file} is missing; the manifest names it")
         if file.stat().st_size != stated["bytes"]:
             raise error(f"{file} has {file.stat().st_size} bytes; the manifest says {stated['bytes']}")
-        if sha256_of(file) != stated["sha256"]:
-            raise error(f"{file} was changed: its hash is not the one in the manifest")
+    with ThreadPoolExecutor() as pool:  # a rank's file each
+        hashes = pool.map(sha256_of, (folder / name for name in files))
+        for (name, stated), found in zip(files.items(), hashes, strict=True):
+            if found != stated["sha256"]:
+                raise error(f"{folder / name} was changed: its hash is not the one in the manifest")
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, Any]] | None:

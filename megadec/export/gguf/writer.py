@@ -150,7 +150,7 @@ def _write_file(path: Path, tokenizer: Tokenizer, source: ModelSource, dtype: st
         for name, size in sizes.items():
             [kind] = _format(size, dtype).kinds
             stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES))
-            stream.write(_encode(name, source.tensor(name), source.shape, kind))
+            stream.write(_encode(name, source.tensor(name), source.shape, kind).data)
         for values in derived.values():
             stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES) + values.tobytes())
         stream.write(b"\0" * (-stream.tell() % ALIGNMENT_BYTES))
@@ -211,8 +211,10 @@ def _compared_tensors(reader: Any, source: ModelSource, dtype: str) -> Iterator[
         values = np.array(_gguf().quants.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
         found = _rearranged(torch.from_numpy(values), name, source.shape, back=True)
         # What llama.cpp makes of a block of 256 is its own; all others can be written again, bit for bit.
-        again = None if kind in LARGEST_ERRORS else _encode(name, wanted, source.shape, kind)
-        if again not in (None, tensor.data.tobytes()) or not _is_rounded(found, wanted.float(), kind):
+        again = kind in LARGEST_ERRORS or np.array_equal(
+            _encode(name, wanted, source.shape, kind), tensor.data.reshape(-1).view(np.uint8)
+        )
+        if not again or not _is_rounded(found, wanted.float(), kind):
             raise ExportError(f"tensor {name!r}: what the file holds is not what {source.path} holds, as {kind}")
         yield name, found
     for name, values in derived_tensors(source.shape).items():
@@ -239,16 +241,18 @@ def _is_rounded(found: Tensor, wanted: Tensor, kind: str) -> bool:
     return bool(((found.reshape(blocks.shape) - blocks).abs() <= allowed).all())
 
 
-def _encode(name: str, tensor: Tensor, shape: DecoderShape, kind: str) -> bytes:
-    """A tensor's bytes in the file. Raises ExportError where the format has no number for a value."""
+def _encode(name: str, tensor: Tensor, shape: DecoderShape, kind: str) -> np.ndarray:
+    """A tensor's bytes in the file, uint8. Raises ExportError where the format has no number for a value."""
     values = _rearranged(tensor.detach().to("cpu", torch.float32), name, shape).contiguous()
     if kind not in STORED:
         library = _gguf()
-        return bytes(library.quants.quantize(values.numpy(), library.GGMLQuantizationType[kind]).data)
+        packed: np.ndarray = library.quants.quantize(values.numpy(), library.GGMLQuantizationType[kind])
+        return packed.reshape(-1)
     rounded = values.to(STORED[kind])
-    if not torch.isfinite(rounded).all():
+    if rounded is not values and not torch.isfinite(rounded).all():
         raise ExportError(f"tensor {name!r} has a value that {kind} cannot hold; choose another dtype")
-    return rounded.reshape(-1).view(torch.uint8).numpy().tobytes()
+    stored: np.ndarray = rounded.reshape(-1).view(torch.uint8).numpy()
+    return stored
 
 
 def _rearranged(tensor: Tensor, name: str, shape: DecoderShape, back: bool = False) -> Tensor:

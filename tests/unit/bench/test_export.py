@@ -15,7 +15,8 @@ TINY = {
 
 def test_a_bar_holds_only_where_both_time_and_memory_are_within_it() -> None:
     made = {"largest_tensor_bytes": 100}
-    ways = {name: {"writing_seconds": 1.4, "writing_bytes": 500_000_300} for name in (PEER, *OURS)}
+    figures = {"opening_seconds": 0.2, "writing_seconds": 1.4, "writing_bytes": 500_000_300}
+    ways = {name: dict(figures) for name in (PEER, *OURS)}
     ways[PEER]["writing_seconds"] = 1.0
     ways["gguf"]["writing_seconds"] = 1.6
     ways["onnx"]["writing_bytes"] += 1

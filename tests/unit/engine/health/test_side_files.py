@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from megadec.data.dataset import DataSet
+from megadec.data.stages import StagedStream
 from megadec.data.stream import TrainStream
 from megadec.engine.health.damaged_shards import REPORT, report_damaged_shards
 from megadec.engine.health.owner import OWNER_FILE, owned
@@ -27,7 +28,7 @@ def test_damaged_shards_are_named_though_their_report_cannot_be_written(
     lame = DataSet.open(tiny_shards).without({0: "it is cut"})
     stream = TrainStream([(lame, 1.0)], sequence_length=32, packing="cut", seed=0, global_batch_size=2)
     (tmp_path / REPORT).mkdir()
-    report_damaged_shards(stream, tmp_path, 0)
+    report_damaged_shards(StagedStream([lame], [stream]), tmp_path, 0)
     said = capsys.readouterr().err
     assert "the report of damaged shards is not written" in said
     assert "it is cut" in said
