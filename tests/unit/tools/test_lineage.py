@@ -206,3 +206,8 @@ def test_a_run_of_stages_tells_of_each_step_what_its_stage_read(tmp_path, tiny_s
     assert "step 8, stage long: places 8 to 15" in shown(run, 8)
     # What has not begun by a checkpoint is free, so an earlier one is looked into by its own stages.
     assert shown(run / "checkpoints" / "step_00000003", 2) == shown(run, 2)
+    # Shards that only a later stage reads may lie elsewhere now, too.
+    before = shown(run, 8)
+    moved = good.rename(tmp_path / "moved")
+    now = printed(show.main, "--run", run, "--step", 8, "--data", moved)
+    assert now.replace(str(moved), str(good)) == before
