@@ -47,6 +47,7 @@ def rewritten(words: list[str], text: str) -> list[str]:
         ("optimizer.weight_decay", ".inf", "optimizer.weight_decay=inf is not a finite number"),
         ("optimizer.max_grad_norm", ".nan", "optimizer.max_grad_norm=nan is not a finite number"),
         ("seed", "-1", "seed=-1 is not at least 0"),
+        ("data.sequence_length", "0", "data.sequence_length=0 is not at least 1"),
         ("name", "名" * 100, "name has 300 bytes; a folder's name has at most 255"),
         ("train.steps", "1.5", "train.steps"),
     ],

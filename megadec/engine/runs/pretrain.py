@@ -128,7 +128,7 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         check_range(self, "data.", "bad_shards", "workers", least=0)
-        check_range(self, "data.", "prefetch_steps", least=1)
+        check_range(self, "data.", "prefetch_steps", "sequence_length", least=1)
         if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:
             raise ConfigError(
                 f"data.bad_shards={self.bad_shards} is neither a whole number of shards nor a share between 0 and 1"
