@@ -26,6 +26,7 @@ from megadec.common.errors import ConfigError, suggest
 
 T = TypeVar("T")
 CONFIG_OPTION = "config"
+_TYPE_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 def parse(kind: type[T], argv: Sequence[str], *, description: str, program: str | None = None) -> T:
@@ -162,8 +163,14 @@ def _build(kind: type[T], read: Any, description: str, program: str | None) -> T
         cause = error.__cause__ or error.__context__
         if isinstance(cause, ConfigError):
             raise cause from error
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(_in_our_words(" ".join(str(error).split()))) from error
     return kind(**{field.name: built[field.name] for field in dataclasses.fields(cast(Any, kind))})
+
+
+def _in_our_words(message: str) -> str:
+    """jsonargparse's sentence on a value of the wrong type as ours; any other as it is."""
+    wrong = re.match(r"Parser key \"([^\"]+)\": Expected a <class '(int|float|bool)'>\. Got value: (.*)", message)
+    return message if wrong is None else f"{wrong[1]}={wrong[3]} is not {_TYPE_WORDS[wrong[2]]}"
 
 
 def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
@@ -187,8 +194,19 @@ def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
         values = [value] if equals else []
         while not equals and waiting and not waiting[0].startswith("--"):
             values.append(waiting.pop(0))
+        for one in values:
+            if one.startswith(("{", "[")):
+                _check_once(name, one)
         arguments.append(f"--{name}={_joined(name, values, options.get(name))}")
     return arguments
+
+
+def _check_once(name: str, value: str) -> None:
+    """Raise ConfigError where a mapping on the command line says a key twice; what is no YAML is refused later."""
+    loader = _Yaml(value)
+    loader.name = f"--{name}"
+    with contextlib.suppress(yaml.YAMLError):
+        loader.get_single_data()
 
 
 def _is_entry(name: str, options: Mapping[str, Any]) -> bool:

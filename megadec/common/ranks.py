@@ -92,7 +92,10 @@ def adopt_launcher() -> str | None:
     if size > 1:
         for name, found in (("MASTER_ADDR", _address(size, here)), ("MASTER_PORT", _port())):
             if found is None:
-                raise ConfigError(f"{launcher.world_size}={size} is set without {name}, where rank 0 awaits the others")
+                raise ConfigError(
+                    f"{launcher.world_size}={size} is set without {name}, where rank 0 awaits the others"
+                    f"{' (srun says it with SLURM_STEP_NODELIST)' * (launcher.name == 'srun')}"
+                )
             os.environ[name] = found
     if size == 1 or launcher is _LAUNCHERS[0]:
         return None

@@ -253,7 +253,7 @@ def check_tokenizer(path: str, index: Mapping[str, Any], tokenizer_sha256: str) 
     found = index["tokenizer"]["sha256"]
     if found != tokenizer_sha256:
         raise ShardError(
-            f"{path}: tokenizer.sha256 is {found[:12]}..., the run's tokenizer is {tokenizer_sha256[:12]}...:"
+            f"{path}: tokenizer.sha256 is {found[:12]}..., the tokenizer here is {tokenizer_sha256[:12]}...:"
             " shards are read only with the tokenizer that wrote them; prepare them again or name that tokenizer"
         )
 

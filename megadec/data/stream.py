@@ -228,7 +228,7 @@ class TrainStream(ResumableStream):
             if key != "sets" and saved.get(key) != now[key]:
                 raise ConfigError(f"{key} is {now[key]}, the checkpoint has {saved.get(key)}: {STAGE_RULE}")
         if (count := len(now["sets"])) != (before := len(saved["sets"])):
-            raise ConfigError(f"there are {count} data sets, the checkpoint has {before}: {STAGE_RULE}")
+            raise ConfigError(f"data.train has {count} sets, the checkpoint {before}: {STAGE_RULE}")
         for number, (was, current) in enumerate(zip(saved["sets"], now["sets"], strict=True)):
             name = f"data set {number} ({current['name']})"
             if was["sha256"] != current["sha256"]:

@@ -133,6 +133,7 @@ class YarnScaling(RopeScaling):
         return [f * (1 - share + share / self.factor) for f, share in zip(plain, divided, strict=True)]
 
 
+BY_LENGTH = ("dynamic", "longrope")
 SCALINGS = {kind.rope_type: kind for kind in (LinearScaling, Llama3Scaling, YarnScaling)}
 
 
@@ -146,6 +147,11 @@ def rope_scaling_of(values: Mapping[str, Any], key: str) -> RopeScaling:
 
     Raises ConfigError naming the key: an unknown type or key, one that is missing, a number that makes no sense.
     """
+    if values.get(TYPE_KEY) in BY_LENGTH:
+        raise ConfigError(
+            f"{key}.{TYPE_KEY}={values[TYPE_KEY]!r}: its angles depend on how long a text is, which ours do not;"
+            f" {', '.join(SCALINGS)} are read"
+        )
     check_choice(f"{key}.{TYPE_KEY}", str(values.get(TYPE_KEY)), tuple(SCALINGS))
     kind = SCALINGS[values[TYPE_KEY]]
     fields = {field.name: field for field in dataclasses.fields(kind)}

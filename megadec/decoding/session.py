@@ -49,7 +49,7 @@ class TextClassifier(Protocol):
 def check_ids(ids: Sequence[int], vocabulary_size: int, context: int, before: int = 0) -> None:
     """Raise InputError for no ids, an id outside the vocabulary, or more than fit behind `before` tokens."""
     if len(ids) == 0:
-        raise InputError("there are no tokens to feed; at least one is needed, such as <s>")
+        raise InputError("there are no tokens to feed; a prompt needs at least one")
     wrong = [i for i in ids if not 0 <= i < vocabulary_size]
     if wrong:
         raise InputError(f"id {wrong[0]} is not one of the model's {vocabulary_size} ids")

@@ -49,12 +49,17 @@ def _lines(job: Job, ranks: Ranks, progress: Progress) -> list[str]:
 
 
 def _stages(job: Job, step: int) -> list[str]:
-    """The stages of a run that has some, with their steps, and which of them comes next."""
+    """The stages of a run that has some, with their steps, which of them comes next, and what all of them read."""
     if not job.changes:
         return []
     ends = [*(one.first_step - 1 for one in job.changes), job.steps]
-    spans = [f"{one.name} (steps {one.first_step} to {end})" for one, end in zip(job.stages, ends, strict=True)]
-    return [f"stage {job.stage_of(step + 1).name} of {', '.join(spans)}"]
+    spans, tokens = [], 0
+    for stage, end in zip(job.stages, ends, strict=True):
+        spans.append(f"{stage.name} (steps {stage.first_step} to {end})")
+        stream = job.task.stream.at(stage.first_step - 1)
+        assert isinstance(stream, TrainStream), "no other kind of run has stages"
+        tokens += (end - stage.first_step + 1) * stage.run.train.global_batch_size * stream.sequence_length
+    return [f"stage {job.stage_of(step + 1).name} of {', '.join(spans)}; {tokens:,} tokens in all stages"]
 
 
 def _data(job: Job, step: int) -> str:
@@ -62,10 +67,10 @@ def _data(job: Job, step: int) -> str:
     stream, stage = job.task.stream.at(step), job.stage_of(step + 1)
     later = [one.first_step for one in job.changes if one.first_step > stage.first_step]
     steps = (later[0] - 1 if later else job.steps) - stage.first_step + 1
-    batch = stage.run.train.global_batch_size
+    batch, where = stage.run.train.global_batch_size, f"in stage {stage.name}" if job.changes else "in all"
     epochs = steps * batch / stream.windows_per_epoch
     if not isinstance(stream, TrainStream):
         return f"{batch:,} sequences a step, {steps * batch:,} in all: {epochs:.3g} epochs"
     tokens = batch * stream.sequence_length
     seen = ", ".join(f"{data.folder} {weight * epochs:.3g}" for data, weight in stream.sets)
-    return f"{batch:,} sequences ({tokens:,} tokens) a step, {steps * tokens:,} tokens in all; epochs: {seen}"
+    return f"{batch:,} sequences ({tokens:,} tokens) a step, {steps * tokens:,} tokens {where}; epochs: {seen}"

@@ -40,6 +40,8 @@ def train_command(
         with Interrupt() as interrupt:
             job = open_job(run, Path(options["deepspeed"]))
             # These import torch and DeepSpeed, which takes seconds: only a request that is right waits for them.
+            if is_first():
+                log.info("the request is right; loading torch and DeepSpeed")
             from megadec.engine.loop import train
             from megadec.engine.zero.engine import end_process_group, start_process_group
 

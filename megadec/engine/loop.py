@@ -128,6 +128,8 @@ def check_one_precision(job: Job, ranks: Ranks) -> None:
 def _loop(training: _Training, progress: Progress) -> Progress:
     """Evaluate when it is due, step, save when it is due; at the end or at a wish to stop, save what is not saved."""
     run, watchdog, saved_step = training.job.run, training.watchdog, progress.step
+    if progress.step and not (run.checkpoints / checkpoint_name(progress.step)).is_dir():
+        saved_step = -1  # it went on from another run's checkpoint
     while True:
         evaluated = _evaluate(training, progress)
         if evaluated is None:
@@ -292,4 +294,5 @@ def _final_message(job: Job, progress: Progress, interrupt: Interrupt) -> str:
     if progress.step < job.last_step:
         return f"stopped at step {progress.step} ({interrupt.reason}); the same command goes on from there"
     loss = "" if progress.loss is None else f", loss {progress.loss:.4f}"
-    return f"done: step {progress.step}, {progress.tokens:,} tokens{loss}; saved in {run.checkpoints}{found}"
+    how = "done" if progress.step >= job.steps else "stopped as train.stop_at_step says"
+    return f"{how}: step {progress.step}, {progress.tokens:,} tokens{loss}; saved in {run.checkpoints}{found}"

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from megadec.common.errors import ConfigError, ModelFolderError
+from megadec.common.errors import ConfigError, ModelFolderError, opening_folder
+from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
 from megadec.export.gguf.llama_cpp import LlamaCppModel
 from megadec.export.gguf.writer import MODEL_FILE as GGUF_FILE
@@ -18,6 +19,8 @@ from megadec.export.onnx.files import MODEL_FILE as ONNX_FILE
 from megadec.export.onnx.runtime import OnnxModel
 from megadec.export.parity.compare import TEXTS
 from megadec.export.read.source import LANGUAGE_MODEL, PROVENANCE_FILE, check_export, read_statement
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ def task_of_export(path: Path) -> str:
     return str(read_statement(path).get("task", {}).get("kind", LANGUAGE_MODEL))
 
 
+@opening_folder()
 def open_runtime(path: Path, dtype: torch.dtype = torch.float32, device: str | None = None) -> Opened:
     """Open a folder of which `runtime_of` says what it is.
 
     dtype, device: of our own decoder; a runtime computes on the CPU in what the folder holds. Raises ConfigError when
-    something else is asked for, ExportError, TokenizerError, MissingExtraError.
+    something else is asked for, ModelFolderError, TokenizerError, MissingExtraError.
     """
     kind = runtime_of(path)
     assert kind is not None, f"{path} holds neither {GGUF_FILE} nor {ONNX_FILE}"
@@ -64,6 +68,8 @@ def open_runtime(path: Path, dtype: torch.dtype = torch.float32, device: str | N
 def check_exported(path: Path, kind: str, dtype: torch.dtype, device: str | None) -> None:
     """Compare the folder with what it states of itself, and what is asked for with what its runtime does here."""
     stated = check_export(path)
+    if not stated and kind == "GGUF":
+        log.warning("%s has no %s, so nothing says what its files should hold", path, PROVENANCE_FILE)
     if kind == "ONNX" and not stated:
         raise ModelFolderError(f"{path} has no {PROVENANCE_FILE}; a folder that --to onnx wrote has one")
     if dtype != torch.float32 or device not in (None, "cpu"):

@@ -41,8 +41,9 @@ from megadec.export.runtimes import open_runtime, runtime_of
 
 @dataclasses.dataclass(frozen=True)
 class ScoreOptions:
-    """model: a run (its best checkpoint, or the newest whole one), a checkpoint, or a Hugging Face, megadec, GGUF or
-    ONNX folder.
+    """model: a run, a checkpoint, or a Hugging Face, megadec, GGUF or ONNX folder.
+
+    Of a run it is the best checkpoint, or the newest whole one.
 
     data: folders of held-out shards, paths or addresses as `data.train` takes them, named by their last part in the
     result. cache: where remote shards are kept and how they are fetched, `data.cache` of a run.

@@ -83,7 +83,9 @@ def open_classifier(path: Path, dtype: torch.dtype = torch.float32, device: str 
         check_exported(path, "ONNX", dtype, device)
         classifier = OnnxClassifier(path)
     else:
-        classifier = classifier_of(open_model(path), dtype, device)
+        source = open_model(path)
+        classifier = classifier_of(source, dtype, device)
+        stated = {"source": source.provenance, **stated}
     return ServedClassifier(path.resolve().name, classifier, stated.get("source", {}))
 
 

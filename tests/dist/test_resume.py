@@ -70,6 +70,8 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(run
         refused("--name=branch", "--checkpoint.resume=latest", "--train.steps=4"),
         refused(first, "--name=branch", "--train.steps=5"),  # and so it does after another start
         refused(f"--checkpoint.resume={runs.of('refused')}", "--name=newest", "--train.steps=5"),
+        # Nothing is left to train, and what the run went on from becomes a checkpoint of its own.
+        refused(f"--checkpoint.resume={runs.checkpoint('refused', 4)}", "--name=copy"),
         {**diverging, "refused": "TrainingError"},
     )
     for error, name, words in (
@@ -83,4 +85,5 @@ def test_what_cannot_go_on_is_refused_and_what_diverges_stops_and_says_where(run
     assert len(runs.losses("refused")) == 4
     assert [line["step"] for line in runs.metrics("branch")] == [3, 4, 5]
     assert [line["step"] for line in runs.metrics("newest")] == [5]
+    assert runs.checkpoint("copy", 4).is_dir()
     assert not list((runs.of("diverging") / "checkpoints").iterdir())

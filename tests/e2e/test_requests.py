@@ -49,7 +49,8 @@ def rewritten(words: list[str], text: str) -> list[str]:
         ("seed", "-1", "seed=-1 is not at least 0"),
         ("data.sequence_length", "0", "data.sequence_length=0 is not at least 1"),
         ("name", "名" * 100, "name has 300 bytes; a folder's name has at most 255"),
-        ("train.steps", "1.5", "train.steps"),
+        ("train.steps", "1.5", "train.steps=1.5 is not a whole number"),
+        ("data.train", "{a: 1.0, a: 2.0}", "--data.train: the key 'a' stands twice"),
     ],
 )
 def test_a_number_that_is_none_and_a_name_that_no_folder_has_are_refused(

@@ -26,7 +26,9 @@ def with_new_stage(run: PretrainRun) -> PretrainRun:
     """
     if run.stages:
         raise ConfigError(
-            f"stage={run.stage} and a list of stages were both given: name the new stage in the list, or leave that out"
+            f"stage={run.stage} and a list of stages were both given: give {run.stage} a place in the list and leave"
+            " --stage out, or give a run file without a list that says the run as it is to be, with what earlier"
+            " stages changed"
         )
     own = _newest(run.checkpoints)
     stages = [] if own is None else list(own["run"].get("stages", ()))

@@ -50,7 +50,7 @@ def _take(folder: Path) -> tuple[IO[str] | None, str | None]:
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         stream = open(folder / OWNER_FILE, "a+", encoding="utf-8")  # noqa: SIM115 open as long as it is owned
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline, told = time.monotonic() + WAIT_SECONDS, False
     while True:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,6 +59,9 @@ def _take(folder: Path) -> tuple[IO[str] | None, str | None]:
             if time.monotonic() > deadline:
                 stream.seek(0)
                 return None, stream.read() or "it has not said who it is"
+            if not told:
+                log.info("%s belongs to a run that is there; waiting %g s for its end", folder, WAIT_SECONDS)
+            told = True
             time.sleep(0.5)
         except OSError as error:
             log.warning("%s: this file system locks nothing (%s), so a second start would not be seen", folder, error)

@@ -168,6 +168,7 @@ def open_run(run: PretrainRun, deepspeed_file: Path, initial: "InitialWeights | 
     shape = run.model.decoder_shape(tokenizer, initial)
     check_sizes(run, shape)
     changes = changes_of(run)
+    merge_settings(deepspeed_file, run.train, run.optimizer.max_grad_norm, world_size())  # before a stage is blamed
     shapes = (shape, *(_shape_in(stage, run, deepspeed_file, tokenizer, initial) for stage in changes))
     _check_prompts(run, tokenizer, shape)
     check_there([*folders_of(run), *run.evaluate.sets.values()])
@@ -235,7 +236,8 @@ def check_there(folders: Sequence[str]) -> None:
     missing = [folder for folder in dict.fromkeys(folders) if "://" not in folder and not Path(folder).exists()]
     if len(missing) > 1:
         raise ShardError(
-            f"{', '.join(missing)} do not exist; tools/prepare.py writes them, docs/en/own-data.md says how"
+            f"{', '.join(missing)} do not exist; give the places where they are now, or write them with"
+            " tools/prepare.py (docs/en/own-data.md says how)"
         )
 
 

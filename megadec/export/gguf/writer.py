@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError, needs_extra
+from megadec.common.errors import ConfigError, ExportError, needs_extra
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.rope_scaling import Llama3Scaling, YarnScaling
 from megadec.decoder.shape import DecoderShape
@@ -89,22 +89,22 @@ def to_gguf(source: ModelSource, output: Path, *, dtype: str | None = None, pari
 
 
 def _check_expressible(source: ModelSource, dtype: str) -> None:
-    """Raise ExportError for what a GGUF file cannot hold."""
+    """Raise ConfigError for what a GGUF file cannot hold."""
     if source.classes is not None:
-        raise ExportError(
+        raise ConfigError(
             f"{source.path} is a classifier: llama.cpp's {layout_of(source.shape)} has no layer for its classes; "
             "convert it --to hf or --to onnx"
         )
     shape, layout = source.shape, layout_of(source.shape)
     if isinstance(shape.rope_scaling, Llama3Scaling) and layout != "llama":
-        raise ExportError(
+        raise ConfigError(
             f"rope_scaling.rope_type=llama3: llama.cpp's {layout} has no such scaling; convert it --to hf"
         )
     if isinstance(shape.rope_scaling, YarnScaling) and not shape.rope_scaling.truncate:
-        raise ExportError("rope_scaling.truncate=false: llama.cpp's ramp is truncated always; convert it --to hf")
+        raise ConfigError("rope_scaling.truncate=false: llama.cpp's ramp is truncated always; convert it --to hf")
     for name, size in source.sizes.items():
         if GGUF_DTYPES[dtype].dtype is None and len(size) > 1 and size[-1] % BLOCK_VALUES:
-            raise ExportError(
+            raise ConfigError(
                 f"dtype={dtype}: a row of tensor {name!r} has {size[-1]} values; {dtype} packs blocks of {BLOCK_VALUES}"
             )
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from megadec.common.errors import ExportError
+from megadec.common.errors import ConfigError, ExportError
 from megadec.common.files import read_json, write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.export.onnx.decoder import build_graph
@@ -54,12 +54,12 @@ def to_onnx(source: ModelSource, output: Path, *, dtype: Dtype = "float32", pari
 
 
 def _check_int8(source: ModelSource) -> None:
-    """Raise ExportError for what int8 is not there for."""
+    """Raise ConfigError for what int8 is not there for."""
     if source.classes is not None:
-        raise ExportError(f"dtype=int8: {source.path} is a classifier, whose loss by it is not measured; take float32")
+        raise ConfigError(f"dtype=int8: {source.path} is a classifier, whose loss by it is not measured; take float32")
     for name, size in source.sizes.items():
         if len(size) > 1 and size[-1] % BLOCK_VALUES:
-            raise ExportError(
+            raise ConfigError(
                 f"dtype=int8: a row of tensor {name!r} has {size[-1]} values; int8 packs blocks of {BLOCK_VALUES}"
             )
 

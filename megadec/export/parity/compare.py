@@ -77,11 +77,11 @@ class Parity:
     source_bits_per_character: float | None = None
 
     def __str__(self) -> str:
+        counts = ((self.greedy_tokens, "greedy tokens"), (self.texts, "texts"))
+        equal = " and ".join(f"{count} {what}" for count, what in counts if count)
         said = (
             f"{self.runtime}: largest logit difference {self.largest_logit_difference:.1e} (tolerance "
-            f"{self.tolerance:.0e} x their spread) over {self.prompts} prompts, "
-            f"{f'{self.greedy_tokens} greedy tokens and ' * bool(self.greedy_tokens)}"
-            f"{self.texts} texts equal"
+            f"{self.tolerance:.0e} x their spread) over {self.prompts} prompts{f', {equal} equal' * bool(equal)}"
         )
         if self.source_bits_per_character is not None:
             said += f"; {self.bits_per_character:.4f} bits per character, {self.source_bits_per_character:.4f} before"

@@ -61,7 +61,7 @@ def open_model(path: Path) -> ModelSource:
         return _open_checkpoint(path)
     raise ConfigError(
         f"{path} holds no model: neither {CHECKPOINTS}/ (a run), {MANIFEST_FILE} (a checkpoint), {megadec.SHAPE_FILE} "
-        f"(a megadec model) nor {CONFIG_FILE} (a Hugging Face model)"
+        f"(a megadec model), {CONFIG_FILE} (a Hugging Face model), model.gguf nor model.onnx"
     )
 
 

@@ -114,7 +114,7 @@ def test_a_flipped_byte_is_found_by_verify(copied):
 
 
 def test_shards_of_another_tokenizer_are_refused(tiny_shards):
-    with pytest.raises(ShardError, match=r"tokenizer\.sha256 is .* the run's tokenizer is ffffffffffff"):
+    with pytest.raises(ShardError, match=r"tokenizer\.sha256 is .* the tokenizer here is ffffffffffff"):
         DataSet.open(tiny_shards, "f" * 64)
 
 

@@ -67,7 +67,7 @@ def test_a_changed_weight_number_or_content_of_the_sets_is_refused(data, other):
     state = TrainStream([(data, 1.0)], **SETTINGS).state(3)
     with pytest.raises(ConfigError, match=r"weight of data set 0 \(tiny\) is 2\.0, the checkpoint has 1\.0"):
         TrainStream([(data, 2.0)], **SETTINGS).check(state)
-    with pytest.raises(ConfigError, match="there are 2 data sets, the checkpoint has 1"):
+    with pytest.raises(ConfigError, match=r"data\.train has 2 sets, the checkpoint 1"):
         TrainStream([(data, 1.0), (other, 1.0)], **SETTINGS).check(state)
     with pytest.raises(ShardError, match=r"data set 0 \(other\) has the contents .* \(tiny\)"):
         TrainStream([(other, 1.0)], **SETTINGS).check(state)

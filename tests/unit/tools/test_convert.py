@@ -6,7 +6,7 @@ tests/unit/serve/test_open.py and tests/e2e/test_quick_start.py.
 
 import pytest
 
-from megadec.common.errors import ConfigError, ExportError
+from megadec.common.errors import ConfigError
 from megadec.export.commands import convert as main
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.open_model import open_model
@@ -23,7 +23,7 @@ def test_a_folder_is_converted_to_the_dtype_that_was_asked(tmp_path, tiny_tokeni
 
 def test_a_classifier_is_not_converted_to_gguf(tmp_path, tiny_tokenizer_path):
     to_megadec(random_classifier(tiny_tokenizer_path), tmp_path / "m")
-    with pytest.raises(ExportError, match=r"is a classifier: .* --to hf or --to onnx"):
+    with pytest.raises(ConfigError, match=r"is a classifier: .* --to hf or --to onnx"):
         main(["--input", str(tmp_path / "m"), "--to", "gguf", "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from megadec.common.errors import ConfigError, ShardError
+from megadec.common.errors import ConfigError, ModelFolderError, ShardError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.shards import write_shards
 from megadec.export.commands import convert, generate
@@ -133,3 +133,9 @@ def test_a_quantized_export_is_evaluated_and_continues_a_text_and_its_folder_say
     assert capsys.readouterr().out.startswith("小林")
     with pytest.raises(ConfigError, match=rf"dtype bfloat16: .* is {to.upper()}, which runs on the CPU here"):
         main(["--model", str(folder), "--data", str(tiny_shards), "--dtype", "bfloat16"])
+
+    changed = next(folder.glob("model.*"))
+    changed.write_bytes(changed.read_bytes()[:-1] + b"\xff")
+    for command, question in ((main, ["--data", str(tiny_shards)]), (generate, ["--prompt", "小林"])):
+        with pytest.raises(ModelFolderError, match="was changed"):  # status 2
+            command(["--model", str(folder), *question])
