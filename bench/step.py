@@ -84,7 +84,11 @@ class Worker:
                 stderr=log,
                 text=True,
                 # Without a launcher each is a group of one, on a port of its own.
-                env={name: value for name, value in os.environ.items() if name not in ("MASTER_PORT", "WORLD_SIZE")},
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if name not in ("MASTER_PORT", "RANK", "WORLD_SIZE")
+                },
             )
 
     def step(self, count: int, until: float) -> list[float]:

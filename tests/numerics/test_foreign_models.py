@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megadec.common.errors import ExportError, MissingExtraError
+from megadec.common.errors import ConfigError, ExportError, MissingExtraError
 from megadec.export.commands import convert
 from megadec.export.gguf.llama_cpp import LlamaCppModel
 from megadec.export.gguf.writer import to_gguf
@@ -117,5 +117,5 @@ def test_what_llama_cpp_cannot_scale_is_refused_by_the_key(tmp_path, tiny_tokeni
     }
     for number, (words, case) in enumerate(cases.items()):
         source = open_model(make_foreign(tmp_path / f"model{number}", case, tiny_tokenizer_path))
-        with pytest.raises(ExportError, match=re.escape(words)):
+        with pytest.raises(ConfigError, match=re.escape(words)):
             to_gguf(source, tmp_path / "model-gguf")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from megadec.common.errors import ExportError, InputError
+from megadec.common.errors import ConfigError, ExportError, InputError
 from megadec.common.tokenizer import Tokenizer
 from megadec.engine.zero.state_files import StateFiles
 from megadec.export.gguf.llama_cpp import BATCH_TOKENS, LlamaCppModel
@@ -193,7 +193,7 @@ def test_what_gguf_cannot_express_is_refused_before_anything_is_written(tmp_path
         (source, "q4_k_m", r"dtype=q4_k_m: a row of tensor 'embed_tokens.weight' has 48 values"),
     ]
     for model, dtype, words in cases:
-        with pytest.raises(ExportError, match=words):
+        with pytest.raises(ConfigError, match=words):
             to_gguf(model, tmp_path / "model-gguf", dtype=dtype)
     assert list(tmp_path.iterdir()) == []
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from megadec.common.errors import ExportError, InputError
+from megadec.common.errors import ConfigError, ExportError, InputError
 from megadec.export.onnx.export import check_onnx, to_onnx
 from megadec.export.onnx.runtime import OnnxModel
 from megadec.export.read.load import load_source
@@ -177,6 +177,6 @@ def test_int8_is_refused_where_rows_are_no_whole_blocks_and_of_a_classifier(tmp_
         (random_source(tiny_tokenizer_path), "a row of tensor 'embed_tokens.weight' has 48 values"),
         (random_classifier(tiny_tokenizer_path, hidden_size=64), "is a classifier, whose loss by it is not measured"),
     ):
-        with pytest.raises(ExportError, match=words):
+        with pytest.raises(ConfigError, match=words):
             to_onnx(source, tmp_path / "model-onnx", dtype="int8")
     assert list(tmp_path.iterdir()) == []
