@@ -6,6 +6,7 @@ numbers without tensors; layers.py makes tables of them.
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ TYPE_KEY = "rope_type"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RopeScaling:
+class RopeScaling(ABC):
     """factor: how much longer the context became. ConfigError for a number that makes no sense."""
 
     rope_type: ClassVar[str]
@@ -43,9 +44,9 @@ class RopeScaling:
         """What queries and keys are multiplied with as they are rotated."""
         return 1.0
 
+    @abstractmethod
     def frequencies(self, plain: Sequence[float], theta: float) -> list[float]:
         """The angles a position, in radians, of each rotated pair; `plain` are those of RoPE with base `theta`."""
-        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """The type and the fields that are given, as plain values; `rope_scaling_of` reads them."""

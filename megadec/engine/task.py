@@ -1,7 +1,7 @@
 """What a run trains: a model, its first weights, its batches and its measure, as one value.
 
 The loop, the step, the checkpoints and the metrics know a `Task` and nothing of decoders, classes or pairs. In comes an
-opened run (`runs/pretrain.py`, `finetune/task.py`, ...), out go the functions that the loop calls. Functions in a
+opened run (`runs/open_pretrain.py`, `finetune/task.py`, ...), out go the functions that the loop calls. Functions in a
 frozen dataclass instead of a base class, so that a task is assembled in one place and there is nothing to override.
 """
 

@@ -22,7 +22,8 @@ from megadec.data.stream import TrainStream, Window
 from megadec.engine.checkpoint.manifest import MANIFEST, RUN_FILE, checkpoints_in
 from megadec.engine.checkpoint.skipped import Skipped
 from megadec.engine.runs.common import CHECKPOINTS
-from megadec.engine.runs.pretrain import PretrainRun, folders_of, open_sets, stream_of
+from megadec.engine.runs.open_pretrain import folders_of, open_sets, stream_of
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.stages import stage_values
 from megadec.lineage.moved import moved_sets, renamed
 

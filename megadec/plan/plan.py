@@ -21,7 +21,8 @@ from megadec.data.resumable import share_of_rank
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.metrics.devices import device_table
 from megadec.engine.runs.common import START, Stage
-from megadec.engine.runs.pretrain import PretrainRun, check_sizes
+from megadec.engine.runs.open_pretrain import check_sizes
+from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.stages import changes_of
 from megadec.engine.train_options import Precision, resolve_precision
 from megadec.engine.zero.engine import check_zero_section

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from megadec.engine.command import train_command
 from megadec.engine.runs.common import Job
-from megadec.engine.runs.pretrain import PretrainRun, open_run
+from megadec.engine.runs.open_pretrain import open_run
+from megadec.engine.runs.pretrain import PretrainRun
 
 
 def pretrain(argv: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ from megadec.data.resumable import check_groups
 from megadec.data.shard_folders import LocalFolder, open_folder
 from megadec.engine.early_stopping import EarlyStopping
 from megadec.engine.metrics.options import MetricsOptions
-from megadec.engine.runs.pretrain import ModelOptions, PretrainRun, folders_of
+from megadec.engine.runs.open_pretrain import folders_of
+from megadec.engine.runs.pretrain import ModelOptions, PretrainRun
 from megadec.engine.runs.stages import StageOptions, stage_values
 from megadec.engine.zero.settings import read_settings
 from megadec.rehearse.disturbances import EVALUATE_EVERY, SAVE_EVERY, RehearsalOptions

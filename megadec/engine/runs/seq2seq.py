@@ -23,7 +23,7 @@ from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Evaluation
 from megadec.engine.ranks import Ranks
 from megadec.engine.runs.common import CommonRun, Job, ShapeFields, check_length, open_settings, with_vocabulary
-from megadec.engine.runs.pretrain import TIED_NAMES
+from megadec.engine.runs.open_pretrain import TIED_NAMES
 from megadec.engine.task import Scorer, Task
 
 log = logger(__name__)

@@ -17,7 +17,8 @@ from megadec.data.dataset import DataSet
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
 from megadec.data.stream import TrainStream
 from megadec.engine.checkpoint.skipped import RunStart
-from megadec.engine.runs.pretrain import DataOptions, PretrainRun, open_sets, stream_of
+from megadec.engine.runs.open_pretrain import open_sets, stream_of
+from megadec.engine.runs.pretrain import DataOptions, PretrainRun
 from megadec.engine.runs.stages import StageOptions
 from megadec.engine.train_options import TrainOptions
 from megadec.lineage import command, show

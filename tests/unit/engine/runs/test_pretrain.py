@@ -20,7 +20,8 @@ from megadec.decoder.loss_options import LanguageLoss
 from megadec.decoder.model import Decoder
 from megadec.decoder.shape import DecoderShape
 from megadec.engine.runs.common import CheckpointOptions, open_settings
-from megadec.engine.runs.pretrain import DataOptions, ModelOptions, PretrainRun, first_values, open_run, open_sets
+from megadec.engine.runs.open_pretrain import first_values, open_run, open_sets
+from megadec.engine.runs.pretrain import DataOptions, ModelOptions, PretrainRun
 from megadec.engine.runs.seq2seq import PairsRun, open_pairs_run
 from megadec.engine.train_options import TrainOptions
 from tests.support import PROJECT
