@@ -28,6 +28,7 @@ from bench.measure import ROOT, device, environment, product_flops, summary
 from bench.trainers import IN_PRECISION, NAMES, PLAIN_LOOPS, TrainerOptions, Workload
 from megadec.common.config import parse, to_dict, to_yaml
 from megadec.common.errors import ConfigError, TrainingError, run_main
+from megadec.common.ranks import PLACE
 from megadec.decoder.flops import model_flops, parameter_count
 from megadec.engine.train_options import resolve_precision
 
@@ -84,11 +85,7 @@ class Worker:
                 stderr=log,
                 text=True,
                 # Without a launcher each is a group of one, on a port of its own.
-                env={
-                    name: value
-                    for name, value in os.environ.items()
-                    if name not in ("MASTER_PORT", "RANK", "WORLD_SIZE")
-                },
+                env={name: value for name, value in os.environ.items() if name not in PLACE},
             )
 
     def step(self, count: int, until: float) -> list[float]:

@@ -35,6 +35,8 @@ _LAUNCHERS = (
     _Launcher("MPICH", ("MPI_LOCALRANKID",), "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
     _Launcher("srun", ("SLURM_STEP_NUM_TASKS",), "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", None),
 )  # fmt: skip
+# Where a launcher has put this process: a process that is no rank of the same run is started without them.
+PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Below the ports that Linux hands out by itself.
 _FIRST_PORT, _PORTS = 10_000, 20_000
 

@@ -21,13 +21,13 @@ import psutil
 
 from megadec.common.errors import TrainingError
 from megadec.common.processes import free_port, session_of
+from megadec.common.ranks import PLACE
 from megadec.engine.metrics.options import FILE_NAME
 from megadec.engine.runs.common import CHECKPOINTS
 from megadec.rehearse.disturbances import EVALUATE_EVERY
 
 LOOK_SECONDS = 0.001
 END_LOOK_SECONDS = 0.2  # looking through all processes takes its time
-LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Pace = Mapping[str, float]
 """Seconds that a start takes to its first step, and a step, a save, an evaluation, by Moment."""
@@ -171,7 +171,7 @@ def _whole_lines(path: Path) -> list[bytes]:
 
 def _environment() -> dict[str, str]:
     """Ours, for ranks on the CPU over gloo that do not fight for cores."""
-    inherited = {key: value for key, value in os.environ.items() if key not in LAUNCHER_VARIABLES}
+    inherited = {key: value for key, value in os.environ.items() if key not in PLACE}
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}"
     threads = inherited.get("OMP_NUM_THREADS", "1")
     return {**inherited, "PATH": path, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu"}

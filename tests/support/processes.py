@@ -19,6 +19,7 @@ import yaml
 
 from megadec.common.log import logger
 from megadec.common.processes import free_port, session_of
+from megadec.common.ranks import PLACE
 from tests.support import PROJECT
 
 PRETRAIN = PROJECT / "launch" / "pretrain.py"
@@ -29,7 +30,7 @@ DEADLINE_SECONDS = 800.0
 
 def environment(**more: str) -> dict[str, str]:
     """This process's variables for a process of its own, which finds the project's modules; not a rank of anything."""
-    inherited = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    inherited = {key: value for key, value in os.environ.items() if key not in PLACE}
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', '')}"
     return {**inherited, "PATH": path, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **more}
 
