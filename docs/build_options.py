@@ -15,7 +15,7 @@ from typing import Any
 
 from megadec.common.config import Option, options_of
 from megadec.corpus.options import PrepareOptions
-from megadec.corpus.train_tokenizer import TokenizerOptions
+from megadec.corpus.vocabulary.train import TokenizerOptions
 from megadec.engine.metrics.plot import PlotOptions
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.seq2seq import PairsRun

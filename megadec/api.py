@@ -22,7 +22,7 @@ from megadec.common.errors import ConfigError, TrainingError
 from megadec.common.processes import free_port
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.prepare import prepare
-from megadec.corpus.train_tokenizer import TokenizerOptions, train_tokenizer
+from megadec.corpus.vocabulary.train import TokenizerOptions, train_tokenizer
 from megadec.decoding.generate import Sampling, generate_text
 from megadec.decoding.session import DecoderModel
 from megadec.engine.runs.common import CommonRun

@@ -12,7 +12,7 @@ from megadec.common.errors import ConfigError, check_choice, run_main
 VERBS = {
     "prepare": "megadec.corpus.prepare:main",
     "show": "megadec.lineage.show:main",
-    "train-tokenizer": "megadec.corpus.train_tokenizer:main",
+    "train-tokenizer": "megadec.corpus.vocabulary.train:main",
     "pretrain": "megadec.pretrain.command:pretrain",
     "ray-train": "megadec.ray.train:main",
     "submit": "megadec.ray.submit:main",

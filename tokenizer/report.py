@@ -12,7 +12,7 @@ from pathlib import Path
 from megadec.common.config import parse
 from megadec.common.errors import run_main
 from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.vocabulary_report import measure, read_groups, write_report
+from megadec.corpus.vocabulary.report_card import measure, read_groups, write_report
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ name when all four are whole.
 """
 
 from megadec.common.errors import run_main
-from megadec.corpus.train_tokenizer import main
+from megadec.corpus.vocabulary.train import main
 
 if __name__ == "__main__":
     run_main(main)

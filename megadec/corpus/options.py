@@ -10,7 +10,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 from megadec.common.errors import ConfigError, InputError, check_choice, check_range
-from megadec.corpus.filter import FilterOptions, choose_rules
+from megadec.corpus.quality.rules import FilterOptions, choose_rules
 from megadec.corpus.shards import check_folder
 from megadec.corpus.sources import Source, find_source
 from megadec.corpus.sources.encoding import check_encoding

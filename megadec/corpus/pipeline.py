@@ -9,14 +9,15 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
+from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.text import clean_line, clean_text
 from megadec.corpus.clean.variant import to_variant, variant_of
-from megadec.corpus.dedup import digest_of, digest_of_cleaned
+from megadec.corpus.dedup.exact import digest_of, digest_of_cleaned
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.filter import choose_rules, drop_reason
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.parallel import chunks_of, map_in_order
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.quality.rules import choose_rules, drop_reason
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import Source
 
 Hashed = tuple[Document, bytes]
@@ -70,7 +71,7 @@ def clean_chunk(
 
 def _clean(document: Document, source: Source, options: PrepareOptions) -> Document | str:
     if not source.prepared:
-        plain = source.clean(document) if source.clean else document
+        plain = source.clean(document, CleanContext(options.variant)) if source.clean else document
         if isinstance(plain, str):
             return plain
         document = _uniform(plain)

@@ -19,11 +19,11 @@ from megadec.common.errors import InputError
 from megadec.common.files import storage_errors, whole_file, write_json
 from megadec.common.log import logger, progress
 from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.dedup import excluded_digests, is_held_out
+from megadec.corpus.dedup.exact import excluded_digests, is_held_out
 from megadec.corpus.document import DocumentsWriter, read_documents
 from megadec.corpus.options import PrepareOptions, check_options
 from megadec.corpus.pipeline import cleaned, without_duplicates
-from megadec.corpus.report import HELD_OUT, CorpusReport
+from megadec.corpus.report.counts import HELD_OUT, CorpusReport
 from megadec.corpus.shards import write_shards
 from megadec.corpus.sources import Source
 

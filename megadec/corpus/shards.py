@@ -19,9 +19,9 @@ from megadec import __version__
 from megadec.common.errors import ConfigError, InputError
 from megadec.common.files import sha256_of, storage_errors, whole_folder, write_json
 from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.dedup.overlap import Sketch
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.overlap import Sketch
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.tokenize import encode_in_order, token_dtype
 
 FORMAT = "megadec-shards"

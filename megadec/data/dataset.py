@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 
 from megadec.common.errors import ShardError
-from megadec.corpus.overlap import Sketch
+from megadec.corpus.dedup.overlap import Sketch
 from megadec.corpus.shards import FORMAT, INDEX_NAME, VERSION
 from megadec.data.shard_cache import DamagedShardError, ShardCacheOptions
 from megadec.data.shard_folders import LocalFolder, RemoteFolder, open_folder

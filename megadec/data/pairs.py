@@ -16,7 +16,7 @@ import numpy as np
 
 from megadec.common.errors import ConfigError, InputError, check_range
 from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.dedup import digest_of, is_held_out
+from megadec.corpus.dedup.exact import digest_of, is_held_out
 from megadec.corpus.sources.files import members, reading
 from megadec.corpus.sources.reading import ReadOptions
 

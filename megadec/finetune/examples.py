@@ -21,7 +21,7 @@ from megadec.common.log import logger
 from megadec.common.ranks import is_first
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.thucnews import class_names

@@ -17,7 +17,7 @@ from megadec.common.errors import ConfigError, InputError, check_range
 from megadec.common.files import whole_file
 from megadec.common.log import logger
 from megadec.corpus.document import full_text
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.files import reading
 from megadec.corpus.sources.reading import ReadOptions

@@ -9,8 +9,8 @@ from megadec.common.config import parse
 from megadec.common.errors import ConfigError
 from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.dedup.overlap import Sketch, overlaps
 from megadec.corpus.document import full_text, read_documents
-from megadec.corpus.overlap import Sketch, overlaps
 from megadec.data.dataset import DataSet
 from megadec.data.describe import describe_set, describe_step, describe_window
 from megadec.data.windows import Packing, plan_windows

@@ -8,6 +8,7 @@ import html
 import re
 from dataclasses import replace
 
+from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.document import Document
 
 _FRONT_MATTER = re.compile(r"\A\ufeff?\s*(---|\+\+\+)[ \t]*\n.*?\n\1[ \t]*(\n|\Z)", re.DOTALL)
@@ -45,7 +46,7 @@ _AUTHOR = re.compile(r"\A\s*(?:author|disqus|comments):.*$", re.MULTILINE)
 _STAMP = re.compile(r"^[ \t]*[(（]更新时间戳[:：].*[)）][ \t]*$", re.MULTILINE)
 
 
-def clean_markdown(document: Document) -> Document | str:
+def clean_markdown(document: Document, context: CleanContext) -> Document | str:
     """The document with plain text, or the drop reason `empty`; a text that repeats the title has it once."""
     title = " ".join(plain_markdown(document.title).split())
     text = plain_markdown(document.text).strip()

@@ -7,6 +7,7 @@ numbered entities with a semicolon and a short list of tags, so that `a<b` and p
 import re
 from dataclasses import replace
 
+from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.conversion import resolve_conversion
 from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
 from megadec.corpus.clean.protect import unescape_entities
@@ -22,13 +23,13 @@ _TAG = re.compile(
 _FORMULA = re.compile(r"[（(]\s*formula_\d+\s*[）)]|formula_\d+")
 
 
-def clean_web(document: Document) -> Document | str:
+def clean_web(document: Document, context: CleanContext) -> Document | str:
     """The document without entities and layout tags, or the drop reason `empty`."""
     text, title = plain_web(document.text), plain_web(document.title)
     return replace(document, text=text, title=title) if text.strip() else "empty"
 
 
-def clean_extracted(document: Document) -> Document | str:
+def clean_extracted(document: Document, context: CleanContext) -> Document | str:
     """Wikipedia's text from WikiExtractor and the like, with its variant and without what they leave in it: `-{ }-`,
     tags, entities, stand-ins for formulas, empty brackets, a first line that repeats the title; or the reason `empty`.
 

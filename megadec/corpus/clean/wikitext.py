@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 from megadec.common.log import logger
+from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.conversion import resolve_conversion
 from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
 from megadec.corpus.clean.markup import words_of
@@ -28,7 +29,7 @@ _DISAMBIGUATION_TITLE = re.compile(r"[（(]消歧[义義][）)]$")
 _log = logger(__name__)
 
 
-def clean_wikitext(document: Document) -> Document | str:
+def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
     """The document as plain text with its variant, or why it is dropped: `disambiguation` or `empty`."""
     wikitext, kept = protect(document.text)
     if _DISAMBIGUATION_TEMPLATE.search(wikitext) or _DISAMBIGUATION_TITLE.search(document.title):

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megadec.common.errors import check_choice
+from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.markdown import clean_markdown
 from megadec.corpus.clean.web import clean_extracted, clean_web
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.mediawiki import LICENCE
@@ -24,17 +25,17 @@ from megadec.corpus.sources.thucnews import read_thucnews
 from megadec.corpus.sources.zhwiki import read_zhwiki
 
 Read = Callable[[Path, CorpusReport, ReadOptions], Iterator[Document]]
-Clean = Callable[[Document], Document | str]
+Clean = Callable[[Document, CleanContext], Document | str]
 
 
 @dataclass(frozen=True)
 class Source:
     """A kind of raw input.
 
-    read: the documents of a file or folder. clean: the document with plain text, or the reason to drop it; None: it is
-    plain already. rules: the quality rules; rules_of: other ones for documents that the reader gives another source
-    than this. prepared: an earlier run has cleaned and judged its documents. read_parallel: the same as read, with the
-    argument `workers`: in so many processes.
+    read: the documents of a file or folder. clean: the document with plain text, or the reason to drop it; what it takes
+    out is counted in its context; None: the text is plain already. rules: the quality rules; rules_of: other ones for
+    documents that the reader gives another source than this. prepared: an earlier run has cleaned and judged its
+    documents. read_parallel: the same as read, with the argument `workers`: in so many processes.
     """
 
     read: Read
@@ -46,10 +47,10 @@ class Source:
     read_parallel: Callable[..., Iterator[Document]] | None = None
 
 
-def _clean_wikitext(document: Document) -> Document | str:
+def _clean_wikitext(document: Document, context: CleanContext) -> Document | str:
     from megadec.corpus.clean.wikitext import clean_wikitext  # mwparserfromhell takes a quarter of a second
 
-    return clean_wikitext(document)
+    return clean_wikitext(document, context)
 
 
 SOURCES: dict[str, Source] = {

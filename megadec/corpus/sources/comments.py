@@ -10,7 +10,7 @@ from pathlib import Path
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.encoding import lines
 from megadec.corpus.sources.files import Member, members
 from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions

@@ -12,7 +12,7 @@ from io import IncrementalNewlineDecoder
 from itertools import chain
 
 from megadec.common.errors import InputError, check_choice
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.files import Member, reading
 from megadec.corpus.sources.reading import ReadOptions
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 
 SOURCE, LICENCE = "zhwiki", "CC-BY-SA-4.0"
 READ_BYTES = 1 << 18

@@ -17,7 +17,7 @@ from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
 from megadec.corpus.parallel import map_in_order
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.mediawiki import PageParser
 
 LEAST_TASK_BYTES = 1 << 16

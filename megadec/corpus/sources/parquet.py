@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document, is_ours, read_documents
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.files import reading, wanted
 from megadec.corpus.sources.reading import FieldMapping, ReadOptions
 

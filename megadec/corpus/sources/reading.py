@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from megadec.common.errors import InputError, suggest
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 
 MALFORMED_ALLOWED = 10
 

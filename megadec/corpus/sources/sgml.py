@@ -11,7 +11,7 @@ from pathlib import Path
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.encoding import joined, lines
 from megadec.corpus.sources.files import Member, members
 from megadec.corpus.sources.reading import ReadOptions

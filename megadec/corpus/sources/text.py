@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.encoding import filled_lines, whole_text
 from megadec.corpus.sources.files import members
 from megadec.corpus.sources.reading import ReadOptions

@@ -13,7 +13,7 @@ from typing import cast
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.encoding import filled_lines, lines, whole_text
 from megadec.corpus.sources.files import Member, members, reading
 from megadec.corpus.sources.reading import LineCheck, ReadOptions

@@ -14,7 +14,7 @@ from typing import Any
 from megadec.common.errors import InputError
 from megadec.common.files import storage_errors
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.files import reading
 from megadec.corpus.sources.mediawiki import READ_BYTES, PageParser
 from megadec.corpus.sources.multistream import page_streams, read_streams

@@ -16,7 +16,7 @@ from megadec.common.errors import ConfigError, ShardError
 from megadec.common.log import logger
 from megadec.common.ranks import is_first, world_size
 from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.overlap import overlaps
+from megadec.corpus.dedup.overlap import overlaps
 from megadec.data.dataset import DataSet
 from megadec.data.resumable import check_parts, rank_position
 from megadec.data.shard_folders import RemoteFolder

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from megadec.corpus.dedup import digest_of
+from megadec.corpus.dedup.exact import digest_of
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.pipeline import cleaned, without_duplicates
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import SOURCES
 
 COMMENTS = SOURCES["comments"]

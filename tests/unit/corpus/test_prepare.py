@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from megadec.common.errors import ConfigError, InputError, MegadecError
-from megadec.corpus.dedup import digest_of, is_held_out
+from megadec.corpus.dedup.exact import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.prepare import PrepareOptions, prepare
 from tests.support.documents import write_documents

@@ -10,8 +10,7 @@ import pytest
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
-from megadec.corpus.train_tokenizer import main
-from megadec.corpus.vocabulary import (
+from megadec.corpus.vocabulary.learn import (
     Portion,
     VocabularyOptions,
     choose_characters,
@@ -20,7 +19,8 @@ from megadec.corpus.vocabulary import (
     read_portion,
     segments_of,
 )
-from megadec.corpus.vocabulary_report import measure, read_groups
+from megadec.corpus.vocabulary.report_card import measure, read_groups
+from megadec.corpus.vocabulary.train import main
 from tests.support.documents import write_documents
 
 

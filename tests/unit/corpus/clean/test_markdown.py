@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.markdown import clean_markdown, plain_markdown
 from megadec.corpus.document import Document
 
@@ -59,11 +60,11 @@ def test_notes_and_tabs_of_mkdocs_leave_their_titles() -> None:
 
 def test_a_title_that_the_text_repeats_is_there_once() -> None:
     document = Document("1", "laws", "# 某条例\n\n第一条 为了", title="某条例")
-    assert clean_markdown(document) == Document("1", "laws", "第一条 为了", title="某条例")
+    assert clean_markdown(document, CleanContext()) == Document("1", "laws", "第一条 为了", title="某条例")
 
 
 def test_markdown_of_nothing_but_markup_is_empty() -> None:
-    assert clean_markdown(Document("1", "m", "---\nbookCollapseSection: true\n---\n")) == "empty"
+    assert clean_markdown(Document("1", "m", "---\nbookCollapseSection: true\n---\n"), CleanContext()) == "empty"
 
 
 @given(st.text(st.sampled_from(list("ab汉 \n`$*[]()<>#!-|\\{}~&;\x00"))))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.wikitext import clean_wikitext
 from megadec.corpus.document import Document
 
@@ -17,7 +18,7 @@ def page(text: str, title: str = "题") -> Document:
 
 
 def cleaned(text: str) -> str:
-    result = clean_wikitext(page(text))
+    result = clean_wikitext(page(text), CleanContext())
     return result if isinstance(result, str) else result.text
 
 
@@ -78,7 +79,7 @@ def test_inline_templates_keep_their_text_and_boxes_go(wikitext: str, text: str)
 def test_a_traditional_page_gets_its_own_branch_and_language_names_and_keeps_its_other_fields() -> None:
     raw = page("這個-{zh-cn:软件;zh-tw:軟體}-（{{lang-en|software}}）很實用，專門設計給學習者。")
     text = "這個軟體（英語：software）很實用，專門設計給學習者。"
-    assert clean_wikitext(raw) == replace(raw, text=text, variant="zh-Hant")
+    assert clean_wikitext(raw, CleanContext()) == replace(raw, text=text, variant="zh-Hant")
 
 
 def test_conversion_is_resolved_inside_a_link_or_a_template_and_rules_for_the_page_change_no_word() -> None:
@@ -136,14 +137,17 @@ def test_text_around_removed_and_broken_markup_stays_and_is_tidied(wikitext: str
 
 def test_disambiguation_pages_are_told_by_their_template_or_title_and_links_to_them_are_none() -> None:
     for template in ("{{disambig}}", "{{消歧义页}}", "{{Disambig|cat=x}}", "{{人名消歧義}}", "{{hndis}}"):
-        assert clean_wikitext(page(f"'''甲'''可以指：\n* [[乙]]\n== 參見 ==\n{template}")) == "disambiguation", template
-    assert clean_wikitext(page("* [[乙]]", title="甲 (消歧义)")) == "disambiguation"
+        assert (
+            clean_wikitext(page(f"'''甲'''可以指：\n* [[乙]]\n== 參見 ==\n{template}"), CleanContext())
+            == "disambiguation"
+        ), template
+    assert clean_wikitext(page("* [[乙]]", title="甲 (消歧义)"), CleanContext()) == "disambiguation"
     assert cleaned("{{消歧义链接}}正文。") == "正文。"
 
 
 @pytest.mark.parametrize("wikitext", ["", "  \n", "{{Infobox|a=b}}", "[[Category:x]]", "== 标题 ==", "<ref>x</ref>"])
 def test_a_page_without_text_is_empty(wikitext: str) -> None:
-    assert clean_wikitext(page(wikitext)) == "empty"
+    assert clean_wikitext(page(wikitext), CleanContext()) == "empty"
 
 
 _PIECES = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megadec.common.errors import ConfigError, InputError
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import encoding as module
 from megadec.corpus.sources.encoding import characters, check_encoding, lines, whole_text
 from megadec.corpus.sources.files import Member

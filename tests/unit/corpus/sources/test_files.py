@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from megadec.common.errors import InputError
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.encoding import whole_text
 from megadec.corpus.sources.files import members
 from megadec.corpus.sources.reading import ReadOptions

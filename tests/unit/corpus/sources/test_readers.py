@@ -10,7 +10,7 @@ import pytest
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import Read
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl

@@ -10,7 +10,7 @@ import pytest
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import Read
 from megadec.corpus.sources.multistream import page_streams, read_streams
 from megadec.corpus.sources.reading import ReadOptions

@@ -14,8 +14,8 @@ from megadec.common.errors import ConfigError
 from megadec.common.files import sha256_of, whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME
-from megadec.corpus.vocabulary import VocabularyOptions, learn_vocabulary
-from megadec.corpus.vocabulary_report import measure, read_groups, write_report
+from megadec.corpus.vocabulary.learn import VocabularyOptions, learn_vocabulary
+from megadec.corpus.vocabulary.report_card import measure, read_groups, write_report
 
 log = logger(__name__)
 

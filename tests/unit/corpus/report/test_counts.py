@@ -1,7 +1,7 @@
 """Counts by reason: merging, samples, the table."""
 
 from megadec.corpus.document import Document
-from megadec.corpus.report import SAMPLES_PER_REASON, CorpusReport
+from megadec.corpus.report.counts import SAMPLES_PER_REASON, CorpusReport
 
 
 def document(text: str, source: str = "wiki") -> Document:

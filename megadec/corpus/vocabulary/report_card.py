@@ -18,10 +18,10 @@ from megadec.common.files import read_json, whole_file, write_json
 from megadec.common.log import progress
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.clean.variant import TRADITIONAL, variant_of
-from megadec.corpus.dedup import digest_of, is_held_out
+from megadec.corpus.dedup.exact import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.parallel import chunks_of, map_in_order
-from megadec.corpus.vocabulary import Kind
+from megadec.corpus.vocabulary.learn import Kind
 
 COUNTED = ("documents", "characters", "tokens", "byte_tokens", "lossless")
 LOSSES_SHOWN = 10

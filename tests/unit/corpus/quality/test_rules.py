@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.corpus.filter import RULES, FilterOptions, QualityRules, choose_rules, drop_reason
+from megadec.corpus.quality.rules import RULES, FilterOptions, QualityRules, choose_rules, drop_reason
 
 GOOD = (
     "清晨的雾从河面上升起来，船夫把缆绳解开，慢慢向对岸划去。"

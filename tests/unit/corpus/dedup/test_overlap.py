@@ -2,7 +2,7 @@
 
 import pytest
 
-from megadec.corpus.overlap import SKETCH_HASHES, Sketch, overlaps, shared_documents
+from megadec.corpus.dedup.overlap import SKETCH_HASHES, Sketch, overlaps, shared_documents
 
 
 def sketch_of(numbers: range) -> Sketch:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.corpus.dedup import DIGEST_BYTES, digest_of, excluded_digests, is_held_out
+from megadec.corpus.dedup.exact import DIGEST_BYTES, digest_of, excluded_digests, is_held_out
 from megadec.corpus.document import Document
 from tests.support.documents import write_documents
 

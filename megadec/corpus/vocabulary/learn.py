@@ -21,7 +21,7 @@ import sentencepiece
 from megadec.common.errors import ConfigError, InputError, check_range, suggest
 from megadec.common.log import logger, progress
 from megadec.corpus.clean.variant import to_variant
-from megadec.corpus.dedup import digest_of, is_held_out
+from megadec.corpus.dedup.exact import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.parallel import chunks_of, map_in_order
 

@@ -8,7 +8,7 @@ off by a few hundredths of the documents of both, and a few common documents amo
 from collections.abc import Mapping
 from itertools import combinations
 
-from megadec.corpus.dedup import digest_of_cleaned
+from megadec.corpus.dedup.exact import digest_of_cleaned
 
 SKETCH_HASHES = 2048
 HASH_BYTES = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 from megadec.common.errors import ConfigError
 from megadec.corpus.clean.text import clean_text
 from megadec.corpus.document import full_text, read_documents
-from megadec.corpus.report import CorpusReport
+from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.encoding import lines
 from megadec.corpus.sources.files import members
 from megadec.corpus.sources.reading import ReadOptions

@@ -1,0 +1,1 @@
+"""Which documents are worth learning: rules over characters, lines and n-grams."""

@@ -1,0 +1,1 @@
+"""What happened to the text of a run, counted by name."""

@@ -1,0 +1,1 @@
+"""The vocabulary of the tokenizer: learned from documents, judged on held-out ones."""
