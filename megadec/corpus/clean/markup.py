@@ -15,7 +15,8 @@ from mwparserfromhell.wikicode import Wikicode
 from megadec.corpus.clean.leftovers import without_templates
 from megadec.corpus.clean.protect import LINE_BREAK
 from megadec.corpus.clean.tables import render_table
-from megadec.corpus.clean.templates import Page, expand
+from megadec.corpus.clean.wiki.templates.arguments import Page
+from megadec.corpus.clean.wiki.templates.expand import expand
 
 DEEPEST_NESTING = 24
 LONGEST_PASSAGE = 300_000
@@ -130,7 +131,8 @@ def _render_node(siblings: list[Node], index: int, page: Page) -> str:
     if isinstance(node, nodes.Wikilink):
         return _link(node, page)
     if isinstance(node, nodes.Template):
-        return expand(node, partial(_render, page=page), page, in_sentence=_in_sentence(siblings, index))
+        parameters = [(str(parameter.name).strip(), _render(parameter.value, page)) for parameter in node.params]
+        return expand(_render(node.name, page), parameters, page, _in_sentence(siblings, index)) or ""
     if isinstance(node, nodes.ExternalLink | nodes.HTMLEntity):
         return str(node)  # a bare address; those in brackets are gone
     if isinstance(node, nodes.Heading):

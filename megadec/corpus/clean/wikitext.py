@@ -14,8 +14,8 @@ from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, ti
 from megadec.corpus.clean.markup import words_of
 from megadec.corpus.clean.protect import protect, restore
 from megadec.corpus.clean.sections import split_sections, without_boilerplate
-from megadec.corpus.clean.templates import Page
 from megadec.corpus.clean.variant import SIMPLIFIED, dominating_variant, variant_of
+from megadec.corpus.clean.wiki.templates.arguments import Page
 from megadec.corpus.document import Document
 
 _DISAMBIGUATION_TEMPLATE = re.compile(

@@ -1,7 +1,6 @@
 """The names of templates by what of them is text, and the words that some of them show.
 
-Names are in lower case with blanks, in Simplified and Traditional, separated by commas or line ends. Templates of no
-table are judged by their place in the text.
+Names are in lower case with blanks, in Simplified and Traditional, separated by commas or line ends.
 """
 
 
@@ -44,21 +43,6 @@ FRACTION = names("frac, fraction, sfrac, tfrac, 分数, 分數")
 DATE = names("""
     start date, end date, birth date, death date, birth date and age, death date and age, film date
     start date and age, 日期, date, dob, bda
-""")
-
-# Inside a sentence too these show no words of the page; a name that begins like one of them goes.
-DROPPED = names(r"""
-    #, cite, citation, harv, sfn, efn, ref, note, rp$, r$, fn$, fact, cn$, 来源, 來源, 需, clarif, who$, when$
-    which$, why$, where$, by whom, according, 谁$, 誰$, 何时, 何時, 哪, dead, 失效, 死链, 死鏈, webarchive
-    wayback, archive, 原创研究, 原創研究, original research, dubious, vague, pov, peacock, weasel, update
-    expand, stub, 小作品, 小條目, coord, 坐标, 座標, flagicon, 旗, icon, file, image, navbox, infobox, 信息框
-    資訊框, sidebar, portal, commons, wikisource, wikiquote, authority, defaultsort, displaytitle, anchor
-    visible, clear, toc, main, see, about, other, distinguish, redirect, hatnote, for$, not$, 更多, 主条目
-    主條目, 参见, 參見, 消歧, disambig, doi, isbn, issn, oclc, pmid, pmc, jstor, arxiv, bibcode, asin, imdb
-    official, url$, website, twitter, facebook, youtube, lang icon, ... icon, .. icon, en$, ja$, zh$, ipac
-    pronunciation, listen, multiple, unreferenced, refimprove, copyedit, cleanup, noteta, 地区用词, 地區用詞
-    db-, delete, vfd, increase, decrease, steady, growth, rating, stars?$, yes$, no$, won$, nom$, n/a, tba
-    unknown, good article, featured, link ga, link fa, ntsh, 註, 注, smiley
 """)
 
 LANGUAGES = pairs("""

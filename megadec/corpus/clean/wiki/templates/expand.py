@@ -1,65 +1,27 @@
 """Turns a template into the words it shows, by a table from its name to what of it is text.
 
-Templates of no table are judged by their place: alone on a line they are boxes and go, inside a sentence their text
-argument stays. {{convert}} keeps the number and the unit given.
+A template of no table shows nothing: a guess at which of its arguments is text would invent facts.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from mwparserfromhell.nodes import Template
-from mwparserfromhell.wikicode import Wikicode
-
-from megadec.corpus.clean import template_words as words
 from megadec.corpus.clean.protect import LINE_BREAK
-from megadec.corpus.clean.template_words import COUNTRIES, LANGUAGES, UNITS
-from megadec.corpus.clean.variant import SIMPLIFIED, TRADITIONAL, to_variant
-
-_HAN = re.compile(r"[\u3400-\u9fff]")
-_INLINE_CHARACTERS = 80
+from megadec.corpus.clean.wiki.templates import words
+from megadec.corpus.clean.wiki.templates.arguments import Arguments, Page, Recipe
+from megadec.corpus.clean.wiki.templates.words import COUNTRIES, LANGUAGES, UNITS
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What a template or a link needs to know of the page it stands on."""
+def expand(name: str, parameters: Sequence[tuple[str, str]], page: Page, in_sentence: bool) -> str | None:
+    """The text that a template shows; None where no rule knows it: it shows nothing, and the caller counts it.
 
-    title: str
-    variant: str
-
-
-class Arguments:
-    """A template's arguments by name or position (counted from 1), rendered to text when they are asked for."""
-
-    def __init__(self, template: Template, render: Callable[[Wikicode], str], page: Page) -> None:
-        self._values = {str(parameter.name).strip().lower(): parameter.value for parameter in template.params}
-        self._render = render
-        self.page = page
-
-    def text(self, *names: int | str) -> str:
-        """The first of these arguments that is not empty, as text."""
-        for name in names:
-            value = self._values.get(str(name))
-            if value is not None and (text := self._render(value).strip()):
-                return text
-        return ""
-
-    def positional(self) -> list[str]:
-        """All non-empty positional arguments in order."""
-        return [text for name in self._values if name.isdigit() and (text := self.text(name))]
-
-
-Recipe = Callable[[Arguments], str]
-
-
-def expand(template: Template, render: Callable[[Wikicode], str], page: Page, *, in_sentence: bool) -> str:
-    """The text a template shows, or an empty string. `render` turns an argument into text."""
-    name = template_name(str(template.name))
-    arguments = Arguments(template, render, page)
+    `parameters` are its arguments in order as (name, value); those without a name are called 1, 2, 3, ... Values are
+    text already, what stands inside is expanded first. `name` may be a parser function with what follows its colon
+    (`#if: x`).
+    """
+    name = template_name(name)
     recipe = _recipe(name)
-    if recipe is not None:
-        return recipe(arguments)
-    return _text_argument(arguments) if in_sentence and not _DROPPED.match(name) else ""
+    return None if recipe is None else recipe(Arguments(parameters, page))
 
 
 def template_name(raw: str) -> str:
@@ -73,7 +35,7 @@ def _recipe(name: str) -> Recipe | None:
         return _RECIPES[name]
     prefix, hyphen, rest = name.partition("-")
     if hyphen and prefix in ("lang", "langx") and rest:
-        return lambda arguments: _labelled(rest, arguments.text(1), arguments.page)
+        return lambda arguments: _labelled(rest, arguments.text(1), arguments)
     if hyphen and prefix in ("link", "le", "ilh", "translink"):
         return _RECIPES["link-en"]
     function, colon, rest = name.partition(":")
@@ -82,22 +44,10 @@ def _recipe(name: str) -> Recipe | None:
     return None
 
 
-def _text_argument(arguments: Arguments) -> str:
-    """Of an unknown template inside a sentence: the argument with Han characters, else the last; short ones only."""
-    values = arguments.positional()
-    chosen = next((value for value in values if _HAN.search(value)), values[-1] if values else "")
-    return chosen if len(chosen) <= _INLINE_CHARACTERS and "\n" not in chosen and "=" not in chosen else ""
-
-
-def _labelled(code: str, text: str, page: Page) -> str:
+def _labelled(code: str, text: str, arguments: Arguments) -> str:
     """`英语：tea`, as {{lang-en|tea}} shows it; the text alone for a language that the table lacks."""
-    label = _in_variant(LANGUAGES.get(code.split("-")[0], ""), page) if text else ""
+    label = arguments.words(LANGUAGES.get(code.split("-")[0], "")) if text else ""
     return f"{label}：{text}" if label else text
-
-
-def _in_variant(shown: str, page: Page) -> str:
-    """Our tables are in Simplified; a Traditional page gets Traditional words."""
-    return to_variant(shown, SIMPLIFIED, TRADITIONAL) if page.variant == TRADITIONAL else shown
 
 
 def _argument(*names: int | str) -> Recipe:
@@ -167,11 +117,11 @@ def _life(arguments: Arguments) -> str:
 def _japanese(arguments: Arguments) -> str:
     parts = {"日语": ("j", "kj", "s", "1"), "平假名": ("hg",), "罗马字": ("rm",)}
     shown = "；".join(f"{label}：{text}" for label, names in parts.items() if (text := arguments.text(*names)))
-    return _in_variant(shown, arguments.page)
+    return arguments.words(shown)
 
 
 def _country(name: str) -> Recipe:
-    return lambda arguments: _in_variant(COUNTRIES[name], arguments.page)
+    return lambda arguments: arguments.words(COUNTRIES[name])
 
 
 # (names, what is text of them)
@@ -188,7 +138,7 @@ _TABLE: tuple[tuple[list[str], Recipe], ...] = (
     (words.MEASURE, _measure),
     (words.FRACTION, _fraction),
     (words.DATE, _date),
-    (["langx"], lambda arguments: _labelled(arguments.text(1), arguments.text(2), arguments.page)),
+    (["langx"], lambda arguments: _labelled(arguments.text(1), arguments.text(2), arguments)),
     (["transl", "transliteration"], _argument(3, 2)),
     (["nihongo", "nihongo2", "nihongo3"], _nihongo),
     # Alone {{jpn}} is Japan's flag and name; with arguments it gives a Japanese spelling.
@@ -211,4 +161,3 @@ _TABLE: tuple[tuple[list[str], Recipe], ...] = (
     (["br", "break", "brk"], _constant(LINE_BREAK)),
 )
 _RECIPES = {name: _country(name) for name in COUNTRIES} | {name: recipe for names, recipe in _TABLE for name in names}
-_DROPPED = re.compile("|".join(words.DROPPED))

@@ -1,0 +1,1 @@
+"""Wikitext -> text: the parts that know MediaWiki."""

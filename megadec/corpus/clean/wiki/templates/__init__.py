@@ -1,0 +1,1 @@
+"""What a template shows, by tables from its name to a rule."""
