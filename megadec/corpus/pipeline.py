@@ -1,12 +1,13 @@
-"""From raw documents to those that are learned, in processes: cleaned, judged, each text once.
+"""From raw documents to those that are learned: a list of steps, each a function of one document.
 
-In: raw documents from a reader. Out: documents with the hash of their text, in the reader's order. Workers get chunks
-of documents rather than single ones, so the first result takes as long as a chunk.
+In: raw documents from a reader. Out: documents with what was taken out of each. A step returns the document, changed
+or not, or the reason to drop it. Steps know nothing of who runs them, nor of other documents: duplicates are decided
+later.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from megadec.corpus.clean.context import CleanContext
@@ -17,16 +18,110 @@ from megadec.corpus.document import Document, full_text
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.parallel import chunks_of, map_in_order
 from megadec.corpus.quality.rules import choose_rules, drop_reason
-from megadec.corpus.report.counts import CorpusReport
+from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import Source
 
-Hashed = tuple[Document, bytes]
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step. What `run` takes out and does not count by a name of its own is counted under `name`."""
+
+    name: str
+    run: Callable[[Document, CleanContext], Document | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a step has made of a document: the document, or the reason to drop it."""
+
+    step: str
+    outcome: Document | str
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A document that passed all steps, the raw one, and its context: what was taken out of it."""
+
+    document: Document
+    raw: Document
+    context: CleanContext
+
+
+def steps_of(source: Source, options: PrepareOptions) -> tuple[Step, ...]:
+    """The steps of a run, in order; a new one is a function (document, context) -> document or reason."""
+    steps: list[Step] = []
+    if not source.prepared:
+        if source.clean:
+            steps.append(Step("markup", source.clean))
+        steps.append(Step("made uniform", _uniform))
+        steps.append(Step("quality rules", partial(_judge, source, options)))
+    if options.variant != "keep":
+        steps.append(Step("variant conversion", _convert))
+    steps.append(Step("naming", partial(_name, source, options)))
+    return tuple(steps)
+
+
+def stages(raw: Document, steps: Iterable[Step], context: CleanContext) -> Iterator[Stage]:
+    """The document after each step, until one drops it. What a step leaves unexplained is counted under its name."""
+    document = raw
+    for step in steps:
+        counted = context.taken.characters.total()
+        outcome = step.run(document, context)
+        yield Stage(step.name, outcome)
+        if isinstance(outcome, str):
+            return
+        lost = size_of(document) - size_of(outcome) - (context.taken.characters.total() - counted)
+        if lost:
+            context.taken.add(step.name, lost)
+        document = outcome
+
+
+def judged(
+    documents: Iterable[Document], source: Source, options: PrepareOptions, report: CorpusReport
+) -> Iterator[Passed]:
+    """Documents that pass; drops, with their reasons and stages, go to `report`."""
+    steps = steps_of(source, options)
+    for raw in documents:
+        context = CleanContext(options.variant)
+        for stage in stages(raw, steps, context):
+            last = stage
+        if isinstance(last.outcome, str):
+            report.drop(raw, last.outcome, last.step)
+        else:
+            yield Passed(last.outcome, raw, context)
+
+
+def _judge(source: Source, options: PrepareOptions, document: Document, _: CleanContext) -> Document | str:
+    if not document.text:
+        return "empty"
+    rules = choose_rules(options.filter, source.rules_of.get(document.source, source.rules))
+    return drop_reason(full_text(document), rules) or document
+
+
+def _uniform(document: Document, _: CleanContext) -> Document:
+    lines = {name: clean_line(getattr(document, name)) for name in ("id", "title", "label", "url")}
+    text = clean_text(document.text)
+    return replace(document, **lines, text=text, variant=document.variant or variant_of(text))
+
+
+def _convert(document: Document, context: CleanContext) -> Document:
+    # `variant` goes on saying what the original was written in.
+    title, text = (to_variant(part, document.variant, context.variant) for part in (document.title, document.text))
+    return replace(document, title=title, text=text)
+
+
+def _name(source: Source, options: PrepareOptions, document: Document, _: CleanContext) -> Document:
+    licence = document.licence or options.licence or source.licence
+    return replace(document, source=options.name or document.source, licence=licence)
+
+
+Hashed = tuple[Passed, bytes]
 
 
 def cleaned(
     documents: Iterable[Document], source: Source, options: PrepareOptions, report: CorpusReport
 ) -> Generator[Hashed, None, None]:
-    """Documents that pass, with their hashes; drops and their reasons go to `report`.
+    """Documents that pass, with their hashes, in order; `options.processes` work on chunks of them.
 
     Close it (`contextlib.closing`) when it is left before its end: it ends the worker processes.
     """
@@ -37,56 +132,28 @@ def cleaned(
             yield from passed
 
 
+def clean_chunk(
+    source: Source, options: PrepareOptions, documents: list[Document]
+) -> tuple[list[Hashed], CorpusReport]:
+    """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
+    report = CorpusReport(options.name)
+    # Titles are joined to texts after cleaning, which cannot make the whole unclean. Documents of earlier runs may have
+    # been changed since by anyone.
+    hashed = digest_of if source.prepared else digest_of_cleaned
+    passed = [(item, hashed(full_text(item.document))) for item in judged(documents, source, options, report)]
+    return passed, report
+
+
 def without_duplicates(
     documents: Iterable[Hashed], excluded: Iterable[bytes], report: CorpusReport
 ) -> Iterator[Hashed]:
     """Those whose text is new and not excluded; the others are dropped with their reason."""
     never = frozenset(excluded)
     seen: set[bytes] = set()
-    for document, digest in documents:
+    for passed, digest in documents:
         if digest in never or digest in seen:
-            report.drop(document, "excluded" if digest in never else "duplicate")
+            reason = "excluded" if digest in never else "duplicate"
+            report.drop(passed.document, reason, "duplicates", size_of(passed.raw))
         else:
             seen.add(digest)
-            yield document, digest
-
-
-def clean_chunk(
-    source: Source, options: PrepareOptions, documents: list[Document]
-) -> tuple[list[Hashed], CorpusReport]:
-    """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
-    report = CorpusReport()
-    # Titles are joined to texts after cleaning, which cannot make the whole unclean. Documents of earlier runs may have
-    # been changed since by anyone.
-    hashed = digest_of if source.prepared else digest_of_cleaned
-    passed: list[Hashed] = []
-    for document in documents:
-        result = _clean(document, source, options)
-        if isinstance(result, str):
-            report.drop(document, result)
-        else:
-            passed.append((result, hashed(full_text(result))))
-    return passed, report
-
-
-def _clean(document: Document, source: Source, options: PrepareOptions) -> Document | str:
-    if not source.prepared:
-        plain = source.clean(document, CleanContext(options.variant)) if source.clean else document
-        if isinstance(plain, str):
-            return plain
-        document = _uniform(plain)
-        if not document.text:
-            return "empty"
-        rules = choose_rules(options.filter, source.rules_of.get(document.source, source.rules))
-        if reason := drop_reason(full_text(document), rules):
-            return reason
-    title, text = (to_variant(part, document.variant, options.variant) for part in (document.title, document.text))
-    licence = document.licence or options.licence or source.licence
-    # `variant` goes on saying what the original was written in.
-    return replace(document, source=options.name or document.source, title=title, text=text, licence=licence)
-
-
-def _uniform(document: Document) -> Document:
-    lines = {name: clean_line(getattr(document, name)) for name in ("id", "title", "label", "url")}
-    text = clean_text(document.text)
-    return replace(document, **lines, text=text, variant=document.variant or variant_of(text))
+            yield passed, digest

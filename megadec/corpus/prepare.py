@@ -23,7 +23,7 @@ from megadec.corpus.dedup.exact import excluded_digests, is_held_out
 from megadec.corpus.document import DocumentsWriter, read_documents
 from megadec.corpus.options import PrepareOptions, check_options
 from megadec.corpus.pipeline import cleaned, without_duplicates
-from megadec.corpus.report.counts import HELD_OUT, CorpusReport
+from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.shards import write_shards
 from megadec.corpus.sources import Source
 
@@ -40,7 +40,7 @@ def prepare(options: PrepareOptions) -> CorpusReport:
     """
     source = check_options(options)
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
-    report = CorpusReport()
+    report = CorpusReport(options.name)
     with ExitStack() as stack:
         kept = stack.enter_context(_documents_file(options.documents_file, options.output))
         held = None
@@ -85,14 +85,11 @@ def _write_documents(
         judged = stack.enter_context(closing(cleaned(stack.enter_context(bar), source, options, report)))
         to_kept = stack.enter_context(DocumentsWriter(kept))
         to_held = stack.enter_context(DocumentsWriter(held)) if held else None
-        for document, digest in without_duplicates(judged, excluded_digests(options.exclude_texts), report):
-            if to_held and is_held_out(digest, options.held_out_fraction):
-                report.note(HELD_OUT)
-                to_held.write(document)
-            else:
-                report.keep(document)
-                to_kept.write(document)
-        missing = "to train on" if not report.kept else "held out" if held and not report.notes[HELD_OUT] else ""
+        for passed, digest in without_duplicates(judged, excluded_digests(options.exclude_texts), report):
+            held_out = to_held is not None and is_held_out(digest, options.held_out_fraction)
+            report.keep(passed.document, size_of(passed.raw), passed.context.taken, held_out)
+            (to_held if to_held and held_out else to_kept).write(passed.document)
+        missing = "to train on" if not report.kept else "held out" if held and not report.held_out else ""
         if missing:
             reasons = ", ".join(f"{reason} {drops}" for reason, drops in report.dropped.most_common()) or "none dropped"
             inputs = ", ".join(map(str, options.input))

@@ -28,7 +28,9 @@ class Taken:
 
 @dataclass
 class CleanContext:
-    """One document's cleaning: the variant that the run asks for (keep, zh-Hans, zh-Hant), and what is taken out."""
+    """One document's cleaning: the variant that the run asks for (keep, zh-Hans, zh-Hant), what is taken out, and
+    figures of the document that the report sums by source."""
 
     variant: str = "keep"
     taken: Taken = field(default_factory=Taken)
+    measured: Counter[str] = field(default_factory=Counter)

@@ -1,48 +1,153 @@
-"""Counts what happened to the documents of a run, by source and by reason, with a few samples of what was dropped.
+"""Counts what happened to the documents and characters of a run, by source and by name; the books close.
 
-Each process fills a report of its own and the parent merges them.
+Documents read = kept + held out + dropped by reason. Characters read = characters of what is kept or held out + what
+was taken out of those by name + the raw characters of what was dropped. A document has the characters of its title and
+text.
 """
 
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from megadec.corpus.clean.context import Taken
 from megadec.corpus.document import Document
 
 SAMPLES_PER_REASON = 3
 SAMPLE_CHARACTERS = 60
-HELD_OUT = "documents held out"
+PAIR_CHARACTERS = 300
+READING = "reading"
+
+OnDrop = Callable[[Document, str, str], None]
+
+
+def size_of(document: Document) -> int:
+    """The characters of a document: those of its title and its text."""
+    return len(document.title) + len(document.text)
+
+
+@dataclass
+class SourceCounts:
+    """The books of one source. `raw_characters` had, before cleaning, what is kept or held out."""
+
+    kept: int = 0
+    kept_characters: int = 0
+    held_out: int = 0
+    held_out_characters: int = 0
+    raw_characters: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    dropped_characters: Counter[str] = field(default_factory=Counter)
+    taken: Taken = field(default_factory=Taken)
+    measured: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def read(self) -> int:
+        """Documents (or pages, lines: whatever the source calls one) whose fate is decided."""
+        return self.kept + self.held_out + self.dropped.total()
+
+    @property
+    def characters_read(self) -> int:
+        """Raw characters of all documents."""
+        return self.raw_characters + self.dropped_characters.total()
+
+    @property
+    def unexplained_characters(self) -> int:
+        """0 where the books close."""
+        left = self.kept_characters + self.held_out_characters + self.taken.characters.total()
+        return self.raw_characters - left
+
+    def merge(self, other: Self) -> None:
+        """Add the counts of `other`."""
+        for name in ("kept", "kept_characters", "held_out", "held_out_characters", "raw_characters"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("dropped", "dropped_characters", "measured"):
+            getattr(self, name).update(getattr(other, name))
+        self.taken.merge(other.taken)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON value with sorted keys."""
+        return {
+            "read": {"documents": self.read, "characters": self.characters_read},
+            "kept": {"documents": self.kept, "characters": self.kept_characters},
+            "held_out": {"documents": self.held_out, "characters": self.held_out_characters},
+            "dropped": _counts(self.dropped, self.dropped_characters),
+            "taken": _taken(self.taken),
+            "measured": dict(sorted(self.measured.items())),
+        }
 
 
 @dataclass
 class CorpusReport:
-    """Counts of documents kept, dropped and held out. Picklable; `merge` adds another report's counts to this one."""
+    """Counts of a run or of a part of it; `merge` adds those of another part.
 
-    kept: Counter[str] = field(default_factory=Counter)
-    kept_characters: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    dropped_characters: Counter[str] = field(default_factory=Counter)
+    name: what every document's source is called, where the run gives one. on_drop: told of every dropped document, with
+    the reason and the stage.
+    """
+
+    name: str = ""
+    sources: dict[str, SourceCounts] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[str]] = field(default_factory=dict)
+    pairs: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    on_drop: OnDrop | None = field(default=None, repr=False, compare=False)
 
     @property
     def documents_read(self) -> int:
-        """Documents (or pages, lines: whatever the source calls one) that a reader met and whose fate is decided."""
-        return self.kept.total() + self.notes[HELD_OUT] + self.dropped.total()
+        """Documents of all sources whose fate is decided."""
+        return sum(counts.read for counts in self.sources.values())
 
-    def keep(self, document: Document) -> None:
-        """Count a document that reached the end of the pipeline."""
-        self.kept[document.source] += 1
-        self.kept_characters[document.source] += len(document.text)
+    @property
+    def kept(self) -> Counter[str]:
+        """Documents kept, by source."""
+        return Counter({name: counts.kept for name, counts in self.sources.items() if counts.kept})
 
-    def drop(self, document: Document, reason: str) -> None:
+    @property
+    def dropped(self) -> Counter[str]:
+        """Documents dropped, by reason."""
+        return sum((counts.dropped for counts in self.sources.values()), Counter())
+
+    @property
+    def held_out(self) -> int:
+        """Documents held out."""
+        return sum(counts.held_out for counts in self.sources.values())
+
+    def of(self, source: str) -> SourceCounts:
+        """The books of a source, or of the one that the run calls all of them."""
+        return self.sources.setdefault(self.name or source, SourceCounts())
+
+    def keep(
+        self, document: Document, raw_characters: int | None = None, taken: Taken | None = None, held_out: bool = False
+    ) -> None:
+        """Count a document that reached the end of the pipeline, for the training or the held-out set.
+
+        raw_characters: what it had before cleaning, if that was more or less. taken: what was taken out of it.
+        """
+        counts, size = self.of(document.source), size_of(document)
+        part = "held_out" if held_out else "kept"
+        setattr(counts, part, getattr(counts, part) + 1)
+        setattr(counts, f"{part}_characters", getattr(counts, f"{part}_characters") + size)
+        counts.raw_characters += size if raw_characters is None else raw_characters
+        if taken:
+            counts.taken.merge(taken)
+
+    def drop(self, document: Document, reason: str, stage: str = READING, raw_characters: int | None = None) -> None:
         """Count a document that was left out, and keep a short sample of it while there are few for this reason."""
-        self.dropped[reason] += 1
-        self.dropped_characters[reason] += len(document.text)
+        counts = self.of(document.source)
+        counts.dropped[reason] += 1
+        counts.dropped_characters[reason] += size_of(document) if raw_characters is None else raw_characters
         samples = self.samples.setdefault(reason, [])
         if len(samples) < SAMPLES_PER_REASON:
             samples.append(_sample(document))
+        if self.on_drop:
+            self.on_drop(document, reason, stage)
+
+    def show(self, name: str, before: Document, after: Document) -> None:
+        """Keep the beginning of a document before and after a `name` was taken out of it, while there are few."""
+        shown = self.pairs.setdefault(name, [])
+        if len(shown) < SAMPLES_PER_REASON:
+            texts = {"before": before.text[:PAIR_CHARACTERS], "after": after.text[:PAIR_CHARACTERS]}
+            shown.append({"id": after.id, **texts})
 
     def note(self, fact: str) -> None:
         """Count something that changed no document's fate, for example the encoding that a file was found in."""
@@ -50,32 +155,64 @@ class CorpusReport:
 
     def merge(self, other: Self) -> None:
         """Add the counts of `other`; its samples fill what room there is."""
-        for name in ("kept", "kept_characters", "dropped", "dropped_characters", "notes"):
-            getattr(self, name).update(getattr(other, name))
-        for reason, samples in other.samples.items():
-            mine = self.samples.setdefault(reason, [])
-            mine.extend(samples[: SAMPLES_PER_REASON - len(mine)])
+        for source, counts in other.sources.items():
+            self.sources.setdefault(source, SourceCounts()).merge(counts)
+        self.notes.update(other.notes)
+        for mine, theirs in ((self.samples, other.samples), (self.pairs, other.pairs)):
+            for name, shown in theirs.items():
+                kept: list[Any] = mine.setdefault(name, [])  # type: ignore[arg-type]
+                kept.extend(shown[: SAMPLES_PER_REASON - len(kept)])
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON value with sorted keys: the same run gives the same bytes."""
+        total = SourceCounts()
+        for counts in self.sources.values():
+            total.merge(counts)
+        kept = {name: counts for name, counts in sorted(self.sources.items()) if counts.kept}
         return {
             "read": self.documents_read,
-            "kept": _counts(self.kept, self.kept_characters),
+            "kept": {name: {"documents": c.kept, "characters": c.kept_characters} for name, c in kept.items()},
             "dropped": {
-                reason: {**counts, "samples": self.samples[reason]}
-                for reason, counts in _counts(self.dropped, self.dropped_characters).items()
+                reason: {**counts, "samples": self.samples.get(reason, [])}
+                for reason, counts in _counts(total.dropped, total.dropped_characters).items()
             },
+            "taken": _taken(total.taken),
+            "sources": {name: counts.to_dict() for name, counts in sorted(self.sources.items())},
+            "pairs": dict(sorted(self.pairs.items())),
             "notes": dict(sorted(self.notes.items())),
         }
 
+    def state(self) -> dict[str, Any]:
+        """All that `from_state` needs, as plain values for a JSON file."""
+        names = (f.name for f in fields(self) if f.name not in ("on_drop", "sources"))
+        sources = {name: {**vars(counts), "taken": vars(counts.taken)} for name, counts in self.sources.items()}
+        return {**{name: getattr(self, name) for name in names}, "sources": sources}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """The report that `state` was taken from."""
+        report = cls(state["name"], notes=Counter(state["notes"]), samples=state["samples"], pairs=state["pairs"])
+        for name, values in state["sources"].items():
+            counters: dict[str, Any] = {
+                key: Counter(values.pop(key)) for key in ("dropped", "dropped_characters", "measured")
+            }
+            taken = Taken(**{key: Counter(counts) for key, counts in values.pop("taken").items()})
+            report.sources[name] = SourceCounts(**values, **counters, taken=taken)
+        return report
+
     def render(self) -> str:
         """The same as a table for a terminal: a line each source and reason, samples under the reasons."""
-        lines = [f"{'documents':>12} {'characters':>14}", f"{self.documents_read:>12,} {'':>14} read"]
-        for source, count in sorted(self.kept.items()):
-            lines.append(f"{count:>12,} {self.kept_characters[source]:>14,} kept from {source}")
-        for reason, count in self.dropped.most_common():
-            lines.append(f"{count:>12,} {self.dropped_characters[reason]:>14,} dropped: {reason}")
-            lines.extend(f"{'':>27} | {sample}" for sample in self.samples[reason])
+        lines, samples = [f"{'documents':>12} {'characters':>14}"], dict(self.samples)
+        for source, counts in sorted(self.sources.items()):
+            lines.append(f"{counts.read:>12,} {counts.characters_read:>14,} read from {source}")
+            lines.append(f"{counts.kept:>12,} {counts.kept_characters:>14,} kept from {source}")
+            if counts.held_out:
+                lines.append(f"{counts.held_out:>12,} {counts.held_out_characters:>14,} held out from {source}")
+            for name, characters in counts.taken.characters.most_common():
+                lines.append(f"{'':>12} {characters:>14,} taken out: {name} ({counts.taken.pieces[name]:,})")
+            for reason, count in counts.dropped.most_common():
+                lines.append(f"{count:>12,} {counts.dropped_characters[reason]:>14,} dropped: {reason}")
+                lines.extend(f"{'':>27} | {sample}" for sample in samples.pop(reason, ()))
         lines.extend(f"{count:>12,} {'':>14} {fact}" for fact, count in sorted(self.notes.items()))
         if self.dropped["too_short"] > self.documents_read / 2:
             lines.append(
@@ -86,6 +223,12 @@ class CorpusReport:
 
 def _counts(documents: Counter[str], characters: Counter[str]) -> dict[str, dict[str, Any]]:
     return {name: {"documents": count, "characters": characters[name]} for name, count in sorted(documents.items())}
+
+
+def _taken(taken: Taken) -> dict[str, dict[str, int]]:
+    return {
+        name: {"pieces": count, "characters": taken.characters[name]} for name, count in sorted(taken.pieces.items())
+    }
 
 
 def _sample(document: Document) -> str:

@@ -20,7 +20,7 @@ def comments(count: int) -> list[Document]:
 
 def run(documents: list[Document], **changes: Any) -> tuple[list[Document], CorpusReport]:
     report = CorpusReport()
-    return [document for document, _ in cleaned(documents, COMMENTS, replace(OPTIONS, **changes), report)], report
+    return [passed.document for passed, _ in cleaned(documents, COMMENTS, replace(OPTIONS, **changes), report)], report
 
 
 def test_every_part_of_a_document_becomes_uniform() -> None:
@@ -30,8 +30,8 @@ def test_every_part_of_a_document_becomes_uniform() -> None:
 
 
 def test_the_hash_is_that_of_the_cleaned_text() -> None:
-    for document, digest in cleaned(comments(3), COMMENTS, OPTIONS, CorpusReport()):
-        assert digest == digest_of(full_text(document))
+    for passed, digest in cleaned(comments(3), COMMENTS, OPTIONS, CorpusReport()):
+        assert digest == digest_of(full_text(passed.document))
 
 
 def test_name_and_licence_of_the_run_reach_the_documents() -> None:
@@ -54,7 +54,7 @@ def test_duplicates_go_across_chunks_and_sources_and_so_do_excluded_texts() -> N
     report = CorpusReport()
     excluded = [digest_of(full_text(document)) for document in comments(5)[1:]]
     passed = list(without_duplicates(cleaned(documents, COMMENTS, OPTIONS, report), excluded, report))
-    assert {document.source for document, _ in passed} == {"comments"}
+    assert {item.document.source for item, _ in passed} == {"comments"}
     assert len(passed) == 536
     assert (report.dropped["excluded"], report.dropped["duplicate"]) == (8, 536)
 

@@ -1,5 +1,8 @@
 """Counts by reason: merging, samples, the table."""
 
+import json
+
+from megadec.corpus.clean.context import Taken
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import SAMPLES_PER_REASON, CorpusReport
 
@@ -37,10 +40,32 @@ def test_a_report_keeps_a_few_short_samples_a_reason() -> None:
 def test_the_table_shows_counts_reasons_and_samples() -> None:
     table = filled(0, 4).render()
     for words in (
-        "8                read",
+        "4              8 read from wiki",
         "kept from source 0",
         "dropped: too_short",
         "| id of 0短",
         "files read as utf-8",
     ):
         assert words in table
+
+
+def test_the_books_close_by_source_and_a_report_comes_back_from_its_state() -> None:
+    report = CorpusReport()
+    taken = Taken()
+    taken.add("tables", 30, 2)
+    taken.add("made uniform", -1)
+    report.keep(document("留下的正文"), raw_characters=34, taken=taken)
+    report.keep(document("另一篇"), held_out=True)
+    report.drop(document("短"), "too_short")
+    counts = report.sources["wiki"]
+    assert (counts.read, counts.characters_read) == (3, 34 + 3 + 1)
+    assert counts.unexplained_characters == 0
+    again = CorpusReport.from_state(json.loads(json.dumps(report.state())))
+    assert again == report
+
+
+def test_the_name_of_a_run_is_the_source_of_all_that_it_reads() -> None:
+    report = CorpusReport("mine")
+    report.keep(document("留下的正文"))
+    report.drop(document("短", "titles"), "too_short")
+    assert list(report.sources) == ["mine"]
