@@ -42,6 +42,7 @@ DOORS = {
     "tokenizers": ["common/vocabularies.py"],
     "jsonargparse": ["common/config.py"],
     "mwparserfromhell": ["corpus/clean/"],
+    "rensa": ["corpus/dedup/near.py"],
     "opencc": ["corpus/clean/variant.py", "corpus/vocabulary/learn.py"],
     "pyarrow": ["corpus/"],
     "matplotlib": ["engine/metrics/plot.py"],

@@ -21,6 +21,33 @@ def test_texts_without_letters_are_not_all_one() -> None:
     assert digest_of("？？？") != digest_of("！！！")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("这家店真的可以👍👍", "这家店真的可以👎👎"), ("涨幅1.5%不错", "涨幅15%不错"), ("C++语言好学", "C语言好学"),
+        ("占比50%", "占比50"), ("气温-5度", "气温5度"), ("比分3:2", "比分32"), ("等级A+", "等级A-"),
+        ("等级A", "等级A-"), ("3-5天到货", "35天到货"), ("3～5天到货", "35天到货"), ("评分★★★☆☆", "评分★★☆☆☆"),
+        ("价格$5", "价格￥5"),
+        ("C#入门", "C入门"), ("第①题", "第②题"), ("今天:)", "今天:("), ("x>1", "x<1"), ("1/2杯", "12杯"),
+        ("好👍🏻", "好👍🏿"),
+    ],
+)  # fmt: skip
+def test_short_texts_that_differ_in_a_symbol_are_two(one: str, other: str) -> None:
+    assert digest_of(one) != digest_of(other)
+
+
+def test_short_texts_that_differ_in_punctuation_are_one_and_keep_the_hash_of_their_letters() -> None:
+    same = ["很好，吃！下次还来。", "很好吃～下次还来", "“很好吃”…下次还来~", "很好吃 下次-还来"]
+    assert {digest_of(text) for text in same} == {digest_of("很好吃下次还来")}
+    assert digest_of("比分3：2") == digest_of("比分3:2")
+
+
+def test_in_long_texts_symbols_do_not_count() -> None:
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 100)))
+    assert digest_of(f"{text}👍+-1.5%") == digest_of(f"{text}👎15")
+    assert digest_of(f"{text[:90]}👍") != digest_of(f"{text[:90]}👎")
+
+
 def test_excluded_texts_are_those_of_lines_titles_and_documents(tmp_path: Path) -> None:
     (tmp_path / "dev.txt").write_text("测试标题\t3\n另一个\n", encoding="utf-8")
     write_documents(tmp_path / "held.parquet", [Document("1", "s", "正文", title="题")])

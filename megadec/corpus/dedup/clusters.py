@@ -1,0 +1,114 @@
+"""Clusters of near duplicates, and which text of each stays: every one that goes is like one that stays.
+
+A cluster is linked by pairs, so its ends may differ (a law of 1979 and of 2018); then more than one of it stays.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from megadec.corpus.dedup.near import PERMUTATIONS, Signatures, bands_of
+
+# How many texts each one is compared with in a bucket whose texts are not alike, and in a cluster of which many stay.
+MOST_LEADERS = 256
+MOST_KEPT = 4096
+NONE = -1
+
+
+@dataclass
+class Clusters:
+    """By row: the first row of its cluster (itself where it is alone), the row that it goes for (or -1), and how many
+    of the 128 values of their signatures are equal."""
+
+    roots: np.ndarray
+    stands_for: np.ndarray
+    matches: np.ndarray
+
+
+def cluster(signatures: Signatures, ranks: np.ndarray, threshold: float) -> Clusters:
+    """Cluster the rows of a file of signatures.
+
+    ranks: which row is preferred, 0 first; a row that takes no part has -1. threshold: the least estimated Jaccard
+    similarity. Takes time in proportion to the rows that have a near duplicate, and one sort of all rows a band.
+    """
+    least = ceil(threshold * PERMUTATIONS - 1e-9)
+    by_rank = np.flatnonzero(ranks >= 0)
+    by_rank = by_rank[np.argsort(ranks[by_rank])]
+    parents = np.arange(signatures.rows, dtype=np.int32)
+    bands, rows_of_band = bands_of(threshold)
+    for band in range(bands):
+        keys = signatures.band(band, rows_of_band)[by_rank]
+        order = np.argsort(keys, kind="stable")
+        _join_buckets(signatures, by_rank[order], keys[order], parents, least)
+    roots = _roots(parents)
+    return _choose(signatures, ranks, by_rank, roots, least)
+
+
+def _join_buckets(signatures: Signatures, rows: np.ndarray, keys: np.ndarray, parents: np.ndarray, least: int) -> None:
+    """Join the rows of equal keys that are alike: in each bucket all are compared with its first, those that are not
+    like it with the first of the rest, and so on."""
+    for _ in range(MOST_LEADERS):
+        new = np.ones(len(keys), bool)
+        new[1:] = keys[1:] != keys[:-1]
+        starts = np.flatnonzero(new)
+        leaders = np.repeat(starts, np.diff(np.append(starts, len(keys))))
+        members = np.flatnonzero(~new)
+        if not len(members):
+            return
+        roots = _roots(parents)
+        left, right = rows[leaders[members]], rows[members]
+        alike = roots[left] == roots[right]
+        open_pairs = np.flatnonzero(~alike)
+        alike[open_pairs] = signatures.matches(left[open_pairs], right[open_pairs]) >= least
+        joined = open_pairs[alike[open_pairs]]
+        _join(parents, left[joined], right[joined])
+        rest = members[~alike]
+        rows, keys = rows[rest], keys[rest]
+
+
+def _join(parents: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+    for pair in zip(left.tolist(), right.tolist(), strict=True):
+        one, other = (_root(parents, row) for row in pair)
+        parents[max(one, other)] = min(one, other)
+
+
+def _root(parents: np.ndarray, row: int) -> int:
+    while (parent := int(parents[row])) != row:
+        parents[row] = parents[parent]
+        row = parent
+    return row
+
+
+def _roots(parents: np.ndarray) -> np.ndarray:
+    """The root of every row; `parents` points straight to them afterwards."""
+    while not np.array_equal(above := parents[parents], parents):
+        parents[:] = above
+    return parents.copy()
+
+
+def _choose(signatures: Signatures, ranks: np.ndarray, by_rank: np.ndarray, roots: np.ndarray, least: int) -> Clusters:
+    """In each cluster, from the most preferred row on: a row goes if it is like one that stays."""
+    found = Clusters(roots, np.full(len(roots), NONE, np.int32), np.zeros(len(roots), np.uint8))
+    members = by_rank[np.argsort(roots[by_rank], kind="stable")]
+    new = np.ones(len(members), bool)
+    new[1:] = roots[members[1:]] != roots[members[:-1]]
+    starts = np.flatnonzero(new)
+    sizes = np.diff(np.append(starts, len(members)))
+    for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        _choose_in(signatures, members[start : start + size], found, least)
+    return found
+
+
+def _choose_in(signatures: Signatures, members: np.ndarray, found: Clusters, least: int) -> None:
+    kept = np.empty((min(len(members), MOST_KEPT), PERMUTATIONS), np.uint32)
+    kept_rows: list[int] = []
+    for row in members.tolist():
+        signature = signatures.at(np.array([row]))[0]
+        equal = (kept[: len(kept_rows)] == signature).sum(1)
+        best = int(equal.argmax()) if len(equal) else 0
+        if len(equal) and equal[best] >= least:
+            found.stands_for[row], found.matches[row] = kept_rows[best], equal[best]
+        elif len(kept_rows) < MOST_KEPT:
+            kept[len(kept_rows)] = signature
+            kept_rows.append(row)

@@ -1,0 +1,171 @@
+"""Which documents of a run are duplicates: small numbers about all of them, decided in order in one process.
+
+The decisions depend on the documents and their order alone, not on how the input was cut or who made the fingerprints.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from megadec.common.files import storage_errors
+from megadec.corpus.dedup.clusters import NONE, cluster
+from megadec.corpus.dedup.exact import DIGEST_BYTES
+from megadec.corpus.dedup.fingerprint import Fingerprint
+from megadec.corpus.dedup.near import PERMUTATIONS, Signatures
+from megadec.corpus.dedup.options import DedupOptions
+
+DUPLICATE, NEAR_DUPLICATE, EXCLUDED, CONTAMINATED = "duplicate", "near_duplicate", "excluded", "contaminated"
+NO_CLUSTER = -1
+_CODES = {"": 0, DUPLICATE: 1, NEAR_DUPLICATE: 2, EXCLUDED: 3}  # an evaluation set has the next free one
+
+
+@dataclass
+class Decisions:
+    """What becomes of each document, by its place in the order.
+
+    `reasons[codes[i]]` is empty for a document that stays. `clusters[i]` is the number of its cluster of duplicates, or
+    -1; `similarities[i]` the estimated Jaccard similarity to what stays for it (1 for an exact duplicate and for what
+    stays). `evaluation_items`: how many documents held which text of each evaluation set.
+    """
+
+    reasons: Sequence[str]
+    codes: np.ndarray
+    clusters: np.ndarray
+    similarities: np.ndarray
+    evaluation_items: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def reason(self, index: int) -> str:
+        """Why document `index` is dropped: duplicate, near_duplicate, excluded, contaminated:SET; empty if it stays."""
+        return self.reasons[int(self.codes[index])]
+
+    def cluster(self, index: int) -> int:
+        """The number of its cluster of duplicates, or -1."""
+        return int(self.clusters[index])
+
+
+def decide(
+    fingerprints: Iterable[Fingerprint],
+    options: DedupOptions,
+    work: Path,
+    *,
+    excluded: Iterable[bytes] = (),
+    seen: Iterable[Fingerprint] = (),
+) -> Decisions:
+    """Decide about the documents with these fingerprints, in their order.
+
+    work: a folder, in which this call needs 512 bytes a document for a while. excluded: digests of texts that must not
+    be learned. seen: documents of earlier runs; what is like them goes. Memory: some 100 bytes a document. Raises
+    StorageError.
+    """
+    with storage_errors(work), tempfile.TemporaryDirectory(dir=work, prefix="signatures-") as folder:
+        path = Path(folder) / "signatures"
+        with open(path, "wb") as file:
+            table = _Table(file)
+            table.digests += b"".join(excluded)
+            table.excluded = table.rows
+            for print_ in seen:
+                table.add(print_)
+            table.before = table.rows
+            for print_ in fingerprints:
+                table.add(print_)
+        return table.decide(options, path)
+
+
+class _Table:
+    """One row for each excluded text, then for each document of earlier runs, then for each of this run."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """file: where signatures go."""
+        self.file = file
+        self.digests = bytearray()
+        self.excluded = self.before = 0  # the first row that is no excluded text; that is of this run
+        self.signed, self.lengths, self.dates = bytearray(), bytearray(), bytearray()  # rows with a signature; of these
+        self.contaminated = bytearray()  # row, code
+        self.reasons = list(_CODES)
+        self.items: dict[str, Counter[str]] = {}
+
+    @property
+    def rows(self) -> int:
+        return len(self.digests) // DIGEST_BYTES
+
+    def add(self, print_: Fingerprint) -> None:
+        row = self.rows
+        self.digests += print_.digest
+        if print_.evaluation_set:
+            reason = f"{CONTAMINATED}:{print_.evaluation_set}"
+            if reason not in self.reasons:
+                self.reasons.append(reason)
+            self.contaminated += np.array([row, self.reasons.index(reason)], np.int64).tobytes()
+            self.items.setdefault(print_.evaluation_set, Counter())[print_.evaluation_item] += 1
+        elif print_.signature:
+            self.file.write(print_.signature)
+            self.signed += row.to_bytes(4, "little")
+            self.lengths += min(print_.characters, 2**31).to_bytes(4, "little")
+            self.dates += int(print_.date.replace("-", "") or 0).to_bytes(4, "little")
+
+    def decide(self, options: DedupOptions, signatures: Path) -> Decisions:
+        first = first_of(self.digests)
+        codes = np.zeros(len(first), np.uint16)
+        codes[first != np.arange(len(first))] = _CODES[DUPLICATE]
+        for row, code in np.frombuffer(self.contaminated, np.int64).reshape(-1, 2).tolist():
+            codes[row] = code
+        codes[first < self.excluded] = _CODES[EXCLUDED]
+        groups, matches = np.arange(len(first), dtype=np.int32), np.full(len(first), PERMUTATIONS, np.uint8)
+        if self.signed:
+            self._near(options, signatures, codes, groups, matches)
+        numbers = _numbers(groups[first], codes <= _CODES[NEAR_DUPLICATE], self.before)
+        here = slice(self.before, None)
+        return Decisions(self.reasons, codes[here], numbers, matches[here] / np.float32(PERMUTATIONS), self.items)
+
+    def _near(
+        self, options: DedupOptions, path: Path, codes: np.ndarray, groups: np.ndarray, matches: np.ndarray
+    ) -> None:
+        """Compare the rows that are still to stay; those that are equal to one of them follow it."""
+        signed = np.frombuffer(self.signed, "<u4").astype(np.int32)
+        active = np.flatnonzero(codes[signed] == 0)
+        preference = self._preference(signed, options.keep)
+        ranks = np.full(len(signed), NONE, np.int32)
+        ranks[active[np.lexsort([key[active] for key in preference])]] = np.arange(len(active))
+        with closing(Signatures(path)) as signatures:
+            found = cluster(signatures, ranks, options.threshold)
+        gone = np.flatnonzero(found.stands_for != NONE)
+        codes[signed[gone]] = _CODES[NEAR_DUPLICATE]
+        matches[signed[gone]] = found.matches[gone]
+        groups[signed] = signed[found.roots]
+
+    def _preference(self, signed: np.ndarray, keep: str) -> list[np.ndarray]:
+        """Sort keys of the rows with a signature, the last one first: documents of earlier runs stay in any case."""
+        lengths, dates = (-np.frombuffer(values, "<u4").astype(np.int64) for values in (self.lengths, self.dates))
+        keys = {"first": [], "longest": [lengths], "newest": [lengths, dates]}[keep]
+        return [signed, *keys, signed >= self.before]
+
+
+def _numbers(groups: np.ndarray, counted: np.ndarray, before: int) -> np.ndarray:
+    """Clusters of the rows from `before` on, numbered as they first appear; -1 for a row that is alone."""
+    sizes = np.bincount(groups[counted], minlength=len(groups))
+    clustered = counted & (sizes[groups] > 1)
+    clustered[:before] = False
+    _, first, which = np.unique(groups[clustered], return_index=True, return_inverse=True)
+    numbers = np.full(len(groups), NO_CLUSTER, np.int32)
+    numbers[clustered] = np.argsort(np.argsort(first))[which]
+    return numbers[before:]
+
+
+def first_of(digests: bytearray) -> np.ndarray:
+    """For each row of 16 bytes the number of the first row that is equal to it."""
+    values = np.frombuffer(digests, np.uint64).reshape(-1, 2)
+    order = np.lexsort((values[:, 1], values[:, 0]))  # stable: equal ones in the order of their rows
+    new = np.ones(len(order), bool)
+    new[1:] = (values[order[1:]] != values[order[:-1]]).any(1)
+    first = np.empty(len(order), np.int32)
+    first[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    return first

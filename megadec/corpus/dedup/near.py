@@ -1,0 +1,110 @@
+"""Near duplicates: MinHash signatures over character shingles, banded (LSH), compared band by band.
+
+Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3. The signatures lie in a file; memory
+holds some 40 bytes a document.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rensa import RMinHash
+
+PERMUTATIONS = 128
+SHINGLE_CHARACTERS = 5
+SIGNATURE_BYTES = 4 * PERMUTATIONS
+_SEED = 1
+# The least share of pairs at the threshold that have to meet in a band.
+_RECALL = 0.99
+_ROWS_AT_ONCE = 1 << 13
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_MIXERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+def signature_of(letters: str) -> bytes:
+    """The MinHash signature (uint32 little endian) of the set of 5-character shingles; `letters` has at least 5."""
+    hashes = ngram_hashes(letters, SHINGLE_CHARACTERS)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+        hashes, np.array([0, len(hashes)], np.uint64), PERMUTATIONS, _SEED
+    )
+    return np.array(matrix.to_rows()[0], "<u4").tobytes()
+
+
+def ngram_hashes(letters: str, characters: int) -> np.ndarray:
+    """uint64 hashes of the n-grams of so many characters, in order; none for a shorter text."""
+    codes = np.frombuffer(letters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    count = max(0, len(codes) - characters + 1)
+    hashes = np.zeros(count, np.uint64)
+    for offset in range(characters):
+        hashes *= _MULTIPLIER
+        hashes += codes[offset : offset + count]
+    return _mixed(hashes)
+
+
+def _mixed(hashes: np.ndarray) -> np.ndarray:
+    """Every bit of the result depends on every bit of the input (splitmix64)."""
+    hashes ^= hashes >> np.uint64(30)
+    hashes *= _MIXERS[0]
+    hashes ^= hashes >> np.uint64(27)
+    hashes *= _MIXERS[1]
+    hashes ^= hashes >> np.uint64(31)
+    return hashes
+
+
+def bands_of(threshold: float) -> tuple[int, int]:
+    """(bands, rows): the longest bands in which pairs at the threshold still meet with a probability of 0.99."""
+    for rows in range(PERMUTATIONS, 0, -1):
+        bands = PERMUTATIONS // rows
+        if 1 - (1 - threshold**rows) ** bands >= _RECALL:
+            return bands, rows
+    raise AssertionError(threshold)
+
+
+class Signatures:
+    """The file of signatures, one a row, read in pieces so that none of it counts as this process's memory for long."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows = path.stat().st_size // SIGNATURE_BYTES
+        with open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if self.rows else None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._map:
+            self._map.close()
+
+    def band(self, band: int, rows: int) -> np.ndarray:
+        """A uint64 hash of columns [band * rows, (band + 1) * rows) of every signature."""
+        keys = np.empty(self.rows, np.uint64)
+        columns = slice(band * rows, (band + 1) * rows)
+        for start, part in self._pieces():
+            hashes = np.zeros(len(part), np.uint64)
+            for column in part[:, columns].T:
+                hashes *= _MULTIPLIER
+                hashes += column
+                _mixed(hashes)
+            keys[start : start + len(part)] = hashes
+        return keys
+
+    def matches(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """How many of the 128 values the signatures of each two rows share (uint8)."""
+        found = np.empty(len(left), np.uint8)
+        for start in range(0, len(left), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            found[part] = (self.at(left[part]) == self.at(right[part])).sum(1)
+        return found
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Copies of these signatures, (rows, 128) uint32."""
+        assert self._map is not None
+        values: np.ndarray = np.frombuffer(self._map, "<u4").reshape(-1, PERMUTATIONS)[rows]
+        self._map.madvise(mmap.MADV_DONTNEED)
+        return values
+
+    def _pieces(self) -> Iterator[tuple[int, np.ndarray]]:
+        with open(self._path, "rb") as file:
+            for start in range(0, self.rows, _ROWS_AT_ONCE):
+                values = np.fromfile(file, "<u4", _ROWS_AT_ONCE * PERMUTATIONS)
+                yield start, values.reshape(-1, PERMUTATIONS)
