@@ -10,6 +10,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 from megadec.common.errors import ConfigError, InputError, check_choice, check_range
+from megadec.corpus.clean.glossary import groups_of
 from megadec.corpus.quality.rules import FilterOptions, choose_rules
 from megadec.corpus.shards import check_folder
 from megadec.corpus.sources import Source, find_source
@@ -38,7 +39,8 @@ class PrepareOptions(ReadOptions):
         exclude_texts: files whose texts must not be learned: documents in .parquet, or a text a line.
         name: what the documents' source is called; default: the source.
         licence: their licence, where the source does not say.
-        variant: keep, or convert all to zh-Hans or zh-Hant.
+        variant: keep, or convert all to zh-Hans or zh-Hant: texts, titles, and the words that wiki pages set by hand.
+        conversion_groups: a file of words by group, beside our own, for pages that name their groups (`G1=IT`).
         workers: processes that clean; 0: as many as there are processors.
         overwrite: replace what is there.
         filter: quality rules and their thresholds.
@@ -55,6 +57,7 @@ class PrepareOptions(ReadOptions):
     name: str = ""
     licence: str = ""
     variant: str = "keep"
+    conversion_groups: Path | None = None
     workers: int = 0
     overwrite: bool = False
     filter: FilterOptions = field(default_factory=FilterOptions)
@@ -89,9 +92,12 @@ def check_options(options: PrepareOptions) -> Source:
     check_encoding(options.encoding)
     choose_rules(options.filter, source.rules)
     _check_values(options)
-    for path in (*options.input, *options.exclude_texts):
+    groups = (options.conversion_groups,) if options.conversion_groups else ()
+    for path in (*options.input, *options.exclude_texts, *groups):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
+    for path in groups:
+        groups_of(str(path))
     if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):
         source = find_source("documents")
     _check_results(options)

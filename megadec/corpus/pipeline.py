@@ -82,7 +82,7 @@ def judged(
     """Documents that pass; drops, with their reasons and stages, go to `report`."""
     steps = steps_of(source, options)
     for raw in documents:
-        context = CleanContext(options.variant)
+        context = CleanContext(options.variant, groups=str(options.conversion_groups or ""))
         for stage in stages(raw, steps, context):
             last = stage
         if isinstance(last.outcome, str):
@@ -105,6 +105,8 @@ def _uniform(document: Document, _: CleanContext) -> Document:
 
 
 def _convert(document: Document, context: CleanContext) -> Document:
+    if context.converted:  # by a cleaner that knows the page's own rules
+        return document
     # `variant` goes on saying what the original was written in.
     title, text = (to_variant(part, document.variant, context.variant) for part in (document.title, document.text))
     return replace(document, title=title, text=text)

@@ -28,9 +28,23 @@ class Taken:
 
 @dataclass
 class CleanContext:
-    """One document's cleaning: the variant that the run asks for (keep, zh-Hans, zh-Hant), what is taken out, and
-    figures of the document that the report sums by source."""
+    """One document's cleaning: what the run asks for, and what the cleaner did.
+
+    Attributes:
+        variant: keep, or the variant that is wanted: zh-Hans, zh-Hant.
+        groups: a file of conversion groups beside our own (`glossary.groups_of`); empty: none.
+        converted: set by a cleaner that has brought text and title to `variant` itself.
+        taken: what is taken out of the document, by name.
+        measured: figures of the document that the report sums by source.
+    """
 
     variant: str = "keep"
+    groups: str = ""
+    converted: bool = False
     taken: Taken = field(default_factory=Taken)
     measured: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def wanted(self) -> str:
+        """The variant that is wanted, empty for keep."""
+        return "" if self.variant == "keep" else self.variant

@@ -1,19 +1,21 @@
 """MediaWiki's language conversion markup `-{ }-` -> the words that a reader of one variant sees.
 
-In: wikitext and the script of the page. Out: wikitext without `-{ }-`. The grammar and the fallback order follow
-MediaWiki (includes/Language/ConverterRule.php, ZhConverter.php). Where MediaWiki shows nothing because no branch fits
-the variant, we show the first branch there is, so no word is lost. Rules about the rest of the page (NoteTA, the flags
-A and H) are not applied: a page keeps the words that its authors typed.
+In: wikitext and a variant. Out: wikitext without `-{ }-`. The grammar and the fallback order follow MediaWiki
+(includes/Language/ConverterRule.php, ZhConverter.php). Where MediaWiki shows nothing because no branch fits the
+variant, we show the first branch there is, so no word is lost. What a page says of the rest of its text (NoteTA, the
+flags A, H and T) is read in glossary.py.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from megadec.corpus.clean.variant import TRADITIONAL
+# Around words that no later conversion may touch; noncharacters, so no page holds them.
+SHIELD_START, SHIELD_END = "\ufdd2", "\ufdd3"
 
 # The variants whose word is taken, nearest first: mainland China and Taiwan stand for the two scripts.
-_SIMPLIFIED = ("zh-cn", "zh-hans", "zh-sg", "zh-my")
-_TRADITIONAL = ("zh-tw", "zh-hant", "zh-hk", "zh-mo")
+_SIMPLIFIED = ("zh-cn", "zh-hans", "zh-sg", "zh-my", "zh")
+_TRADITIONAL = ("zh-tw", "zh-hant", "zh-hk", "zh-mo", "zh")
 _NAMES = {
     "zh": "中文", "zh-hans": "简体", "zh-hant": "繁體", "zh-cn": "大陆", "zh-tw": "臺灣",
     "zh-hk": "香港", "zh-mo": "澳門", "zh-sg": "新加坡", "zh-my": "大马",
@@ -23,50 +25,104 @@ _CODE = r"zh(?:-(?:hans|hant|cn|tw|hk|mo|sg|my))?"
 _TOKEN = re.compile(r"-\{(?!\{(?!\{))|\{\{|\}\}|\}-")
 _BETWEEN_RULES = re.compile(rf";\s*(?=(?:[^;=]*=>\s*)?{_CODE}\s*:)", re.IGNORECASE)
 _RULE = re.compile(rf"\s*(?:(?P<source>.*?)\s*=>\s*)?(?P<code>{_CODE})\s*:(?P<text>.*)", re.IGNORECASE | re.DOTALL)
+_SHIELDED = re.compile(f"({SHIELD_START}[^{SHIELD_END}]*{SHIELD_END})")
 
 
-def resolve_conversion(wikitext: str, script: str) -> str:
-    """Replace every `-{ }-` by what a reader of `script` (zh-Hans or zh-Hant) sees.
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One conversion rule: the word in each variant, and one-way replacements as (from, variant) -> to."""
+
+    words: dict[str, str] = field(default_factory=dict)
+    one_way: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.words or self.one_way)
+
+    def word_for(self, variants: tuple[str, ...]) -> str | None:
+        """The word of the nearest of these variants that the rule names; None where it names none of them."""
+        named = [self.words[code] for code in variants if code in self.words]
+        named += [to for (_, code), to in self.one_way.items() if code in variants]
+        return named[0] if named else None
+
+    def any_word(self) -> str:
+        """Some word of the rule, so that nothing is lost where none fits."""
+        return next(iter(self.words.values()), "") or next((source for source, _ in self.one_way), "")
+
+
+def fallbacks(variant: str) -> tuple[str, ...]:
+    """MediaWiki's codes for zh-Hans, zh-Hant or one of its own (zh-TW), nearest first."""
+    code = variant.lower()
+    if code in ("zh-hk", "zh-mo"):
+        return tuple(dict.fromkeys((code, "zh-hk", "zh-mo", "zh-hant", "zh-tw", "zh")))
+    return _TRADITIONAL if code in _TRADITIONAL[:-1] else _SIMPLIFIED
+
+
+def resolve_conversion(wikitext: str, variant: str, *, shield: bool = False) -> str:
+    """Replace every `-{ }-` by what a reader of `variant` (zh-Hans, zh-Hant) sees.
 
     Handles plain text, rules, the flags A S T R D H N -, variant flags, `=>`, nesting, and markers that are never
-    closed (the marker goes, the text stays). H, T and - show nothing, as in MediaWiki.
+    closed (the marker goes, the text stays). H, T and - show nothing, as in MediaWiki. With `shield` what is shown
+    stands between SHIELD_START and SHIELD_END, so that a conversion of the whole text leaves it alone.
     """
-    variants = _TRADITIONAL if script == TRADITIONAL else _SIMPLIFIED
-    return _substitute(wikitext, lambda body: _shown(body, variants))
+    if "-{" not in wikitext:
+        return wikitext
+    variants = fallbacks(variant)
+    return substitute(wikitext, lambda body: shown_of(body, variants, shield=shield))
 
 
-def _shown(body: str, variants: tuple[str, ...]) -> str:
-    flags, text = _split_flags(body)
+def shown_of(body: str, variants: tuple[str, ...], *, shield: bool = False) -> str:
+    """What `-{body}-` shows, inner ones resolved already."""
+    flags, text = split_flags(body)
     if flags & {"H", "T", "-"}:
         return ""
+    named = {flag for flag in flags if flag.startswith("zh")}
+    if named & set(variants):
+        return text  # to be converted like the rest, but for these variants only
+    shown = text if named or "R" in flags else _word(flags, text, variants)
+    return shielded(shown) if shield and shown else shown
+
+
+def _word(flags: set[str], text: str, variants: tuple[str, ...]) -> str:
     if "N" in flags:
         return _NAMES.get(text.strip().lower(), text)
-    if "R" in flags or any(flag.startswith("zh") for flag in flags):
-        return text
-    words, one_way = _parse_rules(text)
-    if not words and not one_way:
+    rule = parse_rule(text)
+    if not rule:
         return text
     if "D" in flags:
-        return "；".join(f"{_NAMES[name]}：{word}" for name, word in words.items())
-    fitting = [words[code] for code in variants if code in words]
-    fitting += [word for (_, code), word in one_way.items() if code == variants[0]]
-    return fitting[0] if fitting else next(iter(words.values()), "") or next((source for source, _ in one_way), "")
+        return "；".join(f"{_NAMES[name]}：{word}" for name, word in rule.words.items())
+    fitting = rule.word_for(variants)
+    return rule.any_word() if fitting is None else fitting
 
 
-def _parse_rules(text: str) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
-    """Of `zh-cn:A; zh-tw:B; X=>zh-cn:C` the word in each variant, and one-way replacements as (from, variant) -> to."""
-    words: dict[str, str] = {}
-    one_way: dict[tuple[str, str], str] = {}
+def parse_rule(text: str) -> Rule:
+    """`zh-cn:A; zh-tw:B;` or `X=>zh-cn:A` as a Rule; an empty Rule where the text holds none."""
+    rule = Rule()
     for match in filter(None, map(_RULE.fullmatch, _BETWEEN_RULES.split(text.strip().removesuffix(";")))):
         code, word = match["code"].lower(), match["text"].strip()
         if match["source"]:
-            one_way[match["source"], code] = word
+            rule.one_way[match["source"], code] = word
         else:
-            words.setdefault(code, word)
-    return words, one_way
+            rule.words.setdefault(code, word)
+    return rule
 
 
-def _split_flags(body: str) -> tuple[set[str], str]:
+def shielded(text: str) -> str:
+    """`text` between the marks that keep it from being converted."""
+    return SHIELD_START + without_shields(text) + SHIELD_END
+
+
+def without_shields(text: str) -> str:
+    """`text` without these marks."""
+    return text.replace(SHIELD_START, "").replace(SHIELD_END, "")
+
+
+def outside_shields(text: str, change: Callable[[str], str]) -> str:
+    """`change` applied to what no shield covers; the marks stay."""
+    return "".join(part if part.startswith(SHIELD_START) else change(part) for part in _SHIELDED.split(text))
+
+
+def split_flags(body: str) -> tuple[set[str], str]:
+    """The flags of `-{flags|text}-` (letters as they are, variants in lower case), and the text."""
     head, bar, text = body.partition("|")
     flags = {flag.strip() for flag in head.split(";")} - {""}
     # A bar may also belong to a link or a template inside: then what stands before it is no list of flags.
@@ -75,7 +131,7 @@ def _split_flags(body: str) -> tuple[set[str], str]:
     return set(), body
 
 
-def _substitute(text: str, replace: Callable[[str], str]) -> str:
+def substitute(text: str, replace: Callable[[str], str]) -> str:
     """One linear pass over `-{ }-` with a stack; inner ones are replaced first; unclosed markers are dropped."""
     frames: list[list[str]] = [[]]
     braces = [0]

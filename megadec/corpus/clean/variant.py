@@ -4,7 +4,10 @@ Only characters that belong to one script alone are counted (里, 后, 乾 stand
 have no variant at all.
 """
 
+import re
+from collections.abc import Iterator
 from functools import cache
+from itertools import groupby
 
 import numpy as np
 import opencc
@@ -25,10 +28,20 @@ _TRADITIONAL_IN_BOTH = frozenset("谿扞昇釐麽陞薹脩蒐袷祕氾剋劄徵�
 _HAN_BLOCKS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0x20000, 0x323B0))
 _TABLE_SIZE = 0x32400
 _COUNTED_CHARACTERS = 50_000
+_CLAUSE_END = re.compile(r"[，。；：、？！,;:?!「」『』《》〈〉“”（）()【】|\n]+")
 
-# Two of these name a conversion of OpenCC: s2tw. Its t2s leaves 看著, which is right for Hong Kong and safe for names;
-# tw2s would know that Taiwan writes 著 for 着, and pay with names and 原著.
+# Two of these name a conversion of OpenCC: s2tw. Its t2s leaves every 著, its tw2s turns 原著 and names into 着:
+# we take t2s, and turn 著 where it is the particle after a verb or begins a word.
 _OPENCC_NAMES = {"zh-hans": "s", "zh-hant": "t", "zh-tw": "tw", "zh-hk": "hk"}
+_ASPECT_VERBS = (
+    "看写说听想走站坐拿带随沿向对朝跟依照按凭趁借靠挨冒顺接味等抱背提抬举扛挑牵拉推拖捧握抓住留存有藏装载挂贴画刻印绣穿戴披"
+    "披盖蒙裹围绕环抹涂开关闭睁瞪盯望瞧瞅笑哭喊叫唱念读讲谈议问答骂吵闹打踢跑跳飞游爬躺睡醒活死生长红亮闪发放冒吹刮下流淌"
+    "漂浮沉响弹奏敲跪蹲趴倚伴陪领引守护防争忍受承担负扮演占据控制支持续保维忙急爱恨怀念期盼渴试尝努意执附胶固执连紧系隐含"
+    "透露显映照射散伸缩转动摇晃震颤抖摆悬吊立排列堆积摞铺伏潜学教养过奔驶乘骑驾朝面临指压逼迫追赶寻找"
+).replace("显", "")
+_ASPECT = re.compile(
+    rf"(?<=[{_ASPECT_VERBS}])著(?![作名述书者录称])|(?<![名原专论巨编译合遗拙新旧所卓显昭土])著(?=[火手重陆迷急眼实凉色想装落力])"
+)
 
 
 def variant_of(text: str) -> str:
@@ -60,19 +73,65 @@ def script_counts(text: str) -> tuple[int, int]:
 def to_variant(text: str, source_variant: str, target: str) -> str:
     """The text in `target` (zh-Hans, zh-Hant, zh-TW, zh-HK; empty or `keep`: unchanged) through OpenCC.
 
-    `source_variant` is zh-Hans or zh-Hant; mixed text (or an empty source) is judged line by line. Raises ConfigError
-    for a target that is not known.
+    Judged clause by clause, so that a quotation in the other script is converted too, and one that is in the target
+    already is left alone: OpenCC takes Simplified for granted and would turn a Traditional 里長 into 裏長.
+    `source_variant` is the script of clauses that do not show it: zh-Hans, zh-Hant; mixed or empty: that of the clause
+    before.
+    Raises ConfigError for a target or a source that is not known.
     """
     if target in ("", "keep"):
         return text
     source, wanted = source_variant.lower(), target.lower()
-    if source in (MIXED, ""):
-        return "\n".join(to_variant(line, dominating_variant(line), target) for line in text.split("\n"))
-    if source == wanted:
-        return text
-    if source not in ("zh-hans", "zh-hant") or wanted not in _OPENCC_NAMES:
+    if source not in ("", MIXED, "zh-hans", "zh-hant") or wanted not in _OPENCC_NAMES:
         raise ConfigError(f"variant {target!r} from {source_variant!r}: known are zh-Hans, zh-Hant, zh-TW, zh-HK, keep")
-    return str(_converter(f"{_OPENCC_NAMES[source]}2{_OPENCC_NAMES[wanted]}").convert(text))
+    scripts = {"zh-hans": "s", "zh-hant": "t"}
+    mine, target = scripts.get(source, ""), _OPENCC_NAMES[wanted]
+    s_at, t_at = _positions(text, 1), _positions(text, 2)
+    if mine and not len(s_at if mine == "t" else t_at):
+        return _convert(text, mine, target)
+    parts = []
+    for (script, is_mixed), clauses in groupby(_judged(text, mine, s_at, t_at), lambda clause: clause[0]):
+        part = "".join(clause for _, clause in clauses)
+        of_both = is_mixed and target in ("s", "t") and script == target
+        parts.append(_convert_mixed(part, target) if of_both else _convert(part, script, target))
+    return "".join(parts)
+
+
+def _judged(text: str, source: str, s_at: np.ndarray, t_at: np.ndarray) -> Iterator[tuple[tuple[str, bool], str]]:
+    """The clauses of a text, each with its script (s or t) and whether it holds characters of both."""
+    cuts = np.array([0, *(match.end() for match in _CLAUSE_END.finditer(text)), len(text)], dtype=np.int64)
+    counts = [np.diff(np.searchsorted(where, cuts)).tolist() for where in (s_at, t_at)]
+    last = source or ("t" if len(t_at) > len(s_at) else "s")
+    for start, end, s_count, t_count in zip(cuts[:-1].tolist(), cuts[1:].tolist(), *counts, strict=True):
+        script = ("t" if t_count > s_count else "s") if s_count or t_count else source or last
+        last = script
+        yield (script, bool(s_count and t_count)), text[start:end]
+
+
+def _convert_mixed(text: str, target: str) -> str:
+    """A clause that is mostly in the target: only characters that the target lacks are converted."""
+    mark, script = (2, "t") if target == "s" else (1, "s")
+    converted = _convert(text, script, target)
+    if len(converted) != len(text):
+        return converted
+    table = _script_table()
+    return "".join(
+        new if ord(old) < _TABLE_SIZE and table[ord(old)] == mark else old
+        for old, new in zip(text, converted, strict=True)
+    )
+
+
+def _convert(text: str, script: str, target: str) -> str:
+    if script == target:
+        return text
+    converted = str(_converter(f"{script}2{target}").convert(text))
+    return _ASPECT.sub("着", converted) if target == "s" and "著" in converted else converted
+
+
+def _positions(text: str, mark: int) -> np.ndarray:
+    """Where the characters of one script stand (1 Simplified, 2 Traditional)."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    return np.flatnonzero(_script_table()[np.minimum(codes, _TABLE_SIZE - 1)] == mark)
 
 
 @cache

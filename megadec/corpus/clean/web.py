@@ -8,7 +8,8 @@ import re
 from dataclasses import replace
 
 from megadec.corpus.clean.context import CleanContext
-from megadec.corpus.clean.conversion import resolve_conversion
+from megadec.corpus.clean.conversion import resolve_conversion, without_shields
+from megadec.corpus.clean.glossary import glossary_of
 from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
 from megadec.corpus.clean.protect import unescape_entities
 from megadec.corpus.clean.variant import dominating_variant, variant_of
@@ -35,12 +36,20 @@ def clean_extracted(document: Document, context: CleanContext) -> Document | str
 
     The dump itself (`sources/zhwiki.py`) gives better text.
     """
-    text = resolve_conversion(document.text, dominating_variant(document.text))
-    text = drop_invisible(tidy(strip_line_markup(_FORMULA.sub("", plain_web(text)))))
+    written, wanted = dominating_variant(document.text), context.wanted
+    text = resolve_conversion(document.text, wanted or written, shield=bool(wanted))
+    text = tidy(strip_line_markup(_FORMULA.sub("", plain_web(text))))
     first, _, rest = text.partition("\n")
-    if document.title and first.strip() == document.title.strip():
+    if document.title and without_shields(first).strip() == document.title.strip():
         text = rest.strip()
-    return replace(document, text=text, variant=variant_of(text)) if text else "empty"
+    variant, title = variant_of(text), document.title
+    if wanted:
+        glossary = glossary_of(document.text)
+        text = glossary.convert(text, variant or written, context)
+        title = glossary.convert_title(title, variant or written, context)
+        context.converted = True
+    text = drop_invisible(text)
+    return replace(document, text=text, title=title, variant=variant) if text else "empty"
 
 
 def plain_web(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from megadec.common.log import logger
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.conversion import resolve_conversion
+from megadec.corpus.clean.glossary import glossary_of
 from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
 from megadec.corpus.clean.markup import words_of
 from megadec.corpus.clean.protect import protect, restore
@@ -35,18 +36,26 @@ def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
     if _DISAMBIGUATION_TEMPLATE.search(wikitext) or _DISAMBIGUATION_TITLE.search(document.title):
         return "disambiguation"
     written = dominating_variant(resolve_conversion(wikitext, SIMPLIFIED))
+    wanted, glossary = context.wanted, glossary_of(wikitext)
     page = Page(document.title, written)
+    resolved = resolve_conversion(wikitext, wanted or written, shield=bool(wanted))
     passages = []
     tangled = 0
-    for section in without_boilerplate(split_sections(resolve_conversion(wikitext, written))):
+    for section in without_boilerplate(split_sections(resolved)):
         title, _ = words_of(strip_line_markup(section.title), page)
         body, by_rules = words_of(strip_line_markup(section.body), page)
         tangled += by_rules
         passages.append((section.level, tidy(title), tidy(body)))
     if tangled:
         _log.info("%s: %d sections too tangled to parse, cleaned by rules alone", document.id, tangled)
-    text = drop_invisible(restore(_joined(passages), kept)).strip("\n")
-    return replace(document, text=text, variant=variant_of(text)) if text.strip() else "empty"
+    text, title = _joined(passages), document.title
+    variant = variant_of(text)
+    if wanted:
+        text = glossary.convert(text, variant or written, context)
+        title = glossary.convert_title(title, variant or written, context)
+        context.converted = True
+    text = drop_invisible(restore(text, kept)).strip("\n")
+    return replace(document, text=text, title=title, variant=variant) if text.strip() else "empty"
 
 
 def _joined(passages: list[tuple[int, str, str]]) -> str:

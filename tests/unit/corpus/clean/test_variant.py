@@ -44,7 +44,7 @@ def test_the_dominating_script_is_the_one_with_more_characters() -> None:
         ("zh-Hant", "zh-Hans", "皇后後來發財，頭髮白了", "皇后后来发财，头发白了"),
         ("zh-Hans", "zh-Hant", "皇后后来发财，头发白了", "皇后後來發財，頭髮白了"),
         ("zh-Hans", "zh-Hant", "乾坤、干燥、干涉", "乾坤、乾燥、干涉"),
-        ("zh-Hant", "zh-Hans", "看著、張著", "看著、张著"),  # t2s: names are safe
+        ("zh-Hant", "zh-Hans", "看著、張著、原著", "看着、张著、原著"),  # names are safe
         ("zh-Hans", "zh-TW", "看着里面", "看著裡面"),
         ("zh-Hans", "zh-HK", "里面", "裏面"),
     ],
@@ -56,6 +56,21 @@ def test_the_profile_follows_source_and_target(source: str, target: str, text: s
 @pytest.mark.parametrize("target", ["", "keep", "zh-Hans"])
 def test_text_stays_when_nothing_is_asked_or_it_is_in_that_variant(target: str) -> None:
     assert to_variant("看著皇后", "zh-Hans", target) == "看著皇后"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "text", "expected"),
+    [
+        ("zh-Hans", "zh-Hans", "引文：「這裡寫著繁體字樣」，后来", "引文：「这里写着繁体字样」，后来"),
+        ("zh-Hant", "zh-Hant", "里長說：「这里没有后台」，皇后", "里長說：「這裏沒有後臺」，皇后"),
+        ("zh-Hans", "zh-Hant", "他说，里長來了，后来走了", "他說，里長來了，後來走了"),
+        ("zh-Hant", "zh-Hant", "國立国会圖書館的里長", "國立國會圖書館的里長"),
+    ],
+)
+def test_a_clause_in_the_other_script_is_converted_and_one_in_the_target_is_left_alone(
+    source: str, target: str, text: str, expected: str
+) -> None:
+    assert to_variant(text, source, target) == expected
 
 
 def test_mixed_text_is_judged_line_by_line() -> None:
