@@ -6,15 +6,21 @@ characters, so that no segmenter is needed. They look at the first 20,000 charac
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
 
 from megadec.common.errors import check_choice
+from megadec.corpus.quality.characters import HAN, KINDS, SIGN, codes_of, kinds_of
+from megadec.corpus.quality.language import CHINESE, JAPANESE, KOREAN, letters_by_language
 
 JUDGED_CHARACTERS = 20_000
 NGRAM_CHARACTERS = 8
-_HAN = re.compile("[\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+HASHED_NGRAMS = 500  # fewer are counted faster as they are
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _BLANK = re.compile(r"\s+")
-_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _SENTENCE_END = re.compile("[。！？!?…．；;][”’」』）)》\"']*\\s*$", re.MULTILINE)
 # UTF-8 read as GBK, GBK read as UTF-8 and back, memory of a debugger, UTF-8 read as Latin-1.
 _GARBLED = re.compile("\ufffd|锟斤拷|锟紸|烫烫烫|屯屯屯|[ÃÂ][\x80-\xbf]|â€|[ä-é][\x80-\xbf]{2}")
@@ -30,13 +36,17 @@ class QualityRules:
     """Thresholds of one kind of text; shares are of the characters that are not blank.
 
     `boilerplate_fraction` and `repeated_line_fraction` are shares of the characters in lines that are boilerplate, or
-    that stood in the document before; `repeated_ngram_fraction` of 8-character n-grams that stood before.
+    that stood in the document before; `repeated_ngram_fraction` of 8-character n-grams that stood before; those of
+    languages are of the letters.
     """
 
     min_characters: int = 50
     max_characters: int = 10_000_000
     min_han_fraction: float = 0.4
     min_letter_fraction: float = 0.6
+    min_chinese_fraction: float = 0.0
+    max_japanese_fraction: float = 0.5
+    max_korean_fraction: float = 0.5
     max_repeated_line_fraction: float = 0.3
     max_repeated_ngram_fraction: float = 0.5
     max_garbled_fraction: float = 0.001
@@ -52,7 +62,7 @@ RULES = {
     "technical": QualityRules(
         min_han_fraction=0.05, min_letter_fraction=0.4, max_repeated_line_fraction=0.6, max_repeated_ngram_fraction=0.7
     ),
-    "none": QualityRules(1, 1 << 62, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0),
+    "none": QualityRules(1, 1 << 62, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
 }
 
 
@@ -66,6 +76,9 @@ class FilterOptions:
         max_characters: more are too long.
         min_han_fraction: the least share of Chinese characters.
         min_letter_fraction: the least share of letters and digits of any script.
+        min_chinese_fraction: the least share of the letters that may be Chinese; Han of Japanese sentences is not.
+        max_japanese_fraction: the most of the letters that may be in Japanese sentences.
+        max_korean_fraction: the most of the letters that may be Korean.
         max_repeated_line_fraction: the most of the characters that may be in lines which stood before.
         max_repeated_ngram_fraction: the most 8-character n-grams that may have stood before.
         max_garbled_fraction: the most characters that may look like text read in another encoding.
@@ -78,6 +91,9 @@ class FilterOptions:
     max_characters: int | None = None
     min_han_fraction: float | None = None
     min_letter_fraction: float | None = None
+    min_chinese_fraction: float | None = None
+    max_japanese_fraction: float | None = None
+    max_korean_fraction: float | None = None
     max_repeated_line_fraction: float | None = None
     max_repeated_ngram_fraction: float | None = None
     max_garbled_fraction: float | None = None
@@ -93,43 +109,84 @@ def choose_rules(options: FilterOptions, default: str) -> QualityRules:
     return replace(RULES[name], **{key: value for key, value in thresholds.items() if value is not None})
 
 
+class Judgment(NamedTuple):
+    """What one rule found: the threshold's name, the figure of this text, and `reason`: what a drop is called."""
+
+    reason: str
+    rule: str
+    value: float
+    threshold: float
+    passed: bool
+
+
 def drop_reason(text: str, rules: QualityRules) -> str:
-    """Why `text` breaks the rules, or an empty string.
+    """Why `text` breaks the rules, or an empty string: the first rule that does not hold.
 
-    too_short, too_long, garbled, few_letters, low_han, repeated_lines, repeated_ngrams, boilerplate, no_sentence_end.
+    empty, too_short, too_long, garbled, few_letters, japanese, korean, low_chinese, low_han, no_sentence_end,
+    repeated_lines, boilerplate, repeated_ngrams.
     """
-    length = len(text)
-    dense = _BLANK.sub("", text[:JUDGED_CHARACTERS])
-    if not dense or (length < JUDGED_CHARACTERS and len(dense) < rules.min_characters):
-        return "too_short" if dense else "empty"
-    if length > rules.max_characters:
-        return "too_long"
-    if _covered(_GARBLED, dense) > rules.max_garbled_fraction * len(dense):
-        return "garbled"
-    if len(_LETTER_OR_DIGIT.findall(dense)) < rules.min_letter_fraction * len(dense):
-        return "few_letters"
-    if len(_HAN.findall(dense)) < rules.min_han_fraction * len(dense):
-        return "low_han"
-    if rules.require_sentence_end and not _SENTENCE_END.search(text):
-        return "no_sentence_end"
-    return _repetition(text[:JUDGED_CHARACTERS], dense, rules)
+    return next((found.reason for found in judge(text, rules) if not found.passed), "")
 
 
-def _repetition(text: str, dense: str, rules: QualityRules) -> str:
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+def judge(text: str, rules: QualityRules) -> Iterator[Judgment]:
+    """What each rule finds, the cheapest rules first; an empty text is judged by none but its length."""
+
+    def least(reason: str, rule: str, value: float) -> Judgment:
+        threshold = getattr(rules, rule)
+        return Judgment(reason, rule, value, threshold, value >= threshold)
+
+    def most(reason: str, rule: str, value: float) -> Judgment:
+        threshold = getattr(rules, rule)
+        return Judgment(reason, rule, value, threshold, value <= threshold)
+
+    head = text[:JUDGED_CHARACTERS]
+    dense = _BLANK.sub("", head)
+    size = len(dense)
+    if not dense:
+        yield Judgment("empty", "min_characters", 0, rules.min_characters, False)
+        return
+    yield least("too_short", "min_characters", size if len(text) <= JUDGED_CHARACTERS else len(text))
+    yield most("too_long", "max_characters", len(text))
+    yield most("garbled", "max_garbled_fraction", _covered(_GARBLED, dense) / size)
+    kinds = kinds_of(codes_of(head))
+    counts = np.bincount(kinds, minlength=KINDS).tolist()
+    yield least("few_letters", "min_letter_fraction", (size - counts[SIGN]) / size)
+    letters = letters_by_language(kinds)
+    total = max(letters.total(), 1)
+    yield most("japanese", "max_japanese_fraction", letters[JAPANESE] / total)
+    yield most("korean", "max_korean_fraction", letters[KOREAN] / total)
+    yield least("low_chinese", "min_chinese_fraction", letters[CHINESE] / total)
+    yield least("low_han", "min_han_fraction", counts[HAN] / size)
+    if rules.require_sentence_end:
+        ends = len(_SENTENCE_END.findall(text))
+        yield Judgment("no_sentence_end", "require_sentence_end", ends, 1, ends > 0)
+    lines = [line.strip() for line in head.split("\n") if line.strip()]
     characters = sum(map(len, lines))
     again = sum(len(line) * (count - 1) for line, count in Counter(lines).items())
-    if again > rules.max_repeated_line_fraction * characters:
-        return "repeated_lines"
-    boilerplate = sum(len(line) for line in lines if _BOILERPLATE.search(line))
-    if boilerplate > rules.max_boilerplate_fraction * characters and _covered(_BOILERPLATE, text) > 0.02 * characters:
-        return "boilerplate"
+    yield most("repeated_lines", "max_repeated_line_fraction", again / characters)
+    yield most("boilerplate", "max_boilerplate_fraction", _boilerplate(head, lines) / characters)
+    yield most("repeated_ngrams", "max_repeated_ngram_fraction", _repeated_ngrams(dense))
+
+
+def _boilerplate(text: str, lines: list[str]) -> int:
+    """Characters of the lines that hold such words, unless the words are a slip in a long text."""
+    if _covered(_BOILERPLATE, text) <= 0.02 * sum(map(len, lines)):
+        return 0
+    return sum(len(line) for line in lines if _BOILERPLATE.search(line))
+
+
+def _repeated_ngrams(dense: str) -> float:
+    """The share of n-grams that stood before, 0 for a text of a few characters. A long text's are told by hashes."""
     total = len(dense) - NGRAM_CHARACTERS + 1
-    if total > NGRAM_CHARACTERS and rules.max_repeated_ngram_fraction < 1:
-        distinct = len({dense[start : start + NGRAM_CHARACTERS] for start in range(total)})
-        if total - distinct > rules.max_repeated_ngram_fraction * total:
-            return "repeated_ngrams"
-    return ""
+    if total <= NGRAM_CHARACTERS:
+        return 0.0
+    if total < HASHED_NGRAMS:
+        return 1 - len({dense[start : start + NGRAM_CHARACTERS] for start in range(total)}) / total
+    codes = codes_of(dense)
+    hashes = np.zeros(total, dtype=np.uint64)
+    for place in range(NGRAM_CHARACTERS):
+        hashes = hashes * _HASH_FACTOR + codes[place : place + total]
+    return 1 - len(np.unique(hashes)) / total
 
 
 def _covered(pattern: re.Pattern[str], text: str) -> int:

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.corpus.quality.rules import RULES, FilterOptions, QualityRules, choose_rules, drop_reason
+from megadec.corpus.quality.rules import RULES, FilterOptions, QualityRules, choose_rules, drop_reason, judge
 
 GOOD = (
     "清晨的雾从河面上升起来，船夫把缆绳解开，慢慢向对岸划去。"
@@ -53,6 +53,26 @@ def test_titles_and_comments_pass_the_rules_for_short_text(text: str) -> None:
 def test_every_text_passes_no_rules() -> None:
     for text in ("a", "\ufffd" * 9, "!" * 99, "重复" * 99):
         assert drop_reason(text, RULES["none"]) == ""
+
+
+def test_every_rule_tells_its_figure_and_its_threshold() -> None:
+    text = "\n".join([GOOD, GOOD, "锟斤拷"])
+    found = {one.rule: one for one in judge(text, ARTICLE)}
+    assert [one.reason for one in found.values() if not one.passed] == ["garbled", "repeated_lines"]
+    assert found["min_characters"].value == 2 * len(GOOD) + 3
+    assert found["max_garbled_fraction"].value == pytest.approx(3 / (2 * len(GOOD) + 3))
+    assert found["max_repeated_line_fraction"] == (
+        "repeated_lines", "max_repeated_line_fraction", pytest.approx(0.49, abs=0.01), 0.3, False
+    )  # fmt: skip
+    thresholds = {field.name for field in fields(QualityRules)} - {"require_sentence_end"}
+    assert found.keys() == thresholds
+
+
+def test_repeated_ngrams_are_the_same_share_in_short_and_in_long_texts() -> None:
+    for repeats in (10, 100):  # the second is counted by hashes
+        text = "".join(chr(0x4E00 + number) for number in range(40)) * repeats
+        [value] = [one.value for one in judge(text, ARTICLE) if one.reason == "repeated_ngrams"]
+        assert value == pytest.approx(1 - 40 / (40 * repeats - 7))
 
 
 def test_what_is_given_stands_over_the_source_s_rules() -> None:
