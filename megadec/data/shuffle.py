@@ -17,6 +17,7 @@ from megadec.common.errors import ConfigError
 
 VERSION = 1
 ROUNDS = 6
+COUNTED_AT_ONCE = 1 << 18
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK_64 = 2**64 - 1
 # Domains keep the keys of the epoch's shuffle and of the sets' passes apart.
@@ -60,6 +61,43 @@ class Shuffle:
             passed, index = np.divmod(draw, self.windows[number])
             windows[mine] = permute(index, self.windows[number], _key(self.seed, _SET_DOMAIN, number, passed))
         return sets, windows
+
+    def counts(self, first: int, stop: int) -> list[np.ndarray]:
+        """How often each window of each set stands at the places first, ..., stop - 1 (int64 [windows] for each set).
+
+        What whole epochs draw is computed set by set; only what is left of the first and the last is gone through.
+        """
+        found = [np.zeros(windows, dtype=np.int64) for windows in self.windows]
+        begin, end = -(-first // self.windows_per_epoch), stop // self.windows_per_epoch
+        if begin < end:
+            for number, draws in enumerate(self.draws):
+                self._add_draws(found[number], number, begin * draws, end * draws)
+            parts = [(first, begin * self.windows_per_epoch), (end * self.windows_per_epoch, stop)]
+        else:
+            parts = [(first, stop)]
+        for start, limit in parts:
+            for place in range(start, limit, COUNTED_AT_ONCE):
+                sets, windows = self.at(place, min(COUNTED_AT_ONCE, limit - place))
+                for number, counts in enumerate(found):
+                    np.add.at(counts, windows[sets == number], 1)
+        return found
+
+    def _add_draws(self, counts: np.ndarray, number: int, first: int, stop: int) -> None:
+        """Count the windows that set `number` gives with its draws first, ..., stop - 1."""
+        windows = self.windows[number]
+        while first < stop:
+            passed, index = divmod(first, windows)
+            taken = min(windows - index, stop - first)
+            if taken == windows:
+                passes = (stop - first) // windows
+                counts += passes
+                first += passes * windows
+                continue
+            for start in range(index, index + taken, COUNTED_AT_ONCE):
+                part = np.arange(start, min(start + COUNTED_AT_ONCE, index + taken), dtype=np.int64)
+                key = _key(self.seed, _SET_DOMAIN, number, np.full(len(part), passed, dtype=np.int64))
+                counts[permute(part, windows, key)] += 1  # a permutation: none comes twice
+            first += taken
 
     def places_of(self, data_set: int, window: int, stop: int) -> list[int]:
         """The places below `stop` at which a window stands in the sequence, ascending: where `at` gives it back.

@@ -46,6 +46,16 @@ class WindowPlan(ABC):
     def windows_with(self, span: DocumentSpan) -> list[int]:
         """The windows that hold a part of a document, ascending: those whose inputs are among its tokens."""
 
+    @abstractmethod
+    def window_tokens(self) -> np.ndarray:
+        """int64 [windows]: the predictions of each window, none where it is lost."""
+
+    @abstractmethod
+    def holds(self, seen: np.ndarray, first: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """bool [documents]: of which documents a window of `seen` (bool [windows]) holds a part; first and tokens are
+        what `document_starts` gives.
+        """
+
     def documents_of(self, window: int) -> list[DocumentSpan]:
         """The documents that a window holds, in the order of the sequence, each once."""
         pieces = self.pieces(window)
@@ -88,6 +98,20 @@ class CutPlan(WindowPlan):
             raise IndexError(f"window {window} of {self.windows}")
         return [(first, min(self.sequence_length, self._predictions - first))]
 
+    def window_tokens(self) -> np.ndarray:
+        found = np.full(self.windows, self.sequence_length, dtype=np.int64)
+        found[-1:] = self._predictions - (self.windows - 1) * self.sequence_length
+        found[list(self.lost)] = 0
+        return found
+
+    def holds(self, seen: np.ndarray, first: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        seen = seen.copy()
+        seen[list(self.lost)] = False
+        last = np.minimum(first + tokens, self.data.tokens - 1) - 1
+        before = np.concatenate([[0], np.cumsum(seen)])
+        found: np.ndarray = before[last // self.sequence_length + 1] > before[first // self.sequence_length]
+        return found
+
     def windows_with(self, span: DocumentSpan) -> list[int]:
         # The last token of a set is nobody's input.
         last = min(span.first_token + span.tokens, self.data.tokens - 1) - 1
@@ -109,6 +133,17 @@ class BestFitPlan(WindowPlan):
         packed = self._packed
         mine = slice(packed.sequence_ends[window], packed.sequence_ends[window + 1])
         return list(zip(packed.first[mine].tolist(), packed.predictions[mine].tolist(), strict=True))
+
+    def window_tokens(self) -> np.ndarray:
+        packed = self._packed
+        return np.add.reduceat(packed.predictions, packed.sequence_ends[:-1], dtype=np.int64)
+
+    def holds(self, seen: np.ndarray, first: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        packed = self._packed
+        pieces = packed.first[np.repeat(seen, np.diff(packed.sequence_ends))]
+        found = np.zeros(len(first), dtype=bool)
+        found[np.searchsorted(first, pieces, side="right") - 1] = True
+        return found
 
     def windows_with(self, span: DocumentSpan) -> list[int]:
         packed = self._packed
@@ -134,7 +169,7 @@ def _cached_pack(data: DataSet, sequence_length: int) -> Packed:
         if packed is not None:
             return packed
         _log.warning("%s is damaged; packing again", path)
-    packed = pack(*_document_starts(data), sequence_length)
+    packed = pack(*document_starts(data), sequence_length)
     if (found := int(packed.predictions.sum())) != expected:
         raise ShardError(f"{data.folder}: its documents hold {found} predictions, the index says {expected}")
     try:
@@ -157,8 +192,8 @@ def _read_pack(path: Path, predictions: int) -> Packed | None:
     return packed if whole and int(packed.predictions.sum()) == predictions else None
 
 
-def _document_starts(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
-    """First token and length (int64 each) of every document that is not left out, found by `<s>`."""
+def document_starts(data: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    """First token and length (int64 each) of every document that is not left out, found by `<s>`, ascending."""
     first, tokens = [], []
     for block in range(data.blocks):
         if data.is_lost_block(block):
