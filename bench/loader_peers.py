@@ -16,13 +16,13 @@ import numpy as np
 
 from megadec.data.batch import TokenBatch, assemble
 from megadec.data.dataset import DataSet, DocumentSpan
-from megadec.data.windows import WindowPlan
+from megadec.data.windows import CutPlan
 
 Batches = Callable[[], Iterator[TokenBatch]]
 TAR_DOCUMENTS = 20_000
 
 
-class _Row(WindowPlan):
+class _Row(CutPlan):
     """A window that is at hand, in the form in which `assemble` takes it."""
 
     def __init__(self, tokens: np.ndarray) -> None:

@@ -27,6 +27,7 @@ from megadec.finetune.score import ClassifierScoreOptions
 from megadec.finetune.task import FineTuneRun
 from megadec.lineage.command import LineageOptions
 from megadec.lineage.show import ShowOptions
+from megadec.plan.mix import MixOptions
 from megadec.plan.plan import PlanOptions
 from megadec.ray.submit import SubmitOptions
 from megadec.ray.train import RayRun
@@ -43,6 +44,7 @@ COMMANDS: list[tuple[str, type]] = [
     ("megadec ray-train", RayRun),
     ("megadec submit", SubmitOptions),
     ("megadec plot", PlotOptions),
+    ("megadec mix", MixOptions),
     ("megadec plan", PlanOptions),
     ("megadec rehearse", RehearsedRun),
     ("megadec convert", ConvertOptions),

@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "megadec.finetune.commands:evaluate",
     "serve": "megadec.serve.command:main",
     "plot": "megadec.engine.metrics.plot:main",
+    "mix": "megadec.plan.mix:main",
     "plan": "megadec.plan.plan:main",
     "rehearse": "megadec.rehearse.rehearsal:main",
     "lineage": "megadec.lineage.command:main",

@@ -1,7 +1,7 @@
 """What a run of so many steps sees of each of its sets: counted from the order of windows, without a step being made.
 
-In: a stream and the number of steps. Out: tokens, documents and epochs of each set, equal to what the stream gives. Only
-the documents of a set that is not seen whole are looked for in its tokens, a gigabyte a second or so.
+In: a stream and the number of steps. Out: tokens, documents and epochs of each set, equal to what the stream gives.
+Only where documents are counted, and only in sets that are not seen whole, are tokens read.
 """
 
 from collections.abc import Iterator, Mapping

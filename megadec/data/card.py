@@ -10,8 +10,9 @@
 A card names places. What identifies a set stays its content, so a card may move with its shards in the middle of a run.
 """
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,7 @@ class CardSource:
 
     def __post_init__(self) -> None:
         check_weights([self.weight])
-        if self.epochs is not None:
-            check_range(self, "", "epochs", above=0)
+        check_range(self, "", "epochs", above=0)
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,27 @@ def read_card(path: Path | str) -> DataCard:
         names[place] = str(name)
         sources[str(name)] = replace(source, shards=place)
     return DataCard(sources)
+
+
+def without_card(data: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The keys of a run's section `data`, with what its card gives in the place of the card.
+
+    Raises ConfigError as `read_card` does, and for a card beside a mixture of the run's own.
+    """
+    if data.get("card") is None:
+        return dict(data)
+    for key in ("train", "max_epochs"):
+        if data.get(key):
+            raise ConfigError(f"{section}card={data['card']} and {section}{key} were both given: the card gives both")
+    card = read_card(data["card"])
+    return {**data, "card": None, "train": card.train, "max_epochs": card.max_epochs}
+
+
+def check_epochs(max_epochs: Mapping[str, float], section: str) -> None:
+    """Raise ConfigError for an allowed number of epochs that is not above 0."""
+    for folder, epochs in max_epochs.items():
+        if not (math.isfinite(epochs) and epochs > 0):
+            raise ConfigError(f"{section}max_epochs: {folder}: {epochs} is not a finite number above 0")
 
 
 def _in_file(origin: Path | str, kind: type[T], read: Callable[[type[T], Any], T], values: Any) -> T:

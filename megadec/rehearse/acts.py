@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -51,7 +52,11 @@ def moved(folder: Path, run: PretrainRun) -> Iterator[list[str]]:
     elsewhere = folder.with_name(f"{folder.name}-moved")
     folder.rename(elsewhere)
     try:
-        options = {"data.train": run.data.train, **({"stages": to_dict(run.stages)} if run.stages else {})}
+        options: dict[str, Any] = {"data.train": run.data.train}
+        if run.data.max_epochs:
+            options["data.max_epochs"] = run.data.max_epochs
+        if run.stages:
+            options["stages"] = to_dict(run.stages)
         yield [
             f"--{name}={json.dumps(value, ensure_ascii=False).replace(f'{folder}/', f'{elsewhere}/')}"
             for name, value in options.items()

@@ -115,14 +115,13 @@ def with_links(run: PretrainRun, folder: Path) -> PretrainRun:
     """The run with folders of links in place of its own in every mixture; addresses stay as they are."""
     links = {name: _link(run, name, folder / str(number)) for number, name in enumerate(folders_of(run))}
 
-    def linked(train: dict[str, float]) -> dict[str, float]:
-        return {links[name]: weight for name, weight in train.items()}
+    def linked(data: dict[str, Any]) -> dict[str, dict[str, float]]:
+        folders = {key: data[key] for key in ("train", "max_epochs") if key in data}
+        return {key: {links[name]: value for name, value in values.items()} for key, values in folders.items()}
 
-    stages = tuple(
-        replace(stage, data={**stage.data, "train": linked(stage.data["train"])}) if "train" in stage.data else stage
-        for stage in run.stages
-    )
-    return replace(run, data=replace(run.data, train=linked(run.data.train)), stages=stages)
+    stages = tuple(replace(stage, data={**stage.data, **linked(stage.data)}) for stage in run.stages)
+    own = linked({"train": run.data.train, "max_epochs": run.data.max_epochs})
+    return replace(run, data=replace(run.data, train=own["train"], max_epochs=own["max_epochs"]), stages=stages)
 
 
 def _link(run: PretrainRun, name: str, folder: Path) -> str:

@@ -41,7 +41,7 @@ DOCUMENTS = [
 PROGRAMS = "(?:python|deepspeed|torchrun)"
 LAUNCHERS = {"deepspeed": "deepspeed.launcher.runner", "torchrun": "torch.distributed.run"}
 # What takes another command's options too, and says so in its help instead of listing them.
-OPTIONS_FROM = {"tools/plan.py": "launch/pretrain.py"}
+OPTIONS_FROM = {"tools/plan.py": "launch/pretrain.py", "tools/mix.py": "launch/pretrain.py"}
 # Sections of a run file: a page that names `train.steps` names an option.
 SECTIONS = "train|data|model|optimizer|schedule|evaluate|checkpoint|metrics|early_stopping|guard|loss|lora"
 FILES = (".py", ".jsonl", ".safetensors", ".gguf", ".onnx")  # names such as `metrics.jsonl` look like keys

@@ -24,7 +24,7 @@ MAY_DIFFER = (
     "output_folder", "model.execution", "checkpoint", "evaluate", "early_stopping", "metrics", "guard",
     "train.stop_at_step", "train.dry_run", "train.profile_steps", "train.micro_batch_size",
     "train.sequence_parallel_size", "data.workers", "data.prefetch_steps", "data.skip_documents",
-    "data.skip_documents_file", "data.verify", "data.bad_shards", "data.cache",
+    "data.skip_documents_file", "data.max_epochs", "data.verify", "data.bad_shards", "data.cache",
 )  # fmt: skip
 # Where these lie is free: `check_fits` and the stream compare what they hold.
 KNOWN_BY_CONTENT = ("tokenizer", "data.train", "data.dev", "data.soft", "data.source")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megadec.common.config import to_dict
-from megadec.common.errors import ConfigError, ShardError
+from megadec.common.errors import ConfigError, ShardError, suggest
 from megadec.common.log import logger
 from megadec.common.ranks import is_first, world_size
 from megadec.common.tokenizer import Tokenizer
@@ -68,6 +68,7 @@ def open_run(run: PretrainRun, deepspeed_file: Path, initial: "InitialWeights | 
     merge_settings(deepspeed_file, run.train, run.optimizer.max_grad_norm, world_size())  # before a stage is blamed
     shapes = (shape, *(_shape_in(stage, run, deepspeed_file, tokenizer, initial) for stage in changes))
     _check_prompts(run, tokenizer, shape)
+    allowed_epochs(run)
     check_there([*folders_of(run), *run.evaluate.sets.values()])
     sets = open_sets(run, tokenizer.sha256)
     held_out = {
@@ -164,6 +165,39 @@ def mixtures_of(run: PretrainRun) -> list[Mapping[str, float]]:
     return [one.values["data"]["train"] for one in stage_values(to_dict(run))]
 
 
+def allowed_epochs(run: PretrainRun) -> dict[str, float]:
+    """The epochs that each set of `data.max_epochs` may be seen in the whole run, the least that a stage allows.
+
+    Raises ConfigError for a folder that no stage trains on.
+    """
+    folders = folders_of(run)
+    allowed: dict[str, float] = {}
+    for one in stage_values(to_dict(run)):
+        for folder, epochs in one.values["data"]["max_epochs"].items():
+            if folder not in folders:
+                raise ConfigError(
+                    f"data.max_epochs: {folder} is no folder of data.train{suggest(folder, folders)}; there are"
+                    f" {', '.join(folders)}"
+                )
+            allowed[folder] = min(epochs, allowed.get(folder, epochs))
+    return allowed
+
+
+def last_step_of(run: PretrainRun) -> int:
+    """How many steps the run has, all stages together."""
+    return int(stage_values(to_dict(run))[-1].values["train"]["steps"])
+
+
+def warn_of_epochs(run: PretrainRun, stream: "StagedStream") -> None:
+    """Say of which sets the whole run sees more than `data.max_epochs`."""
+    from megadec.data.budget import budget_of, over_epochs
+
+    if allowed := allowed_epochs(run):
+        budgets = budget_of(stream, last_step_of(run), count_documents=False)
+        for sentence in over_epochs(dict(zip(folders_of(run), budgets, strict=True)), allowed):
+            log.warning(f"data.max_epochs: {sentence}")
+
+
 def open_sets(run: PretrainRun, tokenizer_sha256: str | None = None) -> list[DataSet]:
     """The sets of `folders_of`, without what is damaged where `data.bad_shards` allows it.
 
@@ -251,6 +285,8 @@ def _task(
         sets = agree_on_sets(stream.sets, list(held_out.values()), run.data.verify, run.data.bad_shards, ranks)
         agreed = stream if sets == stream.sets else stream_of(run, sets)
         agreed.find_skipped()
+        if ranks.rank == 0:
+            warn_of_epochs(run, agreed)
         return agreed
 
     return Task(

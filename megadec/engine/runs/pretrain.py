@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.tokenizer import Tokenizer
+from megadec.data.card import check_epochs, without_card
 from megadec.data.shard_cache import ShardCacheOptions
 from megadec.data.shard_folders import Verify
 from megadec.decoder.execution import Execution
@@ -59,6 +60,8 @@ class DataOptions:
 
     train: folder of shards -> weight: how often its windows are seen while those of a set of weight 1 are seen once. A
         folder is a path or an fsspec address (s3://, hf://, https://), whose shards are fetched into `cache`.
+    max_epochs: folder of `train` -> how often it may be seen in the whole run; the start warns where it is more.
+    card: a data card that gives `train` and `max_epochs`; own-data.md has an example. A checkpoint keeps what it gave.
     sequence_length: tokens of a sequence.
     packing: `cut` cuts documents where a sequence ends; `best_fit` keeps them whole where they fit.
     workers: threads that make batches; 0: the training's own thread makes each when it needs it.
@@ -74,6 +77,8 @@ class DataOptions:
     """
 
     train: dict[str, float] = field(default_factory=dict)
+    max_epochs: dict[str, float] = field(default_factory=dict)
+    card: str | None = None
     sequence_length: int = 1024
     packing: Literal["cut", "best_fit"] = "cut"
     workers: int = 1
@@ -85,6 +90,10 @@ class DataOptions:
     cache: ShardCacheOptions = field(default_factory=ShardCacheOptions)
 
     def __post_init__(self) -> None:
+        given = {"card": self.card, "train": self.train, "max_epochs": self.max_epochs}
+        for key, value in without_card(given, "data.").items():
+            object.__setattr__(self, key, value)
+        check_epochs(self.max_epochs, "data.")
         check_range(self, "data.", "bad_shards", "workers", least=0)
         check_range(self, "data.", "prefetch_steps", "sequence_length", least=1)
         if isinstance(self.bad_shards, float) and not 0 < self.bad_shards < 1:

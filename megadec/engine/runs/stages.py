@@ -12,17 +12,18 @@ from typing import Any, NamedTuple
 
 from megadec.common.config import from_dict, to_dict
 from megadec.common.errors import ConfigError, check_range, suggest
+from megadec.data.card import without_card
 from megadec.engine.runs.common import START, CommonRun, Stage
 
 # What no tensor depends on. A key stands for all below it.
 MAY_CHANGE = (
-    "data.train", "data.sequence_length", "data.packing", "train.global_batch_size", "train.micro_batch_size",
-    "train.steps", "schedule", "optimizer.learning_rate", "optimizer.weight_decay", "optimizer.beta1",
-    "optimizer.beta2", "optimizer.epsilon", "optimizer.max_grad_norm", "model.dropout", "model.shape.rope_theta",
-    "model.shape.rope_scaling", "model.shape.max_position_embeddings",
+    "data.train", "data.max_epochs", "data.sequence_length", "data.packing", "train.global_batch_size",
+    "train.micro_batch_size", "train.steps", "schedule", "optimizer.learning_rate", "optimizer.weight_decay",
+    "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon", "optimizer.max_grad_norm", "model.dropout",
+    "model.shape.rope_theta", "model.shape.rope_scaling", "model.shape.max_position_embeddings",
 )  # fmt: skip
 # Mappings that are one value: a mixture has the sets that it names, and no others; and names may have dots in them.
-WHOLE = ("data.train", "evaluate.sets", "model.shape.rope_scaling")
+WHOLE = ("data.train", "data.max_epochs", "evaluate.sets", "model.shape.rope_scaling")
 SECTIONS = ("data", "train", "schedule", "optimizer", "model")
 # The options that say how a run changes course, and nothing about one stage.
 OPTIONS = ("stage", "stages")
@@ -32,7 +33,8 @@ OPTIONS = ("stage", "stages")
 class StageOptions:
     """A stage of a run: from step `first_step` on, counted from 1, these keys of the run are others.
 
-    data, train, schedule, optimizer and model: the keys of these sections that change, and stay so in later stages.
+    data, train, schedule, optimizer and model: the keys of these sections that change, and stay so in later stages;
+        `card` of data gives a stage its mixture.
     With a schedule of its own a stage counts the steps of the schedule from its first one, up to its train.steps.
     """
 
@@ -50,6 +52,7 @@ class StageOptions:
                 f"stages: name={self.name!r} is not free: the run itself, before its stages, is {START!r}"
             )
         check_range(self, f"stages: {self.name}: ", "first_step", least=2)
+        object.__setattr__(self, "data", without_card(self.data, f"stages: {self.name}: data."))
         for key, value in flat({section: getattr(self, section) for section in SECTIONS}):
             if value != {} and not may_change(key):
                 raise ConfigError(
