@@ -41,7 +41,6 @@ DOORS = {
     "sentencepiece": ["common/vocabularies.py", "corpus/vocabulary/learn.py", "corpus/vocabulary/train.py"],
     "tokenizers": ["common/vocabularies.py"],
     "jsonargparse": ["common/config.py"],
-    "mwparserfromhell": ["corpus/clean/"],
     "rensa": ["corpus/dedup/near.py"],
     "opencc": ["corpus/clean/variant.py", "corpus/vocabulary/learn.py"],
     "pyarrow": ["corpus/"],

@@ -10,9 +10,9 @@ from dataclasses import replace
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.conversion import resolve_conversion, without_shields
 from megadec.corpus.clean.glossary import glossary_of
-from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
-from megadec.corpus.clean.protect import unescape_entities
 from megadec.corpus.clean.variant import dominating_variant, variant_of
+from megadec.corpus.clean.wiki.leftovers import drop_invisible, strip_line_markup, tidy
+from megadec.corpus.clean.wiki.protect import unescape_entities
 from megadec.corpus.document import Document
 
 _BREAK = re.compile(r"<br\s*/?>|</(?:p|div|li|tr)\s*>", re.IGNORECASE)

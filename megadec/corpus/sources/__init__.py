@@ -12,6 +12,7 @@ from megadec.common.errors import check_choice
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.markdown import clean_markdown
 from megadec.corpus.clean.web import clean_extracted, clean_web
+from megadec.corpus.clean.wiki.page import clean_wikitext
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.comments import read_comments
@@ -47,15 +48,9 @@ class Source:
     read_parallel: Callable[..., Iterator[Document]] | None = None
 
 
-def _clean_wikitext(document: Document, context: CleanContext) -> Document | str:
-    from megadec.corpus.clean.wikitext import clean_wikitext  # mwparserfromhell takes a quarter of a second
-
-    return clean_wikitext(document, context)
-
-
 SOURCES: dict[str, Source] = {
     # MediaWiki export (.xml, .bz2, multistream)
-    "zhwiki": Source(read_zhwiki, _clean_wikitext, read_parallel=read_zhwiki),
+    "zhwiki": Source(read_zhwiki, clean_wikitext, read_parallel=read_zhwiki),
     # Wikipedia text that was extracted before: JSON lines of WikiExtractor, or paragraphs in SQuAD form
     "wikiextractor": Source(read_jsonl, clean_extracted, licence=LICENCE),
     # category folders of .txt, or title<TAB>label lists, whose documents have the source titles

@@ -9,7 +9,7 @@ from megadec.common.errors import InputError
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.glossary import GROUPS_FILE, glossary_of, groups_of
 from megadec.corpus.clean.web import clean_extracted
-from megadec.corpus.clean.wikitext import clean_wikitext
+from megadec.corpus.clean.wiki.page import clean_wikitext
 from megadec.corpus.document import Document
 
 

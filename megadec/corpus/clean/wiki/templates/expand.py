@@ -5,8 +5,9 @@ A template of no table shows nothing: a guess at which of its arguments is text 
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
-from megadec.corpus.clean.protect import LINE_BREAK
+from megadec.corpus.clean.wiki.protect import LINE_BREAK
 from megadec.corpus.clean.wiki.templates import words
 from megadec.corpus.clean.wiki.templates.arguments import Arguments, Page, Recipe
 from megadec.corpus.clean.wiki.templates.words import COUNTRIES, LANGUAGES, UNITS
@@ -22,6 +23,12 @@ def expand(name: str, parameters: Sequence[tuple[str, str]], page: Page, in_sent
     name = template_name(name)
     recipe = _recipe(name)
     return None if recipe is None else recipe(Arguments(parameters, page))
+
+
+@lru_cache(4096)
+def has_rule(name: str) -> bool:
+    """Whether `expand` knows a rule for a template of this name; what has none is skipped without a look inside."""
+    return _recipe(template_name(name)) is not None
 
 
 def template_name(raw: str) -> str:

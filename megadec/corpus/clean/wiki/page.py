@@ -1,21 +1,20 @@
-"""Turns a page of Wikipedia into the text that a reader sees.
+"""Turns a page of Wikipedia into the text that a reader sees, and counts what it takes out.
 
 Comments, formulas and footnotes are put aside, `-{ }-` is resolved for the script that the page is mostly written in,
-sections are cut and parsed one by one, leftovers are tidied. A page costs milliseconds in mwparserfromhell.
+one pass renders the rest, sections without text fall, leftovers are tidied.
 """
 
 import re
 from dataclasses import replace
 
-from megadec.common.log import logger
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.conversion import resolve_conversion
 from megadec.corpus.clean.glossary import glossary_of
-from megadec.corpus.clean.leftovers import drop_invisible, strip_line_markup, tidy
-from megadec.corpus.clean.markup import words_of
-from megadec.corpus.clean.protect import protect, restore
-from megadec.corpus.clean.sections import split_sections, without_boilerplate
 from megadec.corpus.clean.variant import SIMPLIFIED, dominating_variant, variant_of
+from megadec.corpus.clean.wiki.leftovers import drop_invisible, tidy
+from megadec.corpus.clean.wiki.protect import protect, restore
+from megadec.corpus.clean.wiki.render import render
+from megadec.corpus.clean.wiki.sections import drop_boilerplate
 from megadec.corpus.clean.wiki.templates.arguments import Page
 from megadec.corpus.document import Document
 
@@ -27,34 +26,28 @@ _DISAMBIGUATION_TEMPLATE = re.compile(
 )
 _DISAMBIGUATION_TITLE = re.compile(r"[（(]消歧[义義][）)]$")
 
-_log = logger(__name__)
-
 
 def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
-    """The document as plain text with its variant, or why it is dropped: `disambiguation` or `empty`."""
-    wikitext, kept = protect(document.text)
+    """The document as plain text with its variant, or why it is dropped: `disambiguation` or `empty`.
+
+    What goes is counted in `context.taken` by name, but for plain markup: brackets, quotes, list marks, tags.
+    """
+    taken = context.taken
+    wikitext, kept = protect(document.text, taken)
     if _DISAMBIGUATION_TEMPLATE.search(wikitext) or _DISAMBIGUATION_TITLE.search(document.title):
         return "disambiguation"
     written = dominating_variant(resolve_conversion(wikitext, SIMPLIFIED))
     wanted, glossary = context.wanted, glossary_of(wikitext)
     page = Page(document.title, written)
     resolved = resolve_conversion(wikitext, wanted or written, shield=bool(wanted))
-    passages = []
-    tangled = 0
-    for section in without_boilerplate(split_sections(resolved)):
-        title, _ = words_of(strip_line_markup(section.title), page)
-        body, by_rules = words_of(strip_line_markup(section.body), page)
-        tangled += by_rules
-        passages.append((section.level, tidy(title), tidy(body)))
-    if tangled:
-        _log.info("%s: %d sections too tangled to parse, cleaned by rules alone", document.id, tangled)
-    text, title = _joined(passages), document.title
-    variant = variant_of(text)
+    sections = drop_boilerplate(render(resolved, page, taken), taken)
+    text = _joined([(section.level, tidy(section.title), tidy(section.body)) for section in sections])
+    title, variant = document.title, variant_of(text)
     if wanted:
         text = glossary.convert(text, variant or written, context)
         title = glossary.convert_title(title, variant or written, context)
         context.converted = True
-    text = drop_invisible(restore(text, kept)).strip("\n")
+    text = drop_invisible(restore(text, kept, taken)).strip("\n")
     return replace(document, text=text, title=title, variant=variant) if text.strip() else "empty"
 
 

@@ -7,29 +7,58 @@ keeps its lines; galleries, timelines, scores and maps go with their captions.
 import html
 import re
 from collections.abc import Callable
+from typing import NamedTuple
+
+from megadec.corpus.clean.context import Taken
 
 # U+FDD0..U+FDEF are noncharacters: no meaningful page holds one.
 MARK_START, MARK_END = "\ufdd0", "\ufdd1"
-LINE_BREAK, LESS_THAN = "\ufdd4", "\ufdd5"
+LINE_BREAK = "\ufdd4"
+# Opens the label of a link to another site; and a line of a box or table whose beginning is not there.
+OUTSIDE_LABEL, STRAY_ROW = "\ufdd6", "\ufdd7"
 
 _NONCHARACTERS = re.compile("[\ufdd0-\ufdef]")
 _MARK = re.compile(f"{MARK_START}([0-9]+){MARK_END}")
-_DROPPED_TAGS = (
-    "gallery|timeline|imagemap|score|graph|chart|templatedata|templatestyles|hiero|mapframe|maplink|inputbox|"
-    "references|categorytree|indicator|style|script|section|noinclude|rss|phonos"
-)
-_FORMULA_TAGS = "math|chem|ce"
-_CODE_TAGS = "syntaxhighlight|source|pre"
-_OPENER = re.compile(rf"<!--|<(nowiki|{_FORMULA_TAGS}|{_CODE_TAGS}|{_DROPPED_TAGS})(\s[^<>]*?)?(/?)>", re.IGNORECASE)
+_CODE_TAGS = frozenset(("syntaxhighlight", "source", "pre"))
+# What the content of a tag is counted as when it goes, or for what it loses.
+_KINDS = {
+    "!--": "comments",
+    "nowiki": "markup",
+    "references": "references",
+    "gallery": "files",
+    **dict.fromkeys(("math", "chem", "ce"), "formulas"),
+    **dict.fromkeys(_CODE_TAGS, "code"),
+    **dict.fromkeys(("timeline", "imagemap", "score", "graph", "chart", "hiero", "mapframe", "maplink"), "graphics"),
+    **dict.fromkeys(
+        ("templatedata", "templatestyles", "inputbox", "categorytree", "indicator", "style", "script", "section",
+         "includeonly", "rss", "phonos"),
+        "extensions",
+    ),
+}  # fmt: skip
+_TAGS = [name for name in _KINDS if name != "!--"]
+_OPENER = re.compile(rf"<!--|<({'|'.join(_TAGS)})(\s[^<>]*?)?(/?)>", re.IGNORECASE)
+_CLOSERS = {"!--": re.compile("-->")} | {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _TAGS}
 _REFERENCE = re.compile(r"<ref(?:\s[^<>]*?)?/>|(<ref(?:\s[^<>]*)?>)|(</ref\s*>)", re.IGNORECASE)
 _NOWIKI_TAG = re.compile(r"</?nowiki\s*>\n?", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
-def protect(wikitext: str) -> tuple[str, list[str]]:
-    """The text with marks, and the texts they stand for. Linear in the length of the page, also when tags are open."""
+class Kept(NamedTuple):
+    """The text that a mark stands for, and what its tag is counted as."""
+
+    text: str
+    kind: str
+
+
+def protect(wikitext: str, taken: Taken) -> tuple[str, list[Kept]]:
+    """The text with marks, and the texts they stand for. Linear in the length of the page, also when tags are open.
+
+    What goes here is counted in `taken`; what a mark is shorter than its tag too, until `restore` counts it back.
+    """
     text = _NONCHARACTERS.sub("", wikitext)
-    kept: list[str] = []
+    if "<" not in text:
+        return text, []
+    kept: list[Kept] = []
     parts: list[str] = []
     never_closed: set[str] = set()
     position = 0
@@ -45,26 +74,41 @@ def protect(wikitext: str) -> tuple[str, list[str]]:
             continue
         parts.append(_stand_in(name, match[2] or "", text[position : end.start()], kept))
         position = end.end()
-    return drop_references("".join(parts) + text[position:]), kept
+        taken.add(_KINDS[name], position - match.start() - len(parts[-1]))
+    parts.append(text[position:])
+    return drop_references("".join(parts), taken), kept
 
 
-def restore(text: str, kept: list[str]) -> str:
+def restore(text: str, kept: list[Kept], taken: Taken) -> str:
     """Put the kept texts back in the place of their marks."""
-    return _MARK.sub(lambda match: kept[int(match[1])] if int(match[1]) < len(kept) else "", text)
+
+    def original(match: re.Match[str]) -> str:
+        number = int(match[1])
+        if number >= len(kept):
+            return ""
+        taken.add(kept[number].kind, len(match[0]) - len(kept[number].text), pieces=0)
+        return kept[number].text
+
+    return _MARK.sub(original, text)
 
 
-def drop_references(text: str) -> str:
+def drop_references(text: str, taken: Taken) -> str:
     """Remove footnotes. An opening <ref> without its end loses the tag only, so that it cannot eat the page."""
     parts: list[str] = []
-    position, opened_at = 0, -1
+    position, opened_at, opened_from, inner = 0, -1, 0, 0
     for match in _REFERENCE.finditer(text):
         if match[2] and opened_at >= 0:
+            # Tags that stood between were counted when they were met.
             del parts[opened_at:]
+            taken.add("references", match.end() - opened_from - inner)
             opened_at = -1
         else:
             parts.append(text[position : match.start()])
             if match[1]:
-                opened_at = len(parts)
+                opened_at, opened_from, inner = len(parts), match.start(), 0
+            elif not match[2]:
+                taken.add("references", len(match[0]))
+                inner = inner + len(match[0]) if opened_at >= 0 else 0
         position = match.end()
     return "".join(parts) + text[position:]
 
@@ -74,21 +118,15 @@ def unescape_entities(text: str) -> str:
     return _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text
 
 
-_CLOSERS = {"!--": re.compile("-->")} | {
-    name: re.compile(rf"</{name}\s*>", re.IGNORECASE)
-    for name in f"nowiki|{_FORMULA_TAGS}|{_CODE_TAGS}|{_DROPPED_TAGS}".split("|")
-}
-
-
-def _stand_in(name: str, attributes: str, content: str, kept: list[str]) -> str:
+def _stand_in(name: str, attributes: str, content: str, kept: list[Kept]) -> str:
     """What stands in the text for a closed tag: a mark, or nothing."""
     render = _RENDERED.get(name)
     shown = render(content) if render else ""
     if not shown.strip():
         return ""
-    kept.append(shown)
+    kept.append(Kept(shown, _KINDS[name]))
     mark = f"{MARK_START}{len(kept) - 1}{MARK_END}"
-    if name in _CODE_TAGS.split("|"):
+    if name in _CODE_TAGS:
         is_block = not re.search(r"\binline\b", attributes, re.IGNORECASE)
     else:
         is_block = re.search(r"display\s*=\s*[\"']?block", attributes, re.IGNORECASE) is not None
@@ -110,5 +148,5 @@ _RENDERED: dict[str, Callable[[str], str]] = {
     "pre": lambda content: _code(unescape_entities(_NOWIKI_TAG.sub("", content))),
     "source": _code,
     "syntaxhighlight": _code,
-    **dict.fromkeys(_FORMULA_TAGS.split("|"), _formula),
+    **dict.fromkeys(("math", "chem", "ce"), _formula),
 }

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megadec.corpus.clean.context import CleanContext
-from megadec.corpus.clean.wikitext import clean_wikitext
+from megadec.corpus.clean.wiki.page import clean_wikitext
 from megadec.corpus.document import Document
 
 

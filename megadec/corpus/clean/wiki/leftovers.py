@@ -1,0 +1,99 @@
+"""What is left of markup in rendered text, and what its going leaves behind: empty brackets, blank lines.
+
+In: text in which links, templates and tables are resolved. Out: plain text, a paragraph, heading, list item or table
+row a line. These are rules over characters; they run on prose only (formulas and code are marks at this point).
+"""
+
+import re
+
+from megadec.corpus.clean.wiki.protect import LINE_BREAK, STRAY_ROW, unescape_entities
+
+_TAGS = (
+    "abbr|b|bdi|bdo|big|blockquote|br|caption|center|cite|code|data|dd|del|dfn|div|dl|dt|em|font|h[1-6]|hr|i|img|ins|"
+    "kbd|li|link|mark|meta|nobr|noinclude|includeonly|onlyinclude|nowiki|ol|p|poem|q|rb|ref|references|rp|rt|rtc|ruby|"
+    "s|samp|section|small|span|strike|strong|sub|sup|table|tbody|td|tfoot|th|thead|time|tr|tt|u|ul|var|wbr|math|source|"
+    "syntaxhighlight|pre|gallery|score|timeline|poem|a|translate|tvar"
+)
+_BLOCK_TAG = re.compile(r"</?(?:br|p|div|li|ul|ol|dl|dd|dt|blockquote|center|hr|poem|h[1-6])(?:\s[^<>]*)?/?>", re.I)
+_ANY_TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>", re.I)
+_SUPERSCRIPT = re.compile(r"<sup(?:\s[^<>]*)?>\s*([-+−0-9]{1,6})\s*</sup>", re.I)
+_RUBY_TEXT = re.compile(r"<rt(?:\s[^<>]*)?>([^<>]*)</rt>", re.I)
+_RUBY_BRACKET = re.compile(r"<rp(?:\s[^<>]*)?>[^<>]*</rp>", re.I)
+_RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
+_LINE_START = re.compile(r"^[ \t]*[*#:;]+[ \t]*", re.MULTILINE)
+_RULER = re.compile(r"^-{4,}", re.MULTILINE)
+_MAGIC_WORD = re.compile(r"__[A-Z]{3,}__|__[\u4e00-\u9fff]{2,}__")
+_STRAY_ROW = re.compile(f"{STRAY_ROW}[^\n]*")
+_MARKUP_REST = re.compile(r"\[\[|\]\]|\{\{+|\}\}+|-\{|\}-")
+_REST_PASSES = 5
+_SPACES = re.compile(r"[ \t\u00a0\u2002-\u200a\u202f]+")
+_INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff\u00ad\ufdd0-\ufdef]")
+
+_OPEN, _CLOSE = "（(「『《〈“‘【〔[", "）)」』》〉”’】〕]"
+# Not after a Latin letter: main() and a[] are words of their own.
+_EMPTY_BRACKETS = re.compile(
+    "|".join(
+        ("(?<![A-Za-z0-9_])" if ord(start) < 128 else "") + rf"{re.escape(start)}[\s,，;；、:：/・·]*{re.escape(end)}"
+        for start, end in zip(_OPEN, _CLOSE, strict=True)
+    )
+)
+_ROUND = re.compile(r"（([^（）()\n]*)）")
+# `德语：` in a bracket whose foreign word was markup that is gone.
+_LABEL_ALONE = re.compile(r"(?:^|(?<=[;；,，、]))\s*[\u4e00-\u9fff]{1,5}[语語文]\s*[:：]\s*(?=[;；,，、]|$)")
+_REPEATED = re.compile(r"([,，;；、])(?:\s*[,，;；、])+")
+_ROUND_EDGE = " \t\n\u00a0\u3000,，;；、"
+_STOPS_TWICE = re.compile(r"([，、；])[，、；]+")
+_SPACE_BY_MARK = re.compile(r" (?:(?=[，。；：、？！）」』》】])|(?<=[，。；：、？！（「『《【] ))")
+
+
+def strip_line_markup(text: str) -> str:
+    """List markers, rulers and formatting tags of a text that was rendered by others."""
+    text = _RULER.sub("", text)
+    if "<" in text:
+        text = _SUPERSCRIPT.sub(lambda match: match[1].translate(_RAISED), text)
+        text = _RUBY_TEXT.sub(r"（\1）", _RUBY_BRACKET.sub("", text))
+        text = _ANY_TAG.sub("", _BLOCK_TAG.sub(LINE_BREAK, text))
+    return _LINE_START.sub("", text)
+
+
+def tidy(text: str) -> str:
+    """Rendered text as lines: what is left of markup goes, entities are resolved, brackets and blanks tidied."""
+    text = _LINE_START.sub("", _RULER.sub("", text.replace(LINE_BREAK, "\n")))
+    if STRAY_ROW in text:
+        text = _STRAY_ROW.sub("", text)
+    text = text.replace("'''''", "").replace("'''", "").replace("''", "")
+    if "__" in text:
+        text = _MAGIC_WORD.sub("", text)
+    for _ in range(_REST_PASSES):  # what goes may bring two halves of a mark together
+        text, count = _MARKUP_REST.subn("", text)
+        if not count:
+            break
+    return tidy_lines(tidy_brackets(unescape_entities(text)))
+
+
+def tidy_brackets(text: str) -> str:
+    """Remove brackets that removed markup has emptied, and the separators that it left: `（；德语：，简称X）`."""
+    text = _ROUND.sub(_tidy_round, text)
+    for _ in range(3):
+        text, count = _EMPTY_BRACKETS.subn("", text)
+        if not count:
+            break
+    return text
+
+
+def _tidy_round(match: re.Match[str]) -> str:
+    inner = _REPEATED.sub(r"\1", _LABEL_ALONE.sub("", match[1]))
+    return f"（{inner.strip(_ROUND_EDGE)}）"
+
+
+def tidy_lines(text: str) -> str:
+    """One blank at most inside a line and none beside Chinese marks, no empty lines, no invisible characters."""
+    text = _SPACES.sub(" ", text)
+    text = _SPACE_BY_MARK.sub("", _STOPS_TWICE.sub(r"\1", text))
+    lines = (line.strip() for line in text.split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+def drop_invisible(text: str) -> str:
+    """Zero-width and direction characters and our own marks go."""
+    return _INVISIBLE.sub("", text)

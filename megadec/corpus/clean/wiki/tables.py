@@ -1,0 +1,79 @@
+"""Turns a table of data into lines, a line a row, and drops boxes, layout tables and tables of numbers.
+
+A table is kept if it has the class wikitable or header cells, and enough Han characters. Of a layout table the cells
+with prose and the tables of data inside it stay.
+"""
+
+import re
+
+from megadec.corpus.clean.wiki.protect import LINE_BREAK
+
+_BOX = re.compile(
+    r"infobox|navbox|metadata|ambox|\btoc\b|vertical-navbox|noprint|presentation|succession|plainlinks|sidebar|mbox|"
+    r"messagebox|geography|biota|display\s*:\s*none",
+    re.I,
+)
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_LEAST_HAN_FRACTION = 0.2
+_LEAST_ROWS = 2
+_PROSE_HAN = 40
+_SENTENCE = re.compile("[。！？]")
+_LIST_MARK = re.compile(r"\n[ \t]*[*#:;]+[ \t]*")
+# Attributes that no bar divides from the cell's text, as a cell template leaves them.
+_ATTRIBUTES = re.compile(
+    r"\s*+(?:(?:rowspan|colspan|style|scope|class|align|valign|width|height|bgcolor|nowrap|id|lang|dir|abbr|headers|"
+    r"border|data-[\w-]+)\s*+=\s*+(?:\"[^\"]*\"|'[^']*'|[\w#%.:;-]++)\s*+)+",
+    re.I | re.A,
+)
+
+
+class Table:
+    """A table under way: rows of finished cells. The cell under way is in the renderer's hands."""
+
+    def __init__(self, attributes: str) -> None:
+        self.attributes = attributes
+        self.rows: list[list[str]] = []
+        self.has_header = False
+        self.inner: list[str] = []  # what tables inside this one show
+        self.in_cell = self.in_caption = False
+        self.may_be_attributes = False  # whether a bar would end the attributes of the cell under way
+        self._row: list[str] = []
+
+    def begin_cell(self) -> None:
+        """What follows is a cell's, perhaps its attributes."""
+        self.in_cell = self.may_be_attributes = True
+
+    def add_cell(self, text: str) -> None:
+        """Add a cell's text to the row under way; one without words is skipped."""
+        if "=" in text and (match := _ATTRIBUTES.match(text)):
+            text = text[match.end() :]
+        if words := " ".join(_LIST_MARK.sub(" ", text.replace(LINE_BREAK, "\n")).split()):
+            self._row.append(words)
+        if self.in_caption:  # a row of its own
+            self.in_caption = False
+            self.end_row()
+
+    def end_row(self) -> None:
+        """What follows stands in a new row."""
+        if self._row:
+            self.rows.append(self._row)
+            self._row = []
+
+    def render(self) -> str:
+        """The rows as lines; of a layout table its prose and what tables inside it show; nothing of a box."""
+        self.end_row()
+        if _BOX.search(self.attributes):
+            return ""
+        if self.has_header or "wikitable" in self.attributes:
+            lines = [" | ".join(row) for row in self.rows]
+            text = "\n".join(lines)
+            dense = re.sub(r"[\s|]", "", text)
+            shown = len(lines) >= _LEAST_ROWS and len(_HAN.findall(text)) >= _LEAST_HAN_FRACTION * len(dense)
+        else:
+            text = "\n".join([cell for row in self.rows for cell in row if _is_prose(cell)] or self.inner)
+            shown = bool(text)
+        return f"\n{text}\n" if shown else ""
+
+
+def _is_prose(cell: str) -> bool:
+    return len(_HAN.findall(cell)) >= _PROSE_HAN and _SENTENCE.search(cell) is not None
