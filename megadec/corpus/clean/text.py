@@ -18,6 +18,10 @@ _NEWLINES = "\n\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _POINT = re.compile("(?<=[0-9A-Za-z])\uff0e(?=[0-9A-Za-z])")
 _BLANKS = re.compile("[ \t\u3000]{2,}|[\t\u3000]")
 _BLANK_LINES = re.compile("\n{3,}")
+# A zero-width joiner is part of a picture where it stands between two (👨‍👩‍👧); tags are, after a flag.
+_PICTURE = "\u2190-\u2bff\U0001f000-\U0001fbff"
+_JOINER = re.compile(f"\u200d(?:(?<![{_PICTURE}\ufe0f].)|(?![{_PICTURE}]))")
+_TAGS = re.compile("[\U000e0020-\U000e007f](?<![\U0001f3f4\U000e0020-\U000e007e].)[\U000e0020-\U000e007f]*")
 _CHINESE_START = re.compile("[\u2010-\u2027\u3001-\u9fff\uf900-\ufaff\uff01-\uff65\U00020000-\U0003ffff]")
 
 
@@ -37,7 +41,12 @@ def _replacement(character: str) -> str | None:
     category = unicodedata.category(character)
     if category == "Zs":
         return " "
-    # Control, format (zero width, direction marks, byte order mark), private use, surrogate, unassigned.
+    if character == "\u200d" or "\U000e0020" <= character <= "\U000e007f":
+        return character  # judged by its neighbors
+    if category == "Cn":
+        # Unassigned in Python's Unicode, but perhaps not in today's: only noncharacters are never assigned.
+        return None if ord(character) & 0xFFFE == 0xFFFE or "\ufdd0" <= character <= "\ufdef" else character
+    # Control, format (zero width, direction marks, byte order mark), private use, surrogate.
     return None if category[0] == "C" else character
 
 
@@ -53,6 +62,7 @@ def clean_text(text: str) -> str:
     indented, and go before Chinese text. U+FFFD stays: the filter judges it.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CHARACTERS)
+    text = _TAGS.sub("", _JOINER.sub("", text))
     text = unicodedata.normalize("NFC", text)
     text = _POINT.sub(".", text)
     lines = [_clean_line(line) for line in text.split("\n")]

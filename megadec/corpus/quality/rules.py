@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from megadec.common.errors import check_choice
+from megadec.corpus.quality.boilerplate import is_boilerplate
 from megadec.corpus.quality.characters import HAN, KINDS, SIGN, codes_of, kinds_of
 from megadec.corpus.quality.language import CHINESE, JAPANESE, KOREAN, letters_by_language
 
@@ -24,11 +25,6 @@ _BLANK = re.compile(r"\s+")
 _SENTENCE_END = re.compile("[。！？!?…．；;][”’」』）)》\"']*\\s*$", re.MULTILINE)
 # UTF-8 read as GBK, GBK read as UTF-8 and back, memory of a debugger, UTF-8 read as Latin-1.
 _GARBLED = re.compile("\ufffd|锟斤拷|锟紸|烫烫烫|屯屯屯|[ÃÂ][\x80-\xbf]|â€|[ä-é][\x80-\xbf]{2}")
-_BOILERPLATE = re.compile(
-    "版权所有|未经授权|转载请注明|点击(?:进入|查看|下载|这里)|请登录|下一页|上一页|返回首页|设为首页|加入收藏"
-    "|ICP备|京公网安备|javascript|cookie|责任编辑[:：]|扫一扫|二维码|All Rights Reserved|Copyright",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -164,15 +160,9 @@ def judge(text: str, rules: QualityRules) -> Iterator[Judgment]:
     characters = sum(map(len, lines))
     again = sum(len(line) * (count - 1) for line, count in Counter(lines).items())
     yield most("repeated_lines", "max_repeated_line_fraction", again / characters)
-    yield most("boilerplate", "max_boilerplate_fraction", _boilerplate(head, lines) / characters)
+    boilerplate = sum(len(line) for line in lines if is_boilerplate(line))
+    yield most("boilerplate", "max_boilerplate_fraction", boilerplate / characters)
     yield most("repeated_ngrams", "max_repeated_ngram_fraction", _repeated_ngrams(dense))
-
-
-def _boilerplate(text: str, lines: list[str]) -> int:
-    """Characters of the lines that hold such words, unless the words are a slip in a long text."""
-    if _covered(_BOILERPLATE, text) <= 0.02 * sum(map(len, lines)):
-        return 0
-    return sum(len(line) for line in lines if _BOILERPLATE.search(line))
 
 
 def _repeated_ngrams(dense: str) -> float:
