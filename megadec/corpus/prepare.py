@@ -85,7 +85,8 @@ def _write_documents(
         judged = stack.enter_context(closing(cleaned(stack.enter_context(bar), source, options, report)))
         to_kept = stack.enter_context(DocumentsWriter(kept))
         to_held = stack.enter_context(DocumentsWriter(held)) if held else None
-        for passed, digest in without_duplicates(judged, excluded_digests(options.exclude_texts), report):
+        excluded = chain.from_iterable(excluded_digests(options.exclude_texts).values())
+        for passed, digest in without_duplicates(judged, excluded, report):
             held_out = to_held is not None and is_held_out(digest, options.held_out_fraction)
             report.keep(passed.document, size_of(passed.raw), passed.context.taken, held_out)
             (to_held if to_held and held_out else to_kept).write(passed.document)

@@ -5,15 +5,17 @@ The decisions depend on the documents and their order alone, not on how the inpu
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from megadec.common.files import storage_errors
+from megadec.common.files import storage_errors, whole_file
 from megadec.corpus.dedup.clusters import NONE, cluster
 from megadec.corpus.dedup.exact import DIGEST_BYTES
 from megadec.corpus.dedup.fingerprint import Fingerprint
@@ -23,6 +25,13 @@ from megadec.corpus.dedup.options import DedupOptions
 DUPLICATE, NEAR_DUPLICATE, EXCLUDED, CONTAMINATED = "duplicate", "near_duplicate", "excluded", "contaminated"
 NO_CLUSTER = -1
 _CODES = {"": 0, DUPLICATE: 1, NEAR_DUPLICATE: 2, EXCLUDED: 3}  # an evaluation set has the next free one
+CLUSTERS = pa.schema(
+    [
+        ("cluster", pa.int32()), ("id", pa.string()), ("source", pa.string()), ("title", pa.string()),
+        ("kept", pa.bool_()), ("similarity", pa.float32()),
+    ]
+)  # fmt: skip
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass
@@ -30,18 +39,26 @@ class Decisions:
     """What becomes of each document, by its place in the order.
 
     `reasons[codes[i]]` is empty for a document that stays. `clusters[i]` is the number of its cluster of duplicates, or
-    -1; `similarities[i]` the estimated Jaccard similarity to what stays for it (1 for an exact duplicate and for what
-    stays). `evaluation_items`: how many documents held which text of each evaluation set.
+    -1; `instead[i]` the document that stays for a duplicate (-1: none, or one of an earlier run), and `similarities[i]`
+    their estimated Jaccard similarity (1 for an exact duplicate and for what stays). `excluded`: how many documents go
+    for each file of excluded texts; `evaluation_items`: how many hold which text of each evaluation set.
     """
 
     reasons: Sequence[str]
     codes: np.ndarray
     clusters: np.ndarray
     similarities: np.ndarray
+    instead: np.ndarray
+    excluded: dict[str, int] = field(default_factory=dict)
     evaluation_items: dict[str, Counter[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    @property
+    def cluster_count(self) -> int:
+        """How many clusters of duplicates there are."""
+        return int(self.clusters.max(initial=NO_CLUSTER)) + 1
 
     def reason(self, index: int) -> str:
         """Why document `index` is dropped: duplicate, near_duplicate, excluded, contaminated:SET; empty if it stays."""
@@ -57,21 +74,22 @@ def decide(
     options: DedupOptions,
     work: Path,
     *,
-    excluded: Iterable[bytes] = (),
+    excluded: Mapping[str, Iterable[bytes]] | None = None,
     seen: Iterable[Fingerprint] = (),
 ) -> Decisions:
     """Decide about the documents with these fingerprints, in their order.
 
     work: a folder, in which this call needs 512 bytes a document for a while. excluded: digests of texts that must not
-    be learned. seen: documents of earlier runs; what is like them goes. Memory: some 100 bytes a document. Raises
-    StorageError.
+    be learned, by the name of their file. seen: documents of earlier runs; what is like them goes. Memory: some 100
+    bytes a document. Raises StorageError.
     """
     with storage_errors(work), tempfile.TemporaryDirectory(dir=work, prefix="signatures-") as folder:
         path = Path(folder) / "signatures"
         with open(path, "wb") as file:
             table = _Table(file)
-            table.digests += b"".join(excluded)
-            table.excluded = table.rows
+            for name, digests in (excluded or {}).items():
+                table.digests += b"".join(digests)
+                table.excluded[name] = table.rows
             for print_ in seen:
                 table.add(print_)
             table.before = table.rows
@@ -87,7 +105,8 @@ class _Table:
         """file: where signatures go."""
         self.file = file
         self.digests = bytearray()
-        self.excluded = self.before = 0  # the first row that is no excluded text; that is of this run
+        self.excluded: dict[str, int] = {}  # the row behind those of each file of excluded texts
+        self.before = 0  # the first row of this run
         self.signed, self.lengths, self.dates = bytearray(), bytearray(), bytearray()  # rows with a signature; of these
         self.contaminated = bytearray()  # row, code
         self.reasons = list(_CODES)
@@ -114,22 +133,31 @@ class _Table:
 
     def decide(self, options: DedupOptions, signatures: Path) -> Decisions:
         first = first_of(self.digests)
+        ends = np.array(list(self.excluded.values()), np.int64)
+        never = first < (ends[-1] if len(ends) else 0)
         codes = np.zeros(len(first), np.uint16)
         codes[first != np.arange(len(first))] = _CODES[DUPLICATE]
         for row, code in np.frombuffer(self.contaminated, np.int64).reshape(-1, 2).tolist():
             codes[row] = code
-        codes[first < self.excluded] = _CODES[EXCLUDED]
-        groups, matches = np.arange(len(first), dtype=np.int32), np.full(len(first), PERMUTATIONS, np.uint8)
-        if self.signed:
-            self._near(options, signatures, codes, groups, matches)
-        numbers = _numbers(groups[first], codes <= _CODES[NEAR_DUPLICATE], self.before)
+        codes[never] = _CODES[EXCLUDED]
         here = slice(self.before, None)
-        return Decisions(self.reasons, codes[here], numbers, matches[here] / np.float32(PERMUTATIONS), self.items)
+        taken = np.bincount(np.searchsorted(ends, first[here][never[here]], "right"), minlength=len(ends))
+        near = self._near(options, signatures, codes) if self.signed else _Near.none(len(first))
+        codes[near.gone] = _CODES[NEAR_DUPLICATE]
+        duplicates = (codes == _CODES[DUPLICATE]) | (codes == _CODES[NEAR_DUPLICATE])
+        stays = np.where(duplicates, near.instead[first], -1) - self.before
+        return Decisions(
+            self.reasons,
+            codes[here],
+            _numbers(near.groups[first], codes <= _CODES[NEAR_DUPLICATE], self.before),
+            (near.matches / np.float32(PERMUTATIONS))[here],
+            np.maximum(stays[here], -1),
+            dict(zip(self.excluded, taken.tolist(), strict=True)),
+            self.items,
+        )
 
-    def _near(
-        self, options: DedupOptions, path: Path, codes: np.ndarray, groups: np.ndarray, matches: np.ndarray
-    ) -> None:
-        """Compare the rows that are still to stay; those that are equal to one of them follow it."""
+    def _near(self, options: DedupOptions, path: Path, codes: np.ndarray) -> "_Near":
+        """Compare the rows that are still to stay."""
         signed = np.frombuffer(self.signed, "<u4").astype(np.int32)
         active = np.flatnonzero(codes[signed] == 0)
         preference = self._preference(signed, options.keep)
@@ -137,16 +165,34 @@ class _Table:
         ranks[active[np.lexsort([key[active] for key in preference])]] = np.arange(len(active))
         with closing(Signatures(path)) as signatures:
             found = cluster(signatures, ranks, options.threshold)
-        gone = np.flatnonzero(found.stands_for != NONE)
-        codes[signed[gone]] = _CODES[NEAR_DUPLICATE]
-        matches[signed[gone]] = found.matches[gone]
-        groups[signed] = signed[found.roots]
+        near, gone = _Near.none(len(codes)), np.flatnonzero(found.stands_for != NONE)
+        near.gone = signed[gone]
+        near.instead[near.gone] = signed[found.stands_for[gone]]
+        near.matches[near.gone] = found.matches[gone]
+        near.groups[signed] = signed[found.roots]
+        return near
 
     def _preference(self, signed: np.ndarray, keep: str) -> list[np.ndarray]:
         """Sort keys of the rows with a signature, the last one first: documents of earlier runs stay in any case."""
         lengths, dates = (-np.frombuffer(values, "<u4").astype(np.int64) for values in (self.lengths, self.dates))
         keys = {"first": [], "longest": [lengths], "newest": [lengths, dates]}[keep]
         return [signed, *keys, signed >= self.before]
+
+
+@dataclass
+class _Near:
+    """What near duplicates change, by row: the group that a row is in, and what stays for it (itself without)."""
+
+    gone: np.ndarray
+    groups: np.ndarray
+    instead: np.ndarray
+    matches: np.ndarray
+
+    @classmethod
+    def none(cls, rows: int) -> Self:
+        """Each row stands for itself."""
+        own = np.arange(rows, dtype=np.int32)
+        return cls(own[:0], own, own.copy(), np.full(rows, PERMUTATIONS, np.uint8))
 
 
 def _numbers(groups: np.ndarray, counted: np.ndarray, before: int) -> np.ndarray:
@@ -169,3 +215,26 @@ def first_of(digests: bytearray) -> np.ndarray:
     first = np.empty(len(order), np.int32)
     first[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
     return first
+
+
+def write_clusters(decisions: Decisions, named: Iterable[tuple[str, str, str]], path: Path) -> None:
+    """Write which documents are duplicates of each other, cluster by cluster; `kept` has what stays of them.
+
+    named: (id, source, title) of every document, in order. A cluster in which nothing is kept is one of documents that
+    an earlier run holds. Memory: some 150 bytes a document that has duplicates. Raises StorageError.
+    """
+    batches = []
+    chosen = iter(np.flatnonzero(decisions.clusters != NO_CLUSTER).tolist())
+    wanted = next(chosen, None)
+    rows: list[tuple[Any, ...]] = []
+    for index, names in enumerate(named):
+        if index == wanted:
+            kept, similarity = not decisions.codes[index], float(decisions.similarities[index])
+            rows.append((decisions.cluster(index), *names, kept, similarity))
+            wanted = next(chosen, None)
+        if len(rows) >= _ROWS_AT_ONCE or (rows and wanted is None):
+            batches.append(pa.record_batch([list(column) for column in zip(*rows, strict=True)], schema=CLUSTERS))
+            rows = []
+    table = pa.Table.from_batches(batches, schema=CLUSTERS).sort_by("cluster")
+    with whole_file(path) as file:
+        pq.write_table(table, file, compression="zstd")

@@ -39,7 +39,11 @@ def digest_of(text: str) -> bytes:
 
 def digest_of_cleaned(plain: str) -> bytes:
     """`digest_of` for text that `clean_text` was already applied to."""
-    letters = letters_of(plain)
+    return digest_of_letters(plain, letters_of(plain))
+
+
+def digest_of_letters(plain: str, letters: str) -> bytes:
+    """`digest_of` for cleaned text whose letters are known."""
     counted = _with_symbols(plain) if len(letters) < SHORT_CHARACTERS else letters
     return hashlib.blake2b((counted or plain).encode(), digest_size=DIGEST_BYTES).digest()
 
@@ -68,19 +72,22 @@ def is_held_out(digest: bytes, fraction: float) -> bool:
     return int.from_bytes(digest[:8], "big") < fraction * 2.0**64
 
 
-def excluded_digests(paths: Iterable[Path], encoding: str = "utf-8") -> Iterator[bytes]:
-    """Hashes of the texts in files that must not be learned.
+def excluded_digests(paths: Iterable[Path], encoding: str = "utf-8") -> dict[str, Iterator[bytes]]:
+    """Hashes of the texts that must not be learned, by file.
 
     A .parquet file holds documents of ours; of any other file each line is a text, and so is the part before its last
-    tab (`title<TAB>label`). Raises InputError for a file that cannot be read.
+    tab (`title<TAB>label`). Reading them raises ConfigError for a folder, InputError.
     """
-    for path in paths:
-        if path.suffix == ".parquet":
-            for document in read_documents([path]):
-                yield digest_of(full_text(document))
-            continue
-        if path.is_dir():
-            raise ConfigError(f"exclude={path}: a folder; give its files")
-        for member in members(path, (".txt", ".tsv", ".csv", ".jsonl"), ReadOptions()):
-            for line in filter(str.strip, lines(member, encoding, CorpusReport())):
-                yield from map(digest_of, (line, line.rpartition("\t")[0] or line))
+    return {str(path): _digests_in(path, encoding) for path in paths}
+
+
+def _digests_in(path: Path, encoding: str) -> Iterator[bytes]:
+    if path.suffix == ".parquet":
+        for document in read_documents([path]):
+            yield digest_of(full_text(document))
+        return
+    if path.is_dir():
+        raise ConfigError(f"exclude_texts={path}: a folder; give its files")
+    for member in members(path, (".txt", ".tsv", ".csv", ".jsonl"), ReadOptions()):
+        for line in filter(str.strip, lines(member, encoding, CorpusReport())):
+            yield from map(digest_of, (line, line.rpartition("\t")[0] or line))

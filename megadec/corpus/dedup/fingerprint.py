@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from megadec.corpus.clean.text import clean_text
-from megadec.corpus.dedup.exact import digest_of_cleaned, letters_of
+from megadec.corpus.dedup.contamination import EvaluationIndex
+from megadec.corpus.dedup.exact import digest_of_letters, letters_of
 from megadec.corpus.dedup.near import signature_of
 from megadec.corpus.dedup.options import DedupOptions
 from megadec.corpus.document import Document, full_text
@@ -32,16 +33,23 @@ class Fingerprint:
     evaluation_item: str = ""
 
 
-def fingerprint(document: Document, options: DedupOptions, *, cleaned: bool = True) -> Fingerprint:
-    """The fingerprint of a document. cleaned: `clean_text` was already applied to its parts."""
+def fingerprint(
+    document: Document, options: DedupOptions, *, cleaned: bool = True, evaluation: EvaluationIndex | None = None
+) -> Fingerprint:
+    """The fingerprint of a document. cleaned: `clean_text` was already applied to its parts. evaluation: what is asked
+    for texts of evaluation sets."""
     text = full_text(document)
     plain = text if cleaned else clean_text(text)
-    letters = letters_of(plain) if options.near else ""
+    letters = letters_of(plain)
+    signed = options.near and len(letters) >= options.min_characters
+    held = evaluation.find(plain, letters) if evaluation else None
     return Fingerprint(
-        digest=digest_of_cleaned(plain),
-        signature=signature_of(letters) if len(letters) >= options.min_characters else b"",
+        digest=digest_of_letters(plain, letters),
+        signature=signature_of(letters) if signed else b"",
         characters=len(text),
         date=date_of(document),
+        evaluation_set=held.set if held else "",
+        evaluation_item=held.item if held else "",
     )
 
 

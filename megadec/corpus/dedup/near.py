@@ -24,21 +24,31 @@ _MIXERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 def signature_of(letters: str) -> bytes:
     """The MinHash signature (uint32 little endian) of the set of 5-character shingles; `letters` has at least 5."""
-    hashes = ngram_hashes(letters, SHINGLE_CHARACTERS)
+    hashes = ngram_hashes(code_points(letters), SHINGLE_CHARACTERS)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
         hashes, np.array([0, len(hashes)], np.uint64), PERMUTATIONS, _SEED
     )
     return np.array(matrix.to_rows()[0], "<u4").tobytes()
 
 
-def ngram_hashes(letters: str, characters: int) -> np.ndarray:
-    """uint64 hashes of the n-grams of so many characters, in order; none for a shorter text."""
-    codes = np.frombuffer(letters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+def code_points(text: str) -> np.ndarray:
+    """The characters of a text as uint64."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+
+
+def ngram_hashes(codes: np.ndarray, characters: int) -> np.ndarray:
+    """uint64 hashes of the n-grams of so many code points, in order; none for a shorter text."""
+    # A polynomial of the characters: those of 2, 4, 8 ... are made of halves, and the n-gram's of these.
     count = max(0, len(codes) - characters + 1)
-    hashes = np.zeros(count, np.uint64)
-    for offset in range(characters):
-        hashes *= _MULTIPLIER
-        hashes += codes[offset : offset + count]
+    hashes, part, length, done = np.zeros(count, np.uint64), codes, 1, 0
+    while count and length <= characters:
+        if characters & length:
+            hashes *= np.uint64(pow(int(_MULTIPLIER), length, 1 << 64))
+            hashes += part[done : done + count]
+            done += length
+        if 2 * length <= characters:
+            part = part[:-length] * np.uint64(pow(int(_MULTIPLIER), length, 1 << 64)) + part[length:]
+        length *= 2
     return _mixed(hashes)
 
 

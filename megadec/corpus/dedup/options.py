@@ -18,6 +18,7 @@ class DedupOptions:
         min_characters: with fewer letters and digits a text is only compared as a whole, symbols included.
         keep: which near duplicate stays: the longest, the newest (by the date in title, id or address), or the first.
         against: documents of earlier runs (.parquet files, or folders of them) that count as seen before.
+        evaluation_fraction: a document that holds this part of an evaluation text's 13-character n-grams is dropped.
     """
 
     near: bool = True
@@ -25,6 +26,7 @@ class DedupOptions:
     min_characters: int = 100
     keep: str = "longest"
     against: tuple[Path, ...] = ()
+    evaluation_fraction: float = 0.5
 
 
 def check_dedup(options: DedupOptions) -> None:
@@ -32,3 +34,4 @@ def check_dedup(options: DedupOptions) -> None:
     check_choice("dedup.keep", options.keep, KEEP)
     check_range(options, "dedup.", "threshold", least=0.5, most=1)
     check_range(options, "dedup.", "min_characters", least=20)
+    check_range(options, "dedup.", "evaluation_fraction", above=0, most=1)

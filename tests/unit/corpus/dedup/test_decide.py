@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from megadec.corpus.dedup.decide import Decisions, decide
+from megadec.corpus.dedup.decide import Decisions, decide, write_clusters
 from megadec.corpus.dedup.exact import digest_of
 from megadec.corpus.dedup.fingerprint import Fingerprint, fingerprint
 from megadec.corpus.dedup.options import DedupOptions
@@ -45,6 +46,7 @@ def test_of_equal_texts_the_first_stays_and_of_similar_ones_the_longest(tmp_path
     decisions = decided(tmp_path, texts)
     assert reasons(decisions) == ["", "near_duplicate", "duplicate", "near_duplicate", "", ""]
     assert decisions.clusters.tolist() == [0, 1, 0, 0, 1, -1]
+    assert decisions.instead.tolist() == [-1, 4, 0, 0, -1, -1]
     assert decisions.similarities[[0, 2, 4, 5]].tolist() == [1.0] * 4
     assert 0.8 <= decisions.similarities[1] < 1
     assert 0.8 <= decisions.similarities[3] < 1
@@ -111,9 +113,10 @@ def test_excluded_and_contaminated_texts_go_and_are_no_duplicates_of_others(tmp_
     options, text = DedupOptions(), prose(500)
     prints = [fingerprint(Document("", "s", part), options) for part in (text, "测试标题一", changed(text, 3))]
     prints[0] = replace(prints[0], evaluation_set="dev.txt", evaluation_item="某题")
-    decisions = decide(prints, options, tmp_path, excluded=[digest_of("测试，标题一")])
+    decisions = decide(prints, options, tmp_path, excluded={"a": [digest_of("无")], "b": [digest_of("测试，标题一")]})
     assert reasons(decisions) == ["contaminated:dev.txt", "excluded", ""]
     assert decisions.clusters.tolist() == [-1, -1, -1]
+    assert decisions.excluded == {"a": 0, "b": 1}
     assert decisions.evaluation_items == {"dev.txt": {"某题": 1}}
 
 
@@ -124,6 +127,7 @@ def test_what_earlier_runs_hold_goes_whatever_stays_otherwise(tmp_path: Path) ->
     decisions = decide(prints, options, tmp_path, seen=seen)
     assert reasons(decisions) == ["near_duplicate", "duplicate", ""]
     assert decisions.clusters.tolist() == [0, 1, -1]
+    assert decisions.instead.tolist() == [-1, -1, -1]
 
 
 def test_no_documents_are_no_decisions(tmp_path: Path) -> None:
@@ -166,3 +170,18 @@ def test_the_order_alone_decides(tmp_path: Path, workers: int) -> None:
     expected = decided(tmp_path, documents)
     assert np.array_equal(decisions.codes, expected.codes)
     assert np.array_equal(decisions.clusters, expected.clusters)
+
+
+def test_clusters_are_listed_with_what_stays(tmp_path: Path) -> None:
+    one, other = prose(600), prose(600)
+    texts = [other, one, prose(600), changed(other, 4), one]
+    decisions = decided(tmp_path, texts)
+    path = tmp_path / "duplicates.parquet"
+    write_clusters(decisions, ((str(at), "news", f"题{at}") for at in range(len(texts))), path)
+    rows = pq.read_table(path).to_pylist()
+    assert [(row["cluster"], row["id"], row["title"], row["kept"]) for row in rows] == [
+        (0, "0", "题0", True), (0, "3", "题3", False), (1, "1", "题1", True), (1, "4", "题4", False),
+    ]  # fmt: skip
+    assert [row["similarity"] for row in rows if row["id"] != "3"] == [1.0] * 3
+    assert rows[1]["similarity"] == pytest.approx(float(decisions.similarities[3]))
+    assert decisions.cluster_count == 2

@@ -51,14 +51,16 @@ def test_in_long_texts_symbols_do_not_count() -> None:
 def test_excluded_texts_are_those_of_lines_titles_and_documents(tmp_path: Path) -> None:
     (tmp_path / "dev.txt").write_text("测试标题\t3\n另一个\n", encoding="utf-8")
     write_documents(tmp_path / "held.parquet", [Document("1", "s", "正文", title="题")])
-    excluded = set(excluded_digests([tmp_path / "dev.txt", tmp_path / "held.parquet"]))
-    assert {digest_of(text) for text in ("测试标题", "另一个", "题\n正文")} <= excluded
-    assert digest_of("新的") not in excluded
+    found = excluded_digests([tmp_path / "dev.txt", tmp_path / "held.parquet"])
+    dev, held = (set(digests) for digests in found.values())
+    assert [Path(name).name for name in found] == ["dev.txt", "held.parquet"]
+    assert {digest_of(text) for text in ("测试标题", "另一个")} <= dev
+    assert held == {digest_of("题\n正文")}
 
 
 def test_what_is_excluded_has_to_be_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a folder"):
-        list(excluded_digests([tmp_path]))
+        list(excluded_digests([tmp_path])[str(tmp_path)])
 
 
 def test_the_held_out_share_is_a_function_of_the_text_and_about_the_fraction() -> None:
