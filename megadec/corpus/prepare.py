@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -78,8 +77,7 @@ def _write_documents(
     source: Source, options: PrepareOptions, report: CorpusReport, kept: IO[bytes], held: IO[bytes] | None
 ) -> None:
     """Run the steps over the input into the file(s) of documents. Raises InputError when either stays empty."""
-    read = partial(source.read_parallel, workers=options.processes) if source.read_parallel else source.read
-    raw = chain.from_iterable(read(path, report, options) for path in options.input)
+    raw = chain.from_iterable(source.read(path, report, options) for path in options.input)
     bar = progress(raw, description=f"prepare {options.name or options.source}", unit="doc")
     with ExitStack() as stack:
         judged = stack.enter_context(closing(cleaned(stack.enter_context(bar), source, options, report)))

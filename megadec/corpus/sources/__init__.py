@@ -1,12 +1,11 @@
 """The table of sources: how each kind of raw input is read, what makes its text plain, which quality rules suit it.
 
-To add a source, write `read_NAME(path, report, options)` in a file of this folder and add one line to SOURCES. What is
-slow to import is imported inside the function that needs it.
+To add a source, write a reader (`pieces.Reader`; most are a `FileReader`) in a file of this folder and add one line to
+SOURCES. What is slow to import is imported inside the function that needs it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from megadec.common.errors import check_choice
 from megadec.corpus.clean.context import CleanContext
@@ -14,18 +13,17 @@ from megadec.corpus.clean.markdown import clean_markdown
 from megadec.corpus.clean.web import clean_extracted, clean_web
 from megadec.corpus.clean.wiki.page import clean_wikitext
 from megadec.corpus.document import Document
-from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.mediawiki import LICENCE
 from megadec.corpus.sources.parquet import read_parquet, read_prepared
-from megadec.corpus.sources.reading import ReadOptions
+from megadec.corpus.sources.pieces import Reader
 from megadec.corpus.sources.sgml import read_sgml
 from megadec.corpus.sources.text import read_markdown, read_text
 from megadec.corpus.sources.thucnews import read_thucnews
+from megadec.corpus.sources.wikiextractor import read_wikiextractor
 from megadec.corpus.sources.zhwiki import read_zhwiki
 
-Read = Callable[[Path, CorpusReport, ReadOptions], Iterator[Document]]
 Clean = Callable[[Document, CleanContext], Document | str]
 
 
@@ -33,26 +31,25 @@ Clean = Callable[[Document, CleanContext], Document | str]
 class Source:
     """A kind of raw input.
 
-    read: the documents of a file or folder. clean: the document with plain text, or the reason to drop it; what it
+    read: the documents of a file or folder, at once or piece by piece. clean: the document with plain text, or the reason to drop it; what it
     takes out is counted in its context; None: the text is plain already. rules: the quality rules; rules_of: other ones
     for documents that the reader gives another source than this. prepared: an earlier run has cleaned and judged its
-    documents. read_parallel: the same as read, with the argument `workers`: in so many processes.
+    documents.
     """
 
-    read: Read
+    read: Reader
     clean: Clean | None = None
     rules: str = "article"
     rules_of: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""
     prepared: bool = False
-    read_parallel: Callable[..., Iterator[Document]] | None = None
 
 
 SOURCES: dict[str, Source] = {
     # MediaWiki export (.xml, .bz2, multistream)
-    "zhwiki": Source(read_zhwiki, clean_wikitext, read_parallel=read_zhwiki),
+    "zhwiki": Source(read_zhwiki, clean_wikitext),
     # Wikipedia text that was extracted before: JSON lines of WikiExtractor, or paragraphs in SQuAD form
-    "wikiextractor": Source(read_jsonl, clean_extracted, licence=LICENCE),
+    "wikiextractor": Source(read_wikiextractor, clean_extracted, licence=LICENCE),
     # category folders of .txt, or title<TAB>label lists, whose documents have the source titles
     "thucnews": Source(read_thucnews, clean_web, rules_of={"titles": "short"}),
     # CSV or TSV with a header line

@@ -1,33 +1,34 @@
 """Bytes to characters, strictly: what is not in the encoding that was said is an error, never a replaced character.
 
-Memory is constant. `auto` decides from the first megabyte whether a file is UTF-8 or GB18030, and stays with that: a
-file in two encodings is an error.
+Memory is constant. `auto` decides from the first megabyte of a file and stays with that: a file in two encodings is an
+error.
 """
 
 import codecs
-import re
 from collections.abc import Iterable, Iterator
-from functools import partial
 from io import IncrementalNewlineDecoder
 from itertools import chain
 
 from megadec.common.errors import InputError, check_choice
 from megadec.corpus.report.counts import CorpusReport
-from megadec.corpus.sources.files import Member, reading
-from megadec.corpus.sources.reading import ReadOptions
+from megadec.corpus.sources.detect import detect
+from megadec.corpus.sources.files import Member
+from megadec.corpus.sources.reading import LineCheck, ReadOptions
 
-BLOCK_BYTES = 1 << 20
 LARGEST_DOCUMENT_CHARACTERS = 64 << 20
+LONGEST_LINE_CHARACTERS, LONGEST_LINE_BYTES = 256 << 20, 512 << 20
 # GB18030 holds GBK and GB2312 as subsets, and files said to be the smaller ones are often in the larger.
 ENCODINGS = {
     **dict.fromkeys(("utf-8", "utf8"), "utf-8"),
     **dict.fromkeys(("gb18030", "gbk", "gb2312", "cp936"), "gb18030"),
     "big5": "big5hkscs",
-    "utf-16": "utf-16",
+    **{name: name for name in ("utf-16", "utf-16-le", "utf-16-be")},
     "auto": "auto",
 }
-_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_HAN = re.compile("[\u4e00-\u9fff]")
+
+
+class UndecodableError(InputError):
+    """A file is not in the encoding that was said, or in none that is known."""
 
 
 def check_encoding(encoding: str) -> str:
@@ -37,26 +38,44 @@ def check_encoding(encoding: str) -> str:
     return ENCODINGS[name]
 
 
+def codec_of(member: Member, encoding: str) -> str:
+    """The codec that a file is read with. Raises InputError where its beginning is clearly in another encoding."""
+    codec = check_encoding(encoding)
+    if codec in ("auto", "utf-16"):  # without a mark, utf-16 says nothing of the order of its bytes
+        return detect(member.head, ("utf-16-le", "utf-16-be") if codec == "utf-16" else ())
+    if codec in ("gb18030", "big5hkscs"):  # nearly any bytes are characters of these, if not the right ones
+        found = detect(member.head, surely=True)
+        if found not in ("", codec):
+            raise UndecodableError(
+                f"{member.name}: read as {encoding} it is no Chinese text, but as {found} it is: give --encoding "
+                f"{_name_of(found)} (or auto)"
+            )
+    return codec
+
+
 def characters(member: Member, encoding: str, report: CorpusReport) -> Iterator[str]:
-    """The characters of a file, a block at a time, without a byte order mark.
+    """The characters of a file or part, a block at a time, without a byte order mark.
 
     Raises InputError with the file, the offset of the byte, what was found there, and what to try.
     """
-    head = _read(member)
-    codec = check_encoding(encoding)
-    if codec == "auto":
-        codec = _detect(head)
-        report.note(f"files read as {codec}")
+    codec = _noted_codec(member, encoding, report)
     decoder = codecs.getincrementaldecoder(codec)("strict")
-    offset = 0
-    for block in chain([head], iter(partial(_read, member), b""), [b""]):
+    offset = member.start
+    for block in chain(member.blocks(), [b""]):
         start = offset - len(decoder.getstate()[0])
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            raise _not_in(member.name, encoding, codec, start, error) from None
+            raise _not_in(member, codec, start, error) from None
         yield text if offset else text.removeprefix("\ufeff")
         offset += len(block)
+
+
+def _noted_codec(member: Member, encoding: str, report: CorpusReport) -> str:
+    codec = codec_of(member, encoding)
+    if check_encoding(encoding) == "auto" and not member.start:
+        report.note(f"files read as {_name_of(codec)}")
+    return codec
 
 
 def whole_text(member: Member, options: ReadOptions, report: CorpusReport) -> str:
@@ -78,48 +97,99 @@ def joined(parts: Iterable[str], most: int, too_long: str) -> str:
     return "".join(taken)
 
 
-def lines(member: Member, encoding: str, report: CorpusReport) -> Iterator[str]:
-    """Lines with their ends, which become `\\n` (from `\\r\\n` and `\\r` too). A line may be as long as it likes."""
+def lines(
+    member: Member, encoding: str, report: CorpusReport, check: LineCheck | None = None
+) -> Iterator[str]:
+    """Lines with their ends, which become `\\n` (from `\\r\\n` and `\\r` too).
+
+    With `check` a line that is not in the encoding is dropped by it and comes as a blank one, unless most are so.
+    Raises InputError for a line of more than 256 Mi characters, and as `characters` does.
+    """
+    wide = codec_of(member, encoding).startswith("utf-16")
+    texts = characters(member, encoding, report) if wide or check is None else _whole_lines(member, encoding, report, check)
     newlines = IncrementalNewlineDecoder(None, translate=True)
-    rest = ""
-    for text in characters(member, encoding, report):
-        *whole, rest = (rest + newlines.decode(text)).split("\n")
-        for line in whole:
-            yield line + "\n"
-    rest += newlines.decode("", final=True)
-    if rest:
+    begun: list[str] = []  # of the line under way: joined once, so that a long one takes linear time
+    size = 0
+    for text in chain(texts, [""]):
+        first, *others = newlines.decode(text, final=not text).split("\n")
+        begun.append(first)
+        size += len(first)
+        if others:
+            yield "".join(begun) + "\n"
+            for line in others[:-1]:
+                yield line + "\n"
+            begun, size = [others[-1]], len(others[-1])
+        if size > LONGEST_LINE_CHARACTERS:
+            raise InputError(f"{member.name}: a line of more than {LONGEST_LINE_CHARACTERS >> 20} Mi characters")
+    if rest := "".join(begun):
         yield rest
 
 
-def filled_lines(member: Member, encoding: str, report: CorpusReport) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1."""
-    return ((number, line) for number, line in enumerate(lines(member, encoding, report), 1) if line.strip())
+def _whole_lines(member: Member, encoding: str, report: CorpusReport, check: LineCheck) -> Iterator[str]:
+    """The text of whole lines, a block or so at a time."""
+    codec = _noted_codec(member, encoding, report)
+    begun: list[bytes] = []
+    offset, number = member.start, member.line
+    for block in chain(member.blocks(), [b""]):
+        end = block.rfind(b"\n") + 1
+        if block and not end:
+            begun.append(block)
+            if len(begun) * len(block) > LONGEST_LINE_BYTES:
+                raise InputError(f"{member.name}: line {number} has more than {LONGEST_LINE_BYTES >> 20} MiB")
+            continue
+        raw = b"".join(begun) + block[:end]
+        begun = [block[end:]]
+        try:
+            text = raw.decode(codec)
+        except UnicodeDecodeError:
+            text = _decodable(member, raw, codec, offset, number, check)
+        yield text if offset else text.removeprefix("\ufeff")
+        offset += len(raw)
+        number += raw.count(b"\n")
 
 
-def _read(member: Member) -> bytes:
-    with reading(member.name):
-        return member.file.read(BLOCK_BYTES)
+def _decodable(member: Member, raw: bytes, codec: str, offset: int, number: int, check: LineCheck) -> str:
+    """The lines of `raw`, blank where they are not in the codec. Raises UndecodableError where most are not."""
+    texts: list[str] = []
+    wrong: list[tuple[int, bytes, InputError]] = []
+    for place, line in enumerate(_with_ends(raw)):
+        try:
+            texts.append(line.decode(codec))
+        except UnicodeDecodeError as error:
+            wrong.append((number + place, line, _not_in(member, codec, offset, error)))
+            texts.append("\n" if line.endswith(b"\n") else "")
+        offset += len(line)
+    if 2 * len(wrong) > sum(not text.isspace() for text in texts) + len(wrong):
+        raise wrong[0][2]
+    for line_number, line, error in wrong:
+        check.drop(line.decode(codec, "replace"), line_number, str(error).removeprefix(f"{member.name}: "))
+    return "".join(texts)
 
 
-def _detect(head: bytes) -> str:
-    for mark, codec in _BOMS:
-        if head.startswith(mark):
-            return codec
-    return next((codec for codec in ("utf-8", "gb18030") if _begins_as(codec, head) is not None), "utf-8")
+def _with_ends(raw: bytes) -> list[bytes]:
+    *whole, rest = raw.split(b"\n")
+    return [line + b"\n" for line in whole] + ([rest] if rest else [])
 
 
-def _begins_as(codec: str, head: bytes) -> str | None:
-    """The text of a file's beginning, which may end within a character; None where it is not in this codec."""
-    try:
-        return codecs.getincrementaldecoder(codec)("strict").decode(head, final=False)
-    except UnicodeDecodeError:
-        return None
+def filled_lines(
+    member: Member, encoding: str, report: CorpusReport, check: LineCheck | None = None
+) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers in the file, from 1."""
+    return ((number, line) for number, line in enumerate(lines(member, encoding, report, check), member.line) if line.strip())
 
 
-def _not_in(name: str, asked: str, codec: str, start: int, error: UnicodeDecodeError) -> InputError:
+def _name_of(codec: str) -> str:
+    """A codec's name among ENCODINGS."""
+    return "big5" if codec == "big5hkscs" else codec
+
+
+def _not_in(member: Member, codec: str, start: int, error: UnicodeDecodeError) -> UndecodableError:
     rest = error.object[error.start :]
     found = " ".join(f"{byte:02x}" for byte in rest[:4])
-    message = f"{name}: byte {start + error.start}: {found} is not {codec} ({error.reason})"
-    if codec == "utf-8" and asked != "auto" and _HAN.search(_begins_as("gb18030", rest[:4096]) or ""):
-        return InputError(f"{message}; it looks like GB18030 or GBK: give --encoding gb18030 (or auto)")
-    return InputError(f"{message}; say what it is with --encoding ({', '.join(sorted(set(ENCODINGS.values())))})")
+    message = f"{member.name}: byte {start + error.start}: {found} is not {_name_of(codec)} ({error.reason})"
+    likely = detect(member.head)
+    if likely not in (codec, "utf-8") and rest[1:]:
+        also = " or GBK" if likely == "gb18030" else ""
+        looks = f"it looks like {_name_of(likely).upper()}{also}"
+        return UndecodableError(f"{message}; {looks}: give --encoding {_name_of(likely)} (or auto)")
+    return UndecodableError(f"{message}; say what it is with --encoding ({', '.join(sorted(set(ENCODINGS)))})")

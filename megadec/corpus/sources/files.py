@@ -1,52 +1,131 @@
-"""Files to read, wherever they lie: alone, in folders, compressed, or inside archives, which are streamed.
+"""Files to read, wherever they lie: alone, in folders, compressed, or inside archives.
 
-In: a path. Out: its members one at a time, each an open stream of bytes. An archive is never unpacked and never sought
-in, so its members come in its own order and cannot be read twice.
+In: a path or an fsspec address. Out: its files one at a time, each an open stream of bytes, or a part of one.
 """
 
-import bz2
-import gzip
-import io
 import lzma
-import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from functools import cached_property, partial
+from pathlib import PurePosixPath
+from typing import IO
 
 import pyarrow as pa
 
 from megadec.common.errors import InputError
 from megadec.common.log import logger
+from megadec.corpus.sources.archives import decompressed, in_archive, is_archive, is_compressed, plain_name
+from megadec.corpus.sources.places import Place, files_in, is_folder, open_place, place_of, size_of, within
 from megadec.corpus.sources.reading import ReadOptions
 
+BLOCK_BYTES = 1 << 20
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile, pa.ArrowException)
-_Entry = tuple[PurePosixPath, Callable[[], Any]]
-_TAR = re.compile(r"\.(?:tar(?:\.(?:xz|bz2|gz|zst))?|txz|tbz2|tgz)$", re.IGNORECASE)
-_UTF8_NAME = 0x800
-_ENCRYPTED = 0x1
 
 log = logger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Member:
-    """One file to read: `name` for messages, `path` within the folder or archive (the file's own name if alone)."""
+    """One file to read, or a part of it.
+
+    name: for messages. path: within the folder or archive (the file's own name if alone), without a suffix of
+    compression. file: open where the part begins. start, end: bytes of the file that the part is (None: to its end).
+    line: number of the part's first line. opening: the file's first block, where the part is not its beginning.
+    root: the input that it was found in.
+    """
 
     name: str
     path: PurePosixPath
     file: IO[bytes]
+    start: int = 0
+    end: int | None = None
+    line: int = 1
+    opening: bytes = b""
+    root: Place = ""
 
     @property
     def stem(self) -> str:
         """The path without the suffix."""
         return self.path.with_suffix("").as_posix()
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is all of the file."""
+        return self.start == 0 and self.end is None
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first block of the file, which tells its encoding and form."""
+        return self.opening or self._first
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes of this part; once only."""
+        yield self._first
+        left = None if self.end is None else self.end - self.start - len(self._first)
+        while block := self._read(left):
+            left = None if left is None else left - len(block)
+            yield block
+
+    @cached_property
+    def _first(self) -> bytes:
+        return self._read(None if self.end is None else self.end - self.start)
+
+    def _read(self, left: int | None) -> bytes:
+        with reading(self.name):
+            return self.file.read(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file that was found and is not open yet: `inner` is its path in the folder `root`, empty if it stands alone.
+
+    size: its bytes as they lie there, None where that is not known or it lies in an archive.
+    """
+
+    root: Place
+    inner: str
+    size: int | None
+    opener: Callable[[], IO[bytes]]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        if not self.inner:
+            return str(self.root)
+        return f"{self.root}:{self.inner}" if is_archive(str(self.root)) else str(within(self.root, self.inner))
+
+    @property
+    def path(self) -> PurePosixPath:
+        """The path inside, without the suffix of a compression."""
+        return PurePosixPath(plain_name(self.inner or PurePosixPath(str(self.root)).name))
+
+    @property
+    def compressed(self) -> bool:
+        return is_compressed(self.inner or str(self.root))
+
+    @contextmanager
+    def open(self) -> Iterator[Member]:
+        """The whole file."""
+        with reading(self.name):
+            raw = self.opener()
+        with decompressed(self.inner or str(self.root), raw) as file:
+            yield Member(self.name, self.path, file, root=self.root)
+
+    @contextmanager
+    def part(self, start: int, end: int | None, line: int) -> Iterator[Member]:
+        """The bytes from `start` to `end` of a file that is not compressed; its first line has the number `line`."""
+        with reading(self.name):
+            file = self.opener()
+        with file:
+            with reading(self.name):
+                opening = file.read(BLOCK_BYTES) if start else b""
+                file.seek(start)
+            yield Member(self.name, self.path, file, start, end, line, opening, self.root)
 
 
 @contextmanager
@@ -60,45 +139,46 @@ def reading(name: str) -> Iterator[None]:
         raise InputError(f"{name}: cannot be read, it is damaged or cut short: {error}") from error
 
 
-def members(path: Path, suffixes: Sequence[str], options: ReadOptions) -> Iterator[Member]:
+def members(path: Place, suffixes: Sequence[str], options: ReadOptions) -> Iterator[Member]:
     """The files at `path`: itself, or those inside it with one of the `suffixes` (before .xz and the like).
 
     `options.include` and `options.exclude` are patterns over the path inside a folder or archive. Hidden files are left
     out. Raises InputError for what is missing, damaged or cut short.
     """
-    with reading(str(path)):
-        if path.is_dir():
-            found = _in_folder(path)
-        elif path.suffix.lower() == ".zip":
-            found = _in_zip(path)
-        elif _TAR.search(path.name):
-            found = _in_tar(path)
-        else:
-            with _decompressed(path.name, open(path, "rb")) as file:
-                yield Member(str(path), PurePosixPath(_plain_name(path.name)), file)
-            return
-    yield from _chosen(path, found, suffixes, options)
+    for entry in entries(path, suffixes, options):
+        with entry.open() as member:
+            yield member
 
 
-def _chosen(path: Path, found: Iterator[_Entry], suffixes: Sequence[str], options: ReadOptions) -> Iterator[Member]:
-    while True:
+def entries(
+    path: Place, suffixes: Sequence[str], options: ReadOptions, passed: Callable[[str], None] = lambda name: None
+) -> Iterator[Entry]:
+    """The same, not yet open; each must be done with before the next is asked for. `passed` is told of each file that
+    is not read for its suffix."""
+    path = place_of(path)
+    if is_folder(path):
+        found = _in_folder(path)
+    elif is_archive(str(path)):
+        found = _in_archive(path)
+    else:
         with reading(str(path)):
-            entry = next(found, None)
-        if entry is None:
-            return
-        inner, open_it = entry
-        plain = PurePosixPath(_plain_name(inner.as_posix()))
-        hidden = any(part.startswith(".") for part in inner.parts)
-        if not hidden and (_TAR.search(inner.name) or inner.suffix.lower() == ".zip"):
-            log.warning("%s is an archive inside of %s and is not read: name the archive itself", inner, path)
-            continue
-        if plain.suffix.lower() not in suffixes or hidden or not wanted(plain.as_posix(), options):
-            continue
-        name = f"{path}:{inner}" if path.is_file() else str(path / inner)
-        with reading(name):
-            raw = open_it()
-        with _decompressed(inner.name, raw) as file:
-            yield Member(name, plain, file)
+            size = size_of(path)
+        yield Entry(path, "", size, partial(open_place, path))
+        return
+    with closing(found):
+        while True:
+            with reading(str(path)):
+                entry = next(found, None)
+            if entry is None:
+                return
+            if _chosen(entry, suffixes, options, passed):
+                yield entry
+
+
+def entry_in(folder: Place, inner: str) -> Entry:
+    """A file of a folder, by its path in it; "": the file itself."""
+    place = within(folder, inner) if inner else folder
+    return Entry(folder, inner, None, partial(open_place, place))
 
 
 def wanted(name: str, options: ReadOptions) -> bool:
@@ -108,56 +188,23 @@ def wanted(name: str, options: ReadOptions) -> bool:
     return not any(fnmatch(name, pattern) for pattern in options.exclude)
 
 
-def _in_folder(folder: Path) -> Iterator[_Entry]:
-    # Sorted a folder at a time: the same order everywhere, and never all names of a large tree in memory.
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            for inner, open_it in _in_folder(entry):
-                yield PurePosixPath(entry.name) / inner, open_it
-        elif entry.is_file():
-            yield PurePosixPath(entry.name), partial(entry.open, "rb")
+def _chosen(entry: Entry, suffixes: Sequence[str], options: ReadOptions, passed: Callable[[str], None]) -> bool:
+    plain = entry.path
+    if any(part.startswith(".") for part in plain.parts) or not wanted(plain.as_posix(), options):
+        return False
+    if is_archive(entry.inner):
+        log.warning("%s is an archive inside of %s and is not read: name the archive itself", entry.inner, entry.root)
+    elif plain.suffix.lower() in suffixes:
+        return True
+    passed(plain.suffix)
+    return False
 
 
-def _in_zip(path: Path) -> Iterator[_Entry]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.flag_bits & _ENCRYPTED:
-                raise InputError(f"{path}: {info.filename} is encrypted; unpack it first")
-            if not info.is_dir():
-                yield PurePosixPath(_zip_name(info)), partial(archive.open, info)
+def _in_folder(folder: Place) -> Iterator[Entry]:
+    for inner, size in files_in(folder):
+        yield Entry(folder, inner, size, partial(open_place, within(folder, inner)))
 
 
-def _in_tar(path: Path) -> Iterator[_Entry]:
-    with _decompressed(path.name, open(path, "rb")) as file, tarfile.open(fileobj=file, mode="r|") as tar:
-        for entry in tar:
-            if entry.isfile():
-                inner = PurePosixPath(*(part for part in PurePosixPath(entry.name).parts if part not in ("/", "..")))
-                yield inner, partial(tar.extractfile, entry)
-
-
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Names without the UTF-8 flag were read as cp437; archives from Chinese Windows hold GBK there."""
-    for encoding in () if info.flag_bits & _UTF8_NAME else ("utf-8", "gb18030"):
-        with suppress(UnicodeError):
-            return info.filename.encode("cp437").decode(encoding)
-    return info.filename
-
-
-_OPENERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys((".xz", ".txz"), lzma.LZMAFile),
-    **dict.fromkeys((".bz2", ".tbz2"), bz2.BZ2File),
-    **dict.fromkeys((".gz", ".tgz"), lambda file: gzip.GzipFile(fileobj=file)),
-    ".zst": lambda file: io.BufferedReader(pa.CompressedInputStream(file, "zstd")),  # pyarrow's own has no lines
-}
-
-
-@contextmanager
-def _decompressed(name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
-    opener = _OPENERS.get(PurePosixPath(name).suffix.lower(), nullcontext)
-    with file, opener(file) as plain:
-        yield plain
-
-
-def _plain_name(name: str) -> str:
-    suffix = PurePosixPath(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in _OPENERS else name
+def _in_archive(path: Place) -> Iterator[Entry]:
+    for inner, opener in in_archive(str(path), open_place(path)):
+        yield Entry(path, inner.as_posix(), None, opener)

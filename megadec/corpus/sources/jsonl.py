@@ -1,60 +1,92 @@
-"""JSON: one object a line, or a whole file of paragraphs in SQuAD form.
+"""JSON: an object a line, a list of objects, or paragraphs in SQuAD form.
 
-In: .jsonl and .json files, alone, in folders, compressed or in archives. Out: a document a line or a paragraph. What a
-.json file is, is decided by its first line: an object that is whole there begins a file of lines.
+In: .jsonl and .json files, alone, in folders, compressed or in archives. Out: a document an object or a paragraph. What
+a file is, is decided by its first line: an object that is whole there begins a file of lines. Lists are read an object
+at a time, SQuAD's form whole.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
-from megadec.corpus.sources.encoding import filled_lines, joined
-from megadec.corpus.sources.files import Member, members
+from megadec.corpus.sources.cuts import LineCuts
+from megadec.corpus.sources.encoding import characters, codec_of, filled_lines, joined
+from megadec.corpus.sources.files import BLOCK_BYTES, Member
+from megadec.corpus.sources.pieces import FileReader
 from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions
 
 SOURCE = "jsonl"
 SUFFIXES = (".jsonl", ".json", ".ndjson")
 LARGEST_WHOLE_CHARACTERS = 256 << 20
+LARGEST_OBJECT_CHARACTERS = 64 << 20
+LINES, LIST, ONE = "lines", "list", "one object"
+_NEITHER = "neither a JSON object a line nor one JSON value"
+_OTHER_JSON = "neither objects nor paragraphs in SQuAD form (data/paragraphs)"
+_SEPARATORS = re.compile(r"[\s,]*")
+_DECODER = json.JSONDecoder()
 
 
-def read_jsonl(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
-    """A document for each line that is an object, or for each paragraph of a SQuAD-form file (its `context`).
+def json_documents(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
+    """A document for each object, or for each paragraph of a SQuAD-form file (its `context`).
 
-    A line that is not an object is dropped as malformed, up to the limit; an empty file is noted. Raises InputError for
-    a missing key in the first object, for another kind of JSON, another encoding, and damage.
+    A line that is no object or has no text is dropped as malformed, up to the limit; an empty file is noted. Raises
+    InputError where no object has a text or a key that was asked for, for another kind of JSON, encoding, and damage.
     """
-    for member in members(path, SUFFIXES, options):
-        yield from _documents(member, report, options)
-
-
-def _documents(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
-    filled = filled_lines(member, options.encoding, report)
-    head = list(islice(filled, 2))
-    rows = chain(head, filled)
-    if not head:
+    opening = _opening(member, options)
+    check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
+    objects: Iterable[tuple[int, dict[str, Any]]]
+    if not opening:
         report.note("empty files")
         return
-    first = _parsed(head[0][1])
-    if isinstance(first, dict) and not (len(head) == 1 and _is_squad(first)):
-        objects = _from_lines(rows, LineCheck(member.name, SOURCE, report, options.malformed_fraction))
+    if opening == LINES:
+        objects = _from_lines(filled_lines(member, options.encoding, report, check), check)
+    elif opening == LIST:
+        objects = enumerate(_from_list(member, characters(member, options.encoding, report)), 1)
     else:
-        value = _whole(member, (line for _, line in rows))
+        value = _whole(member, characters(member, options.encoding, report))
         if _is_squad(value):
             yield from _squad(member, value["data"])
             return
-        if not (isinstance(value, list) and value and all(isinstance(row, dict) for row in value)):
-            found = "JSON that is neither objects nor paragraphs in SQuAD form (data/paragraphs)"
-            raise InputError(f"{member.name}: {found}")
-        objects = enumerate(value, 1)
-    mapping: FieldMapping | None = None
+        objects = [(1, value)]
+    mapping = FieldMapping(options, member.name)
     for number, row in objects:
-        mapping = mapping or FieldMapping(options, list(row), member.name)
-        yield mapping.document(row, default_id=f"{member.stem}:{number}", source=SOURCE)
+        try:
+            document = mapping.document(row, default_id=f"{member.stem}:{number}", source=SOURCE)
+        except ValueError as error:
+            check.drop(json.dumps(row, ensure_ascii=False), number, str(error))
+        else:
+            yield document
+    if not member.start:
+        mapping.check_seen()
+
+
+def json_cuts(member: Member, options: ReadOptions) -> LineCuts | None:
+    """A file of lines may be cut after any."""
+    return LineCuts(codec_of(member, options.encoding)) if _opening(member, options) == LINES else None
+
+
+read_jsonl = FileReader(SUFFIXES, json_documents, json_cuts)
+
+
+def _opening(member: Member, options: ReadOptions) -> str:
+    """What a file's first block says that it is: lines, a list, or one object; "" where it is empty."""
+    text = member.head.decode(codec_of(member, options.encoding), "replace").removeprefix("\ufeff")
+    text = text.replace("\r", "\n").lstrip()
+    if text[:1] in ("", "["):
+        return LIST if text else ""
+    first, newline, rest = text.partition("\n")
+    if not newline and len(member.head) >= BLOCK_BYTES:  # the first line is longer than what is known of it
+        return ONE if '"paragraphs"' in first else LINES
+    second = rest.lstrip().partition("\n")[0]
+    value = _parsed(first)
+    if isinstance(value, dict):
+        return ONE if not second and _is_squad(value) else LINES
+    return LINES if isinstance(_parsed(second), dict) else ONE
 
 
 def _from_lines(rows: Iterable[tuple[int, str]], check: LineCheck) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -66,6 +98,36 @@ def _from_lines(rows: Iterable[tuple[int, str]], check: LineCheck) -> Iterator[t
             check.drop(line, number, "not a JSON object")
 
 
+def _from_list(member: Member, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The objects of a list, of which only the one under way is in memory."""
+    text, least = "", 0
+    opened = False
+    for block in chain(texts, [""]):
+        text += block
+        at = 0
+        while (at := _SEPARATORS.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+            if not opened:
+                opened, at = True, at + 1  # the bracket that the file begins with
+                continue
+            if text[at] == "]":
+                return
+            if block and len(text) - at < least:
+                break
+            try:
+                value, at = _DECODER.raw_decode(text, at)
+            except (ValueError, RecursionError) as error:
+                if not block or len(text) - at > LARGEST_OBJECT_CHARACTERS:
+                    raise InputError(f"{member.name}: {_NEITHER}: {error}") from None
+                least = 2 * (len(text) - at)  # so that a large object is not parsed at each block
+                break
+            if not isinstance(value, dict):
+                raise InputError(f"{member.name}: a list of JSON that is {_OTHER_JSON}")
+            least = 0
+            yield value
+        text = text[at:]
+    raise InputError(f"{member.name}: the list has no end: the file is cut short")
+
+
 def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
@@ -73,13 +135,16 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def _whole(member: Member, rows: Iterable[str]) -> Any:
+def _whole(member: Member, texts: Iterable[str]) -> dict[str, Any]:
     limit = f"one JSON value of more than {LARGEST_WHOLE_CHARACTERS >> 20} Mi characters"
-    text = joined(rows, LARGEST_WHOLE_CHARACTERS, f"{member.name}: {limit}; give a value a line")
+    text = joined(texts, LARGEST_WHOLE_CHARACTERS, f"{member.name}: {limit}; give a value a line")
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{member.name}: neither a JSON object a line nor one JSON value: {error}") from None
+        raise InputError(f"{member.name}: {_NEITHER}: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{member.name}: JSON that is {_OTHER_JSON}")
+    return value
 
 
 def _is_squad(value: Any) -> bool:

@@ -16,9 +16,41 @@ from megadec.corpus.report.counts import CorpusReport
 
 SOURCE, LICENCE = "zhwiki", "CC-BY-SA-4.0"
 READ_BYTES = 1 << 18
+ROOT_END = b"</mediawiki>"
 
 _REDIRECT = re.compile(r"\s*#(?:redirect|重定向)\s*:?\s*\[\[", re.IGNORECASE)
 _NOT_IN_ADDRESS = re.compile(r'[%?#"&+\\^`{|}<>]')
+
+
+PAGE = b"<page>"
+
+
+def page_range(contents: Iterator[tuple[int, bytes]], start: int, end: int | None) -> Iterator[bytes]:
+    """The bytes of the pages that begin in a part of an export: up to the next page, or to the export's end.
+
+    contents: (place, data) from the part's `start` on and beyond its `end` (None: it has none); a place is a number that
+    grows. A part that begins at 0 has the export's header too.
+    """
+    begun = start == 0
+    kept, own = b"", 0  # the end of what came so far may hold the begin of a tag; how much of it is the part's own
+    for place, data in contents:
+        beyond = end is not None and place >= end
+        kept += data
+        own = own if beyond else len(kept)
+        if not begun and (first := kept.find(PAGE)) >= 0 and first < own:
+            begun, kept, own = True, kept[first:], own - first
+        # A page's own tag is not the next one's.
+        following = kept.find(PAGE, max(own, 1)) if begun and beyond else -1
+        if following >= 0:
+            yield kept[:following] + ROOT_END
+            return
+        if not begun and beyond:
+            break
+        if begun:
+            yield kept[: 1 - len(PAGE)]
+        kept = kept[1 - len(PAGE) :]
+        own = 0 if beyond else len(kept)
+    yield kept if begun else ROOT_END
 
 
 class PageParser:

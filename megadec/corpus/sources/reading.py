@@ -12,6 +12,8 @@ from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
 
 MALFORMED_ALLOWED = 10
+FILES_READ, UNDECODABLE = "files read", "undecodable_file"
+MOST_KEY_SETS = 1000  # of a file's objects: what is remembered of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,9 @@ class ReadOptions:
         lines_per_document: plain text: this many lines make a document; 0: a file is a document.
         split_level: Markdown: a document begins at each heading down to this level; 0: a file is a document.
         class_file: names of the classes of `title<TAB>label` lists; default: class.txt beside the list.
-        malformed_fraction: malformed lines are dropped up to this share of a file's lines; more is an error.
+        csv_quotes: whether quotation marks hold fields of a table together: auto (in CSV, not in TSV), yes, no.
+        malformed_fraction: malformed lines are dropped up to this share of a file's lines, and files in another encoding
+            up to this share of the files; more is an error.
     """
 
     encoding: str = "utf-8"
@@ -44,6 +48,7 @@ class ReadOptions:
     lines_per_document: int = 0
     split_level: int = 0
     class_file: str = ""
+    csv_quotes: str = "auto"
     malformed_fraction: float = 0.01
 
 
@@ -72,48 +77,115 @@ class LineCheck:
             )
 
 
+def check_files(report: CorpusReport, options: ReadOptions) -> None:
+    """Raise InputError where more files than the allowed share were in another encoding; when all pieces are read."""
+    wrong, files = report.dropped[UNDECODABLE], report.notes[FILES_READ]
+    if wrong > options.malformed_fraction * files:
+        raise InputError(
+            f"{report.samples[UNDECODABLE][0]}; {wrong} of {files} files cannot be decoded, more than "
+            f"{options.malformed_fraction:.2%} (--malformed_fraction): try --encoding auto"
+        )
+
+
 FIELD_GUESSES = {
-    "text_field": ("text", "content", "review", "comment", "sentence", "body", "正文", "内容", "评论"),
+    "text_field": (
+        "text", "content", "review", "comment", "sentence", "body", "article", "passage", "answer",
+        "正文", "内容", "评论", "段落", "文本", "答",
+    ),
     "title_field": ("title", "标题"),
-    "label_field": ("label", "category", "标签", "类别"),
+    "label_field": ("label", "category", "datatype", "标签", "类别"),
     "url_field": ("url",),
-    "id_field": ("id", "docno"),
-}
+    "id_field": ("id", "docno", "news_id", "qid", "uniquekey", "文件名"),
+}  # fmt: skip
+# In a list of objects as a text: what each holds of it (MNBVC: 段落: [{"行号": 1, "内容": ...}]).
+_PART_KEYS = ("text", "content", "内容")
 
 
 class FieldMapping:
     """Which columns or keys become a document's parts: those that were asked for, else the usual names that are there.
 
-    Raises InputError when a column that was asked for, or any column of text, is missing.
+    Rows may have other keys than the first. Raises InputError when columns are given and one that was asked for, or
+    any column of text, is missing among them.
     """
 
-    def __init__(self, options: ReadOptions, columns: Sequence[str], name: str) -> None:
-        self._chosen = {option: _choose(option, options, columns, name) for option in FIELD_GUESSES}
-        if not self._chosen["text_field"]:
-            raise InputError(f"{name}: no column of text among {', '.join(columns)}; name it with --text_field")
+    def __init__(self, options: ReadOptions, name: str, columns: Sequence[str] = ()) -> None:
+        self._options = options
+        self._name = name
+        self._by_keys: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+        self._seen: set[str] = set()
+        if columns:
+            self._choose(tuple(columns))
+            self.check_seen()
 
     def document(self, row: Mapping[str, object], *, default_id: str, source: str) -> Document:
-        """The document that a row makes; missing and null values are empty."""
-        parts = {
-            option: ["" if row.get(key) is None else str(row[key]) for key in keys]
-            for option, keys in self._chosen.items()
-        }
+        """The document that a row makes; missing and null values are empty.
+
+        Raises ValueError that says what is wrong for a row without a key of text, and for a value that is no text.
+        """
+        keys = tuple(row)
+        chosen = self._by_keys.get(keys) or self._choose(keys)
+        if not chosen["text_field"]:
+            raise ValueError(f"no text among {', '.join(keys)}; name it with --text_field")
+        parts = {option: [_plain(row[key], key) for key in found] for option, found in chosen.items()}
         return Document(
             id="".join(parts["id_field"]) or default_id,
             source=source,
             text="\n".join(part for part in parts["text_field"] if part),
-            title=" ".join(parts["title_field"]),
-            label=" ".join(parts["label_field"]),
+            title=" ".join(filter(None, parts["title_field"])),
+            label=" ".join(filter(None, parts["label_field"])),
             url="".join(parts["url_field"]),
         )
 
+    def check_seen(self) -> None:
+        """Raise InputError where no row had a field that was asked for, or any field of text."""
+        if not self._by_keys:
+            return
+        for option in FIELD_GUESSES:
+            for field in _asked(self._options, option):
+                if field not in self._seen:
+                    known = sorted(self._seen)
+                    columns = f"no column {field!r}{suggest(field, known)}; it has {', '.join(self._seen_in_order())}"
+                    raise InputError(f"{self._name}: {columns}")
+        if not any(chosen["text_field"] for chosen in self._by_keys.values()):
+            found = ", ".join(self._seen_in_order())
+            raise InputError(f"{self._name}: no column of text among {found}; name it with --text_field")
 
-def _choose(option: str, options: ReadOptions, columns: Sequence[str], name: str) -> tuple[str, ...]:
-    wanted = tuple(part.strip() for part in str(getattr(options, option)).split(",") if part.strip())
-    for column in wanted:
-        if column not in columns:
-            raise InputError(f"{name}: no column {column!r}{suggest(column, columns)}; it has {', '.join(columns)}")
-    if wanted:
-        return wanted
-    known = {column.lower(): column for column in columns}
-    return next(((known[guess],) for guess in FIELD_GUESSES[option] if guess in known), ())
+    def _seen_in_order(self) -> list[str]:
+        return list(dict.fromkeys(key for keys in self._by_keys for key in keys))
+
+    def _choose(self, keys: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        known = {key.lower(): key for key in keys}
+        chosen = {}
+        for option, guesses in FIELD_GUESSES.items():
+            asked = _asked(self._options, option)
+            guessed = next(((known[guess],) for guess in guesses if guess in known), ())
+            chosen[option] = tuple(key for key in asked if key in keys) if asked else guessed
+        self._seen.update(keys)
+        if len(self._by_keys) < MOST_KEY_SETS:
+            self._by_keys[keys] = chosen
+        return chosen
+
+
+def _asked(options: ReadOptions, option: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in str(getattr(options, option)).split(",") if part.strip())
+
+
+def _plain(value: object, key: str) -> str:
+    """A value as text: a list's parts a line each. Raises ValueError for an object and for bytes that are not UTF-8."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:  # NaN, as which tables have what is missing
+        return ""
+    if isinstance(value, (list, tuple)):
+        return "\n".join(filter(None, (_plain(_part(entry), key) for entry in value)))
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, Mapping):
+        raise ValueError(f"{key!r} is an object with {', '.join(map(str, value)) or 'nothing'}, not a text")
+    return str(value)
+
+
+def _part(entry: object) -> object:
+    if isinstance(entry, Mapping):
+        return next((entry[key] for key in _PART_KEYS if key in entry), entry)
+    return entry

@@ -7,13 +7,13 @@ pattern; an XML parser would refuse the files.
 import html
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.encoding import joined, lines
-from megadec.corpus.sources.files import Member, members
+from megadec.corpus.sources.files import Member
+from megadec.corpus.sources.pieces import FileReader
 from megadec.corpus.sources.reading import ReadOptions
 
 SOURCE = "sgml"
@@ -25,15 +25,17 @@ _PARAGRAPH = "\ue40c"
 _BEGIN = re.compile(r"^\s*<doc>\s*$", re.MULTILINE)
 
 
-def read_sgml(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
+def sgml_documents(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """A document for each `<doc>`. Raises InputError for a file without any, one cut inside one, another encoding."""
-    for member in members(path, SUFFIXES, options):
-        found = False
-        for text in _elements(member, report, options):
-            found = True
-            yield _document(member, text)
-        if not found:
-            raise InputError(f"{member.name}: no <doc> element in it")
+    found = False
+    for text in _elements(member, report, options):
+        found = True
+        yield _document(member, text)
+    if not found:
+        raise InputError(f"{member.name}: no <doc> element in it")
+
+
+read_sgml = FileReader(SUFFIXES, sgml_documents)
 
 
 def _elements(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[str]:

@@ -1,21 +1,22 @@
-"""THUCNews: articles in category folders, and `title<TAB>label` lists with their class.txt.
+"""THUCNews: articles in category folders, and lists of titles or articles with their labels.
 
-In: a folder, .zip or .tar.xz of CATEGORY/NUMBER.txt, or list files. Out: a document an article, or a title. An
-article's first line is taken as its title only where the lines after it are indented as that corpus does.
+In: a folder, .zip or .tar.xz of CATEGORY/NUMBER.txt, or lists (`title<TAB>label` with their class.txt, or cnews's
+`label<TAB>text`). Out: a document an article, or a title. An article's first line is taken as its title only where the
+lines after it are indented as that corpus does.
 """
 
-import io
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import cast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
-from megadec.corpus.sources.encoding import filled_lines, lines, whole_text
-from megadec.corpus.sources.files import Member, members, reading
+from megadec.corpus.sources.cuts import LineCuts
+from megadec.corpus.sources.encoding import codec_of, filled_lines, lines, whole_text
+from megadec.corpus.sources.files import BLOCK_BYTES, Member, members
+from megadec.corpus.sources.pieces import FileReader
+from megadec.corpus.sources.places import Place, beside, is_file, is_folder, place_of
 from megadec.corpus.sources.reading import LineCheck, ReadOptions
 
 SOURCE = "thucnews"
@@ -25,30 +26,98 @@ LONGEST_TITLE_CHARACTERS = 60
 CLASS_FILE = "class.txt"
 # The mark that one crawler of Chinese forums put at the end of each post.
 END_MARK = "$LOTOzf$"
-HEAD_BYTES = 4096
-# The first line of a list: no byte of a Chinese character in UTF-8 or GB18030 is a tab or a newline.
-_LIST = re.compile(rb"(\r?\n)*[^\t\n]+\t[^\t\n]{1,60}(\n|\Z)")
+LONGEST_LABEL_CHARACTERS = 20
+LEAST_TABBED = 0.5  # of the lines of a list that stands alone; in a category's folder nearly all
+LEAST_TABBED_IN_FOLDER = 0.9
+_SENTENCE = re.compile("[，。！？；：,!?;…“”\u3000]")
 
 
-def read_thucnews(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
-    """Articles and titles at `path`; the folder above an article, or the class of a list's line, is the label.
+def news_documents(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
+    """Articles and titles of a file; the folder above an article, or the class of a list's line, is the label.
 
     Raises InputError for another encoding, for damage, and for a label that class.txt does not have.
     """
-    classes: list[str] | None = None
-    for member in members(path, SUFFIXES, options):
-        if member.path.name == CLASS_FILE:
-            continue
-        buffered = io.BufferedReader(cast(io.RawIOBase, member.file), HEAD_BYTES)
-        whole = replace(member, file=buffered)
-        with reading(member.name):
-            is_list = _LIST.match(buffered.peek())
-        if is_list:
-            classes = class_names(path, report, options) if classes is None else classes
-            yield from _titles(whole, classes, report, options)
+    if member.path.name == CLASS_FILE:
+        return
+    columns = _list_columns(member, options)
+    if columns is None:
+        title, body = split_title(whole_text(member, options, report).rstrip().removesuffix(END_MARK).rstrip())
+        yield Document(member.stem, SOURCE, body, title=title, label=member.path.parent.name)
+        return
+    classes = class_names(member.root, CorpusReport(), options)
+    check = LineCheck(member.name, columns.source, report, options.malformed_fraction)
+    for number, line in filled_lines(member, options.encoding, report, check):
+        label, text = columns.split(line)
+        if text and label is not None:
+            name = _class_name(label, classes, member.name, number)
+            yield Document(f"{member.stem}:{number}", columns.source, text, label=name)
         else:
-            title, body = split_title(whole_text(whole, options, report).rstrip().removesuffix(END_MARK).rstrip())
-            yield Document(member.stem, SOURCE, body, title=title, label=member.path.parent.name)
+            check.drop(line, number, f"no {columns.form}")
+
+
+def _cuts(member: Member, options: ReadOptions) -> LineCuts | None:
+    return LineCuts(codec_of(member, options.encoding)) if _list_columns(member, options) else None
+
+
+read_thucnews = FileReader(SUFFIXES, news_documents, _cuts)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a list is the label, and whether the other one holds titles or articles."""
+
+    label_first: bool
+    source: str
+
+    @property
+    def form(self) -> str:
+        text = "text" if self.source == SOURCE else "title"
+        return f"label<TAB>{text}" if self.label_first else f"{text}<TAB>label"
+
+    def split(self, line: str) -> tuple[str | None, str]:
+        """(label, text) of a line; None where there is no tab."""
+        first, tab, last = line.strip("\n").partition("\t") if self.label_first else line.strip("\n").rpartition("\t")
+        label, text = (first, last) if self.label_first else (last, first)
+        return (label.strip() if tab else None), text.strip()
+
+
+def _list_columns(member: Member, options: ReadOptions) -> Columns | None:
+    """What a file is by its first megabyte: a list, whose labels are the column that looks most like labels, or None.
+
+    A file whose name is a number in a folder is an article whatever it holds.
+    """
+    in_folder = len(member.path.parts) > 1
+    if b"\t" not in member.head or (in_folder and member.path.stem.isdecimal()):
+        return None
+    text = member.head.decode(codec_of(member, options.encoding), "replace").removeprefix("\ufeff")
+    rows = [row for row in text.splitlines() if row.strip()]
+    if len(rows) > 1 and len(member.head) >= BLOCK_BYTES:
+        rows.pop()  # the block ends within it
+    tabbed = [row for row in rows if "\t" in row.strip()]
+    if "\t" not in rows[0].strip() or len(tabbed) < (LEAST_TABBED_IN_FOLDER * len(rows) if in_folder else 1):
+        return None
+    first = [row.partition("\t")[0].strip() for row in tabbed]
+    last = [row.rpartition("\t")[2].strip() for row in tabbed]
+    if not (_are_labels(first) or _are_labels(last)):
+        return None
+    classes = frozenset(class_names(member.root, CorpusReport(), options))
+    label_first = _likeness(first, classes) > _likeness(last, classes)
+    texts = [row.partition("\t")[2] if label_first else row.rpartition("\t")[0] for row in tabbed]
+    long = sum(map(len, texts)) > LONGEST_TITLE_CHARACTERS * len(texts)
+    return Columns(label_first, SOURCE if long else TITLES)
+
+
+def _are_labels(values: Sequence[str]) -> bool:
+    """Whether nearly all of a column's values may be labels: short, and no sentences."""
+    fitting = sum(0 < len(value) <= LONGEST_LABEL_CHARACTERS and not _SENTENCE.search(value) for value in values)
+    return fitting >= LEAST_TABBED_IN_FOLDER * len(values)
+
+
+def _likeness(values: Sequence[str], classes: frozenset[str]) -> tuple[bool, bool, bool, int, float]:
+    """How much a column looks like labels, the strongest reason first: known classes, numbers, fewer values, shorter."""
+    known = bool(classes) and classes.issuperset(values)
+    numbers = all(value.isdecimal() for value in values)
+    return _are_labels(values), known, numbers, -len(set(values)), -sum(map(len, values)) / len(values)
 
 
 def split_title(text: str) -> tuple[str, str]:
@@ -61,17 +130,6 @@ def split_title(text: str) -> tuple[str, str]:
     return "", text
 
 
-def _titles(member: Member, classes: list[str], report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
-    check = LineCheck(member.name, TITLES, report, options.malformed_fraction)
-    for number, line in filled_lines(member, options.encoding, report):
-        title, tab, label = line.rstrip("\n").rpartition("\t")
-        if tab and title.strip():
-            name = _class_name(label.strip(), classes, member.name, number)
-            yield Document(f"{member.stem}:{number}", TITLES, title, label=name)
-        else:
-            check.drop(line, number, "no title<TAB>label")
-
-
 def _class_name(label: str, classes: list[str], name: str, number: int) -> str:
     if not classes or not label.isdecimal():
         return label
@@ -80,12 +138,12 @@ def _class_name(label: str, classes: list[str], name: str, number: int) -> str:
     return classes[int(label)]
 
 
-def class_names(path: Path, report: CorpusReport, options: ReadOptions) -> list[str]:
+def class_names(path: Place, report: CorpusReport, options: ReadOptions) -> list[str]:
     """Names from `class_file`, or from class.txt in the folder or archive or beside the file; none: labels stay."""
-    place = Path(options.class_file) if options.class_file else path
-    if not options.class_file and path.is_file() and path.suffix.lower() in SUFFIXES:
-        place = path.with_name(CLASS_FILE)
-        if not place.is_file():
+    place = place_of(options.class_file or path)
+    if not options.class_file and not is_folder(place) and str(place).lower().endswith(SUFFIXES):
+        place = beside(place, CLASS_FILE)
+        if not is_file(place):
             return []
     everything = replace(options, include=(), exclude=())
     for member in members(place, SUFFIXES, everything):
