@@ -25,7 +25,7 @@ MOST_FILES = 20  # Python files in one folder
 DOORS = {
     "deepspeed": ["engine/zero/engine.py"],
     "webdataset": ["corpus/shards.py", "data/"],
-    "fsspec": ["data/shard_folders.py"],
+    "fsspec": ["corpus/sources/places.py", "data/shard_folders.py"],
     "transformers": ["export/huggingface/export.py"],
     "ray": ["ray/"],
     "onnx": ["export/onnx/"],

@@ -31,10 +31,10 @@ Clean = Callable[[Document, CleanContext], Document | str]
 class Source:
     """A kind of raw input.
 
-    read: the documents of a file or folder, at once or piece by piece. clean: the document with plain text, or the reason to drop it; what it
-    takes out is counted in its context; None: the text is plain already. rules: the quality rules; rules_of: other ones
-    for documents that the reader gives another source than this. prepared: an earlier run has cleaned and judged its
-    documents.
+    read: the documents of a file or folder, at once or piece by piece. clean: the document with plain text, or the
+    reason to drop it; what it takes out is counted in its context; None: the text is plain already. rules: the quality
+    rules; rules_of: other ones for documents that the reader gives another source than this. prepared: an earlier run
+    has cleaned and judged its documents.
     """
 
     read: Reader

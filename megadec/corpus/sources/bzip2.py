@@ -75,7 +75,7 @@ def blocks(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def _content(file: IO[bytes], begin: int, following: int | None) -> bytes:
-    """The content of the block that begins at a bit; `following`: the bit where the next one does, None for the last."""
+    """The content of the block that begins at a bit; `following`: where the next one does, None for the last."""
     offset = begin // 8
     file.seek(offset)
     most = LARGEST_BLOCK_BYTES if following is None else (following + 7) // 8 - offset

@@ -44,7 +44,8 @@ def table_documents(member: Member, report: CorpusReport, options: ReadOptions) 
     for number, row, raw in rows:
         if len(raw) > LEAST_SWALLOWED and all(line.count(form["delimiter"]) == len(columns) - 1 for line in raw[1:-1]):
             report.note("quotes across rows read as characters")
-            found = [(number + place, line.rstrip("\n").split(form["delimiter"])) for place, line in enumerate(raw, 1 - len(raw))]
+            fields_of = (line.rstrip("\n").split(form["delimiter"]) for line in raw)
+            found = list(enumerate(fields_of, number - len(raw) + 1))
         else:
             found = [(number, row)]
         for line, fields in found:
@@ -75,9 +76,7 @@ def _header(member: Member, options: ReadOptions, form: dict[str, Any]) -> list[
     return next(filter(None, csv.reader(text.splitlines(), **form)), [])
 
 
-def _rows(
-    member: Member, texts: Iterator[str], form: dict[str, Any]
-) -> Iterator[tuple[int, list[str], Sequence[str]]]:
+def _rows(member: Member, texts: Iterator[str], form: dict[str, Any]) -> Iterator[tuple[int, list[str], Sequence[str]]]:
     """(number of its last line, fields, lines) of each row that is not blank."""
     raw: list[str] = []
     ended = False

@@ -1,4 +1,4 @@
-"""Which encoding bytes are in, by what the characters would be: text is made of common characters, mistakes of rare ones.
+"""Which encoding bytes are in, by what the characters would be: text has common characters, mistakes have rare ones.
 
 The measure is the share of the most frequent characters of modern Chinese (the first in Jun Da's lists and their
 traditional forms), which make up a third of any text.

@@ -97,16 +97,17 @@ def joined(parts: Iterable[str], most: int, too_long: str) -> str:
     return "".join(taken)
 
 
-def lines(
-    member: Member, encoding: str, report: CorpusReport, check: LineCheck | None = None
-) -> Iterator[str]:
+def lines(member: Member, encoding: str, report: CorpusReport, check: LineCheck | None = None) -> Iterator[str]:
     """Lines with their ends, which become `\\n` (from `\\r\\n` and `\\r` too).
 
     With `check` a line that is not in the encoding is dropped by it and comes as a blank one, unless most are so.
     Raises InputError for a line of more than 256 Mi characters, and as `characters` does.
     """
     wide = codec_of(member, encoding).startswith("utf-16")
-    texts = characters(member, encoding, report) if wide or check is None else _whole_lines(member, encoding, report, check)
+    if wide or check is None:
+        texts = characters(member, encoding, report)
+    else:
+        texts = _whole_lines(member, encoding, report, check)
     newlines = IncrementalNewlineDecoder(None, translate=True)
     begun: list[str] = []  # of the line under way: joined once, so that a long one takes linear time
     size = 0
@@ -161,8 +162,8 @@ def _decodable(member: Member, raw: bytes, codec: str, offset: int, number: int,
         offset += len(line)
     if 2 * len(wrong) > sum(not text.isspace() for text in texts) + len(wrong):
         raise wrong[0][2]
-    for line_number, line, error in wrong:
-        check.drop(line.decode(codec, "replace"), line_number, str(error).removeprefix(f"{member.name}: "))
+    for line_number, line, found in wrong:
+        check.drop(line.decode(codec, "replace"), line_number, str(found).removeprefix(f"{member.name}: "))
     return "".join(texts)
 
 
@@ -175,7 +176,11 @@ def filled_lines(
     member: Member, encoding: str, report: CorpusReport, check: LineCheck | None = None
 ) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, with their numbers in the file, from 1."""
-    return ((number, line) for number, line in enumerate(lines(member, encoding, report, check), member.line) if line.strip())
+    return (
+        (number, line)
+        for number, line in enumerate(lines(member, encoding, report, check), member.line)
+        if line.strip()
+    )
 
 
 def _name_of(codec: str) -> str:

@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property, partial
@@ -165,14 +165,13 @@ def entries(
             size = size_of(path)
         yield Entry(path, "", size, partial(open_place, path))
         return
-    with closing(found):
-        while True:
-            with reading(str(path)):
-                entry = next(found, None)
-            if entry is None:
-                return
-            if _chosen(entry, suffixes, options, passed):
-                yield entry
+    while True:
+        with reading(str(path)):
+            entry = next(found, None)
+        if entry is None:
+            return
+        if _chosen(entry, suffixes, options, passed):
+            yield entry
 
 
 def entry_in(folder: Place, inner: str) -> Entry:

@@ -28,8 +28,8 @@ PAGE = b"<page>"
 def page_range(contents: Iterator[tuple[int, bytes]], start: int, end: int | None) -> Iterator[bytes]:
     """The bytes of the pages that begin in a part of an export: up to the next page, or to the export's end.
 
-    contents: (place, data) from the part's `start` on and beyond its `end` (None: it has none); a place is a number that
-    grows. A part that begins at 0 has the export's header too.
+    contents: (place, data) from the part's `start` on and beyond its `end` (None: it has none); places are numbers that
+    grow. A part that begins at 0 has the export's header too.
     """
     begun = start == 0
     kept, own = b"", 0  # the end of what came so far may hold the begin of a tag; how much of it is the part's own
@@ -39,17 +39,17 @@ def page_range(contents: Iterator[tuple[int, bytes]], start: int, end: int | Non
         own = own if beyond else len(kept)
         if not begun and (first := kept.find(PAGE)) >= 0 and first < own:
             begun, kept, own = True, kept[first:], own - first
-        # A page's own tag is not the next one's.
-        following = kept.find(PAGE, max(own, 1)) if begun and beyond else -1
+        following = kept.find(PAGE, own) if begun and beyond else -1
         if following >= 0:
             yield kept[:following] + ROOT_END
             return
-        if not begun and beyond:
-            break
+        done = len(kept) - next(length for length in range(len(PAGE) - 1, -1, -1) if kept.endswith(PAGE[:length]))
         if begun:
-            yield kept[: 1 - len(PAGE)]
-        kept = kept[1 - len(PAGE) :]
-        own = 0 if beyond else len(kept)
+            yield kept[:done]
+        kept = kept[done:]
+        own = max(0, own - done)
+        if beyond and not begun and not own:
+            break
     yield kept if begun else ROOT_END
 
 
@@ -73,8 +73,9 @@ class PageParser:
     def feed(self, data: bytes) -> Iterator[Document]:
         """The articles that end in this chunk."""
         try:
-            self._parser.feed(data)
-            yield from self._pages()
+            for start in range(0, len(data), READ_BYTES):  # its tree holds all pages that it was fed
+                self._parser.feed(data[start : start + READ_BYTES])
+                yield from self._pages()
         except ElementTree.ParseError as error:
             if self._root is None:
                 found = f"holds {data[:16]!r}..."

@@ -62,7 +62,12 @@ class ParquetReader:
 
 
 def table_rows(
-    entry: Entry, table: pq.ParquetFile, groups: list[int] | None, first: int, report: CorpusReport, options: ReadOptions
+    entry: Entry,
+    table: pq.ParquetFile,
+    groups: list[int] | None,
+    first: int,
+    report: CorpusReport,
+    options: ReadOptions,
 ) -> Iterator[Document]:
     """A document for each row. Raises InputError for a missing column; a row whose text is none is malformed."""
     mapping = FieldMapping(options, entry.name, table.schema_arrow.names)
@@ -78,7 +83,12 @@ def table_rows(
 
 
 def document_rows(
-    entry: Entry, table: pq.ParquetFile, groups: list[int] | None, first: int, report: CorpusReport, options: ReadOptions
+    entry: Entry,
+    table: pq.ParquetFile,
+    groups: list[int] | None,
+    first: int,
+    report: CorpusReport,
+    options: ReadOptions,
 ) -> Iterator[Document]:
     """Documents of a file that an earlier run wrote: cleaned and judged already, with their own sources."""
     if not is_ours(table.schema_arrow):

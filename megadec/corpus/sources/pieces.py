@@ -143,7 +143,7 @@ class FileReader:
             if not entry.inner:
                 raise
             report.drop(Document(entry.name, "", "", title=str(error)), UNDECODABLE)
-            if report.dropped[UNDECODABLE] > max(MALFORMED_ALLOWED, options.malformed_fraction * report.notes[FILES_READ]):
+            if report.dropped[UNDECODABLE] > MALFORMED_ALLOWED:  # a share of few files says nothing yet
                 check_files(report, options)
 
     def _of_large(self, entry: Entry, options: ReadOptions) -> Iterator[Piece]:

@@ -92,6 +92,7 @@ def _at(address: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs  # only where an address is given
 
     try:
-        return url_to_fs(address)
+        files, path = url_to_fs(address)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{address}: fsspec cannot read it here: {' '.join(str(error).split())}") from error
+    return files, str(path)

@@ -33,8 +33,8 @@ class ReadOptions:
         split_level: Markdown: a document begins at each heading down to this level; 0: a file is a document.
         class_file: names of the classes of `title<TAB>label` lists; default: class.txt beside the list.
         csv_quotes: whether quotation marks hold fields of a table together: auto (in CSV, not in TSV), yes, no.
-        malformed_fraction: malformed lines are dropped up to this share of a file's lines, and files in another encoding
-            up to this share of the files; more is an error.
+        malformed_fraction: malformed lines are dropped up to this share of a file's lines, and files in another
+            encoding up to this share of the files; more is an error.
     """
 
     encoding: str = "utf-8"

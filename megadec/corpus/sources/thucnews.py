@@ -28,7 +28,7 @@ CLASS_FILE = "class.txt"
 END_MARK = "$LOTOzf$"
 LONGEST_LABEL_CHARACTERS = 20
 LEAST_TABBED = 0.5  # of the lines of a list that stands alone; in a category's folder nearly all
-LEAST_TABBED_IN_FOLDER = 0.9
+LEAST_TABBED_IN_FOLDER, LEAST_LINES_IN_FOLDER = 0.9, 3
 _SENTENCE = re.compile("[，。！？；：,!?;…“”\u3000]")
 
 
@@ -94,7 +94,11 @@ def _list_columns(member: Member, options: ReadOptions) -> Columns | None:
     if len(rows) > 1 and len(member.head) >= BLOCK_BYTES:
         rows.pop()  # the block ends within it
     tabbed = [row for row in rows if "\t" in row.strip()]
-    if "\t" not in rows[0].strip() or len(tabbed) < (LEAST_TABBED_IN_FOLDER * len(rows) if in_folder else 1):
+    if in_folder:
+        is_list = len(rows) >= LEAST_LINES_IN_FOLDER and len(tabbed) >= LEAST_TABBED_IN_FOLDER * len(rows)
+    else:
+        is_list = bool(tabbed) and (rows[0] is tabbed[0] or len(tabbed) >= LEAST_TABBED * len(rows))
+    if not is_list:
         return None
     first = [row.partition("\t")[0].strip() for row in tabbed]
     last = [row.rpartition("\t")[2].strip() for row in tabbed]
@@ -114,7 +118,7 @@ def _are_labels(values: Sequence[str]) -> bool:
 
 
 def _likeness(values: Sequence[str], classes: frozenset[str]) -> tuple[bool, bool, bool, int, float]:
-    """How much a column looks like labels, the strongest reason first: known classes, numbers, fewer values, shorter."""
+    """How much a column looks like labels, the strongest reason first: known classes, numbers, few values, short."""
     known = bool(classes) and classes.issuperset(values)
     numbers = all(value.isdecimal() for value in values)
     return _are_labels(values), known, numbers, -len(set(values)), -sum(map(len, values)) / len(values)

@@ -1,7 +1,7 @@
 """What WikiExtractor writes: folders AA/wiki_00, ... of `<doc id= url= title=>` elements or of JSON lines.
 
-In: such files, alone, in folders, compressed or in archives, and other JSON with Wikipedia's text (SQuAD's form). Out: a
-document an article; what the extractor left behind is made plain by `clean.web`.
+In: such files, alone, in folders, compressed or in archives, and other JSON with Wikipedia's text (SQuAD's form). Out:
+a document an article; what the extractor left behind is made plain by `clean.web`.
 """
 
 import html

@@ -1,4 +1,4 @@
-"""Reads Wikipedia dumps (.xml, .xml.bz2 of one stream or many, .xml.gz) as documents of raw wikitext, in constant memory.
+"""Reads Wikipedia dumps (.xml, .xml.bz2 of one stream or many, .xml.gz) as documents of wikitext, in constant memory.
 
 Redirects, other namespaces and pages without wikitext are dropped with a reason. A piece of a dump holds the pages that
 begin in a range of its bytes, or of its bzip2 blocks.
@@ -35,8 +35,10 @@ class DumpReader:
         path = place_of(path)
         kind = _kind(path)
         parser = PageParser(str(path), report)
-        if kind == "bz2" and isinstance(path, Path):
-            contents = (content for _, content in _blocks(path, 0, parser))
+        contents: Iterator[bytes]
+        if isinstance(path, Path) and kind != "gz":
+            found = _blocks(path, 0, parser) if kind == "bz2" else _bytes(path, 0, None)
+            contents = (content for _, content in found)
         else:
             contents = _stream(entry_in(path, ""))
         for data in contents:
@@ -61,7 +63,7 @@ class DumpReader:
         unit = "bit" if bzip2 else "byte"
         name = f"{path} (from {unit} {piece.start:,})" if piece.start else str(path)
         parser = PageParser(name, report, opened=piece.start > 0)
-        contents = _blocks(path, piece.start, parser) if bzip2 else _bytes(path, piece.start)
+        contents = _blocks(path, piece.start, parser) if bzip2 else _bytes(path, piece.start, piece.end)
         for data in page_range(contents, piece.start, piece.end):
             yield from parser.feed(data)
         yield from parser.close()
@@ -87,11 +89,11 @@ def _bzip2_ranges(path: Path) -> Iterator[tuple[int, int | None]]:
     yield start, None
 
 
-def _bytes(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
-    """(its place, data) of each block of a plain file from byte `start` on."""
+def _bytes(path: Path, start: int, end: int | None) -> Iterator[tuple[int, bytes]]:
+    """(its place, data) of each block of a plain file from byte `start` on; one begins at `end`."""
     with reading(str(path)), path.open("rb") as file:
         file.seek(start)
-        while data := file.read(READ_BYTES):
+        while data := file.read(min(READ_BYTES, end - start) if end is not None and start < end else READ_BYTES):
             yield start, data
             start += len(data)
 

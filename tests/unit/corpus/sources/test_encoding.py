@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from megadec.common.errors import ConfigError, InputError
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import encoding as module
+from megadec.corpus.sources import files
 from megadec.corpus.sources.encoding import characters, check_encoding, lines, whole_text
 from megadec.corpus.sources.files import Member
 from megadec.corpus.sources.reading import ReadOptions
@@ -53,7 +54,7 @@ def test_gbk_read_as_utf_8_names_file_offset_bytes_and_the_way_out() -> None:
 
 
 def test_the_offset_counts_from_the_start_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_BYTES", 7)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 7)
     data = ("汉" * 10).encode() + b"\xff"
     with pytest.raises(InputError, match="byte 30: ff is not utf-8"):
         list(characters(member(data), "utf-8", CorpusReport()))
@@ -72,7 +73,7 @@ def test_an_unknown_encoding_names_the_nearest() -> None:
 @given(st.text(st.sampled_from(list("汉a\n\r ")), max_size=40), st.integers(1, 9))
 def test_lines_are_those_of_the_text_whatever_the_block(text: str, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_BYTES", block)
+        patch.setattr(files, "BLOCK_BYTES", block)
         found = list(lines(member(text.encode()), "utf-8", CorpusReport()))
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     assert "".join(found).rstrip("\n") == plain.rstrip("\n")

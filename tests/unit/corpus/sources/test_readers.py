@@ -11,10 +11,10 @@ import pytest
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
-from megadec.corpus.sources import Read
 from megadec.corpus.sources.comments import read_comments
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.parquet import is_prepared, read_parquet, read_prepared
+from megadec.corpus.sources.pieces import Reader
 from megadec.corpus.sources.reading import MALFORMED_ALLOWED, ReadOptions
 from megadec.corpus.sources.sgml import read_sgml
 from megadec.corpus.sources.text import read_markdown, read_text, sections
@@ -24,7 +24,7 @@ from tests.support.documents import write_documents
 PLAIN = ReadOptions()
 
 
-def read(reader: Read, path: Path, **options: Any) -> list[Document]:
+def read(reader: Reader, path: Path, **options: Any) -> list[Document]:
     return list(reader(path, CorpusReport(), ReadOptions(**options)))
 
 
@@ -217,7 +217,7 @@ def test_an_sgml_element_that_begins_inside_of_one_without_an_end_replaces_it(tm
     ],
 )
 def test_what_a_reader_cannot_read_is_an_input_error(
-    tmp_path: Path, reader: Read, name: str, text: str, message: str
+    tmp_path: Path, reader: Reader, name: str, text: str, message: str
 ) -> None:
     write(tmp_path / "class.txt", "finance\n")
     path = write(tmp_path / name, text)
@@ -226,7 +226,7 @@ def test_what_a_reader_cannot_read_is_an_input_error(
 
 
 @pytest.mark.parametrize(("reader", "name", "text"), [(read_comments, "a.csv", ""), (read_jsonl, "a.json", "\n")])
-def test_an_empty_file_is_noted(tmp_path: Path, reader: Read, name: str, text: str) -> None:
+def test_an_empty_file_is_noted(tmp_path: Path, reader: Reader, name: str, text: str) -> None:
     report = CorpusReport()
     assert list(reader(write(tmp_path / name, text), report, PLAIN)) == []
     assert report.notes["empty files"] == 1

@@ -11,8 +11,9 @@ import pytest
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
-from megadec.corpus.sources import Read
-from megadec.corpus.sources.multistream import page_streams, read_streams
+from megadec.corpus.sources import zhwiki
+from megadec.corpus.sources.bzip2 import block_starts
+from megadec.corpus.sources.pieces import pieces, read_piece
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.zhwiki import read_zhwiki
 
@@ -42,19 +43,22 @@ def multistream(path: Path) -> Path:
     return path
 
 
-def read(path: Path, workers: int = 1) -> tuple[list[Document], CorpusReport]:
+def read(path: Path) -> tuple[list[Document], CorpusReport]:
     report = CorpusReport()
-    return list(read_zhwiki(path, report, ReadOptions(), workers)), report
+    return list(read_zhwiki(path, report, ReadOptions())), report
 
 
-def read_in_tasks(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
+def read_in_pieces(path: Path, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
     """What several workers do, in this process."""
-    return read_streams(path, page_streams(path) or [], report, workers=1)
+    for piece in pieces(read_zhwiki, [path], options):
+        yield from read_piece(piece, read_zhwiki, report, options)
 
 
 @pytest.fixture(autouse=True)
-def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("megadec.corpus.sources.multistream.LEAST_TASK_BYTES", 1)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zhwiki, "BZIP2_PIECE_BYTES", 1)
+    monkeypatch.setattr(zhwiki, "XML_PIECE_BYTES", 1500)
+    monkeypatch.setattr(zhwiki, "READ_BYTES", 100)
 
 
 @pytest.fixture(scope="module")
@@ -77,23 +81,29 @@ def test_a_page_becomes_a_document_with_id_title_address_and_raw_wikitext(plain:
     assert len(documents) == 40
 
 
-def test_every_form_of_a_dump_gives_the_same_documents(plain: Path, tmp_path: Path) -> None:
+def blocks_of(path: Path, data: bytes, size: int) -> Path:
+    """A file of many streams that cut pages."""
+    path.write_bytes(b"".join(bz2.compress(data[start : start + size]) for start in range(0, len(data), size)))
+    return path
+
+
+def test_every_form_of_a_dump_gives_the_same_documents_whole_and_in_pieces(plain: Path, tmp_path: Path) -> None:
     expected = read(plain)[0]
     (tmp_path / "a.xml.bz2").write_bytes(bz2.compress(plain.read_bytes()))
     (tmp_path / "a.xml.gz").write_bytes(gzip.compress(plain.read_bytes()))
     several = multistream(tmp_path / "a-multistream.xml.bz2")
-    assert read(tmp_path / "a.xml.bz2", workers=2)[0] == expected
-    assert read(tmp_path / "a.xml.gz")[0] == expected
-    assert read(several)[0] == expected
-    assert read(several, workers=2)[0] == expected
+    cut_pages = [blocks_of(tmp_path / f"{size}.xml.bz2", plain.read_bytes(), size) for size in (997, 1000, 77)]
+    for path in (plain, tmp_path / "a.xml.bz2", tmp_path / "a.xml.gz", several, *cut_pages):
+        assert read(path)[0] == expected
+        assert list(read_in_pieces(path, CorpusReport(), ReadOptions())) == expected
+    assert len(list(pieces(read_zhwiki, [several], ReadOptions()))) > 5
 
 
-def test_streams_that_cut_pages_are_read_in_sequence(plain: Path, tmp_path: Path) -> None:
-    data = plain.read_bytes()
-    path = tmp_path / "blocks.xml.bz2"
-    path.write_bytes(b"".join(bz2.compress(data[start : start + 1000]) for start in range(0, len(data), 1000)))
-    assert page_streams(path) is None
-    assert read(path, workers=2)[0] == read(plain)[0]
+@pytest.mark.parametrize("size", [1, 7, 50, 333, 4096])
+def test_pieces_of_any_size_give_each_page_once(plain: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zhwiki, "XML_PIECE_BYTES", 1 + 100 * size // 3)
+    monkeypatch.setattr(zhwiki, "READ_BYTES", size)
+    assert list(read_in_pieces(plain, CorpusReport(), ReadOptions())) == read(plain)[0]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +125,7 @@ def test_pages_that_are_no_articles_are_dropped_with_a_reason(tmp_path: Path, pa
     assert dict(report.dropped) == {reason: 1}
 
 
-def read_until_error(path: Path, reader: Read = read_zhwiki) -> tuple[list[str], str]:
+def read_until_error(path: Path, reader: Callable[..., Iterator[Document]] = read_zhwiki) -> tuple[list[str], str]:
     ids: list[str] = []
     with pytest.raises(InputError) as caught:
         ids.extend(document.id for document in reader(path, CorpusReport(), ReadOptions()))
@@ -136,22 +146,21 @@ def zeros_in_the_third(data: bytes, starts: list[int]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("damage", "pages", "in_sequence", "in_tasks"),
+    ("damage", "pages", "found"),
     [
-        # inside a stream
-        (lambda data, starts: data[: starts[4] + 60], 15, "the compressed file is cut", "the compressed file is cut"),
-        # between two
-        (lambda data, starts: data[: starts[4]], 15, "the XML is cut", "the dump is cut"),
-        # a sequential reader takes zeros for what follows the last stream
-        (zeros_in_the_third, 10, "the XML is cut", "damaged compressed data"),
+        (lambda data, starts: data[: starts[4] + 60], 15, "the compressed file is cut"),  # inside a stream
+        (lambda data, starts: data[: starts[4]], 15, "the XML is cut"),  # between two
+        (zeros_in_the_third, 10, "damaged compressed data"),
     ],
 )
 def test_a_damaged_multistream_gives_all_pages_before_the_damage_and_an_error(
-    tmp_path: Path, damage: Callable[[bytes, list[int]], bytes], pages: int, in_sequence: str, in_tasks: str
+    tmp_path: Path, damage: Callable[[bytes, list[int]], bytes], pages: int, found: str
 ) -> None:
     path = multistream(tmp_path / "a-multistream.xml.bz2")
-    path.write_bytes(damage(path.read_bytes(), [start for start, _ in page_streams(path) or ()]))
-    for reader, found in ((read_zhwiki, in_sequence), (read_in_tasks, in_tasks)):
+    with path.open("rb") as file:
+        starts = [bit // 8 - 4 for bit in block_starts(file)]
+    path.write_bytes(damage(path.read_bytes(), starts))
+    for reader in (read_zhwiki, read_in_pieces):
         ids, message = read_until_error(path, reader)
         assert ids == [f"zhwiki:{number}" for number in range(1, pages + 1)]
         assert found in message
