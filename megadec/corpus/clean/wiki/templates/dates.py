@@ -1,0 +1,161 @@
+"""Templates of dates, years and ages. What depends on today (an age, "years ago") is never shown."""
+
+import re
+from datetime import date
+
+from megadec.corpus.clean.wiki.protect import LINE_BREAK
+from megadec.corpus.clean.wiki.templates.arguments import Arguments, Table, argument, names
+
+_ISO = re.compile(r"([0-9]{3,4})[-/.]([0-9]{1,2})(?:[-/.]([0-9]{1,2}))?$")
+_YEAR = re.compile(r"(?:公元|西元)?([0-9]{1,4})年?$")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# Any template whose name says that it is a date, and whose first argument is a year.
+IS_DATE = re.compile(r"\bdates?\b|日期|生年月日|出生|逝世|去世|忌日")
+
+
+def shown_date(parts: list[str]) -> str:
+    """`2008年3月1日` of a year, a month and a day, as far as they are given and make sense; empty where they do not."""
+    if parts and (iso := _ISO.match(parts[0])):
+        parts = [part for part in iso.groups() if part]
+    year = _YEAR.match(parts[0]) if parts else None
+    if not year or not 0 < int(year[1]) < 3000:
+        return ""
+    shown = f"{int(year[1])}年"
+    month = _month(parts[1]) if len(parts) > 1 else 0
+    if not month:
+        return shown
+    day = re.match(r"([0-9]{1,2})[日号號]?$", parts[2]) if len(parts) > 2 else None
+    return f"{shown}{month}月" + (f"{int(day[1])}日" if day and 0 < int(day[1]) < 32 else "")
+
+
+def _month(text: str) -> int:
+    match = re.match(r"([0-9]{1,2})月?$", text)
+    number = int(match[1]) if match else next((n for n, m in enumerate(_MONTHS, 1) if text.lower().startswith(m)), 0)
+    return number if 0 < number < 13 else 0
+
+
+def date_of(arguments: Arguments, first: int = 1) -> str:
+    """The date in three positional arguments from `first` on, or in year=, month=, day=."""
+    named = [arguments.text(name) for name in ("year", "month", "day")]
+    return shown_date(named if named[0] else [arguments.text(first + i) for i in range(3)])
+
+
+def _date(arguments: Arguments) -> str:
+    """A date; one that is written out already stays as it is."""
+    given = arguments.text(1)
+    return date_of(arguments) or _after_format(arguments) or ("" if given.isdecimal() else given)
+
+
+def _after_format(arguments: Arguments) -> str:
+    """{{dts|format|2008|3|1}}: the date begins with the second argument."""
+    return date_of(arguments, 2) if not arguments.text(1).isdecimal() else ""
+
+
+def _death(arguments: Arguments) -> str:
+    """A date of death with the age, where both dates are whole."""
+    died = date_of(arguments)
+    years = years_between(arguments, 4, 1)
+    return f"{died}（{years}{arguments.words('岁')}）" if died and years else died or arguments.text(1)
+
+
+def years_between(arguments: Arguments, first: int, second: int) -> int | None:
+    """Whole years from the date at the one position to that at the other; None where one is not a whole date."""
+    values = [[arguments.text(start + i) for i in range(3)] for start in (first, second)]
+    try:
+        born, died = (date(*(int(part) for part in parts)) for parts in values)
+    except ValueError:
+        return None
+    years = died.year - born.year - ((died.month, died.day) < (born.month, born.day))
+    return years if 0 <= years < 1000 else None
+
+
+def _age(arguments: Arguments) -> str | None:
+    years = years_between(arguments, 1, 4)
+    return None if years is None else str(years)
+
+
+def _as_of(arguments: Arguments) -> str:
+    if alternative := arguments.text("alt"):
+        return alternative
+    shown = date_of(arguments) or arguments.text(1)
+    if arguments.text("bare") or not shown:
+        return shown
+    return arguments.words(f"自{shown}起" if arguments.text("since") else f"截至{shown}")
+
+
+def _film_dates(arguments: Arguments) -> str:
+    """{{film date|2010|1|2|上海|2010|2|3}}: dates with places."""
+    values = arguments.positional()
+    found: list[str] = []
+    while values:
+        date_parts = [values.pop(0)]
+        while values and len(date_parts) < 3 and values[0].isdecimal() and len(values[0]) <= 2:
+            date_parts.append(values.pop(0))
+        shown = shown_date(date_parts) or date_parts[0]
+        if values and not _YEAR.match(values[0]):
+            shown += f"（{values.pop(0)}）"
+        found.append(shown)
+    return LINE_BREAK.join(found)
+
+
+def _releases(arguments: Arguments) -> str:
+    """{{vgrelease|JP|date|NA|date}}: regions and dates in turn; or named by their region."""
+    values = arguments.positional()
+    lines = [
+        f"{arguments.words(_REGIONS.get(place.lower(), place))}：{day}"
+        for place, day in zip(values[::2], values[1::2], strict=False)
+    ]
+    lines += [f"{arguments.words(name)}：{day}" for code, name in _REGIONS.items() if (day := arguments.text(code))]
+    return LINE_BREAK.join(lines)
+
+
+def _life(arguments: Arguments) -> str:
+    values = [arguments.text(position) for position in (1, 2, 3, 4)]
+    return f"{values[0]}{values[1]}－{values[2]}{values[3]}" if any(values) else ""
+
+
+def _reign(arguments: Arguments) -> str:
+    years = [f"{value}年" if value.isdecimal() else value for value in (arguments.text(1), arguments.text(2))]
+    return f"{years[0]}－{years[1]}在位" if any(years) else ""
+
+
+def _circa(arguments: Arguments) -> str:
+    values = [value for value in (arguments.text(1), arguments.text(2)) if value]
+    return arguments.words("约") + "－".join(values) if values else ""
+
+
+_REGIONS = {
+    "jp": "日本", "na": "北美", "eu": "欧洲", "us": "美国", "au": "澳洲", "kr": "韩国", "cn": "中国大陆", "tw": "台湾",
+    "hk": "香港", "uk": "英国", "as": "亚洲", "ww": "全球", "int": "国际", "pal": "PAL",
+}  # fmt: skip
+
+TABLE: Table = (
+    (names("""
+        start date, end date, birth date, birth-date, birth date2, birth date and age, birth date and age2, bda
+        dob, birth-date and age, birth year and age, birth based on age as of date, bya, death date, death-date
+        date, death year and age, release date, dts, start date and age, start date and years ago, 日期, 生日
+        生年, 生年月日, 出生日期, 出生日期和年龄, 出生日期和年齡, 出生日期及年龄, 出生日期及年齡, 生年月日和年齡
+        生年月日和年龄, 出生年和年龄, 出生年和年齡, 出生年份和年龄, 出生年份和年齡, 逝世日期, 开始日期, 開始日期
+        結束日期, 结束日期, 开始日期和年龄, 開始日期和年齡, 成立日期, 成立日期和年龄, 成立日期和年齡, 发布日期
+        發布日期, 發行日期, 发行日期, 播出日期, 首播日期, isodate, date-mf, datetime
+    """), _date),
+    (names("""
+        death date and age, death-date and age, dda, 逝世日期和年龄, 逝世日期和年齡, 逝世日期及年龄
+        逝世日期及年齡, 死亡日期和年龄, 死亡日期和年齡, 死亡日期及年龄, 死亡日期及年齡, 去世日期和年齡
+        去世日期和年龄
+    """), _death),
+    (names("""
+        age, 年龄, 年齡, age in years, age in days, age in years and days, age in years months and days, ayd
+        aym, age nts, time ago, years ago, years or months ago, time since, 距今
+    """), _age),
+    (names("as of, asof, 截至, 截止, 截止到, 截至到, as at"), _as_of),
+    (names("film date, filmdate, 电影日期, 電影日期, 上映日期"), _film_dates),
+    (names("vgrelease, video game release, vgrelease new, vgrtbl, 游戏发行日期, 遊戲發行日期"), _releases),
+    (names("bd, bd2, 生卒, 生卒年"), _life),
+    (names("reign, r., 在位"), _reign),
+    (names("circa, c., ca., 約, 约"), _circa),
+    (names("floruit, fl."), argument(1)),
+    (names("""
+        by, fy, ey, fly, mlby, mlb year, baseball year, avyear, sy, film year, tv year, year, 年份
+    """), argument(1)),
+)  # fmt: skip
