@@ -68,7 +68,7 @@ def test_markup_goes_and_its_words_stay(wikitext: str, text: str) -> None:
         ("见{{未知的|java/lang|對象}}一词", "见一词"),  # unknown: nothing, never a guess
         ("正文\n{{未知的导航|甲|乙}}\n", "正文"),  # unknown alone on a line: a box
         ("{{Infobox\n|name=[[茶]]\n|x={{nowrap|a}}\n}}\n正文", "正文"),
-        ("{{#if:a|b|c}}正文{{DEFAULTSORT:x}}", "正文"),
+        ("{{#if:a|b|c}}正文{{DEFAULTSORT:x}}", "b正文"),
         ("{{quote|诗句|作者}}", "诗句——作者"),
     ],
 )
