@@ -25,6 +25,7 @@ _CODE = r"zh(?:-(?:hans|hant|cn|tw|hk|mo|sg|my))?"
 _TOKEN = re.compile(r"-\{(?!\{(?!\{))|\{\{|\}\}|\}-")
 _BETWEEN_RULES = re.compile(rf";\s*(?=(?:[^;=]*=>\s*)?{_CODE}\s*:)", re.IGNORECASE)
 _RULE = re.compile(rf"\s*(?:(?P<source>.*?)\s*=>\s*)?(?P<code>{_CODE})\s*:(?P<text>.*)", re.IGNORECASE | re.DOTALL)
+_DEEPEST = 40  # markers inside each other; a deeper one goes like one that is never closed
 _SHIELDED = re.compile(f"({SHIELD_START}[^{SHIELD_END}]*{SHIELD_END})")
 
 
@@ -140,9 +141,10 @@ def substitute(text: str, replace: Callable[[str], str]) -> str:
         token, search = match[0], match.end()
         if token == "-{":
             frames[-1].append(text[position : match.start()])
-            frames.append([])
-            braces.append(0)
             position = search
+            if len(frames) < _DEEPEST:
+                frames.append([])
+                braces.append(0)
         elif token == "{{":
             braces[-1] += 1
         elif token == "}}" and braces[-1] > 0:

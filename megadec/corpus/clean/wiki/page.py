@@ -12,8 +12,8 @@ from megadec.corpus.clean.conversion import resolve_conversion
 from megadec.corpus.clean.glossary import glossary_of
 from megadec.corpus.clean.variant import SIMPLIFIED, dominating_variant, variant_of
 from megadec.corpus.clean.wiki.leftovers import drop_invisible, tidy
-from megadec.corpus.clean.wiki.protect import protect, restore
-from megadec.corpus.clean.wiki.render import render
+from megadec.corpus.clean.wiki.protect import SECTION_END, TITLE_END, protect, restore
+from megadec.corpus.clean.wiki.render import Section, render
 from megadec.corpus.clean.wiki.sections import drop_boilerplate
 from megadec.corpus.clean.wiki.templates.arguments import Page
 from megadec.corpus.document import Document
@@ -41,7 +41,7 @@ def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
     page = Page(document.title, written)
     resolved = resolve_conversion(wikitext, wanted or written, shield=bool(wanted))
     sections = drop_boilerplate(render(resolved, page, taken), taken)
-    text = _joined([(section.level, tidy(section.title), tidy(section.body)) for section in sections])
+    text = _joined(sections)
     title, variant = document.title, variant_of(text)
     if wanted:
         text = glossary.convert(text, variant or written, context)
@@ -51,11 +51,15 @@ def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
     return replace(document, text=text, title=title, variant=variant) if text.strip() else "empty"
 
 
-def _joined(passages: list[tuple[int, str, str]]) -> str:
+def _joined(sections: list[Section]) -> str:
     """Headings and texts as lines, without headings under which nothing stands."""
+    # All are tidied at once, with marks between them: a call for each costs more than its work.
+    whole = f"\n{SECTION_END}\n".join(f"{section.title}\n{TITLE_END}\n{section.body}" for section in sections)
+    tidied = [part.partition(TITLE_END) for part in tidy(whole).split(SECTION_END)]
     lines: list[str] = []
     below = 0  # the level of the nearest kept passage after this one, if it is deeper than what is above
-    for level, title, text in reversed(passages):
+    for section, (title, _, text) in zip(reversed(sections), reversed(tidied), strict=True):
+        level, title, text = section.level, title.strip("\n"), text.strip("\n")
         if text:
             lines.append(text)
         if title and (text or below > level):

@@ -16,6 +16,8 @@ MARK_START, MARK_END = "\ufdd0", "\ufdd1"
 LINE_BREAK = "\ufdd4"
 # Opens the label of a link to another site; and a line of a box or table whose beginning is not there.
 OUTSIDE_LABEL, STRAY_ROW = "\ufdd6", "\ufdd7"
+# Between sections, and between a heading and what is under it.
+SECTION_END, TITLE_END = "\ufdd8", "\ufdd9"
 
 _NONCHARACTERS = re.compile("[\ufdd0-\ufdef]")
 _MARK = re.compile(f"{MARK_START}([0-9]+){MARK_END}")

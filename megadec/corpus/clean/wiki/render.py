@@ -71,6 +71,8 @@ class _Renderer:
                 out.append(text)
             index = self._mark(index + 1) + 1
         out.append(pieces[last])
+        while self._frames:
+            self._cut_table(last + 1)
         self._end_section(0, "")
         return self._sections
 
@@ -154,8 +156,8 @@ class _Renderer:
 
     def _shows_nothing(self, index: int) -> bool:
         """Whether the template that opens here has a name in plain text for which there is no rule."""
-        following = self._pieces[index + 2]
-        return following.lstrip()[:1] in ("|", "}") and not has_rule(self._pieces[index + 1])
+        name, following = self._pieces[index + 1 : index + 3]
+        return following.lstrip()[:1] in ("|", "}") and not name.startswith("{") and not has_rule(name)
 
     def _close_template(self, frame: _Frame, index: int) -> None:
         out = self._out
@@ -193,7 +195,7 @@ class _Renderer:
 
     def _line_or_bar(self, mark: str, index: int) -> int:
         if mark.startswith("\n="):
-            self._heading_line(mark)
+            self._heading_line(mark, index)
             return index
         if "{|" in mark:
             return self._open_table(mark.partition("{|")[2], index)
@@ -239,7 +241,7 @@ class _Renderer:
                 # A row's attributes go up to the end of the line; a caption is a row of its own.
                 line = following.find("\n") if following[0] == "-" else 1
                 self._pieces[index + 1] = following[line:] if line >= 0 else ""
-                table.in_cell = table.in_caption = following[0] == "+"
+                table.in_cell = table.in_caption = table.may_be_attributes = following[0] == "+"
                 return
             table.has_header |= mark[-1] == "!"
             table.begin_cell()
@@ -269,7 +271,7 @@ class _Renderer:
             outer.inner.append(text.strip("\n"))
         return text
 
-    def _heading_line(self, mark: str) -> None:
+    def _heading_line(self, mark: str, index: int) -> None:
         line = mark.strip()
         level = min(len(line) - len(line.lstrip("=")), len(line) - len(line.rstrip("=")), 6, (len(line) - 1) // 2)
         title = line[level:-level].strip() if level else ""
@@ -281,7 +283,7 @@ class _Renderer:
             title = " ".join(section.body for section in inner.sections())
             self._counted += inner._counted
         while self._frames and self._frames[-1].opener not in self._partners:
-            self._cut_table()
+            self._cut_table(index)
         if self._frames:
             self._out.append(f"\n{title}\n")
         else:
@@ -289,8 +291,6 @@ class _Renderer:
 
     def _end_section(self, level: int, title: str) -> None:
         """End the section under way; the next one has this heading."""
-        while self._frames:
-            self._cut_table()
         self._sections.append(Section(*self._heading, "".join(self._out)))
         self._out.clear()
         self._heading = (level, title)
@@ -331,7 +331,7 @@ class _Renderer:
     def _close(self, index: int) -> None:
         """Close the frame whose partner stands at `index`; tables inside it that have no end, end here."""
         while self._frames[-1].opener != self._partners[index]:
-            self._cut_table()
+            self._cut_table(index)
         frame = self._frames.pop()
         if frame.kind == "{{":
             self._close_template(frame, index)
@@ -342,16 +342,17 @@ class _Renderer:
             text, kind = self._close_link(frame)
         del self._out[frame.start :]
         self._out.append(text)
-        written = self._ends[index] - self._ends[frame.opener - 1]
-        self._count(kind, written - (self._counted - frame.counted) - len(text))
+        self._count_frame(kind, frame, index, text)
 
-    def _cut_table(self) -> None:
-        """A table without its end keeps its rows; what follows the last cell's first line is no part of it."""
+    def _cut_table(self, index: int) -> None:
+        """End a table that has no end before `index`: what follows the last cell's first line is no part of it."""
         frame = self._frames.pop()
         assert frame.table is not None
-        first, line_end, rest = "".join(self._out[frame.start :]).partition("\n")
-        self._out[frame.start :] = [first]
-        self._out.append(f"{self._close_table(frame, frame.table)}{line_end}{rest}")
+        cell, line_end, rest = "".join(self._out[frame.start :]).partition("\n")
+        self._out[frame.start :] = [cell]
+        text = f"{self._close_table(frame, frame.table)}{line_end}{rest}"
+        self._out.append(text)
+        self._count_frame("tables", frame, index - 1, text)
 
     def _skip(self, index: int, kind: str) -> int:
         """Leave out what the mark at `index` opens, up to its end."""
@@ -370,6 +371,11 @@ class _Renderer:
         if 0 <= line <= _LONGEST_HEAD and self._pieces[index] == "{{":
             self._pieces[index + 1] = text[line:]
         return index
+
+    def _count_frame(self, kind: str, frame: _Frame, last: int, text: str) -> None:
+        """Count a frame that ends with the piece `last` and shows `text`."""
+        written = self._ends[last] - self._ends[frame.opener - 1]
+        self._count(kind, written - (self._counted - frame.counted) - len(text))
 
     def _count(self, kind: str, characters: int) -> None:
         if kind != "markup":
