@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from megadec.common.errors import InputError
+from megadec.common.log import logger
 
 ROW_GROUP_DOCUMENTS = 4096
 ROW_GROUP_CHARACTERS = 4 * 2**20
+log = logger(__name__)
 _FORMAT = {b"megadec": b"documents/1"}
 
 
@@ -90,6 +92,9 @@ def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
+                if is_list(file.schema_arrow):
+                    log.info("%s: a list that prepare writes beside documents; it is not read", path)
+                    continue
                 if not is_ours(file.schema_arrow):
                     found = f"columns {', '.join(file.schema_arrow.names)}: not a file of documents"
                     raise InputError(f"{path}: {found} (read it with --source parquet)")
@@ -100,6 +105,12 @@ def read_documents(paths: Sequence[Path]) -> Iterator[Document]:
             raise InputError(f"{path}: no such file") from None
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: not a whole Parquet file: {error}") from error
+
+
+def is_list(schema: pa.Schema) -> bool:
+    """Whether a Parquet file of this schema is one of those that stand beside documents: what was dropped, clusters."""
+    kind: bytes = (schema.metadata or {}).get(b"megadec", b"")
+    return kind.startswith((b"dropped/", b"duplicates/"))
 
 
 def is_ours(schema: pa.Schema) -> bool:

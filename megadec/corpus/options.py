@@ -11,9 +11,10 @@ from pathlib import Path
 
 from megadec.common.errors import ConfigError, InputError, check_choice, check_range
 from megadec.corpus.clean.glossary import groups_of
+from megadec.corpus.dedup.options import DedupOptions, check_dedup
 from megadec.corpus.quality.rules import FilterOptions, choose_rules
 from megadec.corpus.shards import check_folder
-from megadec.corpus.sources import Source, find_source
+from megadec.corpus.sources import find_source
 from megadec.corpus.sources.encoding import check_encoding
 from megadec.corpus.sources.parquet import is_prepared
 from megadec.corpus.sources.reading import ReadOptions
@@ -37,6 +38,7 @@ class PrepareOptions(ReadOptions):
         held_out_fraction: share of the documents that is kept from training, chosen by a hash of their text.
         held_out: folder for that share: shards with a tokenizer, otherwise NAME.parquet.
         exclude_texts: files whose texts must not be learned: documents in .parquet, or a text a line.
+        decontaminate: evaluation sets, files or folders of any form: documents that hold a text of theirs are dropped.
         name: what the documents' source is called; default: the source.
         licence: their licence, where the source does not say.
         variant: keep, or convert all to zh-Hans or zh-Hant: texts, titles, and the words that wiki pages set by hand.
@@ -44,6 +46,7 @@ class PrepareOptions(ReadOptions):
         workers: processes that clean; 0: as many as there are processors.
         overwrite: replace what is there.
         filter: quality rules and their thresholds.
+        dedup: what counts as a duplicate, and which one stays.
     """
 
     source: str
@@ -54,6 +57,7 @@ class PrepareOptions(ReadOptions):
     held_out_fraction: float = 0.0
     held_out: Path | None = None
     exclude_texts: tuple[Path, ...] = ()
+    decontaminate: tuple[Path, ...] = ()
     name: str = ""
     licence: str = ""
     variant: str = "keep"
@@ -61,6 +65,7 @@ class PrepareOptions(ReadOptions):
     workers: int = 0
     overwrite: bool = False
     filter: FilterOptions = field(default_factory=FilterOptions)
+    dedup: DedupOptions = field(default_factory=DedupOptions)
 
     @property
     def processes(self) -> int:
@@ -78,6 +83,35 @@ class PrepareOptions(ReadOptions):
         return self.documents_file.with_suffix(".report.json") if self.documents_file else None
 
     @property
+    def dropped_file(self) -> Path | None:
+        """The list of dropped documents beside the file of documents; without that one it lies in `output`."""
+        return self.documents_file.with_suffix(".dropped.parquet") if self.documents_file else None
+
+    @property
+    def duplicates_file(self) -> Path | None:
+        """The list of duplicates beside the file of documents."""
+        return self.documents_file.with_suffix(".duplicates.parquet") if self.documents_file else None
+
+    @property
+    def work_folder(self) -> Path:
+        """Where a run keeps what is done, beside its main result."""
+        place = self.output or self.documents_file
+        assert place is not None, "check_options has seen that there is a result"
+        return place.with_name(f".{place.name}.work")
+
+    @property
+    def files_read(self) -> tuple[Path, ...]:
+        """What a run reads beside the tokenizer."""
+        others = (self.conversion_groups, Path(self.class_file) if self.class_file else None)
+        return (
+            *self.input,
+            *self.exclude_texts,
+            *self.decontaminate,
+            *self.dedup.against,
+            *(path for path in others if path),
+        )
+
+    @property
     def held_out_file(self) -> Path | None:
         """The file of held-out documents, where one is wanted."""
         return None if self.tokenizer else self._file_at(self.held_out)
@@ -86,22 +120,24 @@ class PrepareOptions(ReadOptions):
         return place if place is None or place.suffix == ".parquet" else place / f"{self.name or self.source}.parquet"
 
 
-def check_options(options: PrepareOptions) -> Source:
-    """Check all that can be checked before any text is read, and find who reads it. Raises ConfigError, InputError."""
+def check_options(options: PrepareOptions) -> str:
+    """Check all that can be checked before any text is read; the source's name. Raises ConfigError, InputError.
+
+    Whether results exist is another check: `check_free`.
+    """
     source = find_source(options.source)
     check_encoding(options.encoding)
     choose_rules(options.filter, source.rules)
     _check_values(options)
     groups = (options.conversion_groups,) if options.conversion_groups else ()
-    for path in (*options.input, *options.exclude_texts, *groups):
+    for path in options.files_read:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
     for path in groups:
         groups_of(str(path))
     if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):
-        source = find_source("documents")
-    _check_results(options)
-    return source
+        return "documents"
+    return options.source
 
 
 def _check_values(options: PrepareOptions) -> None:
@@ -116,11 +152,20 @@ def _check_values(options: PrepareOptions) -> None:
     if (options.held_out is None) != (options.held_out_fraction == 0):
         raise ConfigError("held_out_fraction and held_out go together: how much, and the folder it goes to")
     check_range(options, "", "workers", "lines_per_document", "split_level", least=0)
+    check_dedup(options.dedup)
+    _check_places(options)
 
 
-def _check_results(options: PrepareOptions) -> None:
-    folders = [folder for folder in (options.output, options.held_out if options.tokenizer else None) if folder]
-    files = [file for file in (options.documents_file, options.report_file, options.held_out_file) if file]
+def _results(options: PrepareOptions) -> tuple[list[Path], list[Path]]:
+    """The folders and the files that a run writes."""
+    folders = (options.output, options.held_out if options.tokenizer else None)
+    lists = (options.dropped_file, options.duplicates_file)
+    files = (options.documents_file, options.report_file, *lists, options.held_out_file)
+    return [folder for folder in folders if folder], [file for file in files if file]
+
+
+def _check_places(options: PrepareOptions) -> None:
+    folders, files = _results(options)
     places = [place.resolve() for place in (*folders, *files)]
     for earlier, place in combinations(places, 2):
         if place.is_relative_to(earlier) or earlier.is_relative_to(place):
@@ -128,6 +173,11 @@ def _check_results(options: PrepareOptions) -> None:
     for place, path in product(places, options.input):
         if path.resolve().is_relative_to(place):
             raise ConfigError(f"{place}: is both input and result")
+
+
+def check_free(options: PrepareOptions) -> None:
+    """Raises ConfigError for a result that exists, unless it may be replaced."""
+    folders, files = _results(options)
     for folder in folders:
         check_folder(folder, options.overwrite)
     for file in files:

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import numpy as np
 
 from megadec import __version__
 from megadec.common.errors import ConfigError, InputError
-from megadec.common.files import sha256_of, storage_errors, whole_folder, write_json
+from megadec.common.files import read_json, sha256_of, storage_errors, whole_folder, write_json
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.dedup.overlap import Sketch
-from megadec.corpus.document import Document, full_text
+from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
-from megadec.corpus.tokenize import encode_in_order, token_dtype
+from megadec.corpus.tokenize import Encoded, encode_in_order, token_dtype
 
 FORMAT = "megadec-shards"
 VERSION = 1
@@ -62,44 +62,74 @@ def write_shards(
     TokenizerError when a text encodes to `<s>` or `</s>`, ConfigError for the folder, StorageError for the disk.
     """
     check_folder(folder, overwrite)
-    sources: dict[str, Counter[str]] = {}
-    licences: set[str] = set()
-    sketch = Sketch()
     with (
         whole_folder(folder, replace=overwrite) as partial_folder,
         closing(encode_in_order(documents, tokenizer, workers)) as encoded,
     ):
-        blocks = enumerate(_blocks(encoded, block_tokens, sources, licences, sketch))
-        shards: list[dict[str, Any]] = []
-        for first in blocks:
-            path = partial_folder / f"shard-{len(shards):06d}.tar"
-            shards.append(_write_tar(path, chain([first], blocks), shard_bytes))
-        if not shards:
-            raise InputError(f"{folder}: no documents came out of the input, and a data set needs at least one")
-        index = {
-            "format": FORMAT,
-            "version": VERSION,
-            "pipeline_version": __version__,
-            "tokenizer": {
-                "sha256": tokenizer.sha256,
-                "vocabulary_size": tokenizer.vocabulary_size,
-                "bos_id": tokenizer.bos_id,
-                "eos_id": tokenizer.eos_id,
-            },
-            "dtype": token_dtype(tokenizer.vocabulary_size),
-            **{name: sum(s[name] for s in sources.values()) for name in ("tokens", "documents", "characters")},
-            "sources": dict(sorted(sources.items())),
-            "licences": sorted(licences - {""}),
-            "report": report.to_dict() if report else {},
-            "sketch": str(sketch),
-            "shards": shards,
-        }
-        write_json(partial_folder / INDEX_NAME, index)
+        return fill_folder(
+            encoded, tokenizer, partial_folder,
+            name=str(folder), report=report, block_tokens=block_tokens, shard_bytes=shard_bytes,
+        )  # fmt: skip
+
+
+def fill_folder(
+    encoded: Iterable[Encoded],
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    name: str,
+    report: CorpusReport | None = None,
+    done: Path | None = None,
+    block_tokens: int = BLOCK_TOKENS,
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, Any]:
+    """Write shards of these documents and, last, their index into a folder; returns the index.
+
+    name: the data set, in messages. done: a folder that remembers each whole shard, so that a run that was ended goes
+    on behind them. Raises InputError when there are no documents, StorageError for the disk.
+    """
+    sources: dict[str, Counter[str]] = {}
+    licences: set[str] = set()
+    sketch = Sketch()
+    blocks = enumerate(_blocks(encoded, block_tokens, sources, licences, sketch))
+    shards: list[dict[str, Any]] = []
+    for first in blocks:
+        path = folder / f"shard-{len(shards):06d}.tar"
+        whole = done / f"{folder.name}-{path.stem}.json" if done else None
+        if whole and whole.exists():
+            shards.append(read_json(whole))
+            skipped = sum(1 for _ in islice(blocks, len(shards[-1]["samples"]) - 1))
+            assert skipped == len(shards[-1]["samples"]) - 1, f"{path} holds other blocks than this run has"
+            continue
+        shards.append(_write_tar(path, chain([first], blocks), shard_bytes))
+        if whole:
+            write_json(whole, shards[-1])
+    if not shards:
+        raise InputError(f"{name}: no documents came out of the input, and a data set needs at least one")
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "pipeline_version": __version__,
+        "tokenizer": {
+            "sha256": tokenizer.sha256,
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "bos_id": tokenizer.bos_id,
+            "eos_id": tokenizer.eos_id,
+        },
+        "dtype": token_dtype(tokenizer.vocabulary_size),
+        **{key: sum(s[key] for s in sources.values()) for key in ("tokens", "documents", "characters")},
+        "sources": dict(sorted(sources.items())),
+        "licences": sorted(licences - {""}),
+        "report": report.to_dict() if report else {},
+        "sketch": str(sketch),
+        "shards": shards,
+    }
+    write_json(folder / INDEX_NAME, index)
     return index
 
 
 def _blocks(
-    encoded: Iterable[tuple[Document, np.ndarray]],
+    encoded: Iterable[Encoded],
     block_tokens: int,
     sources: dict[str, Counter[str]],
     licences: set[str],
@@ -112,13 +142,12 @@ def _blocks(
     block: list[np.ndarray] = []
     entries: list[dict[str, Any]] = []
     first_token = 0
-    for document, tokens in encoded:
-        text = full_text(document)
-        sketch.add(text)
-        sizes = {"tokens": len(tokens), "characters": len(text)}
+    for document in encoded:
+        sketch.add_digest(bytes.fromhex(document.digest))
+        sizes = {"tokens": len(document.tokens), "characters": document.characters}
         entries.append({"id": document.id, "source": document.source, "first_token": first_token, **sizes})
-        block.append(tokens)
-        first_token += len(tokens)
+        block.append(document.tokens)
+        first_token += len(document.tokens)
         sources.setdefault(document.source, Counter()).update({"documents": 1, **sizes})
         licences.add(document.licence)
         if first_token >= block_tokens:

@@ -4,15 +4,28 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import tee
+from typing import NamedTuple
 
 import numpy as np
 
 from megadec.common.errors import TokenizerError
 from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.dedup.exact import digest_of_cleaned
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.parallel import chunks_of, map_in_order
 
 LARGEST_UINT16 = 65_535
+
+
+class Encoded(NamedTuple):
+    """A document as shards hold it. digest: that of its text, as hex; characters: of title and text."""
+
+    id: str
+    source: str
+    licence: str
+    characters: int
+    digest: str
+    tokens: np.ndarray
 
 
 def token_dtype(vocabulary_size: int) -> str:
@@ -35,9 +48,12 @@ def encode_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> lis
 
 def encode_in_order(
     documents: Iterable[Document], tokenizer: Tokenizer, workers: int
-) -> Generator[tuple[Document, np.ndarray], None, None]:
+) -> Generator[Encoded, None, None]:
     """Each document with its tokens, in the order of the input."""
     chunks, sent = tee(chunks_of(documents))
     with closing(map_in_order(partial(encode_documents, tokenizer=tokenizer), sent, workers)) as encoded:
         for chunk, tokens in zip(chunks, encoded, strict=True):
-            yield from zip(chunk, tokens, strict=True)
+            for document, array in zip(chunk, tokens, strict=True):
+                text = full_text(document)
+                digest = digest_of_cleaned(text).hex()
+                yield Encoded(document.id, document.source, document.licence, len(text), digest, array)

@@ -29,7 +29,8 @@ CLUSTERS = pa.schema(
     [
         ("cluster", pa.int32()), ("id", pa.string()), ("source", pa.string()), ("title", pa.string()),
         ("kept", pa.bool_()), ("similarity", pa.float32()),
-    ]
+    ],
+    metadata={b"megadec": b"duplicates/1"},
 )  # fmt: skip
 _ROWS_AT_ONCE = 4096
 

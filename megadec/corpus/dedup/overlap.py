@@ -25,8 +25,12 @@ class Sketch:
 
     def add(self, text: str) -> None:
         """Add a document's cleaned text; blanks, punctuation and case do not count."""
+        self.add_digest(digest_of_cleaned(text))
+
+    def add_digest(self, digest: bytes) -> None:
+        """Add a document by the digest of its text, of which the first 8 bytes are looked at."""
         self.documents += 1
-        self._hashes.add(digest_of_cleaned(text)[:HASH_BYTES])
+        self._hashes.add(digest[:HASH_BYTES])
         if len(self._hashes) > 16 * SKETCH_HASHES:
             self._hashes = set(self.smallest())
 

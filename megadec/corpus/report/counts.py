@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from itertools import takewhile
 from typing import Any, Self
 
 from megadec.corpus.clean.context import Taken
@@ -19,12 +20,17 @@ SAMPLE_CHARACTERS = 60
 PAIR_CHARACTERS = 300
 READING = "reading"
 
-OnDrop = Callable[[Document, str, str], None]
+OnDrop = Callable[[Document, str, str, int], None]
 
 
 def size_of(document: Document) -> int:
     """The characters of a document: those of its title and its text."""
     return len(document.title) + len(document.text)
+
+
+def writable(text: str) -> str:
+    """Text that files can hold: half a surrogate pair, which JSON may give, is none."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @dataclass
@@ -81,8 +87,9 @@ class SourceCounts:
 class CorpusReport:
     """Counts of a run or of a part of it; `merge` adds those of another part.
 
-    name: what every document's source is called, where the run gives one. on_drop: told of every dropped document, with
-    the reason and the stage.
+    name: what every document's source is called, where the run gives one. pairs: documents before and after what was
+    taken out, by its name. details: of the run as a whole, such as how many clusters of duplicates it has. on_drop: told of every dropped document, with
+    the reason, the stage and its raw characters.
     """
 
     name: str = ""
@@ -90,6 +97,7 @@ class CorpusReport:
     notes: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[str]] = field(default_factory=dict)
     pairs: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
     on_drop: OnDrop | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -135,19 +143,24 @@ class CorpusReport:
         """Count a document that was left out, and keep a short sample of it while there are few for this reason."""
         counts = self.of(document.source)
         counts.dropped[reason] += 1
-        counts.dropped_characters[reason] += size_of(document) if raw_characters is None else raw_characters
+        characters = size_of(document) if raw_characters is None else raw_characters
+        counts.dropped_characters[reason] += characters
         samples = self.samples.setdefault(reason, [])
         if len(samples) < SAMPLES_PER_REASON:
             samples.append(_sample(document))
         if self.on_drop:
-            self.on_drop(document, reason, stage)
+            self.on_drop(document, reason, stage, characters)
 
     def show(self, name: str, before: Document, after: Document) -> None:
         """Keep the beginning of a document before and after a `name` was taken out of it, while there are few."""
         shown = self.pairs.setdefault(name, [])
         if len(shown) < SAMPLES_PER_REASON:
-            texts = {"before": before.text[:PAIR_CHARACTERS], "after": after.text[:PAIR_CHARACTERS]}
-            shown.append({"id": after.id, **texts})
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(before.text, after.text, strict=False))
+            start = max(0, sum(1 for _ in alike) - PAIR_CHARACTERS // 10)  # where they begin to differ
+            texts = {"before": before.text, "after": after.text}
+            shown.append(
+                {"id": after.id, **{k: writable(text[start : start + PAIR_CHARACTERS]) for k, text in texts.items()}}
+            )
 
     def note(self, fact: str) -> None:
         """Count something that changed no document's fate, for example the encoding that a file was found in."""
@@ -180,6 +193,7 @@ class CorpusReport:
             "sources": {name: counts.to_dict() for name, counts in sorted(self.sources.items())},
             "pairs": dict(sorted(self.pairs.items())),
             "notes": dict(sorted(self.notes.items())),
+            "details": self.details,
         }
 
     def state(self) -> dict[str, Any]:
@@ -191,13 +205,12 @@ class CorpusReport:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """The report that `state` was taken from."""
-        report = cls(state["name"], notes=Counter(state["notes"]), samples=state["samples"], pairs=state["pairs"])
+        plain = {name: state[name] for name in ("name", "samples", "pairs", "details")}
+        report = cls(**plain, notes=Counter(state["notes"]))
         for name, values in state["sources"].items():
-            counters: dict[str, Any] = {
-                key: Counter(values.pop(key)) for key in ("dropped", "dropped_characters", "measured")
-            }
-            taken = Taken(**{key: Counter(counts) for key, counts in values.pop("taken").items()})
-            report.sources[name] = SourceCounts(**values, **counters, taken=taken)
+            counters = {key: Counter(values[key]) for key in ("dropped", "dropped_characters", "measured")}
+            taken = Taken(**{key: Counter(counts) for key, counts in values["taken"].items()})
+            report.sources[name] = SourceCounts(**{**values, **counters, "taken": taken})
         return report
 
     def render(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from megadec.common.errors import InputError
-from megadec.corpus.document import FIELDS, Document, is_ours
+from megadec.corpus.document import FIELDS, Document, is_list, is_ours
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.files import Entry, entries, entry_in, reading
 from megadec.corpus.sources.pieces import Piece
@@ -111,10 +111,15 @@ def opened(entry: Entry) -> pq.ParquetFile:
 
 def parquet_files(path: Place, options: ReadOptions) -> list[Entry]:
     """The Parquet files at `path` in order: itself, or those of a folder that match include and exclude."""
-    found = list(entries(place_of(path), SUFFIXES, options))
+    found = [entry for entry in entries(place_of(path), SUFFIXES, options) if not _is_list(entry)]
     if not found:
         raise InputError(f"{path}: no .parquet files in this folder")
     return found
+
+
+def _is_list(entry: Entry) -> bool:
+    with reading(entry.name), opened(entry) as table:
+        return is_list(table.schema_arrow)
 
 
 def is_prepared(path: Place, options: ReadOptions) -> bool:

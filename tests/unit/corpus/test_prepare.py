@@ -37,7 +37,7 @@ def test_documents_and_their_report_are_written_together(tmp_path: Path, reviews
     (tmp_path / "dev.txt").write_text("第7次来这里吃饭，味道一直很好。\t1\n", encoding="utf-8")
     names = {"name": "food", "licence": "CC0-1.0"}
     report = prepare(options(reviews, documents=tmp_path / "out", exclude_texts=(tmp_path / "dev.txt",), **names))
-    assert visible(tmp_path / "out") == ["food.parquet", "food.report.json"]
+    assert visible(tmp_path / "out") == ["food.dropped.parquet", "food.parquet", "food.report.json"]
     documents = list(read_documents([tmp_path / "out" / "food.parquet"]))
     assert len(documents) == 199
     assert {(document.source, document.licence) for document in documents} == {("food", "CC0-1.0")}
@@ -48,10 +48,7 @@ def test_documents_and_their_report_are_written_together(tmp_path: Path, reviews
     assert written["options"]["source"] == "comments"
 
 
-def test_the_number_of_workers_changes_no_byte(
-    tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("megadec.corpus.parallel.CHUNK_DOCUMENTS", 32)
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path) -> None:
     places = {"documents": tmp_path / "made" / "a.parquet", "output": tmp_path / "made" / "shards"}
     made = []
     for workers in (1, 2):

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from megadec.common.owner import OWNER_FILE
 from megadec.data.dataset import DataSet
 from megadec.data.stages import StagedStream
 from megadec.data.stream import TrainStream
 from megadec.engine.health.damaged_shards import REPORT, report_damaged_shards
-from megadec.engine.health.owner import OWNER_FILE, owned
+from megadec.engine.health.owner import owned
 from megadec.engine.health.preemption import STOP_FILE, Interrupt
 from megadec.engine.ranks import Ranks
 
