@@ -5,18 +5,15 @@ or not, or the reason to drop it. Steps know nothing of who runs them, nor of ot
 later.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.text import clean_line, clean_text
 from megadec.corpus.clean.variant import to_variant, variant_of
-from megadec.corpus.dedup.exact import digest_of, digest_of_cleaned
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.options import PrepareOptions
-from megadec.corpus.parallel import chunks_of, map_in_order
 from megadec.corpus.quality.rules import choose_rules, drop_reason
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import Source
@@ -115,47 +112,3 @@ def _convert(document: Document, context: CleanContext) -> Document:
 def _name(source: Source, options: PrepareOptions, document: Document, _: CleanContext) -> Document:
     licence = document.licence or options.licence or source.licence
     return replace(document, source=options.name or document.source, licence=licence)
-
-
-Hashed = tuple[Passed, bytes]
-
-
-def cleaned(
-    documents: Iterable[Document], source: Source, options: PrepareOptions, report: CorpusReport
-) -> Generator[Hashed, None, None]:
-    """Documents that pass, with their hashes, in order; `options.processes` work on chunks of them.
-
-    Close it (`contextlib.closing`) when it is left before its end: it ends the worker processes.
-    """
-    work = partial(clean_chunk, source, options)
-    with closing(map_in_order(work, chunks_of(documents), options.processes)) as results:
-        for passed, partial_report in results:
-            report.merge(partial_report)
-            yield from passed
-
-
-def clean_chunk(
-    source: Source, options: PrepareOptions, documents: list[Document]
-) -> tuple[list[Hashed], CorpusReport]:
-    """The documents of a chunk that pass, with their hashes, and the report of the others. Runs in any process."""
-    report = CorpusReport(options.name)
-    # Titles are joined to texts after cleaning, which cannot make the whole unclean. Documents of earlier runs may have
-    # been changed since by anyone.
-    hashed = digest_of if source.prepared else digest_of_cleaned
-    passed = [(item, hashed(full_text(item.document))) for item in judged(documents, source, options, report)]
-    return passed, report
-
-
-def without_duplicates(
-    documents: Iterable[Hashed], excluded: Iterable[bytes], report: CorpusReport
-) -> Iterator[Hashed]:
-    """Those whose text is new and not excluded; the others are dropped with their reason."""
-    never = frozenset(excluded)
-    seen: set[bytes] = set()
-    for passed, digest in documents:
-        if digest in never or digest in seen:
-            reason = "excluded" if digest in never else "duplicate"
-            report.drop(passed.document, reason, "duplicates", size_of(passed.raw))
-        else:
-            seen.add(digest)
-            yield passed, digest

@@ -1,13 +1,13 @@
-"""Raw documents to those that are learned: cleaning, judging and duplicates."""
+"""Raw documents to those that are learned: the steps, and what each takes out."""
 
 from dataclasses import replace
 from typing import Any
 
-from megadec.corpus.dedup.exact import digest_of
-from megadec.corpus.document import Document, full_text
+from megadec.corpus.clean.context import CleanContext
+from megadec.corpus.document import Document
 from megadec.corpus.options import PrepareOptions
-from megadec.corpus.pipeline import cleaned, without_duplicates
-from megadec.corpus.report.counts import CorpusReport
+from megadec.corpus.pipeline import judged, stages, steps_of
+from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import SOURCES
 
 COMMENTS = SOURCES["comments"]
@@ -20,18 +20,13 @@ def comments(count: int) -> list[Document]:
 
 def run(documents: list[Document], **changes: Any) -> tuple[list[Document], CorpusReport]:
     report = CorpusReport()
-    return [passed.document for passed, _ in cleaned(documents, COMMENTS, replace(OPTIONS, **changes), report)], report
+    return [passed.document for passed in judged(documents, COMMENTS, replace(OPTIONS, **changes), report)], report
 
 
 def test_every_part_of_a_document_becomes_uniform() -> None:
     raw = Document("a\n1", "comments", "很好&hellip;\r\n　　ＯＫ，下次再来", title=" 题\t目 ", label="１", url=" u ")
     (document,), _ = run([raw])
     assert document == Document("a 1", "comments", "很好…\nOK，下次再来", "题 目", "1", "u", "", document.variant)
-
-
-def test_the_hash_is_that_of_the_cleaned_text() -> None:
-    for passed, digest in cleaned(comments(3), COMMENTS, OPTIONS, CorpusReport()):
-        assert digest == digest_of(full_text(passed.document))
 
 
 def test_name_and_licence_of_the_run_reach_the_documents() -> None:
@@ -49,17 +44,19 @@ def test_the_text_changes_variant_and_the_label_keeps_the_original() -> None:
     assert (converted.text, converted.title, converted.variant) == ("这家饭馆的饭菜很便宜", "饭馆", "zh-Hant")
 
 
-def test_duplicates_go_across_chunks_and_sources_and_so_do_excluded_texts() -> None:
-    documents = [*comments(600), *(replace(document, source="other") for document in comments(600))]
-    report = CorpusReport()
-    excluded = [digest_of(full_text(document)) for document in comments(5)[1:]]
-    passed = list(without_duplicates(cleaned(documents, COMMENTS, OPTIONS, report), excluded, report))
-    assert {item.document.source for item, _ in passed} == {"comments"}
-    assert len(passed) == 536
-    assert (report.dropped["excluded"], report.dropped["duplicate"]) == (8, 536)
+def test_what_a_step_takes_out_and_does_not_name_is_counted_under_its_own_name() -> None:
+    raw = Document("1", "comments", "这家店的<b>菜</b>　　很好吃，下次&amp;再来\u200b", title="题 ")
+    context = CleanContext()
+    seen = list(stages(raw, steps_of(COMMENTS, OPTIONS), context))
+    assert [stage.step for stage in seen] == ["markup", "made uniform", "quality rules", "naming"]
+    assert isinstance(seen[-1].outcome, Document)
+    assert size_of(raw) == size_of(seen[-1].outcome) + context.taken.characters.total()
+    assert set(context.taken.characters) == {"markup", "made uniform"}
 
 
-def test_title_and_text_are_judged_and_count_together() -> None:
-    raw = [Document("1", "comments", "好吃", title="甲店的菜"), Document("2", "comments", "好吃", title="乙店的菜")]
-    report = CorpusReport()
-    assert len(list(without_duplicates(cleaned(raw, COMMENTS, OPTIONS, report), (), report))) == 2
+def test_a_drop_is_counted_with_its_raw_characters_and_its_stage() -> None:
+    told = []
+    report = CorpusReport(on_drop=lambda *what: told.append(what[1:]))
+    assert not list(judged([Document("1", "comments", "<b>坏</b>")], COMMENTS, OPTIONS, report))
+    assert told == [("too_short", "quality rules", 8)]
+    assert report.sources["comments"].characters_read == 8

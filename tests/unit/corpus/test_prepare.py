@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from megadec.common.errors import ConfigError, InputError, MegadecError
 from megadec.corpus.dedup.exact import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.prepare import PrepareOptions, prepare
+from megadec.corpus.quality.rules import FilterOptions
 from tests.support.documents import write_documents
 
 
@@ -166,3 +168,34 @@ def test_nothing_left_is_an_error_with_the_reasons_and_no_output(tmp_path: Path,
     with pytest.raises(InputError, match=r"a\.csv: no documents to train on of 2 read \(too_short 2\)"):
         prepare(options(path, **places))
     assert visible(tmp_path) == ["a.csv"]
+
+
+def test_title_and_text_count_together_where_texts_are_compared(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"title": title, "text": "味道很好，送餐也快。"} for title in ("甲店", "乙店", "甲店")]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    report = prepare(options(path, source="jsonl", documents=tmp_path / "out", filter=FilterOptions(rules="short")))
+    assert (report.kept.total(), dict(report.dropped)) == (2, {"duplicate": 1})
+
+
+def test_every_dropped_document_is_listed_with_its_reason_and_the_books_close(tmp_path: Path, reviews: Path) -> None:
+    report = prepare(options(reviews, documents=tmp_path / "out", held_out=tmp_path / "held", held_out_fraction=0.2))
+    rows = pq.read_table(tmp_path / "out" / "comments.dropped.parquet").to_pylist()
+    assert [(row["id"], row["reason"], row["stage"]) for row in rows] == [
+        ("reviews:202", "too_short", "quality rules"),
+        ("reviews:203", "duplicate", "duplicates"),
+    ]
+    counts = report.sources["comments"]
+    assert counts.unexplained_characters == 0
+    assert counts.read == 202
+    assert sum(row["characters"] for row in rows) == counts.dropped_characters.total()
+
+
+def test_documents_are_read_from_a_folder_that_holds_the_list_of_dropped_ones_too(
+    tmp_path: Path, reviews: Path
+) -> None:
+    kept = prepare(options(reviews, documents=tmp_path / "out")).kept
+    again = prepare(options(tmp_path / "out", source="parquet", documents=tmp_path / "again.parquet"))
+    assert again.kept == kept
+    paths = sorted((tmp_path / "out").glob("*.parquet"))
+    assert len(list(read_documents(paths))) == kept.total()
