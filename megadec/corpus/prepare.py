@@ -49,7 +49,7 @@ __all__ = ["PrepareOptions", "prepare"]
 
 # What changes no byte of what workers make.
 UNSEEN_OPTIONS = ("workers", "overwrite", "explain")
-DROPPED_NAME, REPORT_NAME, EVALUATION_NAME = "dropped.parquet", "report.json", "evaluation.json"
+DROPPED_NAME, REPORT_NAME = "dropped.parquet", "report.json"
 MOST_ITEMS = 100
 
 log = logger(__name__)
@@ -139,9 +139,8 @@ class _Line:
     def run(self) -> CorpusReport:
         """Do what is not done yet, and give all results their names."""
         options, work = self.options, self.work
-        if options.decontaminate and not (work.folder / EVALUATION_NAME).exists():
+        if options.decontaminate:
             build_index(options.decontaminate, work.evaluation, options.dedup.evaluation_fraction)
-            write_json(work.folder / EVALUATION_NAME, list(map(str, options.decontaminate)))
         pieces = self._process()
         sizes = [read_json(work.counts(number))["documents"] for number in range(pieces)]
         with closing(seen_before(options.dedup, options.processes)) as seen:

@@ -88,8 +88,8 @@ class CorpusReport:
     """Counts of a run or of a part of it; `merge` adds those of another part.
 
     name: what every document's source is called, where the run gives one. pairs: documents before and after what was
-    taken out, by its name. details: of the run as a whole, such as how many clusters of duplicates it has. on_drop: told of every dropped document, with
-    the reason, the stage and its raw characters.
+    taken out, by its name. details: of the run as a whole, such as how many clusters of duplicates it has. on_drop:
+    told of every dropped document, with the reason, the stage and its raw characters.
     """
 
     name: str = ""

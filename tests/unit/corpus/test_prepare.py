@@ -39,7 +39,12 @@ def test_documents_and_their_report_are_written_together(tmp_path: Path, reviews
     (tmp_path / "dev.txt").write_text("第7次来这里吃饭，味道一直很好。\t1\n", encoding="utf-8")
     names = {"name": "food", "licence": "CC0-1.0"}
     report = prepare(options(reviews, documents=tmp_path / "out", exclude_texts=(tmp_path / "dev.txt",), **names))
-    assert visible(tmp_path / "out") == ["food.dropped.parquet", "food.parquet", "food.report.json"]
+    assert visible(tmp_path / "out") == [
+        "food.dropped.parquet",
+        "food.duplicates.parquet",
+        "food.parquet",
+        "food.report.json",
+    ]
     documents = list(read_documents([tmp_path / "out" / "food.parquet"]))
     assert len(documents) == 199
     assert {(document.source, document.licence) for document in documents} == {("food", "CC0-1.0")}
