@@ -7,9 +7,10 @@ from itertools import chain
 
 from megadec.corpus.dedup.fingerprint import Fingerprint, fingerprint
 from megadec.corpus.dedup.options import DedupOptions
-from megadec.corpus.document import Document, read_documents
+from megadec.corpus.document import Document
 from megadec.corpus.parallel import chunks_of, map_in_order
-from megadec.corpus.sources.parquet import parquet_files
+from megadec.corpus.report.counts import CorpusReport
+from megadec.corpus.sources.parquet import read_prepared
 from megadec.corpus.sources.reading import ReadOptions
 
 
@@ -18,8 +19,7 @@ def seen_before(options: DedupOptions, workers: int) -> Generator[Fingerprint, N
 
     Close it when it is left before its end. Raises InputError for what is no file of documents.
     """
-    files = chain.from_iterable(parquet_files(path, ReadOptions()) for path in options.against)
-    documents = read_documents(list(files))
+    documents = chain.from_iterable(read_prepared(path, CorpusReport(), ReadOptions()) for path in options.against)
     with closing(map_in_order(partial(_fingerprints, options), chunks_of(documents), workers)) as chunks:
         for prints in chunks:
             yield from prints

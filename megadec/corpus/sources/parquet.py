@@ -110,11 +110,14 @@ def opened(entry: Entry) -> pq.ParquetFile:
 
 
 def parquet_files(path: Place, options: ReadOptions) -> list[Entry]:
-    """The Parquet files at `path` in order: itself, or those of a folder that match include and exclude."""
-    found = [entry for entry in entries(place_of(path), SUFFIXES, options) if not _is_list(entry)]
+    """The Parquet files at `path` in order: itself, or those of a folder that match include and exclude.
+
+    The lists that prepare writes beside documents are no input, also where a pattern has named them.
+    """
+    found = list(entries(place_of(path), SUFFIXES, options))
     if not found:
         raise InputError(f"{path}: no .parquet files in this folder")
-    return found
+    return [entry for entry in found if not _is_list(entry)]
 
 
 def _is_list(entry: Entry) -> bool:
@@ -130,4 +133,4 @@ def is_prepared(path: Place, options: ReadOptions) -> bool:
             kinds.add(is_ours(table.schema_arrow))
     if len(kinds) > 1:
         raise InputError(f"{path}: holds both files of documents and other tables; read them in two runs")
-    return kinds == {True}
+    return kinds <= {True}

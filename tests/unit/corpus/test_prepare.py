@@ -200,7 +200,9 @@ def test_documents_are_read_from_a_folder_that_holds_the_list_of_dropped_ones_to
     tmp_path: Path, reviews: Path
 ) -> None:
     kept = prepare(options(reviews, documents=tmp_path / "out")).kept
-    again = prepare(options(tmp_path / "out", source="parquet", documents=tmp_path / "again.parquet"))
-    assert again.kept == kept
     paths = sorted((tmp_path / "out").glob("*.parquet"))
+    for number, given in enumerate([(tmp_path / "out",), tuple(paths)]):
+        places = {"documents": tmp_path / f"again-{number}.parquet"}
+        again = prepare(PrepareOptions(source="parquet", input=given, workers=1, **places))
+        assert again.kept == kept
     assert len(list(read_documents(paths))) == kept.total()
