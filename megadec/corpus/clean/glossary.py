@@ -27,9 +27,7 @@ from megadec.corpus.clean.variant import SIMPLIFIED, TRADITIONAL, to_variant
 
 GROUPS_FILE = Path(__file__).with_name("conversion_groups.txt")
 
-_NOTE = re.compile(
-    r"\{\{\s*(?:(?:template|模板|t):\s*)?(?:note[ _]?ta[^|{}]*|地[区區][用]?[词詞][^|{}]*|cgroup)\|", re.IGNORECASE
-)
+_NOTE = re.compile(r"\{\{\s*(?:(?:template|模板|t):\s*)?(?:note[ _]?ta[^|{}]*|cgroup\s*)\|", re.IGNORECASE)
 _NOTE_TOKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|-\{|\}-|\|")
 _GROUP_KEY = re.compile(r"g[0-9]+", re.IGNORECASE)
 

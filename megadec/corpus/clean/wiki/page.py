@@ -38,7 +38,7 @@ def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
         return "disambiguation"
     written = dominating_variant(resolve_conversion(wikitext, SIMPLIFIED))
     wanted, glossary = context.wanted, glossary_of(wikitext)
-    page = Page(document.title, written)
+    page = Page(document.title, wanted or written)
     resolved = resolve_conversion(wikitext, wanted or written, shield=bool(wanted))
     sections = drop_boilerplate(render(resolved, page, taken), taken)
     text = _joined(sections)

@@ -108,7 +108,14 @@ def _volume(arguments: Arguments) -> str:
 
 
 def _cast(arguments: Arguments) -> str:
-    return block(*arguments.positional(), arguments.text("content"))
+    return block(*arguments.positional(), arguments.text("content", "text"))
+
+
+def _equation(arguments: Arguments) -> str:
+    """{{equation box 1|title=|equation=}}, {{numblk|:|formula|number}}."""
+    if arguments.name in ("numblk", "numbered block", "bi"):
+        return block(arguments.text(2))
+    return block(arguments.text("title", "name"), arguments.text("equation", "statement", "text", 1))
 
 
 def _reviews(arguments: Arguments) -> str:
@@ -181,6 +188,8 @@ TABLE: Table = (
         graphic novel list, graphic novel list/sublist, 漫画列表, 漫畫列表, 卷列表, numbered chapter list
         单行本, 單行本
     """), _volume),
+    (names("equation box 1, equation box, equation, 公式, numblk, numbered block, math theorem, bi"), _equation),
+    (names("side box, sidebox, sidebar box, tip, markup, 代码示例, 程式碼範例"), _cast),
     (names("cast listing, cast list, castlist, 演員列表, 演员列表"), _cast),
     (names("album ratings, album reviews, video game reviews, professional ratings"), _reviews),
     (names("center2, 段落, section text, nowrap block"), argument(1)),

@@ -110,8 +110,10 @@ def _releases(arguments: Arguments) -> str:
 
 
 def _life(arguments: Arguments) -> str:
-    values = [arguments.text(position) for position in (1, 2, 3, 4)]
-    return f"{values[0]}{values[1]}－{values[2]}{values[3]}" if any(values) else ""
+    """{{bd|1900年|1月1日|1980年|2月2日}}; of the living the birth alone."""
+    born, died = (arguments.text(first) + arguments.text(first + 1) for first in (1, 3))
+    born, died = (shown_date([part]) if _ISO.match(part) else part for part in (born, died))
+    return f"{born}－{died}" if re.search(r"[\w?？]", died) else born
 
 
 def _reign(arguments: Arguments) -> str:

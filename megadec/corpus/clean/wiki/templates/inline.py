@@ -1,7 +1,8 @@
 """Templates inside a sentence: form around a text, marks, and those that show nothing."""
 
+from megadec.corpus.clean.variant import TRADITIONAL
 from megadec.corpus.clean.wiki.protect import LINE_BREAK
-from megadec.corpus.clean.wiki.templates.arguments import Arguments, Table, argument, constant, joined, names
+from megadec.corpus.clean.wiki.templates.arguments import Arguments, Recipe, Table, argument, constant, joined, names
 
 
 def _javadoc(arguments: Arguments) -> str:
@@ -24,6 +25,25 @@ def _character(arguments: Arguments) -> str:
 def _offset(arguments: Arguments) -> str:
     hours = arguments.text(1)
     return f"UTC{hours if hours[:1] in ('+', '-', '−', '') else '+' + hours}"
+
+
+def _regional(arguments: Arguments) -> str:
+    """{{地区用词|cn=硅|tw=矽}}: the word of the page's script, and what is said of it first."""
+    own, other = (
+        (("cn", "hans"), ("tw", "hant", "hk"))
+        if arguments.page.variant != TRADITIONAL
+        else (
+            ("tw", "hant", "hk"),
+            ("cn", "hans"),
+        )
+    )
+    word, start = arguments.text(*own, *other), arguments.text("start")
+    return f"{word}（{start}）" if word and start else word
+
+
+def _bracket(simplified: str) -> Recipe:
+    """{{〈}} is 《 in Simplified text."""
+    return lambda a: a.name if a.page.variant == TRADITIONAL else simplified
 
 
 def _title(arguments: Arguments) -> str:
@@ -89,6 +109,10 @@ TABLE: Table = (
     (["pm", "±"], constant("±")),
     (["(("], constant("{{")),
     (names("pagename, fullpagename, basepagename, subpagename, fullpagenamee, pagenamee, rootpagename"), _title),
+    (names("地区用词, 地區用詞, 地区词, 地區詞"), _regional),
+    *(([bracket], _bracket(simplified)) for bracket, simplified in zip("〈〉「」『』", "《》“”‘’", strict=True)),
+    (names("台湾植物, 臺灣植物, 台灣植物"), argument("zh")),
+    (names("ietf rfc, rfc, cite ietf rfc"), lambda a: f"RFC {a.text(1)}" if a.text(1) else ""),
     (["sitename"], constant("维基百科")),
     # Known to show nothing of the page.
     (names("""

@@ -39,16 +39,18 @@ def by_prefix(name: str) -> Recipe | None:
 def _foreign_link(arguments: Arguments) -> str:
     """{{link-en|中文|English|显示}}: what is shown, else the Chinese title; never the foreign one."""
     given = arguments.text("zh_text", "d", "nt", "lt", "display", "text", "显示", "顯示")
-    return given or _chinese(arguments, 3) or arguments.text("zh", "title", "tzh", 1)
+    return given or arguments.text(3, "zh", "title", "tzh", 1)
 
 
 def _foreign_link_named(arguments: Arguments) -> str:
-    """{{ill|中文|en|English|lt=显示}}"""
-    return arguments.text("zh_text", "d", "lt", "display", "zh", "title", 1)
+    """{{ill|中文|en|English|lt=显示}}, and with the language first: {{ill|en|中文|English}}."""
+    first = 2 if arguments.text(1).lower() in LANGUAGES and arguments.text(3) else 1
+    return arguments.text("zh_text", "d", "lt", "display", "zh", "title", first)
 
 
-def _chinese(arguments: Arguments, position: int) -> str:
-    return arguments.text(position)
+def _foreign_words(arguments: Arguments) -> str:
+    """{{lang|fr|mots}}, on one line though an editor has wrapped it."""
+    return re.sub(r"[ \t]*\n[ \t]*(?=[^\s*#:;|!])", " ", arguments.text(2, "text", 1))
 
 
 def _language_first(arguments: Arguments) -> str:
@@ -147,17 +149,17 @@ _CHINESE = _parts(
 FOREIGN_LINK: Recipe = _foreign_link
 
 TABLE: Table = (
-    (names("lang, zh-lang, 外语, 外語, 语言, 語言, langue, langnf, wikt-lang"), argument(2, "text", 1)),
+    (names("lang, zh-lang, 外语, 外語, 语言, 語言, langue, langnf, wikt-lang"), _foreign_words),
     (["langx"], lambda arguments: labelled(arguments.text(1), arguments.text(2), arguments)),
     (names("""
-        link-en, le, lj, lf, lke, link, liw, internal link helper, lw, lwh, red link, lang link, en-link
-        illm-lite, lk, ld, li, lr, lee, link language, 外语链接, 外語連結, 绿链, 綠鏈, 內部連結助手
-        内部链接助手, 内部連結, 跨维基链接, 跨維基連結, 红链, 紅鏈, 链接, 連結, 鏈接, link-interlanguage
+        link-en, le, lj, lf, lke, link, internal link helper, lw, lwh, red link, lang link, en-link, illm-lite
+        lk, ld, li, lr, lee, link language, 外语链接, 外語連結, 绿链, 綠鏈, 內部連結助手, 内部链接助手, 内部連結
+        跨维基链接, 跨維基連結, 红链, 紅鏈, 链接, 連結, 鏈接, link-interlanguage
     """), FOREIGN_LINK),
     (names("""
         link-interwiki, link-wd, link-wikidata, link wd, 跨语言链接, 跨語言連結, 跨語言鏈接, 跨语言連結
-        跨语言内链, interlanguage link, interlanguage link multi, interlanguage link wikidata, ilh, ill, illm
-        ill2, ill-wd, iw2, liwd, 跨語言內鏈, 语际链接, 語際連結, 多语言链接, 多語言連結
+        跨语言内链, interlanguage link, interlanguage link multi, liw, 仮リンク, interlanguage link wikidata
+        ilh, ill, illm, ill2, ill-wd, iw2, liwd, 跨語言內鏈, 语际链接, 語際連結, 多语言链接, 多語言連結
     """), _foreign_link_named),
     (names("tsl, translink, tslh, tsll, tsl2, 翻译链接, 翻譯連結, translation link, 译链, 譯鏈"), _language_first),
     (names("""
