@@ -88,16 +88,22 @@ class BenchOptions:
 
 
 def linear_svm(
-    train: Sequence[LabelledText], held_out: Sequence[LabelledText], labels: Sequence[str]
+    train: Sequence[LabelledText],
+    held_out: Sequence[LabelledText],
+    labels: Sequence[str],
+    least_texts: int = SVM_LEAST_TEXTS,
 ) -> dict[str, Any]:
-    """The baseline's figures, the number of its features, and the seconds that it took."""
+    """The baseline's figures, the number of its features, and the seconds that it took.
+
+    least_texts: n-grams that stand in fewer are left out.
+    """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.svm import LinearSVC
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "finetune") from error
     began = time.perf_counter()
-    grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=SVM_LEAST_TEXTS, sublinear_tf=True)
+    grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=least_texts, sublinear_tf=True)
     model = LinearSVC(C=SVM_C, random_state=0)
     model.fit(grams.fit_transform([one.text for one in train]), label_numbers(train, labels))
     said_N = model.predict(grams.transform([one.text for one in held_out]))

@@ -16,11 +16,14 @@ from typing import Any
 from megadec.common.config import Option, options_of
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.vocabulary.train import TokenizerOptions
+from megadec.corpus.words.statistics import WordsOptions
+from megadec.corpus.words.vectors import WordVectorOptions
 from megadec.engine.metrics.plot import PlotOptions
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.seq2seq import PairsRun
 from megadec.export.commands import ConvertOptions, GenerateOptions
 from megadec.export.score import ScoreOptions
+from megadec.finetune.augment_command import AugmentFileOptions
 from megadec.finetune.commands import PairScoreOptions, TranslateOptions
 from megadec.finetune.pseudo_labels import PseudoOptions
 from megadec.finetune.score import ClassifierScoreOptions
@@ -37,6 +40,8 @@ from megadec.serve.options import ServeOptions
 COMMANDS: list[tuple[str, type]] = [
     ("megadec prepare", PrepareOptions),
     ("megadec train-tokenizer", TokenizerOptions),
+    ("megadec words", WordsOptions),
+    ("megadec word-vectors", WordVectorOptions),
     ("megadec show", ShowOptions),
     ("megadec pretrain", PretrainRun),
     ("megadec finetune", FineTuneRun),
@@ -52,6 +57,7 @@ COMMANDS: list[tuple[str, type]] = [
     ("megadec evaluate: language models", ScoreOptions),
     ("megadec evaluate: classifiers", ClassifierScoreOptions),
     ("megadec evaluate: encoder-decoders", PairScoreOptions),
+    ("megadec augment", AugmentFileOptions),
     ("megadec label", PseudoOptions),
     ("megadec translate", TranslateOptions),
     ("megadec lineage", LineageOptions),

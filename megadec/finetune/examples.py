@@ -26,6 +26,7 @@ from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.thucnews import class_names
 from megadec.export.read.inputs import TEXT, Cut, Form
+from megadec.finetune.augment import AugmentOptions, augmented
 from megadec.finetune.soft_labels import draw_labels, read_soft
 
 ENCODED_AT_A_TIME = 4096
@@ -107,6 +108,7 @@ class LabelledOptions:
         tokens dropped, so that no single piece decides. An epoch is a pass over all of them.
     bpe_dropout: of a variant, the probability of a cut between two characters that no piece then crosses.
     token_dropout: of a variant, the probability that a token is dropped.
+    augment: changed copies of the training texts, for small sets; each variant holds them.
     """
 
     train: str = ""
@@ -120,6 +122,7 @@ class LabelledOptions:
     variants: int = 1
     bpe_dropout: float = 0.1
     token_dropout: float = 0.0
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
 
     def __post_init__(self) -> None:
         check_range(self, "data.", "variants", least=1)
@@ -149,17 +152,33 @@ def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText
     _check_whole(path, report)
 
 
+def with_copies(texts: Sequence[LabelledText], options: AugmentOptions, seed: int) -> list[LabelledText]:
+    """Each text, followed by its changed copies. Raises as `augmented` does."""
+    copies, counts = augmented([(one.text, one.label) for one in texts], options, seed)
+    if is_first():
+        done = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        log.info("%s texts, augmented: %s", f"{len(texts):,}", done)
+    found = []
+    for one, some in zip(texts, copies, strict=True):
+        found += [one, *(one._replace(text=text, place=f"{one.place}, copy {n}") for n, text in enumerate(some, 1))]
+    return found
+
+
 def read_sets(options: LabelledOptions, tokenizer: Tokenizer, seed: int = 0) -> tuple[LabelledSet, LabelledSet | None]:
     """The training set and the held-out one (None where none is named), with one list of labels.
 
-    seed: draws the variants, and the labels of soft texts. The labels are those of class.txt in its order, else those
-    of the training set, sorted. Raises ConfigError and InputError: see `read_labelled` and `read_soft`; also for a
-    label that is not in the list, fewer than two labels, no text at all, and a held-out set inside the training set.
+    seed: draws the copies, the variants, and the labels of soft texts. The labels are those of class.txt in its order,
+    else those of the training set, sorted. Raises ConfigError and InputError: see `read_labelled`, `augmented` and
+    `read_soft`; also for a label that is not in the list, fewer than two labels, no text at all, and a held-out set
+    inside the training set.
     """
     if not options.train:
         raise ConfigError("data.train names no labelled texts: give a file or folder such as data/titles/train.txt")
     train_path = Path(options.train)
-    train = read_set(train_path, options, tokenizer, _class_list(train_path, options))
+    texts = None
+    if options.augment.copies:
+        texts = with_copies(list(read_labelled(train_path, options)), options.augment, seed)
+    train = read_set(train_path, options, tokenizer, _class_list(train_path, options), texts=texts)
     if all(name.isdecimal() for name in train.names) and is_first():
         log.warning("%s: the labels have no names but %s ...; a class.txt beside it gives them, a line for each",
                     train_path, ", ".join(train.names[:3]))  # fmt: skip
@@ -173,11 +192,11 @@ def read_sets(options: LabelledOptions, tokenizer: Tokenizer, seed: int = 0) -> 
     for number in range(options.variants):
         encode = _encode_variant(tokenizer, options, seed, number) if number else tokenizer.encode_many
         if number:
-            sets.append(read_set(train_path, options, tokenizer, train.names, encode))
+            sets.append(read_set(train_path, options, tokenizer, train.names, encode, texts))
         if soft is not None:
-            texts, probabilities = soft
+            soft_texts, probabilities = soft
             labels = draw_labels(probabilities, zlib.crc32(f"{seed} {number}".encode())).tolist()
-            pairs = zip(texts, labels, strict=True)
+            pairs = zip(soft_texts, labels, strict=True)
             sets.append(_encoded(Path(options.soft), pairs, train.names, options.form, tokenizer.prefix_ids, encode))
     learned = joined(sets)
     if not options.dev:
@@ -243,12 +262,14 @@ def read_set(
     tokenizer: Tokenizer,
     names: Sequence[str] | None,
     encode: Encode | None = None,
+    texts: Iterable[LabelledText] | None = None,
 ) -> LabelledSet:
-    """One set. names: the labels that there may be; None takes what is found, sorted. Raises as `read_sets` does."""
+    """One set. names: the labels that there may be; None takes what is found, sorted. texts: in place of those that
+    `path` holds. Raises as `read_sets` does."""
     numbers = {name: number for number, name in enumerate(names or ())}
 
     def numbered() -> Iterator[tuple[str, int]]:
-        for one in read_labelled(path, options):
+        for one in read_labelled(path, options) if texts is None else texts:
             if names is None:
                 numbers.setdefault(one.label, len(numbers))
             yield one.text, number_of(one, numbers)

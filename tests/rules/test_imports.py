@@ -4,7 +4,10 @@ import subprocess
 import sys
 
 # Packages of the extras that nothing in the base set loads by itself.
-EXTRAS = ["transformers", "ray", "starlette", "uvicorn", "matplotlib", "sklearn", "onnx", "onnxruntime", "gguf"]
+EXTRAS = [
+    "transformers", "ray", "starlette", "uvicorn", "matplotlib", "sklearn", "onnx", "onnxruntime", "gguf", "jieba",
+    "rjieba", "gensim",
+]  # fmt: skip
 
 # None in sys.modules makes an import fail as if the package were not installed.
 PROGRAM = """

@@ -1,0 +1,1 @@
+"""Words: statistics of a corpus, vectors, and what both stand on, the cut of a text into words."""
