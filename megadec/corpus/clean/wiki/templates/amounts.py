@@ -6,6 +6,7 @@ from megadec.corpus.clean.wiki.templates.arguments import Arguments, Recipe, Tab
 
 _RANGES = ("-", "–", "—", "to", "and", "x", "×", "至", "by", "or", "to(-)", "and(-)", "~")
 _NUMBER = re.compile(r"[-+−]?(?:[0-9][0-9,]*)?(?:\.[0-9]+)?$")
+_MIXED_NUMBER = re.compile(r"([-−]?[0-9]+)\+([0-9]+)[/⁄]([0-9]+)$|[-−]?[0-9]+[/⁄][0-9]+$")
 RAISED = str.maketrans("0123456789+-−()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁽⁾ⁿ")
 
 
@@ -20,9 +21,10 @@ def grouped(number: str) -> str:
 
 def _measure(arguments: Arguments) -> str:
     """{{convert|5|km|mi}}: the amount that is given, with its unit; what it comes to in another one goes."""
-    values = arguments.positional()
-    numbers = [value for value in values if _NUMBER.match(value)]
-    if not numbers:
+    values = [
+        _MIXED_NUMBER.sub(lambda m: f"{m[1]}又{m[2]}/{m[3]}" if m[1] else m[0], v) for v in arguments.positional()
+    ]
+    if not values or not (_NUMBER.match(values[0]) or "/" in values[0]):
         return ""
     if len(values) >= 4 and values[1] in _RANGES:
         sign = "×" if values[1] in ("x", "by") else values[1] if values[1] in ("×", "至", "~") else "–"

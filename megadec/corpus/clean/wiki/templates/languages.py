@@ -102,6 +102,14 @@ def _pronounced(arguments: Arguments) -> str:
     return text if not text or text[0] in "/[" else f"[{text}]"
 
 
+def _ipa(arguments: Arguments) -> str:
+    """{{IPA|tiː}}, and with a language: {{IPA|en|tiː}}."""
+    text = arguments.text(2)
+    return (
+        (f"[{text}]" if text[0] not in "/[" else text) if text and _CODE.match(arguments.text(1)) else arguments.text(1)
+    )
+
+
 def _phonemes(arguments: Arguments) -> str:
     """{{IPAc-en|ˈ|æ|p|əl}}: the signs joined."""
     signs = [value for value in arguments.positional() if value.lower() not in _IPA_WORDS]
@@ -180,7 +188,7 @@ TABLE: Table = (
     (names("""
         ipa, ipa2, ipalink, ipa link, ipaslink, ipablink, 国际音标, 國際音標, 音标, 音標, pron, pron-en
         pronunciation text
-    """), argument(1)),
+    """), _ipa),
     (names("respell, usdict"), joined("-")),
     (names("""
         py, pinyin, 汉语拼音, 漢語拼音, bpmf, zhuyin, bopomofo, jyutping, 粤拼, 粵拼, romaji, hanzi, kanji
