@@ -26,17 +26,12 @@ _MAGIC_WORD = re.compile(r"__[A-Z]{3,}__|__[\u4e00-\u9fff]{2,}__")
 _STRAY_ROW = re.compile(f"{STRAY_ROW}[^\n]*")
 _MARKUP_REST = re.compile(r"\[\[|\]\]|\{\{+|\}\}+|-\{|\}-")
 _REST_PASSES = 5
-_SPACES = re.compile(r"[ \t\u00a0\u2002-\u200a\u202f]+")
+_WIDE = r"\t\u00a0\u2002-\u200a\u202f"
+_SPACES = re.compile(rf"(?: [ {_WIDE}]|[{_WIDE}])[ {_WIDE}]*")  # a single blank needs no change
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff\u00ad\ufdd0-\ufdef]")
 
 _OPEN, _CLOSE = "（(「『《〈“‘【〔[", "）)」』》〉”’】〕]"
-# Not after a Latin letter: main() and a[] are words of their own.
-_EMPTY_BRACKETS = re.compile(
-    "|".join(
-        ("(?<![A-Za-z0-9_])" if ord(start) < 128 else "") + rf"{re.escape(start)}[\s,，;；、:：/・·]*{re.escape(end)}"
-        for start, end in zip(_OPEN, _CLOSE, strict=True)
-    )
-)
+_EMPTY_BRACKETS = re.compile(rf"[{re.escape(_OPEN)}][\s,，;；、:：/・·]*[{re.escape(_CLOSE)}]")
 _ROUND = re.compile(r"（([^（）()\n]*)）")
 # `德语：` in a bracket whose foreign word was markup that is gone.
 _LABEL_ALONE = re.compile(r"(?:^|(?<=[;；,，、]))\s*[\u4e00-\u9fff]{1,5}[语語文]\s*[:：]\s*(?=[;；,，、]|$)")
@@ -75,10 +70,20 @@ def tidy_brackets(text: str) -> str:
     """Remove brackets that removed markup has emptied, and the separators that it left: `（；德语：，简称X）`."""
     text = _ROUND.sub(_tidy_round, text)
     for _ in range(3):
-        text, count = _EMPTY_BRACKETS.subn("", text)
-        if not count:
+        shorter = _EMPTY_BRACKETS.sub(_without_empty, text)
+        if len(shorter) == len(text):
             break
+        text = shorter
     return text
+
+
+def _without_empty(match: re.Match[str]) -> str:
+    """Nothing for a pair of brackets; not after a Latin letter, where main() and a[] are words of their own."""
+    opening, closing, start = match[0][0], match[0][-1], match.start()
+    if _OPEN.index(opening) != _CLOSE.index(closing):
+        return match[0]
+    before = match.string[start - 1] if start and opening < "\x80" else ""
+    return match[0] if before and before < "\x80" and (before.isalnum() or before == "_") else ""
 
 
 def _tidy_round(match: re.Match[str]) -> str:

@@ -37,6 +37,8 @@ def link_text(target: str, label: str | None) -> tuple[str, str]:
     `label` is None where there is no bar; empty after the pipe trick (`[[甲 (乙)|]]` shows 甲).
     """
     prefix, colon, _ = target.partition(":")
+    if not colon and label and (text := label.strip()):
+        return text, "links"
     if colon and prefix.strip():
         namespace = prefix.strip().lower()
         if (kind := hidden_kind(namespace)) or namespace in _LANGUAGES:

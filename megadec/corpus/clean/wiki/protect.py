@@ -40,7 +40,7 @@ _KINDS = {
 _TAGS = [name for name in _KINDS if name != "!--"]
 _OPENER = re.compile(rf"<!--|<({'|'.join(_TAGS)})(\s[^<>]*?)?(/?)>", re.IGNORECASE)
 _CLOSERS = {"!--": re.compile("-->")} | {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _TAGS}
-_REFERENCE = re.compile(r"<ref(?:\s[^<>]*?)?/>|(<ref(?:\s[^<>]*)?>)|(</ref\s*>)", re.IGNORECASE)
+_REFERENCE = re.compile(r"<(/?)ref(?:[\s/][^<>]*)?>", re.IGNORECASE)
 _NOWIKI_TAG = re.compile(r"</?nowiki\s*>\n?", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
@@ -99,18 +99,18 @@ def drop_references(text: str, taken: Taken) -> str:
     parts: list[str] = []
     position, opened_at, opened_from, inner = 0, -1, 0, 0
     for match in _REFERENCE.finditer(text):
-        if match[2] and opened_at >= 0:
+        if match[1] and opened_at >= 0:
             # Tags that stood between were counted when they were met.
             del parts[opened_at:]
             taken.add("references", match.end() - opened_from - inner)
             opened_at = -1
         else:
             parts.append(text[position : match.start()])
-            if match[1]:
-                opened_at, opened_from, inner = len(parts), match.start(), 0
-            elif not match[2]:
+            if match[0][-2] == "/":
                 taken.add("references", len(match[0]))
-                inner = inner + len(match[0]) if opened_at >= 0 else 0
+                inner += len(match[0])
+            elif not match[1]:
+                opened_at, opened_from, inner = len(parts), match.start(), 0
         position = match.end()
     return "".join(parts) + text[position:]
 

@@ -9,6 +9,7 @@ Counted in `taken`: a link, template or table counts what it is written with les
 counted inside it.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -56,7 +57,9 @@ class _Renderer:
         self._pieces, self._ends, self._partners = tokenize(wikitext)
         self._page = page
         self._taken = taken
-        self._counted = 0
+        self._counted = 0  # characters in all
+        self._characters: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
         self._out: list[str] = []
         self._frames: list[_Frame] = []
         self._sections: list[Section] = []
@@ -64,30 +67,26 @@ class _Renderer:
 
     def sections(self) -> list[Section]:
         pieces, out = self._pieces, self._out
+        bracket, braces, bar, tag, closing = self._bracket, self._braces, self._line_or_bar, self._tag, self._closing
+        render_mark = {"[": bracket, "{": braces, "|": bar, "!": bar, "\n": bar, "<": tag, "]": closing, "}": closing}
         last = len(pieces) - 1
         index = 0
         while index < last:
             if text := pieces[index]:
                 out.append(text)
-            index = self._mark(index + 1) + 1
+            mark = pieces[index + 1]
+            index = render_mark[mark[0]](mark, index + 1) + 1
         out.append(pieces[last])
         while self._frames:
             self._cut_table(last + 1)
         self._end_section(0, "")
+        for kind, characters in self._characters.items():
+            self._taken.add(kind, characters, self._numbers[kind])
         return self._sections
 
-    def _mark(self, index: int) -> int:
-        """Render the mark at `index`; the place of the last piece that is used up."""
-        mark = self._pieces[index]
-        first = mark[0]
-        if first == "[":
-            return self._bracket(mark, index)
-        if first == "{":
-            return self._braces(mark, index)
-        if first in "|\n!":
-            return self._line_or_bar(mark, index)
-        if first == "<":
-            return self._tag(mark, index)
+    # Each of these renders the mark at `index`, and returns the place of the last piece that is used up with it.
+
+    def _closing(self, mark: str, index: int) -> int:
         if mark == "]":
             if index not in self._partners:
                 self._out.append(mark)
@@ -99,16 +98,15 @@ class _Renderer:
 
     def _bracket(self, mark: str, index: int) -> int:
         if mark[1] != "[":
-            label = (
-                OUTSIDE_LABEL + (mark[:-1].split(None, 1)[1:] or [""])[0].rstrip() if mark[-1] == "]" else OUTSIDE_LABEL
-            )
+            _, _, label = mark.rstrip("]").partition(" ")
+            label = OUTSIDE_LABEL + label.strip()
             self._count("external links", len(mark) - len(label))
             self._out.append(label)
         elif len(mark) > 2:
             target, bar, label = mark[2:-2].partition("|")
             text, kind = link_text(target, label if bar else None)
-            self._count(kind, len(mark) - len(text))
             self._out.append(text)
+            self._count(kind, len(mark) - len(text))
         elif index not in self._partners:
             return self._skip_head(index)
         elif kind := self._hidden_link(index):
@@ -379,7 +377,8 @@ class _Renderer:
 
     def _count(self, kind: str, characters: int) -> None:
         if kind != "markup":
-            self._taken.add(kind, characters)
+            self._characters[kind] += characters
+            self._numbers[kind] += 1
             self._counted += characters
 
 

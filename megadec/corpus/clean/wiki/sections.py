@@ -84,6 +84,8 @@ def _is_prose(line: str, least_han: int) -> bool:
 
 def _lists_links(body: str) -> bool:
     """Whether every line opens with a link to another site and says little more."""
+    if OUTSIDE_LABEL not in body:
+        return False
     lines = _lines(body)
     return bool(lines) and all(
         line.lstrip(_LIST_MARKS).startswith(OUTSIDE_LABEL) and not _is_prose(line, _PROSE_ITEM_HAN) for line in lines

@@ -5,6 +5,7 @@ fails ends at the next bracket, brace, tag or line end.
 """
 
 import re
+from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ _MARK = re.compile(
 )  # fmt: skip
 _FARTHEST = 40  # open marks that a closing one looks through for its partner
 _OPENING = {"[[": "[[", "{{": "{{"}
-_CLOSING = {"]]": "[[", "}}": "{{"}
+_CLOSING = {"]]": "[[", "}}": "{{", "]": "["}
 
 
 class Tokens(NamedTuple):
@@ -52,10 +53,11 @@ def tokenize(wikitext: str) -> Tokens:
 def _partners(pieces: list[str]) -> dict[int, int]:
     opened: list[tuple[str, int]] = []
     partners: dict[int, int] = {}
-    for index in range(1, len(pieces), 2):
-        mark = pieces[index]
-        if len(mark) > 2 and mark[0] in "[{" and mark[-1] in "]}":
+    for index, mark in enumerate(pieces[1::2]):
+        first = mark[0]
+        if first in "|!" or (first in "[{" and mark[-1] in "]}"):  # a bar, or whole in itself
             continue
+        index = 2 * index + 1
         opening = _OPENING.get(mark) or _longer_opening(mark)
         if opening:
             opened.append((opening, index))
@@ -78,21 +80,20 @@ def _partners(pieces: list[str]) -> dict[int, int]:
 
 
 def _longer_opening(mark: str) -> str:
-    if mark[0] == "\n":
-        return "{|" if "{|" in mark and mark.lstrip("\n\t :*#;").startswith("{|") else ""
     if mark[0] == "[":
         return "["
+    if mark[0] == "\n":
+        return "{|" if "{|" in mark and mark[1] != "=" else ""
     return "<table" if mark[0] == "<" and tag_name(mark) == "table" else ""
 
 
 def _longer_closing(mark: str) -> str:
     if mark[0] == "\n":
-        return "{|" if mark.endswith("|}") and mark[1] != "=" else ""
-    if mark == "]":
-        return "["
+        return "{|" if mark[-1] == "}" and mark[1] != "=" else ""
     return "<table" if mark[0] == "<" and tag_name(mark) == "/table" else ""
 
 
+@lru_cache(1024)
 def tag_name(tag: str) -> str:
     """`<Table class=a>` -> `table`, `</TD>` -> `/td`, `<br/>` -> `br`."""
     head = tag[1:-1].split(None, 1)[0].lower()

@@ -1,0 +1,212 @@
+"""The corpus line against its peers, on real pages: extraction, and hours for all of ZhWiki.
+
+    python -m bench.corpus --data FOLDER [--quick true] [--only extraction] [--wikiextractor_python PYTHON]
+
+In: a folder with zhwiki/*-pages-articles.xml.bz2 (a few real pages: they are repeated, with a title of its own for each
+copy, to 100 MB of XML). Out: one JSON object: what each figure was made of, then `bars`. Peers are installed by the
+user: `pip install wikiextractor==3.1.0`; one that is missing is named under `missing`, and its bar is left out.
+
+CPU seconds are those of all processes that a command starts. To add a figure, write a function of `Given` and put it in
+FIGURES.
+"""
+
+import bz2
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.measure import ROOT, commit, environment
+from megadec.common.config import parse
+from megadec.common.errors import ConfigError, TrainingError, check_choice, run_main
+
+FULL_BYTES, QUICK_BYTES = 100_000_000, 12_000_000
+# zhwiki-*-pages-articles.xml.bz2 of 2024-2025 is 2.8 to 3.2 GB, its XML four times as much.
+ZHWIKI_XML_BYTES = 13e9
+CORES = (2, 16, 64)
+
+
+@dataclass(frozen=True)
+class CorpusBenchOptions:
+    """What to measure, and on what.
+
+    Attributes:
+        data: a folder with the sources' samples: zhwiki/*-pages-articles.xml.bz2.
+        quick: 12 MB of XML and one round.
+        only: one figure; default: all.
+        rounds: so many times by turns, of which the median counts.
+        wikiextractor_python: a Python that has WikiExtractor; default: this one.
+    """
+
+    data: Path
+    quick: bool = False
+    only: str = ""
+    rounds: int = 3
+    wikiextractor_python: Path = Path(sys.executable)
+
+    def __post_init__(self) -> None:
+        if self.only:
+            check_choice("only", self.only, FIGURES)
+        if self.rounds < 1:
+            raise ConfigError(f"rounds={self.rounds}: at least 1")
+
+
+class Given(NamedTuple):
+    """What a figure is made from: the request, and a folder for files that come and go."""
+
+    options: CorpusBenchOptions
+    folder: Path
+
+    @property
+    def rounds(self) -> int:
+        return 1 if self.options.quick else self.options.rounds
+
+    @property
+    def size_bytes(self) -> int:
+        return QUICK_BYTES if self.options.quick else FULL_BYTES
+
+
+class Figure(NamedTuple):
+    """What was measured, its bars by name, and the peers that are not installed."""
+
+    facts: dict[str, Any]
+    bars: dict[str, float]
+    missing: tuple[str, ...] = ()
+
+
+class Spent(NamedTuple):
+    """Seconds by the clock, and CPU seconds of a command and all that it started."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def run(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Spent:
+    """Run a command from the repository's root to its end. Raises TrainingError with the end of what it said."""
+    before, began = os.times(), time.perf_counter()
+    done = subprocess.run(
+        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    seconds, after = time.perf_counter() - began, os.times()
+    if done.returncode:
+        raise TrainingError(f"{command[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Spent(seconds, cpu)
+
+
+def repeated_dump(given: Given) -> Path:
+    """The sample's pages as one XML of about `size_bytes`, made once; every copy has a title and a first line of its
+    own, so that the line finds no duplicates."""
+    made = given.folder / f"{given.size_bytes}.xml"
+    if made.exists():
+        return made
+    found = sorted((given.options.data / "zhwiki").glob("*-pages-articles.xml.bz2"))
+    if not found:
+        raise ConfigError(f"data: {given.options.data} has no zhwiki/*-pages-articles.xml.bz2")
+    xml = bz2.decompress(found[0].read_bytes()).decode("utf-8")
+    start, end = xml.index("<page>"), xml.rindex("</page>") + len("</page>")
+    pages = xml[start:end]
+    with made.open("w", encoding="utf-8") as file:
+        file.write(xml[:start])
+        for copy in range(max(1, given.size_bytes // len(pages.encode()))):
+            titled = pages.replace("</title>", f" {copy}</title>")
+            file.write(re.sub(r"(<text[^>]*>)(?!#)", rf"\g<1>第{copy}份。", titled))
+        file.write(xml[end:])
+    return made
+
+
+def extraction(given: Given) -> Figure:
+    """Plain text of a dump in one process: ours against WikiExtractor's, by turns, in MB of XML a CPU second."""
+    dump = repeated_dump(given)
+    megabytes = dump.stat().st_size / 1e6
+    output = given.folder / "extracted"
+    commands: dict[str, list[str | Path]] = {
+        "megadec": [sys.executable, "-m", "bench.corpus_extraction", dump, output.with_suffix(".jsonl")]
+    }
+    python = given.options.wikiextractor_python
+    missing = subprocess.run([python, "-c", "import wikiextractor"], capture_output=True, check=False).returncode != 0
+    if not missing:
+        commands["wikiextractor"] = [
+            python, "-m", "wikiextractor.WikiExtractor", dump, "--json", "--quiet", "--processes", "1", "-o", output
+        ]  # fmt: skip
+    spent: dict[str, list[Spent]] = {name: [] for name in commands}
+    for number in range(given.rounds):
+        for name in list(commands)[:: 1 if number % 2 else -1]:
+            spent[name].append(run(commands[name]))
+    speeds = {name: [megabytes / one.cpu_seconds for one in all_of] for name, all_of in spent.items()}
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    facts = {"xml_megabytes": round(megabytes, 1), "megabytes_a_cpu_second": _rounded(medians), "rounds": speeds}
+    if missing:
+        return Figure(facts, {}, ("wikiextractor",))
+    return Figure(facts, {"extraction_vs_wikiextractor": medians["megadec"] / medians["wikiextractor"]})
+
+
+def whole_line(given: Given) -> Figure:
+    """From the XML to shards with tools/prepare.py at 1 and 2 workers; hours for all of ZhWiki on so many cores.
+
+    Hours are the greater of two: all CPU seconds shared by the cores, and the parent's own, which nothing shares.
+    """
+    dump = repeated_dump(given)
+    megabytes = dump.stat().st_size / 1e6
+    command: list[str | Path] = [
+        sys.executable, "tools/prepare.py", "--source", "zhwiki", "--input", dump, "--overwrite", "true",
+        "--tokenizer", "tokenizer/zh_32k/tokenizer.model", "--output", given.folder / "shards",
+    ]  # fmt: skip
+    start_up = run([sys.executable, "tools/prepare.py", "--help"])
+    spent = {workers: run([*command, "--workers", str(workers)]) for workers in (1, 2)}
+    cpu = min(one.cpu_seconds for one in spent.values()) - start_up.cpu_seconds
+    shared = max(0.0, 2 * (spent[1].seconds - spent[2].seconds))  # what a second worker takes half of
+    alone = max(0.0, spent[1].seconds - start_up.seconds - shared)
+    whole = ZHWIKI_XML_BYTES / 1e6 / megabytes / 3600
+    hours = {str(cores): max(cpu / cores, alone) * whole for cores in CORES}
+    facts = {
+        "xml_megabytes": round(megabytes, 1),
+        "seconds": {str(workers): _rounded(one._asdict()) for workers, one in spent.items()},
+        "megabytes_a_second": _rounded({str(workers): megabytes / one.seconds for workers, one in spent.items()}),
+        "megabytes_a_cpu_second": round(megabytes / cpu, 2),
+        "parent_seconds": round(alone, 2),
+        "zhwiki_xml_gigabytes": ZHWIKI_XML_BYTES / 1e9,
+        "zhwiki_hours_by_cores": _rounded(hours),
+    }
+    return Figure(facts, {f"zhwiki_hours_on_{cores}_cores": value for cores, value in hours.items()})
+
+
+FIGURES: dict[str, Callable[[Given], Figure]] = {"extraction": extraction, "whole_line": whole_line}
+
+
+def measure(options: CorpusBenchOptions) -> dict[str, Any]:
+    """All figures, or the one that is asked for."""
+    names = [options.only] if options.only else list(FIGURES)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = {name: FIGURES[name](Given(options, Path(folder))) for name in names}
+    return {
+        "bench": "corpus",
+        "environment": environment(),
+        "commit": commit(),
+        **{name: figure.facts for name, figure in figures.items()},
+        "missing": [peer for figure in figures.values() for peer in figure.missing],
+        "bars": _rounded({name: value for figure in figures.values() for name, value in figure.bars.items()}),
+    }
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.4g}") for name, value in values.items()}
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    options = parse(CorpusBenchOptions, argv, description="Time the corpus line and its peers.", program="bench.corpus")
+    print(json.dumps(measure(options), indent=1))
+
+
+if __name__ == "__main__":
+    run_main(main)
