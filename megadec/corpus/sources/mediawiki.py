@@ -109,7 +109,7 @@ class PageParser:
                 self._root = element
                 if _local(element.tag) != "mediawiki":
                     raise InputError(f"{self.name}: root element <{_local(element.tag)}>: a dump's is <mediawiki>")
-            elif event == "end" and _local(element.tag) == "page":
+            elif event == "end" and element.tag.endswith("page") and _local(element.tag) == "page":
                 document, reason = _page(element, self)
                 self.last_page = f"{document.id} {document.title}"
                 if reason:
@@ -122,19 +122,29 @@ class PageParser:
 
 def _page(element: ElementTree.Element, parser: PageParser) -> tuple[Document, str]:
     """A <page> as a document, and the reason to drop it (empty: none)."""
-    number, title = element.findtext("{*}id"), element.findtext("{*}title")
+    parts = _parts(element)
+    number, title = _text(parts, "id"), _text(parts, "title")
     if not number or not title:
         raise parser.error(f"a <page> without {'<title>' if number else '<id>'}")
-    revision = "{*}revision[last()]"  # in a full history the last one wins
-    text = element.findtext(f"{revision}/{{*}}text", "")
+    revision = _parts(parts["revision"]) if "revision" in parts else {}
+    text = _text(revision, "text")
     document = Document(f"{SOURCE}:{number}", SOURCE, text, title, url=_address(title), licence=LICENCE)
-    if element.findtext("{*}ns", "0") != "0":
+    if _text(parts, "ns") not in ("", "0"):
         return document, "other_namespace"
-    if element.find("{*}redirect") is not None or _REDIRECT.match(text):
+    if "redirect" in parts or _REDIRECT.match(text):
         return document, "redirect"
-    if element.findtext(f"{revision}/{{*}}model", "wikitext") != "wikitext":
+    if _text(revision, "model") not in ("", "wikitext"):
         return document, "not_wikitext"
     return document, "" if text.strip() else "no_text"
+
+
+def _parts(element: ElementTree.Element) -> dict[str, ElementTree.Element]:
+    """The children by name; of a name that stands twice (revisions in a full history) the last."""
+    return {_local(child.tag): child for child in element}
+
+
+def _text(parts: dict[str, ElementTree.Element], name: str) -> str:
+    return (parts[name].text or "") if name in parts else ""
 
 
 def _address(title: str) -> str:
