@@ -11,7 +11,9 @@ from pathlib import Path
 
 from megadec.common.errors import ConfigError, InputError, check_choice, check_range
 from megadec.corpus.clean.glossary import groups_of
+from megadec.corpus.clean.social import SocialOptions, removed_forms
 from megadec.corpus.dedup.options import DedupOptions, check_dedup
+from megadec.corpus.privacy import PrivacyOptions, masked_kinds
 from megadec.corpus.quality.rules import FilterOptions, choose_rules
 from megadec.corpus.shards import check_folder
 from megadec.corpus.sources import find_source
@@ -47,6 +49,8 @@ class PrepareOptions(ReadOptions):
         overwrite: replace what is there.
         filter: quality rules and their thresholds.
         dedup: what counts as a duplicate, and which one stays.
+        social: forms of comments that are taken out.
+        privacy: private data that is masked.
     """
 
     source: str
@@ -66,6 +70,8 @@ class PrepareOptions(ReadOptions):
     overwrite: bool = False
     filter: FilterOptions = field(default_factory=FilterOptions)
     dedup: DedupOptions = field(default_factory=DedupOptions)
+    social: SocialOptions = field(default_factory=SocialOptions)
+    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
 
     @property
     def processes(self) -> int:
@@ -128,6 +134,8 @@ def check_options(options: PrepareOptions) -> str:
     source = find_source(options.source)
     check_encoding(options.encoding)
     choose_rules(options.filter, source.rules)
+    removed_forms(options.social, source.social)
+    masked_kinds(options.privacy)
     _check_values(options)
     groups = (options.conversion_groups,) if options.conversion_groups else ()
     for path in options.files_read:

@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from megadec.corpus.clean.context import CleanContext
+from megadec.corpus.clean.social import clean_social, removed_forms
 from megadec.corpus.clean.text import clean_line, clean_text
 from megadec.corpus.clean.variant import to_variant, variant_of
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.options import PrepareOptions
+from megadec.corpus.privacy import mask_document, masked_kinds
+from megadec.corpus.quality.language import language_counts
 from megadec.corpus.quality.rules import choose_rules, drop_reason
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import Source
@@ -50,8 +53,12 @@ def steps_of(source: Source, options: PrepareOptions) -> tuple[Step, ...]:
     if not source.prepared:
         if source.clean:
             steps.append(Step("markup", source.clean))
+        if forms := removed_forms(options.social, source.social):
+            steps.append(Step("social forms", partial(clean_social, forms)))
         steps.append(Step("made uniform", _uniform))
         steps.append(Step("quality rules", partial(_judge, source, options)))
+    if kinds := masked_kinds(options.privacy):
+        steps.append(Step("private data", partial(mask_document, kinds)))
     if options.variant != "keep":
         steps.append(Step("variant conversion", _convert))
     steps.append(Step("naming", partial(_name, source, options)))
@@ -88,11 +95,14 @@ def judged(
             yield Passed(last.outcome, raw, context)
 
 
-def _judge(source: Source, options: PrepareOptions, document: Document, _: CleanContext) -> Document | str:
+def _judge(source: Source, options: PrepareOptions, document: Document, context: CleanContext) -> Document | str:
     if not document.text:
         return "empty"
-    rules = choose_rules(options.filter, source.rules_of.get(document.source, source.rules))
-    return drop_reason(full_text(document), rules) or document
+    rules, text = choose_rules(options.filter, source.rules_of.get(document.source, source.rules)), full_text(document)
+    if reason := drop_reason(text, rules):
+        return reason
+    context.measured.update({f"letters {language}": count for language, count in language_counts(text).items()})
+    return document
 
 
 def _uniform(document: Document, _: CleanContext) -> Document:

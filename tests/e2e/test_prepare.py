@@ -1,5 +1,6 @@
 """tools/prepare.py on a dump that is cut and on a full disk: one clear error, and nothing under a final name."""
 
+import json
 import random
 import resource
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from megadec.cli import run_verb
 from megadec.common.errors import StorageError
+from megadec.corpus.document import read_documents
 from tests.support import PROJECT
 from tests.support.processes import errors_of, run_script
 
@@ -60,3 +62,26 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert files(tmp_path) == before
+
+
+def test_comments_lose_their_forms_and_private_data_and_the_report_counts_both(tmp_path: Path) -> None:
+    rows = ["房间不错[哈哈] 电话13800138001 //@小王:同意", "转发微博", "#北京#的早餐很好吃http://t.cn/Rabc1"]
+    rows.append("今日の朝ごはんはとてもおいしかった")
+    (tmp_path / "raw.csv").write_text("label,review\n" + "".join(f"1,{row}\n" for row in rows), encoding="utf-8")
+    documents = tmp_path / "comments.parquet"
+    asked = ["--documents", str(documents), "--privacy.mask", "all", "--workers", "1"]
+    run_verb(["prepare", "--source", "comments", "--input", str(tmp_path / "raw.csv"), *asked])
+    assert [one.text for one in read_documents([documents])] == [
+        "房间不错 电话【手机号】",
+        "北京的早餐很好吃",
+    ]
+    report = json.loads((tmp_path / "comments.report.json").read_text(encoding="utf-8"))["report"]
+    assert {name: counts["pieces"] for name, counts in report["taken"].items()} == {
+        "emoticons": 1, "links": 1, "private mobile": 1, "reposts": 1, "social forms": 1, "topics": 1
+    }  # fmt: skip
+    assert {reason: counts["documents"] for reason, counts in report["dropped"].items()} == {"empty": 1, "japanese": 1}
+    [counts] = report["sources"].values()
+    assert counts["read"]["characters"] == sum(map(len, rows))
+    taken, dropped = (sum(one["characters"] for one in report[part].values()) for part in ("taken", "dropped"))
+    assert counts["read"]["characters"] == counts["kept"]["characters"] + taken + dropped
+    assert counts["measured"] == {"letters zh-Hans": 16}

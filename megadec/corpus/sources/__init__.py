@@ -34,7 +34,7 @@ class Source:
     read: the documents of a file or folder, at once or piece by piece. clean: the document with plain text, or the
     reason to drop it; what it takes out is counted in its context; None: the text is plain already. rules: the quality
     rules; rules_of: other ones for documents that the reader gives another source than this. prepared: an earlier run
-    has cleaned and judged its documents.
+    has cleaned and judged its documents. social: they are comments, with forms of their own.
     """
 
     read: Reader
@@ -43,6 +43,7 @@ class Source:
     rules_of: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""
     prepared: bool = False
+    social: bool = False
 
 
 SOURCES: dict[str, Source] = {
@@ -53,7 +54,7 @@ SOURCES: dict[str, Source] = {
     # category folders of .txt, or title<TAB>label lists, whose documents have the source titles
     "thucnews": Source(read_thucnews, clean_web, rules_of={"titles": "short"}),
     # CSV or TSV with a header line
-    "comments": Source(read_comments, clean_web, rules="short"),
+    "comments": Source(read_comments, clean_web, rules="short", social=True),
     # a JSON object a line, or paragraphs in SQuAD form
     "jsonl": Source(read_jsonl, clean_web),
     # Parquet with a column of text, or documents of an earlier run
