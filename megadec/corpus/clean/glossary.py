@@ -27,8 +27,9 @@ from megadec.corpus.clean.variant import SIMPLIFIED, TRADITIONAL, to_variant
 
 GROUPS_FILE = Path(__file__).with_name("conversion_groups.txt")
 
-_NOTE = re.compile(r"\{\{\s*(?:(?:template|模板|t):\s*)?(?:note[ _]?ta[^|{}]*|cgroup\s*)\|", re.IGNORECASE)
+_NOTE = re.compile(r"\{\{\s*(?:(?:template|模板|t):\s*)?(?:note[ _]?ta[^|{}]*)\|", re.IGNORECASE)
 _NOTE_TOKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|-\{|\}-|\|")
+_GROUP_TEMPLATE = re.compile(r"\{\{\s*(?:(?:template|模板|t)\s*:\s*)?cgroup\s*[/|]([^{}]*)", re.IGNORECASE)
 _GROUP_KEY = re.compile(r"g[0-9]+", re.IGNORECASE)
 
 Replacements = dict[str, str]
@@ -70,6 +71,9 @@ def glossary_of(wikitext: str) -> Glossary:
             glossary.groups.append(value.strip().lower())
         elif rule := parse_rule(value):
             glossary.rules.append(rule)
+
+    for group in _GROUP_TEMPLATE.findall(wikitext):
+        glossary.groups.extend(name.strip().lower() for name in re.split(r"[|/]", group))
 
     def collect(body: str) -> str:
         flags, text = split_flags(body)

@@ -39,6 +39,7 @@ def converted(wikitext: str, variant: str, title: str = "题", groups: str = "")
         ("-{zh-hant|里}-面", "zh-Hant", "裏面"),  # for these variants: converted as the rest
         ("{{NoteTA|G1=IT}}軟體與記憶體", "zh-Hans", "软件与内存"),
         ("{{NoteTA|G1=Physics}}激光与软件", "zh-Hant", "雷射與軟件"),  # no group of words on software
+        ("{{CGroup|IT}}{{CGroup/Movie}}好莱坞的软件", "zh-Hant", "好萊塢的軟體"),
         ("{{NoteTA|G1=Unheard of}}软件", "zh-Hant", "軟件"),
         ("{{NoteTA|1=zh-cn:里程;zh-tw:里程}}里程", "zh-Hant", "里程"),
     ],
