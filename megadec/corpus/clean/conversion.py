@@ -23,8 +23,11 @@ _NAMES = {
 _FLAGS = frozenset("ASTRDHNE-")
 _CODE = r"zh(?:-(?:hans|hant|cn|tw|hk|mo|sg|my))?"
 _TOKEN = re.compile(r"-\{(?!\{(?!\{))|\{\{|\}\}|\}-")
-_BETWEEN_RULES = re.compile(rf";\s*(?=(?:[^;=]*=>\s*)?{_CODE}\s*:)", re.IGNORECASE)
-_RULE = re.compile(rf"\s*(?:(?P<source>.*?)\s*=>\s*)?(?P<code>{_CODE})\s*:(?P<text>.*)", re.IGNORECASE | re.DOTALL)
+# Possessive, so that a page of blanks takes no quadratic time.
+_BETWEEN_RULES = re.compile(rf";\s*+(?=(?:[^;=]*+=>\s*+)?{_CODE}\s*+:)", re.IGNORECASE)
+_WORD = re.compile(rf"\s*+({_CODE})\s*+:", re.IGNORECASE)
+# MediaWiki resolves 10 inside each other.
+_DEEPEST = 20
 _DEEPEST = 40  # markers inside each other; a deeper one goes like one that is never closed
 _SHIELDED = re.compile(f"({SHIELD_START}[^{SHIELD_END}]*{SHIELD_END})")
 
@@ -98,10 +101,17 @@ def _word(flags: set[str], text: str, variants: tuple[str, ...]) -> str:
 def parse_rule(text: str) -> Rule:
     """`zh-cn:A; zh-tw:B;` or `X=>zh-cn:A` as a Rule; an empty Rule where the text holds none."""
     rule = Rule()
-    for match in filter(None, map(_RULE.fullmatch, _BETWEEN_RULES.split(text.strip().removesuffix(";")))):
-        code, word = match["code"].lower(), match["text"].strip()
-        if match["source"]:
-            rule.one_way[match["source"], code] = word
+    for piece in _BETWEEN_RULES.split(text.strip().removesuffix(";")):
+        source = ""
+        match = _WORD.match(piece)
+        if match is None:
+            source, _, piece = piece.partition("=>")
+            match = _WORD.match(piece)
+        if match is None:
+            continue
+        code, word = match[1].lower(), piece[match.end() :].strip()
+        if source.strip():
+            rule.one_way[source.strip(), code] = word
         else:
             rule.words.setdefault(code, word)
     return rule
@@ -136,10 +146,15 @@ def substitute(text: str, replace: Callable[[str], str]) -> str:
     """One linear pass over `-{ }-` with a stack; inner ones are replaced first; unclosed markers are dropped."""
     frames: list[list[str]] = [[]]
     braces = [0]
+    too_deep = 0
     position = search = 0
     while match := _TOKEN.search(text, search):
         token, search = match[0], match.end()
-        if token == "-{":
+        if (token == "-{" and len(frames) > _DEEPEST) or (token == "}-" and too_deep):
+            frames[-1].append(text[position : match.start()])
+            too_deep += 1 if token == "-{" else -1
+            position = search
+        elif token == "-{":
             frames[-1].append(text[position : match.start()])
             position = search
             if len(frames) < _DEEPEST:

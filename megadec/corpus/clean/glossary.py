@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from megadec.common.errors import InputError
 from megadec.corpus.clean.context import CleanContext
@@ -32,7 +33,13 @@ _NOTE_TOKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|-\{|\}-|\|")
 _GROUP_TEMPLATE = re.compile(r"\{\{\s*(?:(?:template|模板|t)\s*:\s*)?cgroup\s*[/|]([^{}]*)", re.IGNORECASE)
 _GROUP_KEY = re.compile(r"g[0-9]+", re.IGNORECASE)
 
-Replacements = dict[str, str]
+
+class Replacements(NamedTuple):
+    """Words and what they become; the lengths of those that begin with a character, longest first; those characters."""
+
+    words: dict[str, str]
+    lengths: dict[str, tuple[int, ...]]
+    firsts: re.Pattern[str] | None
 
 
 @dataclass
@@ -50,7 +57,7 @@ class Glossary:
         """
         target = context.variant
         tables = [_replacements(self.rules, target), _group_replacements(tuple(self.groups), context.groups, target)]
-        for table in filter(None, tables):
+        for table in tables:
             text = outside_shields(text, partial(_replace, table=table, context=context))
         return without_shields(outside_shields(text, lambda part: to_variant(part, written, target)))
 
@@ -137,15 +144,14 @@ def groups_of(path: str) -> dict[str, list[Rule]]:
 @lru_cache(maxsize=256)
 def _group_replacements(groups: tuple[str, ...], own_file: str, target: str) -> Replacements:
     files = [*([own_file] if own_file else []), str(GROUPS_FILE)]
-    return _replacements(
-        (rule for group in groups for file in files for rule in groups_of(file).get(group, ())), target
-    )
+    rules = [rule for group in groups for file in files for rule in groups_of(file).get(group, ())]
+    return _replacements(rules, target)
 
 
 def _replacements(rules: Iterable[Rule], target: str) -> Replacements:
     """From the words of other variants, in either script, to those of `target`; its own stay as they are."""
     variants = fallbacks(target)
-    found: Replacements = {}
+    found: dict[str, str] = {}
     for rule in rules:
         wanted = rule.word_for(variants)
         if wanted:
@@ -156,21 +162,29 @@ def _replacements(rules: Iterable[Rule], target: str) -> Replacements:
         for (source, code), to in rule.one_way.items():
             if source and code in variants:
                 found.setdefault(source, to)
-    return found
-
-
-@lru_cache(maxsize=256)
-def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
+    lengths: dict[str, set[int]] = {}
+    for word in found:
+        lengths.setdefault(word[0], set()).add(len(word))
+    ordered = {first: tuple(sorted(sizes, reverse=True)) for first, sizes in lengths.items()}
+    return Replacements(found, ordered, re.compile(f"[{re.escape(''.join(ordered))}]") if ordered else None)
 
 
 def _replace(text: str, table: Replacements, context: CleanContext) -> str:
-    """`text` with the words of the table replaced, longest first, and shielded."""
-
-    def replaced(match: re.Match[str]) -> str:
-        word = table[match[0]]
-        if word != match[0]:
-            context.taken.add("words converted", len(match[0]) - len(word))
-        return shielded(word)
-
-    return _pattern(tuple(table)).sub(replaced, text)
+    """`text` with the words of the table replaced, longest first, and shielded; linear, however many words."""
+    if table.firsts is None:
+        return text
+    parts: list[str] = []
+    end = 0
+    for match in table.firsts.finditer(text):
+        start = match.start()
+        if start < end:
+            continue
+        for length in table.lengths[match[0]]:
+            written = text[start : start + length]
+            if (word := table.words.get(written)) is not None:
+                parts += (text[end:start], shielded(word))
+                end = start + length
+                if word != written:
+                    context.taken.add("words converted", length - len(word))
+                break
+    return "".join(parts) + text[end:]

@@ -37,13 +37,14 @@ def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
     if _DISAMBIGUATION_TEMPLATE.search(wikitext) or _DISAMBIGUATION_TITLE.search(document.title):
         return "disambiguation"
     written = dominating_variant(resolve_conversion(wikitext, SIMPLIFIED))
-    wanted, glossary = context.wanted, glossary_of(wikitext)
+    wanted = context.wanted
     page = Page(document.title, wanted or written)
     resolved = resolve_conversion(wikitext, wanted or written, shield=bool(wanted))
     sections = drop_boilerplate(render(resolved, page, taken), taken)
     text = _joined(sections)
     title, variant = document.title, variant_of(text)
     if wanted:
+        glossary = glossary_of(wikitext)
         text = glossary.convert(text, variant or written, context)
         title = glossary.convert_title(title, variant or written, context)
         context.converted = True

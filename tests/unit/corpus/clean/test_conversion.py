@@ -1,5 +1,7 @@
 """Laws of `-{ }-`, as MediaWiki's ConverterRule defines them."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +74,20 @@ def test_plain_markup_never_changes_its_text(text: str, variant: str) -> None:
 @given(st.text(alphabet="-{}|;:=>zhcntw 字[]\n", max_size=200))
 def test_any_text_is_resolved_and_gets_no_longer(text: str) -> None:
     assert len(resolve_conversion(text, "zh-Hant")) <= len(text)
+
+
+@pytest.mark.parametrize(
+    "piece", ["-{", "-{A|", "-{zh-cn:a;", ";zh-cn:", "=>", "-{;", "-{a;" + " " * 1000, "-{" + "x" * 1000, "}-"]
+)
+def test_time_grows_with_the_text_only(piece: str) -> None:
+    started = time.process_time()
+    for body in (
+        piece * (400_000 // len(piece)),
+        "-{A|a" + " " * 200_000 + "b}-",
+        "-{" * 5000 + "x" * 200_000 + "}-" * 5000,
+    ):
+        resolve_conversion(body, "zh-Hans")
+    assert time.process_time() - started < 4
 
 
 def test_ten_thousand_open_markers_take_no_time() -> None:
