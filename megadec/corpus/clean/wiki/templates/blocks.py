@@ -111,6 +111,19 @@ def _cast(arguments: Arguments) -> str:
     return block(*arguments.positional(), arguments.text("content", "text"))
 
 
+def _player(arguments: Arguments) -> str:
+    """A line of a football squad: number, position, name."""
+    number, position, name = (arguments.text(wanted) for wanted in ("no", "pos", "name"))
+    return block(" ".join(filter(None, (number, position, name)))) if name else ""
+
+
+def _match(arguments: Arguments) -> str:
+    """{{footballbox|date=|team1=|score=|team2=}}"""
+    sides = " ".join(filter(None, (arguments.text(wanted) for wanted in ("team1", "score", "team2"))))
+    day = arguments.text("date")
+    return block(f"{day}：{sides}" if day and sides else sides)
+
+
 def _equation(arguments: Arguments) -> str:
     """{{equation box 1|title=|equation=}}, {{numblk|:|formula|number}}."""
     if arguments.name in ("numblk", "numbered block", "bi"):
@@ -190,6 +203,14 @@ TABLE: Table = (
     """), _volume),
     (names("equation box 1, equation box, equation, 公式, numblk, numbered block, math theorem, bi"), _equation),
     (names("side box, sidebox, sidebar box, tip, markup, 代码示例, 程式碼範例"), _cast),
+    (names("episode table, episodetable, 剧集表格, 劇集表格, 分集表格"), _paragraphs("episodes")),
+    (names("verse translation, 对照, 對照, quote with translation, 对联, 對聯, 楹联, 楹聯"), _cast),
+    (names("""
+        fs player, nat fs player, football squad player, fs2 player, extended football squad player, 足球球員
+    """), _player),
+    (names("""
+        footballbox, football box, footballbox collapsible, football box collapsible, 足球比赛, 足球比賽
+    """), _match),
     (names("cast listing, cast list, castlist, 演員列表, 演员列表"), _cast),
     (names("album ratings, album reviews, video game reviews, professional ratings"), _reviews),
     (names("center2, 段落, section text, nowrap block"), argument(1)),

@@ -2,6 +2,7 @@
 
 import re
 
+from megadec.corpus.clean.conversion import shielded
 from megadec.corpus.clean.wiki.templates.arguments import (
     Arguments,
     Recipe,
@@ -20,7 +21,13 @@ _IPA_WORDS = frozenset(("lang", "pron", "pronunciation", "us", "uk", "ipa", "loc
 def labelled(code: str, text: str, arguments: Arguments) -> str:
     """`英语：tea`, as {{lang-en|tea}} shows it; the text alone for a language that the table lacks."""
     name = LANGUAGES.get(code.lower()) or LANGUAGES.get(code.lower().split("-")[0], "")
-    return f"{arguments.words(name)}：{text}" if name and text else text
+    shown = as_written(code, text)
+    return f"{arguments.words(name)}：{shown}" if name and text else shown
+
+
+def as_written(code: str, text: str) -> str:
+    """Japanese words keep their characters where a page is converted: 国際 is no Simplified Chinese."""
+    return shielded(text) if text and code.lower().split("-")[0] in ("ja", "jp", "jpn") else text
 
 
 def by_prefix(name: str) -> Recipe | None:
@@ -50,7 +57,8 @@ def _foreign_link_named(arguments: Arguments) -> str:
 
 def _foreign_words(arguments: Arguments) -> str:
     """{{lang|fr|mots}}, on one line though an editor has wrapped it."""
-    return re.sub(r"[ \t]*\n[ \t]*(?=[^\s*#:;|!])", " ", arguments.text(2, "text", 1))
+    text = re.sub(r"[ \t]*\n[ \t]*(?=[^\s*#:;|!])", " ", arguments.text(2, "text", 1))
+    return as_written(arguments.text(1) if arguments.text(2) else "", text)
 
 
 def _language_first(arguments: Arguments) -> str:
@@ -71,7 +79,8 @@ def _ruby_language(arguments: Arguments) -> str:
 
 
 def _nihongo(arguments: Arguments) -> str:
-    shown, rest = arguments.text(1), [text for text in (arguments.text(2), arguments.text(3)) if text]
+    shown = arguments.text(1)
+    rest = [text for text in (as_written("ja", arguments.text(2)), arguments.text(3)) if text]
     return f"{shown}（{'，'.join(rest)}）" if shown and rest else shown or "，".join(rest)
 
 
@@ -80,7 +89,7 @@ def _parts(**labels: tuple[str, ...]) -> Recipe:
 
     def shown(arguments: Arguments) -> str:
         return "；".join(
-            f"{arguments.words(label)}：{text}" if label != "_" else text
+            f"{arguments.words(label)}：{as_written('ja' if label == '日语' else '', text)}" if label != "_" else text
             for label, wanted in labels.items()
             if (text := arguments.text(*wanted))
         )
@@ -181,7 +190,9 @@ TABLE: Table = (
     (names("kor, korean, ko, ko-hhrm, 韓文, 韩文"), _korean),
     (names("vie, vietnamese, vi"), _parts(越南语=("v", "q", "1"), 汉字=("hn", "h", "2"))),
     (names("bo, tibetan"), _parts(藏语=("t", "1"), 威利转写=("w", "2"), 藏语拼音=("z", "3"))),
-    (names("zh, zh-hanp, zhi, chinese, zh-full, zh-all, zh-cp, zh-c, 中文名"), lambda a: _CHINESE(a) or a.text(1)),
+    (names("""
+        zh, lang-zh, zh-hanp, zhi, chinese, zh-full, zh-all, zh-cp, zh-c, 中文名
+    """), lambda a: _CHINESE(a) or a.text(1)),
     (names("""
         ipac-en, ipac-fr, ipac-de, ipac-ja, ipac-cmn, ipac-yue, ipac-pl, ipac-it, ipac-nl, ipac-es, ipac-ru
     """), _phonemes),

@@ -7,7 +7,8 @@ from megadec.corpus.clean.wiki.templates.arguments import Arguments, Recipe, Tab
 
 def country(name: str) -> str:
     """The name of a country's code (`CHN`, `GER-1933`); anything else is a name already."""
-    return COUNTRIES.get(re.sub(r"-[0-9]{4}.*$", "", name.strip().lower()), name)
+    plain = re.sub(r"-[0-9]{4}.*$", "", name.strip().lower().removeprefix("the "))
+    return COUNTRIES.get(ENGLISH.get(plain, plain), name)
 
 
 def by_prefix(name: str) -> Recipe | None:
@@ -120,6 +121,22 @@ COUNTRIES = pairs("""
     pri 波多黎各, tri 特立尼达和多巴哥, tto 特立尼达和多巴哥, bah 巴哈马, bhs 巴哈马, bar 巴巴多斯, brb 巴巴多斯
     crc 哥斯达黎加, cri 哥斯达黎加, pan 巴拿马, gua 危地马拉, gtm 危地马拉, hon 洪都拉斯, hnd 洪都拉斯
     esa 萨尔瓦多, slv 萨尔瓦多, nca 尼加拉瓜, nic 尼加拉瓜, blz 伯利兹, eu 欧盟, un 联合国
+""")
+# English names that editors give to {{flag}}, by the code.
+ENGLISH = pairs("""
+    china chn, people's republic of china chn, republic of china roc, taiwan twn, hong kong hkg, macau mac
+    united states usa, united states of america usa, united kingdom gbr, great britain gbr, england eng
+    scotland sco, wales wal, france fra, germany deu, italy ita, spain esp, portugal prt, netherlands nld
+    belgium bel, luxembourg lux, switzerland che, austria aut, sweden swe, norway nor, finland fin, denmark dnk
+    iceland isl, ireland irl, poland pol, czech republic cze, slovakia svk, hungary hun, romania rou
+    bulgaria bgr, greece grc, turkey tur, russia rus, soviet union urs, ukraine ukr, belarus blr, serbia srb
+    croatia hrv, slovenia svn, japan jpn, south korea kor, north korea prk, mongolia mgl, vietnam vnm, laos lao
+    cambodia khm, thailand tha, myanmar mmr, singapore sgp, malaysia mys, indonesia idn, philippines phl
+    india ind, pakistan pak, bangladesh bgd, sri lanka lka, nepal npl, iran irn, iraq irq, israel isr
+    saudi arabia sau, united arab emirates are, qatar qat, kuwait kwt, kazakhstan kaz, egypt egy, morocco mar
+    nigeria nga, kenya ken, ethiopia eth, south africa zaf, australia aus, new zealand nzl, canada can
+    mexico mex, brazil bra, argentina arg, chile chl, peru per, colombia col, venezuela ven, uruguay ury
+    cuba cub
 """)
 # Codes that are common templates of another meaning, or words: {{bar}}, {{per}}, {{sam}} ...
 _NO_TEMPLATE = frozenset(
