@@ -65,8 +65,7 @@ def dominating_variant(text: str) -> str:
 
 def script_counts(text: str) -> tuple[int, int]:
     """How many characters of the text exist only in Simplified, and only in Traditional writing."""
-    codes = np.frombuffer(text[:_COUNTED_CHARACTERS].encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    counts = np.bincount(_script_table()[np.minimum(codes, _TABLE_SIZE - 1)], minlength=3)
+    counts = np.bincount(_marks(text[:_COUNTED_CHARACTERS]), minlength=3)
     return int(counts[1]), int(counts[2])
 
 
@@ -86,7 +85,7 @@ def to_variant(text: str, source_variant: str, target: str) -> str:
         raise ConfigError(f"variant {target!r} from {source_variant!r}: known are zh-Hans, zh-Hant, zh-TW, zh-HK, keep")
     scripts = {"zh-hans": "s", "zh-hant": "t"}
     mine, target = scripts.get(source, ""), _OPENCC_NAMES[wanted]
-    s_at, t_at = _positions(text, 1), _positions(text, 2)
+    s_at, t_at = _script_positions(text)
     if mine and not len(s_at if mine == "t" else t_at):
         return _convert(text, mine, target)
     parts = []
@@ -128,20 +127,16 @@ def _convert(text: str, script: str, target: str) -> str:
     return _ASPECT.sub("着", converted) if target == "s" and "著" in converted else converted
 
 
-def _positions(text: str, mark: int) -> np.ndarray:
-    """Where the characters of one script stand (1 Simplified, 2 Traditional)."""
+def _script_positions(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where the characters stand that only Simplified has, and those that only Traditional has."""
+    marks = _marks(text)
+    return np.flatnonzero(marks == 1), np.flatnonzero(marks == 2)
+
+
+def _marks(text: str) -> np.ndarray:
+    """For each character: 1 only Simplified, 2 only Traditional, 0 both or neither."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    return np.flatnonzero(_script_table()[np.minimum(codes, _TABLE_SIZE - 1)] == mark)
-
-
-@cache
-def simplified_codes() -> np.ndarray:
-    """For each code point the one of its Simplified form, character by character (uint64); the last is left alone."""
-    codes = np.arange(_TABLE_SIZE, dtype=np.uint64)
-    han = [code for start, end in _HAN_BLOCKS[:2] for code in range(start, end)]
-    forms = _converter("t2s").convert("\n".join(map(chr, han))).split("\n")
-    codes[han] = [ord(form) if len(form) == 1 else code for code, form in zip(han, forms, strict=True)]
-    return codes
+    return _script_table()[np.minimum(codes, _TABLE_SIZE - 1)]
 
 
 @cache

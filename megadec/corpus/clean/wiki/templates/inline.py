@@ -104,6 +104,7 @@ TABLE: Table = (
     (["br", "break", "brk", "crlf", "newline", "break2"], constant(LINE_BREAK)),
     (["...", "ellipsis", "省略號", "省略号", "…"], constant("……")),
     (["deg", "°", "degree"], constant("°")),
+    (names("車站編號c, 车站编号c, 車站編號, 车站编号, station number, 駅番号"), argument(2, 1)),
     (names("sqrt, radic, √"), lambda a: f"√{a.text(1)}" if a.text(1) else ""),
     (["pi"], constant("π")),
     (["tau"], constant("τ")),

@@ -172,7 +172,10 @@ TABLE: Table = (
         flagicon, flagicon2, flagiconioc, flag icon, flagicon image, flagdeco, 国旗图标, 國旗圖標, 旗, fbicon
         fb icon, icon, flag-icon, flagmain, flagimage, bandeira
     """), constant("")),
-    (names("flagathlete, flagmedalist, flagiocathlete, flagiocmedalist, flagplayer, sportsperson"), _person),
+    (names("""
+        flagathlete, flagioc2athlete, flagcgfathlete, flagmedalist, flagiocathlete, flagiocmedalist, flagplayer
+        sportsperson
+    """), _person),
     (names("navy, 海军, 海軍"), _forces("海军")),
     (names("army, 陆军, 陸軍"), _forces("陆军")),
     (names("air force, airforce, 空军, 空軍"), _forces("空军")),
