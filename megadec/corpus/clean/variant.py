@@ -140,6 +140,16 @@ def _marks(text: str) -> np.ndarray:
 
 
 @cache
+def simplified_codes() -> np.ndarray:
+    """For each code point the one of its Simplified form, character by character (uint64); the last is left alone."""
+    codes = np.arange(_TABLE_SIZE, dtype=np.uint64)
+    han = [code for start, end in _HAN_BLOCKS[:2] for code in range(start, end)]
+    forms = _converter("t2s").convert("\n".join(map(chr, han))).split("\n")
+    codes[han] = [ord(form) if len(form) == 1 else code for code, form in zip(han, forms, strict=True)]
+    return codes
+
+
+@cache
 def _converter(profile: str) -> opencc.OpenCC:
     return opencc.OpenCC(profile)
 
