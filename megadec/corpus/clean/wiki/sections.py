@@ -47,7 +47,9 @@ def drop_boilerplate(sections: Sequence[Section], taken: Taken) -> list[Section]
         if section.level <= boilerplate_level:
             boilerplate_level = section.level if is_boilerplate(section.title) else 99
         under_boilerplate = section.level >= boilerplate_level
-        falls = not _has_prose(section.body) if under_boilerplate else _lists_links(section.body)
+        falls = (
+            not _has_prose(section.body) if under_boilerplate else bool(section.title) and _lists_links(section.body)
+        )
         kept.append(section._replace(body="") if falls else section)
         if falls and section.body.strip():
             taken.add("sections", len(section.body))
