@@ -28,7 +28,6 @@ _BETWEEN_RULES = re.compile(rf";\s*+(?=(?:[^;=]*+=>\s*+)?{_CODE}\s*+:)", re.IGNO
 _WORD = re.compile(rf"\s*+({_CODE})\s*+:", re.IGNORECASE)
 # MediaWiki resolves 10 inside each other.
 _DEEPEST = 20
-_DEEPEST = 40  # markers inside each other; a deeper one goes like one that is never closed
 _SHIELDED = re.compile(f"({SHIELD_START}[^{SHIELD_END}]*{SHIELD_END})")
 
 
@@ -156,10 +155,9 @@ def substitute(text: str, replace: Callable[[str], str]) -> str:
             position = search
         elif token == "-{":
             frames[-1].append(text[position : match.start()])
+            frames.append([])
+            braces.append(0)
             position = search
-            if len(frames) < _DEEPEST:
-                frames.append([])
-                braces.append(0)
         elif token == "{{":
             braces[-1] += 1
         elif token == "}}" and braces[-1] > 0:

@@ -65,8 +65,8 @@ def dominating_variant(text: str) -> str:
 
 def script_counts(text: str) -> tuple[int, int]:
     """How many characters of the text exist only in Simplified, and only in Traditional writing."""
-    counts = np.bincount(_marks(text[:_COUNTED_CHARACTERS]), minlength=3)
-    return int(counts[1]), int(counts[2])
+    marks = _marks(text[:_COUNTED_CHARACTERS]).tobytes()
+    return marks.count(1), marks.count(2)
 
 
 def to_variant(text: str, source_variant: str, target: str) -> str:

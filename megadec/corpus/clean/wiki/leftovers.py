@@ -20,8 +20,7 @@ _SUPERSCRIPT = re.compile(r"<sup(?:\s[^<>]*)?>\s*([-+−0-9]{1,6})\s*</sup>", re
 _RUBY_TEXT = re.compile(r"<rt(?:\s[^<>]*)?>([^<>]*)</rt>", re.I)
 _RUBY_BRACKET = re.compile(r"<rp(?:\s[^<>]*)?>[^<>]*</rp>", re.I)
 _RAISED = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
-_LINE_START = re.compile(r"^[ \t]*[*#:;]+[ \t]*", re.MULTILINE)
-_RULER = re.compile(r"^-{4,}", re.MULTILINE)
+_LINE_START = re.compile(r"^(?:-{4,}|[ \t]*[*#:;]+[ \t]*)", re.MULTILINE)
 _MAGIC_WORD = re.compile(r"__[A-Z]{3,}__|__[\u4e00-\u9fff]{2,}__")
 _STRAY_ROW = re.compile(f"{STRAY_ROW}[^\n]*")
 _MARKUP_REST = re.compile(r"\[\[|\]\]|\{\{+|\}\}+|-\{|\}-")
@@ -43,7 +42,6 @@ _SPACE_BY_MARK = re.compile(r" (?:(?=[，。；：、？！）」』》】])|(?<
 
 def strip_line_markup(text: str) -> str:
     """List markers, rulers and formatting tags of a text that was rendered by others."""
-    text = _RULER.sub("", text)
     if "<" in text:
         text = _SUPERSCRIPT.sub(lambda match: match[1].translate(_RAISED), text)
         text = _RUBY_TEXT.sub(r"（\1）", _RUBY_BRACKET.sub("", text))
@@ -53,7 +51,7 @@ def strip_line_markup(text: str) -> str:
 
 def tidy(text: str) -> str:
     """Rendered text as lines: what is left of markup goes, entities are resolved, brackets and blanks tidied."""
-    text = _LINE_START.sub("", _RULER.sub("", text.replace(LINE_BREAK, "\n")))
+    text = _LINE_START.sub("", text.replace(LINE_BREAK, "\n"))
     if STRAY_ROW in text:
         text = _STRAY_ROW.sub("", text)
     text = text.replace("'''''", "").replace("'''", "").replace("''", "")

@@ -3,6 +3,8 @@
 A colon in a title is part of it, unless a known namespace, language or sister project stands before it.
 """
 
+import re
+
 _FILES = frozenset(("file", "image", "media", "文件", "檔案", "档案", "图像", "圖像", "圖片", "图片", "媒体", "媒體"))
 _CATEGORIES = frozenset(("category", "cat", "分类", "分類"))
 _SPECIAL = frozenset(("special", "特殊"))
@@ -23,12 +25,23 @@ _LANGUAGE_CODES = """
     zh zh-cn zh-tw zh-classical zh-min-nan zh-yue zu
 """
 _LANGUAGES = frozenset(_LANGUAGE_CODES.split())
+_PLAIN_LINK = re.compile(r"\[\[(?:[^\[\]{}<\n|:]+\|)?([^\s\[\]{}<|:=_#][^\[\]{}<\n|:=_#]*)\]\]")
 _MOST_PREFIXES = 4  # :w:en:Tea has three
 _PROJECT_NAMES = """
     w wikipedia wikt wiktionary s wikisource b wikibooks n wikinews q wikiquote d wikidata v wikiversity m meta c
     commons mw voy wikivoyage species wmf doi rfc iso phab 维基百科 維基百科
 """
 _PROJECTS = frozenset(_PROJECT_NAMES.split())
+
+
+def show_plain_links(wikitext: str) -> tuple[str, int]:
+    """The text with every link that is no more than words replaced by them, and the number of such links.
+
+    A split and a join in C: half of a page's marks are such links. One with a colon, a blank label or what may mean
+    something else where it stands (an equals sign in a template's argument) is left to `link_text`.
+    """
+    parts = _PLAIN_LINK.split(wikitext)
+    return "".join(parts), len(parts) // 2
 
 
 def link_text(target: str, label: str | None) -> tuple[str, str]:

@@ -36,11 +36,11 @@ def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
     wikitext, kept = protect(document.text, taken)
     if _DISAMBIGUATION_TEMPLATE.search(wikitext) or _DISAMBIGUATION_TITLE.search(document.title):
         return "disambiguation"
-    written = dominating_variant(resolve_conversion(wikitext, SIMPLIFIED))
-    wanted = context.wanted
-    page = Page(document.title, wanted or written)
-    resolved = resolve_conversion(wikitext, wanted or written, shield=bool(wanted))
-    sections = drop_boilerplate(render(resolved, page, taken), taken)
+    resolved = resolve_conversion(wikitext, SIMPLIFIED)
+    written, wanted = dominating_variant(resolved), context.wanted
+    if wanted or written != SIMPLIFIED:
+        resolved = resolve_conversion(wikitext, wanted or written, shield=bool(wanted))
+    sections = drop_boilerplate(render(resolved, Page(document.title, wanted or written), taken), taken)
     text = _joined(sections)
     title, variant = document.title, variant_of(text)
     if wanted:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from megadec.corpus.clean.context import Taken
-from megadec.corpus.clean.wiki.links import hidden_kind, link_text
+from megadec.corpus.clean.wiki.links import hidden_kind, link_text, show_plain_links
 from megadec.corpus.clean.wiki.protect import LINE_BREAK, OUTSIDE_LABEL, STRAY_ROW
 from megadec.corpus.clean.wiki.tables import Table
 from megadec.corpus.clean.wiki.tags import TABLE_PARTS, show_tag
@@ -49,7 +49,9 @@ class _Frame:
 
 def render(wikitext: str, page: Page, taken: Taken) -> list[Section]:
     """The sections of a page as text, with list marks, `LINE_BREAK`, `OUTSIDE_LABEL` and `STRAY_ROW` in it."""
-    return _Renderer(f"\n{wikitext}", page, taken).sections()
+    plain, links = show_plain_links(f"\n{wikitext}")
+    taken.add("links", 1 + len(wikitext) - len(plain), links)
+    return _Renderer(plain, page, taken).sections()
 
 
 class _Renderer:

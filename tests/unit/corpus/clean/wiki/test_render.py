@@ -68,7 +68,7 @@ def test_a_long_table_in_a_long_section_keeps_its_rows() -> None:
         ("茶[[File:a.jpg|图]]叶", "files", 16, 1),
         ("茶[[Category:饮料]]叶", "categories", 15, 1),
         ("茶[[茶叶|叶]]", "links", 7, 1),
-        ("茶{{无此模板|[[a]]}}叶", "templates", 14, 1),
+        ("茶{{无此模板|[[a]]}}叶", "templates", 10, 1),
         ("茶{{lang|ja|[[茶|お茶]]}}叶", "links", 6, 1),
         ("茶{{lang|ja|[[茶|お茶]]}}叶", "templates", 12, 1),
         ("茶\n{|\n| 1 || 2\n|}\n叶", "tables", 15, 1),
