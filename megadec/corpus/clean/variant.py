@@ -136,7 +136,7 @@ def _script_positions(text: str) -> tuple[np.ndarray, np.ndarray]:
 def _marks(text: str) -> np.ndarray:
     """For each character: 1 only Simplified, 2 only Traditional, 0 both or neither."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    return _script_table()[np.minimum(codes, _TABLE_SIZE - 1)]
+    return _script_table().take(codes, mode="clip")
 
 
 @cache
