@@ -1,7 +1,7 @@
-"""Learns a vocabulary from documents: chooses the text, cuts it into segments, and trains sentencepiece.
+"""Learns a vocabulary from chosen text: cuts it into segments, and trains sentencepiece on them.
 
-The chosen text is held in memory, tens of megabytes for 32,000 pieces; the files are read twice instead. A piece may
-reach over punctuation (`，但是`, `。\n`), worth a tenth of the tokens in prose, but not over a newline.
+sentencepiece holds all of the text in memory, so the text is bounded (sample.py). A piece may reach over punctuation
+(`，但是`, `。\n`), worth a tenth of the tokens in prose, but not over a newline.
 """
 
 import io
@@ -9,26 +9,22 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sentencepiece
 
-from megadec.common.errors import ConfigError, InputError, check_range, suggest
+from megadec.common.errors import ConfigError, InputError, check_range
 from megadec.common.log import logger, progress
-from megadec.corpus.clean.variant import to_variant
-from megadec.corpus.dedup.exact import digest_of, is_held_out
-from megadec.corpus.document import Document, full_text, read_documents
-from megadec.corpus.parallel import chunks_of, map_in_order
+from megadec.corpus.vocabulary.sample import Portion, choose_texts, read_portion
 
 log = logger(__name__)
 
-Kind = tuple[str, str, bool]
-"""Source, variant, whether held out."""
+ModelKind = Literal["bpe", "unigram"]
+
+SMALLEST_SIZE = 512
 BYTE_PIECES, SPECIAL_PIECES = 256, 3
 LONGEST_PIECE_CHARACTERS = 16
 # Converted text brings the other script's words; of its characters those that are this many times rarer stay out.
@@ -39,10 +35,6 @@ BLANK = "\u2581"
 SEGMENT_END = " "
 # Always single pieces, so that code, tables and paragraphs never need bytes.
 ALWAYS = frozenset(map(chr, range(0x21, 0x7F))) | {BLANK, "\n"}
-_MILLIONS = {"": 1, "K": 1_000, "M": 1_000_000}
-_PORTION = re.compile(
-    r"(?P<source>[^/>=@]+)(?:/(?P<variant>[\w-]+))?(?:>(?P<target>[\w-]+))?=(?P<weight>\d+)(?:@(?P<size>\d+)(?P<unit>[KM]?))?"
-)
 _LINES = re.compile(r"[^\n]*\n+|[^\n]+")
 _SENTENCE_END = re.compile(r"[。！？；][”’」』）]*|[.!?;] ")
 _PUNCTUATION = "。！？；，、：“”‘’「」『』（）《》〈〉【】…—"
@@ -56,10 +48,12 @@ class VocabularyOptions:
     Attributes:
         input: files of documents (.parquet).
         vocab_size: pieces in all, with `<unk>`, `<s>`, `</s>` and the 256 byte pieces.
+        model: `bpe` joins the most frequent pairs; `unigram` takes pieces away that matter least.
         sample: `SOURCE=WEIGHT`, `SOURCE/VARIANT>TARGET=WEIGHT@CHARACTERS`: how often a source's text counts, of which
             variant, into which it is converted first, and how much of it at most; `*` stands for any letters in SOURCE.
             The first that fits a document decides for its text as it is; conversions come on top. Others count once.
-        characters_per_source: text taken of one source, unless `sample` says otherwise.
+        characters_per_source: text taken of one source, unless `sample` says otherwise; it bounds the memory, about 2
+            bytes a character while text is chosen and MEMORY_TEXT of all that was chosen while it is learned.
         held_out_fraction: documents that are not learned from, by hash of their text, as in tools/prepare.py.
         character_coverage: characters become pieces until they make up this share of each source's text.
         max_piece_characters: the longest piece.
@@ -70,6 +64,7 @@ class VocabularyOptions:
 
     input: tuple[Path, ...]
     vocab_size: int = 32_000
+    model: ModelKind = "bpe"
     sample: tuple[str, ...] = ()
     characters_per_source: int = 10_000_000
     held_out_fraction: float = 0.1
@@ -80,38 +75,30 @@ class VocabularyOptions:
     workers: int = 2
 
 
-@dataclass
-class Portion:
-    """One entry of `sample`, read, and the text of it: what was there and what was taken.
-
-    `limit` is in characters; None: the options' own.
-    """
-
-    source: str
-    variant: str = ""
-    target: str = ""
-    weight: int = 1
-    limit: int | None = None
-    found_characters: int = 0
-    texts: list[str] = field(default_factory=list)
-
-    def fits(self, source: str, variant: str) -> bool:
-        return fnmatchcase(source, self.source) and self.variant in ("", variant)
-
-
 def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]:
-    """Train a byte-pair model with byte fallback; returns the model file's bytes and the record of what it saw.
+    """Choose text and learn from it; returns the model file's bytes and the record of what it saw.
 
-    Nothing is normalized, blanks and newlines are kept, digits stay single: decode(encode(text)) == text for any text
-    without U+2581 and U+0000. Raises ConfigError for options that do not fit and for text that gives fewer pieces than
-    asked for, InputError for files.
+    Raises as `choose_sample` and `learn_from` do.
     """
+    return learn_from(choose_sample(options), options)
+
+
+def choose_sample(options: VocabularyOptions) -> list[Portion]:
+    """The text that `options` ask for. Raises ConfigError for options that do not fit, InputError for files."""
     asked = [read_portion(text) for text in options.sample]
     check_options(options)
-    portions = choose_texts(options, asked)
+    limit, fraction = options.characters_per_source, options.held_out_fraction
+    return choose_texts(options.input, asked, held_out_fraction=fraction, limit=limit, workers=options.workers)
+
+
+def learn_from(portions: Sequence[Portion], options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]:
+    """Train a model with byte fallback; returns the model file's bytes and the record of what it saw.
+
+    Nothing is normalized, blanks and newlines are kept, digits stay single: decode(encode(text)) == text for any text
+    without U+2581 and U+0000. Raises ConfigError for text that gives fewer pieces than asked for.
+    """
     characters = choose_characters(portions, options.character_coverage)
-    room = options.vocab_size - SPECIAL_PIECES - BYTE_PIECES
-    if len(characters) >= room:
+    if len(characters) >= room_of(options):
         enough = -(-len(characters) * 3 // 2000) * 1000
         raise ConfigError(
             f"vocab_size={options.vocab_size}: {len(characters)} single characters leave no room for pieces; give"
@@ -122,7 +109,8 @@ def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]
     segments = _known_parts(_segments(portions, options, counts), characters)
     model = train_pieces(segments, characters, options)
     seconds = round(time.monotonic() - began, 1)
-    log.info("%d pieces from %.1f M characters in %.0f s", options.vocab_size, counts["characters"] / 1e6, seconds)
+    millions = counts["characters"] / 1e6
+    log.info("%d pieces (%s) from %.1f M characters in %.0f s", options.vocab_size, options.model, millions, seconds)
     record = {
         "shares": [_record_of(portion) for portion in portions],
         "segments": dict(counts),
@@ -132,13 +120,9 @@ def learn_vocabulary(options: VocabularyOptions) -> tuple[bytes, dict[str, Any]]
     return model, record
 
 
-def read_portion(text: str) -> Portion:
-    """`wiki/zh-Hans>zh-TW=3@2M` as a Portion. Raises ConfigError."""
-    match = _PORTION.fullmatch(text)
-    if not match:
-        raise ConfigError(f"sample={text!r}: not SOURCE=WEIGHT or SOURCE/VARIANT>TARGET=WEIGHT@CHARACTERS (3M, 500K)")
-    source, variant, target, weight, size, unit = match.groups(default="")
-    return Portion(source, variant, target, int(weight), int(size) * _MILLIONS[unit] if size else None)
+def room_of(options: VocabularyOptions) -> int:
+    """How many pieces may be learned, beside the special ones and those of bytes."""
+    return options.vocab_size - SPECIAL_PIECES - BYTE_PIECES
 
 
 def check_options(options: VocabularyOptions) -> None:
@@ -148,65 +132,12 @@ def check_options(options: VocabularyOptions) -> None:
     for path in options.input:
         if not path.is_file():
             raise InputError(f"{path}: no such file; files of documents come from tools/prepare.py --documents")
-    check_range(options, "", "vocab_size", least=512)
+    check_range(options, "", "vocab_size", least=SMALLEST_SIZE)
     check_range(options, "", "characters_per_source", "workers", least=1)
     check_range(options, "", "held_out_fraction", least=0, most=0.99)
     check_range(options, "", "character_coverage", least=0.5, most=1)
     check_range(options, "", "max_piece_characters", least=1, most=LONGEST_PIECE_CHARACTERS)
     check_range(options, "", "segment_characters", least=16)
-
-
-def choose_texts(options: VocabularyOptions, asked: Sequence[Portion]) -> list[Portion]:
-    """Read the files twice: to see what is there, and to take each portion's share of it, spread over all of it."""
-    documents = progress(read_documents(options.input), description="look at documents", unit="doc")
-    work = partial(_survey, options.held_out_fraction)
-    surveyed = list(chain.from_iterable(map_in_order(work, chunks_of(documents), options.workers)))
-    kinds = {kind for kind, _, _ in surveyed}
-    known = sorted({source for source, _, _ in kinds})
-    portions = [*asked, *map(Portion, known)]
-    portions_of = {kind: _portions_of(*kind, portions) for kind in kinds}
-    for kind, characters, _ in surveyed:
-        for portion in portions_of[kind]:
-            portion.found_characters += characters
-    _check_found(asked, known)
-    for (kind, _, chance), document in zip(surveyed, read_documents(options.input), strict=True):
-        for portion in portions_of[kind]:
-            limit = portion.limit or options.characters_per_source
-            if portion.weight and chance * portion.found_characters < limit:
-                portion.texts.append(to_variant(full_text(document), document.variant, portion.target))
-    taken = [portion for portion in portions if portion.texts]
-    if not taken:
-        raise ConfigError(f"no text to learn from: {len(surveyed)} documents read, sample leaves none of them")
-    return taken
-
-
-def _survey(held_out_fraction: float, documents: list[Document]) -> list[tuple[Kind, int, float]]:
-    """Each document's kind, characters, and the chance from 0 to 1 that decides whether it is taken; in any process."""
-    found = []
-    for document in documents:
-        text = full_text(document)
-        digest = digest_of(text)
-        kind = (document.source, document.variant, is_held_out(digest, held_out_fraction))
-        found.append((kind, len(text), int.from_bytes(digest[8:16], "big") / 2.0**64))
-    return found
-
-
-def _portions_of(source: str, variant: str, held_out: bool, portions: Sequence[Portion]) -> list[Portion]:
-    """Where the text of such documents goes: the first portion that takes it as it is, and all that convert it."""
-    fitting = [portion for portion in portions if portion.fits(source, variant) and not held_out]
-    plain = [portion for portion in fitting if not portion.target]
-    return plain[:1] + [portion for portion in fitting if portion.target]
-
-
-def _check_found(asked: Sequence[Portion], known: Sequence[str]) -> None:
-    for portion in asked:
-        name = portion.source
-        if portion.found_characters or not portion.weight:
-            continue
-        if any(fnmatchcase(source, name) for source in known):
-            found = "none of its documents is of that variant or to be learned"
-            raise ConfigError(f"sample={name}/{portion.variant}: {found}")
-        raise ConfigError(f"sample={name}: no such documents; there are {', '.join(known)}{suggest(name, known)}")
 
 
 def choose_characters(portions: Iterable[Portion], coverage: float) -> set[str]:
@@ -241,7 +172,7 @@ def train_pieces(segments: Iterator[str], characters: set[str], options: Vocabul
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=segments,
             model_writer=model,
-            model_type="bpe",
+            model_type=options.model,
             vocab_size=options.vocab_size,
             byte_fallback=True,
             normalization_rule_name="identity",

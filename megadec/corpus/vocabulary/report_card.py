@@ -21,11 +21,14 @@ from megadec.corpus.clean.variant import TRADITIONAL, variant_of
 from megadec.corpus.dedup.exact import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.parallel import chunks_of, map_in_order
-from megadec.corpus.vocabulary.learn import Kind
+from megadec.corpus.vocabulary.sample import Kind
 
+Tallies = defaultdict[Kind, Counter[str]]
+"""Counts of COUNTED by the kind of document."""
 COUNTED = ("documents", "characters", "tokens", "byte_tokens", "lossless")
 LOSSES_SHOWN = 10
 PIECES_SHOWN = 16
+LOST = {"documents": 1, "lossless": -1}
 VARIANT_OF = ", "
 # The page leaves out the variants of a source that are only strays, and the one that is all but those.
 STRAYS_FRACTION = 0.02
@@ -40,7 +43,7 @@ def measure(
     """
     began = time.monotonic()
     tokenizer = Tokenizer.load(model)
-    tallies: defaultdict[Kind, Counter[str]] = defaultdict(Counter)
+    tallies: Tallies = defaultdict(Counter)
     uses = np.zeros(tokenizer.vocabulary_size, dtype=np.int64)
     lost: list[str] = []
     encode_seconds = 0.0
@@ -52,7 +55,7 @@ def measure(
             lost += [] if tally["lossless"] else [name]
         uses += uses_in_chunk
         encode_seconds += seconds
-    rows = _rows(tallies, groups)
+    rows = rows_of(tallies, groups)
     everything = rows["all"]["all"]
     return {
         "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
@@ -79,10 +82,15 @@ def measure_chunk(
     measured = []
     for document, text, ids in zip(documents, texts, encoded, strict=True):
         kind = (document.source, document.variant, is_held_out(digest_of(text), held_out_fraction))
-        counts = (1, len(text), len(ids), int(tokenizer.is_byte[ids].sum()), int(tokenizer.decode(ids) == text))
-        measured.append((kind, f"{document.source}: {document.id}", dict(zip(COUNTED, counts, strict=True))))
+        measured.append((kind, f"{document.source}: {document.id}", tally_of(tokenizer, text, ids)))
     uses = np.bincount(list(chain.from_iterable(encoded)), minlength=tokenizer.vocabulary_size)
     return measured, uses, seconds
+
+
+def tally_of(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> dict[str, int]:
+    """What COUNTED names, of one document."""
+    counts = (1, len(text), len(ids), int(tokenizer.is_byte[ids].sum()), int(tokenizer.decode(ids) == text))
+    return dict(zip(COUNTED, counts, strict=True))
 
 
 def sample_pieces(tokenizer: Tokenizer) -> dict[str, list[str]]:
@@ -115,12 +123,8 @@ def render(report: Mapping[str, Any], title: str) -> str:
         "are pieces `<0x..>` of characters that have no piece, of all tokens.",
         "",
     ]
-    rows = []
-    for name, row in report["kinds"].items():
-        whole = report["kinds"][name.partition(VARIANT_OF)[0]]["all"]["documents"]
-        fraction = row["all"]["documents"] / whole
-        if VARIANT_OF not in name or STRAYS_FRACTION < fraction < 1 - STRAYS_FRACTION:
-            rows.append([name, *_cells(row["all"]), *_cells(row["held_out"])])
+    kinds = report["kinds"]
+    rows = [[name, *_cells(kinds[name]["all"]), *_cells(kinds[name]["held_out"])] for name in _shown_kinds(kinds)]
     figures = "documents | characters | characters per token | byte tokens"
     lines += [*_table(f"kind | {figures} | held out: {figures}", rows), "", "## Pieces", ""]
     pieces = [
@@ -130,12 +134,50 @@ def render(report: Mapping[str, Any], title: str) -> str:
     return "\n".join([*lines, *_table("sort | pieces | the first ones", pieces), ""])
 
 
+def _shown_kinds(kinds: Mapping[str, Any]) -> list[str]:
+    """All but the variants of a source that are strays, and those that are all but strays."""
+    documents = {name: row["all"]["documents"] for name, row in kinds.items()}
+    fractions = {name: count / documents[name.partition(VARIANT_OF)[0]] for name, count in documents.items()}
+    return [
+        name
+        for name, fraction in fractions.items()
+        if VARIANT_OF not in name or STRAYS_FRACTION < fraction < 1 - STRAYS_FRACTION
+    ]
+
+
+def render_comparison(report: Mapping[str, Any]) -> str:
+    """What `compare` found, as Markdown: characters per token on held-out text, a column for each vocabulary."""
+    models = report["comparison"]
+    possible = [model for model in models if "kinds" in model]
+    lines = [
+        "",
+        "## Other sizes, and both ways to learn",
+        "",
+        "Characters per token on the same held-out text, each vocabulary learned from the same sample.",
+        "",
+    ]
+    names = [f"{model['model']} {model['vocabulary_size']:,}" for model in possible]
+    held = [name for name in _shown_kinds(report["kinds"]) if report["kinds"][name]["held_out"]["tokens"]]
+    rows = [[name, *(f"{model['kinds'][name]['characters_per_token']:.3f}" for model in possible)] for name in held]
+    for key in ("single_characters", "character_coverage", "training_seconds"):
+        rows.append([key.replace("_", " "), *(f"{model[key]:g}" for model in possible)])
+    lost = [sum(model["kinds"]["all"][key] * sign for key, sign in LOST.items()) for model in possible]
+    rows.append(["documents that do not come back", *map(str, lost)])
+    lines += _table(" | ".join(["kind", *names]), rows)
+    for model in models:
+        if "impossible" in model:
+            lines += ["", f"{model['model']} {model['vocabulary_size']:,}: {model['impossible']}"]
+    return "\n".join([*lines, ""])
+
+
 def write_report(folder: Path, report: Mapping[str, Any], name: str) -> None:
     """report.json with the figures of `measure`, and README.md for people; how the model was made comes from
     training.json beside them, where there is one. Raises StorageError."""
     write_json(folder / "report.json", report)
     made = folder / "training.json"
     text = render(report, f"Vocabulary {name}")
+    if "comparison" in report:
+        text += render_comparison(report)
     if made.is_file():
         text += render_training(read_json(made))
     with whole_file(folder / "README.md", "w") as file:
@@ -172,7 +214,7 @@ def read_groups(texts: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _rows(tallies: Mapping[Kind, Counter[str]], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def rows_of(tallies: Mapping[Kind, Counter[str]], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """A row for each group, each source, and each variant of a source that has several; then all together."""
     sources = sorted({source for source, _, _ in tallies})
     rows: dict[str, Any] = {}

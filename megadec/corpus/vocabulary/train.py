@@ -14,7 +14,8 @@ from megadec.common.errors import ConfigError
 from megadec.common.files import sha256_of, whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME
-from megadec.corpus.vocabulary.learn import VocabularyOptions, learn_vocabulary
+from megadec.corpus.vocabulary.compare import compare
+from megadec.corpus.vocabulary.learn import SMALLEST_SIZE, VocabularyOptions, choose_sample, learn_from
 from megadec.corpus.vocabulary.report_card import measure, read_groups, write_report
 
 log = logger(__name__)
@@ -28,26 +29,37 @@ class TokenizerOptions(VocabularyOptions):
         output: folder for tokenizer.model, training.json, report.json and README.md.
         groups: `NAME=SOURCE+SOURCE`: sources that the report card also counts together.
         report: whether every document is encoded and decoded for the report card.
+        compare: sizes, such as 8000 16000 32000 64000, that are also learned from the same text, by byte pairs and as
+            unigrams, and stand in the report card with what they give on the held-out documents.
         overwrite: replace the folder if it is there.
     """
 
     output: Path
     groups: tuple[str, ...] = ()
     report: bool = True
+    compare: tuple[int, ...] = ()
     overwrite: bool = False
 
 
 def train_tokenizer(options: TokenizerOptions) -> None:
     """Learn, record, report. Raises ConfigError for a folder that exists, and what `learn_vocabulary` raises."""
     groups = read_groups(options.groups)
+    if options.compare and not (options.report and options.held_out_fraction):
+        raise ConfigError("compare goes into the report card and needs report=true and held_out_fraction above 0")
+    for size in options.compare:
+        if size < SMALLEST_SIZE:
+            raise ConfigError(f"compare={size} is not at least {SMALLEST_SIZE}")
     if options.output.exists() and not options.overwrite and any(options.output.iterdir()):
         raise ConfigError(f"{options.output}: exists already; choose another folder or give --overwrite")
-    model, record = learn_vocabulary(options)
+    portions = choose_sample(options)
+    model, record = learn_from(portions, options)
     with whole_folder(options.output, replace=options.overwrite) as partial:
         (partial / FILE_NAME).write_bytes(model)
         write_json(partial / "training.json", training_record(options, partial / FILE_NAME, record))
         if options.report:
             figures = measure(partial / FILE_NAME, options.input, options.held_out_fraction, options.workers, groups)
+            if options.compare:
+                figures["comparison"] = compare(portions, options, options.compare, groups)
             write_report(partial, figures, options.output.name)
     log.info("wrote %s", options.output)
 

@@ -1,6 +1,7 @@
-"""Learning a vocabulary: which text, how it is cut, and what a model made of invented text keeps its promises about."""
+"""Learning a vocabulary: how text is cut, and what a model made of invented text keeps its promises about."""
 
 import json
+import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,13 @@ from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.document import Document
 from megadec.corpus.vocabulary.learn import (
-    Portion,
     VocabularyOptions,
     choose_characters,
-    choose_texts,
     learn_vocabulary,
-    read_portion,
     segments_of,
 )
 from megadec.corpus.vocabulary.report_card import measure, read_groups
+from megadec.corpus.vocabulary.sample import Portion
 from megadec.corpus.vocabulary.train import main
 from tests.support.documents import write_documents
 
@@ -74,51 +73,6 @@ def test_frequent_characters_of_every_share_are_chosen_however_small_it_is() -> 
     assert " " not in chosen
 
 
-@pytest.mark.parametrize(
-    ("text", "portion"),
-    [
-        ("wiki=3", Portion("wiki", weight=3)),
-        ("wiki-*/zh-Hans>zh-TW=2@3M", Portion("wiki-*", "zh-Hans", "zh-TW", 2, 3_000_000)),
-        ("news=1@500K", Portion("news", limit=500_000)),
-        ("news=0", Portion("news", weight=0)),
-    ],
-)
-def test_a_sample_entry_reads_as_its_portion(text: str, portion: Portion) -> None:
-    assert read_portion(text) == portion
-
-
-@pytest.mark.parametrize("text", ["wiki", "wiki=", "wiki=-1", "wiki=1.5", "=3", "wiki=3@2G"])
-def test_a_malformed_sample_entry_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="sample"):
-        read_portion(text)
-
-
-def test_held_out_documents_are_never_learned_from(documents: Path) -> None:
-    everything, kept = (
-        {text for share in choose_texts(options(documents, held_out_fraction=fraction), []) for text in share.texts}
-        for fraction in (0.0, 0.3)
-    )
-    assert kept < everything
-    assert 0.2 < 1 - len(kept) / len(everything) < 0.4
-
-
-def test_a_share_is_limited_spread_over_its_source_and_the_same_each_time(documents: Path) -> None:
-    limited = options(documents, held_out_fraction=0.0)
-    shares = choose_texts(limited, [read_portion("news=1@5K"), read_portion("wiki=0")])
-    assert [share.source for share in shares] == ["news"]
-    size = sum(map(len, shares[0].texts))
-    assert 3_000 < size < 7_000
-    assert shares == choose_texts(limited, [read_portion("news=1@5K"), read_portion("wiki=0")])
-
-
-def test_a_conversion_comes_on_top_of_the_text_as_it_is(documents: Path) -> None:
-    portions = [read_portion("wiki/zh-Hans>zh-TW=2"), read_portion("news=0")]
-    shares = {share.target: share for share in choose_texts(options(documents), portions)}
-    assert set(shares) == {"", "zh-TW"}
-    assert len(shares[""].texts) == len(shares["zh-TW"].texts)
-    assert "收音機" in "".join(shares["zh-TW"].texts)
-
-
 def test_a_sample_of_an_unknown_source_names_the_nearest(documents: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'news'"):
         learn_vocabulary(options(documents, sample=("newz=2",)))
@@ -159,6 +113,41 @@ def test_the_command_writes_a_lossless_model_with_its_record_and_report(document
     assert "python tokenizer/train.py" in (output / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="exists already"):
         main(arguments)
+
+
+def test_both_ways_to_learn_give_back_every_text_and_keep_digits_single(documents: Path, tmp_path: Path) -> None:
+    for kind in ("bpe", "unigram"):
+        (tmp_path / kind).mkdir()
+        path = tmp_path / kind / "tokenizer.model"
+        path.write_bytes(learn_vocabulary(options(documents, model=kind))[0])
+        tokenizer = Tokenizer.load(path)
+        assert tokenizer.vocabulary_size == 512
+        for text in ("2024年 12月\n\n  山谷里的\t𠮷野家", " 前后 "):
+            assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert not [piece for piece in tokenizer.pieces if len(piece) > 1 and piece.isdigit()]
+
+
+def test_a_comparison_stands_in_the_report_card_and_says_which_size_cannot_be(tmp_path: Path) -> None:
+    output = tmp_path / "small"
+    chance = random.Random(5)
+    words = ["".join(chr(chance.randrange(0x4E00, 0x4E40)) for _ in range(chance.choice((2, 3)))) for _ in range(800)]
+    texts = ("，".join(chance.choices(words, k=60)) for _ in range(300))
+    write_documents(tmp_path / "words.parquet", (Document(str(n), "s", text) for n, text in enumerate(texts)))
+    arguments = ["--input", str(tmp_path / "words.parquet"), "--output", str(output), "--vocab-size", "512"]
+    main([*arguments, "--workers", "1", "--held_out_fraction", "0.2", "--compare", "512", "600", "32000"])
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    found = {(one["model"], one["vocabulary_size"]): one for one in report["comparison"]}
+    assert found.keys() == {(kind, size) for kind in ("bpe", "unigram") for size in (512, 600, 32_000)}
+    whole = report["kinds"]["all"]["held_out"]
+    for (_, size), one in found.items():
+        assert ("impossible" in one) == (size == 32_000)
+        if size != 32_000:
+            same = ("documents", "characters", "lossless")
+            assert [one["kinds"]["all"][key] for key in same] == [whole[key] for key in same]
+    assert found["bpe", 600]["kinds"]["all"]["tokens"] < found["bpe", 512]["kinds"]["all"]["tokens"]
+    assert "bpe 600 | unigram 600" in (output / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="compare"):
+        main([*arguments, "--overwrite", "true", "--held_out_fraction", "0", "--compare", "512"])
 
 
 def test_a_report_counts_texts_that_do_not_come_back(documents: Path, tmp_path: Path) -> None:
