@@ -162,6 +162,12 @@ class Tokenizer:
         between = iter(self.vocabulary.encode_many([part for parts in cut for part in parts[::2]]))
         return [_joined(parts, self._matched, between) for parts in cut]
 
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text as int32, which is faster for many."""
+        if not self._matched:
+            return self.vocabulary.encode_arrays(texts)
+        return [np.array(ids, dtype=np.int32) for ids in self.encode_many(texts)]
+
     def normalize(self, text: str) -> str:
         """The text as the ids give it back: composed (NFC) where the tokenizer says so, as Qwen's, else itself."""
         return self.vocabulary.normalize(text)

@@ -34,16 +34,27 @@ def token_dtype(vocabulary_size: int) -> str:
 
 
 def encode_documents(documents: Sequence[Document], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """Tokens of each document as `<s> ... </s>`. Raises TokenizerError when a text itself gives one of these."""
-    dtype = token_dtype(tokenizer.vocabulary_size)
-    encoded = []
-    for document, ids in zip(documents, tokenizer.encode_many(list(map(full_text, documents))), strict=True):
-        for name, special in (("<s>", tokenizer.bos_id), ("</s>", tokenizer.eos_id)):
-            if special in ids:
-                found = f"document {document.id} encodes to {name}"
-                raise TokenizerError(f"{tokenizer.path}: {found}, which only marks boundaries")
-        encoded.append(np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype=dtype))
-    return encoded
+    """Tokens of each document as `<s> ... </s>`, views of one array. Raises TokenizerError when a text itself gives one
+    of these.
+    """
+    if not documents:
+        return []
+    encoded = tokenizer.encode_arrays(list(map(full_text, documents)))
+    lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+    ends = np.cumsum(lengths + 2)
+    starts = ends - lengths - 2
+    inside = np.concatenate(encoded)
+    for name, special in (("<s>", tokenizer.bos_id), ("</s>", tokenizer.eos_id)):
+        if (found := np.flatnonzero(inside == special)).size:
+            document = documents[int(np.searchsorted(np.cumsum(lengths), found[0], side="right"))]
+            raise TokenizerError(
+                f"{tokenizer.path}: document {document.id} encodes to {name}, which only marks boundaries"
+            )
+    tokens = np.empty(ends[-1], dtype=token_dtype(tokenizer.vocabulary_size))
+    is_inside = np.ones(len(tokens), dtype=bool)
+    is_inside[starts] = is_inside[ends - 1] = False
+    tokens[is_inside], tokens[starts], tokens[ends - 1] = inside, tokenizer.bos_id, tokenizer.eos_id
+    return [tokens[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 def encode_in_order(
