@@ -50,7 +50,8 @@ class _Frame:
 def render(wikitext: str, page: Page, taken: Taken) -> list[Section]:
     """The sections of a page as text, with list marks, `LINE_BREAK`, `OUTSIDE_LABEL` and `STRAY_ROW` in it."""
     plain, links = show_plain_links(f"\n{wikitext}")
-    taken.add("links", 1 + len(wikitext) - len(plain), links)
+    if links:
+        taken.add("links", 1 + len(wikitext) - len(plain), links)
     return _Renderer(plain, page, taken).sections()
 
 
