@@ -33,7 +33,7 @@ def join_documents(
     """Write the documents that stay, and those of them that are held out, to a file each, where one is wanted."""
     with _tables(kept, SCHEMA) as to_kept, _tables(held_out, SCHEMA) as to_held_out:
         for verdict in verdicts:
-            for table in _passed(work, verdict):
+            for table in staying(work, verdict):
                 held = pa.array([is_held_out(digest, fraction) for digest in table["digest"].to_pylist()], pa.bool_())
                 documents = table.select(FIELDS).replace_schema_metadata(SCHEMA.metadata)
                 to_held_out(documents.filter(held))
@@ -49,7 +49,7 @@ def join_dropped(work: Work, pieces: int, path: Path) -> None:
                     write(pq.read_table(part))
 
 
-def _passed(work: Work, verdict: Verdict) -> Iterator[pa.Table]:
+def staying(work: Work, verdict: Verdict) -> Iterator[pa.Table]:
     """The documents of a piece that stay, a few at a time."""
     place = 0
     with pq.ParquetFile(work.passed(verdict.number)) as file:

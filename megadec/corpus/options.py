@@ -33,7 +33,7 @@ class PrepareOptions(ReadOptions):
         source: what the files are: zhwiki, wikiextractor, thucnews, comments, jsonl, parquet, text, markdown, sgml,
             documents.
         input: files or folders of that kind.
-        documents: folder for NAME.parquet and NAME.report.json, or the .parquet file itself.
+        documents: folder for NAME.parquet and its reports (NAME.report.json, .html), or the .parquet file itself.
         tokenizer: a tokenizer.model, or the folder of a model with a tokenizer of its own (added tokens,
             tokenizer.json); with it shards are written.
         output: folder for the shards.
@@ -97,6 +97,11 @@ class PrepareOptions(ReadOptions):
     def duplicates_file(self) -> Path | None:
         """The list of duplicates beside the file of documents."""
         return self.documents_file.with_suffix(".duplicates.parquet") if self.documents_file else None
+
+    @property
+    def page_file(self) -> Path | None:
+        """The report as a page, beside the file of documents; without that one it lies in `output`."""
+        return self.documents_file.with_suffix(".report.html") if self.documents_file else None
 
     @property
     def work_folder(self) -> Path:

@@ -24,7 +24,7 @@ from megadec.corpus.dedup.decide import Decisions, decide, write_clusters
 from megadec.corpus.dedup.earlier import seen_before
 from megadec.corpus.dedup.exact import excluded_digests
 from megadec.corpus.executors.local import Executor, LocalExecutor
-from megadec.corpus.join import join_documents, join_dropped, joined_report
+from megadec.corpus.join import join_documents, join_dropped, joined_report, staying
 from megadec.corpus.options import PrepareOptions, check_free, check_options
 from megadec.corpus.piece import (
     HELD_OUT,
@@ -39,6 +39,7 @@ from megadec.corpus.piece import (
     settle_piece,
 )
 from megadec.corpus.report.counts import CorpusReport
+from megadec.corpus.report.page import measure_documents, write_page
 from megadec.corpus.shards import fill_folder
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.pieces import Piece, pieces
@@ -49,7 +50,12 @@ __all__ = ["PrepareOptions", "prepare"]
 
 # What changes no byte of what workers make.
 UNSEEN_OPTIONS = ("workers", "overwrite", "explain")
-DROPPED_NAME, REPORT_NAME = "dropped.parquet", "report.json"
+DROPPED_NAME, DUPLICATES_NAME, REPORT_NAME, PAGE_NAME = (
+    "dropped.parquet",
+    "duplicates.parquet",
+    "report.json",
+    "report.html",
+)
 MOST_ITEMS = 100
 
 log = logger(__name__)
@@ -133,7 +139,13 @@ class _Line:
         """What gets its name at the end; the data set last."""
         options = self.options
         held_out = options.held_out if self.tokenizer else options.held_out_file
-        files = (options.dropped_file, options.duplicates_file, options.documents_file, options.report_file)
+        files = (
+            options.dropped_file,
+            options.duplicates_file,
+            options.page_file,
+            options.documents_file,
+            options.report_file,
+        )
         return [path for path in (*files, held_out, options.output) if path]
 
     def run(self) -> CorpusReport:
@@ -160,13 +172,13 @@ class _Line:
             to_kept, to_held_out = (path and staged(path) for path in (options.documents_file, options.held_out_file))
             join_documents(work, verdicts, options.held_out_fraction, to_kept, to_held_out)
         join_dropped(work, pieces, staged(options.dropped_file) if options.dropped_file else work.folder / DROPPED_NAME)
-        if options.duplicates_file:
-            write_clusters(decisions, names_of(work, range(pieces)), staged(options.duplicates_file))
+        clusters = staged(options.duplicates_file) if options.duplicates_file else work.folder / DUPLICATES_NAME
+        write_clusters(decisions, names_of(work, range(pieces)), clusters)
         if options.report_file:
             recorded = {"options": to_dict(options), "pipeline_version": __version__, "report": report.to_dict()}
             write_json(staged(options.report_file), recorded)
-        if self.tokenizer:
-            self._write_shards(self.tokenizer, pieces, report)
+        index = self._write_shards(self.tokenizer, pieces, report) if self.tokenizer else {}
+        self._write_page(verdicts, report, index, clusters)
         write_json(work.folder / REPORT_NAME, report.state())
         return self.commit()
 
@@ -213,7 +225,9 @@ class _Line:
             inputs = ", ".join(map(str, self.options.input))
             raise InputError(f"{inputs}: no documents {missing} of {report.documents_read} read ({reasons})")
 
-    def _write_shards(self, tokenizer: Tokenizer, pieces: int, report: CorpusReport) -> None:
+    def _write_shards(self, tokenizer: Tokenizer, pieces: int, report: CorpusReport) -> dict[str, Any]:
+        """Write the held-out shards and those to train on; the index of the latter."""
+        index: dict[str, Any] = {}
         dtype = token_dtype(tokenizer.vocabulary_size)
         for name, folder in ((HELD_OUT, self.options.held_out), (TRAIN, self.options.output)):
             if folder:
@@ -226,6 +240,15 @@ class _Line:
                 log.info(f"{folder}: {index['documents']:,} documents, {index['tokens']:,} tokens")
         if not self.options.dropped_file and self.options.output:
             shutil.copyfile(self.work.folder / DROPPED_NAME, staged(self.options.output) / DROPPED_NAME)
+        return index
+
+    def _write_page(self, verdicts: list[Verdict], report: CorpusReport, index: dict[str, Any], clusters: Path) -> None:
+        options = self.options
+        page = staged(options.page_file) if options.page_file else staged(options.output or Path()) / PAGE_NAME
+        tables = (table for verdict in verdicts for table in staying(self.work, verdict))
+        measured = measure_documents(tables, sum(report.kept.values()) + report.held_out)
+        name = (options.output or options.documents_file or page).stem
+        write_page(page, name, report.to_dict(), measured, index, clusters)
 
 
 def _tell(decisions: Decisions, report: CorpusReport) -> None:

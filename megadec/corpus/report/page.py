@@ -6,7 +6,7 @@ pyarrow, in constant memory.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -17,10 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from megadec import __version__
+from megadec.common.errors import MissingExtraError
 from megadec.common.files import whole_file
+from megadec.corpus.words.segment import SegmentOptions, is_word
 
 SHORTEST_COLUMN = 5  # documents of up to 2**5 characters share the first column
-BATCH_DOCUMENTS = 512
+WORDS_DOCUMENTS, WORDS_CHARACTERS, WORDS_SHOWN = 200, 1000, 100
 LARGEST_CLUSTERS, TITLES_SHOWN = 12, 6
 _READING = ("malformed_line", "undecodable_file", "empty", "disambiguation", "redirect")
 _DUPLICATES = ("duplicate", "near_duplicate", "excluded", "contaminated")
@@ -28,49 +31,57 @@ _DUPLICATES = ("duplicate", "near_duplicate", "excluded", "contaminated")
 
 @dataclass
 class Measured:
-    """Documents by length (the column of 2**n characters), by tenth of Chinese characters, and by licence."""
+    """Documents by length (the column of 2**n characters), by tenth of Chinese characters, by licence; some words."""
 
     lengths: Counter[int] = field(default_factory=Counter)
     han_tenths: Counter[int] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
 
 
-def measure_documents(paths: Sequence[Path]) -> Measured:
-    """Read files of documents once."""
+def measure_documents(tables: Iterable[pa.Table], documents: int) -> Measured:
+    """Measure the documents of `tables`, which are so many in all; words are those of some, evenly chosen."""
     measured = Measured()
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_DOCUMENTS, columns=["text", "licence"]):
-                text = batch.column("text")
-                dense = pc.replace_substring_regex(text, r"\s+", "")
-                visible = pc.utf8_length(dense).to_numpy()
-                others = pc.utf8_length(pc.replace_substring_regex(dense, r"\p{Han}+", "")).to_numpy()
-                tenths = 10 * (visible - others) // np.maximum(visible, 1)
-                columns = np.log2(np.maximum(pc.utf8_length(text).to_numpy(), 1)).astype(int)
-                measured.han_tenths.update(np.minimum(tenths, 9).tolist())
-                measured.lengths.update(np.maximum(columns, SHORTEST_COLUMN).tolist())
-                measured.licences.update(batch.column("licence").to_pylist())
+    stride, place = -(-documents // WORDS_DOCUMENTS) or 1, 0
+    for table in tables:
+        text = table["text"]
+        dense = pc.replace_substring_regex(text, r"\s+", "")
+        visible = pc.utf8_length(dense).to_numpy()
+        others = pc.utf8_length(pc.replace_substring_regex(dense, r"\p{Han}+", "")).to_numpy()
+        tenths = 10 * (visible - others) // np.maximum(visible, 1)
+        columns = np.log2(np.maximum(pc.utf8_length(text).to_numpy(), 1)).astype(int)
+        measured.han_tenths.update(np.minimum(tenths, 9).tolist())
+        measured.lengths.update(np.maximum(columns, SHORTEST_COLUMN).tolist())
+        measured.licences.update(table["licence"].to_pylist())
+        for row in range(-place % stride, len(table), stride):
+            measured.words.update(_words_of(text[row].as_py()[:WORDS_CHARACTERS]))
+        place += len(table)
     return measured
+
+
+def _words_of(text: str) -> list[str]:
+    """The words of two or more characters of a text; none where no segmenter is installed."""
+    try:
+        segmenter = SegmentOptions().open_segmenter()
+    except MissingExtraError:
+        return []
+    return [word for word in segmenter.cut(text) if len(word) > 1 and is_word(word)]
 
 
 def write_page(
     page: Path,
     name: str,
     report: Mapping[str, Any],
-    documents: Sequence[Path],
-    *,
-    index: Mapping[str, Any] | None = None,
-    clusters: Path | None = None,
-    words: Sequence[tuple[str, int]] = (),
+    measured: Measured,
+    index: Mapping[str, Any],
+    clusters: Path,
 ) -> None:
     """Write the page of a data set.
 
-    report: `CorpusReport.to_dict()`. documents: its files of documents. index: of its shards, for tokens by source.
-    clusters: the Parquet file of duplicates. words: the most frequent ones.
+    report: `CorpusReport.to_dict()`. index: of its shards, for tokens by source; empty where there are none. clusters:
+    the file that `write_clusters` wrote.
     """
-    data = page_data(name, report, measure_documents(documents), index or {}, words)
-    if clusters and clusters.is_file():
-        data["clusters"] = _clusters(clusters)
+    data = {**page_data(name, report, measured, index), "clusters": _clusters(clusters)}
     # No text may end the script element that holds it.
     shown = json.dumps(data, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
     template = (files("megadec.corpus.report") / "page.html").read_text("utf-8")
@@ -83,7 +94,6 @@ def page_data(
     report: Mapping[str, Any],
     measured: Measured,
     index: Mapping[str, Any],
-    words: Sequence[tuple[str, int]],
 ) -> dict[str, Any]:
     """What the page draws, as a JSON value."""
     sources = {source: counts["kept"] for source, counts in report["sources"].items() if counts["kept"]["documents"]}
@@ -92,7 +102,7 @@ def page_data(
     lengths = range(min(measured.lengths, default=0), max(measured.lengths, default=0) + 1)
     return {
         "name": name,
-        "pipeline_version": index.get("pipeline_version", ""),
+        "pipeline_version": __version__,
         "totals": [*totals, ["tokens", sum(tokens.values())]] if tokens else totals,
         "stages": _stages(report),
         "dropped": sorted(
@@ -113,7 +123,7 @@ def page_data(
             for source, kept in sources.items()
         ],
         "licences": [{"name": licence, "documents": count} for licence, count in measured.licences.most_common()],
-        "words": list(words),
+        "words": measured.words.most_common(WORDS_SHOWN),
         "notes": list(report["notes"].items()),
     }
 

@@ -43,6 +43,7 @@ def test_documents_and_their_report_are_written_together(tmp_path: Path, reviews
         "food.dropped.parquet",
         "food.duplicates.parquet",
         "food.parquet",
+        "food.report.html",
         "food.report.json",
     ]
     documents = list(read_documents([tmp_path / "out" / "food.parquet"]))

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from megadec.corpus.clean.context import Taken
-from megadec.corpus.document import Document, DocumentsWriter
+from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
-from megadec.corpus.report.page import write_page
+from megadec.corpus.report.page import measure_documents, write_page
 from tests.support import PROJECT
 
 KEPT = (
@@ -31,16 +31,14 @@ def page(tmp_path: Path) -> Path:
     report.drop(Document("3", "wiki", "短"), "too_short", "quality rules")
     report.drop(Document("4", "wiki", "</script>重复"), "duplicate", "duplicates")
     report.note("files read as gb18030")
-    documents = tmp_path / "set.parquet"
-    with open(documents, "wb") as file, DocumentsWriter(file) as writer:
-        for document in KEPT:
-            writer.write(document)
+    rows = [{"text": document.text, "licence": document.licence} for document in KEPT]
+    measured = measure_documents([pa.Table.from_pylist(rows[:1]), pa.Table.from_pylist(rows[1:])], 2)
     duplicates = {"cluster": [0, 0, 0], "id": ["2", "4", "5"], "title": ["首篇", "", "次篇"]}
     pq.write_table(pa.table(duplicates), tmp_path / "duplicates.parquet")
     index = {"pipeline_version": "9.9", "sources": {"news": {"tokens": 31}}}
     made = tmp_path / "set.report.html"
     clusters = tmp_path / "duplicates.parquet"
-    write_page(made, "set", report.to_dict(), [documents], index=index, clusters=clusters, words=[("汉字", 240)])
+    write_page(made, "set", report.to_dict(), measured, index, clusters)
     return made
 
 
