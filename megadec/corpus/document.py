@@ -18,6 +18,7 @@ from megadec.common.log import logger
 ROW_GROUP_DOCUMENTS = 4096
 ROW_GROUP_CHARACTERS = 4 * 2**20
 log = logger(__name__)
+BESIDE_DOCUMENTS = (".dropped.parquet", ".duplicates.parquet")
 _FORMAT = {b"megadec": b"documents/1"}
 
 
@@ -111,6 +112,11 @@ def is_list(schema: pa.Schema) -> bool:
     """Whether a Parquet file of this schema is one of those that stand beside documents: what was dropped, clusters."""
     kind: bytes = (schema.metadata or {}).get(b"megadec", b"")
     return kind.startswith((b"dropped/", b"duplicates/"))
+
+
+def documents_only(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The paths without what `prepare` writes beside documents, which a pattern such as documents/*.parquet brings."""
+    return tuple(path for path in paths if not path.name.endswith(BESIDE_DOCUMENTS))
 
 
 def is_ours(schema: pa.Schema) -> bool:

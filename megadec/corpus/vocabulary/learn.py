@@ -46,7 +46,7 @@ class VocabularyOptions:
     """How a vocabulary is learned.
 
     Attributes:
-        input: files of documents (.parquet).
+        input: files of documents (.parquet); what `prepare` writes beside them is left out.
         vocab_size: pieces in all, with `<unk>`, `<s>`, `</s>` and the 256 byte pieces.
         model: `bpe` joins the most frequent pairs; `unigram` takes pieces away that matter least.
         sample: `SOURCE=WEIGHT`, `SOURCE/VARIANT>TARGET=WEIGHT@CHARACTERS`: how often a source's text counts, of which

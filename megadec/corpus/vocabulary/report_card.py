@@ -21,6 +21,7 @@ from megadec.corpus.clean.variant import TRADITIONAL, variant_of
 from megadec.corpus.dedup.exact import digest_of, is_held_out
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.parallel import chunks_of, map_in_order
+from megadec.corpus.vocabulary.fertility import fertility
 from megadec.corpus.vocabulary.sample import Kind
 
 Tallies = defaultdict[Kind, Counter[str]]
@@ -58,6 +59,7 @@ def measure(
     rows = rows_of(tallies, groups)
     everything = rows["all"]["all"]
     return {
+        "fertility": fertility(tokenizer, paths, held_out_fraction),
         "tokenizer": {"sha256": tokenizer.sha256, "vocabulary_size": tokenizer.vocabulary_size},
         "held_out_fraction": held_out_fraction,
         "kinds": rows,
@@ -131,7 +133,8 @@ def render(report: Mapping[str, Any], title: str) -> str:
         (name, int(count), " ".join(f"`{_visible(piece)}`" for piece in shown))
         for name, (count, *shown) in report["pieces"].items()
     ]
-    return "\n".join([*lines, *_table("sort | pieces | the first ones", pieces), ""])
+    lines += _table("sort | pieces | the first ones", pieces)
+    return "\n".join([*lines, *_fertility_lines(report.get("fertility")), ""])
 
 
 def _shown_kinds(kinds: Mapping[str, Any]) -> list[str]:
@@ -168,6 +171,16 @@ def render_comparison(report: Mapping[str, Any]) -> str:
         if "impossible" in model:
             lines += ["", f"{model['model']} {model['vocabulary_size']:,}: {model['impossible']}"]
     return "\n".join([*lines, ""])
+
+
+def _fertility_lines(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    segmenter = found["segmenter"]
+    head = f"Tokens per word, words as {segmenter['name']} {segmenter['version']} cuts them, each encoded by itself."
+    sources = found["sources"].items()
+    rows = [(name, one["words"], one["tokens"], f"{one['tokens_per_word']:.3f}") for name, one in sources]
+    return ["", "## Fertility", "", head, "", *_table("source | words | tokens | tokens per word", rows)]
 
 
 def write_report(folder: Path, report: Mapping[str, Any], name: str) -> None:

@@ -2,7 +2,7 @@
 README.md out, which gets its name when all four are whole."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from megadec.common.errors import ConfigError
 from megadec.common.files import sha256_of, whole_folder, write_json
 from megadec.common.log import logger
 from megadec.common.tokenizer import FILE_NAME
+from megadec.corpus.document import documents_only
 from megadec.corpus.vocabulary.compare import compare
 from megadec.corpus.vocabulary.learn import SMALLEST_SIZE, VocabularyOptions, choose_sample, learn_from
 from megadec.corpus.vocabulary.report_card import measure, read_groups, write_report
@@ -43,7 +44,7 @@ class TokenizerOptions(VocabularyOptions):
 
 def train_tokenizer(options: TokenizerOptions) -> None:
     """Learn, record, report. Raises ConfigError for a folder that exists, and what `learn_vocabulary` raises."""
-    groups = read_groups(options.groups)
+    groups, options = read_groups(options.groups), replace(options, input=documents_only(options.input))
     if options.compare and not (options.report and options.held_out_fraction):
         raise ConfigError("compare goes into the report card and needs report=true and held_out_fraction above 0")
     for size in options.compare:

@@ -99,7 +99,10 @@ def test_groups_need_a_name_and_sources() -> None:
 
 def test_the_command_writes_a_lossless_model_with_its_record_and_report(documents: Path, tmp_path: Path) -> None:
     output = tmp_path / "small"
-    arguments = ["--input", str(documents), "--output", str(output), "--vocab-size", "512", "--sample", "wiki=2"]
+    beside = documents.with_suffix(".dropped.parquet")  # as `prepare` leaves it; a shell's pattern names it too
+    beside.touch()
+    arguments = ["--input", str(documents), str(beside)]
+    arguments += ["--output", str(output), "--vocab-size", "512", "--sample", "wiki=2"]
     arguments += ["--groups", "both=wiki+news", "--workers", "1"]
     main(arguments)
     assert {path.name for path in output.iterdir()} == {"README.md", "report.json", "tokenizer.model", "training.json"}
@@ -109,6 +112,9 @@ def test_the_command_writes_a_lossless_model_with_its_record_and_report(document
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     assert report["documents"] == report["lossless"] == 134
     assert report["kinds"]["both (together)"]["all"]["documents"] == 134
+    rates = [one["tokens_per_word"] for one in report["fertility"]["sources"].values()]
+    assert len(rates) == 2
+    assert all(rate >= 1 for rate in rates)
     assert 0 < report["kinds"]["all"]["held_out"]["documents"] < 100
     assert "python tokenizer/train.py" in (output / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="exists already"):
