@@ -4,11 +4,10 @@ A cluster is linked by pairs, so its ends may differ (a law of 1979 and of 2018)
 """
 
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
-from megadec.corpus.dedup.near import PERMUTATIONS, Signatures, bands_of
+from megadec.corpus.dedup.near import PERMUTATIONS, Signatures, bands_of, matches_at
 
 # How many texts each one is compared with in a bucket whose texts are not alike, and in a cluster of which many stay.
 MOST_LEADERS = 256
@@ -19,7 +18,7 @@ NONE = -1
 @dataclass
 class Clusters:
     """By row: the first row of its cluster (itself where it is alone), the row that it goes for (or -1), and how many
-    of the 128 values of their signatures are equal."""
+    values of their signatures are equal."""
 
     roots: np.ndarray
     stands_for: np.ndarray
@@ -32,7 +31,7 @@ def cluster(signatures: Signatures, ranks: np.ndarray, threshold: float) -> Clus
     ranks: which row is preferred, 0 first; a row that takes no part has -1. threshold: the least estimated Jaccard
     similarity. Takes time in proportion to the rows that have a near duplicate, and one sort of all rows a band.
     """
-    least = ceil(threshold * PERMUTATIONS - 1e-9)
+    least = matches_at(threshold)
     by_rank = np.flatnonzero(ranks >= 0)
     by_rank = by_rank[np.argsort(ranks[by_rank])]
     parents = np.arange(signatures.rows, dtype=np.int32)
@@ -89,7 +88,7 @@ def _roots(parents: np.ndarray) -> np.ndarray:
 
 def _choose(signatures: Signatures, ranks: np.ndarray, by_rank: np.ndarray, roots: np.ndarray, least: int) -> Clusters:
     """In each cluster, from the most preferred row on: a row goes if it is like one that stays."""
-    found = Clusters(roots, np.full(len(roots), NONE, np.int32), np.zeros(len(roots), np.uint8))
+    found = Clusters(roots, np.full(len(roots), NONE, np.int32), np.zeros(len(roots), np.uint16))
     members = by_rank[np.argsort(roots[by_rank], kind="stable")]
     new = np.ones(len(members), bool)
     new[1:] = roots[members[1:]] != roots[members[:-1]]
@@ -101,11 +100,11 @@ def _choose(signatures: Signatures, ranks: np.ndarray, by_rank: np.ndarray, root
 
 
 def _choose_in(signatures: Signatures, members: np.ndarray, found: Clusters, least: int) -> None:
-    kept = np.empty((min(len(members), MOST_KEPT), PERMUTATIONS), np.uint32)
+    kept = np.empty((min(len(members), MOST_KEPT), PERMUTATIONS), np.uint8)
     kept_rows: list[int] = []
     for row in members.tolist():
         signature = signatures.at(np.array([row]))[0]
-        equal = (kept[: len(kept_rows)] == signature).sum(1)
+        equal = np.count_nonzero(kept[: len(kept_rows)] == signature, axis=1)
         best = int(equal.argmax()) if len(equal) else 0
         if len(equal) and equal[best] >= least:
             found.stands_for[row], found.matches[row] = kept_rows[best], equal[best]

@@ -19,7 +19,7 @@ from megadec.common.files import storage_errors, whole_file
 from megadec.corpus.dedup.clusters import NONE, cluster
 from megadec.corpus.dedup.exact import DIGEST_BYTES
 from megadec.corpus.dedup.fingerprint import Fingerprint
-from megadec.corpus.dedup.near import PERMUTATIONS, Signatures
+from megadec.corpus.dedup.near import PERMUTATIONS, Signatures, similarity
 from megadec.corpus.dedup.options import DedupOptions
 
 DUPLICATE, NEAR_DUPLICATE, EXCLUDED, CONTAMINATED = "duplicate", "near_duplicate", "excluded", "contaminated"
@@ -151,7 +151,7 @@ class _Table:
             self.reasons,
             codes[here],
             _numbers(near.groups[first], codes <= _CODES[NEAR_DUPLICATE], self.before),
-            (near.matches / np.float32(PERMUTATIONS))[here],
+            similarity(near.matches[here]).astype(np.float32),
             np.maximum(stays[here], -1),
             dict(zip(self.excluded, taken.tolist(), strict=True)),
             self.items,
@@ -193,7 +193,7 @@ class _Near:
     def none(cls, rows: int) -> Self:
         """Each row stands for itself."""
         own = np.arange(rows, dtype=np.int32)
-        return cls(own[:0], own, own.copy(), np.full(rows, PERMUTATIONS, np.uint8))
+        return cls(own[:0], own, own.copy(), np.full(rows, PERMUTATIONS, np.uint16))
 
 
 def _numbers(groups: np.ndarray, counted: np.ndarray, before: int) -> np.ndarray:

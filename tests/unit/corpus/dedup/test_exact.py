@@ -4,9 +4,11 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from megadec.common.errors import ConfigError
-from megadec.corpus.dedup.exact import DIGEST_BYTES, digest_of, excluded_digests, is_held_out
+from megadec.corpus.dedup.exact import DIGEST_BYTES, digest_of, excluded_digests, is_held_out, letters_of
 from megadec.corpus.document import Document
 from tests.support.documents import write_documents
 
@@ -40,6 +42,18 @@ def test_short_texts_that_differ_in_punctuation_are_one_and_keep_the_hash_of_the
     same = ["很好，吃！下次还来。", "很好吃～下次还来", "“很好吃”…下次还来~", "很好吃 下次-还来"]
     assert {digest_of(text) for text in same} == {digest_of("很好吃下次还来")}
     assert digest_of("比分3：2") == digest_of("比分3:2")
+
+
+@given(st.text(max_size=60))
+def test_letters_are_the_same_in_short_and_long_texts(text: str) -> None:
+    for part in (text, text + "ΣΑΣ İΣ"):
+        assert letters_of(part + "，" * 300 + "A") == letters_of(part + "，A")
+
+
+def test_han_that_python_does_not_know_yet_and_new_pictures_make_another_text() -> None:
+    assert digest_of("这个\U0003347f字") != digest_of("这个字")
+    assert letters_of("字" * 200 + "\U0003347f_") == "字" * 200 + "\U0003347f"
+    assert digest_of("好\U0001faf9") != digest_of("好\U0001fae9")
 
 
 def test_in_long_texts_symbols_do_not_count() -> None:
