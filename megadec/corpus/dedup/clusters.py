@@ -32,16 +32,26 @@ def cluster(signatures: Signatures, ranks: np.ndarray, threshold: float) -> Clus
     similarity. Takes time in proportion to the rows that have a near duplicate, and one sort of all rows a band.
     """
     least = matches_at(threshold)
-    by_rank = np.flatnonzero(ranks >= 0)
+    by_rank = np.flatnonzero(ranks >= 0).astype(np.int32)
     by_rank = by_rank[np.argsort(ranks[by_rank])]
     parents = np.arange(signatures.rows, dtype=np.int32)
     bands, rows_of_band = bands_of(threshold)
     for band in range(bands):
-        keys = signatures.band(band, rows_of_band)[by_rank]
-        order = np.argsort(keys, kind="stable")
-        _join_buckets(signatures, by_rank[order], keys[order], parents, least)
+        rows, keys = _shared(by_rank, signatures.band(band, rows_of_band)[by_rank])
+        _join_buckets(signatures, rows, keys, parents, least)
     roots = _roots(parents)
     return _choose(signatures, ranks, by_rank, roots, least)
+
+
+def _shared(rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows whose key another one has too, by key and in their order, and the keys."""
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    keys = keys[order]
+    same = keys[1:] == keys[:-1]
+    shared = np.zeros(len(keys), bool)
+    shared[1:] = same
+    shared[:-1] |= same
+    return rows[order[shared]], keys[shared]
 
 
 def _join_buckets(signatures: Signatures, rows: np.ndarray, keys: np.ndarray, parents: np.ndarray, least: int) -> None:

@@ -134,6 +134,7 @@ class _Table:
 
     def decide(self, options: DedupOptions, signatures: Path) -> Decisions:
         first = first_of(self.digests)
+        self.digests = bytearray()
         ends = np.array(list(self.excluded.values()), np.int64)
         never = first < (ends[-1] if len(ends) else 0)
         codes = np.zeros(len(first), np.uint16)
@@ -175,7 +176,7 @@ class _Table:
 
     def _preference(self, signed: np.ndarray, keep: str) -> list[np.ndarray]:
         """Sort keys of the rows with a signature, the last one first: documents of earlier runs stay in any case."""
-        lengths, dates = (-np.frombuffer(values, "<u4").astype(np.int64) for values in (self.lengths, self.dates))
+        lengths, dates = (~np.frombuffer(values, "<u4") for values in (self.lengths, self.dates))  # the largest first
         keys = {"first": [], "longest": [lengths], "newest": [lengths, dates]}[keep]
         return [signed, *keys, signed >= self.before]
 
@@ -211,10 +212,14 @@ def first_of(digests: bytearray) -> np.ndarray:
     """For each row of 16 bytes the number of the first row that is equal to it."""
     values = np.frombuffer(digests, np.uint64).reshape(-1, 2)
     order = np.lexsort((values[:, 1], values[:, 0]))  # stable: equal ones in the order of their rows
-    new = np.ones(len(order), bool)
-    new[1:] = (values[order[1:]] != values[order[:-1]]).any(1)
+    order = order.astype(np.int32)
+    new = np.zeros(len(order), bool)
+    new[:1] = True
+    for column in values.T:
+        ordered = column[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
     first = np.empty(len(order), np.int32)
-    first[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    first[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(order), dtype=np.int32), 0))]
     return first
 
 

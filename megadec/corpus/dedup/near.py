@@ -5,7 +5,7 @@ Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter
 where 128 whole minima give 0.035.
 """
 
-import mmap
+import os
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
@@ -86,18 +86,15 @@ def matches_at(threshold: float) -> int:
 
 
 class Signatures:
-    """The file of signatures, one a row, read in pieces so that none of it counts as this process's memory for long."""
+    """The file of signatures, one a row. It is read row by row: pages of a map would count as this process's memory."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self.rows = path.stat().st_size // SIGNATURE_BYTES
-        with open(path, "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if self.rows else None
+        self._file = os.open(path, os.O_RDONLY)
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._map:
-            self._map.close()
+        os.close(self._file)
 
     def band(self, band: int, rows: int) -> np.ndarray:
         """A uint64 hash of columns [band * rows, (band + 1) * rows) of every signature."""
@@ -121,14 +118,11 @@ class Signatures:
         return found
 
     def at(self, rows: np.ndarray) -> np.ndarray:
-        """Copies of these signatures, (rows, 512) uint8."""
-        assert self._map is not None
-        values: np.ndarray = np.frombuffer(self._map, np.uint8).reshape(-1, PERMUTATIONS)[rows]
-        self._map.madvise(mmap.MADV_DONTNEED)
-        return values
+        """These signatures, (rows, 512) uint8."""
+        found = [os.pread(self._file, SIGNATURE_BYTES, row * SIGNATURE_BYTES) for row in rows.tolist()]
+        return np.frombuffer(b"".join(found), np.uint8).reshape(-1, PERMUTATIONS)
 
     def _pieces(self) -> Iterator[tuple[int, np.ndarray]]:
-        with open(self._path, "rb") as file:
-            for start in range(0, self.rows, _ROWS_AT_ONCE):
-                values = np.fromfile(file, np.uint8, _ROWS_AT_ONCE * PERMUTATIONS)
-                yield start, values.reshape(-1, PERMUTATIONS)
+        for start in range(0, self.rows, _ROWS_AT_ONCE):
+            data = os.pread(self._file, _ROWS_AT_ONCE * SIGNATURE_BYTES, start * SIGNATURE_BYTES)
+            yield start, np.frombuffer(data, np.uint8).reshape(-1, PERMUTATIONS)

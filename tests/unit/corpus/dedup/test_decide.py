@@ -1,7 +1,8 @@
 """Which documents stay: exact and near duplicates, excluded texts, clusters."""
 
 import random
-from collections.abc import Iterable
+import tracemalloc
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from megadec.corpus.dedup.decide import Decisions, decide, write_clusters
 from megadec.corpus.dedup.exact import digest_of
 from megadec.corpus.dedup.fingerprint import Fingerprint, fingerprint
+from megadec.corpus.dedup.near import SIGNATURE_BYTES
 from megadec.corpus.dedup.options import DedupOptions
 from megadec.corpus.document import Document
 
@@ -185,3 +187,23 @@ def test_clusters_are_listed_with_what_stays(tmp_path: Path) -> None:
     assert [row["similarity"] for row in rows if row["id"] != "3"] == [1.0] * 3
     assert rows[1]["similarity"] == pytest.approx(float(decisions.similarities[3]))
     assert decisions.cluster_count == 2
+
+
+def test_memory_is_some_100_bytes_a_document(tmp_path: Path) -> None:
+    def prints(count: int) -> Iterator[Fingerprint]:
+        values = np.random.default_rng(0)
+        for at in range(count):
+            signature = bytes(SIGNATURE_BYTES) if at % 100 == 0 else values.bytes(SIGNATURE_BYTES)
+            yield Fingerprint(at.to_bytes(16, "little"), signature, 1000)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        try:
+            decisions = decide(prints(count), DedupOptions(), tmp_path)
+            found = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert np.count_nonzero(decisions.codes) == count // 100 - 1
+        return found
+
+    assert (peak(20_000) - peak(10_000)) / 10_000 < 130
