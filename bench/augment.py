@@ -72,7 +72,8 @@ class AugmentBench:
         settings: names of SETTINGS; empty: all.
         model: a pretrained decoder; left out: one is pretrained on the titles.
         pretrain_steps: of 4,096 tokens each.
-        finetune_steps: of the decoder, the same with and without copies.
+        finetune_steps: of the decoder without copies; with more it only learns the few titles by heart.
+        augmented_steps: of the decoder with copies.
         learning_rate: of the decoder's fine-tuning.
         quick: two seeds, two settings for the decoder, a tenth of the pretraining.
     """
@@ -86,12 +87,13 @@ class AugmentBench:
     settings: tuple[str, ...] = ()
     model: Path | None = None
     pretrain_steps: int = 600
-    finetune_steps: int = 120
-    learning_rate: float = 0.002
+    finetune_steps: int = 60
+    augmented_steps: int = 120
+    learning_rate: float = 0.001
     quick: bool = False
 
     def __post_init__(self) -> None:
-        check_range(self, "", "labels", "pretrain_steps", "finetune_steps", least=1)
+        check_range(self, "", "labels", "pretrain_steps", "finetune_steps", "augmented_steps", least=1)
         for name in self.classifiers:
             check_choice("classifiers", name, (SVM, DECODER))
         for name in self.settings:
@@ -252,6 +254,7 @@ def pretrain(options: AugmentBench, ranks: Ranks) -> Path:
 
 def decoder_accuracy(options: AugmentBench, model: Path, ranks: Ranks, name: str, seed: int) -> float:
     """Of the pretrained decoder, fine-tuned on the titles and their copies, at its last step."""
+    steps = options.augmented_steps if SETTINGS[name] else options.finetune_steps
     run = from_dict(
         FineTuneRun,
         {
@@ -264,12 +267,12 @@ def decoder_accuracy(options: AugmentBench, model: Path, ranks: Ranks, name: str
                 "sequence_length": 128, "augment": augment_values(options, name),
             },
             "train": {
-                "steps": options.finetune_steps, "global_batch_size": 8, "micro_batch_size": 8, "precision": "fp32",
+                "steps": steps, "global_batch_size": 8, "micro_batch_size": 8, "precision": "fp32",
                 "dry_run": False,
             },
             "optimizer": {"learning_rate": options.learning_rate, "weight_decay": 0.1},
             "schedule": {"kind": "cosine", "warmup_steps": 10},
-            "evaluate": {"interval_steps": options.finetune_steps, "micro_batch_size": 32},
+            "evaluate": {"interval_steps": steps, "micro_batch_size": 32},
             "checkpoint": {"interval_steps": 0, "keep_last": 1},
         },
     )  # fmt: skip
