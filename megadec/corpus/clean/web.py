@@ -1,7 +1,6 @@
-"""Text that was taken from web pages, and still holds bits of HTML, or what an extractor of wiki pages left behind.
+"""Text that was taken from web pages: bits of HTML in plain text, whole pages, and what an extractor of wiki pages left.
 
-In: a document of mostly plain text. Out: the same with entities resolved and the tags of layout gone. Only named and
-numbered entities with a semicolon and a short list of tags, so that `a<b` and prices in `<>` stay.
+In: a document with HTML in it. Out: the same with entities resolved and without markup.
 """
 
 import re
@@ -10,24 +9,32 @@ from dataclasses import replace
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.conversion import resolve_conversion, without_shields
 from megadec.corpus.clean.glossary import glossary_of
+from megadec.corpus.clean.html import article_of, plain_html
 from megadec.corpus.clean.variant import dominating_variant, variant_of
 from megadec.corpus.clean.wiki.leftovers import drop_invisible, strip_line_markup, tidy
 from megadec.corpus.clean.wiki.protect import unescape_entities
 from megadec.corpus.document import Document
 
-_BREAK = re.compile(r"<br\s*/?>|</(?:p|div|li|tr)\s*>", re.IGNORECASE)
-_TAG = re.compile(
-    r"</?(?:p|div|span|font|strong|b|i|em|u|a|img|li|ul|ol|table|tbody|tr|td|th|center|h[1-6]|nowiki|small|sup|sub)"
-    r"(?:\s[^<>]*)?/?>",
-    re.IGNORECASE,
-)
+_PAGE = re.compile(r"\s*(?:<\?xml[^<>]*>\s*)?(?:<!doctype html|<html[\s>])", re.IGNORECASE)
 _FORMULA = re.compile(r"[（(]\s*formula_\d+\s*[）)]|formula_\d+")
 
 
 def clean_web(document: Document, context: CleanContext) -> Document | str:
     """The document without entities and layout tags, or the drop reason `empty`."""
-    text, title = plain_web(document.text), plain_web(document.title)
+    if _PAGE.match(document.text):
+        return clean_page(document, context)
+    text, title = plain_web(document.text, context), plain_web(document.title, context)
     return replace(document, text=text, title=title) if text.strip() else "empty"
+
+
+def clean_page(document: Document, context: CleanContext) -> Document | str:
+    """The article of a whole page of HTML, with the page's title where the document has none; or the reason `empty`."""
+    title, text = article_of(document.text)
+    title = plain_web(document.title, context) or title
+    first, _, rest = text.partition("\n")
+    if title and first.strip() == title:
+        text = rest.strip()
+    return replace(document, text=text, title=title) if text else "empty"
 
 
 def clean_extracted(document: Document, context: CleanContext) -> Document | str:
@@ -38,7 +45,7 @@ def clean_extracted(document: Document, context: CleanContext) -> Document | str
     """
     written, wanted = dominating_variant(document.text), context.wanted
     text = resolve_conversion(document.text, wanted or written, shield=bool(wanted))
-    text = tidy(strip_line_markup(_FORMULA.sub("", plain_web(text))))
+    text = tidy(strip_line_markup(_FORMULA.sub("", plain_web(text, context))))
     first, _, rest = text.partition("\n")
     if document.title and without_shields(first).strip() == document.title.strip():
         text = rest.strip()
@@ -52,8 +59,7 @@ def clean_extracted(document: Document, context: CleanContext) -> Document | str
     return replace(document, text=text, title=title, variant=variant) if text else "empty"
 
 
-def plain_web(text: str) -> str:
-    """`text` with its entities resolved, doubly escaped ones (`&amp;nbsp;`) too, and without layout tags."""
-    if "<" in text:
-        text = _TAG.sub("", _BREAK.sub("\n", text))
+def plain_web(text: str, context: CleanContext) -> str:
+    """`text` with its entities resolved, doubly escaped ones (`&amp;nbsp;`) too, and without tags, scripts, comments."""
+    text = plain_html(text, context.taken) if "<" in text or "&" in text else text
     return unescape_entities(unescape_entities(text))

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from megadec.common.errors import check_choice
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.markdown import clean_markdown
-from megadec.corpus.clean.web import clean_extracted, clean_web
+from megadec.corpus.clean.web import clean_extracted, clean_page, clean_web
 from megadec.corpus.clean.wiki.page import clean_wikitext
 from megadec.corpus.document import Document
 from megadec.corpus.sources.comments import read_comments
+from megadec.corpus.sources.html import read_html
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.mediawiki import LICENCE
 from megadec.corpus.sources.parquet import read_parquet, read_prepared
@@ -34,7 +35,8 @@ class Source:
     read: the documents of a file or folder, at once or piece by piece. clean: the document with plain text, or the
     reason to drop it; what it takes out is counted in its context; None: the text is plain already. rules: the quality
     rules; rules_of: other ones for documents that the reader gives another source than this. prepared: an earlier run
-    has cleaned and judged its documents. social: they are comments, with forms of their own.
+    has cleaned and judged its documents. social: they are comments, with forms of their own. decoded: its texts may have
+    been decoded in another encoding than their own before they came here.
     """
 
     read: Reader
@@ -44,11 +46,12 @@ class Source:
     licence: str = ""
     prepared: bool = False
     social: bool = False
+    decoded: bool = True
 
 
 SOURCES: dict[str, Source] = {
     # MediaWiki export (.xml, .bz2, multistream)
-    "zhwiki": Source(read_zhwiki, clean_wikitext),
+    "zhwiki": Source(read_zhwiki, clean_wikitext, decoded=False),
     # Wikipedia text that was extracted before: JSON lines of WikiExtractor, or paragraphs in SQuAD form
     "wikiextractor": Source(read_wikiextractor, clean_extracted, licence=LICENCE),
     # category folders of .txt, or title<TAB>label lists, whose documents have the source titles
@@ -65,8 +68,10 @@ SOURCES: dict[str, Source] = {
     "markdown": Source(read_markdown, clean_markdown),
     # Sogou Lab news: <doc> elements without a root
     "sgml": Source(read_sgml, clean_web),
+    # whole web pages
+    "html": Source(read_html, clean_page),
     # documents of an earlier run
-    "documents": Source(read_prepared, rules="none", prepared=True),
+    "documents": Source(read_prepared, rules="none", prepared=True, decoded=False),
 }
 
 

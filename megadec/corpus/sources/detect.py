@@ -5,9 +5,8 @@ traditional forms), which make up a third of any text.
 """
 
 import codecs
-import re
 
-from megadec.corpus.sources.common_characters import COMMON
+from megadec.corpus.clean.common_characters import BEYOND_ASCII, common_share
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 ONE_BYTE_ASCII = ("utf-8", "gb18030", "big5hkscs")
@@ -16,7 +15,6 @@ SAMPLE_BYTES = 1 << 16
 LEAST_SHARE = 0.15
 TIMES_ANOTHER = 3
 LEAST_CHARACTERS = 20
-_BEYOND_ASCII = re.compile("[^\x00-\x7f]")
 
 
 def detect(head: bytes, among: tuple[str, ...] = (), *, surely: bool = False) -> str:
@@ -29,7 +27,7 @@ def detect(head: bytes, among: tuple[str, ...] = (), *, surely: bool = False) ->
             return codec
     text = decoded(head, "utf-8")
     if text is not None and not among and b"\0" not in head:
-        return "utf-8" if not surely or len(_BEYOND_ASCII.findall(text[:SAMPLE_BYTES])) >= LEAST_CHARACTERS else ""
+        return "utf-8" if not surely or len(BEYOND_ASCII.findall(text[:SAMPLE_BYTES])) >= LEAST_CHARACTERS else ""
     # A few Chinese characters in one of the others are pairs of bytes too.
     wide = UTF_16 if b"\0" in head or len(head) > 2 * LEAST_CHARACTERS else ()
     scores = {codec: _score(head[:SAMPLE_BYTES], codec) for codec in among or (*ONE_BYTE_ASCII, *wide)}
@@ -49,12 +47,6 @@ def decoded(head: bytes, codec: str) -> str | None:
         return codecs.getincrementaldecoder(codec)("strict").decode(head, final=False)
     except UnicodeDecodeError:
         return None
-
-
-def common_share(text: str) -> float:
-    """The share of common Chinese characters among those beyond ASCII."""
-    beyond = _BEYOND_ASCII.findall(text)
-    return sum(character in COMMON for character in beyond) / len(beyond) if beyond else 0.0
 
 
 def _score(head: bytes, codec: str) -> float:

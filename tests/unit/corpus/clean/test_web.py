@@ -21,7 +21,7 @@ from megadec.corpus.document import Document
     ],
 )
 def test_entities_and_layout_tags_go_and_other_signs_stay(raw: str, plain: str) -> None:
-    assert plain_web(raw) == plain
+    assert plain_web(raw, CleanContext()) == plain
 
 
 def test_a_document_of_tags_is_empty() -> None:

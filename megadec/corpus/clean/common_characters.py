@@ -1,5 +1,10 @@
-"""The most frequent characters of modern Chinese, simplified and traditional, and its punctuation."""
+"""The most frequent characters of modern Chinese, simplified and traditional, and its punctuation: what tells text from bytes that were read in another
+encoding than their own, which gives rare ones.
+"""
 
+import re
+
+BEYOND_ASCII = re.compile("[^\x00-\x7f]")
 COMMON = frozenset(
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里"
     "用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实"
@@ -10,5 +15,11 @@ COMMON = frozenset(
     "完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今切院让识候带导争运"
     "這個們來為國說時會對過發後裡種經學現當沒動還進樣實軍無與長機關點業將兩間問戰應頭體見產給門員論處義幾"
     "認條氣題爾別變總電數報務場計許統區隊決馬書則聽卻達強難權設記類據邊張該規術領確傳觀讓識帶導爭運"
-    "，。、；：？！“”‘’（）《》「」『』—…·　１２３０"
+    "，。、；：？！（）《》「」『』　"
 )
+
+
+def common_share(text: str) -> float:
+    """The share of common Chinese characters among those beyond ASCII."""
+    beyond = BEYOND_ASCII.findall(text)
+    return sum(character in COMMON for character in beyond) / len(beyond) if beyond else 0.0
