@@ -19,7 +19,8 @@ from megadec.corpus.shards import check_folder
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.encoding import check_encoding
 from megadec.corpus.sources.parquet import is_prepared
-from megadec.corpus.sources.reading import ReadOptions
+from megadec.corpus.sources.places import Place, exists, place_of
+from megadec.corpus.sources.reading import CSV_QUOTES, ReadOptions
 
 VARIANTS = ("keep", "zh-Hans", "zh-Hant")
 LARGEST_DEFAULT_WORKERS = 16
@@ -31,8 +32,8 @@ class PrepareOptions(ReadOptions):
 
     Attributes:
         source: what the files are: zhwiki, wikiextractor, thucnews, comments, jsonl, parquet, text, markdown, sgml,
-            documents.
-        input: files or folders of that kind.
+            html, documents.
+        input: files or folders of that kind, here or at an address that fsspec knows (s3://, https://, hf://).
         documents: folder for NAME.parquet and its reports (NAME.report.json, .html), or the .parquet file itself.
         tokenizer: a tokenizer.model, or the folder of a model with a tokenizer of its own (added tokens,
             tokenizer.json); with it shards are written.
@@ -54,7 +55,7 @@ class PrepareOptions(ReadOptions):
     """
 
     source: str
-    input: tuple[Path, ...]
+    input: tuple[str | Path, ...]
     documents: Path | None = None
     tokenizer: Path | None = None
     output: Path | None = None
@@ -111,11 +112,11 @@ class PrepareOptions(ReadOptions):
         return place.with_name(f".{place.name}.work")
 
     @property
-    def files_read(self) -> tuple[Path, ...]:
+    def files_read(self) -> tuple[Place, ...]:
         """What a run reads beside the tokenizer."""
         others = (self.conversion_groups, Path(self.class_file) if self.class_file else None)
         return (
-            *self.input,
+            *map(place_of, self.input),
             *self.exclude_texts,
             *self.decontaminate,
             *self.dedup.against,
@@ -144,7 +145,7 @@ def check_options(options: PrepareOptions) -> str:
     _check_values(options)
     groups = (options.conversion_groups,) if options.conversion_groups else ()
     for path in options.files_read:
-        if not path.exists():
+        if not exists(path):
             raise InputError(f"{path}: no such file or folder")
     for path in groups:
         groups_of(str(path))
@@ -157,6 +158,8 @@ def _check_values(options: PrepareOptions) -> None:
     if not options.input:
         raise ConfigError("input: no file was given")
     check_choice("variant", options.variant, VARIANTS)
+    check_choice("csv_quotes", options.csv_quotes, CSV_QUOTES)
+    check_range(options, "", "malformed_fraction", least=0, most=1)
     if (options.tokenizer is None) != (options.output is None):
         raise ConfigError("tokenizer and output go together: both for shards, none for documents only")
     if options.output is None and options.documents is None:
@@ -183,7 +186,8 @@ def _check_places(options: PrepareOptions) -> None:
     for earlier, place in combinations(places, 2):
         if place.is_relative_to(earlier) or earlier.is_relative_to(place):
             raise ConfigError(f"{place} and {earlier}: two results in one place; choose separate ones")
-    for place, path in product(places, options.input):
+    here = [path for path in map(place_of, options.input) if isinstance(path, Path)]
+    for place, path in product(places, here):
         if path.resolve().is_relative_to(place):
             raise ConfigError(f"{place}: is both input and result")
 

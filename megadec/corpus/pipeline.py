@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from megadec.corpus.clean.context import CleanContext
+from megadec.corpus.clean.mojibake import NAME as MOJIBAKE
+from megadec.corpus.clean.mojibake import repair_mojibake
 from megadec.corpus.clean.social import clean_social, removed_forms
 from megadec.corpus.clean.text import clean_line, clean_text
 from megadec.corpus.clean.variant import to_variant, variant_of
@@ -51,6 +53,8 @@ def steps_of(source: Source, options: PrepareOptions) -> tuple[Step, ...]:
     """The steps of a run, in order; a new one is a function (document, context) -> document or reason."""
     steps: list[Step] = []
     if not source.prepared:
+        if source.decoded:
+            steps.append(Step(MOJIBAKE, repair_mojibake))
         if source.clean:
             steps.append(Step("markup", source.clean))
         if forms := removed_forms(options.social, source.social):

@@ -43,6 +43,7 @@ from megadec.corpus.report.page import measure_documents, write_page
 from megadec.corpus.shards import fill_folder
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.pieces import Piece, pieces
+from megadec.corpus.sources.reading import check_files
 from megadec.corpus.tokenize import token_dtype
 from megadec.corpus.work import COMMITTING, Work, commit, content_of, open_work, remove_staged, staged
 
@@ -167,6 +168,7 @@ class _Line:
         self._settle(verdicts)
         report = joined_report(work, pieces, options.name)
         _tell(decisions, report)
+        check_files(report, self.options)
         self._check_left(report)
         if options.documents_file or options.held_out_file:
             to_kept, to_held_out = (path and staged(path) for path in (options.documents_file, options.held_out_file))

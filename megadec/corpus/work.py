@@ -5,6 +5,7 @@ What has its final name in it is whole. It goes when the run has ended well.
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from megadec.common.errors import ConfigError
 from megadec.common.files import read_json, storage_errors, sync_path, sync_tree, write_json
 from megadec.common.log import logger
 from megadec.common.owner import OWNER_FILE, take_folder
+from megadec.corpus.sources.places import Place, versions_of
 
 MANIFEST, COMMITTING = "manifest.json", "committing.json"
 FORMAT = "megadec-work/1"
@@ -109,9 +111,12 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     return "nothing"
 
 
-def content_of(path: Path) -> str:
+def content_of(path: Place) -> str:
     """What tells whether a file or folder has changed: a hash of all names, sizes and times in it."""
     found = hashlib.sha256()
+    if isinstance(path, str):
+        found.update(json.dumps(list(versions_of(path)), ensure_ascii=False).encode())
+        return found.hexdigest()
     for root, folders, names in os.walk(path):
         folders.sort()
         for name in sorted(names):

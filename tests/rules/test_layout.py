@@ -47,6 +47,7 @@ DOORS = {
     "gensim": ["corpus/words/vectors.py"],
     "opencc": ["corpus/clean/variant.py", "corpus/vocabulary/learn.py"],
     "pyarrow": ["corpus/"],
+    "resiliparse": ["corpus/clean/html.py"],
     "matplotlib": ["engine/metrics/plot.py"],
     "tensorboard": ["engine/metrics/trackers.py"],
     "wandb": ["engine/metrics/trackers.py"],

@@ -1,5 +1,6 @@
-"""The most frequent characters of modern Chinese, simplified and traditional, and its punctuation: what tells text from bytes that were read in another
-encoding than their own, which gives rare ones.
+"""The most frequent characters of modern Chinese, simplified and traditional, and its punctuation.
+
+They tell text from bytes that were read in another encoding than their own, which gives rare characters.
 """
 
 import re

@@ -5,6 +5,7 @@ finds the article.
 """
 
 import re
+from functools import partial
 from html import unescape
 
 from megadec.common.errors import needs_extra
@@ -30,7 +31,9 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 # What begins like a tag at the text's end, where an export cut it.
-_CUT_TAG = re.compile(rf"<(?:/(?:{_BLOCKS}|td|th|{_INLINE})|(?:{_BLOCKS}|td|th|{_INLINE})\s[^<>]*=[^<>]*)\Z", re.IGNORECASE)
+_CUT_TAG = re.compile(
+    rf"<(?:/(?:{_BLOCKS}|td|th|{_INLINE})|(?:{_BLOCKS}|td|th|{_INLINE})\s[^<>]*=[^<>]*)\Z", re.IGNORECASE
+)
 _LONGEST_CUT_TAG = 2000
 # What is never shown, up to its end.
 _HIDDEN = re.compile(r"<(script|style|iframe|noframes|template|select|svg|object)\b[^<>]*>|<!--", re.IGNORECASE)
@@ -67,7 +70,8 @@ def plain_html(text: str, taken: Taken) -> str:
 def _without_hidden(text: str, taken: Taken) -> str:
     """`text` without comments, and scripts and the like up to their end tags; one without an end stays, as prose may
     speak of it."""
-    lower, ends = text.lower(), {}
+    lower = text.lower()
+    ends: dict[str, int] = {}
     kept: list[str] = []
     at = 0
     for match in _HIDDEN.finditer(text):
@@ -94,6 +98,6 @@ def article_of(page: str) -> tuple[str, str]:
         from resiliparse.extract.html2text import extract_plain_text
         from resiliparse.parse.html import HTMLTree
     tree = HTMLTree.parse(page)
-    kept = {"preserve_formatting": True, "alt_texts": False, "comments": False, "list_bullets": False}
-    text = extract_plain_text(tree, main_content=True, **kept) or extract_plain_text(tree, **kept)
+    extract = partial(extract_plain_text, preserve_formatting=True, alt_texts=False, list_bullets=False)
+    text = extract(tree, main_content=True, comments=False) or extract(tree)
     return (tree.title or "").strip(), text.strip()

@@ -24,7 +24,9 @@ _MISTAKES = (
 # A line with one of these is text. As UTF-8 read as GBK they cannot come about.
 _TEXT = re.compile("[的一是在了和有中人年为國国這这]")
 _LINE_END = re.compile("(\r\n|\r|\n)")
+_HAN = re.compile("[\u3400-\u9fff\ue000-\uf8ff]")  # private use is where GB18030 has none
 LEAST_CHARACTERS = 4
+LEAST_HAN_FRACTION = 0.3
 SAMPLE_CHARACTERS = 300
 MOST_SHARE, LEAST_REPAIRED_SHARE = 0.15, 0.35
 LEAST_UTF8_SHARE = 0.2  # that bytes are UTF-8 says much by itself
@@ -57,7 +59,10 @@ def _repaired(line: str) -> str:
     """The line as it was meant, itself where it is text already, "" where bytes of it were lost."""
     if len(BEYOND_ASCII.findall(line)) < LEAST_CHARACTERS or common_share(line) >= MOST_SHARE:
         return line
+    han = len(_HAN.findall(line)) >= LEAST_HAN_FRACTION * len(BEYOND_ASCII.findall(line))
     for read_as, was in _MISTAKES:
+        if read_as != "latin-1" and not han:  # another script
+            continue
         raw = _bytes_of(line, read_as)
         if raw is None:
             continue

@@ -1,4 +1,4 @@
-"""Text that was taken from web pages: bits of HTML in plain text, whole pages, and what an extractor of wiki pages left.
+"""Text that was taken from web pages: bits of HTML in plain text, whole pages, and what an extractor of wikis left.
 
 In: a document with HTML in it. Out: the same with entities resolved and without markup.
 """
@@ -60,6 +60,6 @@ def clean_extracted(document: Document, context: CleanContext) -> Document | str
 
 
 def plain_web(text: str, context: CleanContext) -> str:
-    """`text` with its entities resolved, doubly escaped ones (`&amp;nbsp;`) too, and without tags, scripts, comments."""
+    """`text` with its entities resolved, doubly escaped ones (`&amp;nbsp;`) too, without tags, scripts, comments."""
     text = plain_html(text, context.taken) if "<" in text or "&" in text else text
     return unescape_entities(unescape_entities(text))

@@ -35,8 +35,8 @@ class Source:
     read: the documents of a file or folder, at once or piece by piece. clean: the document with plain text, or the
     reason to drop it; what it takes out is counted in its context; None: the text is plain already. rules: the quality
     rules; rules_of: other ones for documents that the reader gives another source than this. prepared: an earlier run
-    has cleaned and judged its documents. social: they are comments, with forms of their own. decoded: its texts may have
-    been decoded in another encoding than their own before they came here.
+    has cleaned and judged its documents. social: they are comments, with forms of their own. decoded: its texts may
+    have been decoded in another encoding than their own before they came here.
     """
 
     read: Reader

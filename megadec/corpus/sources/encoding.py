@@ -160,7 +160,7 @@ def _decodable(member: Member, raw: bytes, codec: str, offset: int, number: int,
             wrong.append((number + place, line, _not_in(member, codec, offset, error)))
             texts.append("\n" if line.endswith(b"\n") else "")
         offset += len(line)
-    if 2 * len(wrong) > sum(not text.isspace() for text in texts) + len(wrong):
+    if len(wrong) > sum(bool(text.strip()) for text in texts):
         raise wrong[0][2]
     for line_number, line, found in wrong:
         check.drop(line.decode(codec, "replace"), line_number, str(found).removeprefix(f"{member.name}: "))

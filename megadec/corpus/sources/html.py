@@ -1,7 +1,7 @@
 """Whole web pages: a file is a page, a page is a document.
 
-In: .html files, alone, in folders, compressed or in archives. Out: documents of raw HTML, of which `clean.web` finds the
-article. A page's encoding is the one that it declares, unless another is asked for.
+In: .html files, alone, in folders, compressed or in archives. Out: documents of raw HTML, of which `clean.web` finds
+the article. A page's encoding is the one that it declares, unless another is asked for.
 """
 
 import re

@@ -14,6 +14,7 @@ from megadec.common.errors import ConfigError
 
 Place = Path | str
 LOCAL_SCHEME = "file://"
+UNLISTED = ("http://", "https://")
 READ_AHEAD_BYTES = 4 << 20
 
 
@@ -28,7 +29,10 @@ def is_file(place: Place) -> bool:
 
 
 def is_folder(place: Place) -> bool:
-    return place.is_dir() if isinstance(place, Path) else bool(_at(place)[0].isdir(_at(place)[1]))
+    """Over http, which knows no folders, an address that ends with a slash is a page of links to files."""
+    if isinstance(place, Path):
+        return place.is_dir()
+    return place.endswith("/") if place.startswith(UNLISTED) else bool(_at(place)[0].isdir(_at(place)[1]))
 
 
 def exists(place: Place) -> bool:
@@ -74,6 +78,14 @@ def files_in(folder: Place) -> Iterator[tuple[str, int | None]]:
     names = {str(PurePosixPath(path).relative_to(root.rstrip("/") or "/")): info for path, info in found.items()}
     for name in sorted(names, key=lambda name: name.split("/")):
         yield name, names[name].get("size")
+
+
+def versions_of(address: str) -> Iterator[list[str]]:
+    """What a server says of the files at an address, which changes with them: names, sizes, times, tags."""
+    files, path = _at(address)
+    found = files.find(path, detail=True) if is_folder(address) else {path: files.info(path)}
+    for name in sorted(found):
+        yield [name, *(str(found[name].get(key, "")) for key in ("size", "ETag", "mtime", "LastModified", "created"))]
 
 
 def _in_folder(folder: str, inside: str) -> Iterator[tuple[str, int]]:

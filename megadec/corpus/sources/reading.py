@@ -12,6 +12,7 @@ from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
 
 MALFORMED_ALLOWED = 10
+CSV_QUOTES = ("auto", "yes", "no")
 FILES_READ, UNDECODABLE = "files read", "undecodable_file"
 MOST_KEY_SETS = 1000  # of a file's objects: what is remembered of them
 
@@ -92,7 +93,7 @@ FIELD_GUESSES = {
         "text", "content", "review", "comment", "sentence", "body", "article", "passage", "answer",
         "正文", "内容", "评论", "段落", "文本", "答",
     ),
-    "title_field": ("title", "标题"),
+    "title_field": ("title", "标题", "问"),
     "label_field": ("label", "category", "datatype", "标签", "类别"),
     "url_field": ("url",),
     "id_field": ("id", "docno", "news_id", "qid", "uniquekey", "文件名"),

@@ -48,10 +48,17 @@ def test_what_a_step_takes_out_and_does_not_name_is_counted_under_its_own_name()
     raw = Document("1", "comments", "这家店的<b>菜</b>　　很好吃，下次&amp;再来\u200b", title="题 ")
     context = CleanContext()
     seen = list(stages(raw, steps_of(COMMENTS, OPTIONS), context))
-    assert [stage.step for stage in seen] == ["markup", "social forms", "made uniform", "quality rules", "naming"]
+    assert [stage.step for stage in seen] == [
+        "mojibake",
+        "markup",
+        "social forms",
+        "made uniform",
+        "quality rules",
+        "naming",
+    ]
     assert isinstance(seen[-1].outcome, Document)
     assert size_of(raw) == size_of(seen[-1].outcome) + context.taken.characters.total()
-    assert set(context.taken.characters) == {"markup", "made uniform"}
+    assert set(context.taken.characters) == {"HTML tags", "markup", "made uniform"}
 
 
 def test_a_drop_is_counted_with_its_raw_characters_and_its_stage() -> None:

@@ -11,9 +11,9 @@ from megadec.common.errors import ConfigError, InputError
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import encoding as module
 from megadec.corpus.sources import files
-from megadec.corpus.sources.encoding import characters, check_encoding, lines, whole_text
+from megadec.corpus.sources.encoding import characters, check_encoding, filled_lines, lines, whole_text
 from megadec.corpus.sources.files import Member
-from megadec.corpus.sources.reading import ReadOptions
+from megadec.corpus.sources.reading import LineCheck, ReadOptions
 
 
 def member(data: bytes) -> Member:
@@ -32,6 +32,10 @@ def member(data: bytes) -> Member:
         ("汉字", "gb18030", "auto"),
         ("汉字", "utf-8", "auto"),
         ("汉字", "utf-16", "auto"),
+        ("新聞說，公園在春天開放了，許多市民去玩", "big5hkscs", "auto"),
+        ("今天的新闻\n公园", "utf-16-le", "auto"),
+        ("今天的新闻\n公园", "utf-16-be", "auto"),
+        ("今天的新闻\n公园", "utf-16-be", "utf-16"),
         ("", "utf-8", "auto"),
     ],
 )
@@ -88,3 +92,32 @@ def test_a_file_too_large_for_one_document_says_what_to_do(monkeypatch: pytest.M
     monkeypatch.setattr(module, "LARGEST_DOCUMENT_CHARACTERS", 99)
     with pytest.raises(InputError, match="--lines_per_document"):
         whole_text(member(b"a" * 100), ReadOptions(), CorpusReport())
+
+
+@pytest.mark.parametrize(("codec", "asked", "named"), [("big5hkscs", "gb18030", "big5"), ("utf-8", "gbk", "utf-8")])
+def test_text_that_another_encoding_would_take_for_rare_characters_is_refused(
+    codec: str, asked: str, named: str
+) -> None:
+    data = ("新聞說，公園在春天開放了，許多市民去玩" * 2).encode(codec)
+    with pytest.raises(InputError, match=f"give --encoding {named} .or auto"):
+        list(lines(member(data), asked, CorpusReport()))
+
+
+def test_lines_in_another_encoding_are_dropped_unless_most_are() -> None:
+    report = CorpusReport()
+    check = LineCheck("甲.txt", "s", report, 0.01)
+    data = "一\n二\n三\n四".encode().replace("二".encode(), "二".encode("gbk"))
+    assert list(filled_lines(member(data), "utf-8", report, check)) == [(1, "一\n"), (3, "三\n"), (4, "四")]
+    assert report.dropped == {"malformed_line": 1}
+    with pytest.raises(InputError, match="byte 7: c8 fd is not utf-8"):
+        list(
+            lines(member("一\n二\n三".encode("gbk").replace("一".encode("gbk"), "一".encode())), "utf-8", report, check)
+        )
+
+
+def test_a_long_line_takes_linear_time_and_one_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BLOCK_BYTES", 64)
+    assert len(next(lines(member(b"a" * 200_000), "utf-8", CorpusReport()))) == 200_000
+    monkeypatch.setattr(module, "LONGEST_LINE_CHARACTERS", 1000)
+    with pytest.raises(InputError, match="a line of more than"):
+        list(lines(member(b"a" * 2000), "utf-8", CorpusReport()))

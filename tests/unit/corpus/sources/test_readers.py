@@ -11,7 +11,9 @@ import pytest
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
+from megadec.corpus.sources import files
 from megadec.corpus.sources.comments import read_comments
+from megadec.corpus.sources.html import read_html
 from megadec.corpus.sources.jsonl import read_jsonl
 from megadec.corpus.sources.parquet import is_prepared, read_parquet, read_prepared
 from megadec.corpus.sources.pieces import Reader
@@ -19,6 +21,7 @@ from megadec.corpus.sources.reading import MALFORMED_ALLOWED, ReadOptions
 from megadec.corpus.sources.sgml import read_sgml
 from megadec.corpus.sources.text import read_markdown, read_text, sections
 from megadec.corpus.sources.thucnews import read_thucnews, split_title
+from megadec.corpus.sources.wikiextractor import read_wikiextractor
 from tests.support.documents import write_documents
 
 PLAIN = ReadOptions()
@@ -77,6 +80,58 @@ def test_a_first_line_is_a_title_only_before_indented_lines() -> None:
         assert split_title(text)[0] == ""
 
 
+LONG = "今天的新闻说，城市里的公园在春天开放了，" * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "source"),
+    [
+        (f"体育\t{LONG}\n财经\t{LONG}，\t{LONG}\n", ["体育", "财经"], "thucnews"),  # cnews
+        (f"{LONG}\t体育\n{LONG}\t财经\n", ["体育", "财经"], "thucnews"),
+        ("体育\t甲队胜\n体育\t乙队胜\n财经\t股价涨\n", ["体育", "体育", "财经"], "titles"),
+        ("甲队胜\t体育\n乙队胜\t体育\n", ["体育", "体育"], "titles"),
+        ("0\t球队夺冠\n1\t股价上涨\n", ["0", "1"], "titles"),
+    ],
+)
+def test_which_column_of_a_list_is_the_label_is_seen_from_all_of_it(
+    tmp_path: Path, text: str, labels: list[str], source: str
+) -> None:
+    documents = read(read_thucnews, write(tmp_path / "cnews.val.txt", text))
+    assert [document.label for document in documents] == labels
+    assert {document.source for document in documents} == {source}
+
+
+@pytest.mark.parametrize("name", ["体育/1.txt", "体育/a.txt", "a.txt"])
+def test_an_article_that_holds_a_tab_is_no_list(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, "有人问我，\t您自己最喜欢的球员是谁呢？\n")
+    assert [document.text for document in read(read_thucnews, tmp_path)] == ["有人问我，\t您自己最喜欢的球员是谁呢？"]
+
+
+def test_files_in_another_encoding_are_dropped_up_to_a_share_of_all(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / "体育" / f"{number}.txt", "正文", "gbk" if number == 1 else "utf-8")
+    report = CorpusReport()
+    assert len(list(read_thucnews(tmp_path, report, ReadOptions(malformed_fraction=0.25)))) == 3
+    assert report.dropped == {"undecodable_file": 1}
+    with pytest.raises(InputError, match=r"1\.txt.*1 of 4 files cannot be decoded, more than 1\.00% .*--encoding auto"):
+        read(read_thucnews, tmp_path)
+
+
+# --- WikiExtractor
+
+
+def test_what_wikiextractor_writes_is_read_in_both_forms(tmp_path: Path) -> None:
+    write(tmp_path / "AA" / "wiki_00", '{"id": "1", "url": "u", "title": "甲", "text": "正文"}\n')
+    doc = '<doc id="2" url="u?curid=2" title="“乙”"之二">\n乙\n\n正文二\n</doc>\n'
+    write(tmp_path / "AB" / "wiki_00", doc * 2)
+    one, two, _ = read(read_wikiextractor, tmp_path)
+    assert (one.title, one.text) == ("甲", "正文")
+    assert (two.id, two.title, two.text, two.url) == ("2", '“乙”"之二', "乙\n\n正文二", "u?curid=2")
+    write(tmp_path / "AB" / "wiki_00", doc + doc[:-8])
+    with pytest.raises(InputError, match=r"wiki_00: the <doc> of .* has no end"):
+        read(read_wikiextractor, tmp_path)
+
+
 # --- comments
 
 
@@ -102,7 +157,71 @@ def test_a_row_of_another_length_is_dropped_with_its_line(tmp_path: Path) -> Non
     assert "a.csv:3: 1,很,好" in report.samples["malformed_line"][0]
 
 
+def test_quotes_are_characters_in_tsv_and_by_option(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", 'label\treview\n1\t"很好\n0\t差"\n')
+    assert [document.text for document in read(read_comments, path)] == ['"很好', '差"']
+    path = write(tmp_path / "a.csv", 'label,review\n1,"很好\n0,差\n')
+    assert [document.text for document in read(read_comments, path, csv_quotes="no")] == ['"很好', "差"]
+    with pytest.raises(InputError, match=r"a\.csv: line 2: a quote that opens there never closes; --csv_quotes no"):
+        read(read_comments, path)
+
+
+def test_rows_that_stray_quotes_hold_together_are_rows(tmp_path: Path) -> None:
+    rows = ['1,"好一', *(f"0,差{number}" for number in range(5)), '1,"好二', "0,完"]
+    path = write(tmp_path / "a.csv", "label,review\n" + "\n".join(rows) + "\n")
+    report = CorpusReport()
+    texts = [document.text.lstrip('"') for document in read_comments(path, report, PLAIN)]
+    assert texts == [row[2:].lstrip('"') for row in rows]
+    assert report.notes["quotes across rows read as characters"] == 1
+
+
 # --- JSON
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "title"),
+    [
+        (
+            {"文件名": "a.txt", "段落数": 2, "段落": [{"行号": 1, "内容": "甲"}, {"行号": 2, "内容": "乙"}]},
+            "甲\n乙",
+            "",
+        ),  # MNBVC
+        ({"id": 1, "问": "为何", "答": "因为", "元数据": {}}, "因为", "为何"),
+        ({"id": 1, "uniqueKey": "k", "dataType": "百科", "title": "甲", "content": "乙"}, "乙", "甲"),  # WuDao
+        ({"text": "甲", "score": 0.9, "source_type": "web", "title": float("nan")}, "甲", ""),  # ChineseWebText
+        ({"text": [["甲", "乙"], [None, "丙"]]}, "甲\n乙\n丙", ""),
+        ({"qid": "q", "category": "体育", "title": "甲", "desc": "", "answer": "乙"}, "乙", "甲"),  # baike2018qa
+    ],
+)
+def test_the_forms_of_known_corpora_are_read_without_options(
+    tmp_path: Path, row: dict[str, Any], text: str, title: str
+) -> None:
+    for name, dumped in (("a.jsonl", json.dumps(row)), ("a.json", json.dumps([row] * 1, indent=1))):
+        (document,) = read(read_jsonl, write(tmp_path / name, dumped))
+        assert (document.text, document.title) == (text, title)
+
+
+def test_keys_that_the_first_object_lacks_are_read_and_a_row_without_a_text_is_malformed(tmp_path: Path) -> None:
+    rows = [{"text": "甲"}, {"label": "体育", "title": "题", "text": "乙"}, {"other": 1}, {"text": {"a": 1}}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    report = CorpusReport()
+    found = list(read_jsonl(path, report, PLAIN))
+    assert [(document.text, document.label) for document in found] == [("甲", ""), ("乙", "体育")]
+    assert report.dropped == {"malformed_line": 2}
+    with pytest.raises(InputError, match=r"no column 'txt' .did you mean 'text'"):
+        read(read_jsonl, path, text_field="txt")
+    with pytest.raises(InputError, match="no column of text among other"):
+        read(read_jsonl, write(tmp_path / "a.jsonl", '{"other": 1}'))
+
+
+def test_a_list_of_json_is_read_an_object_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BLOCK_BYTES", 7)
+    rows = [{"text": "甲" * number, "more": {"a": [1, {"b": "]"}]}} for number in range(30)]
+    path = write(tmp_path / "a.json", json.dumps(rows, ensure_ascii=False))
+    assert [len(document.text) for document in read(read_jsonl, path)] == list(range(30))
+    write(path, json.dumps(rows)[:-1])
+    with pytest.raises(InputError, match="the list has no end"):
+        read(read_jsonl, path)
 
 
 def test_json_lines_become_documents_and_a_broken_line_is_dropped(tmp_path: Path) -> None:
@@ -143,6 +262,30 @@ def test_any_table_with_text_is_read_and_our_own_is_known(tmp_path: Path) -> Non
     assert read(read_prepared, tmp_path / "ours") == [Document("1", "wiki", "甲")]
     with pytest.raises(InputError, match="holds both"):
         is_prepared(tmp_path, PLAIN)
+
+
+def test_lists_and_missing_values_of_a_table_are_text_and_nothing(tmp_path: Path) -> None:
+    table = pa.table({"text": [["甲", "乙"], ["丙"]], "title": [float("nan"), 1.0], "label": [True, None]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = read(read_parquet, tmp_path / "t.parquet")
+    assert [(document.text, document.title, document.label) for document in found] == [
+        ("甲\n乙", "", "True"),
+        ("丙", "1.0", ""),
+    ]
+
+
+# --- web pages
+
+
+@pytest.mark.parametrize(
+    ("declared", "codec"), [("gb2312", "gb18030"), ("utf-8", "utf-8"), ("big5", "big5hkscs"), ("", "gb18030")]
+)
+def test_a_page_is_read_in_the_encoding_that_it_declares(tmp_path: Path, declared: str, codec: str) -> None:
+    page = f'<html><meta charset="{declared}"><p>新聞說，公園在春天開放了</p></html>'
+    path = write(tmp_path / "新闻" / "a.htm", page, codec)
+    (document,) = read(read_html, tmp_path)
+    assert document == Document("新闻/a", "html", page, label="新闻")
+    assert path.exists()
 
 
 # --- plain text

@@ -188,7 +188,8 @@ def test_a_missing_file_and_a_folder_are_input_errors(tmp_path: Path) -> None:
     assert "a folder" in read_until_error(tmp_path)[1]
 
 
-def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     path = tmp_path / "large.xml"
     with path.open("w", encoding="utf-8") as file:
         file.write(HEAD)
