@@ -133,13 +133,14 @@ _REGIONS = {
 
 TABLE: Table = (
     (names("""
-        start date, end date, birth date, birth-date, birth date2, birth date and age, birth date and age2, bda
-        dob, birth-date and age, birth year and age, birth based on age as of date, bya, death date, death-date
-        date, death year and age, release date, dts, start date and age, start date and years ago, 日期, 生日
-        生年, 生年月日, 出生日期, 出生日期和年龄, 出生日期和年齡, 出生日期及年龄, 出生日期及年齡, 生年月日和年齡
-        生年月日和年龄, 出生年和年龄, 出生年和年齡, 出生年份和年龄, 出生年份和年齡, 逝世日期, 开始日期, 開始日期
-        結束日期, 结束日期, 开始日期和年龄, 開始日期和年齡, 成立日期, 成立日期和年龄, 成立日期和年齡, 发布日期
-        發布日期, 發行日期, 发行日期, 播出日期, 首播日期, isodate, date-mf, datetime
+        start date, end date, birth date, birth-date, birth date2, birth date and age, birthdate and age
+        birthdate, b-da, 成立于, 成立於, birth date and age2, bda, dob, birth-date and age, birth year and age
+        birth based on age as of date, bya, death date, death-date, date, death year and age, release date, dts
+        start date and age, start date and years ago, 日期, 生日, 生年, 生年月日, 出生日期, 出生日期和年龄
+        出生日期和年齡, 出生日期及年龄, 出生日期及年齡, 生年月日和年齡, 生年月日和年龄, 出生年和年龄
+        出生年和年齡, 出生年份和年龄, 出生年份和年齡, 逝世日期, 开始日期, 開始日期, 結束日期, 结束日期
+        开始日期和年龄, 開始日期和年齡, 成立日期, 成立日期和年龄, 成立日期和年齡, 发布日期, 發布日期, 發行日期
+        发行日期, 播出日期, 首播日期, isodate, date-mf, datetime
     """), _date),
     (names("""
         death date and age, death-date and age, dda, 逝世日期和年龄, 逝世日期和年齡, 逝世日期及年龄

@@ -184,8 +184,9 @@ TABLE: Table = (
     (names("ship, 船, 船舰, 船艦"), _any_ship),
     (names("sclass, sclass-, sclass2, sclass2-, sclass3, ship class, 舰级, 艦級"), _ship_class),
     (names("""
-        stn, 站, 车站, 車站, stnlnk, sta, 铁路车站, 鐵路車站, railway station, rws, tram, metro, 地铁站, 地鐵站
-        捷運站, hkmtr, mtr, 港鐵站, 轻轨站, 輕軌站, trst
+        stn, 站, station, 台鐵車站, 臺鐵車站, 台铁车站, 高鐵車站, 高铁车站, jr站, jr車站, jr车站, 车站, 車站
+        stnlnk, sta, 铁路车站, 鐵路車站, railway station, rws, tram, metro, 地铁站, 地鐵站, 捷運站, hkmtr, mtr
+        港鐵站, 轻轨站, 輕軌站, trst
     """), _station("站")),
     (names("stl, 系统站, 系統站, station link, stnl, 站链接, 站連結, smtst, lrt, hmst, krail"), _station_of_system),
     (names("lnl, line link, 线路链接, 線路連結, 路線, rail line"), argument(3, 2)),
