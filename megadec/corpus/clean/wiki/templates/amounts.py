@@ -140,8 +140,8 @@ MONEY: dict[str, Recipe] = {
     """).items()
 }
 _SYMBOLS = (
-    "us$", "nt$", "hk$", "a$", "au$", "nz$", "c$", "ca$", "s$", "sg$", "r$", "mop$", "rm", "cn¥", "rmb¥", "jp¥", "ntd$", "$",
-    "£", "€", "¥", "￥", "₩", "₹",
+    "us$", "nt$", "hk$", "a$", "au$", "nz$", "c$", "ca$", "s$", "sg$", "r$", "mop$", "rm", "cn¥", "rmb¥", "jp¥", "ntd$",
+    "$", "£", "€", "¥", "￥", "₩", "₹",
 )  # fmt: skip
 _SYMBOL_NAMES = {"euro": "€", "pound": "£", "gbp£": "£", "yen": "¥", "usdollar": "US$", "円": "¥"}
 
