@@ -15,6 +15,7 @@ from typing import Any
 
 from megadec.common.config import Option, options_of
 from megadec.corpus.options import PrepareOptions
+from megadec.corpus.train_quality import TrainQualityOptions
 from megadec.corpus.vocabulary.train import TokenizerOptions
 from megadec.corpus.words.statistics import WordsOptions
 from megadec.corpus.words.vectors import WordVectorOptions
@@ -39,6 +40,7 @@ from megadec.serve.options import ServeOptions
 
 COMMANDS: list[tuple[str, type]] = [
     ("megadec prepare", PrepareOptions),
+    ("megadec train-quality", TrainQualityOptions),
     ("megadec train-tokenizer", TokenizerOptions),
     ("megadec words", WordsOptions),
     ("megadec word-vectors", WordVectorOptions),

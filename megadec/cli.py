@@ -12,6 +12,7 @@ from megadec.common.errors import ConfigError, check_choice, run_main
 VERBS = {
     "prepare": "megadec.corpus.prepare:main",
     "show": "megadec.lineage.show:main",
+    "train-quality": "megadec.corpus.train_quality:main",
     "train-tokenizer": "megadec.corpus.vocabulary.train:main",
     "words": "megadec.corpus.words.statistics:main",
     "word-vectors": "megadec.corpus.words.vectors:main",

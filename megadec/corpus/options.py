@@ -14,6 +14,7 @@ from megadec.corpus.clean.glossary import groups_of
 from megadec.corpus.clean.social import SocialOptions, removed_forms
 from megadec.corpus.dedup.options import DedupOptions, check_dedup
 from megadec.corpus.privacy import PrivacyOptions, masked_kinds
+from megadec.corpus.quality.classifier import load_classifier
 from megadec.corpus.quality.rules import FilterOptions, choose_rules
 from megadec.corpus.shards import check_folder
 from megadec.corpus.sources import find_source
@@ -114,7 +115,7 @@ class PrepareOptions(ReadOptions):
     @property
     def files_read(self) -> tuple[Place, ...]:
         """What a run reads beside the tokenizer."""
-        others = (self.conversion_groups, Path(self.class_file) if self.class_file else None)
+        others = (self.conversion_groups, self.filter.classifier, Path(self.class_file) if self.class_file else None)
         return (
             *map(place_of, self.input),
             *self.exclude_texts,
@@ -147,6 +148,8 @@ def check_options(options: PrepareOptions) -> str:
     for path in options.files_read:
         if not exists(path):
             raise InputError(f"{path}: no such file or folder")
+    if options.filter.classifier:
+        load_classifier(options.filter.classifier)
     for path in groups:
         groups_of(str(path))
     if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):

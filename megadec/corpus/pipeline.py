@@ -8,6 +8,7 @@ later.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.mojibake import NAME as MOJIBAKE
@@ -18,6 +19,7 @@ from megadec.corpus.clean.variant import to_variant, variant_of
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.privacy import mask_document, masked_kinds
+from megadec.corpus.quality.classifier import load_classifier
 from megadec.corpus.quality.language import language_counts
 from megadec.corpus.quality.rules import choose_rules, drop_reason
 from megadec.corpus.report.counts import CorpusReport, size_of
@@ -61,6 +63,8 @@ def steps_of(source: Source, options: PrepareOptions) -> tuple[Step, ...]:
             steps.append(Step("social forms", partial(clean_social, forms)))
         steps.append(Step("made uniform", _uniform))
         steps.append(Step("quality rules", partial(_judge, source, options)))
+    if options.filter.classifier:
+        steps.append(Step("classifier", partial(_classify, options.filter.classifier, options.filter.min_quality)))
     if kinds := masked_kinds(options.privacy):
         steps.append(Step("private data", partial(mask_document, kinds)))
     if options.variant != "keep":
@@ -95,6 +99,7 @@ def judged(
             last = stage
         if isinstance(last.outcome, str):
             report.drop(raw, last.outcome, last.step)
+            report.of(raw.source).measured.update(context.measured)
         else:
             yield Passed(last.outcome, raw, context)
 
@@ -107,6 +112,12 @@ def _judge(source: Source, options: PrepareOptions, document: Document, context:
         return reason
     context.measured.update({f"letters {language}": count for language, count in language_counts(text).items()})
     return document
+
+
+def _classify(path: Path, least: float, document: Document, context: CleanContext) -> Document | str:
+    quality = load_classifier(path).score(full_text(document))
+    context.measured[f"quality from {min(int(quality * 20), 19) / 20:.2f}"] += 1
+    return document if quality >= least else "low_quality"
 
 
 def _uniform(document: Document, _: CleanContext) -> Document:

@@ -36,7 +36,7 @@ DOORS = {
     "starlette": ["serve/routes.py"],
     "uvicorn": ["serve/server.py", "serve/connections.py"],
     "prometheus_client": ["serve/metrics.py"],
-    "sklearn": ["finetune/score.py"],
+    "sklearn": ["corpus/train_quality.py", "finetune/score.py"],
     "sacrebleu": ["finetune/translate.py"],
     "sentencepiece": ["common/vocabularies.py", "corpus/vocabulary/learn.py", "corpus/vocabulary/train.py"],
     "tokenizers": ["common/vocabularies.py"],

@@ -8,11 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from megadec.common.errors import check_choice
+from megadec.common.errors import check_choice, check_range
 from megadec.corpus.quality.boilerplate import is_boilerplate
 from megadec.corpus.quality.characters import HAN, KINDS, SIGN, codes_of, kinds_of
 from megadec.corpus.quality.language import CHINESE, JAPANESE, KOREAN, letters_by_language
@@ -80,6 +81,8 @@ class FilterOptions:
         max_garbled_fraction: the most characters that may look like text read in another encoding.
         max_boilerplate_fraction: the most of the characters that may be in lines of boilerplate.
         require_sentence_end: whether a line has to end like a sentence.
+        classifier: a file of train_quality, which judges the texts that pass the rules.
+        min_quality: the least probability, by the classifier, that a text is good.
     """
 
     rules: str = ""
@@ -95,10 +98,13 @@ class FilterOptions:
     max_garbled_fraction: float | None = None
     max_boilerplate_fraction: float | None = None
     require_sentence_end: bool | None = None
+    classifier: Path | None = None
+    min_quality: float = 0.5
 
 
 def choose_rules(options: FilterOptions, default: str) -> QualityRules:
-    """The rules that `options` ask for, over those named `default`. Raises ConfigError for an unknown name."""
+    """The rules that `options` ask for, over those named `default`. Raises ConfigError for an unknown name or range."""
+    check_range(options, "filter.", "min_quality", least=0, most=1)
     name = options.rules or default
     check_choice("filter.rules", name, RULES)
     thresholds = {field.name: getattr(options, field.name) for field in fields(QualityRules)}

@@ -87,4 +87,6 @@ def test_an_unknown_set_of_rules_names_the_nearest() -> None:
 
 
 def test_every_threshold_is_an_option_and_the_reverse() -> None:
-    assert {field.name for field in fields(QualityRules)} | {"rules"} == {field.name for field in fields(FilterOptions)}
+    assert {field.name for field in fields(QualityRules)} | {"rules", "classifier", "min_quality"} == {
+        field.name for field in fields(FilterOptions)
+    }
