@@ -17,6 +17,7 @@ VERBS = {
     "words": "megadec.corpus.words.statistics:main",
     "word-vectors": "megadec.corpus.words.vectors:main",
     "pretrain": "megadec.pretrain.command:pretrain",
+    "ray-prepare": "megadec.ray.prepare:main",
     "ray-train": "megadec.ray.train:main",
     "submit": "megadec.ray.submit:main",
     "finetune": "megadec.finetune.commands:finetune",

@@ -8,10 +8,8 @@ deepspeed launcher can take turns with one run.
 
 import contextlib
 import hashlib
-import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,17 +17,17 @@ from pathlib import Path
 from types import FrameType
 
 from megadec.common.config import parse, to_dict
-from megadec.common.errors import ConfigError, TrainingError, check_range, needs_extra
+from megadec.common.errors import ConfigError, TrainingError, check_range
 from megadec.common.files import may_fail, storage_errors
 from megadec.common.log import logger
 from megadec.engine.checkpoint.manifest import checkpoints_in
 from megadec.engine.health.preemption import STOP_FILE, STOP_SIGNALS
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.pretrain.command import open_pretraining
-from megadec.ray.failures import failure_watch, one_line, to_megadec_error
+from megadec.ray.connect import connect
+from megadec.ray.failures import failure_watch, to_megadec_error
 from megadec.ray.worker import work
 
-CONNECT_SECONDS = 5.0
 # Ray looks for room for the workers again this often while lost ones wait for it.
 START_SECONDS = 60
 # Ray keeps its own list of checkpoints in the run's folder, and refuses to start when one of them is gone.
@@ -92,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError("--deepspeed FILE is missing; ds_configs/README.md says which one when")
     check_request(options.run, options.deepspeed, options.workers)
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
-    connect(options.address)
+    connect(options.address, "ray.train")
     find_room(options)
     train_on_cluster(options)
 
@@ -104,30 +102,6 @@ def check_request(run: PretrainRun, deepspeed_file: Path, workers: int) -> None:
         open_pretraining(run, deepspeed_file)
     finally:
         del os.environ["WORLD_SIZE"]
-
-
-def connect(address: str | None) -> None:
-    """Join a Ray cluster. Raises MissingExtraError, ConfigError (nobody answers at the address)."""
-    with needs_extra("ray", "ray"):
-        import ray
-        import ray.train
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address is not None and address.startswith("ray://"):
-        raise ConfigError(
-            f"--address={address} is Ray's client port; give HOST:PORT of the head (`ray start` prints it), or run the"
-            " whole command on the cluster with launch/submit.py"
-        )
-    if address is not None and ":" in address:
-        # Ray itself waits for half a minute, and then ends the process without an exception.
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--address={address}: no Ray cluster answers there ({error})") from error
-    try:
-        ray.init(address=address, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"--address={address or 'auto'}: {one_line(error)}") from error
 
 
 def find_room(options: RayRun) -> None:

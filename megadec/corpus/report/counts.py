@@ -169,7 +169,7 @@ class CorpusReport:
     def merge(self, other: Self) -> None:
         """Add the counts of `other`; its samples fill what room there is."""
         for source, counts in other.sources.items():
-            self.sources.setdefault(source, SourceCounts()).merge(counts)
+            self.of(source).merge(counts)
         self.notes.update(other.notes)
         for mine, theirs in ((self.samples, other.samples), (self.pairs, other.pairs)):
             for name, shown in theirs.items():

@@ -6,7 +6,6 @@ file) is read by who asks for the pieces, which then carry their documents.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +24,10 @@ CARRIED_CHARACTERS = 1 << 20
 COMPRESSED_WEIGHT = 4  # a compressed file's text is about so many times its size
 OTHER_FILES = "files not read for their kind"
 
+SHOWN_CHARACTERS = 200  # of a document that was dropped
+# The document, the reason, the stage, and how many characters it had.
+Drop = tuple[Document, str, str, int]
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -32,7 +35,8 @@ class Piece:
 
     name: unique in a run, and the same in the next one. path: the input that it is of. files: whole files of that
     folder; none: the input itself, of which `start` to `end` (bytes, or rows' groups; None: to the end) are read, and
-    `first` is the number of the first line or row. documents, counts: what was read already, and what was counted then.
+    `first` is the number of the first line or row. documents, counts, drops: what was read already, and what was
+    counted and dropped meanwhile; of a dropped document there is the beginning of its text.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Piece:
     first: int = 1
     documents: tuple[Document, ...] = ()
     counts: CorpusReport | None = None
+    drops: tuple[Drop, ...] = ()
 
 
 class Reader(Protocol):
@@ -72,6 +77,9 @@ def read_piece(piece: Piece, reader: Reader, report: CorpusReport, options: Read
     """The documents of a piece; what is dropped or noted while they are read goes to `report`. Raises InputError."""
     if piece.counts is not None:
         report.merge(piece.counts)
+        if report.on_drop:
+            for drop in piece.drops:
+                report.on_drop(*drop)
         yield from piece.documents
     else:
         yield from reader.read_piece(piece, report, options)
@@ -179,19 +187,27 @@ def _grouped(group: list[Entry]) -> Piece:
 
 
 def carried(name: str, path: Place, documents: Iterator[Document], report: CorpusReport) -> Iterator[Piece]:
-    """Pieces with the documents of a reader, and what it counted in `report` meanwhile."""
+    """Pieces with the documents of a reader, and what it counted in `report` and dropped meanwhile."""
     number, chunk, characters = 0, list[Document](), 0
+    drops: list[Drop] = []
+
+    def listen(document: Document, reason: str, stage: str, raw_characters: int) -> None:
+        drops.append((replace(document, text=document.text[:SHOWN_CHARACTERS]), reason, stage, raw_characters))
+
+    def piece() -> Piece:
+        made = Piece(
+            f"{name}#{number}", path, documents=tuple(chunk), counts=replace(report, on_drop=None), drops=tuple(drops)
+        )
+        # A reader holds on to its report, which begins anew.
+        vars(report).update(vars(CorpusReport(on_drop=listen)))
+        drops.clear()
+        return made
+
+    report.on_drop = listen
     for document in documents:
         chunk.append(document)
         characters += len(document.text)
         if characters >= CARRIED_CHARACTERS:
-            yield Piece(f"{name}#{number}", path, documents=tuple(chunk), counts=_taken(report))
+            yield piece()
             number, chunk, characters = number + 1, [], 0
-    yield Piece(f"{name}#{number}", path, documents=tuple(chunk), counts=_taken(report))
-
-
-def _taken(report: CorpusReport) -> CorpusReport:
-    """The counts so far, which begin anew in `report`, to which a reader holds on."""
-    taken = copy(report)
-    vars(report).update(vars(CorpusReport()))
-    return taken
+    yield piece()
