@@ -49,6 +49,7 @@ class PrepareOptions(ReadOptions):
         conversion_groups: a file of words by group, beside our own, for pages that name their groups (`G1=IT`).
         workers: processes that clean; 0: as many as there are processors.
         overwrite: replace what is there.
+        explain: the id of a document: show it at every stage, with the rules and figures that decide; write nothing.
         filter: quality rules and their thresholds.
         dedup: what counts as a duplicate, and which one stays.
         social: forms of comments that are taken out.
@@ -70,6 +71,7 @@ class PrepareOptions(ReadOptions):
     conversion_groups: Path | None = None
     workers: int = 0
     overwrite: bool = False
+    explain: str = ""
     filter: FilterOptions = field(default_factory=FilterOptions)
     dedup: DedupOptions = field(default_factory=DedupOptions)
     social: SocialOptions = field(default_factory=SocialOptions)
@@ -165,7 +167,7 @@ def _check_values(options: PrepareOptions) -> None:
     check_range(options, "", "malformed_fraction", least=0, most=1)
     if (options.tokenizer is None) != (options.output is None):
         raise ConfigError("tokenizer and output go together: both for shards, none for documents only")
-    if options.output is None and options.documents is None:
+    if options.output is None and options.documents is None and not options.explain:
         raise ConfigError("nothing to write: give documents (a folder), or tokenizer and output (for shards), or all")
     check_range(options, "", "held_out_fraction", least=0, below=1)
     if (options.held_out is None) != (options.held_out_fraction == 0):

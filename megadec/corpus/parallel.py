@@ -44,7 +44,7 @@ def map_in_order(
         yield from map(function, items)
         return
     ahead: deque[Future[Result]] = deque()
-    with _pool(workers) as pool:
+    with worker_pool(workers) as pool:
         for item in items:
             ahead.append(pool.submit(function, item))
             if len(ahead) >= AHEAD_PER_WORKER * workers:
@@ -54,27 +54,26 @@ def map_in_order(
 
 
 def map_as_done(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    function: Callable[[Item], Result], items: Iterable[Item], pool: ProcessPoolExecutor, most: int
 ) -> Generator[Result, None, None]:
-    """`map_in_order` without the order: no item waits for a slow one. One worker is this process."""
-    if workers <= 1:
-        yield from map(function, items)
-        return
+    """`function` of each item as they are done, in a `worker_pool`; at most `most` are waiting or under way."""
     waiting: set[Future[Result]] = set()
-    with _pool(workers) as pool:
-        for item in items:
-            waiting.add(pool.submit(function, item))
-            if len(waiting) >= AHEAD_PER_WORKER * workers:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while waiting:
+    for item in items:
+        waiting.add(pool.submit(function, item))
+        if len(waiting) >= most:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        yield from (future.result() for future in done)
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes; those of a block that is left before its end are killed, whatever they are at."""
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes; those of a block that is left by an exception are killed, whatever they are at.
+
+    Raises WorkerLostError when a worker was killed from outside.
+    """
     # spawn: a fork of a process that has threads (torch, pyarrow, a progress bar) may hang.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_be_worker)
     try:

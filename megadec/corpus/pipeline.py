@@ -21,7 +21,7 @@ from megadec.corpus.options import PrepareOptions
 from megadec.corpus.privacy import mask_document, masked_kinds
 from megadec.corpus.quality.classifier import load_classifier
 from megadec.corpus.quality.language import language_counts
-from megadec.corpus.quality.rules import choose_rules, drop_reason
+from megadec.corpus.quality.rules import QualityRules, choose_rules, drop_reason
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import Source
 
@@ -73,6 +73,16 @@ def steps_of(source: Source, options: PrepareOptions) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def context_of(options: PrepareOptions) -> CleanContext:
+    """What the cleaner of a document is told."""
+    return CleanContext(options.variant, groups=str(options.conversion_groups or ""))
+
+
+def rules_of(document: Document, source: Source, options: PrepareOptions) -> QualityRules:
+    """The quality rules that hold for a document as its reader gave it."""
+    return choose_rules(options.filter, source.rules_of.get(document.source, source.rules))
+
+
 def stages(raw: Document, steps: Iterable[Step], context: CleanContext) -> Iterator[Stage]:
     """The document after each step, until one drops it. What a step leaves unexplained is counted under its name."""
     document = raw
@@ -94,7 +104,7 @@ def judged(
     """Documents that pass; drops, with their reasons and stages, go to `report`."""
     steps = steps_of(source, options)
     for raw in documents:
-        context = CleanContext(options.variant, groups=str(options.conversion_groups or ""))
+        context = context_of(options)
         for stage in stages(raw, steps, context):
             last = stage
         if isinstance(last.outcome, str):
@@ -107,8 +117,8 @@ def judged(
 def _judge(source: Source, options: PrepareOptions, document: Document, context: CleanContext) -> Document | str:
     if not document.text:
         return "empty"
-    rules, text = choose_rules(options.filter, source.rules_of.get(document.source, source.rules)), full_text(document)
-    if reason := drop_reason(text, rules):
+    text = full_text(document)
+    if reason := drop_reason(text, rules_of(document, source, options)):
         return reason
     context.measured.update({f"letters {language}": count for language, count in language_counts(text).items()})
     return document

@@ -24,6 +24,7 @@ from megadec.corpus.dedup.decide import Decisions, decide, write_clusters
 from megadec.corpus.dedup.earlier import seen_before
 from megadec.corpus.dedup.exact import excluded_digests
 from megadec.corpus.executors.local import Executor, LocalExecutor
+from megadec.corpus.explain import explain
 from megadec.corpus.join import join_documents, join_dropped, joined_report, staying
 from megadec.corpus.options import PrepareOptions, check_free, check_options
 from megadec.corpus.piece import (
@@ -79,18 +80,19 @@ def prepare(options: PrepareOptions, executor: Executor | None = None) -> Corpus
             return line.commit()
         check_free(options)
         try:
-            return line.run()
+            with line.executor:
+                return line.run()
         except MegadecError as error:
             if error.exit_status == InputError.exit_status:
                 remove_staged(line.results)
             raise
 
 
-def main(argv: Sequence[str], executor: Executor | None = None) -> None:
-    """Prepare what the command line asks for, and print the report."""
+def main(argv: Sequence[str]) -> None:
+    """Prepare what the command line asks for, and print the report; or explain one document."""
     options = parse(PrepareOptions, argv, description="Raw text to documents and token shards.")
     with stopped_by_signals():
-        print(prepare(options, executor).render())
+        print(explain(options) if options.explain else prepare(options).render())
 
 
 @contextmanager
@@ -212,11 +214,9 @@ class _Line:
 
     def _follow(self, function: Callable[[Any], Done], items: Iterator[Any], what: str) -> None:
         """Have the items done, and show how far it is."""
-        with closing(self.executor.run(function, items, self.work.folder)) as results:
-            bar = progress(description=what, unit="doc")
-            with bar:
-                for done in results:
-                    bar.update(done.documents)
+        with progress(description=what, unit="doc") as bar:
+            for done in self.executor.run(function, items, self.work.folder):
+                bar.update(done.documents)
 
     def _check_left(self, report: CorpusReport) -> None:
         missing = (

@@ -17,7 +17,7 @@ from typing import Any
 from megadec.common.errors import ConfigError
 from megadec.common.files import read_json, storage_errors, sync_path, sync_tree, write_json
 from megadec.common.log import logger
-from megadec.common.owner import OWNER_FILE, take_folder
+from megadec.common.owner import OWNER_FILE, WAIT_SECONDS, take_folder
 from megadec.corpus.sources.places import Place, versions_of
 
 MANIFEST, COMMITTING = "manifest.json", "committing.json"
@@ -62,7 +62,7 @@ def open_work(folder: Path, manifest: Mapping[str, Any]) -> Iterator[tuple[Work,
     the next start when a piece is done and the run is interrupted, loses a worker, or cannot write. Raises ConfigError
     while another run has it.
     """
-    stream, owner = take_folder(folder)
+    stream, owner = take_folder(folder, WAIT_SECONDS)
     if stream is None:
         raise ConfigError(
             f"{folder} belongs to a run that works now ({owner}): wait for its end, or choose another name"
@@ -146,6 +146,7 @@ def commit(work: Work, results: list[Path]) -> None:
 
     A run that is ended meanwhile does the rest when it is started again: it finds COMMITTING and those with a name.
     """
+    results = [path for path in results if staged(path).exists()]
     for path in results:
         with storage_errors(path):
             sync_tree(staged(path)) if staged(path).is_dir() else sync_path(staged(path))

@@ -1,20 +1,22 @@
 """Prepares a corpus on a Ray cluster: the same steps, files and bytes as tools/prepare.py, through Ray Data.
 
-A piece of the input is a task. What tasks make lies in the work folder, which every node has to see, so that a lost node
-costs the pieces that it was at: Ray gives them to others. This command decides about duplicates and writes the results.
+A piece of the input is a task. What tasks make lies in the work folder, which every node has to see, so that a lost
+node costs the pieces that it was at: Ray gives them to others. This command decides about duplicates and writes the
+results.
 """
 
 import logging
 import os
 import pickle
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, MegadecError
+from megadec.corpus.explain import explain
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.parallel import WorkerLostError
 from megadec.corpus.prepare import prepare, stopped_by_signals
@@ -43,9 +45,12 @@ class RayPrepare(PrepareOptions):
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prepare a corpus on a Ray cluster; input, results and the project folder lie on a file system that every node sees
-    under the same path."""
+    """Prepare a corpus on a Ray cluster; input, results and the project folder lie on a file system that every node
+    sees under the same path."""
     options = parse(RayPrepare, argv, description=main.__doc__ or "", program="launch/ray_prepare.py")
+    if options.explain:
+        print(explain(options.local))
+        return
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     connect(options.address, "ray.data")
     try:
@@ -64,7 +69,13 @@ class RayExecutor:
     workers: int
     paths: tuple[Path, ...]
 
-    def run(self, function: Callable[[Any], Any], items: Iterable[Any], work: Path) -> Generator[Any, None, None]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end: tasks end with the generator that `run` gives."""
+
+    def run(self, function: Callable[[Any], Any], items: Iterable[Any], work: Path) -> Iterator[Any]:
         """`function` of each item, as they are done; all items are taken before the first one is begun.
 
         Raises what a function raises, ConfigError for a node that does not see a path, WorkerLostError for what Ray
@@ -114,7 +125,7 @@ def _call(function: Callable[[Any], Any], folder: str, row: dict[str, bytes]) ->
 
 
 def check_nodes(work: Path, paths: Sequence[Path]) -> None:
-    """Ask every node that may get tasks whether it sees the project, the work folder and the input. Raises ConfigError."""
+    """Ask every node that may get tasks whether it sees the project, the work and the input. Raises ConfigError."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
