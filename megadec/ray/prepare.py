@@ -20,6 +20,7 @@ from megadec.corpus.explain import explain
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.parallel import WorkerLostError
 from megadec.corpus.prepare import prepare, stopped_by_signals
+from megadec.corpus.sources.places import Place, place_of
 from megadec.ray.connect import connect
 from megadec.ray.failures import one_line
 
@@ -67,7 +68,7 @@ class RayExecutor:
     """Tasks of Ray Data. workers: how many at a time, 0 for one a CPU. paths: what every node has to see."""
 
     workers: int
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
 
     def __enter__(self) -> Self:
         return self
@@ -124,14 +125,14 @@ def _call(function: Callable[[Any], Any], folder: str, row: dict[str, bytes]) ->
         return {"result": pickle.dumps(("raised", error))}
 
 
-def check_nodes(work: Path, paths: Sequence[Path]) -> None:
+def check_nodes(work: Path, paths: Sequence[Place]) -> None:
     """Ask every node that may get tasks whether it sees the project, the work and the input. Raises ConfigError."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     look = ray.remote(_unseen)
-    local = [str(path.absolute()) for path in paths if "://" not in str(path)]
+    local = [str(path.absolute()) for path in map(place_of, paths) if isinstance(path, Path)]
     wanted = [str(Path.cwd()), str(work.absolute()), *local]
     asked = {
         look.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
