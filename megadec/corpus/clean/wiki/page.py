@@ -19,9 +19,12 @@ from megadec.corpus.clean.wiki.templates.arguments import Page
 from megadec.corpus.document import Document
 
 _DISAMBIGUATION_TEMPLATE = re.compile(
-    r"\{\{\s*(?:template:)?(?:disambig(?:uation)?(?:[ _-](?:page|cleanup|name|geo))?|disamb|dab|aimai|hndis|geodis|"
-    r"numberdis|letter-?number ?combdisambig|letter-?disambig|mathdab|schooldis|roaddis|songdis|airport disambig|"
-    r"(?:人名|地名|字母|数字|學校|学校|車站|车站|國際機場|宗教|化學|生物|數學)?消歧[义義](?:[页頁]面?)?)\s*(?:\||\}\})",
+    r"\{\{\s*(?:(?:template|模板|t):)?"
+    r"(?:disambig(?:uation)?(?:[ _-](?:page|cleanup|name|geo))?|disamb|dab|aimai|hndis|geodis|numberdis|"
+    r"letter-?number ?combdisambig|letter-?disambig|mathdab|schooldis|roaddis|songdis|airport disambig|"
+    r"(?:人名|地名|字母|[数數]字|[学學]校|[车車]站|(?:[国國][际際])?[机機][场場]|宗教|化[学學]|生物|[数數][学學]|[电電]影|歌曲|"
+    r"音[乐樂]|道路|公路|[军軍]事|船名|[舰艦]船|公司|姓氏|中文|[电電][视視][节節]目|[游遊][戏戲]|[条條]目)?"
+    r"消歧[义義](?:[页頁]面?)?)\s*(?:\||\}\})",
     re.I,
 )
 _DISAMBIGUATION_TITLE = re.compile(r"[（(]消歧[义義][）)]$")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from megadec.corpus.clean.context import Taken
 from megadec.corpus.clean.wiki.links import hidden_kind, link_text, show_plain_links
-from megadec.corpus.clean.wiki.protect import LINE_BREAK, OUTSIDE_LABEL, STRAY_ROW
+from megadec.corpus.clean.wiki.protect import OUTSIDE_LABEL, STRAY_ROW
 from megadec.corpus.clean.wiki.tables import Table
 from megadec.corpus.clean.wiki.tags import TABLE_PARTS, show_tag
 from megadec.corpus.clean.wiki.templates.arguments import Page
@@ -178,19 +178,10 @@ class _Renderer:
             self._pieces[index + 1] = self._pieces[index + 1][1:]
             text: str | None = "".join(values[0]) if values else ""
         else:
-            text = expand(name, _parameters(values), self._page, self._in_sentence(index))
+            text = expand(name, _parameters(values), self._page)
         if text:
             self._out.append(text)
         self._count("templates", written - len(text or ""))
-
-    def _in_sentence(self, index: int) -> bool:
-        """Whether something stands before or after the template, which ends at `index`, on its line."""
-        before = self._out[-1] if self._out else ""
-        if before[before.rfind("\n") + 1 :].strip(f" \t{LINE_BREAK}"):
-            return True
-        after = self._pieces[index + 1]
-        line = after.find("\n")
-        return bool((after if line < 0 else after[:line]).strip(f" \t{LINE_BREAK}"))
 
     # Tables, bars, headings
 

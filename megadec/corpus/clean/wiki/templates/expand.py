@@ -14,7 +14,7 @@ from megadec.corpus.clean.wiki.templates.functions import FUNCTIONS
 _NAMESPACE = re.compile(r"^(?:(?:template|模板|样板|樣板|t|subst|safesubst|msgnw|raw)\s*:\s*)+")
 
 
-def expand(name: str, parameters: Sequence[tuple[str, str]], page: Page, in_sentence: bool) -> str | None:
+def expand(name: str, parameters: Sequence[tuple[str, str]], page: Page) -> str | None:
     """The text that a template shows; None where no rule knows it: it shows nothing, and the caller counts it.
 
     `parameters` are its arguments in order as (name, value); those without a name are called 1, 2, 3, ... Values are

@@ -28,7 +28,7 @@ VALUES = st.lists(
 
 
 def shown(name: str, *values: str) -> str | None:
-    return expand(name, [(str(number), value) for number, value in enumerate(values, 1)], PAGE, True)
+    return expand(name, [(str(number), value) for number, value in enumerate(values, 1)], PAGE)
 
 
 def test_every_name_of_a_table_is_one_that_an_editor_can_write() -> None:
@@ -55,7 +55,7 @@ def test_a_template_that_no_rule_knows_shows_nothing(name: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([*NAMES, *(f"{name}:1" for name in FUNCTIONS)]), VALUES)
 def test_no_argument_makes_a_rule_fail(name: str, parameters: list[tuple[str, str]]) -> None:
-    text = expand(name, parameters, PAGE, False)
+    text = expand(name, parameters, PAGE)
     assert text is None or isinstance(text, str)
 
 
