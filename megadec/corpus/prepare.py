@@ -237,7 +237,7 @@ class _Line:
                     staged(folder).mkdir(parents=True, exist_ok=True)
                 encoded = encoded_of(self.work, range(pieces), name, dtype)
                 index = fill_folder(
-                    encoded, tokenizer, staged(folder), name=str(folder), report=report, done=self.work.folder
+                    encoded, tokenizer, staged(folder), name=str(folder), report=report, done=self.work.folder / name
                 )
                 log.info(f"{folder}: {index['documents']:,} documents, {index['tokens']:,} tokens")
         if not self.options.dropped_file and self.options.output:

@@ -85,8 +85,8 @@ def fill_folder(
 ) -> dict[str, Any]:
     """Write shards of these documents and, last, their index into a folder; returns the index.
 
-    name: the data set, in messages. done: a folder that remembers each whole shard, so that a run that was ended goes
-    on behind them. Raises InputError when there are no documents, StorageError for the disk.
+    name: the data set, in messages. done: how the paths of the files begin that remember each whole shard, so that a
+    run that was ended goes on behind them. Raises InputError when there are no documents, StorageError for the disk.
     """
     sources: dict[str, Counter[str]] = {}
     licences: set[str] = set()
@@ -95,7 +95,7 @@ def fill_folder(
     shards: list[dict[str, Any]] = []
     for first in blocks:
         path = folder / f"shard-{len(shards):06d}.tar"
-        whole = done / f"{folder.name}-{path.stem}.json" if done else None
+        whole = done.with_name(f"{done.name}-{path.stem}.json") if done else None
         if whole and whole.exists():
             shards.append(read_json(whole))
             skipped = sum(1 for _ in islice(blocks, len(shards[-1]["samples"]) - 1))

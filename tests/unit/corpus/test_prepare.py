@@ -89,11 +89,12 @@ def test_a_folder_of_articles_and_title_lists_is_judged_each_by_its_own_rules(tm
 def test_shards_come_with_the_report_and_the_held_out_shards(
     tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path
 ) -> None:
-    places = {"output": tmp_path / "shards", "held_out": tmp_path / "held", "held_out_fraction": 0.2}
+    folders = tmp_path / "food", tmp_path / "held" / "food"
+    places = {"output": folders[0], "held_out": folders[1], "held_out_fraction": 0.2}
     report = prepare(options(reviews, tokenizer=tiny_tokenizer_path, **places))
-    train, held = (
-        json.loads((tmp_path / name / "index.json").read_text(encoding="utf-8")) for name in ("shards", "held")
-    )
+    train, held = (json.loads((folder / "index.json").read_text(encoding="utf-8")) for folder in folders)
+    for index in (train, held):
+        assert index["tokens"] == sum(shard["tokens"] for shard in index["shards"]) > 0
     assert train["documents"] + held["documents"] == 200
     assert train["documents"] == report.kept.total()
     assert train["report"]["dropped"]["too_short"]["documents"] == 1
