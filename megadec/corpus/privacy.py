@@ -239,17 +239,26 @@ _LANDLINE = re.compile(
     r"(?P<joint>[)）]?[- ‐-—]{0,3})[2-9](?:\d{7}|\d{6}|\d{3}[- ]\d{4}|\d{2}[- ]\d{4})(?:(?:转|轉|-)\d{1,5})?",
     re.ASCII,
 )
+_LOCAL = re.compile(
+    r"(?:[电電][话話]|[座固][机機话話]|[传傳]真)(?:[号號][码碼]?)?[:：为是 ]{0,3}"
+    r"([2-8]\d{2,3}[- ]?\d{4})(?![\d.]|[- ]\d)",
+    re.ASCII,
+)
 _DAY = re.compile(r"[- ]20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])$", re.ASCII)
 
 
 def _landlines(text: str, windows: Sequence[Found]) -> Iterator[Found]:
-    """Numbers with an area code; where nothing parts it from the rest, a word such as 电话 has to stand before."""
+    """Numbers with an area code; where nothing parts it from the rest, a word such as 电话 has to stand before, and
+    right before a number without one."""
     extended = [(start, min(end + 8, len(text))) for start, end in windows]  # an extension: 转8001
     for match in _in_windows(_LANDLINE, text, extended):
         before = _before(text, match.start())
         certain = match["joint"] and not _NUMBERED.search(before) and not _DAY.search(match[0])
         if certain or _PHONE_WORD.search(before):
             yield match.span()
+    for match in _LOCAL.finditer(text):
+        if not _UNIT.match(text, match.end()):
+            yield match.span(1)
 
 
 _EMAIL = re.compile(
