@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from megadec.common.config import Option, options_of
+from megadec.corpus.download import DownloadOptions
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.train_quality import TrainQualityOptions
 from megadec.corpus.vocabulary.train import TokenizerOptions
@@ -39,6 +40,7 @@ from megadec.rehearse.rehearsal import RehearsedRun
 from megadec.serve.options import ServeOptions
 
 COMMANDS: list[tuple[str, type]] = [
+    ("megadec download", DownloadOptions),
     ("megadec prepare", PrepareOptions),
     ("megadec train-quality", TrainQualityOptions),
     ("megadec train-tokenizer", TokenizerOptions),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from megadec.common.errors import ConfigError, check_choice, run_main
 
 VERBS = {
+    "download": "megadec.corpus.download:main",
     "prepare": "megadec.corpus.prepare:main",
     "show": "megadec.lineage.show:main",
     "train-quality": "megadec.corpus.train_quality:main",
