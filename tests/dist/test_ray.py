@@ -1,6 +1,7 @@
 """Training on a Ray cluster of two nodes, through its job server, as a user of a real cluster does it."""
 
 import json
+import random
 import re
 import shutil
 import signal
@@ -21,7 +22,8 @@ import psutil
 import pytest
 
 from megadec.common.errors import ConfigError
-from megadec.common.processes import free_port
+from megadec.common.processes import free_port, session_of
+from megadec.corpus.prepare import main as prepare
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.ray.submit import entrypoint
 from megadec.ray.submit import main as ray_submit
@@ -60,6 +62,12 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    with two_nodes() as nodes:
+        yield nodes
+
+
+@contextmanager
+def two_nodes() -> Iterator[Cluster]:
     # The path of a socket below it may have 107 bytes at most: pytest's folders are too deep.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     port, dashboard = free_port(), free_port()
@@ -237,3 +245,59 @@ def test_an_address_where_no_cluster_is_is_named(runs: TinyRuns) -> None:
         ray_train([*usual, "--address", nobody])
     with pytest.raises(ConfigError, match=f"--address=http://{nobody}: no job server of a Ray cluster answers"):
         ray_submit(["--address", f"http://{nobody}", "--", "launch/ray_train.py", *usual])
+
+
+def prepared_from(folder: Path, texts: list[Path], tokenizer: Path) -> list[object]:
+    """A request of the corpus line, whose input is a piece a file."""
+    return [
+        "--source", "jsonl", "--input", *texts, "--tokenizer", tokenizer, "--documents", folder / "documents",
+        "--output", folder / "shards",
+    ]  # fmt: skip
+
+
+def written_texts(folder: Path, files: int, documents: int, characters: int) -> list[Path]:
+    chance, paths = random.Random(0), []
+    for number in range(files):
+        texts = ("".join(chr(chance.randrange(0x4E00, 0x9000)) for _ in range(characters)) for _ in range(documents))
+        rows = [{"id": f"{number}-{n}", "text": f"{text}。"} for n, text in enumerate(texts)]
+        paths.append(folder / f"{number}.jsonl")
+        paths[-1].write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return paths
+
+
+def results_in(folder: Path) -> dict[str, bytes]:
+    """All files but those that say where they lie and how many workers there were."""
+    names = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".report.json")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in names}
+
+
+def test_a_cluster_prepares_a_corpus_with_the_bytes_of_one_process(
+    cluster: Cluster, tmp_path: Path, tiny_tokenizer_path: Path
+) -> None:
+    texts = written_texts(tmp_path, files=6, documents=9, characters=80)
+    prepare([*map(str, prepared_from(tmp_path / "alone", texts, tiny_tokenizer_path)), "--workers", "1"])
+    request = [*prepared_from(tmp_path / "cluster", texts, tiny_tokenizer_path), "--address", cluster.address]
+    done = run_script("launch/ray_prepare.py", *request, **RAY_ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert results_in(tmp_path / "cluster") == results_in(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_costs_the_pieces_that_it_was_at(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
+    texts = written_texts(tmp_path, files=16, documents=300, characters=1500)
+    prepare([*map(str, prepared_from(tmp_path / "alone", texts, tiny_tokenizer_path)), "--workers", "2"])
+    with two_nodes() as cluster:
+        request = [*prepared_from(tmp_path / "cluster", texts, tiny_tokenizer_path), "--address", cluster.address]
+        log, work = tmp_path / "log", tmp_path / "cluster" / ".shards.work"
+        with begun(log, "launch/ray_prepare.py", *request) as process:
+            wait_until(
+                lambda: len(list(work.glob("piece-??????.json"))) >= 3 or process.poll() is not None, "pieces", log
+            )
+            assert process.poll() is None, log.read_text()[-4000:]
+            for lost in session_of(cluster.nodes[1].pid):
+                lost.kill()
+            status = process.wait(DEADLINE_SECONDS)
+        if status != 0:  # Ray gave the pieces up: the same command goes on
+            done = run_script("launch/ray_prepare.py", *request, **RAY_ENVIRONMENT)
+            assert done.returncode == 0, done.stderr[-4000:]
+    assert results_in(tmp_path / "cluster") == results_in(tmp_path / "alone")
