@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from megadec.cli import run_verb
-from megadec.common.errors import StorageError
+from megadec.common.errors import InputError, StorageError
+from megadec.corpus.clean.glossary import groups_of
 from megadec.corpus.document import read_documents
 from tests.support import PROJECT
 from tests.support.processes import errors_of, run_script
@@ -85,3 +86,21 @@ def test_comments_lose_their_forms_and_private_data_and_the_report_counts_both(t
     taken, dropped = (sum(one["characters"] for one in report[part].values()) for part in ("taken", "dropped"))
     assert counts["read"]["characters"] == counts["kept"]["characters"] + taken + dropped
     assert counts["measured"] == {"letters zh": 8, "letters zh-Hans": 6}
+
+
+def test_a_wikipedia_page_gets_the_words_of_the_variant_that_is_asked_for(tmp_path: Path) -> None:
+    text = "{{NoteTA|G1=IT|T=zh-cn:鼠标;zh-tw:滑鼠}}用-{zh-hans:鼠标;zh-hant:滑鼠}-点击软件，"
+    text += "它{{age|1980|1|1}}岁，「這裡」有-{里}-。"
+    page = f"<page><title>鼠标</title><ns>0</ns><id>1</id><revision><id>1</id><text>{text}</text></revision></page>"
+    (tmp_path / "dump.xml").write_text(f"<mediawiki>{page}</mediawiki>", encoding="utf-8")
+    groups = tmp_path / "groups.txt"
+    groups.write_text("[IT]\nzh-cn:软件;zh-tw:軟仔;\n", encoding="utf-8")
+    command = ["prepare", "--source", "zhwiki", "--input", str(tmp_path / "dump.xml"), "--filter.rules", "none"]
+    command += ["--variant", "zh-Hant", "--documents", str(tmp_path / "out.parquet"), "--workers", "1"]
+    run_verb([*command, "--conversion_groups", str(groups)])
+    [document] = read_documents([tmp_path / "out.parquet"])
+    assert (document.title, document.text) == ("滑鼠", "用滑鼠點擊軟仔，它歲，「這裡」有里。")
+    groups.write_text("软件 軟體\n", encoding="utf-8")
+    groups_of.cache_clear()
+    with pytest.raises(InputError, match=r"groups.txt:1: '软件 軟體' is neither"):
+        run_verb([*command, "--overwrite", "--conversion_groups", str(groups)])

@@ -122,11 +122,16 @@ def groups_of(path: str) -> dict[str, list[Rule]]:
     """The rules of each group of a file, by the group's names in lower case.
 
     A line `[IT, 信息技术]` begins a group with its names; each line under it is a rule as NoteTA has it
-    (`zh-cn:软件;zh-tw:軟體;`); lines that begin with # are comments. Raises InputError for another line.
+    (`zh-cn:软件;zh-tw:軟體;`); lines that begin with # are comments. Raises InputError for
+    another line, and for a file that cannot be read as UTF-8.
     """
     groups: dict[str, list[Rule]] = {}
     rules: list[Rule] | None = None
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no file of UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
