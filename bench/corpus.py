@@ -1,4 +1,4 @@
-"""The corpus line against its peers, on real pages: extraction, and hours for all of ZhWiki.
+"""The corpus line against its peers, on real pages: extraction, near duplicates, and hours for all of ZhWiki.
 
     python -m bench.corpus --data FOLDER [--quick true] [--only extraction] [--wikiextractor_python PYTHON]
 
@@ -21,12 +21,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.measure import ROOT, commit, environment
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, TrainingError, check_choice, run_main
+from megadec.corpus.report.counts import CorpusReport
+from megadec.corpus.sources.reading import ReadOptions
+from megadec.corpus.sources.text import read_markdown
 
 FULL_BYTES, QUICK_BYTES = 100_000_000, 12_000_000
 # zhwiki-*-pages-articles.xml.bz2 of 2024-2025 is 2.8 to 3.2 GB, its XML four times as much.
@@ -47,7 +52,7 @@ class CorpusBenchOptions:
     """What to measure, and on what.
 
     Attributes:
-        data: a folder with the sources' samples: zhwiki/*-pages-articles.xml.bz2.
+        data: a folder with the sources' samples: zhwiki/*-pages-articles.xml.bz2, laws/*.tar.xz, news/*.tar.xz.
         quick: 12 MB of XML and one round.
         only: one figure; default: all.
         rounds: so many times by turns, of which the median counts.
@@ -191,7 +196,32 @@ def whole_line(given: Given) -> Figure:
     return Figure(facts, hours)
 
 
-FIGURES: dict[str, Callable[[Given], Figure]] = {"extraction": extraction, "whole_line": whole_line}
+def near_duplicates(given: Given) -> Figure:
+    """Statutes and news as they lie in the sample: near duplicates found by ours and by datasketch."""
+    if find_spec("datasketch") is None:
+        return Figure({}, {}, ("datasketch",))
+    from bench.near_duplicates import near_duplicates_vs_datasketch
+
+    paths = [path for folder in ("laws", "news") for path in sorted((given.options.data / folder).glob("*.tar.*"))]
+    if not paths:
+        raise ConfigError(f"data: {given.options.data} has no laws/*.tar.* and news/*.tar.*")
+    read = (read_markdown(path, CorpusReport(), ReadOptions()) for path in paths)
+    facts = near_duplicates_vs_datasketch(
+        list(islice(chain.from_iterable(read), 1500 if given.options.quick else None))
+    )
+    usual = facts["datasketch"]["128"]
+    bars = {
+        "near_duplicates_vs_datasketch": usual["times_as_fast"],
+        "near_duplicates_pairs_of_datasketch": usual["also_ours_fraction"],
+    }
+    return Figure(facts, bars)
+
+
+FIGURES: dict[str, Callable[[Given], Figure]] = {
+    "extraction": extraction,
+    "near_duplicates": near_duplicates,
+    "whole_line": whole_line,
+}
 
 
 def measure(options: CorpusBenchOptions) -> dict[str, Any]:

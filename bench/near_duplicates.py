@@ -43,7 +43,8 @@ def near_duplicates_vs_datasketch(documents: list[Document], threshold: float = 
         began = time.process_time()
         theirs[permutations] = _datasketch(texts, long, threshold, permutations)
         their_seconds[permutations] = time.process_time() - began
-    ours = _pairs_of(decisions)
+    compared = {*long}
+    ours = {pair for pair in _pairs_of(decisions) if compared.issuperset(pair)}
     true = {pair for pair in ours.union(*theirs.values()) if _jaccard(texts, pair) >= threshold}
     dropped = {
         (min(pair), max(pair))
