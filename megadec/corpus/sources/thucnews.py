@@ -5,6 +5,7 @@ In: a folder, .zip or .tar.xz of CATEGORY/NUMBER.txt, or lists (`title<TAB>label
 lines after it are indented as that corpus does.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from megadec.corpus.sources.encoding import codec_of, filled_lines, lines, whole
 from megadec.corpus.sources.files import BLOCK_BYTES, Member, members
 from megadec.corpus.sources.pieces import FileReader
 from megadec.corpus.sources.places import Place, beside, is_file, is_folder, place_of
-from megadec.corpus.sources.reading import LineCheck, ReadOptions
+from megadec.corpus.sources.reading import FIELD_GUESSES, LineCheck, ReadOptions
 
 SOURCE = "thucnews"
 TITLES = "titles"
@@ -29,6 +30,7 @@ END_MARK = "$LOTOzf$"
 LONGEST_LABEL_CHARACTERS = 20
 LEAST_TABBED = 0.5  # of the lines of a list that stands alone; in a category's folder nearly all
 LEAST_TABBED_IN_FOLDER, LEAST_LINES_IN_FOLDER = 0.9, 3
+_LATIN = re.compile("[A-Za-z0-9_./ -]+")
 _SENTENCE = re.compile("[，。！？；：,!?;…“”\u3000]")
 
 
@@ -48,7 +50,9 @@ def news_documents(member: Member, report: CorpusReport, options: ReadOptions) -
     check = LineCheck(member.name, columns.source, report, options.malformed_fraction)
     for number, line in filled_lines(member, options.encoding, report, check):
         label, text = columns.split(line)
-        if text and label is not None:
+        if columns.header and number == 1:
+            report.note("header lines of lists")
+        elif text and label is not None:
             name = _class_name(label, classes, member.name, number)
             yield Document(f"{member.stem}:{number}", columns.source, text, label=name)
         else:
@@ -64,10 +68,12 @@ read_thucnews = FileReader(SUFFIXES, news_documents, _cuts)
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a list is the label, and whether the other one holds titles or articles."""
+    """Which column of a list is the label, whether the other one holds titles or articles, and whether the first line
+    names the columns."""
 
     label_first: bool
     source: str
+    header: bool
 
     @property
     def form(self) -> str:
@@ -105,10 +111,13 @@ def _list_columns(member: Member, options: ReadOptions) -> Columns | None:
     if not (_are_labels(first) or _are_labels(last)):
         return None
     classes = frozenset(class_names(member.root, CorpusReport(), options))
-    label_first = _likeness(first, classes) > _likeness(last, classes)
+    label_first = named = _header(first[0], last[0])
+    if label_first is None:
+        reasons = zip(_reasons(first, classes), _reasons(last, classes), strict=True)
+        label_first = next((ours > theirs for ours, theirs in reasons if ours != theirs), False)
     texts = [row.partition("\t")[2] if label_first else row.rpartition("\t")[0] for row in tabbed]
     long = sum(map(len, texts)) > LONGEST_TITLE_CHARACTERS * len(texts)
-    return Columns(label_first, SOURCE if long else TITLES)
+    return Columns(label_first, SOURCE if long else TITLES, named is not None)
 
 
 def _are_labels(values: Sequence[str]) -> bool:
@@ -117,11 +126,26 @@ def _are_labels(values: Sequence[str]) -> bool:
     return fitting >= LEAST_TABBED_IN_FOLDER * len(values)
 
 
-def _likeness(values: Sequence[str], classes: frozenset[str]) -> tuple[bool, bool, bool, int, float]:
-    """How much a column looks like labels, the strongest reason first: known classes, numbers, few values, short."""
-    known = bool(classes) and classes.issuperset(values)
-    numbers = all(value.isdecimal() for value in values)
-    return _are_labels(values), known, numbers, -len(set(values)), -sum(map(len, values)) / len(values)
+def _reasons(values: Sequence[str], classes: frozenset[str]) -> tuple[float, ...]:
+    """What makes a column look like labels, the strongest reason first: what may be labels, known classes, numbers,
+    words in Latin letters beside Chinese, few values, half the length of the other."""
+    width = sum(len(value.encode("gb18030", "replace")) for value in values) / len(values)
+    return (
+        _are_labels(values),
+        bool(classes) and classes.issuperset(values),
+        all(value.isdecimal() for value in values),
+        all(_LATIN.fullmatch(value) for value in values),
+        -len(set(values)),
+        -math.floor(math.log2(max(1, width))),
+    )
+
+
+def _header(first: str, last: str) -> bool | None:
+    """Whether the label comes first, where a list begins with the names of its columns."""
+    labels, texts = FIELD_GUESSES["label_field"], FIELD_GUESSES["text_field"] + FIELD_GUESSES["title_field"]
+    if first.lower() in labels and last.lower() in texts:
+        return True
+    return False if first.lower() in texts and last.lower() in labels else None
 
 
 def split_title(text: str) -> tuple[str, str]:

@@ -91,6 +91,9 @@ LONG = "今天的新闻说，城市里的公园在春天开放了，" * 4
         ("体育\t甲队胜\n体育\t乙队胜\n财经\t股价涨\n", ["体育", "体育", "财经"], "titles"),
         ("甲队胜\t体育\n乙队胜\t体育\n", ["体育", "体育"], "titles"),
         ("0\t球队夺冠\n1\t股价上涨\n", ["0", "1"], "titles"),
+        ("股价大涨\tfinance\n球队获胜\tsports\n", ["finance", "sports"], "titles"),
+        ("体育\t球队夺冠归来了\n财经\t股价今天上涨了\n", ["体育", "财经"], "titles"),
+        ("label\ttext\n1\t好\n0\t差\n", ["1", "0"], "titles"),
     ],
 )
 def test_which_column_of_a_list_is_the_label_is_seen_from_all_of_it(
