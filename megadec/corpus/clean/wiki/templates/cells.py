@@ -7,13 +7,14 @@ def _cell(word: str) -> Recipe:
     return lambda arguments: arguments.text(1, "text") or arguments.words(word)
 
 
+# Banners of the same name ({{current}}, {{incomplete}}) are no cells: they would put a word above the page.
 # word: the names of the templates that show it.
 _CELLS = {
-    "是": "yes, yes2, ya, aye, y, 是, active yes, yes check, 是的",
-    "否": "no, no2, nay, no check, 否, 不是",
+    "是": "yes, yes2, ya, aye, y, 是, active yes, yes check",
+    "否": "no, no2, nay, no check, 否",
     "有": "有",
     "无": "无, 無, none",
-    "✓": "tick, check, checkmark, yes-tick, 支持图标, check mark, bluecheck, greentick, cm",
+    "✓": "tick, check, checkmark, yes-tick, check mark, bluecheck, greentick, cm",
     "✗": "cross, x mark, xmark, redx, x mark-n, cross mark, red x",
     "部分": "partial, some, 部分, partially, mostly, mainly, partly",
     "不适用": "n/a, na, not applicable, 不适用, 不適用, n/a2",
@@ -34,13 +35,13 @@ _CELLS = {
     "免费": "free, 免费, 免費, gratis",
     "付费": "nonfree, paid, 付费, 付費",
     "专有": "proprietary, 专有, 專有",
-    "开源": "open source, 开源, 開源, open",
+    "开源": "open source, 开源, 開源",
     "测试": "beta, alpha, testing",
     "取消": "cancelled, canceled, 取消, 已取消",
-    "终止": "discontinued, terminated, 终止, 終止, ended, retired",
-    "进行中": "ongoing, 进行中, 進行中, in progress, current",
+    "终止": "discontinued, terminated, 终止, 終止, ended",
+    "进行中": "ongoing, 进行中, 進行中, in progress",
     "已完成": "done, completed, 已完成, 完成, complete",
-    "未完成": "not done, incomplete, 未完成, unfinished",
+    "未完成": "not done, 未完成",
     "已上映": "已上映, released, 上映",
     "未上映": "未上映, unreleased",
     "即将上映": "即将上映, 即將上映, upcoming",
@@ -48,7 +49,7 @@ _CELLS = {
     "已播出": "已播出, 已播完, 已播畢, aired",
     "未播出": "未播出, 待播, unaired",
     "计划中": "planned, 计划中, 計劃中, scheduled, 規劃中",
-    "建设中": "under construction cell, 建设中, 建設中, 施工中, 兴建中, 興建中, building",
+    "建设中": "建设中, 建設中, 施工中, 兴建中, 興建中, building",
     "已通过": "passed, 通过, 通過, approved, 已通过, 已通過",
     "未通过": "failed, rejected, 未通过, 未通過, fail",
     "晋级": "advanced, qualified, 晋级, 晉級, through",
