@@ -79,6 +79,8 @@ def prepare(options: PrepareOptions, executor: Executor | None = None) -> Corpus
         if committing:
             return line.commit()
         check_free(options)
+        if not any(work.folder.glob("piece-*.json")):
+            remove_staged(line.results)  # of another run
         try:
             with line.executor:
                 return line.run()

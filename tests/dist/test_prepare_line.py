@@ -92,7 +92,8 @@ def kill_parent(process: subprocess.Popen[bytes]) -> None:
 
 def kill_worker(process: subprocess.Popen[bytes]) -> None:
     workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
-    random.choice(workers).kill()
+    for worker in workers[:1]:
+        worker.kill()
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -154,10 +155,17 @@ def test_ended_at_any_moment_and_started_again_it_gives_the_same_bytes(
     texts: list[Path], tiny_tokenizer_path: Path, undisturbed: dict[str, bytes], tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
-    folder, began, wait = tmp_path / "made", time.monotonic(), chance.uniform(2, 9)
+    folder, kind, done = tmp_path / "made", chance.choice(["piece", "settled"]), chance.randrange(1, FILES + 1)
     folder.with_suffix(".tmp").mkdir()
     command = arguments(texts, tiny_tokenizer_path, folder, 2)
-    disturbed(folder, command, lambda: time.monotonic() > began + wait, chance.choice([kill_parent, kill_worker, stop]))
+    disturb = chance.choice([kill_parent, kill_worker, stop])
+
+    def later(process: subprocess.Popen[bytes]) -> None:
+        time.sleep(chance.uniform(0, 1))
+        if process.poll() is None:
+            disturb(process)
+
+    disturbed(folder, command, lambda: done_in(folder, kind) >= done, later)
     if not (folder / "shards").exists():
         again = run_script("tools/prepare.py", *command)
         assert again.returncode == 0, again.stderr[-3000:]

@@ -208,3 +208,32 @@ def test_documents_are_read_from_a_folder_that_holds_the_list_of_dropped_ones_to
         again = prepare(PrepareOptions(source="parquet", input=given, workers=1, **places))
         assert again.kept == kept
     assert len(list(read_documents(paths))) == kept.total()
+
+
+def test_what_another_run_left_half_written_is_no_part_of_the_result(
+    tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path
+) -> None:
+    (tmp_path / ".shards.staged").mkdir()
+    (tmp_path / ".shards.staged" / "shard-000007.tar").write_text("of a larger run that was killed")
+    prepare(options(reviews, tokenizer=tiny_tokenizer_path, output=tmp_path / "shards"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reviews.csv", "shards"]
+    assert not (tmp_path / "shards" / "shard-000007.tar").exists()
+
+
+def test_an_interrupted_run_goes_on_in_the_same_process_too(
+    tmp_path: Path, reviews: Path, tiny_tokenizer_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"tokenizer": tiny_tokenizer_path, "output": tmp_path / "shards", "documents": tmp_path / "out"}
+    with monkeypatch.context() as patch:
+        patch.setattr("megadec.corpus.prepare.decide", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(options(reviews, **wanted))
+    assert (tmp_path / ".shards.work").exists()
+
+    def done_again(*_: object) -> None:
+        raise AssertionError("what is done was done again")
+
+    monkeypatch.setattr("megadec.corpus.prepare.process_piece", done_again)
+    report = prepare(options(reviews, **wanted))
+    assert report.documents_read == 202
+    assert not (tmp_path / ".shards.work").exists()
