@@ -14,7 +14,7 @@ from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.encoding import joined, lines
 from megadec.corpus.sources.files import Member
 from megadec.corpus.sources.pieces import FileReader
-from megadec.corpus.sources.reading import ReadOptions
+from megadec.corpus.sources.reading import LineCheck, ReadOptions
 
 SOURCE = "sgml"
 SUFFIXES = (".dat", ".txt", ".sgml", ".xml")
@@ -26,7 +26,10 @@ _BEGIN = re.compile(r"^\s*<doc>\s*$", re.MULTILINE)
 
 
 def sgml_documents(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:
-    """A document for each `<doc>`. Raises InputError for a file without any, one cut inside one, another encoding."""
+    """A document for each `<doc>`. What lies between them, and one without an end before the next, is malformed.
+
+    Raises InputError for a file without any, one cut inside one, another encoding.
+    """
     found = False
     for text in _elements(member, report, options):
         found = True
@@ -40,11 +43,17 @@ read_sgml = FileReader(SUFFIXES, sgml_documents)
 
 def _elements(member: Member, report: CorpusReport, options: ReadOptions) -> Iterator[str]:
     too_long = f"{member.name}: a <doc> of more than {LARGEST_ELEMENT_CHARACTERS >> 20} Mi characters"
-    rows = lines(member, options.encoding, report)
-    for line in rows:
+    check = LineCheck(member.name, SOURCE, report, options.malformed_fraction)
+    rows = lines(member, options.encoding, report, check)
+    for number, line in enumerate(rows, 1):
         if line.strip() == "<doc>":
             element = joined(_until_end(rows, member), LARGEST_ELEMENT_CHARACTERS, too_long)
-            yield _BEGIN.split(element)[-1]  # an element that begins inside of one replaces it
+            *unclosed, last = _BEGIN.split(element)
+            for part in unclosed:
+                check.drop(part, number, "a <doc> without an end")
+            yield last
+        elif line.strip():
+            check.drop(line, number, "text outside of <doc>")
 
 
 def _until_end(rows: Iterator[str], member: Member) -> Iterator[str]:
