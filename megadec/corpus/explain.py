@@ -14,6 +14,7 @@ from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.options import PrepareOptions, check_options
 from megadec.corpus.pipeline import context_of, rules_of, stages, steps_of
+from megadec.corpus.quality.classifier import load_classifier
 from megadec.corpus.quality.rules import judge
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import Source, find_source
@@ -32,6 +33,9 @@ def explain(options: PrepareOptions) -> str:
     for stage in stages(found, steps_of(source, options), context):
         if stage.step == "quality rules":
             lines.extend(_rules(document, source, options))
+        if stage.step == "classifier" and options.filter.classifier:
+            score = load_classifier(options.filter.classifier).score(full_text(document))
+            lines.append(f"=== classifier: {score:.4f}, at least {options.filter.min_quality:g}")
         if isinstance(stage.outcome, str):
             return "\n".join([*lines, f"=== {stage.step}: dropped: {stage.outcome}"])
         if stage.outcome != document:

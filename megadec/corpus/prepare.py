@@ -39,6 +39,7 @@ from megadec.corpus.piece import (
     process_piece,
     settle_piece,
 )
+from megadec.corpus.quality.classifier import load_classifier
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.report.page import measure_documents, write_page
 from megadec.corpus.shards import fill_folder
@@ -182,6 +183,9 @@ class _Line:
         write_clusters(decisions, names_of(work, range(pieces)), clusters)
         if options.report_file:
             recorded = {"options": to_dict(options), "pipeline_version": __version__, "report": report.to_dict()}
+            if options.filter.classifier:
+                classifier = load_classifier(options.filter.classifier)
+                recorded["classifier"] = {"sha256": classifier.sha256, **classifier.record}
             write_json(staged(options.report_file), recorded)
         index = self._write_shards(self.tokenizer, pieces, report) if self.tokenizer else {}
         self._write_page(verdicts, report, index, clusters)

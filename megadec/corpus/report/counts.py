@@ -221,6 +221,10 @@ class CorpusReport:
             lines.append(f"{counts.kept:>12,} {counts.kept_characters:>14,} kept from {source}")
             if counts.held_out:
                 lines.append(f"{counts.held_out:>12,} {counts.held_out_characters:>14,} held out from {source}")
+            letters = Counter({n.split()[1]: count for n, count in counts.measured.items() if n.startswith("letters ")})
+            if letters:
+                told = ", ".join(f"{name} {count / letters.total():.1%}" for name, count in letters.most_common())
+                lines.append(f"{'':>12} {letters.total():>14,} letters: {told}")
             for name, characters in counts.taken.characters.most_common():
                 lines.append(f"{'':>12} {characters:>14,} taken out: {name} ({counts.taken.pieces[name]:,})")
             for reason, count in counts.dropped.most_common():

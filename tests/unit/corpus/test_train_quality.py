@@ -105,6 +105,9 @@ def test_prepare_drops_what_the_classifier_takes_for_bad(
     run_verb(["prepare", "--source", "jsonl", "--workers", "1", *places, *asked])
     assert [document.text for document in read_documents([documents])] == texts[::2]
     report = json.loads((tmp_path / "kept.report.json").read_text(encoding="utf-8"))["report"]
+    recorded = json.loads((tmp_path / "kept.report.json").read_text(encoding="utf-8"))["classifier"]
+    assert recorded == {"sha256": load_classifier(examples["output"]).sha256} | recorded
+    assert recorded["held_out"]["area_under_roc"] == 1.0
     assert report["dropped"]["low_quality"]["documents"] == 5
     [counts] = report["sources"].values()
     scores = {name: count for name, count in counts["measured"].items() if name.startswith("quality from ")}
