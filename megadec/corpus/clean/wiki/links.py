@@ -29,7 +29,7 @@ _PLAIN_LINK = re.compile(r"\[\[(?:[^\[\]{}<\n|:]+\|)?([^\s\[\]{}<|:=_#][^\[\]{}<
 _MOST_PREFIXES = 4  # :w:en:Tea has three
 _PROJECT_NAMES = """
     w wikipedia wikt wiktionary s wikisource b wikibooks n wikinews q wikiquote d wikidata v wikiversity m meta c
-    commons mw voy wikivoyage species wmf doi rfc iso phab 维基百科 維基百科
+    commons mw voy wikivoyage species 维基百科 維基百科
 """
 _PROJECTS = frozenset(_PROJECT_NAMES.split())
 

@@ -41,6 +41,10 @@ _TAGS = [name for name in _KINDS if name != "!--"]
 _OPENER = re.compile(rf"<!--|<({'|'.join(_TAGS)})(\s[^<>]*?)?(/?)>", re.IGNORECASE)
 _CLOSERS = {"!--": re.compile("-->")} | {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _TAGS}
 _REFERENCE = re.compile(r"<(/?)ref(?:[\s/][^<>]*)?>", re.IGNORECASE)
+# What stands in a gallery, for one whose end is missing.
+_FILE_LINES = re.compile(
+    r"(?:\s*+[^\n|<>\[\]{}]*\.(?:jpe?g|png|svg|gif|tiff?|webp|ogg|webm|pdf)(?=[\s|]|$)[^\n]*)+", re.IGNORECASE
+)
 _NOWIKI_TAG = re.compile(r"</?nowiki\s*>\n?", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
@@ -73,6 +77,9 @@ def protect(wikitext: str, taken: Taken) -> tuple[str, list[Kept]]:
         end = _CLOSERS[name].search(text, position)
         if end is None:
             never_closed.add(name)  # the opening goes, what follows stays, and nobody looks for the end again
+            if name == "gallery" and (files := _FILE_LINES.match(text, position)):
+                taken.add("files", len(files[0]))
+                position = files.end()
             continue
         parts.append(_stand_in(name, match[2] or "", text[position : end.start()], kept))
         position = end.end()

@@ -2,7 +2,7 @@
 looked at a bounded number of times.
 
 What is rendered stands in one list; a link, template or table under way remembers where its part of the list begins.
-Marks without a partner go and leave their text. What shows nothing (files, boxes, what nests beyond `DEEPEST`) is
+Marks without a partner go and leave their text. What shows nothing (files, boxes, what nests too deep) is
 skipped up to its end without a look inside.
 
 Counted in `taken`: a link, template or table counts what it is written with less what it shows, and less what was
@@ -23,8 +23,9 @@ from megadec.corpus.clean.wiki.templates.arguments import Page
 from megadec.corpus.clean.wiki.templates.expand import expand, has_rule
 from megadec.corpus.clean.wiki.tokens import tag_name, tokenize
 
-# MediaWiki expands 40 templates inside each other at most, and no page needs more than a few.
-DEEPEST = 100
+# Marks inside each other that are rendered at any length; MediaWiki expands 40 templates. A short page may nest deeper:
+# each level costs the length of what stands inside it, and depth times length is bounded.
+DEEPEST, DEEPEST_OF_ALL, DEPTH_TIMES_LENGTH = 100, 5_000, 20_000_000
 _LONGEST_HEAD = 100
 
 
@@ -60,6 +61,7 @@ class _Renderer:
         self._pieces, self._ends, self._partners = tokenize(wikitext)
         self._page = page
         self._taken = taken
+        self._deepest = min(DEEPEST_OF_ALL, max(DEEPEST, DEPTH_TIMES_LENGTH // (len(wikitext) + 1)))
         self._counted = 0  # characters in all
         self._characters: Counter[str] = Counter()
         self._numbers: Counter[str] = Counter()
@@ -120,7 +122,7 @@ class _Renderer:
 
     def _hidden_link(self, index: int) -> str:
         """What a link that shows nothing is counted as; an empty string for others."""
-        if len(self._frames) >= DEEPEST:
+        if len(self._frames) >= self._deepest:
             return "links"
         namespace, colon, _ = self._pieces[index + 1].partition(":")
         return hidden_kind(namespace.strip().lower()) if colon else ""
@@ -149,7 +151,7 @@ class _Renderer:
                 self._count("templates", len(mark))
         elif index not in self._partners:
             return self._skip_head(index)
-        elif len(self._frames) >= DEEPEST or self._shows_nothing(index):
+        elif len(self._frames) >= self._deepest or self._shows_nothing(index):
             return self._skip(index, "templates")
         else:
             self._open("{{", index)
@@ -218,7 +220,7 @@ class _Renderer:
 
     def _open_table(self, attributes: str, index: int) -> int:
         self._out.append("\n")
-        if len(self._frames) >= DEEPEST:
+        if len(self._frames) >= self._deepest:
             return self._skip(index, "tables") if index in self._partners else index
         self._frames.append(_Frame("{|", index, len(self._out), self._counted, Table(attributes)))
         return index

@@ -31,12 +31,14 @@ _LIST_MARKS = " \t*#:;"
 _HAN = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
 _SENTENCE_END = re.compile("[。！？!?…]")
 # Words that sentences are built with, and titles, names and years of a list of books are not.
-_FUNCTION_WORDS = re.compile("[的了在是于於为為和与與以之而其由被有这這也就都从從把将將并並但因所]")
+_FUNCTION_WORDS = re.compile("[的了在是于於為为和與与以之而其由被有这這也就都从從把将將并並但因所乃即自指出稱称]")
 _BOOK = re.compile(
     r"ISBN|ISSN|出版社|doi|存[档檔]|存取|检索|檢索|查[阅閱]|原始[内內]容|retrieved|\b(?:pp?|vol)\.|[0-9]{4}-[0-9]{2}",
     re.I,
 )
-_PROSE_HAN, _PROSE_ITEM_HAN, _BOOK_HAN = 15, 40, 80
+_POINTER = re.compile("(?:参见|參見|参看|參看|另[见見]|[详詳]?[见見]|主条目|主條目)")
+# A paragraph may be one short sentence; an item of a list is prose when it is long.
+_PROSE_HAN, _PROSE_ITEM_HAN, _BOOK_HAN = 8, 40, 80
 
 
 def drop_boilerplate(sections: Sequence[Section], taken: Taken) -> list[Section]:
@@ -81,7 +83,9 @@ def _is_prose(line: str, least_han: int) -> bool:
     han = len(_HAN.findall(line))
     if han < least_han or " | " in line or not _SENTENCE_END.search(line):
         return False
-    return len(_FUNCTION_WORDS.findall(line)) >= 2 and (han >= _BOOK_HAN or not _BOOK.search(line))
+    if han < _BOOK_HAN and (_BOOK.search(line) or _POINTER.match(line)):
+        return False
+    return _FUNCTION_WORDS.search(line) is not None
 
 
 def _lists_links(body: str) -> bool:

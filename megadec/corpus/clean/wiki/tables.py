@@ -13,7 +13,7 @@ _BOX = re.compile(
     r"messagebox|geography|biota|display\s*:\s*none",
     re.I,
 )
-_HAN = re.compile(r"[\u3400-\u9fff]")
+_HAN = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
 _LEAST_HAN_FRACTION = 0.2
 _LEAST_ROWS = 2
 _PROSE_HAN = 40
@@ -21,8 +21,8 @@ _SENTENCE = re.compile("[。！？]")
 _LIST_MARK = re.compile(r"\n[ \t]*[*#:;]+[ \t]*")
 # Attributes that no bar divides from the cell's text, as a cell template leaves them.
 _ATTRIBUTES = re.compile(
-    r"\s*+(?:(?:rowspan|colspan|style|scope|class|align|valign|width|height|bgcolor|nowrap|id|lang|dir|abbr|headers|"
-    r"border|data-[\w-]+)\s*+=\s*+(?:\"[^\"]*\"|'[^']*'|[\w#%.:;-]++)\s*+)+",
+    r"\s*+(?:(?:(?:style|scope|class|id|lang|dir|abbr|headers|border|bgcolor|data-[\w-]+)\s*+=\s*+(?:\"[^\"]*\"|'[^']*')|"
+    r"(?:rowspan|colspan|align|valign|width|height|bgcolor|scope)\s*+=\s*+(?:\"[^\"]*\"|'[^']*'|[\w#%.-]++))(?:\s++|$))+",
     re.I | re.A,
 )
 
