@@ -1,4 +1,4 @@
-"""The bench of augmentation: pairs of a seed are compared, each seed draws its own titles, and the SVM's rows are real."""
+"""The bench of augmentation: pairs of a seed are compared, each seed draws its titles, and the SVM's rows are real."""
 
 import json
 
