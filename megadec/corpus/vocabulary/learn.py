@@ -53,7 +53,7 @@ class VocabularyOptions:
             variant, into which it is converted first, and how much of it at most; `*` stands for any letters in SOURCE.
             The first that fits a document decides for its text as it is; conversions come on top. Others count once.
         characters_per_source: text taken of one source, unless `sample` says otherwise; it bounds the memory, about 2
-            bytes a character while text is chosen, and about 60 of all that was chosen while it is learned.
+            bytes a character while text is chosen, and about 120 of all that was chosen while it is learned.
         held_out_fraction: documents that are not learned from, by hash of their text, as in tools/prepare.py.
         character_coverage: characters become pieces until they make up this share of each source's text.
         max_piece_characters: the longest piece.
