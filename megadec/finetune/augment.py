@@ -123,26 +123,46 @@ def _changed(
         found = mix(words, partner, chance)
         counts["mixed"] += 1
     if options.synonyms:
-        for place, word in enumerate(found):
-            if near.get(word) and chance.random() < options.synonyms:
-                found[place] = chance.choice(near[word])
-                counts["replaced"] += 1
-    places = [place for place, word in enumerate(found) if is_word(word)]
-    chosen = [place for place in places if chance.random() < options.swap] if options.swap else []
-    if len(chosen) > 1:
-        # Each goes to the next one's place, so that none stays where it was.
-        chance.shuffle(chosen)
-        moved = [found[place] for place in chosen]
-        for place, word in zip(chosen[1:] + chosen[:1], moved, strict=True):
-            found[place] = word
-        counts["swapped"] += len(chosen)
+        counts["replaced"] += _replace(found, near, options.synonyms, chance)
+    if options.swap:
+        counts["swapped"] += _swap(found, options.swap, chance)
     if options.deletion:
-        dropped = {place for place in places if chance.random() < options.deletion}
-        if len(dropped) == len(places):
-            dropped -= {chance.choice(places)} if places else set()
-        found = [word for place, word in enumerate(found) if place not in dropped]
-        counts["deleted"] += len(dropped)
+        before = len(found)
+        found = _delete(found, options.deletion, chance)
+        counts["deleted"] += before - len(found)
     return found
+
+
+def _replace(words: list[str], near: Mapping[str, Sequence[str]], share: float, chance: random.Random) -> int:
+    """Put a near word in place of such a share of the words that have one; returns of how many."""
+    replaced = 0
+    for place, word in enumerate(words):
+        if near.get(word) and chance.random() < share:
+            words[place] = chance.choice(near[word])
+            replaced += 1
+    return replaced
+
+
+def _swap(words: list[str], share: float, chance: random.Random) -> int:
+    """Let such a share of the words change places among themselves; returns how many did."""
+    chosen = [place for place, word in enumerate(words) if is_word(word) and chance.random() < share]
+    if len(chosen) < 2:
+        return 0
+    # Each goes to the next one's place, so that none stays where it was.
+    chance.shuffle(chosen)
+    moved = [words[place] for place in chosen]
+    for place, word in zip(chosen[1:] + chosen[:1], moved, strict=True):
+        words[place] = word
+    return len(chosen)
+
+
+def _delete(words: Sequence[str], share: float, chance: random.Random) -> list[str]:
+    """The rest when such a share of the words is left out; punctuation, and at least one word, stays."""
+    places = [place for place, word in enumerate(words) if is_word(word)]
+    dropped = {place for place in places if chance.random() < share}
+    if places and len(dropped) == len(places):
+        dropped.remove(chance.choice(places))
+    return [word for place, word in enumerate(words) if place not in dropped]
 
 
 def mix(words: Sequence[str], partner: Sequence[str], chance: random.Random) -> list[str]:

@@ -78,39 +78,49 @@ def keywords(sources: Mapping[str, SourceCounts], most: int) -> dict[str, dict[s
     1993), of words that are more frequent in it; empty where there is one source.
     """
     everything = dict(together(sources))
-    total = sum(source.words.total for source in sources.values())
-    documents = sum(source.documents for source in sources.values())
     in_documents = Counter[str]()
     for source in sources.values():
         in_documents.update(source.in_documents.counts)
-    found = {}
-    for name, source in sources.items():
-        here, rest = source.words.total, total - source.words.total
-        by_idf, by_likelihood = [], []
-        for word, count in source.words.counts.items():
-            if len(word) < KEYWORD_CHARACTERS:
-                continue
-            # A count of documents that was forgotten is at least one.
-            idf = math.log(documents / max(in_documents[word], 1))
-            by_idf.append((count / here * idf, word))
-            likelihood = log_likelihood(count, here, everything[word] - count, rest)
-            if likelihood > 0:
-                by_likelihood.append((likelihood, word))
-        found[name] = {
-            "tf_idf": [{"word": word, "score": float(f"{score:.4g}")} for score, word in _largest(by_idf, most)],
-            "log_likelihood": [
-                {
-                    "word": word,
-                    "score": float(f"{score:.4g}"),
-                    "per_million": round(MILLION * source.words.counts[word] / here),
-                    "per_million_elsewhere": round(
-                        MILLION * (everything[word] - source.words.counts[word]) / max(rest, 1)
-                    ),
-                }
-                for score, word in _largest(by_likelihood, most)
-            ],
+    words = sum(source.words.total for source in sources.values())
+    documents = sum(source.documents for source in sources.values())
+    return {
+        name: {
+            "tf_idf": _by_tf_idf(source, documents, in_documents, most),
+            "log_likelihood": _by_likelihood(source, words, everything, most),
         }
-    return found
+        for name, source in sources.items()
+    }
+
+
+def _by_tf_idf(
+    source: SourceCounts, documents: int, in_documents: Mapping[str, int], most: int
+) -> list[dict[str, Any]]:
+    scored = [
+        # A word whose count of documents was forgotten is in one at least.
+        (count / source.words.total * math.log(documents / max(in_documents.get(word, 0), 1)), word)
+        for word, count in source.words.counts.items()
+        if len(word) >= KEYWORD_CHARACTERS
+    ]
+    return [{"word": word, "score": float(f"{score:.4g}")} for score, word in _largest(scored, most)]
+
+
+def _by_likelihood(source: SourceCounts, words: int, everything: Mapping[str, int], most: int) -> list[dict[str, Any]]:
+    counts, here = source.words.counts, source.words.total
+    scored = [
+        (log_likelihood(count, here, everything[word] - count, words - here), word)
+        for word, count in counts.items()
+        if len(word) >= KEYWORD_CHARACTERS
+    ]
+    return [
+        {
+            "word": word,
+            "score": float(f"{score:.4g}"),
+            "per_million": round(MILLION * counts[word] / here),
+            "per_million_elsewhere": round(MILLION * (everything[word] - counts[word]) / (words - here)),
+        }
+        for score, word in _largest(scored, most)
+        if score > 0
+    ]
 
 
 def log_likelihood(count: int, words: int, count_elsewhere: int, words_elsewhere: int) -> float:

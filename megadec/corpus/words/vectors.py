@@ -100,51 +100,55 @@ def train_vectors(options: WordVectorOptions) -> dict[str, Any]:
     Raises ConfigError for a folder that exists, InputError for documents that cannot be read or hold too few words,
     MissingExtraError.
     """
-    with needs_extra("gensim", EXTRA):
-        from gensim.models import Word2Vec
     analogies = read_analogies(options.analogies) if options.analogies else []
-    described = options.segmenter_described()
-    with whole_folder(options.output) as partial_folder:
-        sentences_file = partial_folder / "sentences.txt"
-        counts = write_sentences(options, sentences_file)
+    segmenter, gensim_version = options.segmenter_described(), _gensim_version()
+    with whole_folder(options.output) as folder:
+        sentences = folder / "sentences.txt"
+        counts = write_sentences(options, sentences)
         began = time.monotonic()
-        model = Word2Vec(
-            vector_size=options.size,
-            window=options.window,
-            min_count=options.min_count,
-            sg=int(options.skip_gram),
-            negative=options.negative,
-            sample=options.sample,
-            max_vocab_size=options.max_words,
-            seed=options.seed,
-            workers=options.threads,
-        )
-        sentences = Sentences(sentences_file)
-        model.build_vocab(sentences)
-        if len(model.wv) < 2:
-            raise InputError(
-                f"{', '.join(map(str, options.input))}: {len(model.wv)} words stand there {options.min_count} times or"
-                f" more; give more text, or a lower min_count={options.min_count}"
-            )
-        log.info("%s words, %s with a vector", f"{counts['words']:,}", f"{len(model.wv):,}")
-        model.train(sentences, total_examples=model.corpus_count, epochs=options.epochs)
-        sentences_file.unlink()
-        vectors = model.wv
+        vectors = _learn(options, Sentences(sentences))
+        sentences.unlink()
         name = VECTORS_FILE[options.format]
-        vectors.save_word2vec_format(str(partial_folder / name), binary=options.format == "binary")
+        vectors.save_word2vec_format(str(folder / name), binary=options.format == "binary")
         report = {
-            "made_by": {"megadec": __version__, "gensim": _gensim_version(), "segmenter": described},
+            "made_by": {"megadec": __version__, "gensim": gensim_version, "segmenter": segmenter},
             "options": to_dict(options),
-            "vectors": {"file": name, "sha256": sha256_of(partial_folder / name)},
+            "vectors": {"file": name, "sha256": sha256_of(folder / name)},
             **counts,
             "vocabulary": len(vectors),
-            "words_with_a_vector": int(sum(vectors.get_vecattr(word, "count") for word in vectors.index_to_key)),
+            "words_with_a_vector": sum(int(vectors.get_vecattr(word, "count")) for word in vectors.index_to_key),
             "training_seconds": round(time.monotonic() - began, 1),
             "nearest": nearest_of_frequent(vectors),
             **({"analogies": score_analogies(vectors, analogies)} if analogies else {}),
         }
-        write_json(partial_folder / "report.json", report)
+        write_json(folder / "report.json", report)
     return report
+
+
+def _learn(options: WordVectorOptions, sentences: Sentences) -> Any:
+    """gensim's KeyedVectors of the sentences. Raises InputError where fewer than two words are frequent enough."""
+    from gensim.models import Word2Vec
+
+    model = Word2Vec(
+        vector_size=options.size,
+        window=options.window,
+        min_count=options.min_count,
+        sg=int(options.skip_gram),
+        negative=options.negative,
+        sample=options.sample,
+        max_vocab_size=options.max_words,
+        seed=options.seed,
+        workers=options.threads,
+    )
+    model.build_vocab(sentences)
+    if len(model.wv) < 2:
+        raise InputError(
+            f"{', '.join(map(str, options.input))}: {len(model.wv)} words stand there {options.min_count} times or"
+            f" more; give more text, or a lower min_count={options.min_count}"
+        )
+    log.info("%s words have a vector", f"{len(model.wv):,}")
+    model.train(sentences, total_examples=model.corpus_count, epochs=options.epochs)
+    return model.wv
 
 
 def write_sentences(options: WordVectorOptions, path: Path) -> dict[str, int]:
@@ -245,8 +249,9 @@ def nearest_of_frequent(vectors: Any) -> dict[str, list[str]]:
 
 
 def _gensim_version() -> str:
-    import gensim
-
+    """Raises MissingExtraError where gensim is not installed, before any text is read."""
+    with needs_extra("gensim", EXTRA):
+        import gensim
     return str(gensim.__version__)
 
 
