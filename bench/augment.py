@@ -23,7 +23,7 @@ from bench.measure import ROOT, environment
 from bench.titles import linear_svm
 from megadec.cli import run_verb
 from megadec.common.config import from_dict, parse, to_dict
-from megadec.common.errors import ConfigError, check_choice, check_range
+from megadec.common.errors import ConfigError, TrainingError, check_choice, check_range
 from megadec.common.files import whole_folder, write_json
 from megadec.corpus.words.vectors import WordVectorOptions, train_vectors
 from megadec.engine.health.preemption import Interrupt
@@ -280,7 +280,10 @@ def decoder_accuracy(options: AugmentBench, model: Path, ranks: Ranks, name: str
         train(open_finetune(run, DEEPSPEED), interrupt, ranks)
     metrics = options.work / "runs" / run.name / METRICS_FILE
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return float([line for line in lines if line["kind"] == "evaluate"][-1]["accuracy"])
+    last = [line for line in lines if line["kind"] == "evaluate"][-1]
+    if last["step"] != steps:
+        raise TrainingError(f"{run.name} ended at step {last['step']} of {steps}; the same command goes on from there")
+    return float(last["accuracy"])
 
 
 if __name__ == "__main__":
