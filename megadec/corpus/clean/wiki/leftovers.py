@@ -6,7 +6,7 @@ row a line. These are rules over characters; they run on prose only (formulas an
 
 import re
 
-from megadec.corpus.clean.wiki.protect import LINE_BREAK, STRAY_ROW, unescape_entities
+from megadec.corpus.clean.wiki.protect import LINE_BREAK, OUTSIDE_LABEL, STRAY_ROW, unescape_entities
 
 _TAGS = (
     "abbr|b|bdi|bdo|big|blockquote|br|caption|center|cite|code|data|dd|del|dfn|div|dl|dt|em|font|h[1-6]|hr|i|img|ins|"
@@ -24,7 +24,7 @@ _LINE_START = re.compile(r"^(?:-{4,}|[ \t]*[*#:;]+[ \t]*)", re.MULTILINE)
 _MAGIC_WORD = re.compile(r"__[A-Z]{3,}__|__[\u4e00-\u9fff]{2,}__")
 _STRAY_ROW = re.compile(f"{STRAY_ROW}[^\n]*")
 _MARKUP_REST = re.compile(r"\[\[|\]\]|\{\{+|\}\}+|-\{|\}-")
-_REST_PASSES = 5
+_REST_PASSES = 20
 _WIDE = r"\t\u00a0\u2002-\u200a\u202f"
 _SPACES = re.compile(rf"(?: [ {_WIDE}]|[{_WIDE}])[ {_WIDE}]*")  # a single blank needs no change
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff\u00ad\ufdd0-\ufdef]")
@@ -51,7 +51,7 @@ def strip_line_markup(text: str) -> str:
 
 def tidy(text: str) -> str:
     """Rendered text as lines: what is left of markup goes, entities are resolved, brackets and blanks tidied."""
-    text = _LINE_START.sub("", text.replace(LINE_BREAK, "\n"))
+    text = _LINE_START.sub("", text.replace(LINE_BREAK, "\n").replace(OUTSIDE_LABEL, ""))
     if STRAY_ROW in text:
         text = _STRAY_ROW.sub("", text)
     text = text.replace("'''''", "").replace("'''", "").replace("''", "")

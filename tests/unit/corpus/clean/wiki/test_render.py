@@ -94,6 +94,7 @@ _PIECES = [
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(_PIECES), max_size=60).map("".join))
+@example("][http://a.b ]")
 @example("\n{|\n|甲{{lang|en|[[乙|丙]]\n|}字}}\n== 参见 ==\n[[a|\n{|\n|字]]")
 def test_nothing_is_counted_twice(wikitext: str) -> None:
     """What remains when text and named losses are taken from the page is plain markup: it is never less than nothing,
