@@ -57,7 +57,8 @@ def _foreign_link_named(arguments: Arguments) -> str:
 
 def _foreign_words(arguments: Arguments) -> str:
     """{{lang|fr|mots}}, on one line though an editor has wrapped it."""
-    text = re.sub(r"[ \t]*\n[ \t]*(?=[^\s*#:;|!])", " ", arguments.text(2, "text", 1))
+    given = arguments.text(2, "text") or ("" if _CODE.match(arguments.text(1)) else arguments.text(1))
+    text = re.sub(r"[ \t]*\n[ \t]*(?=[^\s*#:;|!])", " ", given)
     return as_written(arguments.text(1) if arguments.text(2) else "", text)
 
 
