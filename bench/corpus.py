@@ -1,4 +1,4 @@
-"""The corpus line against its peers, on real pages: extraction, near duplicates, and hours for all of ZhWiki.
+"""The corpus line against its peers: extraction, near duplicates, tokenizing; memory, and hours for all of ZhWiki.
 
     python -m bench.corpus --data FOLDER [--quick true] [--only extraction] [--wikiextractor_python PYTHON]
 
@@ -13,22 +13,30 @@ FIGURES.
 import bz2
 import json
 import os
+import random
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any, NamedTuple
 
+import psutil
+
+from bench.corpus_tokenize import OURS, tokenize_figures
 from bench.measure import ROOT, commit, environment
 from megadec.common.config import parse
 from megadec.common.errors import ConfigError, TrainingError, check_choice, run_main
+from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.reading import ReadOptions
 from megadec.corpus.sources.text import read_markdown
@@ -118,7 +126,7 @@ def run(command: Sequence[str | Path], environment: dict[str, str] | None = None
 
 def repeated_dump(given: Given) -> Path:
     """The sample's pages as one XML of about `size_bytes`, made once; every copy has a title and a first line of its
-    own, so that the line finds no duplicates."""
+    own, so that no two are the same."""
     made = given.folder / f"{given.size_bytes}.xml"
     if made.exists():
         return made
@@ -167,7 +175,8 @@ def whole_line(given: Given) -> Figure:
     """From the XML to shards with tools/prepare.py and two workers; hours for all of ZhWiki on so many cores.
 
     Hours are the greater of two: all CPU seconds shared by the cores, and the parent's own, which nothing shares. Both
-    are CPU seconds, so that what else the machine does counts little.
+    are CPU seconds, so that what else the machine does counts little. Near duplicates, which the copies are, stay: what
+    finding them costs is a figure of its own.
     """
     dump = repeated_dump(given)
     megabytes = dump.stat().st_size / 1e6
@@ -175,7 +184,7 @@ def whole_line(given: Given) -> Figure:
     prepare: list[str | Path] = [sys.executable, "-c", _OWN_CPU_SECONDS, own, "tools/prepare.py"]
     request: list[str | Path] = [
         "--source", "zhwiki", "--input", dump, "--tokenizer", "tokenizer/zh_32k/tokenizer.model", "--overwrite", "true",
-        "--output", given.folder / "shards", "--workers", "2",
+        "--output", given.folder / "shards", "--workers", "2", "--dedup.near", "false",
     ]  # fmt: skip
     start_up = run([*prepare, "--help"])
     own_start_up = float(own.read_text())
@@ -196,19 +205,21 @@ def whole_line(given: Given) -> Figure:
     return Figure(facts, hours)
 
 
+def prose(given: Given) -> Iterator[Document]:
+    """Statutes and news as they lie in the sample."""
+    paths = [path for folder in ("laws", "news") for path in sorted((given.options.data / folder).glob("*.tar.*"))]
+    if not paths:
+        raise ConfigError(f"data: {given.options.data} has no laws/*.tar.* and news/*.tar.*")
+    return chain.from_iterable(read_markdown(path, CorpusReport(), ReadOptions()) for path in paths)
+
+
 def near_duplicates(given: Given) -> Figure:
-    """Statutes and news as they lie in the sample: near duplicates found by ours and by datasketch."""
+    """Near duplicates among statutes and news, found by ours and by datasketch."""
     if find_spec("datasketch") is None:
         return Figure({}, {}, ("datasketch",))
     from bench.near_duplicates import near_duplicates_vs_datasketch
 
-    paths = [path for folder in ("laws", "news") for path in sorted((given.options.data / folder).glob("*.tar.*"))]
-    if not paths:
-        raise ConfigError(f"data: {given.options.data} has no laws/*.tar.* and news/*.tar.*")
-    read = (read_markdown(path, CorpusReport(), ReadOptions()) for path in paths)
-    facts = near_duplicates_vs_datasketch(
-        list(islice(chain.from_iterable(read), 1500 if given.options.quick else None))
-    )
+    facts = near_duplicates_vs_datasketch(list(islice(prose(given), 1500 if given.options.quick else None)))
     usual = facts["datasketch"]["128"]
     bars = {
         "near_duplicates_vs_datasketch": usual["times_as_fast"],
@@ -217,9 +228,54 @@ def near_duplicates(given: Given) -> Figure:
     return Figure(facts, bars)
 
 
+def tokenizing(given: Given) -> Figure:
+    """Statutes and news in one process: ours, as shards are written, against the plain loop over sentencepiece."""
+    documents = list(islice(prose(given), 500 if given.options.quick else 3000))
+    facts = tokenize_figures(documents, Tokenizer.load(ROOT / "tokenizer" / "zh_32k"), given.rounds)
+    return Figure(facts, {"tokenizing_vs_sentencepiece": facts["cases"][OURS]["speed_ratio"]})
+
+
+def memory(given: Given) -> Figure:
+    """Peak memory of the command and of its largest worker on 100 MB and on ten times as much: documents to shards,
+    with near duplicates removed. Documents are sentences of statutes and news, drawn anew for each."""
+    sizes = [given.size_bytes, 10 * given.size_bytes]
+    peaks = {size: _peaks(given, size) for size in sizes}
+    growth = {f"{who}_memory_growth": peaks[sizes[1]][who] / peaks[sizes[0]][who] for who in ("command", "worker")}
+    return Figure({"peak_bytes_by_input_bytes": peaks}, growth)
+
+
+def _peaks(given: Given, size_bytes: int) -> dict[str, int]:
+    texts = given.folder / f"{size_bytes}.jsonl"
+    sentences = [
+        line for document in islice(prose(given), 2000) for line in document.text.splitlines() if len(line) > 20
+    ]
+    draw = random.Random(0)
+    with texts.open("w", encoding="utf-8") as file:
+        while file.tell() < size_bytes:
+            file.write(json.dumps({"text": "\n".join(draw.choices(sentences, k=30))}, ensure_ascii=False) + "\n")
+    command = [
+        sys.executable, "tools/prepare.py", "--source", "jsonl", "--input", texts, "--workers", "2", "--output",
+        given.folder / f"{size_bytes}.shards", "--tokenizer", "tokenizer/zh_32k/tokenizer.model",
+    ]  # fmt: skip
+    peaks = {"command": 0, "worker": 0}
+    with psutil.Popen([str(part) for part in command], cwd=ROOT, stdout=DEVNULL, stderr=DEVNULL) as process:
+        while process.poll() is None:
+            for one in [process, *process.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    who = "command" if one is process else "worker"
+                    peaks[who] = max(peaks[who], one.memory_info().rss)
+            time.sleep(0.1)
+    if process.returncode:
+        raise TrainingError(f"tools/prepare.py ended with {process.returncode} on {texts}")
+    texts.unlink()
+    return peaks
+
+
 FIGURES: dict[str, Callable[[Given], Figure]] = {
     "extraction": extraction,
     "near_duplicates": near_duplicates,
+    "tokenizing": tokenizing,
+    "memory": memory,
     "whole_line": whole_line,
 }
 
