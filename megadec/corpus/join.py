@@ -27,14 +27,21 @@ def joined_report(work: Work, pieces: int, name: str) -> CorpusReport:
     return report
 
 
+def kept_documents(work: Work, verdicts: Iterable[Verdict], fraction: float) -> Iterator[pa.Table]:
+    """The documents to train on, a few at a time."""
+    for verdict in verdicts:
+        for table in _staying(work, verdict):
+            yield table.filter(pa.compute.invert(_held_out(table, fraction)))
+
+
 def join_documents(
     work: Work, verdicts: Iterable[Verdict], fraction: float, kept: Path | None, held_out: Path | None
 ) -> None:
     """Write the documents that stay, and those of them that are held out, to a file each, where one is wanted."""
     with _tables(kept, SCHEMA) as to_kept, _tables(held_out, SCHEMA) as to_held_out:
         for verdict in verdicts:
-            for table in staying(work, verdict):
-                held = pa.array([is_held_out(digest, fraction) for digest in table["digest"].to_pylist()], pa.bool_())
+            for table in _staying(work, verdict):
+                held = _held_out(table, fraction)
                 documents = table.select(FIELDS).replace_schema_metadata(SCHEMA.metadata)
                 to_held_out(documents.filter(held))
                 to_kept(documents.filter(pa.compute.invert(held)))
@@ -49,7 +56,7 @@ def join_dropped(work: Work, pieces: int, path: Path) -> None:
                     write(pq.read_table(part))
 
 
-def staying(work: Work, verdict: Verdict) -> Iterator[pa.Table]:
+def _staying(work: Work, verdict: Verdict) -> Iterator[pa.Table]:
     """The documents of a piece that stay, a few at a time."""
     place = 0
     with pq.ParquetFile(work.passed(verdict.number)) as file:
@@ -57,6 +64,10 @@ def staying(work: Work, verdict: Verdict) -> Iterator[pa.Table]:
             stays = pa.array(verdict.codes[place : place + len(batch)] == 0)
             place += len(batch)
             yield pa.Table.from_batches([batch]).filter(stays)
+
+
+def _held_out(table: pa.Table, fraction: float) -> pa.Array:
+    return pa.array([is_held_out(digest, fraction) for digest in table["digest"].to_pylist()], pa.bool_())
 
 
 @contextmanager

@@ -114,14 +114,10 @@ def judged(
             yield Passed(last.outcome, raw, context)
 
 
-def _judge(source: Source, options: PrepareOptions, document: Document, context: CleanContext) -> Document | str:
+def _judge(source: Source, options: PrepareOptions, document: Document, _: CleanContext) -> Document | str:
     if not document.text:
         return "empty"
-    text = full_text(document)
-    if reason := drop_reason(text, rules_of(document, source, options)):
-        return reason
-    context.measured.update({f"letters {language}": count for language, count in language_counts(text).items()})
-    return document
+    return drop_reason(full_text(document), rules_of(document, source, options)) or document
 
 
 def _classify(path: Path, least: float, document: Document, context: CleanContext) -> Document | str:
@@ -138,12 +134,13 @@ def _uniform(document: Document, _: CleanContext) -> Document:
 
 def _convert(document: Document, context: CleanContext) -> Document:
     if context.converted:  # by a cleaner that knows the page's own rules
-        return document
-    # `variant` goes on saying what the original was written in.
+        return replace(document, variant=context.variant)
     title, text = (to_variant(part, document.variant, context.variant) for part in (document.title, document.text))
-    return replace(document, title=title, text=text)
+    return replace(document, title=title, text=text, variant=context.variant)
 
 
-def _name(source: Source, options: PrepareOptions, document: Document, _: CleanContext) -> Document:
+def _name(source: Source, options: PrepareOptions, document: Document, context: CleanContext) -> Document:
+    letters = language_counts(full_text(document))
+    context.measured.update({f"letters {language}": count for language, count in letters.items()})
     licence = document.licence or options.licence or source.licence
     return replace(document, source=options.name or document.source, licence=licence)

@@ -25,7 +25,7 @@ from megadec.corpus.dedup.earlier import seen_before
 from megadec.corpus.dedup.exact import excluded_digests
 from megadec.corpus.executors.local import Executor, LocalExecutor
 from megadec.corpus.explain import explain
-from megadec.corpus.join import join_documents, join_dropped, joined_report, staying
+from megadec.corpus.join import join_documents, join_dropped, joined_report, kept_documents
 from megadec.corpus.options import PrepareOptions, check_free, check_options
 from megadec.corpus.piece import (
     HELD_OUT,
@@ -253,8 +253,9 @@ class _Line:
     def _write_page(self, verdicts: list[Verdict], report: CorpusReport, index: dict[str, Any], clusters: Path) -> None:
         options = self.options
         page = staged(options.page_file) if options.page_file else staged(options.output or Path()) / PAGE_NAME
-        tables = (table for verdict in verdicts for table in staying(self.work, verdict))
-        measured = measure_documents(tables, sum(report.kept.values()) + report.held_out)
+        measured = measure_documents(
+            kept_documents(self.work, verdicts, options.held_out_fraction), report.kept.total()
+        )
         name = (options.output or options.documents_file or page).stem
         write_page(page, name, report.to_dict(), measured, index, clusters)
 

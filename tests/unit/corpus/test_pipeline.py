@@ -36,12 +36,12 @@ def test_name_and_licence_of_the_run_reach_the_documents() -> None:
     assert found == [("reviews", "CC0-1.0"), ("reviews", "MIT")]
 
 
-def test_the_text_changes_variant_and_the_label_keeps_the_original() -> None:
+def test_the_variant_of_a_document_is_that_of_its_text() -> None:
     raw = [Document("1", "comments", "這家飯館的飯菜很便宜", title="飯館")]
     (kept,), _ = run(raw)
     assert (kept.text, kept.variant) == (raw[0].text, "zh-Hant")
     (converted,), _ = run(raw, variant="zh-Hans")
-    assert (converted.text, converted.title, converted.variant) == ("这家饭馆的饭菜很便宜", "饭馆", "zh-Hant")
+    assert (converted.text, converted.title, converted.variant) == ("这家饭馆的饭菜很便宜", "饭馆", "zh-Hans")
 
 
 def test_what_a_step_takes_out_and_does_not_name_is_counted_under_its_own_name() -> None:

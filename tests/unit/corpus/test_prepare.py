@@ -237,3 +237,13 @@ def test_an_interrupted_run_goes_on_in_the_same_process_too(
     report = prepare(options(reviews, **wanted))
     assert report.documents_read == 202
     assert not (tmp_path / ".shards.work").exists()
+
+
+def test_the_page_and_the_letters_are_of_what_was_kept_or_held_out(tmp_path: Path, reviews: Path) -> None:
+    report = prepare(options(reviews, documents=tmp_path / "out", held_out=tmp_path / "held", held_out_fraction=0.2))
+    page = (tmp_path / "out" / "comments.report.html").read_text("utf-8")
+    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    assert sum(count for _, count in data["lengths"]) == sum(data["han"]) == report.kept.total()
+    [counts] = report.sources.values()
+    letters = sum(count for name, count in counts.measured.items() if name.startswith("letters "))
+    assert 0 < letters < counts.kept_characters + counts.held_out_characters
