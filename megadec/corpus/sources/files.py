@@ -7,6 +7,7 @@ import lzma
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,14 @@ from megadec.corpus.sources.places import Place, files_in, is_folder, open_place
 from megadec.corpus.sources.reading import ReadOptions
 
 BLOCK_BYTES = 1 << 20
+MOST_SUFFIXES = 10  # that a message names
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, zipfile.BadZipFile, pa.ArrowException)
 
 log = logger(__name__)
+
+
+class NothingChosenError(InputError):
+    """Options, or what its files are for, leave out all files of an input; another input may still have some."""
 
 
 @dataclass
@@ -143,7 +149,7 @@ def members(path: Place, suffixes: Sequence[str], options: ReadOptions) -> Itera
     """The files at `path`: itself, or those inside it with one of the `suffixes` (before .xz and the like).
 
     `options.include` and `options.exclude` are patterns over the path inside a folder or archive. Hidden files are left
-    out. Raises InputError for what is missing, damaged or cut short.
+    out. Raises InputError for what is missing, damaged or cut short, and for a folder or archive without such a file.
     """
     for entry in entries(path, suffixes, options):
         with entry.open() as member:
@@ -165,13 +171,23 @@ def entries(
             size = size_of(path)
         yield Entry(path, "", size, partial(open_place, path))
         return
+    names, others, chosen = 0, Counter[str](), False
+
+    def listen(suffix: str) -> None:
+        others[suffix or "without a suffix"] += 1
+        passed(suffix)
+
     while True:
         with reading(str(path)):
             entry = next(found, None)
         if entry is None:
-            return
-        if _chosen(entry, suffixes, options, passed):
+            break
+        names += 1
+        if _chosen(entry, suffixes, options, listen):
+            chosen = True
             yield entry
+    if not chosen:
+        raise _none_chosen(path, suffixes, options, names, others)
 
 
 def entry_in(folder: Place, inner: str) -> Entry:
@@ -185,6 +201,23 @@ def wanted(name: str, options: ReadOptions) -> bool:
     if options.include and not any(fnmatch(name, pattern) for pattern in options.include):
         return False
     return not any(fnmatch(name, pattern) for pattern in options.exclude)
+
+
+def _none_chosen(
+    path: Place, suffixes: Sequence[str], options: ReadOptions, names: int, others: Counter[str]
+) -> InputError:
+    """What to say of `names` files, none of which is read, `others` of them for their suffix."""
+    if others:
+        found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(MOST_SUFFIXES))
+        more = ", ..." if len(others) > MOST_SUFFIXES else ""
+        kinds = f"files with {', '.join(suffixes)} are looked for, found were {found}{more}"
+        return InputError(f"{path}: no file to read: {kinds}: is it another source?")
+    patterns = [f"--{name} {' '.join(given)}" for name in ("include", "exclude") if (given := getattr(options, name))]
+    if names and patterns:
+        return NothingChosenError(
+            f"{path}: no file to read: {' with '.join(patterns)} leaves none of its {names} files"
+        )
+    return InputError(f"{path}: no file to read: {'only hidden files' if names else 'it is empty'}")
 
 
 def _chosen(entry: Entry, suffixes: Sequence[str], options: ReadOptions, passed: Callable[[str], None]) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from megadec.common.errors import InputError
 from megadec.corpus.document import FIELDS, Document, is_list, is_ours
 from megadec.corpus.report.counts import CorpusReport
-from megadec.corpus.sources.files import Entry, entries, entry_in, reading
+from megadec.corpus.sources.files import Entry, NothingChosenError, entries, entry_in, reading
 from megadec.corpus.sources.pieces import Piece
 from megadec.corpus.sources.places import Place, open_place, place_of, within
 from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions
@@ -41,7 +41,11 @@ class ParquetReader:
 
     def pieces(self, path: Place, options: ReadOptions) -> Iterator[Piece]:
         """A piece for row groups that have about 16 MiB."""
-        for entry in parquet_files(path, options):
+        found = parquet_files(path, options)
+        if not found:
+            lists = "only lists of dropped documents or of duplicates, which stand beside documents, not documents"
+            raise NothingChosenError(f"{path}: {lists}")
+        for entry in found:
             with reading(entry.name), opened(entry) as table:
                 groups = [table.metadata.row_group(group) for group in range(table.num_row_groups)]
             files = (entry.inner,) if entry.inner else ()
@@ -114,10 +118,7 @@ def parquet_files(path: Place, options: ReadOptions) -> list[Entry]:
 
     The lists that prepare writes beside documents are no input, also where a pattern has named them.
     """
-    found = list(entries(place_of(path), SUFFIXES, options))
-    if not found:
-        raise InputError(f"{path}: no .parquet files in this folder")
-    return [entry for entry in found if not _is_list(entry)]
+    return [entry for entry in entries(place_of(path), SUFFIXES, options) if not _is_list(entry)]
 
 
 def _is_list(entry: Entry) -> bool:

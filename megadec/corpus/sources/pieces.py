@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from megadec.common.log import logger
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.archives import is_archive
 from megadec.corpus.sources.cuts import RANGE_BYTES, LineCuts, line_ranges
 from megadec.corpus.sources.encoding import UndecodableError
-from megadec.corpus.sources.files import Entry, Member, entries, entry_in, reading
+from megadec.corpus.sources.files import Entry, Member, NothingChosenError, entries, entry_in, reading
 from megadec.corpus.sources.places import Place, is_folder, place_of
 from megadec.corpus.sources.reading import FILES_READ, MALFORMED_ALLOWED, UNDECODABLE, ReadOptions, check_files
 
@@ -27,6 +28,8 @@ OTHER_FILES = "files not read for their kind"
 SHOWN_CHARACTERS = 200  # of a document that was dropped
 # The document, the reason, the stage, and how many characters it had.
 Drop = tuple[Document, str, str, int]
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,23 @@ class Reader(Protocol):
 def pieces(reader: Reader, inputs: Iterable[Place], options: ReadOptions) -> Iterator[Piece]:
     """All pieces of the inputs, in order. An input that is named twice is read twice.
 
-    Raises InputError for what is missing or damaged, after the pieces before it.
+    Raises InputError for what is missing or damaged, after the pieces before it, and where options leave out all files
+    of all inputs; those of one are told as a warning.
     """
     seen: dict[str, int] = {}
+    left_out: list[NothingChosenError] = []
     for path in map(place_of, inputs):
         again = seen.setdefault(str(path), 0)
         seen[str(path)] += 1
-        for piece in reader.pieces(path, options):
-            yield replace(piece, name=f"{piece.name} again {again}") if again else piece
+        try:
+            for piece in reader.pieces(path, options):
+                yield replace(piece, name=f"{piece.name} again {again}") if again else piece
+        except NothingChosenError as error:
+            left_out.append(error)
+    if left_out and len(left_out) == sum(seen.values()):
+        raise left_out[0]
+    for told in left_out:
+        log.warning("%s", told)
 
 
 def read_piece(piece: Piece, reader: Reader, report: CorpusReport, options: ReadOptions) -> Iterator[Document]:

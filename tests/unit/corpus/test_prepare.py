@@ -177,6 +177,51 @@ def test_nothing_left_is_an_error_with_the_reasons_and_no_output(tmp_path: Path,
     assert visible(tmp_path) == ["a.csv"]
 
 
+@pytest.mark.parametrize(
+    ("source", "change", "message"),
+    [
+        (
+            "jsonl",
+            {},
+            r"raw: no file to read: files with \.jsonl, \.json, \.ndjson are looked for, found were 2 \.txt, 1 \.c",
+        ),
+        ("parquet", {}, r"files with \.parquet are looked for, found were 2 \.txt"),
+        ("text", {"include": ("*.md", "x/*")}, r"--include \*\.md x/\* leaves none of its 3 files"),
+        ("text", {"exclude": ("*",)}, r"--exclude \* leaves none of its 3 files"),
+    ],
+)
+def test_an_input_without_a_file_of_the_kind_says_what_was_looked_for_and_found(
+    tmp_path: Path, source: str, change: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "raw").mkdir()
+    for name in ("1.txt", "2.txt", "3.csv"):
+        (tmp_path / "raw" / name).write_text("正文", encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        prepare(options(tmp_path / "raw", source=source, documents=tmp_path / "out", **change))
+    assert not [name for name in visible(tmp_path) if not name.startswith("raw/")]
+
+
+def test_a_pattern_may_leave_out_all_of_one_input_but_not_of_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").write_text("一段正文。", encoding="utf-8")
+    given = (tmp_path / "a", tmp_path / "b")
+    places = {"documents": tmp_path / "out", "filter": FilterOptions(rules="none")}
+    report = prepare(PrepareOptions(source="text", input=given, include=("a*",), workers=1, **places))
+    assert report.kept.total() == 1
+    assert "b: no file to read: --include a* leaves none of its 1 files" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["documents", "parquet"])
+def test_a_list_of_dropped_documents_alone_is_called_what_it_is(tmp_path: Path, reviews: Path, source: str) -> None:
+    prepare(options(reviews, documents=tmp_path / "out"))
+    path = tmp_path / "out" / "comments.dropped.parquet"
+    with pytest.raises(InputError, match="only lists of dropped documents or of duplicates"):
+        prepare(PrepareOptions(source=source, input=(path,), documents=tmp_path / "again", workers=1))
+
+
 def test_title_and_text_count_together_where_texts_are_compared(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     rows = [{"title": title, "text": "味道很好，送餐也快。"} for title in ("甲店", "乙店", "甲店")]

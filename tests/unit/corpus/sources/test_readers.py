@@ -360,7 +360,7 @@ def test_an_sgml_element_that_begins_inside_of_one_without_an_end_replaces_it(tm
         (read_jsonl, "a.json", "[1,\n2]", "neither objects nor paragraphs"),
         (read_jsonl, "a.json", "{\n", "neither a JSON object a line nor one JSON value"),
         (read_parquet, "a.parquet", "no", r"a\.parquet: cannot be read"),
-        (read_parquet, "folder/a.txt", "no", r"no \.parquet files"),
+        (read_parquet, "folder/a.txt", "no", r"\.parquet are looked for, found were 1 \.txt"),
         (read_sgml, "a.dat", DOC + DOC[:80], "the last <doc> has no end"),
         (read_sgml, "a.dat", "正文", "no <doc> element"),
     ],
