@@ -70,7 +70,7 @@ def pieces(reader: Reader, inputs: Iterable[Place], options: ReadOptions) -> Ite
     of all inputs; those of one are told as a warning.
     """
     seen: dict[str, int] = {}
-    left_out: list[NothingChosenError] = []
+    unread: list[NothingChosenError] = []
     for path in map(place_of, inputs):
         again = seen.setdefault(str(path), 0)
         seen[str(path)] += 1
@@ -78,10 +78,10 @@ def pieces(reader: Reader, inputs: Iterable[Place], options: ReadOptions) -> Ite
             for piece in reader.pieces(path, options):
                 yield replace(piece, name=f"{piece.name} again {again}") if again else piece
         except NothingChosenError as error:
-            left_out.append(error)
-    if left_out and len(left_out) == sum(seen.values()):
-        raise left_out[0]
-    for told in left_out:
+            unread.append(error)
+    if unread and len(unread) == sum(seen.values()):
+        raise unread[0]
+    for told in unread:
         log.warning("%s", told)
 
 
