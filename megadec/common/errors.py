@@ -142,6 +142,15 @@ def check_choice(key: str, value: str, known: Collection[str]) -> None:
         raise ConfigError(f"{key}={value!r} is none of {', '.join(known)}{suggest(value, known)}")
 
 
+def check_some(key: str, values: Sequence[str], known: Collection[str]) -> None:
+    """Raise ConfigError unless `values` are some of those known, or `all` or `none` alone."""
+    for value in values:
+        if value not in ("all", "none", *known):
+            raise ConfigError(f"{key}={value!r} is none of all, none, {', '.join(known)}{suggest(value, known)}")
+        if value in ("all", "none") and len(values) > 1:
+            raise ConfigError(f"{key}={' '.join(values)}: {value} stands alone")
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """The nearest known word as ` (did you mean 'x'?)`, or an empty string where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

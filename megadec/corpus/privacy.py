@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 
-from megadec.common.errors import check_choice
+from megadec.common.errors import check_some
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.document import Document
 
@@ -28,7 +28,6 @@ MASKS = {
     "licence_plate": "【车牌号】",
     "passport": "【护照号】",
 }
-ALL, NONE = "all", "none"
 CONTEXT_CHARACTERS = 16
 LONGEST_ADDRESS = 200  # how far back a web address is looked for
 
@@ -48,9 +47,8 @@ class PrivacyOptions:
 
 def masked_kinds(options: PrivacyOptions) -> tuple[str, ...]:
     """The kinds that `options` ask to mask, in the order of MASKS. Raises ConfigError for an unknown one."""
-    for kind in options.mask:
-        check_choice("privacy.mask", kind, (ALL, NONE, *MASKS))
-    return tuple(kind for kind in MASKS if kind in options.mask or ALL in options.mask)
+    check_some("privacy.mask", options.mask, MASKS)
+    return tuple(kind for kind in MASKS if kind in options.mask or "all" in options.mask)
 
 
 def mask_document(kinds: Sequence[str], document: Document, context: CleanContext) -> Document:
@@ -280,6 +278,8 @@ _IPV6 = re.compile(r"[0-9A-Fa-f:]{2,39}(?![0-9A-Za-z:.])")
 _IP_WORD = re.compile(
     r"\bIP|ip[:：]|IP地址|网址|地址|位址|服务器|伺服器|主机|主機|ping|host|addr|DNS|网关|網關|代理|proxy|://|@", re.I
 )
+# Right before the numbers these decide, whatever stands further back.
+_VERSION = re.compile(r"(?:(?<![A-Za-z])v(?:er(?:sion)?)?\.?|版本?|固件)[号號码碼]?[为為是到至从從=:： ]{0,3}$", re.I)
 _VERSION_WORD = re.compile(r"(?:\b[vV]|[A-Za-z][ /_-]|版|版本|version|第|章|节|節|条)[ :：]*$", re.I)
 
 
@@ -314,6 +314,8 @@ def _names_machine(address: str) -> bool:
 
 def _looks_like_address(address: str, before: str) -> bool:
     """Whether four numbers with points are an address rather than a version or the number of a section."""
+    if _VERSION.search(before):
+        return False
     if _IP_WORD.search(before):
         return True
     numbers = [int(number) for number in address.split(".")]

@@ -24,7 +24,7 @@ from megadec.corpus.document import Document, full_text
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.reading import ReadOptions
-from megadec.corpus.sources.thucnews import class_names
+from megadec.corpus.sources.thucnews import class_names, without_marks
 from megadec.export.read.inputs import TEXT, Cut, Form
 from megadec.finetune.augment import AugmentOptions, augmented
 from megadec.finetune.soft_labels import draw_labels, read_soft
@@ -143,7 +143,7 @@ def read_labelled(path: Path, options: LabelledOptions) -> Iterator[LabelledText
     report = CorpusReport()
     for document in find_source(source_of(path, options.source)).read(path, report, options.read):
         _check_whole(path, report)
-        place, text = _place(path, document), full_text(document).strip()
+        place, text = _place(path, document), without_marks(full_text(document)).strip()
         if not text:
             raise InputError(f"{place}: the text is empty; every line of a labelled set has a text")
         if not document.label.strip():

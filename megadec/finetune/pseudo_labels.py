@@ -21,6 +21,7 @@ from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.files import reading
 from megadec.corpus.sources.reading import ReadOptions
+from megadec.corpus.sources.thucnews import without_marks
 from megadec.finetune.classify import load_classifier
 from megadec.finetune.examples import source_of
 from megadec.finetune.soft_labels import PROBABILITIES, TEXT
@@ -88,7 +89,7 @@ def _texts(options: PseudoOptions) -> Iterator[str]:
         if not source and path.suffix == ".txt" and not _is_list(path):
             source, read = "text", replace(read, lines_per_document=read.lines_per_document or 1)
         for document in find_source(source_of(path, source)).read(path, report, read):
-            if text := full_text(document).strip():
+            if text := without_marks(full_text(document)).strip():
                 yield text
     for reason, count in report.dropped.items():
         log.warning("%s texts dropped: %s", count, reason)

@@ -1,19 +1,20 @@
 """Forms of Weibo and other comments that are no prose: repost chains, replies, mentions, emoticon codes, short links.
 
-Each form is taken out by an option of its own and counted under its own name.
+Each form is taken out by an option of its own and counted under its own name, in full width (`／／＠老王：`)
+as in half.
 """
 
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from megadec.common.errors import check_choice
+from megadec.common.errors import check_some
 from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.document import Document
 
-# What people call themselves on Weibo: at most 30 letters, Han, digits, _ and -.
-_NAME = r"[^\W_][\w\u00b7-]{0,29}"
+# What people call themselves on Weibo: letters, Han, digits, _ and -, at most 30, at most 15 of them Han.
+_NAME = r"(?!(?:[A-Za-z0-9_\u00b7-]{0,29}[^\WA-Za-z0-9_]){16})[_-]{0,8}[^\W_][\w\u00b7-]{0,29}"
 # Names of emoticons on Weibo, WeChat, QQ and Douyin; other words in brackets ([美], [注], [原文]) are text.
 _EMOTICONS = """
 表情 动画表情 图片 视频 语音 笑 哭 捂脸哭 害怕 抱歉 太棒了 比耶 拍手 大拇指 小红花 彩虹 咧嘴笑
@@ -37,31 +38,33 @@ _SHORT_HOSTS = (
     r"t\.cn|url\.cn|dwz\.cn|suo\.im|sina\.lt|tb\.cn|m\.tb\.cn|v\.douyin\.com|b23\.tv|w\.url\.cn|u\.jd\.com|is\.gd|t\.co"
     r"|bit\.ly|goo\.gl|tinyurl\.com|ow\.ly|xhslink\.com|v\.kuaishou\.com|dwz\.win|163\.fm|126\.fm|rrd\.me|mr\.baidu\.com"
 )
-_NAME_ENDS = r"(?=[\s，。！？、：；:;,!?~…）)\]【「@#]|$)"
-# form: (what it looks like, what stays of it)
+_NAME_ENDS = r"(?![\w\u00b7-]|[./][A-Za-z0-9])"
+# Signs that forms are written with become half width to be found; those of sentences (，！？) are told apart.
+_SIGNS = "@#/:[]_-.=&%+" + string.digits + string.ascii_letters
+_HALF_WIDTH = {ord(sign) + 0xFEE0: sign for sign in _SIGNS}
+# form: (what it looks like in half width, the groups of it that stay)
 _FORMS = {
     # All that follows is what others wrote before, newest first.
-    "reposts": (rf"(?://|／／)[ \t]*@{_NAME}(?:[ \t]*[:：]|\s|$)[^\n]*", ""),
-    "replies": (rf"(?:^|(?<=[\s，。！？!?]))(?:回复|回覆|回復)[ \t]*@{_NAME}[ \t]*[:：]?[ \t]*", ""),
-    # A longer run of Han is a sentence that begins with @.
-    "mentions": (rf"(?<![A-Za-z0-9_.@/+-])@(?![\u4e00-\u9fff]{{11}}){_NAME}{_NAME_ENDS}[ \t]*", ""),
-    "emoticons": (rf"\[(?:{_CODE})\]|\[([\u4e00-\u9fff]{{1,6}})\](?:\[\1\])+", ""),
+    "reposts": (rf"//[ \t]*@{_NAME}(?:[ \t]*:|\s|$)[^\n]*", ()),
+    "replies": (rf"(?:^|(?<=[\s，。！？!?]))(?:回复|回覆|回復)[ \t]*@{_NAME}[ \t]*:?[ \t]*", ()),
+    # What is longer than a name is a sentence that begins with @.
+    "mentions": (rf"(?<![A-Za-z0-9_.@/+-])@{_NAME}{_NAME_ENDS}[ \t]*", ()),
+    "emoticons": (rf"\[(?:{_CODE})\]|\[([\u4e00-\u9fff]{{1,6}})\](?:\[\1\])+", ()),
     "links": (
         rf"(?:https?:/{{0,2}}|(?<![A-Za-z0-9_./@]))(?:{_SHORT_HOSTS})/[A-Za-z0-9_/?=&%.~+-]*[A-Za-z0-9_/=]"
         r"|L[^\W_][\w·-]{0,29}的微博视频|(?:展开|收起)全文[a-z]?$|O网页链接|(?<![\u4e00-\u9fff])(?:网页链接|網頁鏈接)(?![\u4e00-\u9fff])",
-        "",
+        (),
     ),
-    "topics": (r"(?<![A-Za-z0-9_#&])#([^\W_][^#\n]{0,38}?)#", r"\1"),
+    "topics": (r"(?<![A-Za-z0-9_#&])#([^\W_][^#\n]{0,38}?)#", (1,)),
     "placeholders": (
         r"\A\s*(?:转发微博|轉發微博|转发|轉發|Repost|分享图片|分享圖片|分享视频|抱歉，此微博已被作者删除[^\n]*)[。.]?\s*\Z",
-        "",
+        (),
     ),
-    "repeats": (r"([^\w\s])\1{3,}|([\u4e00-\u9fff])\2{4,}", r"\1\1\1\2\2\2"),
+    "repeats": (r"([^\w\s])\1{3,}|([\u4e00-\u9fff])\2{4,}", (1, 1, 1, 2, 2, 2)),
 }
 FORMS = {form: (re.compile(pattern, re.MULTILINE), rest) for form, (pattern, rest) in _FORMS.items()}
 # Repetition carries feeling, so it is reduced on request only.
 DEFAULT = tuple(form for form in FORMS if form != "repeats")
-ALL, NONE = "all", "none"
 
 
 @dataclass(frozen=True)
@@ -79,25 +82,29 @@ class SocialOptions:
 
 def removed_forms(options: SocialOptions, social: bool) -> tuple[str, ...]:
     """The forms to remove, in order; social: whether the source is one of comments. Raises ConfigError."""
-    for form in options.remove:
-        check_choice("social.remove", form, (ALL, NONE, *FORMS))
+    check_some("social.remove", options.remove, FORMS)
     if not options.remove:
         return DEFAULT if social else ()
-    return tuple(form for form in FORMS if form in options.remove or ALL in options.remove)
+    return tuple(form for form in FORMS if form in options.remove or "all" in options.remove)
 
 
 def clean_social(forms: Sequence[str], document: Document, context: CleanContext) -> Document:
     """The document without these forms in its text; each is counted in `context` by its name."""
     text = document.text
     for form in forms:
-        pattern, rest = FORMS[form]
-        text = pattern.sub(partial(_take, form, rest, context), text)
+        text = _without(form, text, context)
     if text == document.text:
         return document
     return replace(document, text=text.strip())
 
 
-def _take(form: str, rest: str, context: CleanContext, match: re.Match[str]) -> str:
-    left = match.expand(rest)
-    context.taken.add(form, len(match[0]) - len(left))
-    return left
+def _without(form: str, text: str, context: CleanContext) -> str:
+    pattern, groups = FORMS[form]
+    pieces, done = [], 0
+    # Found in half width, cut from the text as it is written: both have the same length.
+    for match in pattern.finditer(text.translate(_HALF_WIDTH)):
+        left = "".join(text[slice(*match.span(group))] for group in groups if match[group])
+        pieces += [text[done : match.start()], left]
+        done = match.end()
+        context.taken.add(form, done - match.start() - len(left))
+    return "".join((*pieces, text[done:]))

@@ -21,7 +21,7 @@ from megadec.corpus.sources.parquet import read_parquet, read_prepared
 from megadec.corpus.sources.pieces import Reader
 from megadec.corpus.sources.sgml import read_sgml
 from megadec.corpus.sources.text import read_markdown, read_text
-from megadec.corpus.sources.thucnews import read_thucnews
+from megadec.corpus.sources.thucnews import clean_news, read_thucnews
 from megadec.corpus.sources.wikiextractor import read_wikiextractor
 from megadec.corpus.sources.zhwiki import read_zhwiki
 
@@ -55,7 +55,7 @@ SOURCES: dict[str, Source] = {
     # Wikipedia text that was extracted before: JSON lines of WikiExtractor, or paragraphs in SQuAD form
     "wikiextractor": Source(read_wikiextractor, clean_extracted, licence=LICENCE),
     # category folders of .txt, or title<TAB>label lists, whose documents have the source titles
-    "thucnews": Source(read_thucnews, clean_web, rules_of={"titles": "short"}),
+    "thucnews": Source(read_thucnews, clean_news, rules_of={"titles": "short"}),
     # CSV or TSV with a header line
     "comments": Source(read_comments, clean_web, rules="short", social=True),
     # a JSON object a line, or paragraphs in SQuAD form

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from megadec.common.errors import InputError
+from megadec.corpus.clean.context import CleanContext
+from megadec.corpus.clean.web import clean_web
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources.cuts import LineCuts
@@ -27,6 +29,7 @@ LONGEST_TITLE_CHARACTERS = 60
 CLASS_FILE = "class.txt"
 # The mark that one crawler of Chinese forums put at the end of each post.
 END_MARK = "$LOTOzf$"
+_END_MARKS = re.compile(rf"[ \t\u3000]*{re.escape(END_MARK)}[ \t\u3000]*")
 LONGEST_LABEL_CHARACTERS = 20
 LEAST_TABBED = 0.5  # of the lines of a list that stands alone; in a category's folder nearly all
 LEAST_TABBED_IN_FOLDER, LEAST_LINES_IN_FOLDER = 0.9, 3
@@ -43,7 +46,7 @@ def news_documents(member: Member, report: CorpusReport, options: ReadOptions) -
         return
     columns = _list_columns(member, options)
     if columns is None:
-        title, body = split_title(whole_text(member, options, report).rstrip().removesuffix(END_MARK).rstrip())
+        title, body = split_title(whole_text(member, options, report).rstrip())
         yield Document(member.stem, SOURCE, body, title=title, label=member.path.parent.name)
         return
     classes = class_names(member.root, CorpusReport(), options)
@@ -57,6 +60,22 @@ def news_documents(member: Member, report: CorpusReport, options: ReadOptions) -
             yield Document(f"{member.stem}:{number}", columns.source, text, label=name)
         else:
             check.drop(line, number, f"no {columns.form}")
+
+
+def clean_news(document: Document, context: CleanContext) -> Document | str:
+    """The document without what a crawler left in it, then as `clean_web` leaves it."""
+    plain = {}
+    for name in ("title", "text"):
+        raw = getattr(document, name)
+        plain[name] = without_marks(raw)
+        if marks := raw.count(END_MARK):
+            context.taken.add("crawler marks", len(raw) - len(plain[name]), marks)
+    return clean_web(replace(document, **plain), context)
+
+
+def without_marks(text: str) -> str:
+    """`text` without END_MARK, each post on lines of its own."""
+    return "\n".join(filter(None, _END_MARKS.split(text))) if END_MARK in text else text
 
 
 def _cuts(member: Member, options: ReadOptions) -> LineCuts | None:
@@ -153,7 +172,7 @@ def split_title(text: str) -> tuple[str, str]:
     first, newline, rest = text.lstrip("\ufeff\r\n").partition("\n")
     following = rest.lstrip("\r\n")
     titled = 0 < len(first.strip()) <= LONGEST_TITLE_CHARACTERS and not first.startswith(("\u3000", " "))
-    if newline and titled and following.startswith(("\u3000", "  ")):
+    if newline and titled and following.startswith(("\u3000", "  ")) and following.strip() != END_MARK:
         return first.strip(), rest
     return "", text
 

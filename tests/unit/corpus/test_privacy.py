@@ -80,6 +80,7 @@ def test_private_data_gives_way_to_the_mask_of_its_kind(text: str, expected: str
         "135 2345 6789 1234 5678",
         "图标logo@2x.png，git@github.com:OI-wiki/OI-wiki.git，@用户名",
         "版本1.2.3.4，v10.15.7.100，第3.2.1.20节，Chrome/100.20.30.40",
+        "服务器版本号是1.2.3.4，IP库版本号：202.3.4.5，主机固件版本为 3.1.4.100，代理从v10.0.0.1升到 version 10.0.0.2",
         "10.2.0.0/16，127.0.0.1，0.0.0.0，255.255.255.0，300.1.1.256，1.2.3.4.5",
         "std::vector，12:30:45，00:1A:2B:3C:4D:5E，a::b，::1",
         "川A股大涨，鲁GDP增长，新A32000处理器，京ABCDEFG",
@@ -114,6 +115,10 @@ def test_the_option_names_kinds_all_or_none() -> None:
     assert masked_kinds(PrivacyOptions(("mobile", "email"))) == ("email", "mobile")
     with pytest.raises(ConfigError, match=r"privacy.mask='mobil'.*did you mean 'mobile'"):
         masked_kinds(PrivacyOptions(("mobil",)))
+    with pytest.raises(ConfigError, match=r"privacy.mask='phone' is none of all, none, email, .*mobile, .*passport$"):
+        masked_kinds(PrivacyOptions(("phone",)))
+    with pytest.raises(ConfigError, match=r"privacy.mask=none email: none stands alone"):
+        masked_kinds(PrivacyOptions(("none", "email")))
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,11 @@ def test_json_lines_csv_and_parquet_give_the_same_set_as_a_list(tmp_path, titles
 def test_category_folders_have_the_labels_of_the_folders_names(tmp_path, tokenizer):
     for label in ("教育", "时政"):
         (tmp_path / "news" / label).mkdir(parents=True)
-        (tmp_path / "news" / label / "1.txt").write_text("大家都很高兴\n\u3000\u3000没有人知道原因")
+        (tmp_path / "news" / label / "1.txt").write_text("大家都很高兴\n\u3000\u3000没有人知道原因$LOTOzf$")
     train, _ = read(tokenizer, tmp_path / "news")
     assert train.names == tuple(sorted(("教育", "时政")))
     assert tokenizer.decode(train.ids(0).tolist()[1:]).startswith("大家都很高兴\n")
+    assert tokenizer.decode(train.ids(0).tolist()[1:]).endswith("原因")
 
 
 def test_numbers_as_labels_are_sorted_as_numbers(tmp_path, tokenizer):

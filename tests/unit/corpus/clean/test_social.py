@@ -33,6 +33,17 @@ def plain(text: str, *forms: str) -> str:
         ("#北京天气#今天很热", "北京天气今天很热"),
         ("转发微博", ""),
         ("轉發微博。", ""),
+        ("确实好吃！／／＠老王：转发微博", "确实好吃！"),
+        ("＃今天吃什么＃吃面", "今天吃什么吃面"),
+        ("好的。回复＠小明：明天见", "好的。明天见"),
+        ("＠京东客服，快点", "，快点"),
+        ("好［哈哈］［ｄｏｇｅ］", "好"),
+        ("看ｔ．ｃｎ／Ａ６ａｂｃ，Ｏ网页链接", "看，"),
+        ("试试吧@太阳爱鸟语也爱爽宝贝儿", "试试吧"),
+        ("早@_C93 早，@__小白__😊", "早早，😊"),
+        ("谢谢@北京市朝阳区人民法院微博号啊，好", "谢谢，好"),
+        ("听@a1234567890123456789012345678_说", "听@a1234567890123456789012345678_说"),
+        ("Ａ，［美］＠＿＠＃＿＃（好）", "Ａ，［美］＠＿＠＃＿＃（好）"),
     ],
 )
 def test_a_form_of_comments_goes_and_the_words_stay(text: str, expected: str) -> None:
@@ -67,6 +78,9 @@ def test_each_form_is_counted_by_its_name_and_the_characters_add_up() -> None:
     assert left == "话题回来了"
     assert context.taken.pieces == {"topics": 1, "emoticons": 2, "reposts": 1}
     assert context.taken.characters.total() == len(text) - len(left)
+    wide, text = CleanContext(), "＃话题＃回来了［哈哈］［泪］／／＠张三：同意"
+    assert clean_social(DEFAULT, Document(id="1", source="s", text=text), wide).text == left
+    assert wide.taken == context.taken
 
 
 def test_comments_lose_their_forms_and_other_sources_only_what_is_asked_for() -> None:
@@ -77,9 +91,13 @@ def test_comments_lose_their_forms_and_other_sources_only_what_is_asked_for() ->
     assert removed_forms(SocialOptions(("links", "reposts")), social=False) == ("reposts", "links")
     with pytest.raises(ConfigError, match=r"social.remove='link'.*did you mean 'links'"):
         removed_forms(SocialOptions(("link",)), social=True)
+    with pytest.raises(ConfigError, match=r"social.remove=all none: all stands alone"):
+        removed_forms(SocialOptions(("all", "none")), social=True)
 
 
-@pytest.mark.parametrize("unit", ["@a", "#a", "//", "[哈", "[哈哈]", "http://", " ", "回复@a", "t.cn/", "a", "哈"])
+@pytest.mark.parametrize(
+    "unit", ["@a", "#a", "//", "[哈", "[哈哈]", "http://", " ", "回复@a", "t.cn/", "a", "哈", "＠ａ", "@_", "@a1·"]
+)
 def test_time_grows_with_the_length_only(unit: str) -> None:
     def seconds(characters: int) -> float:
         text = unit * (characters // len(unit))

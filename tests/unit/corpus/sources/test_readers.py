@@ -1,6 +1,7 @@
 """Each reader on small files with the quirks of the real ones."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from megadec.common.errors import InputError
+from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import CorpusReport
 from megadec.corpus.sources import files
@@ -20,7 +22,7 @@ from megadec.corpus.sources.pieces import Reader
 from megadec.corpus.sources.reading import MALFORMED_ALLOWED, ReadOptions
 from megadec.corpus.sources.sgml import read_sgml
 from megadec.corpus.sources.text import read_markdown, read_text, sections
-from megadec.corpus.sources.thucnews import read_thucnews, split_title
+from megadec.corpus.sources.thucnews import clean_news, read_thucnews, split_title
 from megadec.corpus.sources.wikiextractor import read_wikiextractor
 from tests.support.documents import write_documents
 
@@ -49,10 +51,25 @@ def test_an_article_has_its_folder_as_label_and_its_first_line_as_title(tmp_path
     assert (two.id, two.label, two.title) == ("财 经/2", "财 经", "")
 
 
-def test_the_mark_at_the_end_of_forum_posts_is_not_text(tmp_path: Path) -> None:
-    write(tmp_path / "体育" / "1.txt", "坚持到了最后$LOTOzf$\n", "gb18030")
+@pytest.mark.parametrize(
+    ("raw", "plain", "marks"),
+    [
+        ("坚持到了最后$LOTOzf$\n", "坚持到了最后", 1),
+        ("全明星赛。$LOTOzf$此微博已被原作者删除。 \n\t\t$LOTOzf$", "全明星赛。\n此微博已被原作者删除。", 2),
+        ("一条短消息\n　　$LOTOzf$\n", "一条短消息", 1),
+    ],
+)
+def test_the_mark_after_each_post_of_a_forum_is_counted_and_is_no_text(
+    tmp_path: Path, raw: str, plain: str, marks: int
+) -> None:
+    write(tmp_path / "体育" / "1.txt", raw, "gb18030")
     (document,) = read(read_thucnews, tmp_path, encoding="auto")
-    assert document.text == "坚持到了最后"
+    context = CleanContext()
+    cleaned = clean_news(document, context)
+    assert isinstance(cleaned, Document)
+    assert re.sub(r"\s*\n\s*", "\n", cleaned.text).strip() == plain
+    assert context.taken.pieces == {"crawler marks": marks}
+    assert len(document.text) - len(cleaned.text) == context.taken.characters.total()
 
 
 @pytest.mark.parametrize("classes", ["finance\nsports\n", "0\tfinance\n1\tsports\n"])
