@@ -91,18 +91,21 @@ def removed_forms(options: SocialOptions, social: bool) -> tuple[str, ...]:
 def clean_social(forms: Sequence[str], document: Document, context: CleanContext) -> Document:
     """The document without these forms in its text; each is counted in `context` by its name."""
     text = document.text
+    half = text.translate(_HALF_WIDTH)
     for form in forms:
-        text = _without(form, text, context)
+        left = _without(form, text, half, context)
+        if left != text:
+            text, half = left, left.translate(_HALF_WIDTH)
     if text == document.text:
         return document
     return replace(document, text=text.strip())
 
 
-def _without(form: str, text: str, context: CleanContext) -> str:
+def _without(form: str, text: str, half: str, context: CleanContext) -> str:
+    """`text` without a form that is found in `half`, the same in half width, character for character."""
     pattern, groups = FORMS[form]
     pieces, done = [], 0
-    # Found in half width, cut from the text as it is written: both have the same length.
-    for match in pattern.finditer(text.translate(_HALF_WIDTH)):
+    for match in pattern.finditer(half):
         left = "".join(text[slice(*match.span(group))] for group in groups if match[group])
         pieces += [text[done : match.start()], left]
         done = match.end()
