@@ -190,7 +190,7 @@ def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
         if _is_entry(name, options):
             name = f"{name.rpartition('.')[0]}.{given.rpartition('.')[2]}"  # a mapping's key is taken as it is written
         elif name not in options and name != CONFIG_OPTION:
-            raise ConfigError(f"unknown option --{name}{suggest(name, [*options, CONFIG_OPTION])}")
+            raise ConfigError(f"unknown option --{name}{_near_options(name, [*options, CONFIG_OPTION])}")
         values = [value] if equals else []
         while not equals and waiting and not waiting[0].startswith("--"):
             values.append(waiting.pop(0))
@@ -199,6 +199,16 @@ def _normalize(kind: type, argv: Sequence[str]) -> list[str]:
                 _check_once(name, one)
         arguments.append(f"--{name}={_joined(name, values, options.get(name))}")
     return arguments
+
+
+def _near_options(name: str, options: Sequence[str]) -> str:
+    """The option that an unknown one may mean; of a section, its nearest key or all of them."""
+    section, dot, key = name.rpartition(".")
+    keys = [option.removeprefix(f"{section}.") for option in options if dot and option.startswith(f"{section}.")]
+    if not keys:
+        return suggest(name, options)
+    near = suggest(key, keys).replace("'", f"'{section}.", 1)
+    return near or f"; {section} has {', '.join(keys)}"
 
 
 def _check_once(name: str, value: str) -> None:

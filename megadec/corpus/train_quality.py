@@ -99,7 +99,8 @@ def train_quality(options: TrainQualityOptions) -> QualityClassifier:
     for name, (learned, held_out) in texts.items():
         if len(held_out) < LEAST_HELD_OUT or not learned:
             found = f"{len(learned)} examples to learn from and {len(held_out)} held out"
-            raise InputError(f"{name}: {found}; at least {LEAST_HELD_OUT} are held out of each side: give more")
+            common = f" ({len(both)} stood on both sides, good and bad, and are not used)" if both else ""
+            raise InputError(f"{name}: {found}{common}; at least {LEAST_HELD_OUT} are held out of each side: give more")
     weights, bias = _fit([texts[name][0] for name in (GOOD, BAD)], options)
     classifier = QualityClassifier(weights, bias, {})
     scores = [np.array([classifier.score(text) for text in texts[name][1]]) for name in (GOOD, BAD)]

@@ -197,4 +197,5 @@ def _not_in(member: Member, codec: str, start: int, error: UnicodeDecodeError) -
         also = " or GBK" if likely == "gb18030" else ""
         looks = f"it looks like {_name_of(likely).upper()}{also}"
         return UndecodableError(f"{message}; {looks}: give --encoding {_name_of(likely)} (or auto)")
-    return UndecodableError(f"{message}; say what it is with --encoding ({', '.join(sorted(set(ENCODINGS)))})")
+    others = ", ".join(sorted(set(ENCODINGS) - {"auto"}))
+    return UndecodableError(f"{message}; say what it is with --encoding ({others})")

@@ -82,9 +82,11 @@ def check_files(report: CorpusReport, options: ReadOptions) -> None:
     """Raise InputError where more files than the allowed share were in another encoding; when all pieces are read."""
     wrong, files = report.dropped[UNDECODABLE], report.notes[FILES_READ]
     if wrong > options.malformed_fraction * files:
+        known = options.encoding == "auto"
         raise InputError(
             f"{report.samples[UNDECODABLE][0]}; {wrong} of {files} files cannot be decoded, more than "
-            f"{options.malformed_fraction:.2%} (--malformed_fraction): try --encoding auto"
+            f"{options.malformed_fraction:.2%} (--malformed_fraction): "
+            f"{'leave such files out with --exclude' if known else 'try --encoding auto'}"
         )
 
 
@@ -126,7 +128,11 @@ class FieldMapping:
         keys = tuple(row)
         chosen = self._by_keys.get(keys) or self._choose(keys)
         if not chosen["text_field"]:
-            raise ValueError(f"no text among {', '.join(keys)}; name it with --text_field")
+            asked = _asked(self._options, "text_field")
+            has = ", ".join(keys) or "no keys"
+            if asked:
+                raise ValueError(f"no {' or '.join(map(repr, asked))}{suggest(asked[0], keys)} in it; it has {has}")
+            raise ValueError(f"no text among {has}; name it with --text_field")
         parts = {option: [_plain(row[key], key) for key in found] for option, found in chosen.items()}
         return Document(
             id="".join(parts["id_field"]) or default_id,

@@ -75,6 +75,7 @@ def test_hyphens_tuples_and_flags_are_read() -> None:
     ("argv", "words"),
     [
         ("--name a --data.sequence_lenght 3", ["--data.sequence_lenght", "did you mean 'data.sequence_length'"]),
+        ("--name a --data.foo 3", ["--data.foo", "; data has ", "sequence_length"]),
         ("--name a --data.packing zz", ["data.packing", "best_fit", "zz"]),
         ("--data.sequence_length 3", ["name"]),
         ("--name a --rate -1", ["rate=-1.0"]),

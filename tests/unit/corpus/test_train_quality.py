@@ -90,6 +90,11 @@ def test_a_wrong_request_is_named_and_nothing_is_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "good.jsonl"]
 
 
+def test_the_same_file_as_good_and_bad_is_called_so(examples: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="101 stood on both sides"):
+        train_quality(TrainQualityOptions(**(examples | {"bad": examples["good"]})))
+
+
 def test_prepare_drops_what_the_classifier_takes_for_bad(
     examples: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,27 @@ def test_files_in_another_encoding_are_dropped_up_to_a_share_of_all(tmp_path: Pa
         read(read_thucnews, tmp_path)
 
 
+def test_a_file_in_no_encoding_is_named_once_and_auto_is_not_proposed_where_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "a folder" / "bin.txt"
+    path.parent.mkdir()
+    path.write_bytes(bytes(range(255, 127, -1)) * 3)
+    with pytest.raises(InputError) as raised:
+        list(read_text(path.parent, CorpusReport(), ReadOptions(encoding="auto")))
+    assert str(raised.value).count("bin.txt") == 1
+    assert "auto" not in str(raised.value)
+    assert "--exclude" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [("nope", "no 'nope' in it; it has text, id"), ("texts", "no 'texts' .did you mean 'text'.. in it")],
+)
+def test_a_key_of_text_that_no_row_has_is_named(tmp_path: Path, field: str, words: str) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "正文", "id": "1"}\n' * 20)
+    with pytest.raises(InputError, match=words):
+        list(read_jsonl(path, CorpusReport(), ReadOptions(text_field=field)))
+
+
 # --- WikiExtractor
 
 
