@@ -154,6 +154,11 @@ def check_options(options: PrepareOptions) -> str:
         load_classifier(options.filter.classifier)
     for path in groups:
         groups_of(str(path))
+    for path in options.dedup.against:
+        if path.suffix != ".parquet" and not path.is_dir():
+            raise ConfigError(f"dedup.against={path}: neither a .parquet file of documents nor a folder of them")
+        if not is_prepared(path, ReadOptions()):
+            raise ConfigError(f"dedup.against={path}: a table, not documents that prepare wrote")
     if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):
         return "documents"
     return options.source

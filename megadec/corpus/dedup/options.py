@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from megadec.common.errors import check_choice, check_range
+from megadec.common.errors import ConfigError, check_choice, check_range
 
 KEEP = ("longest", "newest", "first")
 
@@ -35,3 +35,8 @@ def check_dedup(options: DedupOptions) -> None:
     check_range(options, "dedup.", "threshold", least=0.5, most=1)
     check_range(options, "dedup.", "min_characters", least=20)
     check_range(options, "dedup.", "evaluation_fraction", above=0, most=1)
+    if not options.near:
+        for name in ("threshold", "keep"):
+            value = getattr(options, name)
+            if value != getattr(DedupOptions, name):
+                raise ConfigError(f"dedup.{name}={value} is of near duplicates, and dedup.near=false looks for none")

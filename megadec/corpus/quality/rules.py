@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from megadec.common.errors import check_choice, check_range
+from megadec.common.errors import ConfigError, check_choice, check_range
 from megadec.corpus.quality.boilerplate import is_boilerplate
 from megadec.corpus.quality.characters import HAN, KINDS, SIGN, codes_of, kinds_of
 from megadec.corpus.quality.language import CHINESE, JAPANESE, KOREAN, letters_by_language
@@ -107,8 +107,14 @@ def choose_rules(options: FilterOptions, default: str) -> QualityRules:
     check_range(options, "filter.", "min_quality", least=0, most=1)
     name = options.rules or default
     check_choice("filter.rules", name, RULES)
+    if options.classifier is None and options.min_quality != FilterOptions.min_quality:
+        raise ConfigError(f"filter.min_quality={options.min_quality:g} wants a filter.classifier, which none was given")
     thresholds = {field.name: getattr(options, field.name) for field in fields(QualityRules)}
-    return replace(RULES[name], **{key: value for key, value in thresholds.items() if value is not None})
+    rules = replace(RULES[name], **{key: value for key, value in thresholds.items() if value is not None})
+    if rules.min_characters > rules.max_characters:
+        both = f"filter.min_characters={rules.min_characters} is above filter.max_characters={rules.max_characters}"
+        raise ConfigError(f"{both}: no text passes")
+    return rules
 
 
 class Judgment(NamedTuple):

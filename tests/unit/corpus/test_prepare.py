@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from megadec.common.errors import ConfigError, InputError, MegadecError
 from megadec.corpus.dedup.exact import digest_of, is_held_out
+from megadec.corpus.dedup.options import DedupOptions
 from megadec.corpus.document import Document, full_text, read_documents
 from megadec.corpus.prepare import PrepareOptions, prepare
 from megadec.corpus.quality.rules import FilterOptions
@@ -145,6 +147,13 @@ def test_a_folder_that_is_no_data_set_is_never_overwritten(
         ({"output": Path("x")}, "tokenizer and output go together"),
         ({"held_out_fraction": 0.1}, "held_out_fraction and held_out go together"),
         ({"held_out_fraction": 1.0, "held_out": Path("x")}, "held_out_fraction=1.0 is not at least 0 and below 1"),
+        (
+            {"filter": FilterOptions(min_characters=9, max_characters=5)},
+            "filter.min_characters=9 is above filter.max_characters=5",
+        ),
+        ({"filter": FilterOptions(min_quality=0.9)}, "filter.min_quality=0.9 wants a filter.classifier"),
+        ({"dedup": DedupOptions(near=False, threshold=0.7)}, "dedup.threshold=0.7 is of near duplicates"),
+        ({"dedup": DedupOptions(near=False, keep="first")}, "dedup.keep=first is of near duplicates"),
         ({"workers": -1}, "workers=-1 is not at least 0"),
         ({"input": ()}, "no file was given"),
         ({"input": (Path("none.csv"),)}, r"none\.csv: no such file"),
@@ -157,6 +166,19 @@ def test_options_that_do_not_fit_stop_before_anything_is_read(
     with pytest.raises(MegadecError, match=message):
         prepare(options(reviews, **{"documents": tmp_path / "out", **change}))
     assert visible(tmp_path) == ["reviews.csv"]
+
+
+def test_what_is_no_file_of_documents_is_refused_as_an_earlier_run(tmp_path: Path, reviews: Path) -> None:
+    lines, table = tmp_path / "x.jsonl", tmp_path / "t.parquet"
+    lines.write_text("{}", encoding="utf-8")
+    pq.write_table(pa.table({"text": ["正文"]}), table)
+    for path, message in (
+        (lines, "neither a .parquet file of documents nor a folder"),
+        (table, "a table, not documents"),
+    ):
+        with pytest.raises(ConfigError, match=f"dedup.against=.*{path.name}: {message}"):
+            prepare(options(reviews, documents=tmp_path / "out", dedup=DedupOptions(against=(path,))))
+    assert visible(tmp_path) == ["reviews.csv", "t.parquet", "x.jsonl"]
 
 
 def test_one_place_for_two_results_or_for_input_and_result_is_refused(tmp_path: Path, reviews: Path) -> None:
