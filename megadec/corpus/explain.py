@@ -5,6 +5,7 @@ Input is read piece by piece until the document is found; nothing is written. Wh
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,13 +19,26 @@ from megadec.corpus.quality.classifier import load_classifier
 from megadec.corpus.quality.rules import judge
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import Source, find_source
+from megadec.corpus.sources.files import NothingChosenError
 from megadec.corpus.sources.pieces import pieces, read_piece
+from megadec.corpus.sources.places import Place
 
 
 def explain(options: PrepareOptions) -> str:
-    """The document whose id is `options.explain`, as lines to read. Raises InputError where the input has none."""
+    """The document whose id is `options.explain`, as lines to read; of each input that has one.
+
+    Raises InputError where no input has one.
+    """
     source = find_source(check_options(options))
-    found, piece = _find(source, options)
+    found = [_explained(*one, source, options) for one in _find(source, options)]
+    if not found:
+        raise InputError(f"explain={options.explain}: no document of the input has this id")
+    if len(found) > 1:
+        found.append(f"=== {len(found)} inputs have a document with this id; what was decided is found by the id alone")
+    return "\n".join(found)
+
+
+def _explained(found: Document | str, piece: str, source: Source, options: PrepareOptions) -> str:
     if isinstance(found, str):
         return f"{options.explain}, in {piece}: dropped while it was read: {found}"
     lines = [f"{found.id} of {found.source}, in {piece}", *_shown("raw", found)]
@@ -50,22 +64,29 @@ def explain(options: PrepareOptions) -> str:
     return "\n".join([*lines, f"=== among all documents: {_decision(document, options)}"])
 
 
-def _find(source: Source, options: PrepareOptions) -> tuple[Document | str, str]:
-    """The document, or why a reader has dropped it; and the name of its piece."""
+def _find(source: Source, options: PrepareOptions) -> Iterator[tuple[Document | str, str]]:
+    """The first document of each input that has the id, or why a reader has dropped it; and the name of its piece."""
+    for path in dict.fromkeys(options.input):
+        with suppress(NothingChosenError):
+            if found := _find_in(path, source, options):
+                yield found
+
+
+def _find_in(path: Place, source: Source, options: PrepareOptions) -> tuple[Document | str, str] | None:
     reasons: list[str] = []
 
     def listen(document: Document, reason: str, stage: str, characters: int) -> None:
         if document.id == options.explain:
             reasons.append(reason)
 
-    for piece in pieces(source.read, options.input, options):
+    for piece in pieces(source.read, [path], options):
         report = CorpusReport(options.name, on_drop=listen)
         for document in read_piece(piece, source.read, report, options):
             if document.id == options.explain:
                 return document, piece.name
         if reasons:
             return reasons[0], piece.name
-    raise InputError(f"explain={options.explain}: no document of the input has this id")
+    return None
 
 
 def _shown(stage: str, document: Document, told: str = "") -> Iterator[str]:

@@ -62,6 +62,17 @@ def test_what_a_finished_run_decided_is_told(capsys: pytest.CaptureFixture[str],
     assert "among all documents: dropped: duplicate" in gone
 
 
+def test_an_id_that_two_inputs_have_is_shown_of_both(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name, text in (("a", "甲的正文。"), ("b", "乙的正文。")):
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x" / "1.txt").write_text(text, encoding="utf-8")
+    main(["--source", "text", "--input", str(tmp_path / "a"), str(tmp_path / "b"), "--explain", "x/1"])
+    told = capsys.readouterr().out
+    assert "甲的正文。" in told
+    assert "乙的正文。" in told
+    assert "2 inputs have a document with this id" in told
+
+
 def test_an_id_that_no_document_has_is_an_error(rows: Path) -> None:
     with pytest.raises(InputError, match="explain=nobody: no document of the input has this id"):
         main(["--source", "jsonl", "--input", str(rows), "--explain", "nobody"])
