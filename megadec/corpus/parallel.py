@@ -106,13 +106,20 @@ def _end_with_parent() -> None:
 
 def chunks_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """The documents in lists, as much as is worth sending to a worker: 256, or fewer long ones."""
-    chunk: list[Document] = []
-    characters = 0
-    for document in documents:
-        chunk.append(document)
-        characters += len(document.text)
-        if len(chunk) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+    return grouped(documents, lambda document: len(document.text), CHUNK_DOCUMENTS, CHUNK_CHARACTERS)
+
+
+def grouped(
+    items: Iterable[Item], characters: Callable[[Item], int], most_items: int, most_characters: int
+) -> Iterator[list[Item]]:
+    """The items in lists, each of which ends when it has so many items, or at least so many characters."""
+    group: list[Item] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += characters(item)
+        if len(group) >= most_items or size >= most_characters:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -24,6 +24,7 @@ from megadec.corpus.dedup.exact import is_held_out
 from megadec.corpus.dedup.fingerprint import Fingerprint, fingerprint
 from megadec.corpus.document import FIELDS, SCHEMA, Document, full_text
 from megadec.corpus.options import PrepareOptions
+from megadec.corpus.parallel import grouped
 from megadec.corpus.pipeline import Passed, judged
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.report.dropped import DroppedList
@@ -77,7 +78,10 @@ def process_piece(settings: Settings, item: tuple[int, Piece]) -> Done:
     documents = 0
     with whole_file(work.passed(number)) as file, pq.ParquetWriter(file, PASSED, compression="zstd") as writer:
         raw = read_piece(piece, source.read, report, options)
-        for group in _groups(judged(raw, source, options, report)):
+        passed_documents = judged(raw, source, options, report)
+        for group in grouped(
+            passed_documents, lambda passed: size_of(passed.document), GROUP_DOCUMENTS, GROUP_CHARACTERS
+        ):
             for passed in group:
                 for name in passed.context.taken.pieces:
                     report.show(name, passed.raw, passed.document)
@@ -106,17 +110,8 @@ def names_of(work: Work, numbers: Iterable[int]) -> Iterator[tuple[str, str, str
                 yield from zip(*(batch.column(name).to_pylist() for name in ("id", "source", "title")), strict=True)
 
 
-def _groups(items: Iterable[Passed]) -> Iterator[list[Passed]]:
-    group: list[Passed] = []
-    characters = 0
-    for item in items:
-        group.append(item)
-        characters += size_of(item.document)
-        if len(group) >= GROUP_DOCUMENTS or characters >= GROUP_CHARACTERS:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group
+def _characters_of(passed: Passed) -> int:
+    return size_of(passed.document)
 
 
 def _row(passed: Passed, print_: Fingerprint) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class StagedStream(ResumableStream):
         begun, saved = self.begun(step), state.get("stages", [state])
         if len(begun) != len(saved):
             raise ConfigError(f"{len(begun)} stage(s) begin up to step {step}, and the checkpoint has {len(saved)}")
-        for now, before in zip(begun, saved, strict=True):
-            if before["fingerprint"] != now.fingerprint:
-                now.raise_difference(before["stream"], now.description())
+        for stream, before in zip(begun, saved, strict=True):
+            if before["fingerprint"] != stream.fingerprint:
+                stream.raise_difference(before["stream"], stream.description())
         return step
