@@ -1,7 +1,7 @@
 """Vocabularies of several sizes and both kinds, learned from one sample and judged on the same held-out text.
 
-A vocabulary of 8,000 pieces has no room for the
-characters of both scripts at the coverage of a large one; its coverage is then lowered, and stands beside it.
+A vocabulary of 8,000 pieces has no room for the characters of both scripts at the coverage of a large one; its coverage
+is then lowered, and stands beside it.
 """
 
 import tempfile
@@ -86,11 +86,12 @@ def _measure_chunk(
     tokenizers: Sequence[Tokenizer], held_out_fraction: float, documents: list[Document]
 ) -> list[Tallies]:
     """Runs in any process."""
-    held = [(document, full_text(document)) for document in documents]
-    held = [(document, text) for document, text in held if is_held_out(digest_of(text), held_out_fraction)]
+    texts = [(document, full_text(document)) for document in documents]
+    held = [(document, text) for document, text in texts if is_held_out(digest_of(text), held_out_fraction)]
     found: list[Tallies] = []
     for tokenizer in tokenizers:
-        tallies: Tallies = defaultdict(Counter)
+        # A source of which nothing is held out has a row too: a group may name it.
+        tallies: Tallies = defaultdict(Counter, {(one.source, one.variant, True): Counter() for one in documents})
         encoded = tokenizer.encode_many([text for _, text in held])
         for (document, text), ids in zip(held, encoded, strict=True):
             tallies[document.source, document.variant, True].update(tally_of(tokenizer, text, ids))

@@ -10,6 +10,7 @@ import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.common.tokenizer import Tokenizer
+from megadec.corpus.dedup.exact import digest_of, is_held_out
 from megadec.corpus.document import Document
 from megadec.corpus.vocabulary.learn import (
     VocabularyOptions,
@@ -138,8 +139,12 @@ def test_a_comparison_stands_in_the_report_card_and_says_which_size_cannot_be(tm
     chance = random.Random(5)
     words = ["".join(chr(chance.randrange(0x4E00, 0x4E40)) for _ in range(chance.choice((2, 3)))) for _ in range(800)]
     texts = ("，".join(chance.choices(words, k=60)) for _ in range(300))
-    write_documents(tmp_path / "words.parquet", (Document(str(n), "s", text) for n, text in enumerate(texts)))
+    # Of this source nothing is held out, and a group names it all the same.
+    few = next(text for text in map(str, range(100)) if not is_held_out(digest_of(text), 0.2))
+    documents = [Document("few", "few", few), *(Document(str(n), "s", text) for n, text in enumerate(texts))]
+    write_documents(tmp_path / "words.parquet", documents)
     arguments = ["--input", str(tmp_path / "words.parquet"), "--output", str(output), "--vocab-size", "512"]
+    arguments += ["--groups", "both=s+few"]
     main([*arguments, "--workers", "1", "--held_out_fraction", "0.2", "--compare", "512", "600", "32000"])
     report = json.loads((output / "report.json").read_text(encoding="utf-8"))
     found = {(one["model"], one["vocabulary_size"]): one for one in report["comparison"]}
@@ -150,6 +155,7 @@ def test_a_comparison_stands_in_the_report_card_and_says_which_size_cannot_be(tm
         if size != 32_000:
             same = ("documents", "characters", "lossless")
             assert [one["kinds"]["all"][key] for key in same] == [whole[key] for key in same]
+            assert one["kinds"]["both (together)"] == one["kinds"]["all"]
     assert found["bpe", 600]["kinds"]["all"]["tokens"] < found["bpe", 512]["kinds"]["all"]["tokens"]
     assert "bpe 600 | unigram 600" in (output / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="compare"):
