@@ -259,8 +259,8 @@ class _Renderer:
 
     def _close_table(self, frame: _Frame, table: Table) -> str:
         self._end_cell(frame, table)
-        text = table.render()
         outer = next((other.table for other in reversed(self._frames) if other.table is not None), None)
+        text = table.render(within_data=outer is not None and outer.holds_data)
         if outer is not None and text:
             outer.inner.append(text.strip("\n"))
         return text

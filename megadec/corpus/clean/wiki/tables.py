@@ -59,12 +59,22 @@ class Table:
             self.rows.append(self._row)
             self._row = []
 
-    def render(self) -> str:
-        """The rows as lines; of a layout table its prose and what tables inside it show; nothing of a box."""
+    @property
+    def holds_data(self) -> bool:
+        """Whether rows and cells are data, not a way to lay out a page."""
+        return self.has_header or "wikitable" in self.attributes
+
+    def render(self, within_data: bool = False) -> str:
+        """The rows as lines; of a layout table its prose and what tables inside it show; nothing of a box.
+
+        within_data: it stands in a cell of a table of data, so it is that cell's text.
+        """
         self.end_row()
         if _BOX.search(self.attributes):
             return ""
-        if self.has_header or "wikitable" in self.attributes:
+        if within_data:
+            return "\n".join(" ".join(row) for row in self.rows)
+        if self.holds_data:
             lines = [" | ".join(row) for row in self.rows]
             text = "\n".join(lines)
             dense = re.sub(r"[\s|]", "", text)

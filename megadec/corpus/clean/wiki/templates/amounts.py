@@ -4,7 +4,7 @@ import re
 
 from megadec.corpus.clean.wiki.templates.arguments import Arguments, Recipe, Table, argument, joined, names, pairs
 
-_RANGES = ("-", "–", "—", "to", "and", "x", "×", "至", "by", "or", "to(-)", "and(-)", "~")
+_RANGES = ("-", "–", "—", "to", "and", "x", "×", "至", "by", "or", "to(-)", "and(-)", "~", "±", "+/-")
 _NUMBER = re.compile(r"[-+−]?(?:[0-9][0-9,]*)?(?:\.[0-9]+)?$")
 _MIXED_NUMBER = re.compile(r"([-−]?[0-9]+)\+([0-9]+)[/⁄]([0-9]+)$|[-−]?[0-9]+[/⁄][0-9]+$")
 RAISED = str.maketrans("0123456789+-−()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁽⁾ⁿ")
@@ -27,7 +27,7 @@ def _measure(arguments: Arguments) -> str:
     if not values or not (_NUMBER.match(values[0]) or "/" in values[0]):
         return ""
     if len(values) >= 4 and values[1] in _RANGES:
-        sign = "×" if values[1] in ("x", "by") else values[1] if values[1] in ("×", "至", "~") else "–"
+        sign = {"x": "×", "by": "×", "×": "×", "至": "至", "~": "~", "±": "±", "+/-": "±"}.get(values[1], "–")
         return f"{values[0]}{sign}{values[2]}{_unit(values[3], arguments)}"
     shown = f"{values[0]}{_unit(values[1], arguments)}" if len(values) > 1 else values[0]
     if len(values) >= 4 and values[1] in ("ft", "lb", "st", "yd", "mi") and _NUMBER.match(values[2]):
@@ -36,6 +36,10 @@ def _measure(arguments: Arguments) -> str:
 
 
 def _unit(unit: str, arguments: Arguments) -> str:
+    """`km2` -> `平方公里`; `e6km2` counts millions of them."""
+    power = re.match(r"e(3|6|9)(?=\D)", unit)
+    if power and unit[2:] in UNITS:
+        return arguments.words({"3": "千", "6": "百万", "9": "十亿"}[power[1]] + UNITS[unit[2:]])
     return arguments.words(UNITS[unit]) if unit in UNITS else f" {unit}"
 
 

@@ -71,6 +71,7 @@ TABLE: Table = (
         noredlink, samp, screen-only, avoid wrap, nowraplinks, wj, tcy, 縱中橫, serif, sans-serif, script, hira
         kana, raise, lower, nonbreaking, vernacular name, au, 字, 字符, angbr, angle bracket, xt, !xt, samp2
         strikethrough, gap, transparent, 原文, 青空文庫, 内容, iast, hebrew, script/hebrew, script/arabic
+        citation needed span, cn-span, fact span, 来源请求范围
         arabic, polytonic, greek, thai, tamil, devanagari, script/mongolian, mongolunicode, 蒙古文, 滿文, 满文
         manchunicode, 藏文, mongol unicode
     """), argument(1, "text", "content")),
