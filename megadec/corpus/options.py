@@ -13,6 +13,7 @@ from megadec.common.errors import ConfigError, InputError, check_choice, check_r
 from megadec.corpus.clean.glossary import groups_of
 from megadec.corpus.clean.social import SocialOptions, removed_forms
 from megadec.corpus.dedup.options import DedupOptions, check_dedup
+from megadec.corpus.document import documents_only
 from megadec.corpus.privacy import PrivacyOptions, masked_kinds
 from megadec.corpus.quality.classifier import load_classifier
 from megadec.corpus.quality.rules import FilterOptions, choose_rules
@@ -157,6 +158,8 @@ def check_options(options: PrepareOptions) -> str:
     for path in options.dedup.against:
         if path.suffix != ".parquet" and not path.is_dir():
             raise ConfigError(f"dedup.against={path}: neither a .parquet file of documents nor a folder of them")
+        if not documents_only([path]):
+            raise ConfigError(f"dedup.against={path}: a list beside documents; give the documents' own file")
         if not is_prepared(path, ReadOptions()):
             raise ConfigError(f"dedup.against={path}: a table, not documents that prepare wrote")
     if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):

@@ -99,6 +99,8 @@ def page_data(
     sources = {source: counts["kept"] for source, counts in report["sources"].items() if counts["kept"]["documents"]}
     tokens = {source: counts["tokens"] for source, counts in index.get("sources", {}).items()}
     totals = [[unit, sum(kept[unit] for kept in sources.values())] for unit in ("documents", "characters")]
+    judged = sum((Counter(counts["measured"]) for counts in report["sources"].values()), Counter[str]())
+    quality = [judged[f"quality from {step / 20:.2f}"] for step in range(20)]
     lengths = range(min(measured.lengths, default=0), max(measured.lengths, default=0) + 1)
     return {
         "name": name,
@@ -118,6 +120,12 @@ def page_data(
         ),
         "lengths": [[2**column, measured.lengths[column]] for column in lengths],
         "han": [measured.han_tenths[tenth] for tenth in range(10)],
+        "letters": [
+            {"name": name.removeprefix("letters "), "characters": count}
+            for name, count in judged.most_common()
+            if name.startswith("letters ")
+        ],
+        "quality": quality if any(quality) else [],
         "sources": [
             {"name": source, **kept, **({"tokens": tokens[source]} if source in tokens else {})}
             for source, kept in sources.items()

@@ -162,7 +162,8 @@ class FileReader:
         except UndecodableError as error:
             if not entry.inner:
                 raise
-            found = str(error).removeprefix(f"{entry.name}: ")  # a sample begins with the id, which is the name
+            # A sample begins with the id, which is the name, and what to do about it is said at the end.
+            found = str(error).removeprefix(f"{entry.name}: ").partition("; ")[0]
             report.drop(Document(entry.name, "", "", title=found), UNDECODABLE)
             if report.dropped[UNDECODABLE] > MALFORMED_ALLOWED:  # a share of few files says nothing yet
                 check_files(report, options)

@@ -169,16 +169,18 @@ def test_options_that_do_not_fit_stop_before_anything_is_read(
 
 
 def test_what_is_no_file_of_documents_is_refused_as_an_earlier_run(tmp_path: Path, reviews: Path) -> None:
-    lines, table = tmp_path / "x.jsonl", tmp_path / "t.parquet"
+    lines, table, dropped = tmp_path / "x.jsonl", tmp_path / "t.parquet", tmp_path / "x.dropped.parquet"
     lines.write_text("{}", encoding="utf-8")
-    pq.write_table(pa.table({"text": ["正文"]}), table)
+    for file in (table, dropped):
+        pq.write_table(pa.table({"text": ["正文"]}), file)
     for path, message in (
         (lines, "neither a .parquet file of documents nor a folder"),
         (table, "a table, not documents"),
+        (dropped, "a list beside documents"),
     ):
         with pytest.raises(ConfigError, match=f"dedup.against=.*{path.name}: {message}"):
             prepare(options(reviews, documents=tmp_path / "out", dedup=DedupOptions(against=(path,))))
-    assert visible(tmp_path) == ["reviews.csv", "t.parquet", "x.jsonl"]
+    assert visible(tmp_path) == ["reviews.csv", "t.parquet", "x.dropped.parquet", "x.jsonl"]
 
 
 def test_one_place_for_two_results_or_for_input_and_result_is_refused(tmp_path: Path, reviews: Path) -> None:

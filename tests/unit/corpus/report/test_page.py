@@ -30,6 +30,8 @@ def page(tmp_path: Path) -> Path:
     report.show("templates", Document("2", "wiki", "{{甲}}前文"), Document("2", "wiki", "前文"))
     report.drop(Document("3", "wiki", "短"), "too_short", "quality rules")
     report.drop(Document("4", "wiki", "</script>重复"), "duplicate", "duplicates")
+    report.of("wiki").measured.update({"letters zh-Hans": 5, "letters en": 2, "quality from 0.95": 1})
+    report.of("news").measured.update({"letters en": 4, "quality from 0.05": 1})
     report.note("files read as gb18030")
     rows = [{"text": document.text, "licence": document.licence} for document in KEPT]
     measured = measure_documents([pa.Table.from_pylist(rows[:1]), pa.Table.from_pylist(rows[1:])], 2)
@@ -65,6 +67,8 @@ def test_lengths_shares_and_licences_are_those_of_the_documents(page: Path) -> N
     assert data["lengths"] == [[32, 1], [64, 0], [128, 0], [256, 0], [512, 0], [1024, 1]]
     assert data["han"] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
     assert data["licences"] == [{"name": "CC0", "documents": 1}, {"name": "", "documents": 1}]
+    assert data["letters"] == [{"name": "en", "characters": 6}, {"name": "zh-Hans", "characters": 5}]
+    assert (data["quality"][1], data["quality"][19], sum(data["quality"])) == (1, 1, 2)
     assert data["clusters"]["sizes"][1] == ["3", 1]
     assert data["clusters"]["largest"] == [{"size": 3, "titles": ["首篇", "4", "次篇"]}]
 
@@ -77,6 +81,8 @@ def test_the_page_shows_it_in_the_reader_s_language_and_in_the_other(page: Path)
         assert all(part in shown for part in ("</script>重复", "{{甲}}前文", "首篇 / 4 / 次篇", "CC0", "gb18030: 1"))
     assert "过短" in chinese
     assert "逐步处理" in chinese
+    assert "各语言的文字" in chinese
+    assert "质量分数" in chinese
     assert "too short" in english
     assert "Through the stages" in english
 

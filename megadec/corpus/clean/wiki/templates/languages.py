@@ -34,8 +34,8 @@ def by_prefix(name: str) -> Recipe | None:
     """The rule of a name that ends in a language's code: lang-en, link-en, ipa-fr, internal link helper/en, xx icon."""
     if match := re.fullmatch(r"langx?-(.+)", name):
         return lambda arguments: labelled(match[1], arguments.text(1, "t"), arguments)
-    match = re.fullmatch(r"(?:link-|(?:le|ilh|tsl|translink|ill|internal link helper)[-/ ])([a-z-]{2,12})", name)
-    if match and (match[1] in LANGUAGES or match[1].partition("-")[0] in LANGUAGES):
+    linked = re.fullmatch(r"(?:link-|(?:le|ilh|tsl|translink|ill|internal link helper)[-/ ])([a-z-]{2,12})", name)
+    if linked and (linked[1] in LANGUAGES or linked[1].partition("-")[0] in LANGUAGES):
         return FOREIGN_LINK
     if re.fullmatch(r"ipa-[a-z-]{2,8}", name):
         return _pronounced
