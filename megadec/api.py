@@ -23,8 +23,9 @@ from megadec.common.processes import free_port
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.prepare import prepare
 from megadec.corpus.vocabulary.train import TokenizerOptions, train_tokenizer
-from megadec.decoding.generate import Sampling, generate_text
-from megadec.decoding.session import DecoderModel
+from megadec.decoding.continuation import Continuation
+from megadec.decoding.generate import continue_alone, generate_text
+from megadec.decoding.sampling import Sampling
 from megadec.engine.runs.common import CommonRun
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.engine.runs.seq2seq import PairsRun
@@ -70,14 +71,9 @@ class Model:
         """
         found = self._language_model("loss")
         ids = [found.tokenizer.bos_id, *found.tokenizer.encode(text), found.tokenizer.eos_id]
-        if isinstance(found.model, DecoderModel):
-            decoder = found.model.decoder
-            with torch.inference_mode():
-                logits_SV = decoder(torch.tensor([ids[:-1]], device=decoder.embed_tokens.weight.device))[0].double()
-        else:  # other runtimes give the logits behind the last id alone
-            session = found.model.session()
-            logits_SV = torch.stack([session.feed([one]) for one in ids[:-1]])
-        return float(torch.nn.functional.cross_entropy(logits_SV.cpu(), torch.tensor(ids[1:])))
+        scored = Continuation(ids, Sampling(max_new_tokens=0), prompt_logprobs=True)
+        list(continue_alone(found.model, scored))
+        return -sum(one.log_probability for one in scored.prompt_scores) / len(scored.prompt_scores)
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Label -> probability for each text. Raises ConfigError for a language model, InputError for an empty text."""

@@ -1,25 +1,23 @@
-"""What the service asks of a model, whichever runtime it has: one sequence fed with ids, logits behind the last.
+"""What generation asks of a model, whichever runtime it has.
 
-Logits are on the CPU in float64, so any runtime fits and a text is the same with each. Sequences of different lengths
-are not computed in one batch.
+A `LanguageModel` feeds one sequence with ids and gives the logits behind the last. A `BatchedModel` computes many
+sequences of any lengths in one forward pass (paged.py: our own decoder). `batched` makes the second of the first.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from megadec.common.errors import InputError
-from megadec.decoder.cache import KeyValueCache
-from megadec.decoder.model import Decoder
 
 
 class Session(Protocol):
     """One sequence being generated."""
 
     def feed(self, ids: Sequence[int]) -> Tensor:
-        """Logits [V] behind the last of `ids`, float64 on the CPU; the session remembers all that it was fed."""
+        """Logits [V] behind the last of `ids`, on the CPU; the session remembers all that it was fed."""
 
 
 class LanguageModel(Protocol):
@@ -30,6 +28,53 @@ class LanguageModel(Protocol):
 
     def session(self) -> Session:
         """A new, empty sequence; its memory is freed with the object."""
+
+
+class Feed(NamedTuple):
+    """What a sequence is fed in a forward pass. wanted: logits are wanted behind so many of its last ids, 0 to all.
+
+    sequence: what `BatchedModel.begin` gave.
+    """
+
+    sequence: Any
+    ids: Sequence[int]
+    wanted: int
+
+
+class CacheUse(NamedTuple):
+    """What a model's cache holds, in blocks of tokens; `bytes` is all of it, full or not."""
+
+    used_blocks: int
+    blocks: int
+    block_tokens: int
+    bytes: int
+
+
+@runtime_checkable
+class BatchedModel(Protocol):
+    """A model that continues many sequences at once, with a cache of bounded size."""
+
+    vocabulary_size: int
+    max_position_embeddings: int
+
+    def begin(self, ids: Sequence[int], more_tokens: int, share: bool = True) -> Any | None:
+        """A new sequence with room for the prompt `ids` and `more_tokens`; None where that room is not free.
+
+        Its `cached_tokens` first ids need not be fed: their keys and values are there from another prompt with the same
+        beginning, at most all but one, and none without `share`.
+        """
+
+    def reserve(self, sequence: Any, tokens: int) -> bool:
+        """Make room for `tokens` more; False where it is not free, and nothing is changed."""
+
+    def end(self, sequence: Any) -> None:
+        """Free the sequence's room."""
+
+    def forward(self, feeds: Sequence[Feed]) -> Tensor:
+        """Logits [rows, V] behind the wanted ids, feed after feed, float32 on the model's device."""
+
+    def cache_use(self) -> CacheUse:
+        """How much of the cache is in use."""
 
 
 class TextClassifier(Protocol):
@@ -57,30 +102,51 @@ def check_ids(ids: Sequence[int], vocabulary_size: int, context: int, before: in
         raise InputError(f"{before + len(ids)} tokens do not fit: the model's context is {context} tokens")
 
 
-class DecoderModel:
-    """Our own decoder as a LanguageModel, on whatever device it is."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self.vocabulary_size: int = decoder.shape.vocabulary_size
-        self.max_position_embeddings: int = decoder.shape.max_position_embeddings
-
-    def session(self) -> "DecoderSession":
-        """A new sequence with a cache of its own."""
-        return DecoderSession(self.decoder)
+def batched(model: LanguageModel | BatchedModel) -> BatchedModel:
+    """`model` itself where it computes batches, else its sessions one after another."""
+    return model if isinstance(model, BatchedModel) else OneByOne(model)
 
 
-class DecoderSession:
-    """One sequence in a decoder's key-value cache."""
+class _Session:
+    """A session with the field that `BatchedModel.begin` promises."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        weight = decoder.embed_tokens.weight
-        self._decoder = decoder
-        self._cache = KeyValueCache(decoder.shape, 1, device=weight.device, dtype=weight.dtype)
+    cached_tokens = 0
 
-    @torch.inference_mode()
-    def feed(self, ids: Sequence[int]) -> Tensor:
-        """Logits [V] behind the last of `ids`, float64 on the CPU. Raises InputError beyond the context."""
-        ids_BS = torch.tensor([list(ids)], device=self._decoder.embed_tokens.weight.device)
-        logits_B1V: Tensor = self._decoder(ids_BS, cache=self._cache, last_only=True)
-        return logits_B1V[0, -1].to("cpu", torch.float64)
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+
+class OneByOne:
+    """A LanguageModel as a BatchedModel: each sequence of a batch is fed by itself."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.vocabulary_size = model.vocabulary_size
+        self.max_position_embeddings = model.max_position_embeddings
+        self._model = model
+        self._sequences = 0
+
+    def begin(self, ids: Sequence[int], more_tokens: int, share: bool = True) -> _Session:
+        """A session; nothing is shared."""
+        self._sequences += 1
+        return _Session(self._model.session())
+
+    def reserve(self, sequence: _Session, tokens: int) -> bool:
+        """A session makes its own room."""
+        return True
+
+    def end(self, sequence: _Session) -> None:
+        """The session is freed with its object."""
+        self._sequences -= 1
+
+    def forward(self, feeds: Sequence[Feed]) -> Tensor:
+        """Logits [rows, V] behind the wanted ids; where more than the last are wanted, ids are fed one by one."""
+        rows: list[Tensor] = []
+        for sequence, ids, wanted in feeds:
+            whole, singles = ids[: len(ids) - max(wanted, 1) + 1], ids[len(ids) - max(wanted, 1) + 1 :]
+            found = [sequence.session.feed(whole), *(sequence.session.feed([one]) for one in singles)]
+            rows += found if wanted else []
+        return torch.stack(rows).float() if rows else torch.empty(0, self.vocabulary_size)
+
+    def cache_use(self) -> CacheUse:
+        """Counted in sequences: what each of them holds is the runtime's own."""
+        return CacheUse(self._sequences, self._sequences, self.max_position_embeddings, 0)

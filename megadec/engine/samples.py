@@ -12,7 +12,9 @@ from torch import Tensor
 
 from megadec.common.tokenizer import Tokenizer
 from megadec.decoder.cache import KeyValueCache
-from megadec.decoding.generate import Continuation, Sampling
+from megadec.decoding.continuation import Continuation
+from megadec.decoding.generate import continue_alone
+from megadec.decoding.sampling import Sampling
 from megadec.engine.evaluate_options import EvaluateOptions
 from megadec.engine.health.preemption import Interrupt
 from megadec.engine.metrics.reports import Sample
@@ -31,14 +33,14 @@ def write_samples(
                 return None
             sampling = Sampling(options.prompt_tokens, options.temperature, top_p=1.0, seed=seed + number)
             # Without an end: one that a rank alone drew would leave the others waiting for it.
-            written = Continuation(model, tokenizer.prompt_ids(prompt), sampling, (), tokenizer.vocabulary_size)
-            ids = list(takewhile(lambda one: one not in tokenizer.end_ids, list(written)))
+            written = Continuation(tokenizer.prompt_ids(prompt), sampling, (), tokenizer.vocabulary_size)
+            ids = list(takewhile(lambda one: one not in tokenizer.end_ids, list(continue_alone(model, written))))
             samples.append(Sample(step, prompt, "".join(map(tokenizer.stream().push, ids))))
     return samples
 
 
 class _TrainedModel:
-    """The model in training as the LanguageModel that `Continuation` asks."""
+    """The model in training as a LanguageModel."""
 
     def __init__(self, writer: Writer) -> None:
         shape = writer.decoder.shape
@@ -52,7 +54,7 @@ class _TrainedModel:
 
 
 class _Session:
-    """One sequence in a cache. Not that of decoding/session.py: in inference mode ZeRO-3 would gather weights that no
+    """One sequence in a cache. Not that of decoding/paged.py: in inference mode ZeRO-3 would gather weights that no
     later backward pass may use."""
 
     def __init__(self, writer: Writer) -> None:

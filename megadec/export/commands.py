@@ -12,8 +12,11 @@ from megadec.common.config import parse
 from megadec.common.errors import ConfigError, check_range
 from megadec.common.log import logger
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoding.generate import Sampling, generate_text
-from megadec.decoding.session import DecoderModel, LanguageModel
+from megadec.decoding.generate import generate_text
+from megadec.decoding.packed import WeightDtype
+from megadec.decoding.paged import PagedDecoder
+from megadec.decoding.sampling import Sampling
+from megadec.decoding.session import BatchedModel, LanguageModel
 from megadec.export.gguf.writer import GGUF_DTYPES, to_gguf
 from megadec.export.huggingface.export import MAX_SHARD_BYTES, to_hf
 from megadec.export.huggingface.foreign import proven
@@ -100,14 +103,14 @@ def convert(argv: Sequence[str]) -> None:
 class GenerateOptions:
     """model: a run, checkpoint, or a megadec, Hugging Face, GGUF or ONNX folder. prompt: one or more texts to continue.
 
-    dtype: of the weights while generating. device: such as cpu or cuda; without, cuda where there is one. GGUF and ONNX
-        folders run on the CPU as they were written.
+    dtype: of the weights while generating; int8 is for the CPU. device: such as cpu or cuda; without, cuda where there
+        is one. GGUF and ONNX folders run on the CPU as they were written.
     """
 
     model: Path
     prompt: tuple[str, ...]
     sampling: Sampling = field(default_factory=Sampling)
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: WeightDtype = "float32"
     device: str | None = None
 
 
@@ -122,10 +125,11 @@ def generate(argv: Sequence[str]) -> None:
             print(text, end="", flush=True)
 
 
-def _open(options: GenerateOptions) -> tuple[LanguageModel, Tokenizer]:
+def _open(options: GenerateOptions) -> tuple[LanguageModel | BatchedModel, Tokenizer]:
     dtype = getattr(torch, options.dtype)
     if runtime_of(options.model) is not None:
         opened = open_runtime(options.model, dtype, options.device)
         return opened.model, opened.tokenizer
-    decoder, tokenizer = load_decoder(options.model, dtype, options.device)
-    return DecoderModel(decoder), tokenizer
+    wide = torch.float32 if options.dtype == "int8" else dtype
+    decoder, tokenizer = load_decoder(options.model, wide, options.device)
+    return PagedDecoder(decoder, options.dtype, sequences=1), tokenizer

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoding.generate import Continuation, Finish
+from megadec.decoding.continuation import Continuation, Finish
 
 
 class Piece(NamedTuple):
@@ -51,12 +51,12 @@ def _beginning(text: str, stop: str) -> int:
 
 
 class Answer:
-    """A continuation as text. `count` is called for each token."""
+    """A continuation as text, while it grows. `count` is called for each token."""
 
     def __init__(
         self, continuation: Continuation, tokenizer: Tokenizer, stops: Sequence[str], count: Callable[[], None]
     ) -> None:
-        self._continuation = continuation
+        self.continuation = continuation
         self._text = tokenizer.stream()
         self._stops = StopTexts(stops)
         self._count = count
@@ -65,20 +65,21 @@ class Answer:
         self.first_token = self.last_token = 0.0  # when they came
 
     def turn(self) -> Piece:
-        """Read a part of the prompt or draw a token; the text that became whole by it."""
+        """The text that became whole by the tokens that came since."""
         text = ""
-        next_id = self._continuation.advance()
-        if next_id is not None:
+        for next_id in self.continuation.ids[self.tokens :]:
             self.tokens += 1
             self.last_token = time.monotonic()
             self.first_token = self.first_token or self.last_token
             self._count()
-            text = self._stops.push(self._text.push(next_id))
-        reason = "stop" if self._stops.found else self._continuation.finished
+            text += self._stops.push(self._text.push(next_id))
+            if self._stops.found:
+                break
+        reason = "stop" if self._stops.found else self.continuation.finished
         # A character that the limit cut in the middle is left out.
         return Piece(text + self._stops.held if reason else text, reason)
 
     def usage(self) -> dict[str, int]:
         """OpenAI's usage object: tokens of the prompt with its `<s>`, and tokens drawn so far."""
-        prompt = len(self._continuation.prompt_ids)
+        prompt = len(self.continuation.prompt_ids)
         return {"prompt_tokens": prompt, "completion_tokens": self.tokens, "total_tokens": prompt + self.tokens}

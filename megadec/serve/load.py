@@ -12,7 +12,9 @@ import torch
 
 from megadec.common.errors import ConfigError, opening_folder
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoding.session import DecoderModel, LanguageModel, TextClassifier
+from megadec.decoding.packed import WeightDtype
+from megadec.decoding.paged import CACHE_BYTES, CACHE_SEQUENCES, PagedDecoder
+from megadec.decoding.session import BatchedModel, LanguageModel, TextClassifier
 from megadec.export.gguf.writer import MODEL_FILE as GGUF_FILE
 from megadec.export.onnx.runtime import OnnxClassifier
 from megadec.export.read.load import load_source
@@ -29,7 +31,7 @@ class ServedModel:
 
     name: str
     kind: str
-    model: LanguageModel
+    model: LanguageModel | BatchedModel
     tokenizer: Tokenizer
     template: ChatTemplate
     provenance: Mapping[str, Any]
@@ -46,17 +48,23 @@ class ServedClassifier:
 
 @opening_folder()
 def open_language_model(
-    path: Path, name: str | None = None, dtype: torch.dtype = torch.float32, device: str | None = None
+    path: Path,
+    name: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+    sequences: int = CACHE_SEQUENCES,
+    cache_bytes: int = CACHE_BYTES,
 ) -> ServedModel:
     """Open a run, a checkpoint, or a Hugging Face, megadec, GGUF or ONNX folder.
 
-    dtype and device are those of our own decoder; GGUF and ONNX hold theirs, and others are refused. Raises
+    dtype (int8 on the CPU, too) and device are those of our own decoder; GGUF and ONNX hold theirs, and others are
+    refused. sequences: for how many of the whole context its cache has room, within cache_bytes. Raises
     ConfigError, CheckpointError, ModelFolderError, TokenizerError, or MissingExtraError for a runtime that is missing.
     """
     path = _folder(path)
     stated = read_statement(path)
     _check_task(path, stated.get("task", {}))
-    kind, model, tokenizer = _open(path, dtype, device)
+    kind, model, tokenizer = _open(path, dtype, device, sequences, cache_bytes)
     provenance = stated.get("source", {})
     return ServedModel(name or path.resolve().name, kind, model, tokenizer, read_template(tokenizer), provenance)
 
@@ -75,6 +83,8 @@ def is_classifier(path: Path) -> bool:
 def open_classifier(path: Path, dtype: torch.dtype = torch.float32, device: str | None = None) -> ServedClassifier:
     """Open a classifier: a run, a checkpoint, a Hugging Face or an ONNX folder. dtype, device, errors: as above."""
     path = _folder(path)
+    if dtype == torch.int8:
+        raise ConfigError("--dtype int8 is for language models; a classifier takes float32 or bfloat16")
     stated = read_statement(path)
     if stated and stated.get("task", {}).get("kind") != CLASSIFICATION:
         raise ConfigError(f"--classifier {path} continues text and has no labels; it is given as --model")
@@ -89,14 +99,17 @@ def open_classifier(path: Path, dtype: torch.dtype = torch.float32, device: str 
     return ServedClassifier(path.resolve().name, classifier, stated.get("source", {}))
 
 
-def _open(path: Path, dtype: torch.dtype, device: str | None) -> tuple[str, LanguageModel, Tokenizer]:
+def _open(
+    path: Path, dtype: torch.dtype, device: str | None, sequences: int, cache_bytes: int
+) -> tuple[str, LanguageModel | BatchedModel, Tokenizer]:
     if runtime_of(path) is not None:
         opened = open_runtime(path, dtype, device)
         return opened.kind, opened.model, opened.tokenizer
     source = open_model(path)
     _check_task(path, source.task)
-    decoder, tokenizer = load_source(source, dtype, device)
-    return source.kind, DecoderModel(decoder), tokenizer
+    decoder, tokenizer = load_source(source, torch.float32 if dtype == torch.int8 else dtype, device)
+    weights: WeightDtype = str(dtype).removeprefix("torch.")  # type: ignore[assignment]
+    return source.kind, PagedDecoder(decoder, weights, sequences, cache_bytes), tokenizer
 
 
 def _folder(path: Path) -> Path:

@@ -16,8 +16,8 @@ class ServeOptions:
     classifier: a fine-tuned classifier's folder, run or checkpoint. At least one of the two is needed.
     name: what clients call the model; the folder's own name when left out.
     host, port: where to listen; port 0 takes a free one. The default host answers this machine only.
-    dtype: of the weights of a Hugging Face or megadec folder. device: such as cpu or cuda; without, cuda where there is
-    one. Both are for the model and the classifier.
+    dtype: of the weights of a Hugging Face or megadec folder; int8 is for a language model on the CPU. device: such as
+    cpu or cuda; without, cuda where there is one. Both are for the model and the classifier.
     """
 
     model: Path | None = None
@@ -25,7 +25,7 @@ class ServeOptions:
     name: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     device: str | None = None
     limits: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)

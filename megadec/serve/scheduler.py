@@ -1,7 +1,7 @@
-"""One thread computes, and all requests that were taken on advance in turn.
+"""One thread computes, and all requests that were taken on advance together or in turn.
 
-A request waits for a slot among the running ones, and keeps it until it leaves. Turns are not interrupted, so the
-longest one (a part of a prompt, a token, a few texts) is what the others wait for.
+A request waits for a slot among the running ones, and keeps it until it leaves. Pieces of work are not interrupted, so
+the longest one (a step of all that is generated, a few texts) is what the others wait for.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Slot:
 
 
 class Scheduler:
-    """`limits.running` requests take turns; `limits.waiting` more wait in order. All methods are for the event loop."""
+    """`limits.running` requests are computed; `limits.waiting` more wait in order. Methods are for the event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -45,7 +45,7 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Requests that take turns."""
+        """Requests that are computed."""
         return sum(slot.started is not None for slot in self._slots)
 
     @property
@@ -120,13 +120,14 @@ class Scheduler:
         one request, the others go on. A client is told what is wrong with its request, and of a defect no details.
         """
 
-        async def computed() -> T:
-            if slot.started is None:
-                await self._free.acquire()
-                slot.started = asyncio.get_running_loop().time()
-            return await self.compute(work)
+        await self.begin(slot)
+        return await self.in_time(slot, self.compute(work))
 
-        return await self.in_time(slot, computed())
+    async def begin(self, slot: Slot) -> None:
+        """Wait for a place among the running requests. Raises RequestError as `turn` does."""
+        if slot.started is None:
+            await self.in_time(slot, self._free.acquire())
+            slot.started = asyncio.get_running_loop().time()
 
     async def in_time(self, slot: Slot, work: Awaitable[T]) -> T:
         """The result of `work` within the request's time. Raises RequestError as `turn` does."""

@@ -38,7 +38,10 @@ def serve(options: ServeOptions) -> None:
     with contextlib.closing(listener):
         model = classifier = None
         if options.model is not None:
-            model = open_language_model(options.model, options.name, getattr(torch, options.dtype), options.device)
+            dtype, limits = getattr(torch, options.dtype), options.limits
+            model = open_language_model(
+                options.model, options.name, dtype, options.device, limits.running, limits.cache_bytes
+            )
         if options.classifier is not None:
             classifier = open_classifier(options.classifier, getattr(torch, options.dtype), options.device)
         service = Service(options.limits, model, classifier)
@@ -47,6 +50,9 @@ def serve(options: ServeOptions) -> None:
             service.probe()
             if model is not None:
                 model.template.check(model.tokenizer)
+            if service.decoding is not None and (use := service.decoding.decoder.model.cache_use()).bytes:
+                tokens = use.blocks * use.block_tokens
+                log.info("the cache of keys and values has %s bytes, for %s tokens", f"{use.bytes:,}", f"{tokens:,}")
             names = " and ".join(found["id"] for found in service.models())
             host, port = listener.getsockname()[:2]
             log.info("serving %s at http://%s:%d", names, f"[{host}]" if ":" in host else host, port)

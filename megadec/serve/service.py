@@ -4,6 +4,7 @@ Tokenizing happens in a thread of the pool and computing in the scheduler's, so 
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -13,8 +14,12 @@ from typing import Any
 
 from megadec.common.errors import ExportError, InputError
 from megadec.common.log import logger
-from megadec.decoding.generate import Continuation, Sampling
+from megadec.decoding.continuation import Continuation
+from megadec.decoding.generate import continue_alone
+from megadec.decoding.sampling import Sampling
+from megadec.decoding.session import batched
 from megadec.serve.answer import Answer, Piece
+from megadec.serve.decoding_loop import DecodingLoop
 from megadec.serve.limits import Limits, RequestError
 from megadec.serve.load import ServedClassifier, ServedModel
 from megadec.serve.metrics import ServiceMetrics
@@ -44,6 +49,7 @@ class Service:
         self.model = model
         self.classifier = classifier
         self.scheduler = Scheduler(limits)
+        self.decoding = None if model is None else DecodingLoop(batched(model.model), self.scheduler, limits.running)
         self._templates = ThreadPoolExecutor(1, "templates")
         self.metrics = ServiceMetrics(self.scheduler)
         self._started = int(time.time())
@@ -75,8 +81,7 @@ class Service:
     def probe(self) -> None:
         """Make a token and a label. Raises what making them raises, and MegadecError for a token that is no number."""
         if self.model is not None:
-            ids, how = [self.model.tokenizer.bos_id], Sampling(1, 0)
-            Continuation(self.model.model, ids, how).advance()
+            list(continue_alone(self.model.model, Continuation([self.model.tokenizer.bos_id], Sampling(1, 0))))
         if self.classifier is not None:
             [found] = self.classifier.classifier.classify([PROBE])
             if not all(map(math.isfinite, found.values())):
@@ -94,7 +99,8 @@ class Service:
         tokenizer = served.tokenizer
         drawn_ids = min(tokenizer.vocabulary_size, served.model.vocabulary_size)
         try:
-            continuation = Continuation(served.model, ids, sampling, tokenizer.end_ids, drawn_ids)
+            continuation = Continuation(ids, sampling, tokenizer.end_ids, drawn_ids)
+            continuation.check(served.model.vocabulary_size, served.model.max_position_embeddings)
         except InputError as error:
             raise RequestError(str(error), parameter="prompt") from error
         self.metrics.prompt_tokens.inc(len(ids))
@@ -102,12 +108,15 @@ class Service:
 
     async def pieces(self, slot: Slot, answer: Answer) -> AsyncIterator[Piece]:
         """Text as it comes, then the reason. Raises RequestError when the answer cannot be finished."""
-        piece = Piece("")
+        assert self.decoding is not None
         try:
-            while piece.reason is None:
-                piece = await self.scheduler.turn(slot, answer.turn)
-                if piece.text:
-                    yield Piece(piece.text)
+            async with contextlib.aclosing(self.decoding.follow(slot, answer.continuation)) as steps:
+                async for _ in steps:
+                    piece = answer.turn()
+                    if piece.text:
+                        yield Piece(piece.text)
+                    if piece.reason is not None:
+                        break
             yield Piece("", piece.reason)
         finally:
             self.metrics.answer(answer)

@@ -12,8 +12,9 @@ import pytest
 
 from megadec.cli import run_verb
 from megadec.common.errors import ConfigError
-from megadec.decoding.generate import Sampling, generate_text
-from megadec.decoding.session import DecoderModel
+from megadec.decoding.generate import generate_text
+from megadec.decoding.paged import PagedDecoder
+from megadec.decoding.sampling import Sampling
 from megadec.export.read.load import load_source
 from megadec.export.read.megadec import to_megadec
 from megadec.export.read.source import ModelSource
@@ -70,10 +71,9 @@ def streamed(chunks: Any) -> tuple[str, list[str], str | None, Any]:
 
 def test_a_completion_is_the_text_of_the_command_line(server: Server, source: ModelSource) -> None:
     decoder, tokenizer = load_source(source)
+    model = PagedDecoder(decoder)
     for seed in (1, 2):
-        wanted = "".join(
-            generate_text(DecoderModel(decoder), tokenizer, "小林。", Sampling(30, 1.0, top_p=0.9, seed=seed))
-        )
+        wanted = "".join(generate_text(model, tokenizer, "小林。", Sampling(30, 1.0, top_p=0.9, seed=seed)))
         found = server.client.completions.create(
             model="tiny", prompt="小林。", max_tokens=30, temperature=1.0, top_p=0.9, seed=seed
         )

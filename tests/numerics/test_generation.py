@@ -5,8 +5,10 @@ import torch
 
 from megadec.decoder.cache import KeyValueCache
 from megadec.decoder.shape import DecoderShape
-from megadec.decoding.generate import Continuation, Sampling
-from megadec.decoding.session import DecoderModel
+from megadec.decoding.continuation import Continuation
+from megadec.decoding.generate import continue_alone
+from megadec.decoding.paged import PagedDecoder
+from megadec.decoding.sampling import Sampling
 from tests.support.decoders import VARIANTS, decoder_of
 
 
@@ -34,6 +36,8 @@ def test_greedy_ids_are_those_of_full_passes(shape: DecoderShape) -> None:
     with torch.no_grad():
         for _ in range(40):
             ids.append(int(decoder(torch.tensor([ids]))[0, -1].argmax()))
-    found = list(Continuation(DecoderModel(decoder), ids[:3], Sampling(max_new_tokens=40, temperature=0)))
+    found = list(
+        continue_alone(PagedDecoder(decoder), Continuation(ids[:3], Sampling(max_new_tokens=40, temperature=0)))
+    )
     assert found == ids[3:]
     assert len(set(found)) > 3, "a decoder that repeats itself proves little"

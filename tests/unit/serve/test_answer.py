@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoding.generate import Continuation, Sampling
+from megadec.decoding.batch import BatchDecoder
+from megadec.decoding.continuation import Continuation
+from megadec.decoding.sampling import Sampling
+from megadec.decoding.session import batched
 from megadec.serve.answer import Answer, Piece, StopTexts
 from tests.support.served import Recited, byte_ids
 
@@ -38,10 +41,13 @@ def test_text_is_held_back_only_while_it_may_become_a_stop() -> None:
 
 def pieces_of(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str] = (), most: int = 40) -> list[Piece]:
     model = Recited(tokenizer.vocabulary_size, [*ids, tokenizer.eos_id])
-    continuation = Continuation(model, [1], Sampling(most, 0.0), tokenizer.end_ids)
+    continuation = Continuation([1], Sampling(most, 0.0), tokenizer.end_ids)
     answer = Answer(continuation, tokenizer, stops, lambda: None)
-    pieces = [answer.turn()]
-    while pieces[-1].reason is None:
+    decoder = BatchDecoder(batched(model))
+    decoder.add(continuation)
+    pieces: list[Piece] = []
+    while not pieces or pieces[-1].reason is None:
+        decoder.step()
         pieces.append(answer.turn())
     return pieces
 

@@ -9,8 +9,9 @@ import torch
 from megadec.common.errors import ConfigError, ModelFolderError
 from megadec.common.files import write_json
 from megadec.common.tokenizer import Tokenizer
-from megadec.decoding.generate import Sampling, generate_text
-from megadec.decoding.session import DecoderModel
+from megadec.decoding.generate import generate_text
+from megadec.decoding.paged import PagedDecoder
+from megadec.decoding.sampling import Sampling
 from megadec.export.commands import convert
 from megadec.export.read.huggingface_files import write_model
 from megadec.export.read.load import load_source
@@ -49,8 +50,9 @@ def test_each_format_is_found_and_gives_the_same_text(tmp_path: Path, tiny_token
     assert served.model.max_position_embeddings == 128
     assert served.template.name == ("own" if kind == "huggingface" else "plain")
     decoder, tokenizer = load_source(source)
+    ours = PagedDecoder(decoder)
     for prompt in ("", "清晨，小林在河边", "𠮷"):
-        wanted = "".join(generate_text(DecoderModel(decoder), tokenizer, prompt, HOW))
+        wanted = "".join(generate_text(ours, tokenizer, prompt, HOW))
         assert "".join(generate_text(served.model, served.tokenizer, prompt, HOW)) == wanted
     if kind in ("gguf", "onnx"):
         check_is_compared(tmp_path / "model", kind, tiny_tokenizer_path)
