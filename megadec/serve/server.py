@@ -18,9 +18,9 @@ from megadec.common.errors import ConfigError, needs_extra
 from megadec.common.log import logger
 from megadec.serve.access import Access
 from megadec.serve.connections import ACCEPTED_AT_ONCE, Connection, Connections, bound_logs, most_connections
+from megadec.serve.http.app import build_app
 from megadec.serve.load import open_classifier, open_language_model
 from megadec.serve.options import ServeOptions
-from megadec.serve.routes import build_app
 from megadec.serve.service import Service
 
 log = logger(__name__)

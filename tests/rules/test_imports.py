@@ -3,11 +3,15 @@
 import subprocess
 import sys
 
+from tests.support import PROJECT
+
 # Packages of the extras that nothing in the base set loads by itself.
 EXTRAS = [
     "transformers", "ray", "starlette", "uvicorn", "matplotlib", "sklearn", "onnx", "onnxruntime", "gguf", "jieba",
     "rjieba", "gensim",
 ]  # fmt: skip
+
+HTTP = sorted(path.stem for path in (PROJECT / "megadec/serve/http").glob("[!_]*.py"))
 
 # None in sys.modules makes an import fail as if the package were not installed.
 PROGRAM = """
@@ -28,4 +32,5 @@ for name in names:
 def test_every_module_imports_without_the_extras() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, *EXTRAS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["megadec.serve.connections", "megadec.serve.routes", "megadec.serve.server"]
+    doors = ["connections", *(f"http.{name}" for name in HTTP), "server"]
+    assert done.stdout.split() == [f"megadec.serve.{name}" for name in doors]

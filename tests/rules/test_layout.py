@@ -33,7 +33,7 @@ DOORS = {
     "onnxruntime": ["export/onnx/"],
     "gguf": ["export/gguf/"],
     "cyllama": ["export/gguf/llama_cpp.py"],
-    "starlette": ["serve/routes.py"],
+    "starlette": ["serve/http/"],
     "uvicorn": ["serve/server.py", "serve/connections.py"],
     "prometheus_client": ["serve/metrics.py"],
     "sklearn": ["corpus/train_quality.py", "finetune/score.py"],

@@ -18,7 +18,8 @@ from megadec.serve.template import PlainTemplate
 pytest.importorskip("prometheus_client")
 pytest.importorskip("starlette")
 
-from megadec.serve import routes
+from megadec.serve.http import middleware
+from megadec.serve.http.app import build_app
 from megadec.serve.service import Service
 
 GONE = {"type": "http.disconnect"}
@@ -92,7 +93,7 @@ def ask(service: Service, path: str, messages: list[dict[str, Any]], send: Any =
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
-    asyncio.run(routes.build_app(service, Access())(scope, receive, send or keep))
+    asyncio.run(build_app(service, Access())(scope, receive, send or keep))
     body = b"".join(message.get("body", b"") for message in sent)
     return (sent[0]["status"], json.loads(body)) if sent else (0, None)
 
@@ -201,7 +202,7 @@ def test_a_client_that_goes_is_counted_as_gone(make: Callable[..., Service], mes
 def test_a_stream_to_a_client_that_reads_nothing_is_closed(
     make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "STALLED_SECONDS", 0.05)
+    monkeypatch.setattr(middleware, "STALLED_SECONDS", 0.05)
     service = make()
 
     async def send(message: Any) -> None:
