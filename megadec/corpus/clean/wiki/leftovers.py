@@ -6,7 +6,7 @@ row a line. These are rules over characters; they run on prose only (formulas an
 
 import re
 
-from megadec.corpus.clean.wiki.protect import LINE_BREAK, OUTSIDE_LABEL, STRAY_ROW, unescape_entities
+from megadec.corpus.clean.wiki.protect import GAP, LINE_BREAK, OUTSIDE_LABEL, STRAY_ROW, unescape_entities
 
 _TAGS = (
     "abbr|b|bdi|bdo|big|blockquote|br|caption|center|cite|code|data|dd|del|dfn|div|dl|dt|em|font|h[1-6]|hr|i|img|ins|"
@@ -37,7 +37,49 @@ _LABEL_ALONE = re.compile(r"(?:^|(?<=[;；,，、]))\s*[\u4e00-\u9fff]{1,5}[语�
 _REPEATED = re.compile(r"([,，;；、])(?:\s*[,，;；、])+")
 _ROUND_EDGE = " \t\n\u00a0\u3000,，;；、"
 _STOPS_TWICE = re.compile(r"([，、；])[，、；]+")
+_STOP_ALONE = re.compile(r"[，、；]+(?=[。！？])|^[ \t]*[，、；。]+(?=[^，、；。\n])", re.MULTILINE)
 _SPACE_BY_MARK = re.compile(r" (?:(?=[，。；：、？！）」』》】])|(?<=[，。；：、？！（「『《【] ))")
+
+
+_CLAUSE_END = re.compile("([，。；！？,;!?]+)")
+_ROUND_WITH_GAP = re.compile(rf"[（(]([^（）()\n]*{GAP}[^（）()\n]*)[)）]")
+_LONGEST_CLAUSE = 40
+_PAIRS = ("（）", "()", "「」", "『』", "《》", "“”", "‘’", "【】")
+
+
+def drop_gaps(text: str) -> tuple[str, int]:
+    """The text without the clauses that have a gap, and their number: `他是作家，现年岁，住北京` -> `他是作家，住北京`.
+
+    In brackets the part goes, or the brackets with it. A long clause keeps what else it says, and so does a row of a
+    table or a part of a quotation.
+    """
+    number = text.count(GAP)
+    if not number:
+        return text, 0
+    text = _ROUND_WITH_GAP.sub(_without_gap_inside, text)
+    lines = (_without_gap(line) if GAP in line else line for line in text.split("\n"))
+    return "\n".join(lines), number
+
+
+def _without_gap_inside(match: re.Match[str]) -> str:
+    parts = [part for part in re.split("[，,；;]", match[1]) if GAP not in part and part.strip()]
+    return f"（{'，'.join(part.strip() for part in parts)}）" if parts else ""
+
+
+def _without_gap(line: str) -> str:
+    if " | " in line:
+        return line.replace(GAP, "")
+    parts = _CLAUSE_END.split(line)  # clauses and the marks after them in turns
+    kept: list[str] = []
+    for clause, mark in zip(parts[::2], [*parts[1::2], ""], strict=True):
+        whole = all(clause.count(pair[0]) == clause.count(pair[1]) for pair in _PAIRS)
+        if GAP not in clause or not whole or len(clause) > _LONGEST_CLAUSE:
+            kept += (clause.replace(GAP, ""), mark)
+        elif len(kept) > 1 and kept[-1][:1] in "，,；;" and mark[:1] in "。！？；!?;":
+            kept[-1] = mark  # the clause before now ends the sentence
+    if kept and kept[-1][:1] in ("，", ",", "；", ";") and not line.endswith(kept[-1]):
+        kept.pop()
+    return "".join(kept)
 
 
 def strip_line_markup(text: str) -> str:
@@ -92,7 +134,7 @@ def _tidy_round(match: re.Match[str]) -> str:
 def tidy_lines(text: str) -> str:
     """One blank at most inside a line and none beside Chinese marks, no empty lines, no invisible characters."""
     text = _SPACES.sub(" ", text)
-    text = _SPACE_BY_MARK.sub("", _STOPS_TWICE.sub(r"\1", text))
+    text = _SPACE_BY_MARK.sub("", _STOP_ALONE.sub("", _STOPS_TWICE.sub(r"\1", text)))
     lines = (line.strip() for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 

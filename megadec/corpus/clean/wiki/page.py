@@ -11,7 +11,7 @@ from megadec.corpus.clean.context import CleanContext
 from megadec.corpus.clean.conversion import resolve_conversion
 from megadec.corpus.clean.glossary import glossary_of
 from megadec.corpus.clean.variant import SIMPLIFIED, dominating_variant, variant_of
-from megadec.corpus.clean.wiki.leftovers import drop_invisible, tidy
+from megadec.corpus.clean.wiki.leftovers import drop_gaps, drop_invisible, tidy
 from megadec.corpus.clean.wiki.protect import SECTION_END, TITLE_END, protect, restore
 from megadec.corpus.clean.wiki.render import Section, render
 from megadec.corpus.clean.wiki.sections import drop_boilerplate
@@ -44,7 +44,10 @@ def clean_wikitext(document: Document, context: CleanContext) -> Document | str:
     if wanted or written != SIMPLIFIED:
         resolved = resolve_conversion(wikitext, wanted or written, shield=bool(wanted))
     sections = drop_boilerplate(render(resolved, Page(document.title, wanted or written), taken), taken)
-    text = _joined(sections)
+    joined = _joined(sections)
+    text, gaps = drop_gaps(joined)
+    if gaps:
+        taken.add("clauses with a gap", len(joined) - len(text), gaps)
     title, variant = document.title, variant_of(text)
     if wanted:
         glossary = glossary_of(wikitext)

@@ -16,6 +16,10 @@ MARK_START, MARK_END = "\ufdd0", "\ufdd1"
 LINE_BREAK = "\ufdd4"
 # Opens the label of a link to another site; and a line of a box or table whose beginning is not there.
 OUTSIDE_LABEL, STRAY_ROW = "\ufdd6", "\ufdd7"
+# Where a template would show what only today knows (an age, an exchange rate): the clause around it goes.
+GAP = "\ufdda"
+# Where an expression cannot be computed; shows nothing.
+ERROR = "\ufddb"
 # Between sections, and between a heading and what is under it.
 SECTION_END, TITLE_END = "\ufdd8", "\ufdd9"
 

@@ -132,6 +132,8 @@ class _Renderer:
         bar = frame.bars[0] if frame.bars else len(out)
         target = "".join(out[frame.start : bar])
         label = "".join(out[bar + 1 :]) if frame.bars else None
+        if label is None and "|" in target:  # [[甲{{!}}乙]]
+            target, _, label = target.partition("|")
         if "\n" in target:  # no link: its brackets go
             return target if label is None else f"{target}|{label}", "markup"
         return link_text(target, label)
@@ -180,7 +182,8 @@ class _Renderer:
             self._pieces[index + 1] = self._pieces[index + 1][1:]
             text: str | None = "".join(values[0]) if values else ""
         else:
-            text = expand(name, _parameters(values), self._page)
+            in_table = any(frame.table is not None for frame in self._frames)
+            text = expand(name, _parameters(values), self._page, in_table=in_table)
         if text:
             self._out.append(text)
         self._count("templates", written - len(text or ""))
@@ -379,12 +382,13 @@ class _Renderer:
 
 
 def _parameters(values: Sequence[list[str]]) -> list[tuple[str, str]]:
+    """Names and values; a name that is written keeps its equals sign: `|1=a` is no `|a` to a parser function."""
     parameters: list[tuple[str, str]] = []
     position = 0
     for parts in values:
         name, equals, value = parts[0].partition("=") if parts else ("", "", "")
         if equals:
-            parameters.append((name.strip(), value + "".join(parts[1:])))
+            parameters.append((name + equals, value + "".join(parts[1:])))
         else:
             position += 1
             parameters.append((str(position), "".join(parts)))

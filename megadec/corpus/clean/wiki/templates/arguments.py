@@ -23,7 +23,7 @@ class Arguments:
     """
 
     def __init__(self, parameters: Sequence[tuple[str, str]], page: Page, name: str = "", head: str = "") -> None:
-        self._values = {name.strip().lower(): value.strip() for name, value in parameters}
+        self._values = {name.removesuffix("=").strip().lower(): value.strip() for name, value in parameters}
         self._parameters = parameters
         self.page = page
         self.name = name
@@ -42,9 +42,9 @@ class Arguments:
         pieces: list[str] = []
         position = 1
         for name, value in self._parameters:
-            is_positional = name.strip() == str(position)
+            is_positional = name == str(position)
             position += is_positional
-            pieces.append(value.strip() if is_positional else f"{name.strip()}={value.strip()}")
+            pieces.append(value.strip() if is_positional else f"{name.removesuffix('=').strip()}={value.strip()}")
         return pieces
 
     def numbered(self, prefix: str) -> list[tuple[int, str]]:

@@ -37,7 +37,7 @@ def _quote_with_marks(arguments: Arguments) -> str:
     text = arguments.text(1, "text", "quote")
     source = "，".join(filter(None, (arguments.text("author", 4), arguments.text("source", 5))))
     if not source and not re.fullmatch(r"[0-9.]*(?:px|em|%)?", arguments.text(2)):
-        source = arguments.text(2)
+        source = "，".join(filter(None, (arguments.text(2), arguments.text(3))))
     return block(f"{text}——{source}" if source and text else text)
 
 
@@ -141,7 +141,9 @@ TABLE: Table = (
     (names("""
         quote, quotation, blockquote, quote box, quotebox, 引用, 引言, 引文, 古文, bquote, quote2, quotex
         block quote, bq, poem quote, poemquote, 引用文, 引用框, quote frame, long quote, 語錄, 语录, quotation2
-        centered quote, 名言, qb, quote1, letter, epigraph, displayquote, 原文引用, 經文, 经文, q, pull quote
+        centered quote, centered pull quote, 文言, 文言文, 古籍引文, 引文框, quotebox4, quote paper, cite quote
+        名言, qb
+        quote1, letter, epigraph, displayquote, 原文引用, 經文, 经文, q, pull quote
     """), _quote),
     (names("cquote, cquote2, rquote, cquotetxt, cq, centerquote"), _quote_with_marks),
     (names("""
@@ -160,13 +162,14 @@ TABLE: Table = (
     """), _list),
     (names("""
         hidden, 隐藏, 隱藏, 折叠, 摺疊, 折疊, show, hide, 显示, 顯示, 可折叠, 可摺疊, 可隐藏, 可隱藏
-        collapsible, nav
+        collapsible, nav, collapsible section, collapsible text, collapsed text, 可折叠文字, 可摺疊文字, 折叠文字
+        hidden section, 可折叠内容, 折疊內容
     """), _folded),
     (names("collapse, collapsed, 折叠内容, 摺疊內容"), _collapsed),
     (names("""
         hidden begin, hiddenbegin, collapse top, collapsetop, navtop, 折叠开始, 折疊開始, 摺疊開始, 隐藏开始
         隱藏開始, hidden top, nav top, cot, hat, 折叠上, 摺疊上, 可折叠开始, 可折疊開始, show begin, 剧透开始
-        collapsible top
+        collapsible top, hideh, hide top, hide begin, 折叠框开始
     """), _fold_begin),
     (names("""
         columns-list, columns list, columns, column list, columns2, col list, 分栏列表, 分欄列表, 多栏列表
@@ -179,7 +182,8 @@ TABLE: Table = (
         col-5, col-1-of-2, col-2-of-2, col-break, colbreak, col-start, col-end, col begin, col end, col break
         columns end, columns start, columns-start, column-end, multicol, multicol-break, multicol-end
         multicol-section, end, end plainlist, endplainlist, startplainlist, flatlist end, startflatlist
-        endflatlist, hlist start, hidden end, hiddenend, collapse bottom, collapsebottom, navend, navbottom
+        endflatlist, hlist start, hidden end, hiddenend, hidef, hide bottom, hide end, end div col
+        collapse bottom, collapsebottom, navend, navbottom
         nav bottom, cob, hab, 折叠结束, 折疊結束, 摺疊結束, 隐藏结束, 隱藏結束, hidden bottom, 折叠下, 摺疊下
         spoiler, spoilers, endspoiler, spoiler end, 剧透, 劇透, 剧透结束, 劇透結束, quote end, box end
         stack begin, stack end, s-end, top, mid, bottom, divcol, divcolend, div col start, 分栏开始, 分欄開始

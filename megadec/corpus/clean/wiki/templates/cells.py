@@ -1,4 +1,5 @@
-"""Templates of table cells: what stands in them, or the word that they show where nothing is given."""
+"""Templates of table cells: what stands in them, or the word that they show where nothing is given. Outside of a table
+none shows anything: a template of the same name is another one."""
 
 from megadec.corpus.clean.wiki.templates.arguments import Recipe, Table, argument, names
 
@@ -14,8 +15,6 @@ _CELLS = {
     "否": "no, no2, nay, no check, 否",
     "有": "有",
     "无": "无, 無, none",
-    "✓": "tick, check, checkmark, yes-tick, check mark, bluecheck, greentick, cm",
-    "✗": "cross, x mark, xmark, redx, x mark-n, cross mark, red x",
     "部分": "partial, some, 部分, partially, mostly, mainly, partly",
     "不适用": "n/a, na, not applicable, 不适用, 不適用, n/a2",
     "未知": "unknown, 未知, dunno, unk, 不明, 不詳, 不详",

@@ -1,22 +1,29 @@
-"""Templates of dates, years and ages. What depends on today (an age, "years ago") is never shown."""
+"""Templates of dates and years."""
 
 import re
-from datetime import date
 
 from megadec.corpus.clean.wiki.protect import LINE_BREAK
 from megadec.corpus.clean.wiki.templates.arguments import Arguments, Table, argument, names
 
 _ISO = re.compile(r"([0-9]{3,4})[-/.]([0-9]{1,2})(?:[-/.]([0-9]{1,2}))?$")
 _YEAR = re.compile(r"(?:公元|西元)?([0-9]{1,4})年?$")
+_IN_ENGLISH = re.compile(r"(?:([0-9]{1,2}) )?([A-Za-z]{3,9})\.? (?:([0-9]{1,2}),? )?([0-9]{4})$")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # Any template whose name says that it is a date, and whose first argument is a year.
 IS_DATE = re.compile(r"\bdates?\b|日期|生年月日|出生|逝世|去世|忌日")
 
 
 def shown_date(parts: list[str]) -> str:
-    """`2008年3月1日` of a year, a month and a day, as far as they are given and make sense; empty where they do not."""
+    """`2008年3月1日` of a year, a month and a day, as far as they are given and make sense; empty where they do not.
+
+    One part alone may be a date in ISO 8601 or in English words.
+    """
     if parts and (iso := _ISO.match(parts[0])):
         parts = [part for part in iso.groups() if part]
+    elif parts and (words := _IN_ENGLISH.match(parts[0])) and _month(words[2]):
+        parts = [words[4], words[2], words[1] or words[3] or ""]
+    elif len(parts) == 3 and not parts[0] and _month(parts[1]) and parts[2].isdecimal():
+        return f"{_month(parts[1])}月{int(parts[2])}日"
     year = _YEAR.match(parts[0]) if parts else None
     if not year or not 0 < int(year[1]) < 3000:
         return ""
@@ -48,30 +55,14 @@ def _date(arguments: Arguments) -> str:
 
 def _after_format(arguments: Arguments) -> str:
     """{{dts|format|2008|3|1}}: the date begins with the second argument."""
-    return date_of(arguments, 2) if not arguments.text(1).isdecimal() else ""
+    given = arguments.text(1)
+    return date_of(arguments, 2) if given and not given.isdecimal() else ""
 
 
-def _death(arguments: Arguments) -> str:
-    """A date of death with the age, where both dates are whole."""
-    died = date_of(arguments)
-    years = years_between(arguments, 4, 1)
-    return f"{died}（{years}{arguments.words('岁')}）" if died and years else died or arguments.text(1)
-
-
-def years_between(arguments: Arguments, first: int, second: int) -> int | None:
-    """Whole years from the date at the one position to that at the other; None where one is not a whole date."""
-    values = [[arguments.text(start + i) for i in range(3)] for start in (first, second)]
-    try:
-        born, died = (date(*(int(part) for part in parts)) for parts in values)
-    except ValueError:
-        return None
-    years = died.year - born.year - ((died.month, died.day) < (born.month, born.day))
-    return years if 0 <= years < 1000 else None
-
-
-def _age(arguments: Arguments) -> str | None:
-    years = years_between(arguments, 1, 4)
-    return None if years is None else str(years)
+def _between(arguments: Arguments) -> str:
+    """{{date range|2000|2001}}"""
+    dates = [shown_date([value]) or value for value in arguments.positional()]
+    return "－".join(dates)
 
 
 def _as_of(arguments: Arguments) -> str:
@@ -111,8 +102,11 @@ def _releases(arguments: Arguments) -> str:
 
 def _life(arguments: Arguments) -> str:
     """{{bd|1900年|1月1日|1980年|2月2日}}; of the living the birth alone."""
-    born, died = (arguments.text(first) + arguments.text(first + 1) for first in (1, 3))
-    born, died = (shown_date([part]) if _ISO.match(part) else part for part in (born, died))
+    if arguments.text(1).isdecimal() and re.fullmatch("[0-9]{3,4}", arguments.text(2)):  # two years
+        return f"{arguments.text(1)}年－{arguments.text(2)}年"
+    parts = [arguments.text(position) for position in (1, 2, 3, 4)]
+    years = [shown_date([part]) or part if _ISO.match(part) or part.isdecimal() else part for part in parts[::2]]
+    born, died = years[0] + parts[1], years[1] + parts[3]
     return f"{born}－{died}" if re.search(r"[\w?？]", died) else born
 
 
@@ -135,22 +129,14 @@ TABLE: Table = (
     (names("""
         start date, end date, birth date, birth-date, birth date2, birth date and age, birthdate and age
         birthdate, b-da, 成立于, 成立於, birth date and age2, bda, dob, birth-date and age, birth year and age
-        birth based on age as of date, bya, death date, death-date, date, death year and age, release date, dts
+        bya, birth year, death year, death date, death-date, date, death year and age, release date, dts
         start date and age, start date and years ago, 日期, 生日, 生年, 生年月日, 出生日期, 出生日期和年龄
         出生日期和年齡, 出生日期及年龄, 出生日期及年齡, 生年月日和年齡, 生年月日和年龄, 出生年和年龄
         出生年和年齡, 出生年份和年龄, 出生年份和年齡, 逝世日期, 开始日期, 開始日期, 結束日期, 结束日期
         开始日期和年龄, 開始日期和年齡, 成立日期, 成立日期和年龄, 成立日期和年齡, 发布日期, 發布日期, 發行日期
         发行日期, 播出日期, 首播日期, isodate, date-mf, datetime
     """), _date),
-    (names("""
-        death date and age, death-date and age, dda, 逝世日期和年龄, 逝世日期和年齡, 逝世日期及年龄
-        逝世日期及年齡, 死亡日期和年龄, 死亡日期和年齡, 死亡日期及年龄, 死亡日期及年齡, 去世日期和年齡
-        去世日期和年龄
-    """), _death),
-    (names("""
-        age, 年龄, 年齡, age in years, age in days, age in years and days, age in years months and days, ayd
-        aym, age nts, time ago, years ago, years or months ago, time since, 距今
-    """), _age),
+    (names("date range, daterange, date-range, 日期范围, 日期範圍, 年份范围, 年份範圍"), _between),
     (names("as of, asof, 截至, 截止, 截止到, 截至到, as at"), _as_of),
     (names("film date, filmdate, 电影日期, 電影日期, 上映日期"), _film_dates),
     (names("vgrelease, video game release, vgrelease new, vgrtbl, 游戏发行日期, 遊戲發行日期"), _releases),

@@ -7,26 +7,31 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from megadec.corpus.clean.wiki.templates import amounts, blocks, cells, dates, inline, languages, places
+from megadec.corpus.clean.wiki.templates import ages, amounts, blocks, cells, dates, inline, languages, places
 from megadec.corpus.clean.wiki.templates.arguments import Arguments, Page, Recipe
 from megadec.corpus.clean.wiki.templates.functions import FUNCTIONS
 
 _NAMESPACE = re.compile(r"^(?:(?:template|模板|样板|樣板|t|subst|safesubst|msgnw|raw)\s*:\s*)+")
 
+_NAMESPACE_AS_WRITTEN = re.compile(r"^\s*(?:(?:template|模板|样板|樣板|t|subst|safesubst|msgnw|raw)\s*:\s*)+", re.I)
 
-def expand(name: str, parameters: Sequence[tuple[str, str]], page: Page) -> str | None:
+
+def expand(name: str, parameters: Sequence[tuple[str, str]], page: Page, *, in_table: bool = True) -> str | None:
     """The text that a template shows; None where no rule knows it: it shows nothing, and the caller counts it.
 
-    `parameters` are its arguments in order as (name, value); those without a name are called 1, 2, 3, ... Values are
-    text already, what stands inside is expanded first. `name` may be a parser function with what follows its colon
-    (`#if: x`).
+    `parameters` are its arguments in order as (name, value); those without a name are called 1, 2, 3, ..., a name that
+    is written ends in `=`. Values are text already, what stands inside is expanded first. `name` may be a parser
+    function with what follows its colon (`#if: x`). Templates of cells show nothing outside of a table.
     """
     plain = template_name(name)
     function, colon, _ = plain.partition(":")
     if colon and function in _FUNCTIONS:
-        return _FUNCTIONS[function](Arguments(parameters, page, function, name.partition(":")[2]))
+        head = _NAMESPACE_AS_WRITTEN.sub("", name).partition(":")[2]
+        return _FUNCTIONS[function](Arguments(parameters, page, function, head))
     recipe = _recipe(plain)
-    return None if recipe is None else recipe(Arguments(parameters, page, plain))
+    if recipe is None or (not in_table and plain in _CELLS):
+        return None
+    return recipe(Arguments(parameters, page, plain))
 
 
 @lru_cache(4096)
@@ -47,11 +52,17 @@ def _recipe(plain: str) -> Recipe | None:
     return (lambda arguments: dates.date_of(arguments) or None) if dates.IS_DATE.search(plain) else None
 
 
+# Magic words that take a page or a number behind a colon.
+_WITH_ARGUMENT = (
+    "pagename", "fullpagename", "basepagename", "subpagename", "articlepagename", "subjectpagename", "rootpagename",
+    "numberofarticles", "numberofpages",
+)  # fmt: skip
 _TABLE: dict[str, Recipe] = {
     name: recipe
     # Of two rules for one name the later stands.
-    for table in (cells, places, dates, amounts, languages, blocks, inline)
+    for table in (cells, places, dates, ages, amounts, languages, blocks, inline)
     for names, recipe in table.TABLE
     for name in names
 }
-_FUNCTIONS = FUNCTIONS | {name: _TABLE[name] for name in ("pagename", "fullpagename", "basepagename", "subpagename")}
+_CELLS = frozenset(name for names, recipe in cells.TABLE for name in names if _TABLE[name] is recipe)
+_FUNCTIONS = FUNCTIONS | {name: _TABLE[name] for name in _WITH_ARGUMENT}

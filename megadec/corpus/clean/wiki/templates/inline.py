@@ -60,7 +60,7 @@ TABLE: Table = (
     # The first argument (or text=) is shown.
     (names("""
         nowrap, nobr, nobreak, nobold, noitalic, small, smaller, big, larger, large, huge, center, align-center
-        u, tiny, underline, s, strike, del, ins, sub, bold, b, i, italic, em, strong, abbr, tooltip, hover kbd
+        u, tiny, underline, s, strike, del, ins, sub, bold, b, i, italic, em, strong, abbr, tooltip, kbd
         code, mono, monospace, tt, var, mvar, math, unicode, 僻字, 專名號, 专名号, 專名, 专名, 書名號, 书名号
         波浪線, uw, 地名, 人名, red, green, blue, orange, gray, grey, purple, brown, black, white, pink, yellow
         直排, hl, vertical, mark, highlight, wikt, wiktionary, 维基词典, 維基詞典, spaced, chem2, pua, 楷体
@@ -70,23 +70,33 @@ TABLE: Table = (
         overset, underset, hanging indent, indent text, keyb, midsize, nowiki text, sic, linkto, noprint
         noredlink, samp, screen-only, avoid wrap, nowraplinks, wj, tcy, 縱中橫, serif, sans-serif, script, hira
         kana, raise, lower, nonbreaking, vernacular name, au, 字, 字符, angbr, angle bracket, xt, !xt, samp2
-        strikethrough, gap, transparent, 原文, 青空文庫, 内容, iast, hebrew, script/hebrew, script/arabic
-        citation needed span, cn-span, fact span, 来源请求范围
+        strikethrough, transparent, noflag, dfn, 强调, 強調, explain, abbrlink, 書名, 书名, 波浪號, 波浪号,
+        x-larger, xx-larger, x-large, xx-large, x-small, x-smaller, 大, 小, 红, 紅, 红色, 紅色, 蓝, 藍, 蓝色, 藍色,
+        绿, 綠, 绿色, 綠色, 上标文字, 異體字, 异体字, 文字, 文本, nowrap2, 粗, 斜, 强, 強, nq, 原文, 青空文庫
+        内容, iast, hebrew
+        script/hebrew, script/arabic
         arabic, polytonic, greek, thai, tamil, devanagari, script/mongolian, mongolunicode, 蒙古文, 滿文, 满文
-        manchunicode, 藏文, mongol unicode
+        manchunicode, 藏文, mongol unicode, citation needed span, cn-span, fact span, 来源请求范围, 來源請求範圍
     """), argument(1, "text", "content")),
     # The second is shown: the first names a colour, a file, a size or a sorting key.
     (names("""
         color, 字体颜色, 字體顏色, font color, fontcolor, colored text, text color, background color, bg
         bgcolor, resize, audio, 音频, 音頻, sort, 排序, 顏色, 颜色, font, fs, color text, colour, colorize
-        fontsize, 字体, 字體, 字號, 字号, legend, legend2, legend inline, 图例, 圖例, align, 对齐, 對齊
+        fontsize, 字体, 字體, 字號, 字号, legend, legend2, legend0, legend line, legend inline, h:title, hover title
+        hover, 图例, 圖例, align, 对齐, 對齊
         bgcolour, background, 背景色, 背景, listen inline, wikisourcelink, sortkey, colored, colours, text2
     """), argument(2, "text", 1)),
     (names("""
         sortname, sort name, 排序姓名
     """), lambda a: a.text("dab") or "·".join(filter(None, (a.text(1), a.text(2))))),
     (names("color box, colorbox, 色块, 色塊, colour box, color sample"), argument(2)),
-    (names("linktext, chem, key, keypress, 化学式, 化學式, zh-linktext, binomial, not typo, su"), joined("")),
+    (names("linktext, chem, simple chemical formula, 化学式, 化學式, zh-linktext, binomial, not typo, su"), joined("")),
+    (names("key, keypress, key press, 按键, 按鍵"), joined("+")),
+    (names("tick, check, checkmark, yes-tick, check mark, bluecheck, greentick, cm"), constant("✓")),
+    (names("cross, x mark, xmark, redx, x mark-n, cross mark, red x"), constant("✗")),
+    (["flat"], constant("♭")),
+    (["sharp"], constant("♯")),
+    (["natural"], constant("♮")),
     (names("ce"), argument(1)),
     (names("url, 网址, 網址, official url, 官方网址"), argument(2, 1)),
     (names("javadoc:se, javadoc, javadoc se"), _javadoc),
@@ -107,6 +117,7 @@ TABLE: Table = (
     (["deg", "°", "degree"], constant("°")),
     (names("車站編號c, 车站编号c, 車站編號, 车站编号, station number, 駅番号"), argument(2, 1)),
     (names("sqrt, radic, √"), lambda a: f"√{a.text(1)}" if a.text(1) else ""),
+    (["tmath"], lambda a: f"${a.text(1)}$" if a.text(1) else ""),
     (["pi"], constant("π")),
     (["tau"], constant("τ")),
     (["prime"], lambda a: f"{a.text(1)}′"),
@@ -115,9 +126,12 @@ TABLE: Table = (
     (names("circled, 圈, 圈字, circle, bold dark green, block indented"), argument(1)),
     (["times", "×"], constant("×")),
     (["minus", "−"], constant("−")),
-    (["pm", "±"], constant("±")),
+    (["pm", "±"], lambda a: f"±{a.text(1)}"),
     (["(("], constant("{{")),
-    (names("pagename, fullpagename, basepagename, subpagename, fullpagenamee, pagenamee, rootpagename"), _title),
+    (names("""
+        pagename, fullpagename, basepagename, subpagename, fullpagenamee, pagenamee, rootpagename, subjectpagename
+        articlepagename
+    """), _title),
     (names("地区用词, 地區用詞, 地区词, 地區詞"), _regional),
     *(([bracket], _bracket(simplified)) for bracket, simplified in zip("〈〉「」『』", "《》“”‘’", strict=True)),
     (names("台湾植物, 臺灣植物, 台灣植物"), argument("zh")),
@@ -125,7 +139,8 @@ TABLE: Table = (
     (["sitename"], constant("维基百科")),
     # Known to show nothing of the page.
     (names("""
-        anchor, anchors, 锚点, 錨點, clear, -, clearleft, clearright, clr, toc, toc right, tocright, toc limit
+        gap, 间隔, 間隔, anchor, anchors, 锚点, 錨點, clear, -, clearleft, clearright, clr, toc, toc right, tocright
+        toc limit
         toc left, zwsp, wbr, shy, zwnj, zwj, defaultsort, displaytitle, outdent, increase, decrease, steady
         growth, up, down, 上升, 下降, same, gain, nochange, no change, increasepositive, decreasepositive
         increasenegative, decreasenegative, profit, dtsh, hs, ntsh, hsp, ns, namespace, namespacenumber

@@ -47,12 +47,14 @@ def by_prefix(name: str) -> Recipe | None:
 def _foreign_link(arguments: Arguments) -> str:
     """{{link-en|中文|English|显示}}: what is shown, else the Chinese title; never the foreign one."""
     given = arguments.text("zh_text", "d", "nt", "lt", "display", "text", "显示", "顯示")
-    return given or arguments.text(3, "zh", "title", "tzh", 1)
+    third = arguments.text(3)
+    return given or ("" if third.lower() in LANGUAGES else third) or arguments.text("zh", "title", "tzh", 1)
 
 
 def _foreign_link_named(arguments: Arguments) -> str:
     """{{ill|中文|en|English|lt=显示}}, and with the language first: {{ill|en|中文|English}}."""
-    first = 2 if arguments.text(1).lower() in LANGUAGES and arguments.text(3) else 1
+    code, second = arguments.text(1).lower(), arguments.text(2)
+    first = 2 if code in LANGUAGES and second and second.lower() not in LANGUAGES else 1
     return arguments.text("zh_text", "d", "lt", "display", "zh", "title", first)
 
 
@@ -82,7 +84,8 @@ def _ruby_language(arguments: Arguments) -> str:
 
 def _nihongo(arguments: Arguments) -> str:
     shown = arguments.text(1)
-    rest = [text for text in (as_written("ja", arguments.text(2)), arguments.text(3)) if text]
+    given = (as_written("ja", arguments.text(2)), arguments.text(3), arguments.text(4, "extra"))
+    rest = [text for text in given if text]
     return f"{shown}（{'，'.join(rest)}）" if shown and rest else shown or "，".join(rest)
 
 
@@ -172,7 +175,8 @@ TABLE: Table = (
     (["langx"], lambda arguments: labelled(arguments.text(1), arguments.text(2), arguments)),
     (names("""
         link-en, le, lj, lf, lke, link, internal link helper, lw, lwh, red link, lang link, en-link, illm-lite
-        lk, ld, li, lr, lee, link language, 外语链接, 外語連結, 绿链, 綠鏈, 內部連結助手, 内部链接助手, 内部連結
+        lk, ld, li, lr, lee, link language, redlink, 蓝链, 藍鏈, 藍鍊, 蓝链接, 外语链接, 外語連結, 绿链, 綠鏈
+        內部連結助手, 内部链接助手, 内部連結
         跨维基链接, 跨維基連結, 红链, 紅鏈, 链接, 連結, 鏈接, link-interlanguage
     """), FOREIGN_LINK),
     (names("""
@@ -183,11 +187,11 @@ TABLE: Table = (
     (names("tsl, translink, tslh, tsll, tsl2, 翻译链接, 翻譯連結, translation link, 译链, 譯鏈"), _language_first),
     (names("""
         ruby, rubi, ruby2, 注音, 拼音, ruby-py, ruby-ja, ruby-zh, ruby-zh-b, ruby-zh-p, 旁註, 旁注, furigana
-        rubyh
+        rubyh, ruby/ja, ruby/zh, ruby/zh-b, ruby/zh-p, ruby/ko
     """), _ruby_language),
     (names("rubyja, ruby-ko"), argument(2, 1)),
     (names("transl, transliteration, 转写, 轉寫"), _transliteration),
-    (names("nihongo, nihongo2, nihongo3, nihongo4, nihongo krt, nihongo core, 日語, 日语"), _nihongo),
+    (names("nihongo, nihongo2, nihongo3, nihongo4, nihongo krt, nihongo core, nihongo foot, 日語, 日语"), _nihongo),
     (names("jpn, japanese, ja, jahira, 日文"), _japanese),
     (names("kor, korean, ko, ko-hhrm, 韓文, 韩文"), _korean),
     (names("vie, vietnamese, vi"), _parts(越南语=("v", "q", "1"), 汉字=("hn", "h", "2"))),

@@ -2,7 +2,7 @@
 
 import re
 
-from megadec.corpus.clean.wiki.templates.arguments import Arguments, Recipe, Table, argument, constant, names, pairs
+from megadec.corpus.clean.wiki.templates.arguments import Arguments, Recipe, Table, constant, names, pairs
 
 
 def country(name: str) -> str:
@@ -41,6 +41,8 @@ def _ship(prefix: str) -> Recipe:
     """{{USS|Enterprise|CV-6}}: `USS Enterprise (CV-6)`; the third argument says which of the three are shown."""
 
     def shown(arguments: Arguments) -> str:
+        if not arguments.text(1):
+            return ""
         return _ship_name(prefix, arguments.text(1), arguments.text(2), arguments.text(3))
 
     return shown
@@ -74,20 +76,25 @@ def _station(word: str) -> Recipe:
 
 def _station_of_system(arguments: Arguments) -> str:
     """{{stl|北京地铁|西直门}}: the station, not the system."""
-    name = arguments.text(3, 2)
+    name, given = arguments.text(2), arguments.text(3)
+    name = name if given.isdecimal() else given or name
     return f"{name}站" if name and not name.endswith("站") else name
 
 
+def _line_of_system(arguments: Arguments) -> str:
+    """{{lnl|上海地铁|2}}: `2号线`."""
+    name = arguments.text(3, 2)
+    return arguments.words(f"{name}号线") if name.isdecimal() else name
+
+
 _SHIPS = """
-    uss HMS, hms, hmas, hmcs, hmnzs, hmis, hmsas, rms, ss, ms, mv, mt, rfa, usns, usat, usrc, uscgc, sms, js, jds, roks
-    kri, orp, hnlms, hnoms, hdms, hswms, ara, bap, tcg, rocs, gts, hmhs, hmt, hmy, ps, tss, pns, fs, nrp, bns, htms, kd
+    uss HMS, hms, hmas, hmcs, hmnzs, hmis, hmsas, rms, ss, ms, mv, mt, rfa, usns, usat, usrc, uscgc, sms, js
+    jds, roks
+    kri, orp, hnlms, hnoms, hdms, hswms, ara, bap, tcg, rocs, gts, hmhs, hmt, hmy, ps, tss, pns, fs, nrp, bns
+    htms, kd
     csx, css, rv, sv, ts, bae, bns, ins, le, hmm, usav, ussc
 """
-_SHIP_PREFIXES = [
-    name
-    for name in _SHIPS.replace(",", " ").split()
-    if name not in ("le", "ps", "ts", "ss", "HMS", "hmm", "ussc", "csx")
-]
+_SHIP_PREFIXES = [name for name in _SHIPS.replace(",", " ").split() if name not in ("le", "HMS", "hmm", "ussc", "csx")]
 
 COUNTRIES = pairs("""
     chn 中国, prc 中国, cn 中国, roc 中华民国, twn 中华民国, roc-tw 中华民国, tpe 中华台北, hkg 香港, mac 澳门
@@ -186,10 +193,10 @@ TABLE: Table = (
     (names("""
         stn, 站, station, 台鐵車站, 臺鐵車站, 台铁车站, 高鐵車站, 高铁车站, jr站, jr車站, jr车站, 车站, 車站
         stnlnk, sta, 铁路车站, 鐵路車站, railway station, rws, tram, metro, 地铁站, 地鐵站, 捷運站, hkmtr, mtr
-        港鐵站, 轻轨站, 輕軌站, trst
+        駅, 火车站, 火車站, 港鐵站, 轻轨站, 輕軌站, trst
     """), _station("站")),
     (names("stl, 系统站, 系統站, station link, stnl, 站链接, 站連結, smtst, lrt, hmst, krail"), _station_of_system),
-    (names("lnl, line link, 线路链接, 線路連結, 路線, rail line"), argument(3, 2)),
+    (names("lnl, line link, 线路链接, 線路連結, 路線, rail line"), _line_of_system),
     (names("""
         rint, ric, rail-interchange, bsicon, bs icon, rcb, rail color box, rail icon, 轨道交通标志, 軌道交通標誌
     """), constant("")),
