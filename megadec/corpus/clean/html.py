@@ -27,7 +27,7 @@ _SHORT = "b|em|i|q|s|u"  # where a name is a letter, an attribute tells a tag fr
 _ATTRIBUTES = r"""(?:[\s/](?:[^<>"']|"[^"<]{0,1000}"|'[^'<]{0,1000}'|["'])*+)?"""
 _TAG = re.compile(
     rf"</?(?:({_BLOCKS})|(td|th)|{_INLINE}){_ATTRIBUTES}>|</?(?:{_SHORT})(?:\s[^<>=]{{0,100}}=[^<>]*)?\s*/?>"
-    r"|<(?:!doctype|!\[|\?xml)[^<>]*>|<!--",
+    r"|<!\[cdata\[|\]\]>|<(?:!doctype|!\[|\?xml)[^<>]*>|<!--",
     re.IGNORECASE,
 )
 # What begins like a tag at the text's end, where an export cut it.

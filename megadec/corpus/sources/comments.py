@@ -1,6 +1,6 @@
 """Comments and other tables in CSV or TSV.
 
-In: .csv files (quoted newlines, byte order mark), .tsv files (a row a line, quotation marks are characters), alone, in
+In: .csv files (quoted newlines, byte order mark; also with semicolons or tabs, as their header line says), .tsv files (a row a line, quotation marks are characters), alone, in
 folders, compressed or in archives. Out: a document a row. The columns are named by options or by their usual names; a
 file without a header line is not read.
 """
@@ -20,6 +20,7 @@ from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions
 
 SOURCE = "comments"
 SUFFIXES = (".csv", ".tsv")
+LONGEST_HEADER_CHARACTERS = 4096
 LONGEST_FIELD_CHARACTERS = 16 << 20
 LEAST_SWALLOWED = 3  # lines, each of which looks like a row: a quote that opens there was not meant as one
 NO_END = "a quote that opens there never closes; --csv_quotes no reads quotes as characters"
@@ -67,13 +68,22 @@ read_comments = FileReader(SUFFIXES, table_documents, _cuts)
 def _form(member: Member, options: ReadOptions) -> dict[str, Any]:
     tabs = member.path.suffix.lower() == ".tsv"
     quotes = not tabs if options.csv_quotes == "auto" else options.csv_quotes == "yes"
-    return {"delimiter": "\t" if tabs else ",", "quoting": csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE}
+    header = _first_line(member, options)
+    delimiter = "\t" if tabs else next((mark for mark in ",\t;" if mark in header), ",")
+    return {"delimiter": delimiter, "quoting": csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE}
 
 
 def _header(member: Member, options: ReadOptions, form: dict[str, Any]) -> list[str]:
     """The header line of a file of which a later part is read."""
-    text = member.head.decode(codec_of(member, options.encoding), "replace").removeprefix("\ufeff")
-    return next(filter(None, csv.reader(text.splitlines(), **form)), [])
+    return next(filter(None, csv.reader(_beginning(member, options).splitlines(), **form)), [])
+
+
+def _first_line(member: Member, options: ReadOptions) -> str:
+    return next(filter(str.strip, _beginning(member, options)[:LONGEST_HEADER_CHARACTERS].splitlines()), "")
+
+
+def _beginning(member: Member, options: ReadOptions) -> str:
+    return member.head.decode(codec_of(member, options.encoding), "replace").removeprefix("\ufeff")
 
 
 def _rows(member: Member, texts: Iterator[str], form: dict[str, Any]) -> Iterator[tuple[int, list[str], Sequence[str]]]:

@@ -30,7 +30,7 @@ def line_ranges(file: IO[bytes], cuts: LineCuts) -> list[tuple[int, int, int]] |
 
     A part has about 16 MiB, or one line if that is longer. A carriage return alone ends lines too, but is not cut at.
     """
-    if cuts.codec.startswith("utf-16") or cuts.codec in UTF_16:
+    if cuts.codec.startswith(("utf-16", "utf-32")) or cuts.codec in UTF_16:
         return None
     return _after_groups(file, cuts) if cuts.filled_lines else _after_lines(file, cuts)
 

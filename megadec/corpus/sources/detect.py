@@ -8,7 +8,14 @@ import codecs
 
 from megadec.corpus.clean.common_characters import BEYOND_ASCII, common_share
 
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+# The mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 ONE_BYTE_ASCII = ("utf-8", "gb18030", "big5hkscs")
 UTF_16 = ("utf-16-le", "utf-16-be")
 SAMPLE_BYTES = 1 << 16

@@ -18,7 +18,7 @@ from megadec.corpus.sources.cuts import LineCuts
 from megadec.corpus.sources.encoding import characters, codec_of, filled_lines, joined
 from megadec.corpus.sources.files import BLOCK_BYTES, Member
 from megadec.corpus.sources.pieces import FileReader
-from megadec.corpus.sources.reading import FieldMapping, LineCheck, ReadOptions
+from megadec.corpus.sources.reading import FIELD_GUESSES, FieldMapping, LineCheck, ReadOptions
 
 SOURCE = "jsonl"
 SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -27,6 +27,7 @@ LARGEST_OBJECT_CHARACTERS = 64 << 20
 LINES, LIST, ONE = "lines", "list", "one object"
 _NEITHER = "neither a JSON object a line nor one JSON value"
 _OTHER_JSON = "neither objects nor paragraphs in SQuAD form (data/paragraphs)"
+_TEXT_KEYS = frozenset(",".join(FIELD_GUESSES["text_field"]).split(","))
 _SEPARATORS = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
 
@@ -52,7 +53,7 @@ def json_documents(member: Member, report: CorpusReport, options: ReadOptions) -
         if _is_squad(value):
             yield from _squad(member, value["data"])
             return
-        objects = [(1, value)]
+        objects = enumerate(_objects_in(value) or [value], 1)
     mapping = FieldMapping(options, member.name)
     for number, row in objects:
         try:
@@ -84,15 +85,17 @@ def _opening(member: Member, options: ReadOptions) -> str:
         return ONE if '"paragraphs"' in first else LINES
     second = rest.lstrip().partition("\n")[0]
     value = _parsed(first)
-    if isinstance(value, dict):
-        return ONE if not second and _is_squad(value) else LINES
+    if isinstance(value, (dict, str)):
+        return ONE if not second and (_is_squad(value) or _objects_in(value)) else LINES
     return LINES if isinstance(_parsed(second), dict) else ONE
 
 
 def _from_lines(rows: Iterable[tuple[int, str]], check: LineCheck) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in rows:
         value = _parsed(line)
-        if isinstance(value, dict):
+        if isinstance(value, str):
+            yield number, {"text": value}
+        elif isinstance(value, dict):
             yield number, value
         else:
             check.drop(line, number, "not a JSON object")
@@ -120,6 +123,8 @@ def _from_list(member: Member, texts: Iterable[str]) -> Iterator[dict[str, Any]]
                     raise InputError(f"{member.name}: {_NEITHER}: {error}") from None
                 least = 2 * (len(text) - at)  # so that a large object is not parsed at each block
                 break
+            if isinstance(value, str):
+                value = {"text": value}
             if not isinstance(value, dict):
                 raise InputError(f"{member.name}: a list of JSON that is {_OTHER_JSON}")
             least = 0
@@ -150,6 +155,15 @@ def _whole(member: Member, texts: Iterable[str]) -> dict[str, Any]:
 def _is_squad(value: Any) -> bool:
     data = value.get("data") if isinstance(value, dict) else None
     return isinstance(data, list) and all(isinstance(entry, dict) and "paragraphs" in entry for entry in data)
+
+
+def _objects_in(value: Any) -> list[dict[str, Any]]:
+    """The objects of one that only holds them, as `{"data": [{"text": ...}]}` and `{"1": {"text": ...}}` do."""
+    if not isinstance(value, dict) or set(map(str.lower, value)) & _TEXT_KEYS:
+        return []
+    lists = [inner for inner in value.values() if isinstance(inner, list) and inner]
+    found = lists[0] if len(lists) == 1 else [] if lists else list(value.values())
+    return found if all(isinstance(entry, dict) for entry in found) else []
 
 
 def _squad(member: Member, data: list[dict[str, Any]]) -> Iterator[Document]:

@@ -90,18 +90,21 @@ def check_files(report: CorpusReport, options: ReadOptions) -> None:
         )
 
 
+# Several with commas: all of them that are there, as for --text_field.
 FIELD_GUESSES = {
     "text_field": (
         "text", "content", "review", "comment", "sentence", "body", "article", "passage", "answer",
+        "raw_content", "context", "context_text", "abstract", "abst",
+        "text_a,text_b", "sentence1,sentence2", "instruction,input,output", "prompt,response", "conversations", "messages",
         "正文", "内容", "评论", "段落", "文本", "答",
     ),
-    "title_field": ("title", "标题", "问"),
+    "title_field": ("title", "标题", "问", "question"),
     "label_field": ("label", "category", "datatype", "标签", "类别"),
     "url_field": ("url",),
     "id_field": ("id", "docno", "news_id", "qid", "uniquekey", "文件名"),
 }  # fmt: skip
 # In a list of objects as a text: what each holds of it (MNBVC: 段落: [{"行号": 1, "内容": ...}]).
-_PART_KEYS = ("text", "content", "内容")
+_PART_KEYS = ("text", "content", "value", "内容")
 
 
 class FieldMapping:
@@ -116,6 +119,7 @@ class FieldMapping:
         self._name = name
         self._by_keys: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
         self._seen: set[str] = set()
+        self._hint = " (the first line of a table is a header that names its columns)" if columns else ""
         if columns:
             self._choose(tuple(columns))
             self.check_seen()
@@ -155,7 +159,7 @@ class FieldMapping:
                     raise InputError(f"{self._name}: {columns}")
         if not any(chosen["text_field"] for chosen in self._by_keys.values()):
             found = ", ".join(self._seen_in_order())
-            raise InputError(f"{self._name}: no column of text among {found}; name it with --text_field")
+            raise InputError(f"{self._name}: no column of text among {found}; name it with --text_field{self._hint}")
 
     def _seen_in_order(self) -> list[str]:
         return list(dict.fromkeys(key for keys in self._by_keys for key in keys))
@@ -165,7 +169,8 @@ class FieldMapping:
         chosen = {}
         for option, guesses in FIELD_GUESSES.items():
             asked = _asked(self._options, option)
-            guessed = next(((known[guess],) for guess in guesses if guess in known), ())
+            usual = (tuple(known[part] for part in guess.split(",") if part in known) for guess in guesses)
+            guessed = next(filter(None, usual), ())
             chosen[option] = tuple(key for key in asked if key in keys) if asked else guessed
         self._seen.update(keys)
         if len(self._by_keys) < MOST_KEY_SETS:

@@ -161,7 +161,8 @@ def _reasons(values: Sequence[str], classes: frozenset[str]) -> tuple[float, ...
 
 def _header(first: str, last: str) -> bool | None:
     """Whether the label comes first, where a list begins with the names of its columns."""
-    labels, texts = FIELD_GUESSES["label_field"], FIELD_GUESSES["text_field"] + FIELD_GUESSES["title_field"]
+    labels = FIELD_GUESSES["label_field"]
+    texts = ",".join(FIELD_GUESSES["text_field"] + FIELD_GUESSES["title_field"]).split(",")
     if first.lower() in labels and last.lower() in texts:
         return True
     return False if first.lower() in texts and last.lower() in labels else None

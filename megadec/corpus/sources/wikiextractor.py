@@ -21,6 +21,8 @@ from megadec.corpus.sources.reading import LineCheck, ReadOptions
 LARGEST_ARTICLE_CHARACTERS = 64 << 20
 # A title is written as it is, quotation marks too.
 _BEGIN = re.compile(r'<doc id="([^"]*)"(?: revid="[^"]*")? url="([^"]*)" title="(.*)">\s*$')
+_ATTRIBUTES_ONLY = re.compile(r'<doc(?:\s+[a-z_]+="[^"]*")+\s*>\s*$')
+_ATTRIBUTE = re.compile(r'([a-z_]+)="([^"]*)"')
 _END = "</doc>"
 
 
@@ -36,8 +38,8 @@ def article_documents(member: Member, report: CorpusReport, options: ReadOptions
     too_long = f"{member.name}: a <doc> of more than {LARGEST_ARTICLE_CHARACTERS >> 20} Mi characters"
     rows = lines(member, options.encoding, report, check)
     for number, line in enumerate(rows, member.line):
-        if begin := _BEGIN.match(line):
-            identifier, url, title = begin.groups()
+        if begin := _opened(line):
+            identifier, url, title = begin
             text = joined(_until_end(rows, member, title), LARGEST_ARTICLE_CHARACTERS, too_long)
             yield Document(identifier, SOURCE, text.strip(), title=html.unescape(title), url=url)
         elif line.strip():
@@ -50,6 +52,16 @@ def _cuts(member: Member, options: ReadOptions) -> LineCuts | None:
 
 def _is_markup(member: Member) -> bool:
     return member.head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<doc ")
+
+
+def _opened(line: str) -> tuple[str, str, str] | None:
+    """The id, address and title of the `<doc>` that a line begins, in whatever order they are."""
+    if match := _BEGIN.match(line):
+        return match[1], match[2], match[3]
+    if not _ATTRIBUTES_ONLY.match(line):
+        return None
+    values = dict(_ATTRIBUTE.findall(line))
+    return values.get("id", ""), values.get("url", ""), values.get("title", "")
 
 
 def _until_end(rows: Iterator[str], member: Member, title: str) -> Iterator[str]:

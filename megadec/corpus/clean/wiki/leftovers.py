@@ -42,7 +42,7 @@ _SPACE_BY_MARK = re.compile(r" (?:(?=[，。；：、？！）」』》】])|(?<
 
 
 _CLAUSE_END = re.compile("([，。；！？,;!?]+)")
-_ROUND_WITH_GAP = re.compile(rf"[（(]([^（）()\n]*{GAP}[^（）()\n]*)[)）]")
+_ANY_ROUND = re.compile(r"[（(]([^（）()\n]*)[)）]")
 _LONGEST_CLAUSE = 40
 _PAIRS = ("（）", "()", "「」", "『』", "《》", "“”", "‘’", "【】")
 
@@ -56,12 +56,14 @@ def drop_gaps(text: str) -> tuple[str, int]:
     number = text.count(GAP)
     if not number:
         return text, 0
-    text = _ROUND_WITH_GAP.sub(_without_gap_inside, text)
+    text = _ANY_ROUND.sub(_without_gap_inside, text)
     lines = (_without_gap(line) if GAP in line else line for line in text.split("\n"))
     return "\n".join(lines), number
 
 
 def _without_gap_inside(match: re.Match[str]) -> str:
+    if GAP not in match[1]:
+        return match[0]
     parts = [part for part in re.split("[，,；;]", match[1]) if GAP not in part and part.strip()]
     return f"（{'，'.join(part.strip() for part in parts)}）" if parts else ""
 
