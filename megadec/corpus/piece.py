@@ -118,6 +118,7 @@ def _row(passed: Passed, print_: Fingerprint) -> dict[str, Any]:
     taken = passed.context.taken
     counts = {
         "taken": {name: [taken.pieces[name], taken.characters[name]] for name in taken.pieces},
+        "unknown": taken.unknown,
         "measured": passed.context.measured,
     }
     return {
@@ -194,6 +195,7 @@ def _keep(report: CorpusReport, document: Document, row: dict[str, Any], held_ou
     counts, taken = json.loads(row["counts"]), Taken()
     for name, (pieces, characters) in counts["taken"].items():
         taken.add(name, characters, pieces)
+    taken.unknown.update(counts["unknown"])
     report.keep(document, row["raw_characters"], taken, held_out)
     report.of(document.source).measured.update(counts["measured"])
 

@@ -4,16 +4,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
+MOST_UNKNOWN = 1000
+
 
 @dataclass
 class Taken:
     """What was taken out of documents, by name: how many pieces (a table, a reference) and how many characters.
 
-    A name whose characters are negative added some: {{date}} shows more than it is written with.
+    A name whose characters are negative added some: {{date}} shows more than it is written with. `unknown` has how
+    often a template without a rule stood inside a sentence, by its name; of many names the rarest are forgotten.
     """
 
     pieces: Counter[str] = field(default_factory=Counter)
     characters: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
 
     def add(self, name: str, characters: int, pieces: int = 1) -> None:
         """Count `pieces` of a kind that had so many characters in all."""
@@ -24,6 +28,10 @@ class Taken:
         """Add the counts of `other`."""
         self.pieces.update(other.pieces)
         self.characters.update(other.characters)
+        self.unknown.update(other.unknown)
+        if len(self.unknown) > 2 * MOST_UNKNOWN:
+            by_number = sorted(self.unknown.items(), key=lambda item: (-item[1], item[0]))
+            self.unknown = Counter(dict(by_number[:MOST_UNKNOWN]))
 
 
 @dataclass

@@ -18,6 +18,7 @@ from megadec.corpus.document import Document
 SAMPLES_PER_REASON = 3
 SAMPLE_CHARACTERS = 60
 PAIR_CHARACTERS = 300
+UNKNOWN_REPORTED, UNKNOWN_SHOWN = 200, 10  # names of templates without a rule
 READING = "reading"
 
 OnDrop = Callable[[Document, str, str, int], None]
@@ -190,6 +191,7 @@ class CorpusReport:
                 for reason, counts in _counts(total.dropped, total.dropped_characters).items()
             },
             "taken": _taken(total.taken),
+            "unknown_templates": dict(_most_frequent(total.taken.unknown, UNKNOWN_REPORTED)),
             "sources": {name: counts.to_dict() for name, counts in sorted(self.sources.items())},
             "pairs": dict(sorted(self.pairs.items())),
             "notes": dict(sorted(self.notes.items())),
@@ -230,6 +232,8 @@ class CorpusReport:
             for reason, count in counts.dropped.most_common():
                 lines.append(f"{count:>12,} {counts.dropped_characters[reason]:>14,} dropped: {reason}")
                 lines.extend(f"{'':>27} | {sample}" for sample in samples.pop(reason, ()))
+            for name, count in _most_frequent(counts.taken.unknown, UNKNOWN_SHOWN):
+                lines.append(f"{count:>12,} {'':>14} no rule for the template in a sentence: {name}")
         lines.extend(f"{count:>12,} {'':>14} {fact}" for fact, count in sorted(self.notes.items()))
         if self.dropped["too_short"] > self.documents_read / 2:
             lines.append(
@@ -246,6 +250,10 @@ def _taken(taken: Taken) -> dict[str, dict[str, int]]:
     return {
         name: {"pieces": count, "characters": taken.characters[name]} for name, count in sorted(taken.pieces.items())
     }
+
+
+def _most_frequent(counts: Counter[str], most: int) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
 
 
 def _sample(document: Document) -> str:

@@ -1,8 +1,8 @@
 """Comments and other tables in CSV or TSV.
 
-In: .csv files (quoted newlines, byte order mark; also with semicolons or tabs, as their header line says), .tsv files (a row a line, quotation marks are characters), alone, in
-folders, compressed or in archives. Out: a document a row. The columns are named by options or by their usual names; a
-file without a header line is not read.
+In: .csv files (quoted newlines, byte order mark; semicolons or tabs where the header line has no comma), .tsv files
+(a row a line, quotation marks are characters), alone, in folders, compressed or in archives. Out: a document a row. The
+columns are named by options or by their usual names; a file without a header line is not read.
 """
 
 import csv

@@ -22,7 +22,7 @@ ENCODINGS = {
     **dict.fromkeys(("utf-8", "utf8"), "utf-8"),
     **dict.fromkeys(("gb18030", "gbk", "gb2312", "cp936"), "gb18030"),
     "big5": "big5hkscs",
-    **{name: name for name in ("utf-16", "utf-16-le", "utf-16-be")},
+    **{name: name for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")},
     "auto": "auto",
 }
 
@@ -103,7 +103,7 @@ def lines(member: Member, encoding: str, report: CorpusReport, check: LineCheck 
     With `check` a line that is not in the encoding is dropped by it and comes as a blank one, unless most are so.
     Raises InputError for a line of more than 256 Mi characters, and as `characters` does.
     """
-    wide = codec_of(member, encoding).startswith("utf-16")
+    wide = codec_of(member, encoding).startswith(("utf-16", "utf-32"))
     if wide or check is None:
         texts = characters(member, encoding, report)
     else:

@@ -22,7 +22,7 @@ class ReadOptions:
     """How to read the input files.
 
     Attributes:
-        encoding: utf-8, gb18030 (also gbk, gb2312), big5, utf-16, or auto (decided for each file and counted).
+        encoding: utf-8, gb18030 (also gbk, gb2312), big5, utf-16, utf-32, or auto (decided for each file and counted).
         include: read only the files of a folder or archive whose path matches one of these patterns.
         exclude: leave out the files whose path matches one of these patterns.
         text_field: the column or key of the text; several with commas are joined by a newline.
@@ -95,7 +95,8 @@ FIELD_GUESSES = {
     "text_field": (
         "text", "content", "review", "comment", "sentence", "body", "article", "passage", "answer",
         "raw_content", "context", "context_text", "abstract", "abst",
-        "text_a,text_b", "sentence1,sentence2", "instruction,input,output", "prompt,response", "conversations", "messages",
+        "text_a,text_b", "sentence1,sentence2", "instruction,input,output", "prompt,response",
+        "conversations", "messages",
         "正文", "内容", "评论", "段落", "文本", "答",
     ),
     "title_field": ("title", "标题", "问", "question"),

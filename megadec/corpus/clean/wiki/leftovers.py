@@ -37,7 +37,7 @@ _LABEL_ALONE = re.compile(r"(?:^|(?<=[;；,，、]))\s*[\u4e00-\u9fff]{1,5}[语�
 _REPEATED = re.compile(r"([,，;；、])(?:\s*[,，;；、])+")
 _ROUND_EDGE = " \t\n\u00a0\u3000,，;；、"
 _STOPS_TWICE = re.compile(r"([，、；])[，、；]+")
-_STOP_ALONE = re.compile(r"[，、；]+(?=[。！？])|^[ \t]*[，、；。]+(?=[^，、；。\n])", re.MULTILINE)
+_STOP_BEFORE_END = re.compile("[，、；]+(?=[。！？])")
 _SPACE_BY_MARK = re.compile(r" (?:(?=[，。；：、？！）」』》】])|(?<=[，。；：、？！（「『《【] ))")
 
 
@@ -136,8 +136,8 @@ def _tidy_round(match: re.Match[str]) -> str:
 def tidy_lines(text: str) -> str:
     """One blank at most inside a line and none beside Chinese marks, no empty lines, no invisible characters."""
     text = _SPACES.sub(" ", text)
-    text = _SPACE_BY_MARK.sub("", _STOP_ALONE.sub("", _STOPS_TWICE.sub(r"\1", text)))
-    lines = (line.strip() for line in text.split("\n"))
+    text = _SPACE_BY_MARK.sub("", _STOP_BEFORE_END.sub("", _STOPS_TWICE.sub(r"\1", text)))
+    lines = (line.strip().lstrip("，、；。") for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 
 

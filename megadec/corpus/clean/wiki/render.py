@@ -20,7 +20,7 @@ from megadec.corpus.clean.wiki.protect import OUTSIDE_LABEL, STRAY_ROW
 from megadec.corpus.clean.wiki.tables import Table
 from megadec.corpus.clean.wiki.tags import TABLE_PARTS, show_tag
 from megadec.corpus.clean.wiki.templates.arguments import Page
-from megadec.corpus.clean.wiki.templates.expand import expand, has_rule
+from megadec.corpus.clean.wiki.templates.expand import expand, has_rule, template_name
 from megadec.corpus.clean.wiki.tokens import tag_name, tokenize
 
 # Marks inside each other that are rendered at any length; MediaWiki expands 40 templates. A short page may nest deeper:
@@ -150,10 +150,12 @@ class _Renderer:
             if has_rule(name):
                 self._show_template(name, [[value] for value in values], index, len(mark))
             else:
+                self._note_unknown(name, index)
                 self._count("templates", len(mark))
         elif index not in self._partners:
             return self._skip_head(index)
         elif len(self._frames) >= self._deepest or self._shows_nothing(index):
+            self._note_unknown(self._pieces[index + 1], index)
             return self._skip(index, "templates")
         else:
             self._open("{{", index)
@@ -163,6 +165,12 @@ class _Renderer:
         """Whether the template that opens here has a name in plain text for which there is no rule."""
         name, following = self._pieces[index + 1 : index + 3]
         return following.lstrip()[:1] in ("|", "}") and not name.startswith("{") and not has_rule(name)
+
+    def _note_unknown(self, name: str, index: int) -> None:
+        """Count the name of a template without a rule that stands behind words, where it may have been words too."""
+        before = self._pieces[index - 1]
+        if before and before[-1] not in "\n \t" and not self._frames:
+            self._taken.unknown[template_name(name)[:_LONGEST_HEAD]] += 1
 
     def _close_template(self, frame: _Frame, index: int) -> None:
         out = self._out

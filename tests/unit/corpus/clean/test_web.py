@@ -20,6 +20,7 @@ from megadec.corpus.document import Document
         ("<a href='x'>链接</a>&#8220;引&#x201d;", "链接“引”"),
         ("a<b 且 AT&T，<3", "a<b 且 AT&T，<3"),
         ("vector<int> & x", "vector<int> & x"),
+        ("<![CDATA[好]]>", "好"),
     ],
 )
 def test_entities_and_layout_tags_go_and_other_signs_stay(raw: str, plain: str) -> None:

@@ -1,8 +1,9 @@
 """Counts by reason: merging, samples, the table."""
 
 import json
+from collections import Counter
 
-from megadec.corpus.clean.context import Taken
+from megadec.corpus.clean.context import MOST_UNKNOWN, Taken
 from megadec.corpus.document import Document
 from megadec.corpus.report.counts import SAMPLES_PER_REASON, CorpusReport
 
@@ -69,3 +70,11 @@ def test_the_name_of_a_run_is_the_source_of_all_that_it_reads() -> None:
     report.keep(document("留下的正文"))
     report.drop(document("短", "titles"), "too_short")
     assert list(report.sources) == ["mine"]
+
+
+def test_of_many_names_of_unknown_templates_the_frequent_ones_are_remembered() -> None:
+    total = Taken()
+    for number in range(3 * MOST_UNKNOWN):
+        total.merge(Taken(unknown=Counter({"常见": 1, f"少见{number}": 1})))
+    assert total.unknown["常见"] == 3 * MOST_UNKNOWN
+    assert len(total.unknown) <= 2 * MOST_UNKNOWN

@@ -38,6 +38,9 @@ def test_what_wikiextractor_writes_is_read_in_both_forms(tmp_path: Path) -> None
     one, two, _ = read(read_wikiextractor, tmp_path)
     assert (one.title, one.text) == ("甲", "正文")
     assert (two.id, two.title, two.text, two.url) == ("2", '“乙”"之二', "乙\n\n正文二", "u?curid=2")
+    write(tmp_path / "AB" / "wiki_00", '<doc id="3" title="丙" url="v">\n正文三\n</doc>\n')
+    three = read(read_wikiextractor, tmp_path)[-1]
+    assert (three.id, three.title, three.url) == ("3", "丙", "v")
     write(tmp_path / "AB" / "wiki_00", doc + doc[:-8])
     with pytest.raises(InputError, match=r"wiki_00: the <doc> of .* has no end"):
         read(read_wikiextractor, tmp_path)
@@ -66,6 +69,14 @@ def test_a_row_of_another_length_is_dropped_with_its_line(tmp_path: Path) -> Non
     report = CorpusReport()
     assert [document.text for document in read_comments(path, report, PLAIN)] == ["好", "差"]
     assert "a.csv:3: 1,很,好" in report.samples["malformed_line"][0]
+
+
+@pytest.mark.parametrize(("delimiter", "codec"), [(";", "utf-8"), ("\t", "utf-16"), (",", "utf-32")])
+def test_a_csv_file_has_the_delimiter_of_its_header_line(tmp_path: Path, delimiter: str, codec: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"label{delimiter}review\n1{delimiter}好，很好\n".encode(codec))
+    (document,) = read(read_comments, path, encoding="auto")
+    assert (document.text, document.label) == ("好，很好", "1")
 
 
 def test_quotes_are_characters_in_tsv_and_by_option(tmp_path: Path) -> None:
@@ -123,6 +134,36 @@ def test_keys_that_the_first_object_lacks_are_read_and_a_row_without_a_text_is_m
         read(read_jsonl, path, text_field="txt")
     with pytest.raises(InputError, match="no column of text among other"):
         read(read_jsonl, write(tmp_path / "a.jsonl", '{"other": 1}'))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '["甲", "乙"]',
+        '"甲"\n"乙"\n',
+        '{"data": [{"text": "甲"}, {"text": "乙"}]}',
+        '{"1": {"text": "甲"}, "2": {"text": "乙"}}',
+        '{"version": 1, "rows":\n[{"text": "甲"}, {"text": "乙"}]}',
+    ],
+)
+def test_texts_and_objects_inside_of_other_json_are_documents(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "a.json", content)
+    assert [document.text for document in read(read_jsonl, path)] == ["甲", "乙"]
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"conversations": [{"from": "human", "value": "问"}, {"from": "gpt", "value": "答"}]}, "问\n答"),
+        ({"messages": [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答"}]}, "问\n答"),
+        ({"instruction": "问", "input": "", "output": "答"}, "问\n答"),
+        ({"sentence1": "问", "sentence2": "答", "label": "1"}, "问\n答"),
+        ({"text_a": "问", "label": 1}, "问"),
+    ],
+)
+def test_dialogues_and_pairs_are_read_whole(tmp_path: Path, row: dict[str, Any], text: str) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps(row, ensure_ascii=False))
+    assert [document.text for document in read(read_jsonl, path)] == [text]
 
 
 def test_a_list_of_json_is_read_an_object_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,8 @@ _REPEATED = [
     "（", "=a   ", "\n=a ", "<!--", "{{{", "[[a\nb]]", "\n|", "\n|-", "||", "!!", "]]", "}}", "]", "\n|}", "<a ",
     "&#", "__", "（，", " ", "'''", "[[File:a|", "<nowiki>", "</ref>", "<ref name=a", "-{zh-cn:", "{{noteTA|",
     "[[en:", "<td>", "</table>", "{{!}}", "\n{|\n|a||b\n|-\n", "<sup>2</sup>", "<span style=display:none>", "（德语：",
-    "\n== 参考 ==\n* [http://a b]", "\u200d", "|",
+    "\n== 参考 ==\n* [http://a b]", "\u200d", "|", "{{age}}", "（{{age}}",
+    "{{age}}，", "甲{{无此模板}}",
 ]  # fmt: skip
 _NESTED = [
     ("{{nowrap|字", "}}"), ("[[a|b", "]]"), ("\n{|\n|字\n", "\n|}"), ("<table><tr><td>", "</table>"),
@@ -105,3 +106,8 @@ def test_nothing_is_counted_twice(wikitext: str) -> None:
     rest = len(wikitext) - len(text) - context.taken.characters.total()
     assert rest >= -wikitext.count("\n{|") - wikitext.count("<table>")
     assert not any(mark in text for mark in ("[[", "]]", "{{", "}}", "\ufdd6", "\ufdd7")) or "</" in wikitext
+
+
+def test_templates_without_a_rule_inside_of_sentences_are_counted_by_name() -> None:
+    _, context = clean("高{{无此|5}}米，重{{无此}}克，{{lang|en|a}}在{{Foo_bar|[[x]]}}。\n{{infobox|x}}\n{{navbox}}")
+    assert context.taken.unknown == {"无此": 2, "foo bar": 1}

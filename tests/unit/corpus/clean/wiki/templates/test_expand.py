@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megadec.corpus.clean.wiki.templates import amounts, blocks, cells, dates, inline, languages, places
+from megadec.corpus.clean.wiki.templates import ages, amounts, blocks, cells, dates, inline, languages, places
 from megadec.corpus.clean.wiki.templates.arguments import Page
 from megadec.corpus.clean.wiki.templates.expand import expand, has_rule, template_name
 from megadec.corpus.clean.wiki.templates.functions import FUNCTIONS
@@ -14,7 +14,7 @@ from megadec.corpus.clean.wiki.templates.functions import FUNCTIONS
 PAGE = Page("题", "zh-Hans")
 NAMES = [
     name
-    for table in (amounts, blocks, cells, dates, inline, languages, places)
+    for table in (ages, amounts, blocks, cells, dates, inline, languages, places)
     for names, _ in table.TABLE
     for name in names
 ]
@@ -60,7 +60,8 @@ def test_no_argument_makes_a_rule_fail(name: str, parameters: list[tuple[str, st
 
 
 @pytest.mark.parametrize(
-    "name", [name for names, _ in dates.TABLE for name in names] + ["#time:Y", "#timel:Y年", "#time:Y-m-d"]
+    "name",
+    [name for names, _ in (*dates.TABLE, *ages.TABLE) for name in names] + ["#time:Y", "#timel:Y年", "#time:Y-m-d"],
 )
 def test_no_rule_of_dates_knows_today(name: str) -> None:
     """An age or a count of years that changes with the day of the run would be invented."""
