@@ -99,7 +99,7 @@ def test_a_wikipedia_page_gets_the_words_of_the_variant_that_is_asked_for(tmp_pa
     command += ["--variant", "zh-Hant", "--documents", str(tmp_path / "out.parquet"), "--workers", "1"]
     run_verb([*command, "--conversion_groups", str(groups)])
     [document] = read_documents([tmp_path / "out.parquet"])
-    assert (document.title, document.text) == ("滑鼠", "用滑鼠點擊軟仔，它歲，「這裡」有里。")
+    assert (document.title, document.text) == ("滑鼠", "用滑鼠點擊軟仔，「這裡」有里。")
     groups.write_text("软件 軟體\n", encoding="utf-8")
     groups_of.cache_clear()
     with pytest.raises(InputError, match=r"groups.txt:1: '软件 軟體' is neither"):
