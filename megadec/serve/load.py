@@ -15,6 +15,8 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.decoding.packed import WeightDtype
 from megadec.decoding.paged import CACHE_BYTES, CACHE_SEQUENCES, PagedDecoder
 from megadec.decoding.session import BatchedModel, LanguageModel, TextClassifier
+from megadec.export.gguf.batched import BatchedLlamaCpp
+from megadec.export.gguf.llama_cpp import LlamaCppModel
 from megadec.export.gguf.writer import MODEL_FILE as GGUF_FILE
 from megadec.export.onnx.runtime import OnnxClassifier
 from megadec.export.read.load import load_source
@@ -104,6 +106,8 @@ def _open(
 ) -> tuple[str, LanguageModel | BatchedModel, Tokenizer]:
     if runtime_of(path) is not None:
         opened = open_runtime(path, dtype, device)
+        if isinstance(opened.model, LlamaCppModel):
+            return opened.kind, BatchedLlamaCpp(opened.model, sequences, cache_bytes), opened.tokenizer
         return opened.kind, opened.model, opened.tokenizer
     source = open_model(path)
     _check_task(path, source.task)

@@ -1,6 +1,7 @@
 """The GGUF file is the model: llama.cpp gives our ids, logits and text, and whatever differs is refused."""
 
 import json
+import random
 import re
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import torch
 
 from megadec.common.errors import ConfigError, ExportError, InputError
 from megadec.common.tokenizer import Tokenizer
+from megadec.decoding.session import Feed
 from megadec.engine.zero.state_files import StateFiles
+from megadec.export.gguf.batched import BatchedLlamaCpp
 from megadec.export.gguf.llama_cpp import BATCH_TOKENS, LlamaCppModel
 from megadec.export.gguf.writer import GGUF_DTYPES, MODEL_FILE, check_gguf, to_gguf, write_gguf
 from megadec.export.parity.compare import TEXTS
@@ -69,6 +72,31 @@ def test_a_session_fed_in_pieces_gives_our_logits_and_refuses_more_than_fits(exp
     assert last_V.dtype == torch.float64
     with pytest.raises(InputError, match="321 tokens do not fit"):
         session.feed([5] * (321 - len(ids)))
+
+
+def test_many_sequences_in_one_call_are_each_by_itself(exported):
+    source, folder = exported
+    model = BatchedLlamaCpp(LlamaCppModel(folder / MODEL_FILE), 3, 2**30)
+    chance = random.Random(6)
+    rows = [
+        [chance.randrange(3, model.vocabulary_size) for _ in range(tokens)] for tokens in (BATCH_TOKENS + 20, 7, 40)
+    ]
+    with torch.inference_mode():
+        decoder = load_source(source)[0]
+        wanted = [decoder(torch.tensor([ids]))[0] for ids in rows]
+    for _ in range(2):  # the second time in places that others have left
+        sequences = [model.begin(ids, 1) for ids in rows]
+        assert model.begin([1], 1) is None
+        found = model.forward([Feed(one, ids[:-2], 3) for one, ids in zip(sequences, rows, strict=True)])
+        for step in (2, 1):
+            feeds = [Feed(one, [ids[-step]], 1) for one, ids in zip(sequences, rows, strict=True)]
+            found = torch.cat((found, model.forward(feeds)))
+        for row, logits_SV in enumerate(wanted):
+            own = torch.cat((found[3 * row : 3 * row + 3], found[9 + row][None], found[12 + row][None]))
+            assert (own - logits_SV[-5:]).abs().max() < 1e-4
+        for one in sequences:
+            model.end(one)
+        assert model.cache_use().used_blocks == 0
 
 
 def test_nothing_is_printed_by_llama_cpp(exported, capfd):

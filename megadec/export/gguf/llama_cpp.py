@@ -52,6 +52,10 @@ class LlamaCppModel:
         self.bos_id: int = self._vocabulary.token_bos()
         self.eos_id: int = self._vocabulary.token_eos()
         self._fence = self.encode(FENCE)
+        stated = [value for key, value in self.model.metadata().items() if key.endswith(".attention.key_length")]
+        head_size = int(stated[0]) if stated else self.model.n_embd // self.model.n_head
+        # Of keys and values, in float32.
+        self.token_bytes = 2 * self.model.n_layer * self.model.n_head_kv * head_size * 4
 
     def session(self) -> "LlamaCppSession":
         """One sequence, empty so far. Sessions share the weights and nothing else."""
@@ -87,18 +91,8 @@ class LlamaCppSession:
         """tokens: the most that a sequence will hold. Raises ExportError where there is no memory for them."""
         self._model = model
         self._lengths = [0] * sequences
-        options = model.library.LlamaContextParams()
-        options.n_seq_max = sequences
-        options.n_ctx = sequences * (tokens + -tokens % CONTEXT_STEP)
-        options.n_batch = options.n_ubatch = BATCH_TOKENS
-        options.n_threads = options.n_threads_batch = torch.get_num_threads()
-        options.type_k = options.type_v = _FLOAT32
-        options.flash_attn_type = _NO_FLASH_ATTENTION
         self._batch = model.library.LlamaBatch(n_tokens=BATCH_TOKENS, embd=0, n_seq_max=1)
-        try:
-            self._context = model.library.LlamaContext(model.model, options)
-        except (ValueError, RuntimeError) as error:
-            raise ExportError(f"{model.path}: llama.cpp has no memory for {options.n_ctx} tokens: {error}") from error
+        self._context = open_context(model, sequences, tokens)
 
     def feed(self, ids: Sequence[int]) -> Tensor:
         """Logits [V] behind the last of `ids`, float64; they follow what was fed before. Raises InputError."""
@@ -131,6 +125,21 @@ class LlamaCppSession:
                     found[row].append(np.array(self._context.get_logits_ith(number)))
         self._lengths = [length + len(ids) for ids, length in zip(rows, self._lengths, strict=True)]
         return found
+
+
+def open_context(model: LlamaCppModel, sequences: int, tokens: int) -> Any:
+    """llama.cpp's context for so many sequences of so many tokens. Raises ExportError where there is no memory."""
+    options = model.library.LlamaContextParams()
+    options.n_seq_max = sequences
+    options.n_ctx = sequences * (tokens + -tokens % CONTEXT_STEP)
+    options.n_batch = options.n_ubatch = BATCH_TOKENS
+    options.n_threads = options.n_threads_batch = torch.get_num_threads()
+    options.type_k = options.type_v = _FLOAT32
+    options.flash_attn_type = _NO_FLASH_ATTENTION
+    try:
+        return model.library.LlamaContext(model.model, options)
+    except (ValueError, RuntimeError) as error:
+        raise ExportError(f"{model.path}: llama.cpp has no memory for {options.n_ctx} tokens: {error}") from error
 
 
 def quantize(whole: Path, output: Path, file_type: int) -> None:
