@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from megadec.common.errors import ExportError
+from megadec.common.errors import ExportError, InputError
 from megadec.decoding.continuation import Continuation
 from megadec.decoding.sampling import Score, draw, penalize, scores
 from megadec.decoding.session import BatchedModel, Feed
@@ -144,6 +144,12 @@ class BatchDecoder:
             if one.sampling.max_new_tokens == 0:
                 one.finished = "length"
                 continue
+            if one.grammar is not None:
+                try:
+                    one.grammar.allowed()  # a grammar keeps what it found; _changed takes it
+                except InputError as error:
+                    self._fail(one, error)
+                    continue
             drawing.append(one)
             rows.append(row - 1)
         if drawing:

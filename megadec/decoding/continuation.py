@@ -18,7 +18,11 @@ class TokenMask(Protocol):
     """What a text has to look like, as the ids that may come next (a grammar)."""
 
     def allowed(self) -> Tensor:
-        """True for each id that may come next, bool [V] on the CPU; an end id where the text may end."""
+        """True for each id that may come next, bool [V] on the CPU; an end id where the text may end.
+
+        The same until an id is accepted. Raises InputError, which ends this sequence alone, for a text that it cannot
+        follow.
+        """
 
     def accept(self, token_id: int) -> None:
         """This id has been drawn."""
@@ -33,7 +37,8 @@ class Continuation:
     drawn_ids: only ids below it are drawn, for a model with more rows than its tokenizer has pieces.
     logprobs: give `scores` with so many of the likeliest ids; None gives none. prompt_logprobs: also `prompt_scores`.
     grammar: what may be drawn.
-    ids, scores: what was generated. prompt_scores: of each id of the prompt but the first, in order.
+    ids, scores: what was generated. end: the end token that was drawn, with its score. prompt_scores: of each id of
+    the prompt but the first, in order.
     finished: why it ended. error: what went wrong with it; nothing more comes then.
     """
 
@@ -47,6 +52,7 @@ class Continuation:
     ids: list[int] = dataclasses.field(default_factory=list, init=False)
     scores: list[Score] = dataclasses.field(default_factory=list, init=False)
     prompt_scores: list[Score] = dataclasses.field(default_factory=list, init=False)
+    end: tuple[int, Score | None] | None = dataclasses.field(default=None, init=False)
     finished: Finish | None = dataclasses.field(default=None, init=False)
     error: Exception | None = dataclasses.field(default=None, init=False)
 
@@ -77,7 +83,7 @@ class Continuation:
     def take(self, token_id: int, score: Score | None) -> None:
         """An id was drawn."""
         if token_id in self.end_ids and not self.sampling.ignore_end:
-            self.finished = "stop"
+            self.finished, self.end = "stop", (token_id, score)
             return
         self.ids.append(token_id)
         if score is not None:

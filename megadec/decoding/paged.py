@@ -139,6 +139,11 @@ class PagedDecoder:
         logits_RV = self._head(_at_least(h_NH[rows], LEAST_ROWS))[: len(rows)]
         return logits_RV.float()
 
+    @torch.inference_mode()
+    def hidden(self, feeds: Sequence[Feed]) -> Tensor:
+        """The normalized hidden states [N, H] of all tokens that are fed, float32."""
+        return self._hidden(feeds).float()
+
     def _hidden(self, feeds: Sequence[Feed]) -> Tensor:
         """The normalized hidden states [N, H] of all tokens that are fed (and of one more where there is but one)."""
         ids = [one for feed in feeds for one in feed.ids]

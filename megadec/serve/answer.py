@@ -4,6 +4,7 @@ Text is held back while it is part of a character or may be the beginning of a s
 characters late and never takes anything back.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -51,13 +52,25 @@ def _beginning(text: str, stop: str) -> int:
 
 
 class Answer:
-    """A continuation as text, while it grows. `count` is called for each token."""
+    """A continuation as text, while it grows. `count` is called for each token.
+
+    index: among the answers of its request. echo: the prompt's text, whole characters of it, stands in front.
+    """
 
     def __init__(
-        self, continuation: Continuation, tokenizer: Tokenizer, stops: Sequence[str], count: Callable[[], None]
+        self,
+        continuation: Continuation,
+        tokenizer: Tokenizer,
+        stops: Sequence[str],
+        count: Callable[[], None],
+        index: int = 0,
+        echo: bool = False,
     ) -> None:
         self.continuation = continuation
+        self.index = index
+        self.echo = echo
         self._text = tokenizer.stream()
+        self._echoed = "".join(map(self._text.push, continuation.prompt_ids)) if echo else ""
         self._stops = StopTexts(stops)
         self._count = count
         self.tokens = 0
@@ -66,7 +79,7 @@ class Answer:
 
     def turn(self) -> Piece:
         """The text that became whole by the tokens that came since."""
-        text = ""
+        text, self._echoed = self._echoed, ""
         for next_id in self.continuation.ids[self.tokens :]:
             self.tokens += 1
             self.last_token = time.monotonic()
@@ -79,7 +92,9 @@ class Answer:
         # A character that the limit cut in the middle is left out.
         return Piece(text + self._stops.held if reason else text, reason)
 
-    def usage(self) -> dict[str, int]:
-        """OpenAI's usage object: tokens of the prompt with its `<s>`, and tokens drawn so far."""
-        prompt = len(self.continuation.prompt_ids)
-        return {"prompt_tokens": prompt, "completion_tokens": self.tokens, "total_tokens": prompt + self.tokens}
+    def mean_log_probability(self) -> float:
+        """Of its tokens, the end token among them; what best_of compares."""
+        own = self.continuation.scores[: self.tokens]
+        if self.continuation.end is not None and self.continuation.end[1] is not None:
+            own = [*own, self.continuation.end[1]]
+        return math.fsum(one.log_probability for one in own) / max(len(own), 1)

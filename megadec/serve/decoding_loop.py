@@ -5,7 +5,7 @@ Sequences come and go between steps: the event loop collects them, and the threa
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from megadec.decoding.batch import BatchDecoder
 from megadec.decoding.continuation import Continuation
@@ -24,24 +24,31 @@ class DecodingLoop:
         self._gone: list[Continuation] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def follow(self, slot: Slot, continuation: Continuation) -> AsyncGenerator[None]:
-        """Yields each time that something came, at last when the continuation is done.
+    async def follow(self, slot: Slot, continuations: Sequence[Continuation]) -> AsyncGenerator[None]:
+        """Yields each time that something came to one of them, at last when all are done.
 
         Raises RequestError when the request's time is over, the server ends, or the work fails.
         """
         await self._scheduler.begin(slot)
-        came = self._came[continuation] = asyncio.Event()
-        self._new.append(continuation)
+        came = asyncio.Event()
+        self._came |= dict.fromkeys(continuations, came)
+        self._new += continuations
         self._wake()
         try:
-            while not continuation.done:
+            while not all(one.done for one in continuations):
                 await self._scheduler.in_time(slot, came.wait())
                 came.clear()
-                if continuation.error is not None:
-                    await self._scheduler.in_time(slot, _raise(continuation.error))
+                for one in continuations:
+                    if one.error is not None:
+                        await self._scheduler.in_time(slot, _raise(one.error))
                 yield
         finally:
-            del self._came[continuation]
+            for one in continuations:
+                self.leave(one)
+
+    def leave(self, continuation: Continuation) -> None:
+        """Nothing more is wanted of this one; once is enough, more do no harm."""
+        if self._came.pop(continuation, None) is not None:
             self._gone.append(continuation)
             self._wake()
 

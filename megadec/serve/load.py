@@ -5,6 +5,7 @@ A model imports its runtime when it is opened, so a server of one format does wi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from megadec.export.read.open_model import open_model
 from megadec.export.read.source import CLASSIFICATION, LANGUAGE_MODEL, read_statement
 from megadec.export.runtimes import check_exported, open_runtime, runtime_of
 from megadec.finetune.classify import classifier_of
+from megadec.serve.grammar import Grammars
 from megadec.serve.template import ChatTemplate, read_template
 
 
@@ -37,6 +39,11 @@ class ServedModel:
     tokenizer: Tokenizer
     template: ChatTemplate
     provenance: Mapping[str, Any]
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What answers may have to look like."""
+        return Grammars(self.tokenizer)
 
 
 @dataclass(frozen=True)

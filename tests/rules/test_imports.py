@@ -8,7 +8,7 @@ from tests.support import PROJECT
 # Packages of the extras that nothing in the base set loads by itself.
 EXTRAS = [
     "transformers", "ray", "starlette", "uvicorn", "matplotlib", "sklearn", "onnx", "onnxruntime", "gguf", "jieba",
-    "rjieba", "gensim",
+    "rjieba", "gensim", "llguidance",
 ]  # fmt: skip
 
 HTTP = sorted(path.stem for path in (PROJECT / "megadec/serve/http").glob("[!_]*.py"))

@@ -34,6 +34,7 @@ DOORS = {
     "gguf": ["export/gguf/"],
     "cyllama": ["export/gguf/llama_cpp.py"],
     "starlette": ["serve/http/"],
+    "llguidance": ["serve/grammar.py"],
     "uvicorn": ["serve/server.py", "serve/connections.py"],
     "prometheus_client": ["serve/metrics.py"],
     "sklearn": ["corpus/train_quality.py", "finetune/score.py"],

@@ -12,6 +12,7 @@ from megadec.serve.http.classify import classify
 from megadec.serve.http.errors import failed, refused, unrouted
 from megadec.serve.http.generate import generate
 from megadec.serve.http.middleware import AccessMiddleware, RequestMiddleware
+from megadec.serve.http.tokens import detokenize, embed, tokenize
 from megadec.serve.limits import RequestError
 from megadec.serve.requests import ChatBody, CompletionBody
 from megadec.serve.service import Service
@@ -90,6 +91,9 @@ ROUTES = [
     Route("/v1/completions", partial(generate, kind=CompletionBody), methods=["POST"]),
     Route("/v1/chat/completions", partial(generate, kind=ChatBody), methods=["POST"]),
     Route("/v1/classify", classify, methods=["POST"]),
+    Route("/v1/embeddings", embed, methods=["POST"]),
+    Route("/tokenize", tokenize, methods=["POST"]),
+    Route("/detokenize", detokenize, methods=["POST"]),
     Route("/v1/models", models),
     Route("/v1/models/{name}", model),
     Route("/healthz", health),

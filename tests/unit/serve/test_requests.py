@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 
 from megadec.serve.limits import RequestError
-from megadec.serve.requests import IGNORED, NEUTRAL, ChatBody, ClassifyBody, CompletionBody, parse
+from megadec.serve.requests import (
+    IGNORED,
+    NEUTRAL,
+    ChatBody,
+    ClassifyBody,
+    CompletionBody,
+    DetokenizeBody,
+    EmbedBody,
+    TokenizeBody,
+    parse,
+)
 
 PROMPT = {"prompt": "今天"}
 CHAT = {"messages": [{"role": "user", "content": "你好"}]}
@@ -19,7 +29,7 @@ def read(kind: Any, body: Any) -> Any:
 def test_null_is_the_same_as_left_out() -> None:
     nothing = dict.fromkeys([*CompletionBody.model_fields, *NEUTRAL])
     for wanted in (read(CompletionBody, PROMPT), read(CompletionBody, {**nothing, **PROMPT})):
-        assert (wanted.prompt, wanted.max_tokens, wanted.stop, wanted.stream) == ("今天", 16, [], False)
+        assert (wanted.prompt, wanted.max_tokens, wanted.stop, wanted.stream) == (["今天"], 16, [], False)
         assert (wanted.temperature, wanted.top_p) == (1.0, 1.0)
     assert read(ChatBody, CHAT).max_tokens is None
 
@@ -39,9 +49,11 @@ def test_messages_are_read_with_their_parts_and_roles() -> None:
 
 def test_a_prompt_can_be_ids_and_texts_are_one_or_many() -> None:
     for prompt in ([1, 5, 9], [[1, 5, 9]]):
-        assert read(CompletionBody, {"prompt": prompt}).prompt == [1, 5, 9]
+        assert read(CompletionBody, {"prompt": prompt}).prompt == [[1, 5, 9]]
+    assert read(CompletionBody, {"prompt": ["一", "二"]}).prompt == ["一", "二"]
     for texts, wanted in (("一", ["一"]), (["一", " 二"], ["一", " 二"])):
-        assert read(ClassifyBody, {"texts": texts}).texts == wanted
+        for name in ("texts", "input"):
+            assert read(ClassifyBody, {name: texts}).listed == wanted
 
 
 def test_parameters_that_change_nothing_are_taken() -> None:
@@ -57,19 +69,43 @@ def user(**fields: Any) -> dict[str, Any]:
     ("kind", "body", "parameter", "words"),
     [
         (CompletionBody, {}, "prompt", "required"),
-        (CompletionBody, {"prompt": 5}, "prompt", "a text, or a list of at least one token id; 5 was found"),
-        (CompletionBody, {"prompt": ["a", "b"]}, "prompt", "2 prompts; one prompt a request"),
+        (CompletionBody, {"prompt": 5}, "prompt", "a list of at least one token id, or a list of such; 5 was found"),
+        (CompletionBody, {"prompt": ["a", []]}, "prompt", "a list of such"),
         (CompletionBody, {"prompt": [True]}, "prompt", "[true] was found"),
         (CompletionBody, {**PROMPT, "temperature": 2.5}, "temperature", "less than or equal to 2; 2.5 was found"),
         (CompletionBody, {**PROMPT, "temperature": "1"}, "temperature", 'a valid number; "1" was found'),
         (CompletionBody, {**PROMPT, "top_p": 0}, "top_p", "greater than 0"),
-        (CompletionBody, {**PROMPT, "max_tokens": 0}, "max_tokens", "greater than or equal to 1; 0 was found"),
+        (CompletionBody, {**PROMPT, "max_tokens": -1}, "max_tokens", "greater than or equal to 0; -1 was found"),
+        (ChatBody, {**CHAT, "max_tokens": 0}, "max_tokens", "greater than or equal to 1; 0 was found"),
         (CompletionBody, {**PROMPT, "max_tokens": 1.5}, "max_tokens", "a valid integer"),
         (CompletionBody, {**PROMPT, "seed": 2**63}, "seed", "less than or equal to"),
-        (CompletionBody, {**PROMPT, "n": 2}, "n", "n=2 is not supported here; leave it out, or give 1 or null"),
-        (CompletionBody, {**PROMPT, "logprobs": 0}, "logprobs", "logprobs=0 is not supported"),
+        (CompletionBody, {**PROMPT, "n": 0}, "n", "greater than or equal to 1"),
+        (
+            CompletionBody,
+            {**PROMPT, "suffix": "x"},
+            "suffix",
+            'suffix="x" is not supported here',
+        ),
+        (CompletionBody, {**PROMPT, "logprobs": 21}, "logprobs", "less than or equal to 20"),
+        (CompletionBody, {**PROMPT, "logprobs": True}, "logprobs", "a valid integer"),
+        (CompletionBody, {**PROMPT, "n": 3, "best_of": 2}, "best_of", "less than n=3"),
+        (CompletionBody, {**PROMPT, "best_of": 2, "stream": True}, "best_of", "cannot be streamed"),
+        (CompletionBody, {**PROMPT, "logit_bias": {"a": 1}}, "logit_bias", "token ids"),
+        (CompletionBody, {**PROMPT, "logit_bias": {"5": 101}}, "logit_bias[5]", "less than or equal to 100"),
+        (ChatBody, {**CHAT, "top_logprobs": 2}, "top_logprobs", "without logprobs=true"),
+        (ChatBody, {**CHAT, "echo": True}, "echo", "not supported"),
+        (ChatBody, {**CHAT, "response_format": {"type": "json_schema"}}, "response_format", "only with it"),
+        (
+            ChatBody,
+            {**CHAT, "response_format": {"type": "json_object"}, "ignore_eos": True},
+            "ignore_eos",
+            "an answer ends where it is whole",
+        ),
+        (EmbedBody, {"input": []}, "input", "a list of such"),
+        (TokenizeBody, {}, "prompt", "one of prompt and messages"),
+        (DetokenizeBody, {"tokens": [-1]}, "tokens[0]", "greater than or equal to 0"),
         (CompletionBody, {**PROMPT, "stop": ""}, "stop[0]", "at least 1 character"),
-        (CompletionBody, {**PROMPT, "stop": list("abcde")}, "stop", "at most 4"),
+        (CompletionBody, {**PROMPT, "stop": list("abcdefghijklmnopq")}, "stop", "at most 16"),
         (CompletionBody, {**PROMPT, "stream": 1}, "stream", "a valid boolean"),
         (CompletionBody, {**PROMPT, "stream_options": {}}, "stream_options", "without stream=true"),
         (CompletionBody, {**PROMPT, "stream": True, "stream_options": {"a": 1}}, "stream_options.a", "unknown"),
@@ -80,7 +116,7 @@ def user(**fields: Any) -> dict[str, Any]:
         (ChatBody, user(), "messages[0].content", "required"),
         (ChatBody, user(content=[{"type": "image_url"}]), "messages[0].content", "parts of type 'text'"),
         (ChatBody, user(content="", tool_calls=[{}]), "messages[0].tool_calls", "know no tools"),
-        (ChatBody, {**CHAT, "response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        (ChatBody, {**CHAT, "response_format": {"type": "xml"}}, "response_format.type", "'json_object'"),
         (ChatBody, {**CHAT, "max_tokens": 3, "max_completion_tokens": 3}, "max_tokens", "two names of one limit"),
         (ClassifyBody, {"texts": []}, "texts", "at least 1 item"),
         (ClassifyBody, {"texts": ["一", 2]}, "texts[1]", "a valid string; 2 was found"),

@@ -146,7 +146,7 @@ def test_what_escapes_from_a_route_is_an_answer_without_its_details(
     make: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, sent = make(), []
-    monkeypatch.delattr(Service, "answer")
+    monkeypatch.delattr(Service, "answers")
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -172,10 +172,34 @@ def test_texts_are_classified_a_few_a_turn_and_come_back_in_order_up_to_the_limi
     assert [one["probabilities"]["长"] for one in body["data"]] == [size / 100 for size in range(1, 31)]
     assert [one["truncated"] for one in body["data"]] == [False] * 28 + [True] * 2, "what was left out is said"
     assert "megadec_truncated_texts_total 2.0" in service.metrics.text().decode()
+    assert [(one["probs"], one["num_classes"]) for one in body["data"][:2]] == [([0.01, 0.99], 2), ([0.02, 0.98], 2)]
     assert len(service.classifier.classifier.batches) > 2
     status, body = ask(service, "/v1/classify", [part({"texts": ["一"] * 31})])
     assert (status, body["error"]["param"]) == (400, "texts")
     assert "at most 30" in body["error"]["message"]
+
+
+def test_a_runtime_without_hidden_states_refuses_embeddings_by_its_name(make: Callable[..., Service]) -> None:
+    status, body = ask(make(), "/v1/embeddings", [part({"input": "一"})])
+    assert (status, body["error"]["code"]) == (501, "unsupported_runtime")
+    assert "megadec runtime" in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("how", "parameter"),
+    [
+        ({"prompt": [5], "logit_bias": {"100000": 1}}, "logit_bias"),
+        ({"prompt": [5], "stop_token_ids": [100000]}, "stop_token_ids"),
+        ({"prompt": [[5], [100000]]}, "prompt"),
+        ({"prompt": [[5]] * 3, "n": 2}, "prompt"),
+        ({"prompt": [5], "n": 6}, "n"),
+    ],
+)
+def test_what_the_model_does_not_have_and_too_many_answers_are_refused_before_anything_is_computed(
+    make: Callable[..., Service], how: dict[str, Any], parameter: str
+) -> None:
+    status, body = complete(make(sequences=5), **how)
+    assert (status, body["error"]["param"]) == (400, parameter)
 
 
 def test_a_body_must_arrive_in_time(make: Callable[..., Service]) -> None:
