@@ -18,7 +18,13 @@ SOURCE, LICENCE = "zhwiki", "CC-BY-SA-4.0"
 READ_BYTES = 1 << 18
 ROOT_END = b"</mediawiki>"
 
-_REDIRECT = re.compile(r"\s*#(?:redirect|重定向)\s*:?\s*\[\[", re.IGNORECASE)
+# An export marks redirects; texts from elsewhere say it in a language's own word.
+_REDIRECT = re.compile(
+    r"\s*[#＃]\s*(?:redirect(?:ion)?|重定向|重新[导導]向|重[导導]向|[转轉]址|転送|リダイレクト|넘겨주기|weiterleitung|redirección|rinvia|"
+    r"redirecionamento|doorverwijzing|перенаправление|перенапр|patrz|przekieruj|omdirigering|đổi|تحويل|הפניה|yönlendirme?)"
+    r"\s*[:：]?\s*\[\[",
+    re.IGNORECASE,
+)
 _NOT_IN_ADDRESS = re.compile(r'[%?#"&+\\^`{|}<>]')
 
 

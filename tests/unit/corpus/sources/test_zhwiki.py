@@ -113,6 +113,8 @@ def test_pieces_of_any_size_give_each_page_once(plain: Path, size: int, monkeypa
         (xml_page(1, extra='<redirect title="x" />'), "redirect"),
         (xml_page(1, text="#REDIRECT [[x]]"), "redirect"),
         (xml_page(1, text="#重定向 [[x]]"), "redirect"),
+        (xml_page(1, text="#重新導向 [[x]]"), "redirect"),
+        (xml_page(1, text=" #WEITERLEITUNG: [[x]]"), "redirect"),
         (xml_page(1, model="javascript"), "not_wikitext"),
         (xml_page(1, text=" "), "no_text"),
     ],
