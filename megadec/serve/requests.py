@@ -15,16 +15,28 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainValidator,
     ValidationError,
     model_validator,
 )
-from pydantic_core import from_json
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, from_json
+from typing_extensions import TypedDict
 
 from megadec.common.errors import suggest
 from megadec.serve.limits import RequestError
 
 T = TypeVar("T", bound=BaseModel)
+MOST_COUNT = 2**31 - 1
+MOST_CHOICES, MOST_LOGPROBS, MOST_STOPS, MOST_STOP_IDS = 128, 20, 16, 64
+COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
+# What clients may send, where it is another type here.
+Ids = Annotated[list[int], Field(min_length=1)]
+Inputs = str | Ids | Annotated[list[str | Ids], Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
+Stops = Text | Annotated[list[Text], Field(max_length=MOST_STOPS)]
+Biases = dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]]
 
 # OpenAI's parameters that never change the text.
 IGNORED = {"metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "prompt_cache_retention"}
@@ -38,9 +50,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "suffix": ("",),
 }
-MOST_COUNT = 2**31 - 1
-MOST_CHOICES, MOST_LOGPROBS, MOST_STOPS, MOST_STOP_IDS = 128, 20, 16, 64
-COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 
 
 def _listed(found: Any) -> Any:
@@ -112,6 +121,18 @@ class Body(BaseModel):
                 raise RequestError(message, 400, "unsupported_parameter", name)
         return kept
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """As a client sees it: null is the same as left out, and what asks for nothing may be sent."""
+        found = handler.resolve_ref_schema(handler(schema))
+        properties, required = found.setdefault("properties", {}), found.get("required", [])
+        for name, own in properties.items():
+            if name not in required and {"type": "null"} not in own.get("anyOf", []):
+                properties[name] = {"anyOf": [own, {"type": "null"}]}
+        others = {name: {"enum": [*values, None]} for name, values in NEUTRAL.items()} | {name: {} for name in IGNORED}
+        found["properties"] = {**dict(sorted(others.items())), **properties}
+        return found
+
 
 class StreamOptions(Body):
     """How to stream; obfuscation is not done."""
@@ -165,11 +186,16 @@ class GenerateBody(Body):
     repetition_penalty: float = Field(1.0, ge=0.01, le=100)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_biases)] = {}
+    logit_bias: Annotated[
+        dict[int, Annotated[float, Field(ge=-100, le=100)]],
+        BeforeValidator(_biases, json_schema_input_type=Biases),
+    ] = {}
     n: int = Field(1, ge=1, le=MOST_CHOICES)
     seed: int = Field(default_factory=lambda: secrets.randbits(62), ge=-(2**63), le=2**63 - 1)
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed), Field(max_length=MOST_STOPS)
+        list[Annotated[str, Field(min_length=1)]],
+        BeforeValidator(_listed, json_schema_input_type=Stops),
+        Field(max_length=MOST_STOPS),
     ] = []
     stop_token_ids: list[Annotated[int, Field(ge=0, le=MOST_COUNT)]] = Field([], max_length=MOST_STOP_IDS)
     ignore_eos: bool = False
@@ -221,7 +247,10 @@ class CompletionBody(GenerateBody):
     best_of: so many answers are made, and the n likeliest a token are given.
     """
 
-    prompt: Annotated[list[str | list[int]], PlainValidator(_inputs)]
+    prompt: Annotated[
+        list[str | list[int]],
+        PlainValidator(_inputs, json_schema_input_type=Inputs),
+    ]
     max_tokens: int = Field(COMPLETION_TOKENS, ge=0, le=MOST_COUNT)
     echo: bool = False
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
@@ -254,6 +283,13 @@ class CompletionBody(GenerateBody):
         return self.echo and self.logprobs is not None
 
 
+class TextPart(TypedDict):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
 class Message(BaseModel):
     """One turn of a chat."""
 
@@ -263,7 +299,7 @@ class Message(BaseModel):
         Literal["system", "developer", "user", "assistant"],
         AfterValidator(lambda role: "system" if role == "developer" else role),
     ]
-    content: Annotated[str, BeforeValidator(_joined)]
+    content: Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[TextPart])]
     tool_calls: Annotated[Any, AfterValidator(_no_tools)] = None
     function_call: Annotated[Any, AfterValidator(_no_tools)] = None
 
@@ -291,7 +327,11 @@ class ChatBody(GenerateBody):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-TextList = Annotated[list[Annotated[str, AfterValidator(_not_blank)]], BeforeValidator(_listed), Field(min_length=1)]
+TextList = Annotated[
+    list[Annotated[str, AfterValidator(_not_blank)]],
+    BeforeValidator(_listed, json_schema_input_type=str | Annotated[list[str], Field(min_length=1)]),
+    Field(min_length=1),
+]
 
 
 class ClassifyBody(Body):
@@ -319,7 +359,10 @@ class EmbedBody(Body):
     """A body of /v1/embeddings. pooling: the mean over a text's tokens, or the last of them."""
 
     model: str | None = None
-    input: Annotated[list[str | list[int]], PlainValidator(_inputs)]
+    input: Annotated[
+        list[str | list[int]],
+        PlainValidator(_inputs, json_schema_input_type=Inputs),
+    ]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, le=MOST_COUNT)
     pooling: Literal["mean", "last"] = "mean"

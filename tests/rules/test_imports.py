@@ -11,7 +11,7 @@ EXTRAS = [
     "rjieba", "gensim", "llguidance",
 ]  # fmt: skip
 
-HTTP = sorted(path.stem for path in (PROJECT / "megadec/serve/http").glob("[!_]*.py"))
+HTTP = sorted(path.stem for path in (PROJECT / "megadec/serve/http").glob("*.py") if "starlette" in path.read_text())
 
 # None in sys.modules makes an import fail as if the package were not installed.
 PROGRAM = """

@@ -12,6 +12,7 @@ from megadec.serve.http.classify import classify
 from megadec.serve.http.errors import failed, refused, unrouted
 from megadec.serve.http.generate import generate
 from megadec.serve.http.middleware import AccessMiddleware, RequestMiddleware
+from megadec.serve.http.openapi import document
 from megadec.serve.http.tokens import detokenize, embed, tokenize
 from megadec.serve.limits import RequestError
 from megadec.serve.requests import ChatBody, CompletionBody
@@ -82,6 +83,11 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
+async def openapi(request: Request) -> Response:
+    """The routes and what they take and give."""
+    return JSONResponse(document())
+
+
 async def page(request: Request) -> Response:
     """The page for people."""
     return FileResponse(PAGE_FILE, headers=PAGE_HEADERS)
@@ -96,6 +102,7 @@ ROUTES = [
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/v1/models", models),
     Route("/v1/models/{name}", model),
+    Route("/openapi.json", openapi),
     Route("/healthz", health),
     Route("/metrics", metrics),
     Route("/", page),

@@ -79,7 +79,9 @@ def part(body: Any, more: bool = False) -> dict[str, Any]:
     return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": more}
 
 
-def ask(service: Service, path: str, messages: list[dict[str, Any]], send: Any = None) -> tuple[int, Any]:
+def ask(
+    service: Service, path: str, messages: list[dict[str, Any]], send: Any = None, method: str = "POST"
+) -> tuple[int, Any]:
     """(status, body) for a client that sends these messages, which are taken out, and then waits; 0 for no answer.
 
     send: takes the answer in the place of this function.
@@ -92,7 +94,7 @@ def ask(service: Service, path: str, messages: list[dict[str, Any]], send: Any =
     async def keep(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
     asyncio.run(build_app(service, Access())(scope, receive, send or keep))
     body = b"".join(message.get("body", b"") for message in sent)
     return (sent[0]["status"], json.loads(body)) if sent else (0, None)
