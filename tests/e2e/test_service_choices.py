@@ -1,5 +1,6 @@
 """Several prompts, several choices and log-probabilities, as OpenAI's client and an evaluation harness ask for them."""
 
+import asyncio
 import json
 import math
 from collections import Counter
@@ -214,3 +215,33 @@ def test_an_embedding_is_the_pooled_hidden_states(server: Server, source: ModelS
     assert plain["usage"]["prompt_tokens"] == sum(len(tokenizer.prompt_ids(text)) for text in texts)
     status, answer = ask(server, "/v1/embeddings", {"input": "一", "dimensions": 7})
     assert (status, answer["error"]["param"]) == (400, "dimensions")
+
+
+def test_the_asynchronous_client_gets_the_same_texts_and_streams(server: Server) -> None:
+    how: dict[str, Any] = {"model": "tiny", "max_tokens": 12, "temperature": 0.9, "seed": 3}
+
+    async def streamed(client: Any, prompt: str) -> str:
+        chunks = await client.completions.create(**how, prompt=prompt, stream=True)
+        return "".join([choice.text async for chunk in chunks for choice in chunk.choices])
+
+    async def ask_all() -> tuple[Any, list[str]]:
+        address = str(server.client.base_url)
+        async with openai.AsyncOpenAI(base_url=address, api_key="none", max_retries=0) as client:
+            whole = client.completions.create(**how, prompt=PROMPTS)
+            parts = [streamed(client, prompt) for prompt in PROMPTS]
+            found, *texts = await asyncio.gather(whole, *parts)
+            return found, texts
+
+    found, texts = asyncio.run(ask_all())
+    assert [choice.text for choice in found.choices] == texts
+
+
+def test_an_end_token_is_scored_so_that_an_echo_with_one_token_has_one_more_entry(
+    server: Server, tokenizer: Tokenizer
+) -> None:
+    """lm-evaluation-harness leaves out the last entry, as the one that was generated."""
+    ids = tokenizer.prompt_ids(PROMPTS[0])
+    how = {"echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+    found = complete(server, prompt=[ids], logit_bias={str(tokenizer.eos_id): 100}, **how).choices[0]
+    assert (found.text, found.finish_reason) == (PROMPTS[0], "stop")
+    assert len(found.logprobs.token_logprobs) == len(ids) + 1
