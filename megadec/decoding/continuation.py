@@ -81,14 +81,15 @@ class Continuation:
             raise InputError(f"sampling.logit_bias: id {wrong[0]} is not one of the model's {vocabulary_size} ids")
 
     def take(self, token_id: int, score: Score | None) -> None:
-        """An id was drawn."""
+        """An id was drawn. Other threads read in between: a score is there before its id, and `finished` comes last."""
         if token_id in self.end_ids and not self.sampling.ignore_end:
-            self.finished, self.end = "stop", (token_id, score)
+            self.end = (token_id, score)
+            self.finished = "stop"
             return
-        self.ids.append(token_id)
         if score is not None:
             self.scores.append(score)
         if self.grammar is not None:
             self.grammar.accept(token_id)
+        self.ids.append(token_id)
         if len(self.ids) == self.sampling.max_new_tokens:
             self.finished = "length"

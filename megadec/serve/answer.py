@@ -80,6 +80,8 @@ class Answer:
     def turn(self) -> Piece:
         """The text that became whole by the tokens that came since."""
         text, self._echoed = self._echoed, ""
+        # Before the ids: another thread adds them, and says only behind the last that it is the last.
+        finished = self.continuation.finished
         for next_id in self.continuation.ids[self.tokens :]:
             self.tokens += 1
             self.last_token = time.monotonic()
@@ -88,7 +90,7 @@ class Answer:
             text += self._stops.push(self._text.push(next_id))
             if self._stops.found:
                 break
-        reason = "stop" if self._stops.found else self.continuation.finished
+        reason = "stop" if self._stops.found else finished
         # A character that the limit cut in the middle is left out.
         return Piece(text + self._stops.held if reason else text, reason)
 

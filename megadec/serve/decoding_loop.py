@@ -35,9 +35,12 @@ class DecodingLoop:
         self._new += continuations
         self._wake()
         try:
-            while not all(one.done for one in continuations):
+            are_done = False
+            while not are_done:
                 await self._scheduler.in_time(slot, came.wait())
                 came.clear()
+                # Before the yield: what is done only while the caller reads is to be read once more.
+                are_done = all(one.done or one not in self._came for one in continuations)
                 for one in continuations:
                     if one.error is not None:
                         await self._scheduler.in_time(slot, _raise(one.error))

@@ -22,7 +22,7 @@ PAGE = PROJECT / "megadec" / "serve" / "page.html"
 def codes() -> set[str]:
     """The codes of all errors that the service makes."""
     found = set()
-    for file in PAGE.parent.glob("*.py"):
+    for file in PAGE.parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("RequestError", "self._refuse"):
                 place = 2 if ast.unparse(node.func) == "RequestError" else 1

@@ -1,7 +1,8 @@
 """Text is given whole: no half characters, nothing of a stop text, and the same in a stream as at once."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,30 @@ def pieces_of(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str] = (
 def test_a_character_cut_by_the_limit_is_left_out(tokenizer: Tokenizer) -> None:
     pieces = pieces_of(tokenizer, byte_ids(tokenizer, "好𠮷"), most=6)
     assert [piece for piece in pieces if any(piece)] == [Piece("好"), Piece("", "length")]
+
+
+class Late(list[int]):
+    """Ids of which one more comes, by another thread, as soon as they have been read."""
+
+    def __init__(self, ids: Sequence[int], then: Callable[[], None]) -> None:
+        super().__init__(ids)
+        self._then: Callable[[], None] | None = then
+
+    def __getitem__(self, key: Any) -> Any:
+        found, then = super().__getitem__(key), self._then
+        self._then = None
+        if then is not None:
+            then()
+        return found
+
+
+def test_a_token_that_comes_while_an_answer_is_read_is_not_lost(tokenizer: Tokenizer) -> None:
+    first, last = tokenizer.encode("河")[-1], tokenizer.encode("边")[-1]
+    continuation = Continuation([1], Sampling(2, 0.0))
+    continuation.ids = Late([first], lambda: continuation.take(last, None))
+    answer = Answer(continuation, tokenizer, [], lambda: None)
+    pieces = [answer.turn(), answer.turn()]
+    assert pieces == [Piece(tokenizer.decode([first])), Piece(tokenizer.decode([last]), "length")]
 
 
 @pytest.mark.parametrize("stop", ["河", "边的", "。", "后来的"])
