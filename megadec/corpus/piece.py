@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from megadec.common.files import read_json, whole_file, write_json
 from megadec.common.tokenizer import Tokenizer
-from megadec.corpus.clean.context import Taken
+from megadec.corpus.clean.context import CleanContext, Taken
 from megadec.corpus.dedup.contamination import EvaluationIndex
 from megadec.corpus.dedup.exact import is_held_out
 from megadec.corpus.dedup.fingerprint import Fingerprint, fingerprint
@@ -26,6 +26,7 @@ from megadec.corpus.document import FIELDS, SCHEMA, Document, full_text
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.parallel import grouped
 from megadec.corpus.pipeline import Passed, judged
+from megadec.corpus.privacy import mask_document, masked_kinds
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.report.dropped import DroppedList
 from megadec.corpus.sources import find_source
@@ -74,7 +75,10 @@ def process_piece(settings: Settings, item: tuple[int, Piece]) -> Done:
     number, piece = item
     source, options, work = find_source(settings.source), settings.options, settings.work
     dropped = DroppedList(options.name)
-    report = CorpusReport(options.name, on_drop=dropped.add)
+    kinds = masked_kinds(options.privacy)
+    # What is shown of a document in lists and samples is masked as the documents are.
+    hide = (lambda document: mask_document(kinds, document, CleanContext("keep"))) if kinds else None
+    report = CorpusReport(options.name, on_drop=dropped.add, hide=hide)
     documents = 0
     with whole_file(work.passed(number)) as file, pq.ParquetWriter(file, PASSED, compression="zstd") as writer:
         raw = read_piece(piece, source.read, report, options)

@@ -5,6 +5,7 @@ import random
 import resource
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from megadec.cli import run_verb
@@ -86,6 +87,26 @@ def test_comments_lose_their_forms_and_private_data_and_the_report_counts_both(t
     taken, dropped = (sum(one["characters"] for one in report[part].values()) for part in ("taken", "dropped"))
     assert counts["read"]["characters"] == counts["kept"]["characters"] + taken + dropped
     assert counts["measured"] == {"letters zh": 8, "letters zh-Hans": 9}
+
+
+def test_private_data_stands_in_no_file_beside_the_documents(tmp_path: Path) -> None:
+    rows = [
+        "房间不错，早餐也很好吃[哈哈] 电话13800138001，下次还来",
+        "电话13900139002//@小王:今日の朝ごはんはとてもおいしかった",
+    ]
+    (tmp_path / "raw.csv").write_text("label,review\n" + "".join(f"1,{row}\n" for row in rows), encoding="utf-8")
+    asked = ["--documents", str(tmp_path / "out" / "comments.parquet"), "--privacy.mask", "mobile", "--workers", "1"]
+    run_verb(
+        ["prepare", "--source", "comments", "--input", str(tmp_path / "raw.csv"), *asked, "--social.remove", "none"]
+    )
+    [dropped] = pq.read_table(tmp_path / "out" / "comments.dropped.parquet").to_pylist()
+    assert dropped["text"].startswith("电话【手机号】")
+    assert dropped["characters"] == len(rows[1])
+    for name in ("comments.report.json", "comments.report.html"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "手机号" in text
+        assert "13800138001" not in text
+        assert "13900139002" not in text
 
 
 def test_a_wikipedia_page_gets_the_words_of_the_variant_that_is_asked_for(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ finds the article.
 import re
 from functools import partial
 from html import unescape
+from typing import Any
 
 from megadec.common.errors import needs_extra
 from megadec.corpus.clean.context import Taken
@@ -89,6 +90,20 @@ def _without_hidden(text: str, taken: Taken) -> str:
     return "".join((*kept, text[at:]))
 
 
+def _keep_lists(tree: Any) -> None:
+    """Make the lists of prose ordered ones: resiliparse takes every <ul> for navigation, and no <ol>.
+
+    Prose is a list in which links are less than half of the text.
+    """
+    for listed in list(tree.document.get_elements_by_tag_name("ul")):
+        links = sum(len(link.text) for link in listed.get_elements_by_tag_name("a"))
+        if 2 * links < len(listed.text):
+            ordered = tree.create_element("ol")
+            for child in list(listed.child_nodes):
+                ordered.append_child(child)
+            listed.parent.replace_child(ordered, listed)
+
+
 def article_of(page: str) -> tuple[str, str]:
     """(title, text) of a whole page: the article that resiliparse finds, or all that is shown where it finds none.
 
@@ -98,6 +113,7 @@ def article_of(page: str) -> tuple[str, str]:
         from resiliparse.extract.html2text import extract_plain_text
         from resiliparse.parse.html import HTMLTree
     tree = HTMLTree.parse(page)
+    _keep_lists(tree)
     extract = partial(extract_plain_text, preserve_formatting=True, alt_texts=False, list_bullets=False)
     text = extract(tree, main_content=True, comments=False) or extract(tree)
     return (tree.title or "").strip(), text.strip()

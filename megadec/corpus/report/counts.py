@@ -90,7 +90,8 @@ class CorpusReport:
 
     name: what every document's source is called, where the run gives one. pairs: documents before and after what was
     taken out, by its name. details: of the run as a whole, such as how many clusters of duplicates it has. on_drop:
-    told of every dropped document, with the reason, the stage and its raw characters.
+    told of every dropped document, with the reason, the stage and its raw characters. hide: what a document is made
+    into before any of its text is shown, where the run masks private data.
     """
 
     name: str = ""
@@ -100,6 +101,7 @@ class CorpusReport:
     pairs: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     on_drop: OnDrop | None = field(default=None, repr=False, compare=False)
+    hide: Callable[[Document], Document] | None = field(default=None, repr=False, compare=False)
 
     @property
     def documents_read(self) -> int:
@@ -146,6 +148,7 @@ class CorpusReport:
         counts.dropped[reason] += 1
         characters = size_of(document) if raw_characters is None else raw_characters
         counts.dropped_characters[reason] += characters
+        document = self.hide(document) if self.hide else document
         samples = self.samples.setdefault(reason, [])
         if len(samples) < SAMPLES_PER_REASON:
             samples.append(_sample(document))
@@ -156,6 +159,7 @@ class CorpusReport:
         """Keep the beginning of a document before and after a `name` was taken out of it, while there are few."""
         shown = self.pairs.setdefault(name, [])
         if len(shown) < SAMPLES_PER_REASON:
+            before = self.hide(before) if self.hide else before
             alike = takewhile(lambda pair: pair[0] == pair[1], zip(before.text, after.text, strict=False))
             start = max(0, sum(1 for _ in alike) - PAIR_CHARACTERS // 10)  # where they begin to differ
             texts = {"before": before.text, "after": after.text}
@@ -200,7 +204,7 @@ class CorpusReport:
 
     def state(self) -> dict[str, Any]:
         """All that `from_state` needs, as plain values for a JSON file."""
-        names = (f.name for f in fields(self) if f.name not in ("on_drop", "sources"))
+        names = (f.name for f in fields(self) if f.name not in ("on_drop", "hide", "sources"))
         sources = {name: {**vars(counts), "taken": vars(counts.taken)} for name, counts in self.sources.items()}
         return {**{name: getattr(self, name) for name in names}, "sources": sources}
 

@@ -95,6 +95,18 @@ PAGE = """<!DOCTYPE html><html><head><meta charset="utf-8"><title>公园开放_�
 <div class="footer">Copyright 新闻网 <a>联系我们</a></div></body></html>"""
 
 
+def test_a_list_of_an_article_stays_and_one_of_links_goes() -> None:
+    links = "<ul><li><a href='/'>首页</a></li><li><a href='/n'>新闻</a></li></ul>"
+    steps = "<ul><li>先用开水烫一遍杯子，再放入三克茶叶。</li><li>水温八十五度，见<a href='/b'>热水</a>一节。</li></ul>"
+    prose = "<p>泡茶要先准备好茶叶和热水，下面是步骤，请按顺序来做，不要着急。</p>"
+    page = f"<html><body><nav>{links}</nav><article><h1>泡茶</h1>{prose}{steps}{prose}</article></body></html>"
+    cleaned = clean_page(Document("1", "web", page), CleanContext())
+    assert isinstance(cleaned, Document)
+    assert "再放入三克茶叶。" in cleaned.text
+    assert "见热水一节。" in cleaned.text
+    assert "首页" not in cleaned.text
+
+
 @pytest.mark.parametrize("clean", [clean_page, clean_web])
 def test_of_a_whole_page_the_article_stays(clean: Callable[[Document, CleanContext], Document | str]) -> None:
     document = clean(Document("1", "html", PAGE), CleanContext())
