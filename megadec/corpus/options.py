@@ -10,6 +10,7 @@ from itertools import combinations, product
 from pathlib import Path
 
 from megadec.common.errors import ConfigError, InputError, check_choice, check_range
+from megadec.common.log import logger
 from megadec.corpus.clean.glossary import groups_of
 from megadec.corpus.clean.social import SocialOptions, removed_forms
 from megadec.corpus.dedup.options import DedupOptions, check_dedup
@@ -20,12 +21,15 @@ from megadec.corpus.quality.rules import FilterOptions, choose_rules
 from megadec.corpus.shards import check_folder
 from megadec.corpus.sources import find_source
 from megadec.corpus.sources.encoding import check_encoding
+from megadec.corpus.sources.files import unmatched
 from megadec.corpus.sources.parquet import is_prepared
 from megadec.corpus.sources.places import Place, exists, place_of
 from megadec.corpus.sources.reading import CSV_QUOTES, ReadOptions
 
 VARIANTS = ("keep", "zh-Hans", "zh-Hant")
 LARGEST_DEFAULT_WORKERS = 16
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +166,19 @@ def check_options(options: PrepareOptions) -> str:
             raise ConfigError(f"dedup.against={path}: a list beside documents; give the documents' own file")
         if not is_prepared(path, ReadOptions()):
             raise ConfigError(f"dedup.against={path}: a table, not documents that prepare wrote")
+    _check_patterns(options)
     if options.source == "parquet" and all(is_prepared(path, options) for path in options.input):
         return "documents"
     return options.source
+
+
+def _check_patterns(options: PrepareOptions) -> None:
+    """A pattern without a file is a slip where others have some; where none has, reading says what was found."""
+    unread = unmatched(options.input, options.include)
+    if unread and len(unread) < len(options.include):
+        raise ConfigError(f"include={unread[0]}: no path in the input's folders matches this pattern")
+    for pattern in unmatched(options.input, options.exclude):
+        log.warning("--exclude %s leaves nothing out: no path in the input's folders matches it", pattern)
 
 
 def _check_values(options: PrepareOptions) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from megadec.common.errors import ConfigError
 from megadec.common.processes import free_port, session_of
+from megadec.corpus.document import read_documents
 from megadec.corpus.prepare import main as prepare
 from megadec.engine.runs.pretrain import PretrainRun
 from megadec.ray.submit import entrypoint
@@ -247,10 +248,10 @@ def test_an_address_where_no_cluster_is_is_named(runs: TinyRuns) -> None:
         ray_submit(["--address", f"http://{nobody}", "--", "launch/ray_train.py", *usual])
 
 
-def prepared_from(folder: Path, texts: list[Path], tokenizer: Path) -> list[object]:
+def prepared_from(folder: Path, texts: list[Path], tokenizer: Path, source: str = "jsonl") -> list[object]:
     """A request of the corpus line, whose input is a piece a file."""
     return [
-        "--source", "jsonl", "--input", *texts, "--tokenizer", tokenizer, "--documents", folder / "documents",
+        "--source", source, "--input", *texts, "--tokenizer", tokenizer, "--documents", folder / "documents",
         "--output", folder / "shards",
     ]  # fmt: skip
 
@@ -265,21 +266,42 @@ def written_texts(folder: Path, files: int, documents: int, characters: int) -> 
     return paths
 
 
+def written_dumps(folder: Path, files: int, documents: int) -> list[Path]:
+    """Dumps whose pages name a group of words."""
+    chance, paths = random.Random(0), []
+    for number in range(files):
+        texts = ("".join(chr(chance.randrange(0x4E00, 0x9000)) for _ in range(80)) for _ in range(documents))
+        pages = (
+            f"<page><title>条目{number}-{n}</title><ns>0</ns><id>{number}{n}</id><revision><id>1</id>"
+            f"<text>{{{{NoteTA|G1=试验}}}}{text}，点击软件。</text></revision></page>"
+            for n, text in enumerate(texts)
+        )
+        paths.append(folder / f"{number}.xml")
+        paths[-1].write_text(f"<mediawiki>{''.join(pages)}</mediawiki>", encoding="utf-8")
+    return paths
+
+
 def results_in(folder: Path) -> dict[str, bytes]:
     """All files but those that say where they lie and how many workers there were."""
     names = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".report.json")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in names}
 
 
-def test_a_cluster_prepares_a_corpus_with_the_bytes_of_one_process(
+def test_a_cluster_prepares_a_corpus_with_the_bytes_of_one_process_and_the_user_s_conversion_groups(
     cluster: Cluster, tmp_path: Path, tiny_tokenizer_path: Path
 ) -> None:
-    texts = written_texts(tmp_path, files=6, documents=9, characters=80)
-    prepare([*map(str, prepared_from(tmp_path / "alone", texts, tiny_tokenizer_path)), "--workers", "1"])
-    request = [*prepared_from(tmp_path / "cluster", texts, tiny_tokenizer_path), "--address", cluster.address]
-    done = run_script("launch/ray_prepare.py", *request, **RAY_ENVIRONMENT)
+    dumps, groups = written_dumps(tmp_path, files=6, documents=9), tmp_path / "groups.txt"
+    groups.write_text("[试验]\nzh-cn:软件;zh-tw:軟仔;\n", encoding="utf-8")
+    wanted = ["--variant", "zh-Hant", "--conversion_groups", groups, "--filter.rules", "none"]
+    alone = [*prepared_from(tmp_path / "alone", dumps, tiny_tokenizer_path, "zhwiki"), *wanted, "--workers", 1]
+    prepare([*map(str, alone)])
+    request = [*prepared_from(tmp_path / "cluster", dumps, tiny_tokenizer_path, "zhwiki"), *wanted]
+    done = run_script("launch/ray_prepare.py", *request, "--address", cluster.address, **RAY_ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-4000:]
     assert results_in(tmp_path / "cluster") == results_in(tmp_path / "alone")
+    texts = [document.text for document in read_documents([tmp_path / "cluster" / "documents" / "zhwiki.parquet"])]
+    assert len(texts) == 6 * 9
+    assert all("點擊軟仔" in text for text in texts)
 
 
 @pytest.mark.slow

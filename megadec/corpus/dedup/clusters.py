@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megadec.corpus.dedup.near import PERMUTATIONS, Signatures, bands_of, matches_at
+from megadec.corpus.dedup.near import PERMUTATIONS, Signatures, bands_of, equal_values, matches_at
 
 # How many texts each one is compared with in a bucket whose texts are not alike, and in a cluster of which many stay.
 MOST_LEADERS = 256
 MOST_KEPT = 4096
+# How many signatures are compared in one step, and how many of buckets are held in memory (64 MiB).
+ROWS_AT_ONCE = 1 << 13
+ROWS_HELD = 1 << 17
 NONE = -1
 
 
@@ -39,8 +42,8 @@ def cluster(signatures: Signatures, ranks: np.ndarray, threshold: float) -> Clus
     for band in range(bands):
         rows, keys = _shared(by_rank, signatures.band(band, rows_of_band)[by_rank])
         _join_buckets(signatures, rows, keys, parents, least)
-    roots = _roots(parents)
-    return _choose(signatures, ranks, by_rank, roots, least)
+    _shorten(parents)
+    return _choose(signatures, by_rank, parents, least)
 
 
 def _shared(rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +60,9 @@ def _shared(rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def _join_buckets(signatures: Signatures, rows: np.ndarray, keys: np.ndarray, parents: np.ndarray, least: int) -> None:
     """Join the rows of equal keys that are alike: in each bucket all are compared with its first, those that are not
     like it with the first of the rest, and so on."""
+    _shorten(parents)
+    held: np.ndarray | None = None  # the signatures of the rows, once these are few, and the place of each row in it
+    places = np.arange(len(rows))
     for _ in range(MOST_LEADERS):
         new = np.ones(len(keys), bool)
         new[1:] = keys[1:] != keys[:-1]
@@ -65,15 +71,18 @@ def _join_buckets(signatures: Signatures, rows: np.ndarray, keys: np.ndarray, pa
         members = np.flatnonzero(~new)
         if not len(members):
             return
-        roots = _roots(parents)
-        left, right = rows[leaders[members]], rows[members]
-        alike = roots[left] == roots[right]
-        open_pairs = np.flatnonzero(~alike)
-        alike[open_pairs] = signatures.matches(left[open_pairs], right[open_pairs]) >= least
-        joined = open_pairs[alike[open_pairs]]
-        _join(parents, left[joined], right[joined])
+        if held is None and len(rows) <= ROWS_HELD:
+            held, places = signatures.at(rows), np.arange(len(rows))
+        roots = _roots(parents, rows)
+        alike = roots[leaders[members]] == roots[members]
+        for open_pairs in np.array_split(np.flatnonzero(~alike), len(members) // ROWS_AT_ONCE + 1):
+            left, right = leaders[members[open_pairs]], members[open_pairs]
+            one, other = (signatures.at(rows[at]) if held is None else held[places[at]] for at in (left, right))
+            joined = equal_values(one, other) >= least
+            _join(parents, rows[left[joined]], rows[right[joined]])
+            alike[open_pairs[joined]] = True
         rest = members[~alike]
-        rows, keys = rows[rest], keys[rest]
+        rows, keys, places = rows[rest], keys[rest], places[rest]
 
 
 def _join(parents: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
@@ -89,14 +98,20 @@ def _root(parents: np.ndarray, row: int) -> int:
     return row
 
 
-def _roots(parents: np.ndarray) -> np.ndarray:
-    """The root of every row; `parents` points straight to them afterwards."""
+def _roots(parents: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The roots of these rows."""
+    while not np.array_equal(above := parents[rows], rows):
+        rows = above
+    return rows
+
+
+def _shorten(parents: np.ndarray) -> None:
+    """Let `parents` point straight to the root of every row."""
     while not np.array_equal(above := parents[parents], parents):
         parents[:] = above
-    return parents.copy()
 
 
-def _choose(signatures: Signatures, ranks: np.ndarray, by_rank: np.ndarray, roots: np.ndarray, least: int) -> Clusters:
+def _choose(signatures: Signatures, by_rank: np.ndarray, roots: np.ndarray, least: int) -> Clusters:
     """In each cluster, from the most preferred row on: a row goes if it is like one that stays."""
     found = Clusters(roots, np.full(len(roots), NONE, np.int32), np.zeros(len(roots), np.uint16))
     members = by_rank[np.argsort(roots[by_rank], kind="stable")]
@@ -114,7 +129,7 @@ def _choose_in(signatures: Signatures, members: np.ndarray, found: Clusters, lea
     kept_rows: list[int] = []
     for row in members.tolist():
         signature = signatures.at(np.array([row]))[0]
-        equal = np.count_nonzero(kept[: len(kept_rows)] == signature, axis=1)
+        equal = equal_values(kept[: len(kept_rows)], signature)
         best = int(equal.argmax()) if len(equal) else 0
         if len(equal) and equal[best] >= least:
             found.stands_for[row], found.matches[row] = kept_rows[best], equal[best]

@@ -85,6 +85,13 @@ def matches_at(threshold: float) -> int:
     return ceil(PERMUTATIONS * (threshold * (1 - _ALIKE_BY_CHANCE) + _ALIKE_BY_CHANCE) - 1e-6)
 
 
+def equal_values(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """How many values are equal in each row of two arrays of signatures, (rows, 512) uint8; uint16. One of them may be
+    a single signature."""
+    bits = np.packbits(left == right, axis=1).view(np.uint64)
+    return np.bitwise_count(bits).sum(axis=1, dtype=np.uint16)
+
+
 class Signatures:
     """The file of signatures, one a row. It is read row by row: pages of a map would count as this process's memory."""
 
@@ -108,14 +115,6 @@ class Signatures:
                 _mixed(hashes)
             keys[start : start + len(part)] = hashes
         return keys
-
-    def matches(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """How many values the signatures of each two rows share (uint16)."""
-        found = np.empty(len(left), np.uint16)
-        for start in range(0, len(left), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            found[part] = np.count_nonzero(self.at(left[part]) == self.at(right[part]), axis=1)
-        return found
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """These signatures, (rows, 512) uint8."""

@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -201,6 +201,25 @@ def wanted(name: str, options: ReadOptions) -> bool:
     if options.include and not any(fnmatch(name, pattern) for pattern in options.include):
         return False
     return not any(fnmatch(name, pattern) for pattern in options.exclude)
+
+
+def unmatched(inputs: Iterable[Place], patterns: Sequence[str]) -> list[str]:
+    """The patterns that no path in the folders among the inputs matches.
+
+    None where an archive is among the inputs, whose paths are known when it is read. Raises InputError.
+    """
+    left = list(patterns)
+    for path in map(place_of, inputs):
+        if not is_folder(path):
+            if is_archive(str(path)):
+                return []
+            continue
+        with reading(str(path)):
+            for name, _ in files_in(path):
+                if not left:
+                    return []
+                left = [pattern for pattern in left if not fnmatch(name, pattern)]
+    return left
 
 
 def _none_chosen(

@@ -1,6 +1,8 @@
 """The whole line of a run: what it writes, what it refuses, and what it leaves behind."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,16 @@ def test_one_place_for_two_results_or_for_input_and_result_is_refused(tmp_path: 
         prepare(options(tmp_path / "a.parquet", source="parquet", documents=tmp_path / "a.parquet", overwrite=True))
 
 
+def test_the_index_counts_the_characters_that_the_report_counts(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
+    rows = [{"title": "杭州", "text": "杭州在浙江。"}, {"title": "西湖", "text": "湖在城西。"}, {"text": "没有标题。"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    places = {"tokenizer": tiny_tokenizer_path, "output": tmp_path / "shards"}
+    report = prepare(options(path, source="jsonl", filter=FilterOptions(rules="none"), **places))
+    index = json.loads((tmp_path / "shards" / "index.json").read_text(encoding="utf-8"))
+    assert index["characters"] == report.of("jsonl").kept_characters == 20
+
+
 def test_nothing_left_is_an_error_with_the_reasons_and_no_output(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("label,review\n1,好\n0,坏\n", encoding="utf-8")
@@ -236,6 +248,31 @@ def test_a_pattern_may_leave_out_all_of_one_input_but_not_of_all(
     report = prepare(PrepareOptions(source="text", input=given, include=("a*",), workers=1, **places))
     assert report.kept.total() == 1
     assert "b: no file to read: --include a* leaves none of its 1 files" in caplog.text
+
+
+def test_a_pattern_that_no_file_matches_is_an_error_beside_others_and_a_warning_as_an_exclusion(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a/1.txt", "b/2.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(f"{name}的正文。", encoding="utf-8")
+    given = (tmp_path / "a", tmp_path / "b")
+    asked = PrepareOptions(
+        source="text", input=given, documents=tmp_path / "out", filter=FilterOptions(rules="none"), workers=1
+    )
+    with pytest.raises(ConfigError, match=r"include=x\*: no path in the input's folders matches"):
+        prepare(replace(asked, include=("1*", "x*")))
+    assert visible(tmp_path) == ["a/1.txt", "b/2.txt"]
+    assert prepare(replace(asked, include=("1*", "2*"), exclude=("x*",))).kept.total() == 2
+    assert "--exclude x* leaves nothing out" in caplog.text
+
+
+def test_the_names_in_an_archive_are_known_when_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "1.txt").write_text("一段正文。", encoding="utf-8")
+    shutil.make_archive(str(tmp_path / "raw"), "zip", tmp_path / "raw")
+    asked = options(tmp_path / "raw.zip", source="text", documents=tmp_path / "out", include=("1*", "x*"))
+    assert prepare(replace(asked, filter=FilterOptions(rules="none"))).kept.total() == 1
 
 
 @pytest.mark.parametrize("source", ["documents", "parquet"])

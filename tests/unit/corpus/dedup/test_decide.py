@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from megadec.corpus.dedup import clusters
 from megadec.corpus.dedup.decide import Decisions, decide, write_clusters
 from megadec.corpus.dedup.exact import digest_of
 from megadec.corpus.dedup.fingerprint import Fingerprint, fingerprint
-from megadec.corpus.dedup.near import SIGNATURE_BYTES
+from megadec.corpus.dedup.near import MOST_BANDS, SIGNATURE_BYTES, Signatures
 from megadec.corpus.dedup.options import DedupOptions
 from megadec.corpus.document import Document
 
@@ -187,6 +188,27 @@ def test_clusters_are_listed_with_what_stays(tmp_path: Path) -> None:
     assert [row["similarity"] for row in rows if row["id"] != "3"] == [1.0] * 3
     assert rows[1]["similarity"] == pytest.approx(float(decisions.similarities[3]))
     assert decisions.cluster_count == 2
+
+
+def test_texts_of_one_template_are_read_a_few_times_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # They meet in the same buckets and are not alike: each is compared with many others.
+    template, read = prose(400), 0
+    texts = [template + prose(120) for _ in range(400)]
+    original = Signatures.at
+
+    def at(signatures: Signatures, rows: np.ndarray) -> np.ndarray:
+        nonlocal read
+        read += len(rows)
+        return original(signatures, rows)
+
+    monkeypatch.setattr(Signatures, "at", at)
+    texts.insert(300, texts[7][:-9])
+    decisions = decided(tmp_path, texts)
+    assert [index for index, reason in enumerate(reasons(decisions)) if reason] == [300]
+    assert read <= (MOST_BANDS + 1) * len(texts)
+    monkeypatch.setattr(clusters, "ROWS_HELD", 0)
+    monkeypatch.setattr(clusters, "ROWS_AT_ONCE", 16)
+    assert reasons(decided(tmp_path, texts)) == reasons(decisions)
 
 
 def test_memory_is_some_100_bytes_a_document(tmp_path: Path) -> None:
