@@ -1,11 +1,11 @@
 """One document at every stage of the line, and why it is kept or dropped: `tools/prepare.py ... --explain ID`.
 
-Input is read piece by piece until the document is found; nothing is written. What was decided among all documents
-(duplicates, texts that are excluded) is known when a run has ended, or is under way and has got as far.
+All input is read, as several documents may have one id; each is shown when it is found. Nothing is written. What was
+decided among all documents (duplicates, texts that are excluded) is known when a run has ended, or is under way and has
+got as far.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,23 +19,27 @@ from megadec.corpus.quality.classifier import load_classifier
 from megadec.corpus.quality.rules import judge
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import Source, find_source
-from megadec.corpus.sources.files import NothingChosenError
 from megadec.corpus.sources.pieces import pieces, read_piece
-from megadec.corpus.sources.places import Place
+
+MOST_SHOWN = 3
 
 
-def explain(options: PrepareOptions) -> str:
-    """The document whose id is `options.explain`, as lines to read; of each input that has one.
+def explain(options: PrepareOptions) -> Iterator[str]:
+    """The documents whose id is `options.explain`, as lines to read: the first ones whole, of the rest their number.
 
-    Raises InputError where no input has one.
+    Raises InputError where the input has none.
     """
     source = find_source(check_options(options))
-    found = [_explained(*one, source, options) for one in _find(source, options)]
-    if not found:
+    count = 0
+    for found in _find(source, options):
+        count += 1
+        if count <= MOST_SHOWN:
+            yield _explained(*found, source, options)
+    if not count:
         raise InputError(f"explain={options.explain}: no document of the input has this id")
-    if len(found) > 1:
-        found.append(f"=== {len(found)} inputs have a document with this id; what was decided is found by the id alone")
-    return "\n".join(found)
+    if count > 1:
+        shown = f"{count:,} documents have this id" + (f", {MOST_SHOWN} are shown" if count > MOST_SHOWN else "")
+        yield f"=== {shown}; what was decided is found by the id alone"
 
 
 def _explained(found: Document | str, piece: str, source: Source, options: PrepareOptions) -> str:
@@ -65,28 +69,21 @@ def _explained(found: Document | str, piece: str, source: Source, options: Prepa
 
 
 def _find(source: Source, options: PrepareOptions) -> Iterator[tuple[Document | str, str]]:
-    """The first document of each input that has the id, or why a reader has dropped it; and the name of its piece."""
-    for path in dict.fromkeys(options.input):
-        with suppress(NothingChosenError):
-            if found := _find_in(path, source, options):
-                yield found
-
-
-def _find_in(path: Place, source: Source, options: PrepareOptions) -> tuple[Document | str, str] | None:
+    """The documents that have the id, or why a reader has dropped one; and the names of their pieces."""
     reasons: list[str] = []
 
     def listen(document: Document, reason: str, stage: str, characters: int) -> None:
         if document.id == options.explain:
             reasons.append(reason)
 
-    for piece in pieces(source.read, [path], options):
+    # An input that is named twice is read twice by a run, but has its documents once.
+    for piece in pieces(source.read, dict.fromkeys(options.input), options):
         report = CorpusReport(options.name, on_drop=listen)
         for document in read_piece(piece, source.read, report, options):
             if document.id == options.explain:
-                return document, piece.name
-        if reasons:
-            return reasons[0], piece.name
-    return None
+                yield document, piece.name
+        yield from ((reason, piece.name) for reason in reasons)
+        reasons.clear()
 
 
 def _shown(stage: str, document: Document, told: str = "") -> Iterator[str]:

@@ -95,7 +95,8 @@ def main(argv: Sequence[str]) -> None:
     """Prepare what the command line asks for, and print the report; or explain one document."""
     options = parse(PrepareOptions, argv, description="Raw text to documents and token shards.")
     with stopped_by_signals():
-        print(explain(options) if options.explain else prepare(options).render())
+        for text in explain(options) if options.explain else (prepare(options).render(),):
+            print(text, flush=True)
 
 
 @contextmanager

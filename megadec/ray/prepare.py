@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> None:
     sees under the same path."""
     options = parse(RayPrepare, argv, description=main.__doc__ or "", program="launch/ray_prepare.py")
     if options.explain:
-        print(explain(options.local))
+        for text in explain(options.local):
+            print(text, flush=True)
         return
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     connect(options.address, "ray.data")

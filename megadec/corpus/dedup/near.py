@@ -89,7 +89,8 @@ def equal_values(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """How many values are equal in each row of two arrays of signatures, (rows, 512) uint8; uint16. One of them may be
     a single signature."""
     bits = np.packbits(left == right, axis=1).view(np.uint64)
-    return np.bitwise_count(bits).sum(axis=1, dtype=np.uint16)
+    counts: np.ndarray = np.bitwise_count(bits).sum(axis=1, dtype=np.uint16)
+    return counts
 
 
 class Signatures:

@@ -70,7 +70,16 @@ def test_an_id_that_two_inputs_have_is_shown_of_both(capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     assert "甲的正文。" in told
     assert "乙的正文。" in told
-    assert "2 inputs have a document with this id" in told
+    assert "2 documents have this id; what was decided is found by the id alone" in told
+
+
+def test_an_id_that_stands_often_in_one_input_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [json.dumps({"id": "7", "text": f"第{n}篇的正文。"}, ensure_ascii=False) for n in range(5)]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    told = explained(capsys, path, "7")
+    assert [n for n in range(5) if f"第{n}篇" in told] == [0, 1, 2]
+    assert "5 documents have this id, 3 are shown" in told
 
 
 def test_an_id_that_no_document_has_is_an_error(rows: Path) -> None:
