@@ -1,12 +1,18 @@
 """Raw documents to those that are learned: the steps, and what each takes out."""
 
 from dataclasses import replace
+from time import process_time
 from typing import Any
 
+import pytest
+
 from megadec.corpus.clean.context import CleanContext
+from megadec.corpus.dedup.fingerprint import fingerprint
+from megadec.corpus.dedup.options import DedupOptions
 from megadec.corpus.document import Document
 from megadec.corpus.options import PrepareOptions
-from megadec.corpus.pipeline import judged, stages, steps_of
+from megadec.corpus.pipeline import context_of, judged, stages, steps_of
+from megadec.corpus.privacy import PrivacyOptions
 from megadec.corpus.report.counts import CorpusReport, size_of
 from megadec.corpus.sources import SOURCES
 
@@ -67,3 +73,29 @@ def test_a_drop_is_counted_with_its_raw_characters_and_its_stage() -> None:
     assert not list(judged([Document("1", "comments", "<b>坏</b>")], COMMENTS, OPTIONS, report))
     assert told == [("too_short", "quality rules", 8)]
     assert report.sources["comments"].characters_read == 8
+
+
+@pytest.mark.parametrize("source", ["text", "comments", "zhwiki"])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "一座古老的城市坐落在河边，",
+        "[[链接|字]]<ref>甲</ref>{{lang|en|x}}'''粗'''-{zh-cn:甲;zh-tw:乙}-&nbsp;http://a.b/c [http://x.y 名]<br>",
+        "13800138001",
+        "//@甲:[哈哈]",
+    ],
+)
+def test_an_article_on_one_line_takes_linear_time(source: str, unit: str) -> None:
+    """Eight times the text takes about eight times as long; what is quadratic takes 64 times."""
+    options = replace(OPTIONS, variant="zh-Hans", privacy=PrivacyOptions(mask=("all",)))
+    kind = SOURCES[source]
+
+    def seconds(characters: int) -> float:
+        began = process_time()
+        document = Document("1", source, (unit * characters)[:characters], title="甲")
+        for stage in stages(document, steps_of(kind, options), context_of(options)):
+            if isinstance(stage.outcome, Document):
+                fingerprint(stage.outcome, DedupOptions())
+        return process_time() - began
+
+    assert seconds(160_000) < 32 * max(seconds(20_000) for _ in range(2))
