@@ -22,12 +22,13 @@ from megadec.decoding.paged import PagedDecoder
 from megadec.decoding.sampling import Sampling
 from megadec.decoding.session import batched, check_ids
 from megadec.serve.answer import Answer, Piece
+from megadec.serve.bodies.generate import ChatBody, CompletionBody
+from megadec.serve.bodies.texts import ClassifyBody, DetokenizeBody, EmbedBody, TokenizeBody
 from megadec.serve.choices import token_text
 from megadec.serve.decoding_loop import DecodingLoop
 from megadec.serve.limits import Limits, RequestError
 from megadec.serve.load import ServedClassifier, ServedModel
 from megadec.serve.metrics import ServiceMetrics
-from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody, DetokenizeBody, EmbedBody, TokenizeBody
 from megadec.serve.scheduler import Scheduler, Slot
 
 log = logger(__name__)

@@ -18,9 +18,9 @@ from typing import TypeAlias
 
 from megadec.common.errors import ModelFolderError
 from megadec.common.tokenizer import Tokenizer
+from megadec.serve.bodies.generate import Message
 from megadec.serve.limits import RequestError
 from megadec.serve.renderer import TEMPLATE_FAILED, Renderer
-from megadec.serve.requests import Message
 
 PLAIN_ROLES = {"system": "系统", "user": "用户", "assistant": "助手"}
 

@@ -11,8 +11,8 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.export.commands import convert
 from megadec.export.huggingface.export import to_hf
 from megadec.export.parity.compare import TEXTS
+from megadec.serve.bodies.generate import Message
 from megadec.serve.load import open_language_model
-from megadec.serve.requests import Message
 from tests.support.foreign_tokenizers import CHATML, FOREIGN, TOKENIZER_JSON, foreign
 from tests.support.sources import random_source
 

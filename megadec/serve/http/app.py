@@ -8,6 +8,7 @@ from pathlib import Path
 
 from megadec.common.errors import needs_extra
 from megadec.serve.access import Access
+from megadec.serve.bodies.generate import ChatBody, CompletionBody
 from megadec.serve.http.classify import classify
 from megadec.serve.http.errors import failed, refused, unrouted
 from megadec.serve.http.generate import generate
@@ -15,7 +16,6 @@ from megadec.serve.http.middleware import AccessMiddleware, RequestMiddleware
 from megadec.serve.http.openapi import document
 from megadec.serve.http.tokens import detokenize, embed, tokenize
 from megadec.serve.limits import RequestError
-from megadec.serve.requests import ChatBody, CompletionBody
 from megadec.serve.service import Service
 
 with needs_extra("starlette", "serve"):

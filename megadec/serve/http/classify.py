@@ -4,8 +4,8 @@ import secrets
 import time
 
 from megadec.common.errors import needs_extra
+from megadec.serve.bodies.texts import ClassifyBody
 from megadec.serve.http.read import SLOT, read, unless_gone
-from megadec.serve.requests import ClassifyBody
 
 with needs_extra("starlette", "serve"):
     from starlette.requests import Request

@@ -9,10 +9,10 @@ from typing import Any
 
 from megadec.common.errors import needs_extra
 from megadec.serve.answer import Answer, Piece
+from megadec.serve.bodies.generate import ChatBody, CompletionBody
 from megadec.serve.choices import Logprobs, best, usage
 from megadec.serve.http.read import SLOT, read, unless_gone
 from megadec.serve.limits import RequestError
-from megadec.serve.requests import ChatBody, CompletionBody
 from megadec.serve.service import Service
 
 with needs_extra("starlette", "serve"):

@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import megadec
+from megadec.serve.bodies.generate import ChatBody, CompletionBody
+from megadec.serve.bodies.texts import ClassifyBody, DetokenizeBody, EmbedBody, TokenizeBody
 from megadec.serve.http.responses import (
     Chat,
     Classified,
@@ -19,7 +21,6 @@ from megadec.serve.http.responses import (
     ServedList,
     Tokenized,
 )
-from megadec.serve.requests import ChatBody, ClassifyBody, CompletionBody, DetokenizeBody, EmbedBody, TokenizeBody
 
 REF = "#/components/schemas/{model}"
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from megadec.common.errors import needs_extra
+from megadec.serve.bodies.body import parse
 from megadec.serve.limits import RequestError
-from megadec.serve.requests import parse
 
 with needs_extra("starlette", "serve"):
     from starlette.requests import ClientDisconnect, Request

@@ -4,8 +4,8 @@ import base64
 import struct
 
 from megadec.common.errors import needs_extra
+from megadec.serve.bodies.texts import DetokenizeBody, EmbedBody, TokenizeBody
 from megadec.serve.http.read import SLOT, read, unless_gone
-from megadec.serve.requests import DetokenizeBody, EmbedBody, TokenizeBody
 
 with needs_extra("starlette", "serve"):
     from starlette.requests import Request

@@ -8,8 +8,8 @@ import pytest
 
 from megadec.common.errors import ExportError, ModelFolderError
 from megadec.common.tokenizer import Tokenizer
+from megadec.serve.bodies.generate import Message
 from megadec.serve.limits import RequestError
-from megadec.serve.requests import Message
 from megadec.serve.template import OwnTemplate, PlainTemplate, read_template
 
 TURNS = [("system", "简短。"), ("user", "你好"), ("assistant", "你好！"), ("user", "再见")]

@@ -1,9 +1,9 @@
-"""Renders wikitext in one pass over its marks, from the inside out: each character is
-looked at a bounded number of times.
+"""Renders wikitext in one pass over its marks, from the inside out: each character is looked at a bounded number of
+times.
 
 What is rendered stands in one list; a link, template or table under way remembers where its part of the list begins.
-Marks without a partner go and leave their text. What shows nothing (files, boxes, what nests too deep) is
-skipped up to its end without a look inside.
+Marks without a partner go and leave their text. What shows nothing (files, boxes, what nests too deep) is skipped up to
+its end without a look inside.
 
 Counted in `taken`: a link, template or table counts what it is written with less what it shows, and less what was
 counted inside it.
@@ -19,7 +19,7 @@ from megadec.corpus.clean.wiki.links import hidden_kind, link_text, show_plain_l
 from megadec.corpus.clean.wiki.protect import OUTSIDE_LABEL, STRAY_ROW
 from megadec.corpus.clean.wiki.tables import Table
 from megadec.corpus.clean.wiki.tags import TABLE_PARTS, show_tag
-from megadec.corpus.clean.wiki.templates.arguments import Page
+from megadec.corpus.clean.wiki.templates.arguments import Page, parameters_of
 from megadec.corpus.clean.wiki.templates.expand import expand, has_rule, template_name
 from megadec.corpus.clean.wiki.tokens import tag_name, tokenize
 
@@ -191,7 +191,7 @@ class _Renderer:
             text: str | None = "".join(values[0]) if values else ""
         else:
             in_table = any(frame.table is not None for frame in self._frames)
-            text = expand(name, _parameters(values), self._page, in_table=in_table)
+            text = expand(name, parameters_of(values), self._page, in_table=in_table)
         if text:
             self._out.append(text)
         self._count("templates", written - len(text or ""))
@@ -387,17 +387,3 @@ class _Renderer:
             self._characters[kind] += characters
             self._numbers[kind] += 1
             self._counted += characters
-
-
-def _parameters(values: Sequence[list[str]]) -> list[tuple[str, str]]:
-    """Names and values; a name that is written keeps its equals sign: `|1=a` is no `|a` to a parser function."""
-    parameters: list[tuple[str, str]] = []
-    position = 0
-    for parts in values:
-        name, equals, value = parts[0].partition("=") if parts else ("", "", "")
-        if equals:
-            parameters.append((name + equals, value + "".join(parts[1:])))
-        else:
-            position += 1
-            parameters.append((str(position), "".join(parts)))
-    return parameters

@@ -62,6 +62,20 @@ Recipe = Callable[[Arguments], str | None]
 Table = tuple[tuple[list[str], Recipe], ...]
 
 
+def parameters_of(values: Sequence[list[str]]) -> list[tuple[str, str]]:
+    """Names and values; a name that is written keeps its equals sign: `|1=a` is no `|a` to a parser function."""
+    parameters: list[tuple[str, str]] = []
+    position = 0
+    for parts in values:
+        name, equals, value = parts[0].partition("=") if parts else ("", "", "")
+        if equals:
+            parameters.append((name + equals, value + "".join(parts[1:])))
+        else:
+            position += 1
+            parameters.append((str(position), "".join(parts)))
+    return parameters
+
+
 def names(text: str) -> list[str]:
     """A table's names: split at commas and line ends."""
     return [name for line in text.split("\n") for part in line.split(",") if (name := part.strip())]

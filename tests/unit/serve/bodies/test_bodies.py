@@ -5,18 +5,10 @@ from typing import Any
 
 import pytest
 
+from megadec.serve.bodies.body import IGNORED, NEUTRAL, parse
+from megadec.serve.bodies.generate import ChatBody, CompletionBody
+from megadec.serve.bodies.texts import ClassifyBody, DetokenizeBody, EmbedBody, TokenizeBody
 from megadec.serve.limits import RequestError
-from megadec.serve.requests import (
-    IGNORED,
-    NEUTRAL,
-    ChatBody,
-    ClassifyBody,
-    CompletionBody,
-    DetokenizeBody,
-    EmbedBody,
-    TokenizeBody,
-    parse,
-)
 
 PROMPT = {"prompt": "今天"}
 CHAT = {"messages": [{"role": "user", "content": "你好"}]}
