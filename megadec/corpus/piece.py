@@ -22,7 +22,7 @@ from megadec.corpus.clean.context import CleanContext, Taken
 from megadec.corpus.dedup.contamination import EvaluationIndex
 from megadec.corpus.dedup.exact import is_held_out
 from megadec.corpus.dedup.fingerprint import Fingerprint, fingerprint
-from megadec.corpus.document import FIELDS, SCHEMA, Document
+from megadec.corpus.document import FIELDS, SCHEMA, Document, full_text
 from megadec.corpus.options import PrepareOptions
 from megadec.corpus.parallel import grouped
 from megadec.corpus.pipeline import Passed, judged
@@ -215,7 +215,7 @@ class _Tokens:
         arrays = encode_documents([document for document, _ in documents], self.tokenizer)
         for (document, digest), array in zip(documents, arrays, strict=True):
             self.tokens.write(array.tobytes())
-            size = size_of(document)
+            size = len(full_text(document))
             self.entries.append([document.id, document.source, document.licence, size, digest.hex(), len(array)])
 
 

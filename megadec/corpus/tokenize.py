@@ -13,13 +13,12 @@ from megadec.common.tokenizer import Tokenizer
 from megadec.corpus.dedup.exact import digest_of_cleaned
 from megadec.corpus.document import Document, full_text
 from megadec.corpus.parallel import chunks_of, map_in_order
-from megadec.corpus.report.counts import size_of
 
 LARGEST_UINT16 = 65_535
 
 
 class Encoded(NamedTuple):
-    """A document as shards hold it. digest: that of its text, as hex; characters: as the report counts them."""
+    """A document as shards hold it. digest: that of its text, as hex; characters: of title and text."""
 
     id: str
     source: str
@@ -66,5 +65,6 @@ def encode_in_order(
     with closing(map_in_order(partial(encode_documents, tokenizer=tokenizer), sent, workers)) as encoded:
         for chunk, tokens in zip(chunks, encoded, strict=True):
             for document, array in zip(chunk, tokens, strict=True):
-                digest = digest_of_cleaned(full_text(document)).hex()
-                yield Encoded(document.id, document.source, document.licence, size_of(document), digest, array)
+                text = full_text(document)
+                digest = digest_of_cleaned(text).hex()
+                yield Encoded(document.id, document.source, document.licence, len(text), digest, array)

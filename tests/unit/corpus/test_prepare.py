@@ -194,16 +194,6 @@ def test_one_place_for_two_results_or_for_input_and_result_is_refused(tmp_path: 
         prepare(options(tmp_path / "a.parquet", source="parquet", documents=tmp_path / "a.parquet", overwrite=True))
 
 
-def test_the_index_counts_the_characters_that_the_report_counts(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
-    rows = [{"title": "杭州", "text": "杭州在浙江。"}, {"title": "西湖", "text": "湖在城西。"}, {"text": "没有标题。"}]
-    path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-    places = {"tokenizer": tiny_tokenizer_path, "output": tmp_path / "shards"}
-    report = prepare(options(path, source="jsonl", filter=FilterOptions(rules="none"), **places))
-    index = json.loads((tmp_path / "shards" / "index.json").read_text(encoding="utf-8"))
-    assert index["characters"] == report.of("jsonl").kept_characters == 20
-
-
 def test_nothing_left_is_an_error_with_the_reasons_and_no_output(tmp_path: Path, tiny_tokenizer_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("label,review\n1,好\n0,坏\n", encoding="utf-8")

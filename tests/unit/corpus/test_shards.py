@@ -10,7 +10,6 @@ import webdataset
 
 from megadec.common.errors import InputError
 from megadec.corpus.document import Document, full_text
-from megadec.corpus.report.counts import size_of
 from megadec.corpus.shards import write_shards
 from megadec.corpus.tokenize import token_dtype
 
@@ -46,7 +45,7 @@ def test_offsets_in_the_index_point_at_raw_tokens_and_documents(tiny_shards, tin
         entries.extend(documents)
     assert [entry["id"] for entry in entries] == [document.id for document in tiny_documents]
     assert tokens == [[1, *tokenizer.encode(full_text(document)), 2] for document in tiny_documents]
-    assert [entry["characters"] for entry in entries] == [size_of(document) for document in tiny_documents]
+    assert [entry["characters"] for entry in entries] == [len(full_text(document)) for document in tiny_documents]
 
 
 def test_the_index_adds_up_at_every_level(tiny_shards):
